@@ -1,0 +1,1 @@
+"""The processes of slos-serve; nothing in `shared` imports these."""

@@ -1,0 +1,1 @@
+"""What two services or more need; imports no service."""

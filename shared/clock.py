@@ -1,0 +1,43 @@
+"""The only reader of time. Everything that decides takes `now` as an argument instead."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A monotonic clock in seconds and a way to wait on it."""
+
+    def now(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class MonotonicClock:
+    """The machine's monotonic clock: the same zero for all processes of one machine."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(slots=True)
+class VirtualClock:
+    """A clock that moves only when somebody sleeps on it or sets it."""
+
+    at_s: float = 0.0
+
+    def now(self) -> float:
+        return self.at_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.at_s += max(0.0, seconds)
+        await asyncio.sleep(0)
+
+
+def wall_time_s() -> float:
+    """Seconds since the epoch, for what people read (logs, decision records); never for arithmetic."""
+    return time.time()

@@ -1,0 +1,71 @@
+"""Every error that slos-serve raises on purpose.
+
+SlosError
+├── ConfigError            the operator wrote something we cannot use; the message names the cure
+├── InvalidRequest         the client wrote something we cannot use (400, with the field)
+├── Refused                the planner said no, with numbers (429 or 503)
+├── NoEngine               no engine can serve this now (503)
+├── EngineLost             an engine went away while it served the request (502)
+├── EngineDraining         the engine takes nothing new because it is being stopped (503)
+├── PlannerUnavailable     the planner cannot be reached
+├── RegistrationRefused    the planner will not have this engine, and says why
+└── DeadlinePassed         a wait reached its limit
+"""
+
+
+class SlosError(Exception):
+    """The root: anything of ours that a caller may want to catch."""
+
+
+class ConfigError(SlosError):
+    """The operator wrote something we cannot use; the message names the cure."""
+
+
+class InvalidRequest(SlosError):
+    """The client wrote something we cannot use.
+
+    `param` is the field as the client knows it (`slo.ttft_ms`, `x-slo-tpot-ms`).
+    """
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Refused(SlosError):
+    """The planner said no.
+
+    `reason` is machine-readable (`compute`, `memory`, `never`); `retry_after_s` is None when a retry is of no use.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, decision_id: str, retry_after_s: float | None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.decision_id = decision_id
+        self.retry_after_s = retry_after_s
+
+
+class NoEngine(SlosError):
+    """No engine can serve this now."""
+
+
+class EngineLost(SlosError):
+    """An engine went away while it served the request."""
+
+
+class EngineDraining(SlosError):
+    """The engine takes nothing new because it is being stopped."""
+
+
+class PlannerUnavailable(SlosError):
+    """The planner cannot be reached."""
+
+
+class RegistrationRefused(SlosError):
+    """The planner will not have this engine, and says why."""
+
+
+class DeadlinePassed(SlosError):
+    """A wait reached its limit."""

@@ -1,0 +1,173 @@
+"""A request as the planner sees it: its promise, its placement and its life. No tokens, no tensors."""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class Way(StrEnum):
+    """Where the prompt is computed: on the decode engine itself, or on another with the KV moved over."""
+
+    COLOCATED = "colocated"
+    DISAGGREGATED = "disaggregated"
+
+
+class Admission(StrEnum):
+    """The planner's answer."""
+
+    ADMITTED = "admitted"
+    DEFERRED = "deferred"
+    BEST_EFFORT = "best_effort"
+    REFUSED = "refused"
+
+
+class OnRefuse(StrEnum):
+    """What the caller wants when its targets cannot be promised."""
+
+    REFUSE = "refuse"
+    BEST_EFFORT = "best_effort"
+
+
+class Reason(StrEnum):
+    """Why a decision fell as it did; `NONE` for a plain admission."""
+
+    NONE = "none"
+    NO_TARGET = "no_target"  # nothing was asked for, so nothing is promised
+    COMPUTE = "compute"  # the targets cannot be met at this load
+    MEMORY = "memory"  # the KV cache cannot hold it now
+    NEVER = "never"  # no engine of this fleet could ever hold or meet it
+    NO_ENGINE = "no_engine"  # no engine is attached that could serve it
+    PLANNER_AWAY = "planner_away"  # decided by the gateway alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of a request with its own pace, e.g. `thinking` and `answer`."""
+
+    name: str
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloTargets:
+    """What is asked for. None means that nothing is asked of this quantity.
+
+    `ttft_slowdown` is a multiple of the zero-load TTFT of the same prompt; when both it and `ttft_s` are given, `ttft_s` binds.
+    """
+
+    class_name: str = "default"
+    ttft_s: float | None = None
+    ttft_slowdown: float | None = None
+    tpot_s: float | None = None
+    stages: tuple[Stage, ...] = ()
+    on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
+
+    @property
+    def tightest_tpot_s(self) -> float | None:
+        """The pace that the engine must be able to hold: the least over all stages."""
+        paces = [stage.tpot_s for stage in self.stages]
+        if self.tpot_s is not None:
+            paces.append(self.tpot_s)
+        return min(paces, default=None)
+
+    @property
+    def asks_for_nothing(self) -> bool:
+        return self.ttft_s is None and self.ttft_slowdown is None and self.tightest_tpot_s is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementQuery:
+    """What the gateway asks the planner.
+
+    `group_id` is shared by the sequences of one client request (`n > 1`): they belong together, their prompt is the same.
+    `forced_way` is the caller's wish; `whole_on_one_engine` says that splitting would change the result (prompt logprobs, pooling).
+    `waited_s` is how long the request is already with us.
+    """
+
+    request_id: str
+    group_id: str
+    session_id: str | None = None
+    model: str
+    targets: SloTargets
+    prompt_tokens: int
+    max_output_tokens: int
+    waited_s: float = 0.0
+    forced_way: Way | None = None
+    whole_on_one_engine: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRef:
+    """Enough of an engine to talk to it. `engine_id` changes with every start of the process, `name` does not."""
+
+    name: str
+    engine_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What the planner answers. `decode` is set when the request is to run, `prefill` only when disaggregated.
+
+    `ttft_s` is the TTFT target in force (a slowdown is resolved here). Predictions and retry hints are None when unknown.
+    A deferred placement is to be asked again after `hold_s`.
+    """
+
+    decision_id: str
+    admission: Admission
+    reason: Reason
+    message: str = ""
+    way: Way = Way.COLOCATED
+    prefill: EngineRef | None = None
+    decode: EngineRef | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    predicted_ttft_s: float | None = None
+    predicted_tpot_s: float | None = None
+    hold_s: float | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.admission in (Admission.ADMITTED, Admission.BEST_EFFORT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a placed request ended, as its gateway saw it. Times are None when the stage was never reached."""
+
+    decision_id: str
+    request_id: str
+    finished: str  # stop | length | abort | error
+    output_tokens: int = 0
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    met: bool | None = None  # None: nothing was asked for, or the client went away first
+    recomputed: bool = False  # the KV did not arrive, the decode engine computed the prompt again
+    message: str = ""
+
+
+class Phase(Enum):
+    """Where a request is in its life at the gateway."""
+
+    PLACING = "placing"
+    HELD = "held"
+    PREFILLING = "prefilling"
+    TRANSFERRING = "transferring"
+    DECODING = "decoding"
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+TRANSITIONS: dict[Phase, frozenset[Phase]] = {
+    Phase.PLACING: frozenset(
+        {Phase.HELD, Phase.PREFILLING, Phase.DECODING, Phase.FAILED, Phase.ABORTED}
+    ),
+    Phase.HELD: frozenset({Phase.PLACING, Phase.FAILED, Phase.ABORTED}),
+    Phase.PREFILLING: frozenset({Phase.TRANSFERRING, Phase.DONE, Phase.FAILED, Phase.ABORTED}),
+    Phase.TRANSFERRING: frozenset({Phase.DECODING, Phase.FAILED, Phase.ABORTED}),
+    Phase.DECODING: frozenset({Phase.DONE, Phase.FAILED, Phase.ABORTED}),
+    Phase.DONE: frozenset(),
+    Phase.FAILED: frozenset(),
+    Phase.ABORTED: frozenset(),
+}

@@ -1,0 +1,1 @@
+"""The wire: protocol files, generated code, conversion, channels. No decisions."""

@@ -1,0 +1,253 @@
+"""Our types to protocol messages and back, field by field and nothing else."""
+
+from shared.engines import EngineDescription, KvAddress, Policy, Role, StepReport
+from shared.requests import (
+    Admission,
+    EngineRef,
+    OnRefuse,
+    Outcome,
+    Placement,
+    PlacementQuery,
+    Reason,
+    SloTargets,
+    Stage,
+    Way,
+)
+from shared.rpc import slos_pb2 as pb
+
+_ROLE_TO_WIRE = {Role.PREFILL: pb.ROLE_PREFILL, Role.DECODE: pb.ROLE_DECODE}
+_ROLE_FROM_WIRE = {wire: role for role, wire in _ROLE_TO_WIRE.items()}
+
+
+def description_to_wire(engine: EngineDescription) -> pb.EngineDescription:
+    return pb.EngineDescription(
+        name=engine.name,
+        engine_id=engine.engine_id,
+        role=_ROLE_TO_WIRE[engine.role],
+        address=engine.address,
+        model=engine.model,
+        vllm_version=engine.vllm_version,
+        block_size_tokens=engine.block_size_tokens,
+        kv_blocks=engine.kv_blocks,
+        kv_bytes_per_token=engine.kv_bytes_per_token,
+        max_model_len_tokens=engine.max_model_len_tokens,
+        max_running_requests=engine.max_running_requests,
+        max_step_tokens=engine.max_step_tokens,
+        max_speculation_tokens=engine.max_speculation_tokens,
+        kv_address=_kv_address_to_wire(engine.kv_address),
+        metrics_address=engine.metrics_address,
+    )
+
+
+def _kv_address_to_wire(address: KvAddress | None) -> pb.KvAddress | None:
+    if address is None:
+        return None
+    return pb.KvAddress(transport=address.transport, host=address.host, port=address.port)
+
+
+def description_from_wire(wire: pb.EngineDescription) -> EngineDescription:
+    """Raises KeyError when the role is one that we do not know."""
+    return EngineDescription(
+        name=wire.name,
+        engine_id=wire.engine_id,
+        role=_ROLE_FROM_WIRE[wire.role],
+        address=wire.address,
+        model=wire.model,
+        vllm_version=wire.vllm_version,
+        block_size_tokens=wire.block_size_tokens,
+        kv_blocks=wire.kv_blocks,
+        kv_bytes_per_token=wire.kv_bytes_per_token,
+        max_model_len_tokens=wire.max_model_len_tokens,
+        max_running_requests=wire.max_running_requests,
+        max_step_tokens=wire.max_step_tokens,
+        max_speculation_tokens=wire.max_speculation_tokens,
+        kv_address=_kv_address_from_wire(wire) if wire.HasField("kv_address") else None,
+        metrics_address=wire.metrics_address,
+    )
+
+
+def _kv_address_from_wire(wire: pb.EngineDescription) -> KvAddress:
+    address = wire.kv_address
+    return KvAddress(transport=address.transport, host=address.host, port=address.port)
+
+
+def targets_to_wire(targets: SloTargets) -> pb.SloTargets:
+    return pb.SloTargets(
+        class_name=targets.class_name,
+        ttft_s=targets.ttft_s,
+        ttft_slowdown=targets.ttft_slowdown,
+        tpot_s=targets.tpot_s,
+        stages=[pb.Stage(name=stage.name, tpot_s=stage.tpot_s) for stage in targets.stages],
+        on_refuse=targets.on_refuse.value,
+    )
+
+
+def targets_from_wire(wire: pb.SloTargets) -> SloTargets:
+    return SloTargets(
+        class_name=wire.class_name,
+        ttft_s=wire.ttft_s if wire.HasField("ttft_s") else None,
+        ttft_slowdown=wire.ttft_slowdown if wire.HasField("ttft_slowdown") else None,
+        tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
+        stages=tuple(Stage(name=stage.name, tpot_s=stage.tpot_s) for stage in wire.stages),
+        on_refuse=OnRefuse(wire.on_refuse),
+    )
+
+
+def query_to_wire(query: PlacementQuery) -> pb.PlacementQuery:
+    return pb.PlacementQuery(
+        request_id=query.request_id,
+        group_id=query.group_id,
+        session_id=query.session_id,
+        model=query.model,
+        targets=targets_to_wire(query.targets),
+        prompt_tokens=query.prompt_tokens,
+        max_output_tokens=query.max_output_tokens,
+        waited_s=query.waited_s,
+        forced_way=None if query.forced_way is None else query.forced_way.value,
+        whole_on_one_engine=query.whole_on_one_engine,
+    )
+
+
+def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
+    return PlacementQuery(
+        request_id=wire.request_id,
+        group_id=wire.group_id,
+        session_id=wire.session_id if wire.HasField("session_id") else None,
+        model=wire.model,
+        targets=targets_from_wire(wire.targets),
+        prompt_tokens=wire.prompt_tokens,
+        max_output_tokens=wire.max_output_tokens,
+        waited_s=wire.waited_s,
+        forced_way=Way(wire.forced_way) if wire.HasField("forced_way") else None,
+        whole_on_one_engine=wire.whole_on_one_engine,
+    )
+
+
+def _ref_to_wire(ref: EngineRef | None) -> pb.EngineRef | None:
+    if ref is None:
+        return None
+    return pb.EngineRef(name=ref.name, engine_id=ref.engine_id, address=ref.address)
+
+
+def _ref_from_wire(wire: pb.EngineRef) -> EngineRef:
+    return EngineRef(name=wire.name, engine_id=wire.engine_id, address=wire.address)
+
+
+def placement_to_wire(placement: Placement) -> pb.Placement:
+    return pb.Placement(
+        decision_id=placement.decision_id,
+        admission=placement.admission.value,
+        reason=placement.reason.value,
+        message=placement.message,
+        way=placement.way.value,
+        prefill=_ref_to_wire(placement.prefill),
+        decode=_ref_to_wire(placement.decode),
+        ttft_s=placement.ttft_s,
+        tpot_s=placement.tpot_s,
+        predicted_ttft_s=placement.predicted_ttft_s,
+        predicted_tpot_s=placement.predicted_tpot_s,
+        hold_s=placement.hold_s,
+        retry_after_s=placement.retry_after_s,
+    )
+
+
+def placement_from_wire(wire: pb.Placement) -> Placement:
+    return Placement(
+        decision_id=wire.decision_id,
+        admission=Admission(wire.admission),
+        reason=Reason(wire.reason),
+        message=wire.message,
+        way=Way(wire.way),
+        prefill=_ref_from_wire(wire.prefill) if wire.HasField("prefill") else None,
+        decode=_ref_from_wire(wire.decode) if wire.HasField("decode") else None,
+        ttft_s=wire.ttft_s if wire.HasField("ttft_s") else None,
+        tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
+        predicted_ttft_s=wire.predicted_ttft_s if wire.HasField("predicted_ttft_s") else None,
+        predicted_tpot_s=wire.predicted_tpot_s if wire.HasField("predicted_tpot_s") else None,
+        hold_s=wire.hold_s if wire.HasField("hold_s") else None,
+        retry_after_s=wire.retry_after_s if wire.HasField("retry_after_s") else None,
+    )
+
+
+def report_to_wire(report: StepReport) -> pb.StepReport:
+    return pb.StepReport(
+        step=report.step,
+        ended_at_s=report.ended_at_s,
+        duration_s=report.duration_s,
+        prefill_tokens=report.prefill_tokens,
+        decode_tokens=report.decode_tokens,
+        context_tokens=report.context_tokens,
+        speculated_tokens=report.speculated_tokens,
+        accepted_tokens=report.accepted_tokens,
+        running=report.running,
+        waiting=report.waiting,
+        queued_prefill_tokens=report.queued_prefill_tokens,
+        free_kv_blocks=report.free_kv_blocks,
+        kv_transfers_failed=report.kv_transfers_failed,
+        finished=report.finished,
+    )
+
+
+def report_from_wire(wire: pb.StepReport) -> StepReport:
+    return StepReport(
+        step=wire.step,
+        ended_at_s=wire.ended_at_s,
+        duration_s=wire.duration_s,
+        prefill_tokens=wire.prefill_tokens,
+        decode_tokens=wire.decode_tokens,
+        context_tokens=wire.context_tokens,
+        speculated_tokens=wire.speculated_tokens,
+        accepted_tokens=wire.accepted_tokens,
+        running=wire.running,
+        waiting=wire.waiting,
+        queued_prefill_tokens=wire.queued_prefill_tokens,
+        free_kv_blocks=wire.free_kv_blocks,
+        kv_transfers_failed=wire.kv_transfers_failed,
+        finished=tuple(wire.finished),
+    )
+
+
+def policy_to_wire(policy: Policy) -> pb.Policy:
+    return pb.Policy(
+        version=policy.version,
+        max_step_tokens=policy.max_step_tokens,
+        speculation_tokens=policy.speculation_tokens,
+        speculation_by_class=policy.speculation_by_class,
+    )
+
+
+def policy_from_wire(wire: pb.Policy) -> Policy:
+    return Policy(
+        version=wire.version,
+        max_step_tokens=wire.max_step_tokens,
+        speculation_tokens=wire.speculation_tokens if wire.HasField("speculation_tokens") else None,
+        speculation_by_class=dict(wire.speculation_by_class),
+    )
+
+
+def outcome_to_wire(outcome: Outcome) -> pb.Outcome:
+    return pb.Outcome(
+        decision_id=outcome.decision_id,
+        request_id=outcome.request_id,
+        finished=outcome.finished,
+        output_tokens=outcome.output_tokens,
+        ttft_s=outcome.ttft_s,
+        tpot_s=outcome.tpot_s,
+        met=outcome.met,
+        recomputed=outcome.recomputed,
+        message=outcome.message,
+    )
+
+
+def outcome_from_wire(wire: pb.Outcome) -> Outcome:
+    return Outcome(
+        decision_id=wire.decision_id,
+        request_id=wire.request_id,
+        finished=wire.finished,
+        output_tokens=wire.output_tokens,
+        ttft_s=wire.ttft_s if wire.HasField("ttft_s") else None,
+        tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
+        met=wire.met if wire.HasField("met") else None,
+        recomputed=wire.recomputed,
+        message=wire.message,
+    )
