@@ -1,0 +1,1 @@
+"""Measurements that print; none of them judges."""

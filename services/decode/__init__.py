@@ -1,0 +1,1 @@
+"""KV cache to tokens: the engine host in the decode role."""

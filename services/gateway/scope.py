@@ -1,0 +1,51 @@
+"""What the gateway knows of one client request while it is served. Filled by the cluster client, read by the HTTP layer."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from shared.errors import SlosError
+from shared.requests import Phase, Placement, SloTargets, Way
+
+
+@dataclass(slots=True)
+class SequenceRecord:
+    """One generated sequence (a request with `n=2` has two). Times are on the gateway's monotonic clock."""
+
+    request_id: str
+    prompt_tokens: int
+    phase: Phase = Phase.PLACING
+    placement: Placement | None = None
+    first_token_at_s: float | None = None
+    last_token_at_s: float | None = None
+    output_tokens: int = 0
+    finished: str | None = None
+    recomputed: bool = False
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per output token after the first; None below two tokens."""
+        if self.output_tokens < 2 or self.first_token_at_s is None or self.last_token_at_s is None:
+            return None
+        return (self.last_token_at_s - self.first_token_at_s) / (self.output_tokens - 1)
+
+
+@dataclass(slots=True)
+class RequestScope:
+    """One HTTP request. `failure` is set when it failed before any token, so that it can still get a true HTTP status."""
+
+    request_id: str
+    arrived_at_s: float
+    targets: SloTargets
+    forced_way: Way | None = None
+    session_id: str | None = None
+    wants_report: bool = False
+    sequences: dict[str, SequenceRecord] = field(default_factory=dict)
+    failure: SlosError | None = None
+
+    def ttft_s(self, sequence: SequenceRecord) -> float | None:
+        if sequence.first_token_at_s is None:
+            return None
+        return sequence.first_token_at_s - self.arrived_at_s
+
+
+current_scope: ContextVar[RequestScope | None] = ContextVar("slos_request_scope", default=None)

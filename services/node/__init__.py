@@ -1,0 +1,1 @@
+"""One machine: starting all parts, watching them, showing that they work."""

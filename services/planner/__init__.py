@@ -1,0 +1,1 @@
+"""Where, in which way and with which promise: the one part that sees all engines."""

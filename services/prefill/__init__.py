@@ -1,0 +1,1 @@
+"""Prompt to KV cache: the engine host in the prefill role."""

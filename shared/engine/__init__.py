@@ -1,0 +1,1 @@
+"""The engine host around vLLM: the same for prefill and decode."""

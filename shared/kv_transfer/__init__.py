@@ -1,0 +1,1 @@
+"""How KV blocks get from one engine to another."""

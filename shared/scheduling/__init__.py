@@ -1,0 +1,1 @@
+"""What to run in the next step; pure."""
