@@ -88,3 +88,14 @@ class Policy:
     max_step_tokens: int = 0
     speculation_tokens: int | None = None
     speculation_by_class: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """An attached engine as the planner shows it to gateways and people."""
+
+    description: EngineDescription
+    draining: bool = False
+    running: int = 0
+    waiting: int = 0
+    free_kv_blocks: int = 0

@@ -8,6 +8,7 @@ SlosError
 ├── EngineLost             an engine went away while it served the request (502)
 ├── EngineDraining         the engine takes nothing new because it is being stopped (503)
 ├── PlannerUnavailable     the planner cannot be reached
+├── UnknownDecision        the planner does not remember this decision
 ├── RegistrationRefused    the planner will not have this engine, and says why
 └── DeadlinePassed         a wait reached its limit
 """
@@ -61,6 +62,10 @@ class EngineDraining(SlosError):
 
 class PlannerUnavailable(SlosError):
     """The planner cannot be reached."""
+
+
+class UnknownDecision(SlosError):
+    """The planner does not remember this decision; the message says how many it keeps."""
 
 
 class RegistrationRefused(SlosError):

@@ -146,6 +146,38 @@ class Outcome:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayConsidered:
+    """One way that the planner weighed; `rejected` says why it could not be taken.
+
+    `prefill` and `decode` are engine names. Times are None when unknown; `ttft_s` and `finish_s`
+    count from the arrival at the gateway.
+    """
+
+    way: Way
+    prefill: str | None = None
+    decode: str | None = None
+    queue_s: float | None = None
+    prefill_s: float | None = None
+    transfer_s: float | None = None
+    decode_s: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    finish_s: float | None = None
+    rejected: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What was decided, out of which ways, and how it ended (None while it runs)."""
+
+    query: PlacementQuery
+    placement: Placement
+    decided_at_epoch_s: float
+    ways: tuple[WayConsidered, ...] = ()
+    outcome: Outcome | None = None
+
+
 class Phase(Enum):
     """Where a request is in its life at the gateway."""
 

@@ -974,7 +974,7 @@ Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
 @_typing.final
 class Option(_message.Message):
-    """One way that was considered, with its numbers; `rejected` says why it could not be taken, empty when it could."""
+    """One way that was considered, with its numbers where they can be known; `rejected` says why it could not be taken, empty when it could."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1006,20 +1006,47 @@ class Option(_message.Message):
         way: _builtins.str = ...,
         prefill: _builtins.str = ...,
         decode: _builtins.str = ...,
-        queue_s: _builtins.float = ...,
-        prefill_s: _builtins.float = ...,
-        transfer_s: _builtins.float = ...,
-        decode_s: _builtins.float = ...,
-        ttft_s: _builtins.float = ...,
-        tpot_s: _builtins.float = ...,
-        finish_s: _builtins.float = ...,
+        queue_s: _builtins.float | None = ...,
+        prefill_s: _builtins.float | None = ...,
+        transfer_s: _builtins.float | None = ...,
+        decode_s: _builtins.float | None = ...,
+        ttft_s: _builtins.float | None = ...,
+        tpot_s: _builtins.float | None = ...,
+        finish_s: _builtins.float | None = ...,
         rejected: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill", b"prefill", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "rejected", b"rejected", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill", b"prefill", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "rejected", b"rejected", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__decode_s: _TypeAlias = _typing.Literal["decode_s"]  # noqa: Y015
+    _WhichOneofArgType__decode_s: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s"]  # noqa: Y015
+    _WhichOneofReturnType__finish_s: _TypeAlias = _typing.Literal["finish_s"]  # noqa: Y015
+    _WhichOneofArgType__finish_s: _TypeAlias = _typing.Literal["_finish_s", b"_finish_s"]  # noqa: Y015
+    _WhichOneofReturnType__prefill_s: _TypeAlias = _typing.Literal["prefill_s"]  # noqa: Y015
+    _WhichOneofArgType__prefill_s: _TypeAlias = _typing.Literal["_prefill_s", b"_prefill_s"]  # noqa: Y015
+    _WhichOneofReturnType__queue_s: _TypeAlias = _typing.Literal["queue_s"]  # noqa: Y015
+    _WhichOneofArgType__queue_s: _TypeAlias = _typing.Literal["_queue_s", b"_queue_s"]  # noqa: Y015
+    _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
+    _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
+    _WhichOneofReturnType__transfer_s: _TypeAlias = _typing.Literal["transfer_s"]  # noqa: Y015
+    _WhichOneofArgType__transfer_s: _TypeAlias = _typing.Literal["_transfer_s", b"_transfer_s"]  # noqa: Y015
+    _WhichOneofReturnType__ttft_s: _TypeAlias = _typing.Literal["ttft_s"]  # noqa: Y015
+    _WhichOneofArgType__ttft_s: _TypeAlias = _typing.Literal["_ttft_s", b"_ttft_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decode_s) -> _WhichOneofReturnType__decode_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finish_s) -> _WhichOneofReturnType__finish_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefill_s) -> _WhichOneofReturnType__prefill_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_s) -> _WhichOneofReturnType__queue_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_s) -> _WhichOneofReturnType__tpot_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__transfer_s) -> _WhichOneofReturnType__transfer_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_s) -> _WhichOneofReturnType__ttft_s | None: ...
 
 Global___Option: _TypeAlias = Option  # noqa: Y015
 
@@ -1033,8 +1060,14 @@ class ExplainReply(_message.Message):
     DECIDED_AT_EPOCH_S_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    KEPT_DECISIONS_FIELD_NUMBER: _builtins.int
+    PLANNER_STARTED_EPOCH_S_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     decided_at_epoch_s: _builtins.float
+    kept_decisions: _builtins.int
+    """how many of the latest decisions this planner remembers"""
+    planner_started_epoch_s: _builtins.float
+    """none is older than this"""
     @_builtins.property
     def query(self) -> Global___PlacementQuery: ...
     @_builtins.property
@@ -1052,10 +1085,12 @@ class ExplainReply(_message.Message):
         decided_at_epoch_s: _builtins.float = ...,
         options: _abc.Iterable[Global___Option] | None = ...,
         outcome: Global___Outcome | None = ...,
+        kept_decisions: _builtins.int = ...,
+        planner_started_epoch_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "placement", b"placement", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_epoch_s", b"decided_at_epoch_s", "found", b"found", "options", b"options", "outcome", b"outcome", "placement", b"placement", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_epoch_s", b"decided_at_epoch_s", "found", b"found", "kept_decisions", b"kept_decisions", "options", b"options", "outcome", b"outcome", "placement", b"placement", "planner_started_epoch_s", b"planner_started_epoch_s", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

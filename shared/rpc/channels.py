@@ -1,0 +1,191 @@
+"""gRPC between our processes: channels, servers, a client of the planner. It retries nothing."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from shared.engines import EngineDescription, EngineView, Policy, StepReport
+from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
+from shared.requests import Explanation, Outcome, Placement, PlacementQuery
+from shared.rpc import codec, planner_codec
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.slos_pb2_grpc import PlannerStub
+
+MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024  # a request may carry the tensors of images
+PING_EVERY_MS = 2_000
+PING_ANSWER_LIMIT_MS = 3_000
+
+# A peer that vanished without a word is noticed within five seconds by either side.
+_BOTH_SIDES = (
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.keepalive_time_ms", PING_EVERY_MS),
+    ("grpc.keepalive_timeout_ms", PING_ANSWER_LIMIT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+_CLIENT = (
+    *_BOTH_SIDES,
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # also the limit of one attempt to connect
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the outside world
+)
+_SERVER = (
+    *_BOTH_SIDES,
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_EVERY_MS // 2),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to `host:port`, unencrypted. It connects on first use; close it when done."""
+    return grpc.aio.insecure_channel(address, options=_CLIENT)
+
+
+def make_server() -> grpc.aio.Server:
+    """A server with our limits; add services, then bind with `bind`."""
+    return grpc.aio.server(options=_SERVER)
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Binds, unencrypted, and returns the port (0 picks one). Raises OSError when it is taken."""
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
+    if bound == 0:
+        raise OSError(f"cannot listen on {host}:{port}")
+    return bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainingNotice:
+    """An engine's word to the planner: it takes nothing new, or takes requests again."""
+
+    draining: bool = True
+
+
+EngineNews = Sequence[StepReport] | DrainingNotice
+
+
+class PlannerClient:
+    """The planner as gateways and engine hosts see it. Not reaching it is a PlannerUnavailable.
+
+    `limit_s` bounds each call that names no limit of its own and the wait for a verdict.
+    """
+
+    def __init__(self, address: str, *, limit_s: float = 5.0) -> None:
+        self.address = address
+        self._limit_s = limit_s
+        self._channel = open_channel(address)
+        self._stub = PlannerStub(self._channel)
+
+    async def close(self) -> None:
+        """Ends every call that still runs."""
+        await self._channel.close(None)
+
+    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
+        """The planner's decision, or PlannerUnavailable after at most `limit_s`."""
+        try:
+            wire = await self._stub.Place(codec.query_to_wire(query), timeout=limit_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        return codec.placement_from_wire(wire)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Tells how placed requests ended; the planner forgets what they held."""
+        request = pb.SettleRequest(outcomes=[codec.outcome_to_wire(each) for each in outcomes])
+        try:
+            await self._stub.Settle(request, timeout=self._limit_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+
+    async def explain(self, decision_id: str) -> Explanation:
+        """Raises UnknownDecision when the planner does not remember it."""
+        request = pb.ExplainRequest(decision_id=decision_id)
+        try:
+            reply = await self._stub.Explain(request, timeout=self._limit_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        if not reply.found:
+            raise UnknownDecision(_unknown_decision_message(decision_id, reply))
+        return planner_codec.explanation_from_wire(reply)
+
+    async def watch(self) -> AsyncIterator[list[EngineView]]:
+        """The attached engines, at once and at every change.
+
+        Ends with PlannerUnavailable when the planner goes; close the iterator to end it earlier.
+        """
+        call = self._stub.Watch(pb.WatchRequest())
+        try:
+            async for view in call:
+                yield [planner_codec.view_from_wire(engine) for engine in view.engines]
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        finally:
+            call.cancel()
+        raise PlannerUnavailable(f"The planner at {self.address} ended the watch.")
+
+    async def attach(
+        self, description: EngineDescription, news: AsyncIterable[EngineNews]
+    ) -> AsyncIterator[Policy]:
+        """Registers an engine and yields its policies; the first one arrives with the acceptance.
+
+        Sends `news` for as long as the stream lives. Raises RegistrationRefused when the planner
+        will not have it and PlannerUnavailable when the planner goes. Close the iterator
+        (`contextlib.aclosing`) to detach.
+        """
+        call = self._stub.Attach(_engine_messages(description, news))
+        try:
+            await self._await_acceptance(call)
+            while isinstance(message := await call.read(), pb.PlannerMessage):
+                if message.WhichOneof("kind") == "policy":
+                    yield codec.policy_from_wire(message.policy)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        finally:
+            call.cancel()
+        raise PlannerUnavailable(f"The planner at {self.address} ended the attachment.")
+
+    async def _await_acceptance(
+        self, call: grpc.aio.StreamStreamCall[pb.EngineMessage, pb.PlannerMessage]
+    ) -> None:
+        try:
+            message = await asyncio.wait_for(call.read(), self._limit_s)
+        except TimeoutError as error:
+            raise PlannerUnavailable(
+                f"The planner at {self.address} gave no verdict on the registration "
+                f"in {self._limit_s:g} s."
+            ) from error
+        if not isinstance(message, pb.PlannerMessage):
+            raise PlannerUnavailable(f"The planner at {self.address} ended without a verdict.")
+        if not message.verdict.accepted:
+            raise RegistrationRefused(message.verdict.message)
+
+    def _unavailable(self, error: grpc.aio.AioRpcError) -> PlannerUnavailable:
+        what = f"{error.code().name.lower().replace('_', ' ')}: {error.details()}"
+        return PlannerUnavailable(f"The planner at {self.address} could not answer ({what}).")
+
+
+async def _engine_messages(
+    description: EngineDescription, news: AsyncIterable[EngineNews]
+) -> AsyncIterator[pb.EngineMessage]:
+    yield pb.EngineMessage(registration=codec.description_to_wire(description))
+    async for item in news:
+        if isinstance(item, DrainingNotice):
+            yield pb.EngineMessage(draining=item.draining)
+        else:
+            reports = [codec.report_to_wire(report) for report in item]
+            yield pb.EngineMessage(reports=pb.StepReports(reports=reports))
+
+
+def _unknown_decision_message(decision_id: str, reply: pb.ExplainReply) -> str:
+    return (
+        f"The planner knows no decision {decision_id}: it keeps the latest "
+        f"{reply.kept_decisions} decisions, none from before its own start. "
+        "The id is in the `slo` object of the answer."
+    )

@@ -1,0 +1,80 @@
+"""Views of engines and explained decisions to protocol messages and back, field by field."""
+
+from shared.engines import EngineView
+from shared.requests import Explanation, Way, WayConsidered
+from shared.rpc import codec
+from shared.rpc import slos_pb2 as pb
+
+
+def view_to_wire(view: EngineView) -> pb.EngineView:
+    return pb.EngineView(
+        description=codec.description_to_wire(view.description),
+        draining=view.draining,
+        running=view.running,
+        waiting=view.waiting,
+        free_kv_blocks=view.free_kv_blocks,
+    )
+
+
+def view_from_wire(wire: pb.EngineView) -> EngineView:
+    return EngineView(
+        description=codec.description_from_wire(wire.description),
+        draining=wire.draining,
+        running=wire.running,
+        waiting=wire.waiting,
+        free_kv_blocks=wire.free_kv_blocks,
+    )
+
+
+def considered_to_wire(considered: WayConsidered) -> pb.Option:
+    return pb.Option(
+        way=considered.way.value,
+        prefill=considered.prefill or "",
+        decode=considered.decode or "",
+        queue_s=considered.queue_s,
+        prefill_s=considered.prefill_s,
+        transfer_s=considered.transfer_s,
+        decode_s=considered.decode_s,
+        ttft_s=considered.ttft_s,
+        tpot_s=considered.tpot_s,
+        finish_s=considered.finish_s,
+        rejected=considered.rejected,
+    )
+
+
+def considered_from_wire(wire: pb.Option) -> WayConsidered:
+    return WayConsidered(
+        way=Way(wire.way),
+        prefill=wire.prefill or None,
+        decode=wire.decode or None,
+        queue_s=wire.queue_s if wire.HasField("queue_s") else None,
+        prefill_s=wire.prefill_s if wire.HasField("prefill_s") else None,
+        transfer_s=wire.transfer_s if wire.HasField("transfer_s") else None,
+        decode_s=wire.decode_s if wire.HasField("decode_s") else None,
+        ttft_s=wire.ttft_s if wire.HasField("ttft_s") else None,
+        tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
+        finish_s=wire.finish_s if wire.HasField("finish_s") else None,
+        rejected=wire.rejected,
+    )
+
+
+def explanation_to_wire(explanation: Explanation) -> pb.ExplainReply:
+    outcome = explanation.outcome
+    return pb.ExplainReply(
+        found=True,
+        query=codec.query_to_wire(explanation.query),
+        placement=codec.placement_to_wire(explanation.placement),
+        decided_at_epoch_s=explanation.decided_at_epoch_s,
+        options=[considered_to_wire(considered) for considered in explanation.ways],
+        outcome=None if outcome is None else codec.outcome_to_wire(outcome),
+    )
+
+
+def explanation_from_wire(wire: pb.ExplainReply) -> Explanation:
+    return Explanation(
+        query=codec.query_from_wire(wire.query),
+        placement=codec.placement_from_wire(wire.placement),
+        decided_at_epoch_s=wire.decided_at_epoch_s,
+        ways=tuple(considered_from_wire(option) for option in wire.options),
+        outcome=codec.outcome_from_wire(wire.outcome) if wire.HasField("outcome") else None,
+    )
