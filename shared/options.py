@@ -1,14 +1,22 @@
-"""Options of a process: every one a flag, an environment variable and a YAML key, strict everywhere."""
+"""Options of a process: each a flag, an environment variable and a YAML key, strict everywhere."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import field
-from typing import Any, TypeVar
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from shared.errors import ConfigError
+from shared.option_values import Given, allowed, convert, kind, nearest, parse_yaml
 
 T = TypeVar("T")
+SECTIONS = ("gateway", "planner", "prefill", "decode", "node")
+_CONFIG_FLAG, _CONFIG_VARIABLE = "--config", "SLOS_CONFIG"
 
 
 def option(default: Any, *, help: str) -> Any:  # noqa: A002 - the word that argparse uses
-    """A dataclass field that is an option. `default` may be a list or a dict; each load gets its own copy."""
+    """A dataclass field that is an option. Each load gets its own copy of a list or a dict."""
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
@@ -17,5 +25,209 @@ def option(default: Any, *, help: str) -> Any:  # noqa: A002 - the word that arg
 def load(
     options: type[T], *, section: str, argv: Sequence[str], environ: Mapping[str, str], prog: str
 ) -> T:
-    """Reads `options` (a frozen dataclass): flag over environment variable over YAML over default."""
-    raise NotImplementedError
+    """Reads `options` (a frozen dataclass): flag over environment variable over YAML over default.
+
+    Raises ConfigError, one line, on anything unknown or unfit; SystemExit(0) once `-h` is answered.
+    """
+    known = {one.name: one for one in _options(options, section)}
+    if {"-h", "--help"} & set(argv):
+        print(_help(known.values(), prog))
+        raise SystemExit(0)
+    flags, config = _read_flags(argv, known)
+    config = config or environ.get(_CONFIG_VARIABLE) or None
+    given = _read_yaml(config, section, known) if config else {}
+    given |= _read_environment(environ, section, known)
+    given |= flags
+    missing = next((one for one in known.values() if one.required and one.name not in given), None)
+    if missing:
+        raise ConfigError(f"{missing.flag} (or {missing.variable}) must be given: {missing.help}")
+    try:
+        return options(
+            **{name: convert(known[name].annotation, value) for name, value in given.items()}
+        )
+    except ValueError as error:
+        raise ConfigError(f"{section}: {error}") from error
+
+
+def describe(options: type[Any], section: str) -> str:
+    """A Markdown table of all options of a section, for the documentation."""
+    rows = [
+        "| flag, YAML key | environment variable | default | what it does |",
+        "|---|---|---|---|",
+    ]
+    for one in _options(options, section):
+        cells = (
+            f"`{one.flag}`, `{section}.{one.name}`",
+            f"`{one.variable}`",
+            f"`{one.default_text}`",
+        )
+        rows.append(" | ".join(("| " + cells[0], *cells[1:], one.help.replace("|", "\\|") + " |")))
+    return "\n".join(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Option:
+    """One option: its names, its type and what a reader is told of it."""
+
+    name: str
+    section: str
+    annotation: Any
+    help: str
+    default: Any
+    required: bool
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return f"{_prefix(self.section)}{self.name.upper()}"
+
+    @property
+    def is_flag_alone(self) -> bool:
+        return kind(self.annotation) is bool
+
+    @property
+    def is_list(self) -> bool:
+        return kind(self.annotation) in (tuple, list)
+
+    @property
+    def default_text(self) -> str:
+        if self.required:
+            return "none, must be given"
+        if isinstance(self.default, Enum):
+            return str(self.default.value)
+        if self.default is None or self.default == "":
+            return "none" if self.default is None else '""'
+        plain = isinstance(self.default, (bool, dict, tuple, list))
+        return json.dumps(self.default, default=_plain) if plain else str(self.default)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: a dataclass inside a default as the mapping that one would write."""
+    return asdict(value)
+
+
+def _help(known: Iterable[_Option], prog: str) -> str:
+    lines = [
+        f"usage: {prog} [options]",
+        "",
+        "An option is a flag, an environment variable and a YAML key; the first one given counts.",
+        "",
+        f"  {_CONFIG_FLAG} FILE",
+        f"      YAML file with the sections {', '.join(SECTIONS)}",
+        f"      environment: {_CONFIG_VARIABLE}",
+    ]
+    for one in known:
+        negation = f", --no-{one.flag[2:]}" if one.is_flag_alone else ""
+        lines.append(f"  {one.flag}{negation} ({allowed(one.annotation)})")
+        lines.append(f"      {one.help}")
+        lines.append(f"      environment: {one.variable}; default: {one.default_text}")
+    return "\n".join(lines)
+
+
+def _prefix(section: str) -> str:
+    return f"SLOS_{section.upper()}_"
+
+
+def _options(options: type[Any], section: str) -> Iterator[_Option]:
+    hints = get_type_hints(options, include_extras=True)
+    for one in fields(options):
+        factory = one.default_factory
+        yield _Option(
+            name=one.name,
+            section=section,
+            annotation=hints[one.name],
+            help=one.metadata.get("help", ""),
+            default=factory() if factory is not MISSING else one.default,
+            required=one.default is MISSING and factory is MISSING,
+        )
+
+
+def _read_flags(
+    argv: Sequence[str], known: Mapping[str, _Option]
+) -> tuple[dict[str, Given], str | None]:
+    """What the flags say, by option name, and the file that `--config` names."""
+    names = {one.flag: one for one in known.values()}
+    negations = {f"--no-{one.flag[2:]}": one for one in known.values() if one.is_flag_alone}
+    given: dict[str, Given] = {}
+    config: str | None = None
+    rest = iter(argv)
+    for word in rest:
+        flag, equals, text = word.partition("=")
+        if flag == _CONFIG_FLAG:
+            config = text if equals else _next_word(rest, flag)
+        elif flag in negations and not equals:
+            _add(given, negations[flag], "false", flag)
+        elif flag in names:
+            alone = names[flag].is_flag_alone and not equals
+            value = text if equals else "true" if alone else _next_word(rest, flag)
+            _add(given, names[flag], value, flag)
+        else:
+            raise ConfigError(_unknown_word(word, flag, [*names, *negations, _CONFIG_FLAG]))
+    return given, config
+
+
+def _unknown_word(word: str, flag: str, flags: Sequence[str]) -> str:
+    if not word.startswith("-"):
+        return f"unexpected {word!r}: every option starts with --"
+    return f"unknown flag {flag}{nearest(flag, flags)}"
+
+
+def _next_word(rest: Iterator[str], flag: str) -> str:
+    word = next(rest, None)
+    if word is None or word.startswith("--"):
+        raise ConfigError(f"{flag} needs a value: {flag} VALUE or {flag}=VALUE")
+    return word
+
+
+def _add(given: dict[str, Given], one: _Option, text: str, flag: str) -> None:
+    """Lists gather what repeated flags say; anything else may be said once."""
+    before = given.get(one.name)
+    if before and not one.is_list:
+        raise ConfigError(f"{flag} is given twice: keep one")
+    joined = f"{before.value},{text}" if before else text
+    given[one.name] = Given(value=joined, where=flag, is_text=True)
+
+
+def _read_environment(
+    environ: Mapping[str, str], section: str, known: Mapping[str, _Option]
+) -> dict[str, Given]:
+    by_variable = {one.variable: one.name for one in known.values()}
+    ours = {name: text for name, text in environ.items() if name.startswith(_prefix(section))}
+    for name in ours:
+        if name not in by_variable:
+            raise ConfigError(f"unknown environment variable {name}{nearest(name, by_variable)}")
+    return {
+        by_variable[name]: Given(value=text, where=name, is_text=True)
+        for name, text in ours.items()
+    }
+
+
+def _read_yaml(path: str, section: str, known: Mapping[str, _Option]) -> dict[str, Given]:
+    """What our section of the file says. What the others hold is for their services to check."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    sections = _mapping(parse_yaml(text, path), path)
+    for name in sections:
+        if name not in {*SECTIONS, section}:
+            raise ConfigError(f"unknown section {name} in {path}{nearest(str(name), SECTIONS)}")
+    ours = _mapping(sections.get(section), f"{section} in {path}")
+    for key in ours:
+        if key not in known:
+            raise ConfigError(f"unknown key {section}.{key} in {path}{nearest(str(key), known)}")
+    return {
+        key: Given(value=value, where=f"{section}.{key} in {path}", is_text=False)
+        for key, value in ours.items()
+    }
+
+
+def _mapping(value: Any, where: str) -> Mapping[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: read {value!r}, allowed is a mapping of keys to values")
+    return value
