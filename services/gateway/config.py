@@ -1,0 +1,112 @@
+"""What the gateway is told at its start. Reads nothing itself; `shared.options.load` fills it."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from services.gateway.slo_inputs import (
+    LONGEST_TARGET_MS,
+    MOST_SLOWDOWN,
+    MOST_STAGES,
+    SHORTEST_TARGET_MS,
+    Catalogue,
+)
+from shared.errors import ConfigError
+from shared.option_values import nearest
+from shared.options import option
+from shared.requests import OnRefuse, SloTargets, Stage
+
+Milliseconds = Annotated[float, Field(ge=SHORTEST_TARGET_MS, le=LONGEST_TARGET_MS)]
+Slowdown = Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)]
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTargets:
+    """A part of a request with its own pace."""
+
+    name: Annotated[str, Field(min_length=1)]
+    tpot_ms: Milliseconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassTargets:
+    """What a class asks for. None asks nothing of that quantity."""
+
+    ttft_ms: Milliseconds | None = None
+    ttft_slowdown: Slowdown | None = None
+    tpot_ms: Milliseconds | None = None
+    stages: Annotated[tuple[StageTargets, ...], Field(max_length=MOST_STAGES)] = ()
+    on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages must have distinct names, read {', '.join(names)}")
+
+    def named(self, name: str) -> SloTargets:
+        return SloTargets(
+            class_name=name,
+            ttft_s=None if self.ttft_ms is None else self.ttft_ms / 1000,
+            ttft_slowdown=self.ttft_slowdown,
+            tpot_s=None if self.tpot_ms is None else self.tpot_ms / 1000,
+            stages=tuple(Stage(name=one.name, tpot_s=one.tpot_ms / 1000) for one in self.stages),
+            on_refuse=self.on_refuse,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """Everything that the gateway can be told."""
+
+    model: str = field(
+        metadata={"help": "model folder or hub name; the same that the engines serve"}
+    )
+    host: str = option("127.0.0.1", help="address to listen on")
+    port: Port = option(8000, help="port to listen on")
+    planner: str = option("127.0.0.1:8100", help="address of the planner's gRPC service")
+    served_model_name: tuple[str, ...] = option(
+        (), help="names that clients may use for the model; its own name when empty"
+    )
+    dtype: str = option("auto", help="the engines' dtype, as vLLM spells it")
+    max_model_len: Annotated[int, Field(gt=0)] | None = option(
+        None, help="longest prompt plus answer in tokens; the model's own limit when none"
+    )
+    api_key: tuple[str, ...] = option(
+        (), help="keys of which a client must send one; open to all when empty"
+    )
+    classes: dict[str, ClassTargets] = option({}, help="SLO classes by name")
+    default_class: str = option("default", help="the class of a request that names none")
+    tool_call_parser: str | None = option(
+        None, help="vLLM's parser for tool calls; giving one turns automatic tool choice on"
+    )
+    reasoning_parser: str | None = option(None, help="vLLM's parser for reasoning")
+    chat_template: str | None = option(
+        None, help="file of the chat template, or the template itself"
+    )
+    vllm: dict[str, Any] = option(
+        {}, help="further options of vLLM's frontend, by their vLLM names"
+    )
+    hold_limit_s: Seconds = option(30.0, help="how long a deferred request may wait for its place")
+    drain_limit_s: Seconds = option(
+        30.0, help="how long requests in flight may take to finish once the gateway is told to stop"
+    )
+    body_limit_bytes: Annotated[int, Field(gt=0)] = option(
+        32 * 1024 * 1024, help="largest request body"
+    )
+    body_limit_s: Seconds = option(60.0, help="how long a client may take to send its request body")
+    access_log: bool = option(False, help="log a line for each HTTP request")
+    vllm_log_level: str = option("WARNING", help="log level of vLLM inside the gateway")
+
+    def catalogue(self) -> Catalogue:
+        """The classes as targets. Raises ConfigError when the default class does not exist."""
+        classes = {name: targets.named(name) for name, targets in self.classes.items()}
+        default = classes.get(self.default_class)
+        if default is None and self.default_class != "default":
+            raise ConfigError(
+                f"default_class names no class: read {self.default_class!r}"
+                f"{nearest(self.default_class, classes)}"
+            )
+        return Catalogue(classes=classes, default=default or SloTargets())
