@@ -1,0 +1,77 @@
+"""`slos-serve COMMAND ...`: finds the command and hands it the rest. Reads no option itself."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from shared.errors import ConfigError, SlosError
+from shared.option_values import nearest
+
+PROGRAM = "slos-serve"
+_FAILED = 2
+_INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command: the module whose `main(argv) -> exit status` runs it, and what it is for."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "up": Command(module="services.node.up", help="start a whole node on this machine"),
+    "demo": Command(
+        module="services.node.demo", help="start a node, send it requests, show the times"
+    ),
+    "gateway": Command(module="services.gateway.__main__", help="start a gateway: the OpenAI API"),
+    "planner": Command(
+        module="services.planner.__main__", help="start the planner, or ask it: --explain ID"
+    ),
+    "prefill": Command(module="services.prefill.__main__", help="start a prefill engine"),
+    "decode": Command(module="services.decode.__main__", help="start a decode engine"),
+    "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
+    "bench": Command(module="services.bench.__main__", help="measure: bench gateway, bench kv"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Errors that we know are one line and exit status 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except SlosError as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"{PROGRAM} {_version()}")
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise ConfigError(f"unknown command {words[0]}{nearest(words[0], COMMANDS)}")
+    # Only the module that is asked for: some of them load vLLM, which takes seconds.
+    return int(import_module(command.module).main(words[1:]))
+
+
+def usage() -> str:
+    lines = [f"usage: {PROGRAM} COMMAND [options]   ({PROGRAM} COMMAND --help lists them)", ""]
+    lines += [f"  {name:<8} {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "  --version"])
+
+
+def _version() -> str:
+    try:
+        return version(PROGRAM)
+    except PackageNotFoundError:
+        return "(not installed)"
