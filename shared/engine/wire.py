@@ -1,4 +1,4 @@
-"""vLLM's requests and outputs to frames of bytes and back, by vLLM's own codec. Knows no network."""
+"""vLLM's requests and outputs to frames of bytes and back, by vLLM's own codec. No network here."""
 
 from collections.abc import Sequence
 from typing import Any, Final
