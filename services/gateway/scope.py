@@ -15,6 +15,7 @@ class SequenceRecord:
     prompt_tokens: int
     phase: Phase = Phase.PLACING
     placement: Placement | None = None
+    placed_at_s: float | None = None
     first_token_at_s: float | None = None
     last_token_at_s: float | None = None
     output_tokens: int = 0

@@ -1,0 +1,170 @@
+"""Our errors as HTTP answers in the OpenAI shape. Pure; sending them is the answer gate's work."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from services.gateway.report import milliseconds
+from services.gateway.scope import RequestScope
+from shared.errors import (
+    DeadlinePassed,
+    EngineDraining,
+    EngineLost,
+    InvalidRequest,
+    NoEngine,
+    PlannerUnavailable,
+    Refused,
+    SlosError,
+)
+from shared.requests import Phase, Placement
+
+RawHeaders = list[tuple[bytes, bytes]]
+_RETRY_SOON_S: Final = 1.0  # a process that drains is replaced at once, or another one answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpError:
+    """An error answer: `code` is for programs, `message` for people, `slo` has the numbers."""
+
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    slo: dict[str, Any] | None = None
+
+    def body(self, *, path: str = "") -> dict[str, Any]:
+        """As JSON. The Anthropic route wants its own outer `type`, the rest is the same."""
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        if self.slo is not None:
+            error["slo"] = self.slo
+        return {"type": "error", "error": error} if path == "/v1/messages" else {"error": error}
+
+    def body_bytes(self, *, path: str = "") -> bytes:
+        return orjson.dumps(self.body(path=path))
+
+    def headers(self, body: bytes) -> RawHeaders:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if self.retry_after_s is not None:
+            seconds = max(1, math.ceil(self.retry_after_s))
+            headers.append((b"retry-after", str(seconds).encode()))
+        return headers
+
+
+# By class of error: status, type in vLLM's words, code.
+_ANSWERS: Final[tuple[tuple[type[SlosError], int, str, str], ...]] = (
+    (InvalidRequest, 400, "BadRequestError", "invalid_request"),
+    (NoEngine, 503, "ServiceUnavailableError", "no_engine"),
+    (EngineDraining, 503, "ServiceUnavailableError", "draining"),
+    (PlannerUnavailable, 503, "ServiceUnavailableError", "planner_unavailable"),
+    (EngineLost, 502, "BadGatewayError", "engine_lost"),
+    (DeadlinePassed, 504, "GatewayTimeoutError", "deadline_passed"),
+)
+_REFUSALS: Final = {
+    "never": (400, "BadRequestError", "never_possible"),
+    "no_engine": (503, "ServiceUnavailableError", "no_engine"),
+    "planner_away": (503, "ServiceUnavailableError", "planner_unavailable"),
+}
+_REFUSED: Final = (429, "TooManyRequestsError", "refused")
+_INTERNAL: Final = (500, "InternalServerError", "internal")
+
+
+def from_failure(failure: SlosError, scope: RequestScope | None) -> HttpError:
+    """What a client is told; the numbers come from the placement of the sequence that failed."""
+    placement = _failed_placement(failure, scope)
+    status, kind, code = _answer(failure)
+    return HttpError(
+        status=status,
+        type=kind,
+        code=code,
+        message=str(failure) or type(failure).__name__,
+        param=failure.param if isinstance(failure, InvalidRequest) else None,
+        retry_after_s=_retry_after_s(failure, placement),
+        slo=_numbers(failure, placement),
+    )
+
+
+def draining() -> HttpError:
+    return from_failure(
+        EngineDraining("this gateway is being stopped and takes no new requests; send it again"),
+        None,
+    )
+
+
+def too_large(limit_bytes: int) -> HttpError:
+    return HttpError(
+        status=413,
+        type="BadRequestError",
+        code="body_too_large",
+        message=f"the request body is larger than the {limit_bytes} bytes that this gateway takes",
+    )
+
+
+def too_slow(limit_s: float) -> HttpError:
+    return HttpError(
+        status=408,
+        type="BadRequestError",
+        code="body_too_slow",
+        message=f"the request body did not arrive within {limit_s:g} s",
+    )
+
+
+def _answer(failure: SlosError) -> tuple[int, str, str]:
+    if isinstance(failure, Refused):
+        return _REFUSALS.get(failure.reason, _REFUSED)
+    for kind, status, name, code in _ANSWERS:
+        if isinstance(failure, kind):
+            return status, name, code
+    return _INTERNAL
+
+
+def _failed_placement(failure: SlosError, scope: RequestScope | None) -> Placement | None:
+    """The refused decision by its id, else that of a failed sequence, else the last one."""
+    if scope is None:
+        return None
+    placed = [one for one in scope.sequences.values() if one.placement is not None]
+    wanted = failure.decision_id if isinstance(failure, Refused) else None
+
+    def fit(index: int) -> tuple[bool, bool, int]:
+        placement = placed[index].placement
+        same = placement is not None and placement.decision_id == wanted
+        return same, placed[index].phase is Phase.FAILED, index
+
+    return placed[max(range(len(placed)), key=fit)].placement if placed else None
+
+
+def _retry_after_s(failure: SlosError, placement: Placement | None) -> float | None:
+    if isinstance(failure, Refused):
+        return failure.retry_after_s
+    if isinstance(failure, EngineDraining):
+        return _RETRY_SOON_S
+    return placement.retry_after_s if placement else None
+
+
+def _numbers(failure: SlosError, placement: Placement | None) -> dict[str, Any] | None:
+    """`decision_id`, `reason` and whichever numbers are known."""
+    numbers: dict[str, Any] = {}
+    if placement is not None:
+        numbers = {
+            "decision_id": placement.decision_id,
+            "admission": placement.admission.value,
+            "reason": placement.reason.value,
+            "predicted_ttft_ms": milliseconds(placement.predicted_ttft_s),
+            "predicted_tpot_ms": milliseconds(placement.predicted_tpot_s),
+        }
+    if isinstance(failure, Refused):
+        numbers |= {"decision_id": failure.decision_id, "reason": failure.reason}
+    numbers["retry_after_ms"] = milliseconds(_retry_after_s(failure, placement))
+    known = {name: value for name, value in numbers.items() if value is not None}
+    return known if "decision_id" in known else None

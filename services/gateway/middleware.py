@@ -1,0 +1,179 @@
+"""The ASGI layers around the app: request ids and the scope of each generation. No vLLM here."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway import http_errors
+from services.gateway.answer_gate import AnswerGate, send_error
+from services.gateway.http_errors import HttpError
+from services.gateway.lifecycle import Lifecycle
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.request_body import read_body, replay, take_slo, with_length
+from services.gateway.scope import RequestScope, current_scope
+from services.gateway.slo_inputs import Catalogue, read_inputs
+from shared.clock import Clock
+from shared.errors import InvalidRequest, SlosError
+
+GENERATION_PATHS: Final = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/chat/completions/batch",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/systemone",
+        "/inference/v1/generate",
+        "/generative_scoring",
+        "/invocations",
+    }
+)
+LONGEST_REQUEST_ID: Final = 128
+_REQUEST_ID: Final = b"x-request-id"
+
+
+class RequestIds:
+    """Gives every request an `x-request-id`, the client's if fit for logs, and echoes it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(_REQUEST_ID, b"")
+        header = (_REQUEST_ID, given if _is_fit(given) else uuid.uuid4().hex.encode())
+        others = [pair for pair in scope["headers"] if pair[0] != _REQUEST_ID]
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        await self._app({**scope, "headers": [*others, header]}, receive, send_with_id)
+
+
+def _is_fit(request_id: bytes) -> bool:
+    visible = all(0x21 <= byte <= 0x7E for byte in request_id)
+    return 0 < len(request_id) <= LONGEST_REQUEST_ID and visible
+
+
+@dataclass(slots=True, kw_only=True)
+class GenerationContext:
+    """What the generation layer works with."""
+
+    catalogue: Catalogue
+    lifecycle: Lifecycle
+    metrics: GatewayMetrics
+    clock: Clock
+    body_limit_bytes: int
+    body_limit_s: float
+
+
+class Generations:
+    """Opens a RequestScope around what generates, and turns its failure into a true HTTP error."""
+
+    def __init__(self, app: ASGIApp, context: GenerationContext) -> None:
+        self._app = app
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _generates(scope):
+            await self._app(scope, receive, send)
+            return
+        path = _path(scope)
+        if self._context.lifecycle.draining:
+            await send_error(send, http_errors.draining(), path=path)
+            return
+        with self._context.lifecycle.request():
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived_at_s = self._context.clock.now()
+        body = await read_body(
+            receive,
+            limit_bytes=self._context.body_limit_bytes,
+            limit_s=self._context.body_limit_s,
+        )
+        if body is None:
+            return
+        if isinstance(body, HttpError):
+            await send_error(send, body, path=_path(scope))
+            return
+        try:
+            inner_body, slo = take_slo(body)
+            request = self._open(scope, slo, arrived_at_s)
+        except InvalidRequest as error:
+            await send_error(send, http_errors.from_failure(error, None), path=_path(scope))
+            return
+        inner = scope if inner_body is body else with_length(scope, inner_body)
+        await self._run(inner, replay(inner_body, receive), send, request)
+
+    def _open(self, scope: Scope, slo: object, arrived_at_s: float) -> RequestScope:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        inputs = read_inputs(slo, headers, self._context.catalogue)
+        return RequestScope(
+            request_id=headers.get(_REQUEST_ID.decode(), ""),
+            arrived_at_s=arrived_at_s,
+            targets=inputs.targets,
+            forced_way=inputs.forced_way,
+            session_id=headers.get("x-session-id"),
+            wants_report=inputs.wants_report,
+        )
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, request: RequestScope) -> None:
+        gate = AnswerGate(scope=request, send=send, path=_path(scope))
+        watched = _Watched(receive, gate)
+        token = current_scope.set(request)
+        self._context.metrics.started()
+        try:
+            await self._app(scope, watched, gate)
+        except Exception as error:
+            failure = request.failure or error
+            if not isinstance(failure, SlosError):
+                raise
+            await gate.fail(failure)
+        finally:
+            current_scope.reset(token)
+            self._context.metrics.ended(request, _outcome(request, gate, watched.client_gone))
+
+
+class _Watched:
+    """A `receive` that remembers whether the client left before its answer was whole."""
+
+    def __init__(self, receive: Receive, gate: AnswerGate) -> None:
+        self.client_gone = False
+        self._receive = receive
+        self._gate = gate
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._gate.finished:
+            self.client_gone = True
+        return message
+
+
+def _outcome(request: RequestScope, gate: AnswerGate, client_gone: bool) -> str:
+    if client_gone:
+        return "aborted"
+    if gate.status == 429 or (gate.status == 400 and request.failure is not None):
+        return "refused"
+    if request.failure is not None or not gate.finished or (gate.status or 500) >= 500:
+        return "failed"
+    return "invalid" if (gate.status or 0) >= 400 else "ok"
+
+
+def _generates(scope: Scope) -> bool:
+    return (
+        scope["type"] == "http" and scope["method"] == "POST" and _path(scope) in GENERATION_PATHS
+    )
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))

@@ -1,0 +1,124 @@
+"""How well a request was served, from its scope. Pure; it neither measures nor decides anything."""
+
+from typing import Any
+
+from services.gateway.scope import RequestScope, SequenceRecord
+from shared.requests import Admission, Placement, SloTargets
+
+
+def slo_report(scope: RequestScope) -> dict[str, Any]:
+    """The `slo` object of an answer; times in milliseconds, null where unknown or not asked for.
+
+    With several sequences the numbers are those of the worst one. `met` judges the mean TPOT by the
+    tightest pace of all stages, because single stages are not timed.
+    """
+    worst = max(scope.sequences.values(), key=lambda one: lateness(scope, one), default=None)
+    placement = worst.placement if worst else None
+    report = {
+        "class": scope.targets.class_name,
+        "targets": _targets(scope.targets, placement),
+        "achieved": {
+            "ttft_ms": milliseconds(scope.ttft_s(worst) if worst else None),
+            "tpot_ms": milliseconds(worst.tpot_s if worst else None),
+        },
+        "met": met(scope),
+        **_placed(placement),
+        "recomputed": any(one.recomputed for one in scope.sequences.values()),
+    }
+    if len(scope.sequences) > 1:
+        report["decision_ids"] = decision_ids(scope)
+    return report
+
+
+def met(scope: RequestScope) -> bool | None:
+    """Whether every sequence kept every target; None when nothing was asked for."""
+    if scope.targets.asks_for_nothing:
+        return None
+    return bool(scope.sequences) and all(
+        lateness(scope, one) <= 1 for one in scope.sequences.values()
+    )
+
+
+def attained(scope: RequestScope) -> bool | None:
+    """As `met`, for the attainment counter: only a promise that was kept counts."""
+    outcome = met(scope)
+    if outcome is None:
+        return None
+    return outcome and all(
+        one.placement is not None and one.placement.admission is Admission.ADMITTED
+        for one in scope.sequences.values()
+    )
+
+
+def lateness(scope: RequestScope, sequence: SequenceRecord) -> float:
+    """The worst quotient of achieved and asked; infinite without a token, 0 if nothing is asked."""
+    ttft_s = scope.ttft_s(sequence)
+    if ttft_s is None:
+        return 0.0 if scope.targets.asks_for_nothing else float("inf")
+    ttft_target_s = _ttft_target_s(scope.targets, sequence.placement)
+    late = ttft_s / ttft_target_s if ttft_target_s else 0.0
+    tpot_target_s = scope.targets.tightest_tpot_s
+    if tpot_target_s and sequence.tpot_s is not None:
+        late = max(late, sequence.tpot_s / tpot_target_s)
+    return late
+
+
+def decision_ids(scope: RequestScope) -> list[str]:
+    """Every decision about this request, once each, in the order of its sequences."""
+    placements = [one.placement for one in scope.sequences.values() if one.placement]
+    return list(dict.fromkeys(placement.decision_id for placement in placements))
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _ttft_target_s(targets: SloTargets, placement: Placement | None) -> float | None:
+    """The target in force: the planner resolves a slowdown."""
+    if placement is not None and placement.ttft_s is not None:
+        return placement.ttft_s
+    return targets.ttft_s
+
+
+def _targets(targets: SloTargets, placement: Placement | None) -> dict[str, Any]:
+    named: dict[str, Any] = {
+        "ttft_ms": milliseconds(_ttft_target_s(targets, placement)),
+        "tpot_ms": milliseconds(targets.tpot_s),
+    }
+    if targets.ttft_slowdown is not None:
+        named["ttft_slowdown"] = targets.ttft_slowdown
+    if targets.stages:
+        named["stages"] = [
+            {"name": stage.name, "tpot_ms": milliseconds(stage.tpot_s)} for stage in targets.stages
+        ]
+    return named
+
+
+def _placed(placement: Placement | None) -> dict[str, Any]:
+    if placement is None:
+        return {
+            "admission": None,
+            "reason": None,
+            "way": None,
+            "engines": {"prefill": None, "decode": None},
+            "decision_id": None,
+            "predicted": {"ttft_ms": None, "tpot_ms": None},
+        }
+    return {
+        "admission": placement.admission.value,
+        "reason": placement.reason.value,
+        "way": placement.way.value if placement.runs else None,
+        "engines": {
+            "prefill": placement.prefill.name if placement.prefill else None,
+            "decode": placement.decode.name if placement.decode else None,
+        },
+        "decision_id": placement.decision_id,
+        "predicted": predicted(placement),
+    }
+
+
+def predicted(placement: Placement) -> dict[str, float | None]:
+    return {
+        "ttft_ms": milliseconds(placement.predicted_ttft_s),
+        "tpot_ms": milliseconds(placement.predicted_tpot_s),
+    }
