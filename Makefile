@@ -1,0 +1,51 @@
+# What one does with this repository. `make help` lists it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock proto env env-test clean
+
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# The first Python that the locked packages are built for; say PYTHON=... to choose another.
+PYTHON ?= $(shell for one in python3 python3.11 python3.12 python3.13; do \
+	$$one -c "$(FITS)" 2>/dev/null && { echo $$one; break; }; done)
+BIN := .venv/bin
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+demo: env ## serve a real model on this machine and show the times (ARGS=--once ends by itself)
+	@$(BIN)/slos-serve demo $(ARGS)
+
+test: check ## everything: checks, then all tests (ARGS go to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: env-test ## format, lint, types, layers
+	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: env-test ## put the code in its form
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+lock: env-test ## write deploy/locks from what is installed in .venv (see deploy/lock.py)
+	@$(BIN)/python deploy/lock.py
+
+proto: env-test ## write shared/rpc/*_pb2* from the .proto
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=quiet:. \
+		--grpc_python_out=. --mypy_grpc_out=quiet:. shared/rpc/slos.proto
+
+env: python
+	@$(PYTHON) deploy/setup.py run
+
+env-test: python
+	@$(PYTHON) deploy/setup.py test
+
+.PHONY: python
+python:
+	@test -n "$(PYTHON)" && $(PYTHON) -c "$(FITS)" 2>/dev/null || { \
+		echo "slos-serve: error: needs Python 3.11, 3.12 or 3.13, found none: install one, or name it with PYTHON=..." >&2; exit 1; }
+
+clean: ## remove the environment and what tools keep (the model cache stays)
+	rm -rf .venv .slos .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,252 @@
+"""Makes .venv out of deploy/locks. Stdlib only: it runs before anything is installed.
+
+`python deploy/setup.py run` installs what serving needs, `test` what the checks need as well.
+A second run is instant while nothing changed; one that was cut off goes on where it was.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = {"run": ("engine-cpu", "build"), "test": ("engine-cpu", "build", "dev")}
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+MACHINES = ("x86_64", "aarch64")
+NEEDED_GIB, NEEDED_TO_GO_ON_GIB = 6.0, 1.0  # the environment takes 4, pip's cache the rest
+LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")  # no text model needs them, see lock.py
+LOG = ROOT / ".slos" / "setup.log"
+PIP_LIMIT_S, STEP_LIMIT_S = 3600.0, 300.0
+PIP_MANNERS = ("--no-input", "--disable-pip-version-check")
+AGAIN = "then run the same command again: what is there already is kept"
+CUT_OFF = f"the download was cut off: check the network, the proxy and pip's index, {AGAIN}"
+CUT_OFF_SIGNS = (
+    "Retrying (",
+    "ConnectionError",
+    "ReadTimeout",
+    "IncompleteRead",
+    "ProtocolError",
+    "SSLError",
+    "DO NOT MATCH THE HASHES",
+)
+
+
+class SetupError(Exception):
+    """What is wrong and what to do, in one line."""
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 1 or argv[0] not in LOCKS:
+        print("usage: python deploy/setup.py run|test", file=sys.stderr)
+        return 2
+    try:
+        set_up(argv[0])
+    except SetupError as error:
+        print(f"set-up: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("set-up: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_up(profile: str) -> None:
+    """Brings .venv to what `profile` needs. Raises SetupError."""
+    venv, stamp = ROOT / ".venv", ROOT / ".venv" / f".slos-{profile}"
+    wanted = fingerprint(ROOT, profile)
+    if stamp.is_file() and stamp.read_text() == wanted and (venv / "bin" / "python").exists():
+        return
+    check_machine(sys.platform, platform.machine(), sys.version_info[:2], find_spec)
+    fresh = not any(venv.glob("lib/python*/site-packages/torch"))
+    check_disk(ROOT, fresh, free_gib)
+    check_disk(Path(tempfile.gettempdir()), fresh, free_gib)
+    say(f"making the environment in {venv}" + (", a few minutes, once" if fresh else ""))
+    make_venv(venv)
+    clear_half_installed(venv)
+    for lock in LOCKS[profile]:
+        install(venv, f"packages of {lock}", "-r", f"deploy/locks/{lock}.txt")
+    remove_left_out(venv)
+    install(venv, "slos-serve itself", "--no-build-isolation", "-e", ".")
+    check_torch(venv)
+    stamp.write_text(wanted)
+
+
+def fingerprint(root: Path, profile: str) -> str:
+    """Changes with what the environment is made from, and with its place, which scripts hold."""
+    parts = [root / "pyproject.toml", root / "deploy" / "setup.py"]
+    parts += [root / "deploy" / "locks" / f"{lock}.txt" for lock in LOCKS[profile]]
+    digest = hashlib.sha256(str(root).encode())
+    for path in parts:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def check_machine(
+    system: str, machine: str, python: tuple[int, int], find: Callable[[str], object]
+) -> None:
+    """Raises SetupError when the packages do not exist for this Python or this machine."""
+    if system != "linux" or machine not in MACHINES:
+        fit = " or ".join(MACHINES)
+        raise SetupError(
+            f"this is {system} on {machine}, vLLM needs Linux on {fit}: use a container"
+        )
+    if python not in PYTHONS:
+        raise SetupError(
+            f"Python {python[0]}.{python[1]} does not fit: make PYTHON=python3.11 (or 3.12, 3.13)"
+        )
+    if not (find("venv") and find("ensurepip")):
+        package = f"python{python[0]}.{python[1]}-venv"
+        cure = f"install its venv module (Debian, Ubuntu: apt install {package})"
+        raise SetupError(f"this Python cannot make environments: {cure}")
+
+
+def check_disk(path: Path, fresh: bool, free: Callable[[Path], float]) -> None:
+    """Raises SetupError when the disk under `path` is too full; `free` gives GiB."""
+    needed = NEEDED_GIB if fresh else NEEDED_TO_GO_ON_GIB
+    if free(path) < needed:
+        lack = f"{path} has {free(path):.1f} GiB free, the set-up needs {needed:.0f}"
+        raise SetupError(f"{lack}: make room (or set TMPDIR, if it is that), {AGAIN}")
+
+
+def free_gib(path: Path) -> float:
+    return shutil.disk_usage(path).free / 2**30
+
+
+def make_venv(venv: Path) -> None:
+    """A working environment: as it is if it works, made anew otherwise."""
+    if works(venv):
+        return
+    command = [sys.executable, "-m", "venv", "--clear", str(venv)]
+    if run(command, "empty environment", limit_s=STEP_LIMIT_S) != 0:
+        raise SetupError(f"cannot make {venv}: {last_words(LOG.read_text())}")
+
+
+def works(venv: Path) -> bool:
+    """False as well when the folder was moved: the scripts in it name the place where it was made."""
+    python = str(venv / "bin" / "python")
+    check = f"import pip, sys; sys.exit(sys.version_info[:2] not in {PYTHONS})"
+    try:
+        stayed = (venv / "bin" / "pip").read_text().startswith(f"#!{python}")
+        tried = subprocess.run([python, "-c", check], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return stayed and tried.returncode == 0
+
+
+def clear_half_installed(venv: Path) -> None:
+    """Takes away what a cut-off pip left and would believe to be whole: packages without RECORD."""
+    for packages in venv.glob("lib/python*/site-packages"):
+        for left in (*packages.glob("~*"), *packages.glob("*.dist-info")):
+            if left.name.startswith("~") or not (left / "RECORD").is_file():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_left_out(venv: Path) -> None:
+    there = [
+        name for name in LEFT_OUT if any(venv.glob(f"lib/python*/site-packages/{name}-*.dist-info"))
+    ]
+    if there:
+        pip(venv, f"taking out {', '.join(there)}", "uninstall", "--yes", *there)
+
+
+def check_torch(venv: Path) -> None:
+    """The CUDA build of torch needs libraries that no lock holds: say so before vLLM fails."""
+    command = [str(venv / "bin" / "python"), "-c", "import torch"]
+    if run(command, "trying torch", limit_s=STEP_LIMIT_S) != 0:
+        cure = "name PyTorch's index of CPU builds in PIP_EXTRA_INDEX_URL, remove .venv"
+        raise SetupError(f"torch does not load ({last_words(LOG.read_text())}): {cure}, {AGAIN}")
+
+
+def install(venv: Path, what: str, *arguments: str) -> None:
+    """Only what is named, and only ready builds: nothing uninvited, no compiler needed."""
+    pip(venv, what, "install", "--no-deps", "--only-binary=:all:", "--progress-bar=off", *arguments)
+
+
+def pip(venv: Path, what: str, action: str, *arguments: str) -> None:
+    """Runs pip, once more if the download was cut. Raises SetupError."""
+    command = [str(venv / "bin" / "python"), "-m", "pip", action, *PIP_MANNERS, *arguments]
+    if run(command, what, limit_s=PIP_LIMIT_S) == 0:
+        return
+    problem = explain(LOG.read_text(errors="replace"))
+    if problem is CUT_OFF:
+        say(f"{what}: the download was cut off; trying once more")
+        if run(command, what, limit_s=PIP_LIMIT_S) == 0:
+            return
+        problem = explain(LOG.read_text(errors="replace"))
+    raise SetupError(f"{what}: {problem} (pip's words are in {LOG})")
+
+
+def explain(log: str) -> str:
+    """What pip's output means for the one who waits for it."""
+    if "No space left on device" in log:
+        return f"the disk is full: make room, {AGAIN}"
+    if any(sign in log for sign in CUT_OFF_SIGNS):
+        return CUT_OFF
+    if "No matching distribution" in log:
+        return f"{last_words(log)}: pip's index has no build of it for this Python or this machine"
+    return last_words(log)
+
+
+def last_words(log: str) -> str:
+    """The last error that a program wrote, or its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR:").strip()
+
+
+def run(command: Sequence[str], what: str, *, limit_s: float) -> int:
+    """Runs a command, its words in the log, its seconds on the terminal; ends it at the limit."""
+    LOG.parent.mkdir(exist_ok=True)
+    began = time.monotonic()
+    with LOG.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment())
+        try:
+            while (status := process.poll()) is None:
+                elapsed_s = time.monotonic() - began
+                if elapsed_s > limit_s:
+                    raise SetupError(f"{what}: not done after {limit_s:.0f} s, {AGAIN}")
+                show_progress(what, elapsed_s)
+                time.sleep(0.2)
+        finally:
+            process.kill()
+            process.wait()
+    show_end(what, time.monotonic() - began, good=status == 0)
+    return status
+
+
+def environment() -> dict[str, str]:
+    """Ours without what would send packages elsewhere or bring in those of others."""
+    stray = {
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PIP_USER",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_REQUIRE_VIRTUALENV",
+    }
+    return {name: value for name, value in os.environ.items() if name not in stray}
+
+
+def say(words: str) -> None:
+    print(f"set-up: {words}", flush=True)
+
+
+def show_progress(what: str, elapsed_s: float) -> None:
+    if sys.stdout.isatty():
+        print(f"\rset-up: {what} ... {elapsed_s:.0f} s", end="", flush=True)
+
+
+def show_end(what: str, elapsed_s: float, *, good: bool) -> None:
+    start = "\r" if sys.stdout.isatty() else ""
+    print(f"{start}set-up: {what} ... {elapsed_s:.0f} s {'done' if good else 'failed'}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
