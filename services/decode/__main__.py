@@ -1,0 +1,24 @@
+"""Starts an engine host in the decode role."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from shared.engine.config import EngineOptions
+from shared.engines import Role
+from shared.options import load
+from shared.telemetry.logging import set_up_logging
+
+
+def main(argv: Sequence[str]) -> int:
+    options = load(
+        EngineOptions, section="decode", argv=argv, environ=os.environ, prog="slos-serve decode"
+    )
+    set_up_logging("decode", os.environ)
+    from shared.engine.host import run  # vLLM takes seconds to import; --help must not
+
+    return run(Role.DECODE, options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""Options of an engine host, the same for both roles. No vLLM here, so that `--help` is quick."""
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from shared.options import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What an engine host can be told. `vllm` passes anything else on to vLLM under vLLM's own names."""
+
+    name: str = option("", help="stable name of this engine; default: role, host and port")
+    host: str = option("127.0.0.1", help="address to listen on for requests")
+    port: int = option(8200, help="port for requests (gRPC); 0 picks a free one")
+    advertise_host: str = option("", help="address that others reach this engine at; default: host")
+    planner: str = option("127.0.0.1:8100", help="the planner's address")
+    model: str = option(
+        "embedded", help="folder or hub name of the model; `embedded` for the packaged one"
+    )
+    served_model_name: str = option("", help="name of the model in the API; default: model")
+    dtype: str = option("auto", help="weights and activations: auto, float32, bfloat16, float16")
+    max_model_len: int | None = option(
+        None, help="longest prompt plus output, tokens; default: the model's"
+    )
+    max_running_requests: int = option(64, help="most requests in one step")
+    max_step_tokens: int = option(2048, help="most tokens computed in one step")
+    block_size_tokens: int | None = option(
+        None, help="tokens in a KV block; default: vLLM's for the device (32 on CPU)"
+    )
+    kv_cache_gib: float | None = option(None, help="KV cache, GiB; default: vLLM's choice")
+    kv_transport: str = option("nixl", help="how KV moves between engines: nixl, or none")
+    kv_host: str = option("", help="address that other engines fetch KV at; default: host")
+    kv_port: int = option(8400, help="port of the KV side channel; 0 picks a free one")
+    kv_lease_s: int = option(
+        30, help="how long KV waits for a decode engine that does not say it is coming"
+    )
+    speculation_tokens: int = option(
+        0, help="most drafted tokens per step (n-gram drafts); 0: no speculation"
+    )
+    cores: str = option(
+        "", help="CPU cores of the engine, e.g. 0-3; CPU only; default: vLLM's choice"
+    )
+    eager: bool | None = option(None, help="no graph compilation; default: yes on CPU")
+    metrics_host: str = option("127.0.0.1", help="address of the metrics page")
+    metrics_port: int = option(8300, help="port of the metrics page (/metrics); 0: none")
+    run_dir: str = option(
+        "", help="folder for the socket to the engine core; default: a temporary one"
+    )
+    drain_limit_s: float = option(
+        30.0, help="how long running requests may take to end after SIGTERM"
+    )
+    report_every_s: float = option(
+        0.02, help="step reports are sent to the planner at least this far apart"
+    )
+    vllm: dict[str, Any] = option(
+        {}, help="further vLLM engine arguments by vLLM's names, e.g. {'seed': 1}"
+    )
+
+    @property
+    def api_model_name(self) -> str:
+        return self.served_model_name or self.model
+
+
+def free_port(host: str) -> int:
+    """A port that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,208 @@
+"""One engine host process: wires engine core, services, planner and metrics, and ends them in order. The role is a word to it."""
+
+import asyncio
+import logging
+import signal
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY, start_http_server
+
+from shared.clock import Clock, MonotonicClock
+from shared.engine.config import EngineOptions, free_port
+from shared.engine.link import HostEnd
+from shared.engine.registration import Registration
+from shared.engine.service import EngineService
+from shared.engine.state import EngineState
+from shared.engine.vllm_core import EngineCore, set_environment
+from shared.engine.vllm_stats import EngineStats
+from shared.engines import Role
+from shared.errors import ConfigError, EngineLost
+from shared.models import resolve_model
+from shared.rpc.channels import PlannerClient, bind, make_server
+from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
+from shared.telemetry.engine_metrics import EngineMetrics
+
+_LOG = logging.getLogger(__name__)
+_SERVER_GRACE_S = 0.5
+_CORE_GRACE_S = 5.0
+_SERVICE_NAME = "slos.v1.Engine"
+
+
+def run(role: Role, options: EngineOptions) -> int:
+    """Serves until SIGTERM or SIGINT (returns 0) or until the engine core dies (returns 1)."""
+    options = _with_ports(options)
+    set_environment(options)
+    # While vLLM starts, nothing of ours could answer a signal: let it end the start.
+    signal.signal(signal.SIGTERM, _end_start)
+    with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
+        return uvloop.run(_serve(role, options, Path(folder)))
+
+
+def _end_start(number: int, frame: object) -> None:
+    del number, frame
+    raise SystemExit(0)
+
+
+def _with_ports(options: EngineOptions) -> EngineOptions:
+    port = options.port or free_port(options.host)
+    kv_port = options.kv_port or free_port(options.kv_host or options.host)
+    return replace(options, port=port, kv_port=kv_port)
+
+
+async def _serve(role: Role, options: EngineOptions, folder: Path) -> int:
+    async with AsyncExitStack() as stack:
+        link = HostEnd.bind(folder / "link")
+        stack.callback(link.close)
+        server = _bound_server(options)
+        core = EngineCore.start(
+            options,
+            role=role,
+            link=f"ipc://{folder / 'link'}",
+            model_path=str(resolve_model(options.model)),
+        )
+        stack.push_async_callback(asyncio.to_thread, core.shut_down, _CORE_GRACE_S)
+        host = _wire(role, options, core, link)
+        await host.start(server)
+        stack.push_async_callback(host.stop, server)
+        return await host.until_done()
+
+
+def _bound_server(options: EngineOptions) -> grpc.aio.Server:
+    server = make_server()
+    try:
+        bind(server, options.host, options.port)
+    except OSError as error:
+        raise ConfigError(
+            f"Port {options.port} on {options.host} is taken; free it or give this engine another with --port."
+        ) from error
+    return server
+
+
+def _wire(role: Role, options: EngineOptions, core: EngineCore, link: HostEnd) -> "Host":
+    clock = MonotonicClock()
+    address = f"{options.advertise_host or options.host}:{options.port}"
+    name = options.name or f"{role.value}-{address}"
+    state = EngineState(core.describe(options, role=role, name=name, address=address))
+    client = PlannerClient(options.planner)
+    registration = Registration(
+        client=client,
+        state=state,
+        clock=clock,
+        on_policy=link.send_policy,
+        report_every_s=options.report_every_s,
+    )
+
+    async def on_draining() -> None:
+        registration.draining = True
+
+    return Host(
+        options=options,
+        clock=clock,
+        state=state,
+        link=link,
+        client=client,
+        registration=registration,
+        service=EngineService(core, EngineStats(core.config), state, clock, on_draining),
+        metrics=EngineMetrics(REGISTRY, state.description),
+        health=health.aio.HealthServicer(),
+    )
+
+
+@dataclass(slots=True)
+class Host:
+    """The running parts of one engine host."""
+
+    options: EngineOptions
+    clock: Clock
+    state: EngineState
+    link: HostEnd
+    client: PlannerClient
+    registration: Registration
+    service: EngineService
+    metrics: EngineMetrics
+    health: health.aio.HealthServicer
+
+    async def start(self, server: grpc.aio.Server) -> None:
+        add_EngineServicer_to_server(self.service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        await server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        if self.options.metrics_port:
+            self._serve_metrics()
+        _LOG.info("%s serves at %s", self.state.description.name, self.state.description.address)
+
+    def _serve_metrics(self) -> None:
+        try:
+            start_http_server(self.options.metrics_port, addr=self.options.metrics_host)
+        except OSError as error:
+            raise ConfigError(
+                f"Port {self.options.metrics_port} is taken; give the metrics page another with --metrics-port."
+            ) from error
+
+    async def _set_health(self, status: int) -> None:
+        for service in ("", _SERVICE_NAME):
+            await self.health.set(service, status)
+
+    async def until_done(self) -> int:
+        """Runs all loops. 0 after a signal and a drain, 1 when the engine core died."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        stopping = asyncio.create_task(stop.wait())
+        loops = [
+            asyncio.create_task(work)
+            for work in (self.service.pump(), self._take_reports(), self.registration.keep())
+        ]
+        try:
+            done, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            if stopping in done:
+                await self._drain()
+                return 0
+            return self._verdict(done - {stopping})
+        finally:
+            await _end([stopping, *loops])
+
+    async def _drain(self) -> None:
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        left_over = await self.service.drain(self.options.drain_limit_s)
+        if left_over:
+            _LOG.warning(
+                "%d requests did not end in %g s and are cut", left_over, self.options.drain_limit_s
+            )
+
+    def _verdict(self, ended: Sequence["asyncio.Task[None]"] | set["asyncio.Task[None]"]) -> int:
+        for task in ended:
+            error = task.exception()
+            if isinstance(error, EngineLost):
+                _LOG.error("%s This host ends; start it again.", error)
+                return 1
+            if error is not None:
+                raise error
+        return 1
+
+    async def _take_reports(self) -> None:
+        while True:
+            report = await self.link.next_report()
+            self.state.take(report)
+            self.metrics.observe(report)
+            self.metrics.attached(self.state.attached)
+
+    async def stop(self, server: grpc.aio.Server) -> None:
+        await server.stop(_SERVER_GRACE_S)
+        await self.client.close()
+
+
+async def _end(tasks: Sequence["asyncio.Task[object]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError, Exception):
+            await task

@@ -1,0 +1,96 @@
+"""Keeping an engine attached to its planner: registration, reports up, policies down, for ever. Serving never waits for it."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from shared.clock import Clock
+from shared.engine.state import EngineState
+from shared.engines import Policy
+from shared.errors import PlannerUnavailable, RegistrationRefused
+from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class BackOff:
+    """Waits that double from `first_s` to `most_s`."""
+
+    first_s: float = 0.1
+    most_s: float = 5.0
+    _next_s: float = field(default=0.0)
+
+    def next_s(self) -> float:
+        wait_s = max(self.first_s, self._next_s)
+        self._next_s = min(self.most_s, 2 * wait_s)
+        return wait_s
+
+    def reset(self) -> None:
+        self._next_s = 0.0
+
+
+@dataclass(slots=True)
+class Registration:
+    """One engine's tie to one planner."""
+
+    client: PlannerClient
+    state: EngineState
+    clock: Clock
+    on_policy: Callable[[Policy], Awaitable[None]]
+    report_every_s: float
+    draining: bool = False
+    refused_wait_s: float = 30.0
+    _accepted_once: bool = False
+    _said_lost: bool = False
+    _back_off: BackOff = field(default_factory=BackOff)
+
+    async def keep(self) -> None:
+        """Stays attached until cancelled.
+
+        Raises RegistrationRefused only before the first acceptance: an engine that serves goes on serving.
+        """
+        while True:
+            try:
+                await self._attach()
+            except PlannerUnavailable as error:
+                self._say_lost(error)
+                await self.clock.sleep(self._back_off.next_s())
+            except RegistrationRefused as error:
+                if not self._accepted_once:
+                    raise
+                _LOG.error("The planner refuses this engine, which goes on serving: %s", error)  # noqa: TRY400 - expected
+                await self.clock.sleep(self.refused_wait_s)
+            finally:
+                self.state.attached = False
+
+    async def _attach(self) -> None:
+        self.state.restate()
+        async with aclosing(self.client.attach(self.state.description, self._news())) as policies:
+            async for policy in policies:
+                self._note_attached()
+                await self.on_policy(policy)
+
+    def _note_attached(self) -> None:
+        if not self.state.attached:
+            _LOG.info("attached to the planner at %s", self.client.address)
+        self.state.attached = self._accepted_once = True
+        self._said_lost = False
+        self._back_off.reset()
+
+    def _say_lost(self, error: PlannerUnavailable) -> None:
+        if not self._said_lost:
+            _LOG.warning("%s Trying again until it answers; serving goes on.", error)
+        self._said_lost = True
+
+    async def _news(self) -> AsyncIterator[EngineNews]:
+        told_draining = False
+        while True:
+            if self.draining and not told_draining:
+                told_draining = True
+                yield DrainingNotice()
+            reports = self.state.take_unsent()
+            if reports:
+                yield reports
+            await self.clock.sleep(self.report_every_s)

@@ -1,0 +1,191 @@
+"""The engine's gRPC service: requests in, outputs out. What runs when is decided elsewhere."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import grpc
+import msgspec
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+
+from shared.clock import Clock
+from shared.engine.state import EngineState
+from shared.engine.streams import DuplicateRequest, Streams
+from shared.engine.terms import attach_terms, terms_from_wire
+from shared.engine.vllm_core import EngineCore
+from shared.engine.vllm_stats import EngineStats
+from shared.engine.wire import decode_request, encode_outputs
+from shared.errors import EngineDraining, EngineLost, SlosError
+from shared.rpc import codec
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.slos_pb2_grpc import EngineServicer
+
+_STATUS: dict[type[SlosError], grpc.StatusCode] = {
+    EngineDraining: grpc.StatusCode.FAILED_PRECONDITION,
+    DuplicateRequest: grpc.StatusCode.ALREADY_EXISTS,
+    EngineLost: grpc.StatusCode.UNAVAILABLE,
+}
+_IDLE_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One reply on its way to its stream; after the last one the stream ends."""
+
+    reply: pb.GenerateReply
+    last: bool
+
+
+class EngineService(EngineServicer):
+    """Serves one engine core."""
+
+    def __init__(
+        self,
+        core: EngineCore,
+        stats: EngineStats,
+        state: EngineState,
+        clock: Clock,
+        on_draining: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._core = core
+        self._stats = stats
+        self._state = state
+        self._clock = clock
+        self._on_draining = on_draining
+        self.streams: Streams[Delivery] = Streams()
+
+    # -- requests -----------------------------------------------------------------------------
+
+    async def Generate(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.GenerateRequest,
+        context: "grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateReply]",
+    ) -> AsyncIterator[pb.GenerateReply]:
+        core_request = await self._read(request, context)
+        request_id = core_request.request_id
+        if core_request.abort_immediately:
+            # It has no outputs: it only makes the connector tell the prefill engine to free its blocks.
+            await self._core.add(core_request)
+            return
+        try:
+            stream = self.streams.add(request_id)
+        except SlosError as error:
+            await _refuse(context, error)
+        finished = False
+        try:
+            await self._core.add(core_request)
+            while not finished:
+                delivery = await stream.next()
+                finished = delivery.last
+                yield delivery.reply
+        except SlosError as error:
+            await _refuse(context, error)
+        finally:
+            self.streams.remove(request_id)
+            if not finished:
+                await self._core.abort([request_id])
+
+    async def _read(
+        self,
+        request: pb.GenerateRequest,
+        context: "grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateReply]",
+    ) -> EngineCoreRequest:
+        try:
+            core_request = decode_request(request.request)
+        except (msgspec.MsgspecError, IndexError) as error:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"This is no request of the vLLM that runs here ({error}); gateway and engine must run the same version.",
+            )
+        attach_terms(core_request, terms_from_wire(request.terms, now_s=self._clock.now()))
+        return core_request
+
+    async def pump(self) -> None:
+        """Hands every step's outputs to their streams until the engine core dies (EngineLost)."""
+        try:
+            async for outputs in self._core.outputs():
+                self._distribute(outputs)
+                self._stats.observe(outputs)
+        except EngineLost as error:
+            self._state.alive = False
+            self.streams.fail_all(error)
+            raise
+
+    def _distribute(self, outputs: EngineCoreOutputs) -> None:
+        for output in outputs.outputs:
+            reply = pb.GenerateReply(
+                outputs=encode_outputs([output]),
+                core_time_s=outputs.timestamp,
+                weight_version=outputs.weight_version or "",
+            )
+            self.streams.give(output.request_id, Delivery(reply=reply, last=output.finished))
+
+    async def Abort(  # noqa: N802
+        self,
+        request: pb.AbortRequest,
+        context: "grpc.aio.ServicerContext[pb.AbortRequest, pb.AbortReply]",
+    ) -> pb.AbortReply:
+        del context
+        request_ids = list(request.request_ids)
+        await self._core.abort(request_ids)
+        for request_id in request_ids:
+            stream = self.streams.open.get(request_id)
+            if stream is not None:
+                stream.queue.put_nowait(EngineLost(f"The request {request_id} was aborted."))
+        return pb.AbortReply()
+
+    # -- the engine itself --------------------------------------------------------------------
+
+    async def Describe(  # noqa: N802
+        self,
+        request: pb.DescribeRequest,
+        context: "grpc.aio.ServicerContext[pb.DescribeRequest, pb.EngineDescription]",
+    ) -> pb.EngineDescription:
+        del request, context
+        return codec.description_to_wire(self._state.description)
+
+    async def Drain(  # noqa: N802
+        self,
+        request: pb.DrainRequest,
+        context: "grpc.aio.ServicerContext[pb.DrainRequest, pb.DrainReply]",
+    ) -> pb.DrainReply:
+        del context
+        return pb.DrainReply(left_over=await self.drain(request.limit_s))
+
+    async def drain(self, limit_s: float) -> int:
+        """Takes nothing new, waits for what runs and for KV that others still fetch; returns how many requests are left."""
+        self.streams.draining = True
+        await self._on_draining()
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.streams.until_empty()
+                while not self._state.idle:
+                    await self._clock.sleep(_IDLE_POLL_S)
+        except TimeoutError:
+            pass
+        return len(self.streams.open)
+
+    async def Health(  # noqa: N802
+        self,
+        request: pb.HealthRequest,
+        context: "grpc.aio.ServicerContext[pb.HealthRequest, pb.HealthReply]",
+    ) -> pb.HealthReply:
+        del request, context
+        state = self._state
+        return pb.HealthReply(
+            serving=state.alive and not self.streams.draining,
+            draining=self.streams.draining,
+            running=state.running,
+            waiting=state.waiting,
+            free_kv_blocks=state.free_kv_blocks,
+            kv_blocks=state.description.kv_blocks,
+            planner_attached=state.attached,
+        )
+
+
+async def _refuse(
+    context: "grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateReply]", error: SlosError
+) -> NoReturn:
+    await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
+    raise error

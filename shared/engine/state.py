@@ -1,0 +1,55 @@
+"""What the host knows of its engine: the last report, attachment, draining. Written by the host's loops, read by its services."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from shared.engines import EngineDescription, StepReport
+
+_KEPT_REPORTS = 4096
+
+
+@dataclass(slots=True)
+class EngineState:
+    """`unsent` holds reports that the planner has not been given yet; the oldest go when it is away for long."""
+
+    description: EngineDescription
+    last: StepReport | None = None
+    attached: bool = False
+    alive: bool = True
+    unsent: deque[StepReport] = field(default_factory=lambda: deque(maxlen=_KEPT_REPORTS))
+
+    def take(self, report: StepReport) -> None:
+        self.last = report
+        self.unsent.append(report)
+
+    def take_unsent(self) -> list[StepReport]:
+        reports = list(self.unsent)
+        self.unsent.clear()
+        return reports
+
+    def restate(self) -> None:
+        """Leaves just the present state to be sent: what a planner that knows nothing yet needs."""
+        self.unsent.clear()
+        if self.last is not None:
+            self.unsent.append(replace(self.last, finished=(), kv_transfers_failed=0))
+
+    @property
+    def free_kv_blocks(self) -> int:
+        return self.description.kv_blocks if self.last is None else self.last.free_kv_blocks
+
+    @property
+    def running(self) -> int:
+        return 0 if self.last is None else self.last.running
+
+    @property
+    def waiting(self) -> int:
+        return 0 if self.last is None else self.last.waiting
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, nothing waits, and no KV is held for another engine to fetch."""
+        return (
+            self.running == 0
+            and self.waiting == 0
+            and self.free_kv_blocks >= self.description.kv_blocks
+        )

@@ -1,0 +1,30 @@
+"""A promise on the wire to the terms that the scheduler reads, on this machine's clock."""
+
+import math
+from dataclasses import asdict
+
+from vllm.v1.engine import EngineCoreRequest
+
+from shared.engine.vllm_scheduler import TERMS_KEY
+from shared.rpc import slos_pb2 as pb
+from shared.scheduling.step_former import Terms, queue_priority
+
+
+def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
+    """Durations become instants of this machine's monotonic clock."""
+    arrived_at_s = now_s - wire.waited_s
+    return Terms(
+        class_name=wire.class_name or "default",
+        arrived_at_s=arrived_at_s,
+        first_token_due_s=arrived_at_s + wire.ttft_s if wire.HasField("ttft_s") else math.inf,
+        tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
+        best_effort=wire.best_effort,
+    )
+
+
+def attach_terms(request: EngineCoreRequest, terms: Terms) -> None:
+    """Puts the terms where the scheduler finds them, and the request where it belongs in the waiting queue."""
+    request.priority = queue_priority(terms, client_priority=request.priority)
+    params = request.sampling_params
+    if params is not None:
+        params.extra_args = {**(params.extra_args or {}), TERMS_KEY: asdict(terms)}

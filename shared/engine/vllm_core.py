@@ -1,0 +1,205 @@
+"""vLLM's engine core as the host sees it: built from our options, fed and read by frames. The only place that configures vLLM."""
+
+import difflib
+import os
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import vllm
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine.core_client import AsyncMPClient
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor import Executor
+
+from shared.engine.config import EngineOptions
+from shared.engines import EngineDescription, KvAddress, Role
+from shared.errors import ConfigError, EngineLost
+
+_GIB = 1 << 30
+_CPU_BLOCK_SIZE_TOKENS = 32  # vLLM's own choice of 128 wastes most of a block on short prompts
+_SCHEDULER = "shared.engine.vllm_scheduler.SlosScheduler"
+_CONNECTOR_MODULE = "shared.kv_transfer.nixl_connector"
+
+
+def set_environment(options: EngineOptions) -> None:
+    """What vLLM and NIXL read from the environment, before any process of theirs starts.
+
+    What the operator set stays as it is.
+    """
+    wanted = {
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": options.kv_host or options.host,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(options.kv_port),
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if current_platform.is_cpu():
+        wanted["UCX_TLS"] = "tcp,sm,self"
+        wanted["OMP_NUM_THREADS"] = "1"
+        if options.cores:
+            wanted["VLLM_CPU_OMP_THREADS_BIND"] = options.cores
+    for key, value in wanted.items():
+        os.environ.setdefault(key, value)
+
+
+def engine_arguments(
+    options: EngineOptions, *, role: Role, engine_id: str, link: str, model_path: str
+) -> dict[str, Any]:
+    """vLLM's engine arguments. Raises ConfigError for a name in `options.vllm` that vLLM does not know."""
+    cpu = bool(current_platform.is_cpu())
+    arguments: dict[str, Any] = {
+        "model": model_path,
+        "served_model_name": options.api_model_name,
+        "dtype": options.dtype,
+        "max_num_seqs": options.max_running_requests,
+        "max_num_batched_tokens": options.max_step_tokens,
+        "enforce_eager": cpu if options.eager is None else options.eager,
+        "scheduler_cls": _SCHEDULER,
+        "scheduling_policy": "priority",
+        "additional_config": {"slos": {"link": link, "host_pid": os.getpid()}},
+    }
+    if options.max_model_len is not None:
+        arguments["max_model_len"] = options.max_model_len
+    if options.kv_cache_gib is not None:
+        arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
+    if options.block_size_tokens is not None or cpu:
+        arguments["block_size"] = options.block_size_tokens or _CPU_BLOCK_SIZE_TOKENS
+    if options.speculation_tokens > 0:
+        arguments["speculative_config"] = _ngram_speculation(options.speculation_tokens)
+    if options.kv_transport == "nixl":
+        arguments["kv_transfer_config"] = _nixl_transfer(options, role, engine_id)
+    arguments.update(_checked(options.vllm))
+    return arguments
+
+
+def _ngram_speculation(tokens: int) -> dict[str, Any]:
+    return {
+        "method": "ngram",
+        "num_speculative_tokens": tokens,
+        "prompt_lookup_max": 4,
+        "prompt_lookup_min": 2,
+    }
+
+
+def _nixl_transfer(options: EngineOptions, role: Role, engine_id: str) -> dict[str, Any]:
+    return {
+        "kv_connector": "NixlConnector",
+        "kv_connector_module_path": _CONNECTOR_MODULE,
+        "kv_role": "kv_producer" if role is Role.PREFILL else "kv_consumer",
+        "kv_buffer_device": "cpu" if current_platform.is_cpu() else "cuda",
+        "engine_id": engine_id,
+        "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": {"kv_lease_duration": options.kv_lease_s},
+    }
+
+
+def _checked(extra: dict[str, Any]) -> dict[str, Any]:
+    known = [field.name for field in fields(AsyncEngineArgs)]
+    for name in extra:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{nearest[0]}`?" if nearest else ""
+            raise ConfigError(f"vLLM has no engine argument `{name}` (option vllm){hint}")
+    return extra
+
+
+@dataclass(slots=True)
+class EngineCore:
+    """A running engine core process. One reader only."""
+
+    client: AsyncMPClient
+    config: Any  # vLLM's VllmConfig, with the numbers that the engine core settled on
+    engine_id: str
+
+    @classmethod
+    def start(
+        cls, options: EngineOptions, *, role: Role, link: str, model_path: str
+    ) -> "EngineCore":
+        """Starts the engine core and waits until it is ready (blocking, seconds to minutes).
+
+        Raises ConfigError when vLLM will not have the options.
+        """
+        engine_id = uuid.uuid4().hex
+        arguments = engine_arguments(
+            options, role=role, engine_id=engine_id, link=link, model_path=model_path
+        )
+        try:
+            config = AsyncEngineArgs(**arguments).create_engine_config(
+                usage_context=UsageContext.ENGINE_CONTEXT
+            )
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigError(f"vLLM will not run {model_path} so: {_first_line(error)}") from error
+        client = AsyncMPClient(config, Executor.get_class(config), True)  # noqa: FBT003 - log_stats
+        return cls(client=client, config=config, engine_id=engine_id)
+
+    async def add(self, request: EngineCoreRequest) -> None:
+        """Raises EngineLost when the engine core is gone."""
+        try:
+            await self.client.add_request_async(request)
+        except EngineDeadError as error:
+            raise EngineLost("The engine core has died.") from error
+
+    async def abort(self, request_ids: list[str]) -> None:
+        """Aborting an unknown or finished request does nothing, and so does a dead engine core."""
+        await self.client.abort_requests_async(request_ids)
+
+    async def outputs(self) -> AsyncIterator[EngineCoreOutputs]:
+        """What each step gave, for all requests. Raises EngineLost when the engine core dies."""
+        while True:
+            try:
+                yield await self.client.get_output_async()
+            except EngineDeadError as error:
+                raise EngineLost("The engine core has died.") from error
+
+    @property
+    def alive(self) -> bool:
+        return not self.client.resources.engine_dead
+
+    def shut_down(self, limit_s: float) -> None:
+        """Ends the engine core process, by force after `limit_s`. Blocking."""
+        self.client.shutdown(timeout=limit_s)
+
+    def describe(
+        self, options: EngineOptions, *, role: Role, name: str, address: str
+    ) -> EngineDescription:
+        cache, scheduler = self.config.cache_config, self.config.scheduler_config
+        return EngineDescription(
+            name=name,
+            engine_id=self.engine_id,
+            role=role,
+            address=address,
+            model=options.api_model_name,
+            vllm_version=vllm.__version__,
+            block_size_tokens=cache.block_size,
+            kv_blocks=cache.num_gpu_blocks - 1,  # vLLM keeps one as its null block
+            kv_bytes_per_token=self._kv_bytes_per_token(),
+            max_model_len_tokens=self.config.model_config.max_model_len,
+            max_running_requests=scheduler.max_num_seqs,
+            max_step_tokens=scheduler.max_num_batched_tokens,
+            max_speculation_tokens=options.speculation_tokens,
+            kv_address=self._kv_address(options),
+            metrics_address=f"{options.metrics_host}:{options.metrics_port}"
+            if options.metrics_port
+            else "",
+        )
+
+    def _kv_address(self, options: EngineOptions) -> KvAddress | None:
+        if options.kv_transport != "nixl":
+            return None
+        return KvAddress(
+            transport="nixl", host=options.kv_host or options.host, port=options.kv_port
+        )
+
+    def _kv_bytes_per_token(self) -> int:
+        model, parallel = self.config.model_config, self.config.parallel_config
+        heads = model.get_num_kv_heads(parallel) * parallel.tensor_parallel_size
+        layers = model.get_total_num_hidden_layers()
+        keys_and_values = 2
+        return int(keys_and_values * layers * heads * model.get_head_size() * model.dtype.itemsize)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

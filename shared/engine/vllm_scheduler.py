@@ -1,0 +1,215 @@
+"""Our scheduler inside vLLM's engine core: shapes each step, then delegates to vLLM's own. Decisions are the step former's.
+
+The engine core imports this class by name, so everything it needs reaches it through `VllmConfig.additional_config["slos"]`.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+from shared.engine.link import SchedulerEnd
+from shared.engine.parent import end_with_parent
+from shared.engines import Policy, StepReport
+from shared.scheduling.step_former import Candidate, StepShape, Terms, shape_step
+
+TERMS_KEY = "slos"
+"""Where a request carries its terms: `sampling_params.extra_args[TERMS_KEY]`."""
+
+
+def _now_s() -> float:
+    return time.monotonic()  # noqa: TID251 - the engine core calls us without a clock
+
+
+def terms_of(request: Request) -> Terms:
+    """The terms that the host attached; a request without any asked for nothing."""
+    params = request.sampling_params
+    raw = (params.extra_args or {}).get(TERMS_KEY) if params is not None else None
+    return Terms(**raw) if raw else Terms(arrived_at_s=0.0)
+
+
+@dataclass(slots=True)
+class StepBook:
+    """What one scheduled step holds, kept until its output is there."""
+
+    started_at_s: float
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    context_tokens: int = 0
+    speculated_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What goes into the next report."""
+
+    step: int = 0
+    last_ended_at_s: float = 0.0
+    finished: list[str] = field(default_factory=list)
+    transfers_failed: int = 0
+    last_state: tuple[int, int, int] = (-1, -1, -1)
+
+
+class SlosScheduler(AsyncScheduler):
+    """Shapes, then delegates."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = self.vllm_config.additional_config["slos"]
+        end_with_parent(settings["host_pid"])
+        self._slos_link = SchedulerEnd(settings["link"])
+        self._slos_policy = Policy()
+        self._slos_terms: dict[str, Terms] = {}
+        self._slos_ledger = Ledger()
+        # Steps in flight, oldest first: with asynchronous scheduling one is formed while another runs.
+        self._slos_books: dict[int, StepBook] = {}
+        self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
+
+    # -- shaping ------------------------------------------------------------------------------
+
+    def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
+        started_at_s = _now_s()
+        policy = self._slos_link.newest_policy()
+        if policy is not None:
+            self._slos_policy = policy
+        self._slos_apply(self._slos_shape())
+        output = super().schedule(throttle_prefills)
+        self._slos_books[id(output)] = self._slos_book(output, started_at_s)
+        return output
+
+    def _slos_shape(self) -> StepShape:
+        candidates = (
+            Candidate(
+                request_id=request.request_id,
+                terms=self._slos_terms[request.request_id],
+                prefilling=request.num_computed_tokens < request.num_prompt_tokens,
+                produced_tokens=request.num_output_tokens,
+                drafted_tokens=len(request.spec_token_ids),
+            )
+            for request in self.running
+        )
+        return shape_step(
+            candidates, self._slos_policy, engine_max_tokens=self._slos_engine_max_tokens
+        )
+
+    def _slos_apply(self, shape: StepShape) -> None:
+        self.max_num_scheduled_tokens = shape.max_tokens
+        self.running = [self.requests[request_id] for request_id in shape.order]
+        for request_id, allowed_tokens in shape.speculation_tokens.items():
+            request = self.requests[request_id]
+            request.spec_token_ids = request.spec_token_ids[:allowed_tokens]
+
+    # -- the life of a request ----------------------------------------------------------------
+
+    def add_request(self, request: Request) -> None:
+        self._slos_terms[request.request_id] = terms_of(request)
+        super().add_request(request)
+
+    def finish_requests(
+        self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
+    ) -> list[Request]:
+        finished: list[Request] = super().finish_requests(request_ids, finished_status)
+        # An abort may leave the engine idle, and no step would come to tell of it.
+        self._slos_report(StepBook(started_at_s=_now_s()), accepted_tokens=0)
+        return finished
+
+    def _free_request(self, request: Request, delay_free_blocks: bool = False) -> Any:
+        self._slos_ledger.finished.append(request.request_id)
+        return super()._free_request(request, delay_free_blocks)
+
+    def _free_blocks(self, request: Request) -> None:
+        super()._free_blocks(request)
+        self._slos_terms.pop(request.request_id, None)
+
+    def _update_waiting_for_remote_kv(self, request: Request) -> None:
+        if request.request_id in self.failed_recving_kv_req_ids:
+            self._slos_ledger.transfers_failed += 1
+        super()._update_waiting_for_remote_kv(request)
+
+    # -- reporting ----------------------------------------------------------------------------
+
+    def _slos_book(self, output: SchedulerOutput, started_at_s: float) -> StepBook:
+        book = StepBook(started_at_s=started_at_s)
+        for request_id, tokens in output.num_scheduled_tokens.items():
+            request = self.requests[request_id]
+            # vLLM has already advanced the count by what it just scheduled.
+            context_tokens = request.num_computed_tokens - tokens
+            drafted_tokens = len(output.scheduled_spec_decode_tokens.get(request_id, ()))
+            prompt_tokens = max(0, min(tokens, request.num_prompt_tokens - context_tokens))
+            book.prefill_tokens += prompt_tokens
+            book.speculated_tokens += drafted_tokens
+            book.decode_tokens += max(0, tokens - prompt_tokens - drafted_tokens)
+            book.context_tokens += context_tokens
+        return book
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        accepted_tokens = _accepted_tokens(scheduler_output, model_runner_output)
+        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
+            scheduler_output, model_runner_output
+        )
+        book = self._slos_books.pop(id(scheduler_output))
+        self._slos_report(book, accepted_tokens=accepted_tokens)
+        return outputs
+
+    def _slos_report(self, book: StepBook, *, accepted_tokens: int) -> None:
+        ledger = self._slos_ledger
+        running, waiting = self.get_request_counts()
+        state = (running, waiting, self.kv_cache_manager.block_pool.get_num_free_blocks())
+        computed_tokens = book.prefill_tokens + book.decode_tokens + book.speculated_tokens
+        if not computed_tokens and not ledger.finished and state == ledger.last_state:
+            return
+        now_s = _now_s()
+        ledger.step += 1
+        self._slos_link.report(
+            StepReport(
+                step=ledger.step,
+                ended_at_s=now_s,
+                # Steps overlap under asynchronous scheduling: a step's time runs from the end of the one before.
+                duration_s=now_s - max(book.started_at_s, ledger.last_ended_at_s)
+                if computed_tokens
+                else 0.0,
+                prefill_tokens=book.prefill_tokens,
+                decode_tokens=book.decode_tokens,
+                context_tokens=book.context_tokens,
+                speculated_tokens=book.speculated_tokens,
+                accepted_tokens=accepted_tokens,
+                running=running,
+                waiting=waiting,
+                queued_prefill_tokens=self._slos_queued_prefill_tokens(),
+                free_kv_blocks=state[2],
+                kv_transfers_failed=ledger.transfers_failed,
+                finished=tuple(ledger.finished),
+            )
+        )
+        ledger.last_ended_at_s, ledger.last_state = now_s, state
+        ledger.transfers_failed = 0
+        ledger.finished.clear()
+
+    def _slos_queued_prefill_tokens(self) -> int:
+        queued = (
+            request.num_prompt_tokens - request.num_computed_tokens
+            for request in self.requests.values()
+            if not request.is_finished() and request.num_computed_tokens < request.num_prompt_tokens
+        )
+        return sum(queued)
+
+    def shutdown(self) -> None:
+        self._slos_link.close()
+        super().shutdown()
+
+
+def _accepted_tokens(output: SchedulerOutput, result: ModelRunnerOutput) -> int:
+    """Drafted tokens that the model confirmed in this step: all sampled ones but the last of each request."""
+    accepted = 0
+    for request_id in output.scheduled_spec_decode_tokens:
+        sampled = result.sampled_token_ids[result.req_id_to_index[request_id]]
+        accepted += max(0, len(sampled) - 1)
+    return accepted

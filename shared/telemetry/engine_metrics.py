@@ -1,0 +1,70 @@
+"""Prometheus metrics of an engine host, beside vLLM's own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from shared.engines import EngineDescription, StepReport
+
+_STEP_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class EngineMetrics:
+    """What an engine's steps amount to."""
+
+    def __init__(self, registry: CollectorRegistry, engine: EngineDescription) -> None:
+        labels = {"engine": engine.name, "role": engine.role.value}
+        names = tuple(labels)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, names, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, names, registry=registry)
+
+        self._tokens = Counter(
+            "slos_engine_tokens", "Tokens computed, by kind", (*names, "kind"), registry=registry
+        )
+        self._labels = labels
+        self._step_seconds = Histogram(
+            "slos_engine_step_seconds",
+            "Duration of a step",
+            names,
+            buckets=_STEP_BUCKETS_S,
+            registry=registry,
+        ).labels(**labels)
+        self._accepted = counter(
+            "slos_engine_speculation_accepted_tokens", "Drafted tokens that were confirmed"
+        ).labels(**labels)
+        self._transfers_failed = counter(
+            "slos_engine_kv_transfers_failed",
+            "KV transfers that failed and were computed again here",
+        ).labels(**labels)
+        self._running = gauge("slos_engine_running_requests", "Requests in the batch").labels(
+            **labels
+        )
+        self._waiting = gauge("slos_engine_waiting_requests", "Requests in the queue").labels(
+            **labels
+        )
+        self._free_blocks = gauge("slos_engine_free_kv_blocks", "KV blocks free").labels(**labels)
+        self._attached = gauge(
+            "slos_engine_planner_attached", "1 while the planner is reached"
+        ).labels(**labels)
+        self._free_blocks.set(engine.kv_blocks)
+
+    def observe(self, report: StepReport) -> None:
+        kinds = {
+            "prefill": report.prefill_tokens,
+            "decode": report.decode_tokens,
+            "speculated": report.speculated_tokens,
+        }
+        for kind, tokens in kinds.items():
+            self._tokens.labels(**self._labels, kind=kind).inc(tokens)
+        if report.tokens:
+            self._step_seconds.observe(report.duration_s)
+        self._accepted.inc(report.accepted_tokens)
+        self._transfers_failed.inc(report.kv_transfers_failed)
+        self._running.set(report.running)
+        self._waiting.set(report.waiting)
+        self._free_blocks.set(report.free_kv_blocks)
+
+    def attached(self, attached: bool) -> None:  # noqa: FBT001 - a gauge of yes and no
+        self._attached.set(int(attached))
