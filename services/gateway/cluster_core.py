@@ -1,0 +1,282 @@
+"""The cluster in the place of vLLM's engine core: a task for each request. It decides nothing."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine.core_client import EngineCoreClient
+
+from services.gateway.continuation import TRANSFER, must_stay_whole, output_budget_tokens
+from services.gateway.drive import Drive, WaitLimits, enter
+from services.gateway.engine_links import EngineLinks
+from services.gateway.output_buffer import OutputBuffer
+from services.gateway.planner_link import Planner, PlannerLimits, PlannerLink
+from services.gateway.report import lateness
+from services.gateway.scope import RequestScope, SequenceRecord, current_scope
+from shared.clock import Clock
+from shared.errors import InvalidRequest, SlosError
+from shared.requests import Outcome, Phase, PlacementQuery, Reason, SloTargets
+
+OnFailed = Callable[[str, Exception], None]
+log = logging.getLogger(__name__)
+_PRUNE_EVERY_S = 10.0
+_IDLE_CHANNEL_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the core stands on."""
+
+    planner: Planner
+    engines: EngineLinks
+    clock: Clock
+    waits: WaitLimits = field(default_factory=WaitLimits)
+    planner_limits: PlannerLimits = field(default_factory=PlannerLimits)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sequence:
+    request: EngineCoreRequest
+    scope: RequestScope
+    record: SequenceRecord
+    placed: "asyncio.Future[None]"
+    life: "asyncio.Task[None] | None" = None
+    ended_as: str = "abort"  # what a cancelled one has ended as
+
+
+class ClusterCore(EngineCoreClient):
+    """vLLM's AsyncLLM talks to this as to an engine core in another process.
+
+    `on_failed` is told the id of a request whose error its own caller must hear of.
+    """
+
+    def __init__(
+        self, cluster: Cluster, *, model: str, max_model_len_tokens: int, on_failed: OnFailed
+    ) -> None:
+        self._cluster = cluster
+        self._model = model
+        self._max_model_len_tokens = max_model_len_tokens
+        self._on_failed = on_failed
+        self._outputs = OutputBuffer()
+        self._sequences: dict[str, _Sequence] = {}
+        self._upkeep: asyncio.Task[None] | None = None
+        self.planner = PlannerLink(
+            cluster.planner, cluster.clock, cluster.planner_limits, self.in_flight
+        )
+        # Read by AsyncLLM. Engines come and go without harm to this process.
+        self.resources = SimpleNamespace(engine_dead=False)
+        self.engine_ranks_managed = [0]
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts to follow the planner; call it inside the event loop."""
+        if self._upkeep is None:
+            self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def close(self) -> None:
+        """Ends every request and every connection."""
+        self.shutdown()
+        tasks = [one.life for one in self._sequences.values() if one.life is not None]
+        if self._upkeep is not None:
+            tasks.append(self._upkeep)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cluster.engines.close()
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Cancels everything at once; `close` also waits for it."""
+        del timeout
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        for sequence in self._sequences.values():
+            if sequence.life is not None:
+                sequence.life.cancel()
+
+    def in_flight(self) -> Counter[str]:
+        """Our own requests by the id of the engine that decodes them."""
+        placements = (one.record.placement for one in self._sequences.values())
+        return Counter(one.decode.engine_id for one in placements if one and one.decode)
+
+    # ---- what AsyncLLM calls ---------------------------------------------------------------------
+
+    async def get_supported_tasks_async(self) -> tuple[str, ...]:
+        return ("generate",)
+
+    async def get_output_async(self) -> EngineCoreOutputs:
+        """What has come since the last call, from whichever engines."""
+        return await self._outputs.get()
+
+    async def add_request_async(self, request: EngineCoreRequest) -> None:
+        """Returns once the request is placed. Raises SlosError when it cannot be."""
+        self.start()
+        sequence = self._admit(request)
+        sequence.life = asyncio.create_task(self._live(sequence))
+        try:
+            await sequence.placed
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or not caller.cancelling():
+                return  # aborted by its id: the caller finds that in its queue
+            sequence.life.cancel()
+            raise
+
+    async def abort_requests_async(self, request_ids: list[str]) -> None:
+        """The word of vLLM's output handler that it has seen a stop string and wants no more."""
+        self.end(request_ids, "stop")
+
+    def end(self, request_ids: list[str], ended_as: str) -> None:
+        """Ends requests on their engines; unknown ones are ended already."""
+        for request_id in request_ids:
+            sequence = self._sequences.get(request_id)
+            if sequence is not None and sequence.life is not None:
+                sequence.ended_as = ended_as
+                sequence.life.cancel()
+
+    # ---- one sequence ----------------------------------------------------------------------------
+
+    def _admit(self, request: EngineCoreRequest) -> _Sequence:
+        _refuse_what_we_cannot(request)
+        scope = current_scope.get() or self._scope_of_its_own(request)
+        record = SequenceRecord(
+            request_id=request.request_id, prompt_tokens=len(request.prompt_token_ids or ())
+        )
+        scope.sequences[request.request_id] = record
+        sequence = _Sequence(
+            request=request,
+            scope=scope,
+            record=record,
+            placed=asyncio.get_running_loop().create_future(),
+        )
+        self._sequences[request.request_id] = sequence
+        return sequence
+
+    async def _live(self, sequence: _Sequence) -> None:
+        try:
+            await self._place(sequence)
+            await self._drive(sequence)
+            self._settle(sequence, sequence.record.finished or "error")
+        except asyncio.CancelledError:
+            self._settle_cancelled(sequence)
+            raise
+        except SlosError as error:
+            self._fail(sequence, error)
+        except Exception as error:  # a fault of ours must leave no client waiting
+            log.exception("Request %s failed by a fault of ours.", sequence.record.request_id)
+            self._fail(sequence, error)
+        finally:
+            del self._sequences[sequence.record.request_id]
+            if not sequence.placed.done():
+                sequence.placed.cancel()
+
+    async def _place(self, sequence: _Sequence) -> None:
+        await self.planner.place(
+            lambda waited_s: self._query(sequence, waited_s),
+            sequence.record,
+            sequence.scope.arrived_at_s,
+        )
+        if not sequence.placed.done():
+            sequence.placed.set_result(None)
+
+    async def _drive(self, sequence: _Sequence) -> None:
+        assert sequence.record.placement is not None
+        await Drive(
+            request=sequence.request,
+            placement=sequence.record.placement,
+            scope=sequence.scope,
+            record=sequence.record,
+            engines=self._cluster.engines,
+            deliver=self._outputs.put,
+            clock=self._cluster.clock,
+            limits=self._cluster.waits,
+            max_model_len_tokens=self._max_model_len_tokens,
+        ).run()
+
+    def _fail(self, sequence: _Sequence, error: Exception) -> None:
+        if sequence.record.phase is not Phase.DONE:
+            enter(sequence.record, Phase.FAILED)
+        self._settle(sequence, "error", str(error))
+        if sequence.placed.done():
+            self._on_failed(sequence.record.request_id, error)
+        else:
+            sequence.placed.set_exception(error)
+
+    def _settle_cancelled(self, sequence: _Sequence) -> None:
+        record = sequence.record
+        if record.phase is not Phase.DONE:
+            enter(record, Phase.ABORTED)
+            record.finished = sequence.ended_as
+        self._settle(sequence, record.finished or sequence.ended_as)
+
+    def _settle(self, sequence: _Sequence, finished: str, message: str = "") -> None:
+        placement = sequence.record.placement
+        if placement and placement.runs and placement.reason is not Reason.PLANNER_AWAY:
+            self.planner.settle(outcome_of(sequence.scope, sequence.record, finished, message))
+
+    def _query(self, sequence: _Sequence, waited_s: float) -> PlacementQuery:
+        request, scope = sequence.request, sequence.scope
+        return PlacementQuery(
+            request_id=request.request_id,
+            group_id=request.external_req_id or request.request_id,
+            session_id=scope.session_id,
+            model=self._model,
+            targets=scope.targets,
+            prompt_tokens=sequence.record.prompt_tokens,
+            max_output_tokens=max(0, output_budget_tokens(request, self._max_model_len_tokens)),
+            waited_s=waited_s,
+            forced_way=scope.forced_way,
+            whole_on_one_engine=must_stay_whole(request, self._max_model_len_tokens),
+        )
+
+    def _scope_of_its_own(self, request: EngineCoreRequest) -> RequestScope:
+        return RequestScope(
+            request_id=request.external_req_id or request.request_id,
+            arrived_at_s=self._cluster.clock.now(),
+            targets=SloTargets(),
+        )
+
+    async def _keep_up(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.planner.run())
+            tasks.create_task(self._prune())
+
+    async def _prune(self) -> None:
+        while True:
+            await self._cluster.clock.sleep(_PRUNE_EVERY_S)
+            addresses = {view.description.address for view in self.planner.engines}
+            await self._cluster.engines.prune(addresses, idle_s=_IDLE_CHANNEL_S)
+
+
+def outcome_of(
+    scope: RequestScope, record: SequenceRecord, finished: str, message: str = ""
+) -> Outcome:
+    """How a sequence ended; one that was aborted or asked for nothing is neither met nor missed."""
+    judged = finished != "abort" and not scope.targets.asks_for_nothing
+    return Outcome(
+        decision_id=record.placement.decision_id if record.placement else "",
+        request_id=record.request_id,
+        finished="stop" if finished == "repetition" else finished,
+        output_tokens=record.output_tokens,
+        ttft_s=scope.ttft_s(record),
+        tpot_s=record.tpot_s,
+        met=(finished != "error" and lateness(scope, record) <= 1) if judged else None,
+        recomputed=record.recomputed,
+        message=message,
+    )
+
+
+def _refuse_what_we_cannot(request: EngineCoreRequest) -> None:
+    extra = request.params.extra_args or {}
+    if TRANSFER in extra:
+        raise InvalidRequest(
+            f"{TRANSFER} is set by the cluster itself; leave it out.", param=TRANSFER
+        )
+    if request.resumable:
+        raise InvalidRequest(
+            "Input that arrives while the answer is made is not served by a cluster; "
+            "send the whole input at once.",
+            param="input",
+        )

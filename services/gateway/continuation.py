@@ -1,0 +1,207 @@
+"""How one request becomes two, for prefill and decode, and how their answers join. Pure."""
+
+from copy import copy
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from vllm.sampling_params import SamplingParams, SamplingType
+from vllm.v1.engine import (
+    EngineCoreEvent,
+    EngineCoreEventType,
+    EngineCoreOutput,
+    EngineCoreRequest,
+    FinishReason,
+)
+
+TRANSFER = "kv_transfer_params"
+_PREPARE_TRANSFER = {
+    "do_remote_decode": True,
+    "do_remote_prefill": False,
+    "remote_engine_id": None,
+    "remote_block_ids": None,
+    "remote_host": None,
+    "remote_port": None,
+}
+
+
+class Form(Enum):
+    """What the decode engine does with the token that the prefill engine sampled."""
+
+    CONTINUE = auto()  # takes it as part of its prompt: the client has it already
+    RESAMPLE = auto()  # knows nothing of it and samples the first token itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefilled:
+    """What the prefill engine answered. `output` is its last one, with exactly one token."""
+
+    output: EngineCoreOutput
+    transfer: dict[str, Any]
+    weight_version: str | None = None
+
+
+def output_budget_tokens(request: EngineCoreRequest, max_model_len_tokens: int) -> int:
+    """How many tokens the request can give at most."""
+    room = max_model_len_tokens - len(request.prompt_token_ids or ())
+    params = request.sampling_params
+    if params is None or params.max_tokens is None:
+        return room
+    return min(room, int(params.max_tokens))
+
+
+def must_stay_whole(request: EngineCoreRequest, max_model_len_tokens: int) -> bool:
+    """Whether splitting is of no use or would change the result."""
+    params = request.sampling_params
+    if params is None or not request.prompt_token_ids or request.mm_features or request.resumable:
+        return True
+    if request.prompt_embeds is not None or request.data_parallel_rank is not None:
+        return True
+    if output_budget_tokens(request, max_model_len_tokens) <= 1:
+        return True
+    return _asks_about_prompt(params) and form_of(request) is Form.RESAMPLE
+
+
+def form_of(request: EngineCoreRequest) -> Form:
+    """CONTINUE where moving the first token into the prompt cannot change what follows."""
+    params = request.sampling_params
+    looks_back = (
+        params.presence_penalty,
+        params.frequency_penalty,
+        params.repetition_penalty != 1.0,
+        params.sampling_type == SamplingType.RANDOM_SEED,
+        params.structured_outputs,
+        params.bad_words,
+        params.thinking_token_budget is not None,
+        params.repetition_detection,
+        params.trace_decode_token_ids,
+        params.watermarking,
+        set(params.extra_args or ()) - {TRANSFER},  # for processors that we do not know
+    )
+    return Form.RESAMPLE if any(looks_back) else Form.CONTINUE
+
+
+def prefill_request(request: EngineCoreRequest, form: Form) -> EngineCoreRequest:
+    """The prompt and one token, with the KV blocks kept for another engine to fetch."""
+    params = copy(request.sampling_params)
+    params.max_tokens = 1
+    params.min_tokens = min(params.min_tokens, 1)
+    if form is Form.RESAMPLE:  # its token is dropped: spare what would only shape the token
+        params.structured_outputs = None
+        params.logprobs = None
+        params.thinking_token_budget = None
+        params.trace_decode_token_ids = None
+    return _with_params(request, params, _PREPARE_TRANSFER)
+
+
+def decode_request(
+    request: EngineCoreRequest, prefilled: Prefilled, form: Form
+) -> EngineCoreRequest:
+    """What is left to do once the KV blocks of the prompt are at hand."""
+    params = copy(request.sampling_params)
+    if form is Form.RESAMPLE:
+        return _with_params(request, params, prefilled.transfer)
+    params.max_tokens = params.max_tokens - 1
+    params.min_tokens = max(0, params.min_tokens - 1)
+    if _asks_about_prompt(params):
+        params.prompt_logprobs = None
+        params.prompt_logprob_token_ids = None
+        params.prompt_logprob_start = None
+        params.skip_reading_prefix_cache = False  # as set, it would compute the prompt again
+    rest = _with_params(request, params, prefilled.transfer)
+    rest.prompt_token_ids = [*request.prompt_token_ids, *prefilled.output.new_token_ids]
+    return rest
+
+
+def release_request(request_id: str, transfer: dict[str, Any]) -> EngineCoreRequest:
+    """Makes the engine that gets it tell the prefill engine that nobody will fetch the blocks."""
+    return EngineCoreRequest(
+        request_id=f"release-{request_id}",
+        prompt_token_ids=[0],
+        mm_features=None,
+        sampling_params=SamplingParams(
+            max_tokens=1, extra_args={TRANSFER: transfer}, watermarking=False
+        ),
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+        abort_immediately=True,
+    )
+
+
+def read_prefill(output: EngineCoreOutput, weight_version: str | None) -> Prefilled | None:
+    """None when the answer is of no use to a decode engine."""
+    transfer = output.kv_transfer_params
+    if not transfer or not transfer.get("do_remote_prefill") or len(output.new_token_ids) != 1:
+        return None
+    if output.finish_reason not in (FinishReason.LENGTH, FinishReason.STOP):
+        return None
+    return Prefilled(output=output, transfer=transfer, weight_version=weight_version)
+
+
+def form_after(request: EngineCoreRequest, prefilled: Prefilled, form: Form) -> Form:
+    """RESAMPLE also when the prefill engine stopped short of the prompt's end.
+
+    vLLM does so for some models; the token is then not the first one of the answer.
+    """
+    if prefilled.transfer.get("remote_num_tokens") != len(request.prompt_token_ids):
+        return Form.RESAMPLE
+    return form
+
+
+def ends_at_first_token(prefilled: Prefilled) -> bool:
+    """Whether the first token was an end by itself; LENGTH is only the limit that we set."""
+    return bool(prefilled.output.finish_reason is not FinishReason.LENGTH)
+
+
+def first_token_output(prefilled: Prefilled) -> EngineCoreOutput:
+    """The prefill engine's token as the client's first one."""
+    output = copy(prefilled.output)
+    output.kv_transfer_params = None
+    if not ends_at_first_token(prefilled):
+        output.finish_reason = None
+        output.stop_reason = None
+    return output
+
+
+def continue_outputs(outputs: list[EngineCoreOutput]) -> None:
+    """Takes from the decode engine's outputs what the prefill engine's have already told."""
+    for output in outputs:
+        output.prefill_stats = None
+        if output.events:
+            output.events = _without_arrival(output.events)
+
+
+def resample_outputs(outputs: list[EngineCoreOutput], prefilled: Prefilled) -> None:
+    """Tells in the decode engine's first outputs what happened on the prefill engine."""
+    continue_outputs(outputs)
+    first = outputs[0]
+    first.prefill_stats = prefilled.output.prefill_stats
+    first.events = [*(prefilled.output.events or ()), *(first.events or ())] or None
+
+
+def shift_events(outputs: list[EngineCoreOutput], by_s: float) -> None:
+    """Brings the times of an engine core's clock to ours."""
+    for output in outputs:
+        for event in output.events or ():
+            event.timestamp += by_s
+
+
+def _asks_about_prompt(params: SamplingParams) -> bool:
+    return params.prompt_logprobs is not None or params.prompt_logprob_token_ids is not None
+
+
+def _with_params(
+    request: EngineCoreRequest, params: SamplingParams, transfer: dict[str, Any]
+) -> EngineCoreRequest:
+    params.extra_args = {**(params.extra_args or {}), TRANSFER: dict(transfer)}
+    changed = copy(request)
+    changed.sampling_params = params
+    return changed
+
+
+def _without_arrival(events: list[EngineCoreEvent]) -> list[EngineCoreEvent] | None:
+    arrival = (EngineCoreEventType.QUEUED, EngineCoreEventType.SCHEDULED)
+    return [event for event in events if event.type not in arrival] or None

@@ -1,0 +1,252 @@
+"""One placed request from its placement to its last token, on one engine or two. No gRPC here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
+
+from services.gateway.continuation import (
+    Form,
+    Prefilled,
+    continue_outputs,
+    decode_request,
+    ends_at_first_token,
+    first_token_output,
+    form_after,
+    form_of,
+    must_stay_whole,
+    output_budget_tokens,
+    prefill_request,
+    read_prefill,
+    resample_outputs,
+    shift_events,
+)
+from services.gateway.scope import RequestScope, SequenceRecord
+from shared.clock import Clock
+from shared.errors import DeadlinePassed, EngineDraining, EngineLost
+from shared.requests import TRANSITIONS, Admission, EngineRef, Phase, Placement, Way
+from shared.rpc import slos_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitLimits:
+    """How long a request waits for its engine before it is given up."""
+
+    first_reply_s: float = 300.0
+    next_reply_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What one engine step gave for one request, one output at least.
+
+    `core_time_s` is on the engine core's monotonic clock.
+    """
+
+    outputs: list[EngineCoreOutput]
+    core_time_s: float
+    weight_version: str | None = None
+
+
+class Engines(Protocol):
+    """What a drive needs of the engines."""
+
+    def generate(
+        self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
+    ) -> AsyncGenerator[Reply, None]:
+        """Replies until the request has ended. Raises EngineLost and EngineDraining.
+
+        Closing the generator aborts the request on the engine.
+        """
+
+    def release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
+        """Frees, in the background, KV blocks that `engine` was to fetch and will not."""
+
+    def wind_up(
+        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+    ) -> None:
+        """Ends, in the background, a prefill that nobody wants any more, and frees its blocks."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Drive:
+    """The life of one placed sequence. `deliver` takes what the client is to see."""
+
+    request: EngineCoreRequest
+    placement: Placement
+    scope: RequestScope
+    record: SequenceRecord
+    engines: Engines
+    deliver: Callable[[EngineCoreOutputs], None]
+    clock: Clock
+    limits: WaitLimits
+    max_model_len_tokens: int
+    _decode_replied: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Until the last token is delivered; cancel it to abort the request on its engines.
+
+        Raises EngineLost, EngineDraining or DeadlinePassed.
+        """
+        if self.placement.way is Way.COLOCATED or self.placement.prefill is None:
+            await self._run_whole(self._decode_engine)
+        elif must_stay_whole(self.request, self.max_model_len_tokens):
+            one_token = output_budget_tokens(self.request, self.max_model_len_tokens) <= 1
+            await self._run_whole(self.placement.prefill if one_token else self._decode_engine)
+        else:
+            await self._run_split(self.placement.prefill)
+
+    async def _run_whole(self, engine: EngineRef) -> None:
+        self._enter(Phase.DECODING)
+        await self._follow(engine, self.request, self._deliver)
+
+    async def _run_split(self, prefill_engine: EngineRef) -> None:
+        self._enter(Phase.PREFILLING)
+        form = form_of(self.request)
+        prefilled = await self._prefill(prefill_engine, form)
+        if prefilled is None:
+            await self._run_recomputed()
+            return
+        form = form_after(self.request, prefilled, form)
+        try:
+            await self._run_rest(prefilled, form)
+        finally:
+            if not self._decode_replied:
+                self.engines.release(
+                    self._decode_engine, self.record.request_id, prefilled.transfer
+                )
+
+    async def _run_recomputed(self) -> None:
+        self.record.recomputed = True
+        self._enter(Phase.TRANSFERRING)
+        await self._run_whole(self._decode_engine)
+
+    async def _run_rest(self, prefilled: Prefilled, form: Form) -> None:
+        if form is Form.CONTINUE:
+            self._deliver(_first_reply(prefilled))
+            if ends_at_first_token(prefilled):
+                self._enter(Phase.DONE)
+                return
+        self._enter(Phase.TRANSFERRING)
+
+        def on_reply(reply: Reply) -> None:
+            if form is Form.RESAMPLE and not self._decode_replied:
+                resample_outputs(reply.outputs, prefilled)
+            else:
+                continue_outputs(reply.outputs)
+            if not self._decode_replied:
+                self._decode_replied = True
+                self._enter(Phase.DECODING)
+            self._deliver(reply)
+
+        rest = decode_request(self.request, prefilled, form)
+        await self._follow(self._decode_engine, rest, on_reply)
+
+    async def _prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
+        # A task of its own, so that a client that leaves at the very moment when the engine has
+        # set blocks aside does not take the word of them along.
+        reading = asyncio.create_task(self._read_prefill(engine, form))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            self.engines.wind_up(self.placement, self.record.request_id, reading)
+            raise
+
+    async def _read_prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
+        replies: list[Reply] = []
+        try:
+            await self._follow(engine, prefill_request(self.request, form), replies.append)
+        except (EngineLost, EngineDraining, DeadlinePassed):
+            return None  # the decode engine can do without
+        return read_prefill(replies[-1].outputs[-1], replies[-1].weight_version)
+
+    async def _follow(
+        self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
+    ) -> None:
+        """Hands on every reply, with its times brought to our clock, to the last one."""
+        loop = asyncio.get_running_loop()
+        replies = self.engines.generate(engine, request, self._terms())
+        try:
+            async with asyncio.timeout(self.limits.first_reply_s) as limit, aclosing(replies):
+                async for reply in replies:
+                    limit.reschedule(loop.time() + self.limits.next_reply_s)
+                    shift_events(reply.outputs, self.clock.now() - reply.core_time_s)
+                    last = reply.outputs[-1].finish_reason is not None
+                    on_reply(reply)
+                    if last:
+                        return
+        except TimeoutError as error:
+            raise DeadlinePassed(self._too_slow(engine)) from error
+        except EngineLost as error:
+            raise EngineLost(self._lost(engine, str(error))) from error
+        raise EngineLost(self._lost(engine, "It ended the stream without an end of the answer."))
+
+    def _deliver(self, reply: Reply) -> None:
+        now = self.clock.now()
+        record = self.record
+        for output in reply.outputs:
+            if output.new_token_ids:
+                record.output_tokens += len(output.new_token_ids)
+                record.last_token_at_s = now
+                if record.first_token_at_s is None:
+                    record.first_token_at_s = now
+            if output.finish_reason is not None:
+                record.finished = str(output.finish_reason)
+                self._enter(Phase.DONE)
+        self.deliver(
+            EngineCoreOutputs(
+                outputs=reply.outputs, timestamp=now, weight_version=reply.weight_version
+            )
+        )
+
+    def _enter(self, phase: Phase) -> None:
+        enter(self.record, phase)
+
+    def _terms(self) -> pb.EngineTerms:
+        placement = self.placement
+        return pb.EngineTerms(
+            class_name=self.scope.targets.class_name,
+            ttft_s=placement.ttft_s,
+            tpot_s=placement.tpot_s,
+            waited_s=self.clock.now() - self.scope.arrived_at_s,
+            best_effort=placement.admission is Admission.BEST_EFFORT,
+            decision_id=placement.decision_id,
+        )
+
+    @property
+    def _decode_engine(self) -> EngineRef:
+        if self.placement.decode is None:
+            raise EngineLost("The planner's answer names no decode engine; send the request again.")
+        return self.placement.decode
+
+    def _lost(self, engine: EngineRef, why: str) -> str:
+        return (
+            f"Engine {engine.name} was lost after {self.record.output_tokens} tokens of the "
+            f"answer; send the request again. {why}"
+        )
+
+    def _too_slow(self, engine: EngineRef) -> str:
+        return (
+            f"Engine {engine.name} gave nothing within the limit of "
+            f"{self.limits.first_reply_s:g} s to the first and {self.limits.next_reply_s:g} s to "
+            f"any further step, after {self.record.output_tokens} tokens; send the request again."
+        )
+
+
+def _first_reply(prefilled: Prefilled) -> Reply:
+    return Reply(
+        outputs=[first_token_output(prefilled)],
+        core_time_s=0.0,
+        weight_version=prefilled.weight_version,
+    )
+
+
+def enter(record: SequenceRecord, phase: Phase) -> None:
+    """Moves a record on; staying is allowed, anything else only along TRANSITIONS."""
+    if phase is record.phase:
+        return
+    assert phase in TRANSITIONS[record.phase], f"{record.phase} to {phase}"
+    record.phase = phase

@@ -1,0 +1,167 @@
+"""The engines over gRPC: one channel per address, errors in our words. Knows no placement."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from vllm.v1.engine import EngineCoreRequest
+
+from services.gateway.continuation import Prefilled, release_request
+from services.gateway.drive import Reply
+from shared.clock import Clock
+from shared.engine.wire import decode_outputs, encode_request
+from shared.errors import EngineDraining, EngineLost, SlosError
+from shared.requests import EngineRef, Placement
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.channels import open_channel
+from shared.rpc.slos_pb2_grpc import EngineStub
+
+
+@dataclass(slots=True)
+class _Link:
+    channel: grpc.aio.Channel
+    generate: "grpc.aio.UnaryStreamMultiCallable[pb.GenerateRequest, pb.GenerateReply]"
+    abort: "grpc.aio.UnaryUnaryMultiCallable[pb.AbortRequest, pb.AbortReply]"
+    calls: int = 0
+    used_at_s: float = 0.0
+
+
+class EngineLinks:
+    """Calls engines by address.
+
+    `connect_limit_s` bounds the wait for a connection, `clean_up_limit_s` each piece of work in the
+    background.
+    """
+
+    def __init__(
+        self, clock: Clock, *, connect_limit_s: float = 2.0, clean_up_limit_s: float = 5.0
+    ) -> None:
+        self._clock = clock
+        self._connect_limit_s = connect_limit_s
+        self._clean_up_limit_s = clean_up_limit_s
+        self._links: dict[str, _Link] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def generate(
+        self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
+    ) -> AsyncGenerator[Reply, None]:
+        """Replies until the request has ended; closing the generator aborts it on the engine.
+
+        Raises EngineLost and EngineDraining.
+        """
+        link = self._link(engine.address)
+        message = pb.GenerateRequest(request=encode_request(request), terms=terms)
+        link.calls += 1
+        try:
+            await self._connect(engine, link)
+            call = link.generate(message)
+            try:
+                async for reply in call:
+                    outputs = decode_outputs(reply.outputs)
+                    if outputs:
+                        yield Reply(
+                            outputs=outputs,
+                            core_time_s=reply.core_time_s,
+                            weight_version=reply.weight_version or None,
+                        )
+            except grpc.aio.AioRpcError as error:
+                raise _in_our_words(engine, error) from error
+            finally:
+                call.cancel()
+        finally:
+            link.calls -= 1
+            link.used_at_s = self._clock.now()
+
+    def release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
+        """Frees, in the background, KV blocks that `engine` was to fetch and will not.
+
+        Where that fails, the lease of the blocks ends them.
+        """
+        self._start(self._release(engine, request_id, transfer))
+
+    def wind_up(
+        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+    ) -> None:
+        """Ends, in the background, a prefill that nobody wants any more, and frees its blocks."""
+        self._start(self._wind_up(placement, request_id, prefill))
+
+    async def prune(self, addresses: Collection[str], *, idle_s: float) -> None:
+        """Closes the channels to engines that are not in `addresses` and unused for `idle_s`."""
+        oldest_s = self._clock.now() - idle_s
+        gone = [
+            address
+            for address, link in self._links.items()
+            if address not in addresses and link.calls == 0 and link.used_at_s < oldest_s
+        ]
+        for address in gone:
+            await self._links.pop(address).channel.close(None)
+
+    async def close(self) -> None:
+        """Ends every call and all work in the background."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        for link in self._links.values():
+            await link.channel.close(None)
+        self._links.clear()
+
+    def _link(self, address: str) -> _Link:
+        link = self._links.get(address)
+        if link is None:
+            channel = open_channel(address)
+            stub = EngineStub(channel)
+            link = _Link(channel=channel, generate=stub.Generate, abort=stub.Abort)
+            self._links[address] = link
+        return link
+
+    async def _connect(self, engine: EngineRef, link: _Link) -> None:
+        if link.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
+            return
+        try:
+            async with asyncio.timeout(self._connect_limit_s):
+                await link.channel.channel_ready()
+        except TimeoutError as error:
+            raise EngineLost(
+                f"No connection to {engine.address} within {self._connect_limit_s:g} s."
+            ) from error
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._bounded(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _bounded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout(self._clean_up_limit_s):
+                await work
+        except (TimeoutError, SlosError, grpc.aio.AioRpcError):
+            pass  # the engine is gone or stuck: the lease of the blocks ends them
+
+    async def _release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
+        async for _ in self.generate(
+            engine, release_request(request_id, transfer), pb.EngineTerms(best_effort=True)
+        ):
+            pass
+
+    async def _wind_up(
+        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+    ) -> None:
+        try:
+            if placement.prefill is not None:
+                await self._link(placement.prefill.address).abort(
+                    pb.AbortRequest(request_ids=[request_id]), timeout=self._clean_up_limit_s
+                )
+            prefilled = await prefill
+        finally:
+            prefill.cancel()
+        if prefilled is not None and placement.decode is not None:
+            await self._release(placement.decode, request_id, prefilled.transfer)
+
+
+def _in_our_words(engine: EngineRef, error: grpc.aio.AioRpcError) -> SlosError:
+    details = error.details() or error.code().name.lower().replace("_", " ")
+    if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+        return EngineDraining(f"Engine {engine.name} takes nothing new: {details}")
+    return EngineLost(details)

@@ -1,0 +1,201 @@
+"""The planner as the gateway uses it: asked with patience, and stood in for when it is away."""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.gateway.drive import enter
+from services.gateway.scope import SequenceRecord
+from shared.clock import Clock
+from shared.engines import EngineView, Role
+from shared.errors import NoEngine, PlannerUnavailable, Refused
+from shared.requests import (
+    Admission,
+    EngineRef,
+    Outcome,
+    Phase,
+    Placement,
+    PlacementQuery,
+    Reason,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Planner(Protocol):
+    """What the gateway asks of the planner; not reaching it is a PlannerUnavailable."""
+
+    async def place(self, query: PlacementQuery, limit_s: float) -> Placement: ...
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> None: ...
+
+    def watch(self) -> AsyncIterator[list[EngineView]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerLimits:
+    """`hold_limit_s` is how long a deferred request is held in all, from its arrival."""
+
+    place_s: float = 2.0
+    hold_limit_s: float = 30.0
+    least_hold_s: float = 0.01
+    settle_every_s: float = 0.2
+    unsettled_outcomes: int = 10_000
+    first_retry_s: float = 0.2
+    last_retry_s: float = 5.0
+
+
+class PlannerLink:
+    """Asks the planner, and decides in its stead when it is away.
+
+    `in_flight` counts this gateway's own requests by engine id.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        clock: Clock,
+        limits: PlannerLimits,
+        in_flight: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._planner = planner
+        self._clock = clock
+        self._limits = limits
+        self._in_flight = in_flight
+        self._views: list[EngineView] | None = None
+        self._unsettled: deque[Outcome] = deque(maxlen=limits.unsettled_outcomes)
+        self._local_ids = itertools.count(1)
+
+    @property
+    def engines(self) -> list[EngineView]:
+        """The engines of the last view, draining ones included."""
+        return self._views or []
+
+    def check(self) -> None:
+        """Raises NoEngine or PlannerUnavailable when no request could be served now."""
+        usable(self._views)
+
+    async def place(
+        self, query: Callable[[float], PlacementQuery], record: SequenceRecord, arrived_at_s: float
+    ) -> Placement:
+        """A placement that runs, kept in `record`; `query` makes the question from `waited_s`.
+
+        Holds a deferred request and asks again. Raises Refused, NoEngine or PlannerUnavailable.
+        """
+        while True:
+            now = self._clock.now()
+            placement = await self._ask(query(now - arrived_at_s))
+            record.placement = placement
+            if placement.runs:
+                record.placed_at_s = self._clock.now()
+                return placement
+            hold_s = self._hold_s(placement, self._clock.now() - arrived_at_s)
+            enter(record, Phase.HELD)
+            await self._clock.sleep(hold_s)
+            enter(record, Phase.PLACING)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tells the planner soon. When it stays away for long, some are forgotten."""
+        self._unsettled.append(outcome)
+
+    async def run(self) -> None:
+        """Watches and settles until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._settle())
+
+    async def _ask(self, query: PlacementQuery) -> Placement:
+        try:
+            return await self._planner.place(query, self._limits.place_s)
+        except PlannerUnavailable as error:
+            return place_alone(
+                usable(self._views, str(error)), self._in_flight(), f"local-{next(self._local_ids)}"
+            )
+
+    def _hold_s(self, placement: Placement, waited_s: float) -> float:
+        """How long to hold before asking again. Raises Refused or NoEngine when not to."""
+        if placement.admission is not Admission.DEFERRED:
+            raise refusal(placement)
+        hold_s = max(placement.hold_s or 0.0, self._limits.least_hold_s)
+        if waited_s + hold_s > self._limits.hold_limit_s:
+            raise Refused(
+                f"The request was held for {waited_s:.3g} s and did not find its place within "
+                f"the {self._limits.hold_limit_s:g} s that the gateway holds one; send it again "
+                f"later. {placement.message}".rstrip(),
+                reason=placement.reason.value,
+                decision_id=placement.decision_id,
+                retry_after_s=placement.retry_after_s or hold_s,
+            )
+        return hold_s
+
+    async def _watch(self) -> None:
+        retry_s = self._limits.first_retry_s
+        while True:
+            try:
+                async with aclosing(self._planner.watch()) as views:  # type: ignore[type-var]
+                    async for view in views:
+                        self._views = view
+                        retry_s = self._limits.first_retry_s
+            except PlannerUnavailable as error:
+                log.warning("%s Asking again in %g s.", error, retry_s)
+            await self._clock.sleep(retry_s)
+            retry_s = min(2 * retry_s, self._limits.last_retry_s)
+
+    async def _settle(self) -> None:
+        while True:
+            await self._clock.sleep(self._limits.settle_every_s)
+            batch = list(self._unsettled)
+            self._unsettled.clear()
+            if not batch:
+                continue
+            try:
+                await self._planner.settle(batch)
+            except PlannerUnavailable:
+                self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest go
+
+
+def refusal(placement: Placement) -> Refused | NoEngine:
+    """The planner's no as an error."""
+    message = placement.message or "The planner refused the request."
+    if placement.reason is Reason.NO_ENGINE:
+        return NoEngine(message)
+    return Refused(
+        message,
+        reason=placement.reason.value,
+        decision_id=placement.decision_id,
+        retry_after_s=placement.retry_after_s,
+    )
+
+
+def usable(views: list[EngineView] | None, why: str = "") -> list[EngineView]:
+    """The engines that take requests. Raises PlannerUnavailable or NoEngine when none is known."""
+    if views is None:
+        raise PlannerUnavailable(f"The planner has shown no engines yet; try again soon. {why}")
+    able = [view for view in views if not view.draining]
+    if not able:
+        raise NoEngine("No engine is attached that takes requests; try again soon.")
+    return able
+
+
+def place_alone(
+    views: list[EngineView], in_flight: Mapping[str, int], decision_id: str
+) -> Placement:
+    """Co-located on the decode engine with the fewest of our own requests, without a promise."""
+
+    def load(view: EngineView) -> tuple[bool, int, str]:
+        engine = view.description
+        return engine.role is not Role.DECODE, in_flight.get(engine.engine_id, 0), engine.name
+
+    engine = min(views, key=load).description
+    return Placement(
+        decision_id=decision_id,
+        admission=Admission.BEST_EFFORT,
+        reason=Reason.PLANNER_AWAY,
+        message="The planner is away: the gateway chose the engine, without a promise.",
+        decode=EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address),
+    )

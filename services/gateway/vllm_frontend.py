@@ -1,0 +1,184 @@
+"""vLLM's frontend with the cluster where its engine core would be. It starts no engine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import GracefulHTTPError
+from vllm.outputs import RequestOutput
+from vllm.renderers import renderer_from_config
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.collection_utils import as_list
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineGenerateError
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.metrics.loggers import StatLoggerManager
+
+from services.gateway.cluster_core import Cluster, ClusterCore
+from services.gateway.http_errors import from_failure
+from services.gateway.scope import current_scope
+from shared.errors import ConfigError, SlosError
+
+
+class ClusterFailureError(GracefulHTTPError):
+    """One of our errors on its way through vLLM's layers, which answer with its HTTP status."""
+
+    def __init__(self, cause: SlosError) -> None:
+        answer = from_failure(cause, current_scope.get())
+        super().__init__(answer.message, HTTPStatus(answer.status))
+        self.cause = cause
+
+
+def frontend_config(**arguments: Any) -> VllmConfig:
+    """A configuration of vLLM for a process without an engine, from vLLM's engine arguments.
+
+    Raises ConfigError when vLLM will not have them.
+    """
+    try:
+        return AsyncEngineArgs(**arguments).create_engine_config(
+            usage_context=UsageContext.OPENAI_API_SERVER
+        )
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(
+            f"vLLM will not serve {arguments.get('model')} with these options: {error}"
+        ) from error
+
+
+class ClusterClient(AsyncLLM):
+    """AsyncLLM as vLLM's OpenAI layer knows it; what it asks of one engine, many answer."""
+
+    def __init__(self, vllm_config: VllmConfig, cluster: Cluster) -> None:
+        # All that AsyncLLM.__init__ sets, but for the engine that it starts.
+        self.vllm_config = vllm_config
+        self.model_config = vllm_config.model_config
+        self.scheduler_config = vllm_config.scheduler_config
+        self.observability_config = vllm_config.observability_config
+        self.log_requests = False
+        self.log_stats = True
+        self.renderer = renderer_from_config(vllm_config)
+        self.input_processor = InputProcessor(vllm_config, self.renderer)
+        self.admission_stats = None
+        self.output_processor = OutputProcessor(
+            self.renderer.tokenizer,
+            log_stats=self.log_stats,
+            stream_interval=vllm_config.scheduler_config.stream_interval,
+        )
+        self.engine_core = ClusterCore(
+            cluster,
+            model=self.model_config.model,
+            max_model_len_tokens=self.model_config.max_model_len,
+            on_failed=self._fail_request,
+        )
+        self.logger_manager = StatLoggerManager(
+            vllm_config=vllm_config, engine_idxs=self.engine_core.engine_ranks_managed
+        )
+        self._client_count = 1
+        self.output_handler: asyncio.Task[None] | None = None
+        self.profiler = None
+
+    async def start(self) -> None:
+        """Starts to follow the planner, so that the first request finds everything ready."""
+        self.engine_core.start()
+        self._run_output_handler()
+
+    async def close(self) -> None:
+        """Ends every request, every connection and every task."""
+        await self.engine_core.close()
+        self.shutdown()
+
+    async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[RequestOutput, None]:
+        """As AsyncLLM's; what fails in the cluster is raised as ClusterFailureError.
+
+        It is also left in the scope, for an answer with its own HTTP status if none has begun.
+        """
+        try:
+            async with aclosing(super().generate(*args, **kwargs)) as outputs:
+                async for output in outputs:
+                    yield output
+        except EngineGenerateError as error:
+            cause = error.__cause__
+            if not isinstance(cause, SlosError):
+                raise
+            scope = current_scope.get()
+            if scope is not None and scope.failure is None:
+                scope.failure = cause
+            raise ClusterFailureError(cause) from cause
+
+    async def _add_request(self, request: EngineCoreRequest, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super()._add_request(request, *args, **kwargs)
+        except BaseException:  # vLLM's keeps its state of a request that was never added
+            self.output_processor.abort_requests([request.request_id], internal=True)
+            raise
+
+    async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
+        """As AsyncLLM's: the client is gone or wants no more."""
+        request_ids = (request_id,) if isinstance(request_id, str) else as_list(request_id)
+        ended = self.output_processor.abort_requests(request_ids, internal)
+        self.engine_core.end(ended, "abort")
+
+    def _fail_request(self, request_id: str, error: Exception) -> None:
+        """Lets the caller of one request hear of its error; vLLM then ends its siblings."""
+        state = self.output_processor.request_states.get(request_id)
+        if state is None:
+            return
+        self.output_processor.abort_requests([request_id], internal=True)
+        if state.queue is not None:
+            state.queue.put(error)
+
+    async def check_health(self) -> None:
+        """Raises NoEngine or PlannerUnavailable when no request could be served."""
+        self.engine_core.planner.check()
+
+    async def get_weight_version(self) -> str:
+        """Empty: every engine has its own."""
+        return ""
+
+    def _one_engine_only(self, *args: Any, **kwargs: Any) -> NoReturn:
+        del args, kwargs
+        raise NotImplementedError(
+            "This call is for one engine, and the gateway serves many. "
+            "Ask the engine host, or restart the engine with other options."
+        )
+
+    async def _one_engine_only_async(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._one_engine_only(*args, **kwargs)
+
+    pause_generation = _one_engine_only_async
+    resume_generation = _one_engine_only_async
+    encode = _one_engine_only
+    start_profile = _one_engine_only_async
+    stop_profile = _one_engine_only_async
+    reset_prefix_cache = _one_engine_only_async
+    reset_encoder_cache = _one_engine_only_async
+    sleep = _one_engine_only_async
+    release_kv_cache_memory = _one_engine_only_async
+    wake_up = _one_engine_only_async
+    compute_weight_checksums = _one_engine_only_async
+    add_lora = _one_engine_only_async
+    remove_lora = _one_engine_only_async
+    list_loras = _one_engine_only_async
+    pin_lora = _one_engine_only_async
+    collective_rpc = _one_engine_only_async
+    scale_elastic_ep = _one_engine_only_async
+    handle_fault = _one_engine_only_async
+    get_status = _one_engine_only_async
+    update_weight_version = _one_engine_only_async
+    notify_kv_transfer_request_rejected = _one_engine_only_async
+    wait_for_requests_to_drain = _one_engine_only_async
+
+    async def is_paused(self) -> bool:
+        return False
+
+    async def is_sleeping(self) -> bool:
+        return False
+
+    async def reset_mm_cache(self) -> None:
+        """Only ours: each engine keeps its own."""
+        await self.renderer.clear_mm_cache_async()
