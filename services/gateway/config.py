@@ -1,6 +1,6 @@
 """What the gateway is told at its start. Reads nothing itself; `shared.options.load` fills it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -61,14 +61,14 @@ class ClassTargets:
 class GatewayOptions:
     """Everything that the gateway can be told."""
 
-    model: str = field(
-        metadata={"help": "model folder or hub name; the same that the engines serve"}
+    model: str = option(
+        "embedded", help="folder or hub name of the model; `embedded` for the packaged one"
     )
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8000, help="port to listen on")
     planner: str = option("127.0.0.1:8100", help="address of the planner's gRPC service")
     served_model_name: tuple[str, ...] = option(
-        (), help="names that clients may use for the model; its own name when empty"
+        (), help="names of the model in the API, the engines' first; default: model"
     )
     dtype: str = option("auto", help="the engines' dtype, as vLLM spells it")
     max_model_len: Annotated[int, Field(gt=0)] | None = option(
@@ -99,6 +99,10 @@ class GatewayOptions:
     body_limit_s: Seconds = option(60.0, help="how long a client may take to send its request body")
     access_log: bool = option(False, help="log a line for each HTTP request")
     vllm_log_level: str = option("WARNING", help="log level of vLLM inside the gateway")
+
+    @property
+    def api_model_names(self) -> tuple[str, ...]:
+        return self.served_model_name or (self.model,)
 
     def catalogue(self) -> Catalogue:
         """The classes as targets. Raises ConfigError when the default class does not exist."""

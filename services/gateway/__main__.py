@@ -1,0 +1,48 @@
+"""Starts a gateway. Reads the options; everything else is put together in `app`."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from services.gateway.config import GatewayOptions
+from services.gateway.listener import bind
+from shared.errors import SlosError
+from shared.options import load
+from shared.telemetry.logging import set_up_logging
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serves until it is told to stop. Raises ConfigError."""
+    options = load(
+        GatewayOptions,
+        section="gateway",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve gateway",
+    )
+    set_up_logging("gateway", os.environ)
+    options.catalogue()  # what is wrong with the classes is told before vLLM is loaded
+    with bind(options.host, options.port) as listener:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
+        signal.signal(signal.SIGTERM, _end_start)
+        # vLLM takes seconds to import and reads its log level then; --help must not wait for it
+        from services.gateway.app import run
+
+        status: int = uvloop.run(run(options, listener))
+        return status
+
+
+def _end_start(number: int, frame: object) -> None:
+    """While vLLM is loaded, nothing of ours could answer a signal: let it end the start."""
+    del number, frame
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SlosError as error:
+        sys.exit(f"slos-serve gateway: error: {error}")

@@ -1,0 +1,128 @@
+"""Puts the gateway together: vLLM's app over the cluster, our layers around it. Decides nothing."""
+
+import asyncio
+import logging
+import socket
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.version import __version__ as vllm_version
+
+from services.gateway.cluster_core import Cluster
+from services.gateway.config import GatewayOptions
+from services.gateway.engine_links import EngineLinks
+from services.gateway.health import Pages
+from services.gateway.lifecycle import Lifecycle
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.middleware import GenerationContext, Generations, RequestIds
+from services.gateway.planner_link import PlannerLimits
+from services.gateway.scope import current_scope
+from services.gateway.server import make_server, serve_until_told
+from services.gateway.slo_inputs import Catalogue
+from services.gateway.vllm_args import frontend_namespace
+from services.gateway.vllm_frontend import ClusterClient, frontend_config
+from shared.clock import Clock, MonotonicClock
+from shared.models import resolve_model
+from shared.rpc.channels import PlannerClient
+
+_LOG = logging.getLogger(__name__)
+
+
+async def run(options: GatewayOptions, listener: socket.socket) -> int:
+    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
+    clock, lifecycle = MonotonicClock(), Lifecycle()
+    args = await asyncio.to_thread(_read_args, options)
+    quieten_answered_failures()
+    async with _cluster_client(options, args, clock) as client:
+        app = await make_app(client, args, options, lifecycle, clock)
+        server = make_server(app, access_log=options.access_log)
+        app.state.server = server  # vLLM's error handlers look for it
+        host, port = listener.getsockname()[:2]
+        _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
+        await serve_until_told(server, listener, lifecycle, options.drain_limit_s)
+    return 0
+
+
+async def make_app(
+    client: Any, args: Namespace, options: GatewayOptions, lifecycle: Lifecycle, clock: Clock
+) -> FastAPI:
+    """The app of vLLM over `client`, an EngineClient, with our layers and pages."""
+    tasks = await client.get_supported_tasks()
+    app: FastAPI = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    catalogue = options.catalogue()
+    context = GenerationContext(
+        catalogue=catalogue,
+        lifecycle=lifecycle,
+        metrics=GatewayMetrics({catalogue.default.class_name, *catalogue.classes}),
+        clock=clock,
+        body_limit_bytes=options.body_limit_bytes,
+        body_limit_s=options.body_limit_s,
+    )
+    # The innermost layer: behind vLLM's check of API keys, and inside its counting of statuses.
+    app.user_middleware.append(Middleware(Generations, context=context))
+    app.add_middleware(RequestIds)
+    app.router.routes[:0] = _pages(client, lifecycle, catalogue).routes()
+    return app
+
+
+def quieten_answered_failures() -> None:
+    """Keeps vLLM from logging a traceback for each failure that the client is told of anyway."""
+    for handler in logging.getLogger("vllm").handlers:
+        handler.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    scope = current_scope.get()
+    return record.exc_info is None or scope is None or scope.failure is None
+
+
+def _read_args(options: GatewayOptions) -> Namespace:
+    return frontend_namespace(options, str(resolve_model(options.model, say=_LOG.info)))
+
+
+@asynccontextmanager
+async def _cluster_client(
+    options: GatewayOptions, args: Namespace, clock: Clock
+) -> AsyncIterator[ClusterClient]:
+    names = [field.name for field in fields(AsyncEngineArgs) if hasattr(args, field.name)]
+    config = frontend_config(**{name: getattr(args, name) for name in names})
+    planner = PlannerClient(options.planner)
+    cluster = Cluster(
+        planner=planner,
+        engines=EngineLinks(clock),
+        clock=clock,
+        planner_limits=PlannerLimits(hold_limit_s=options.hold_limit_s),
+    )
+    client = ClusterClient(config, cluster)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+        await planner.close()
+
+
+def _pages(client: ClusterClient, lifecycle: Lifecycle, catalogue: Catalogue) -> Pages:
+    return Pages(
+        lifecycle=lifecycle,
+        check_fleet=client.engine_core.planner.check,
+        catalogue=catalogue,
+        versions={"version": vllm_version, "slos_serve": _own_version()},
+    )
+
+
+def _own_version() -> str:
+    try:
+        return version("slos-serve")
+    except PackageNotFoundError:
+        return "unknown"
