@@ -1,0 +1,37 @@
+"""A GGUF file to an ordinary checkpoint, as a process of its own. The only user of transformers."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str]) -> int:
+    source, folder = Path(argv[0]), Path(argv[1])
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: everything needed is here
+    convert(source, folder)
+    return 0
+
+
+def convert(source: Path, folder: Path) -> None:
+    """Writes weights (bfloat16), tokenizer and chat template into `folder`."""
+    # Heavy, and not needed by those who only want `main`'s module to exist
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    names = {"gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **names)
+    model = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        **names,
+    )
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.config.name_or_path = "SmolLM2-135M-Instruct"
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

