@@ -9,7 +9,10 @@ from shared.options import option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What an engine host can be told. `vllm` passes anything else on to vLLM under vLLM's own names."""
+    """What an engine host can be told.
+
+    `vllm` passes anything else on to vLLM under vLLM's own names.
+    """
 
     name: str = option("", help="stable name of this engine; default: role, host and port")
     host: str = option("127.0.0.1", help="address to listen on for requests")

@@ -1,13 +1,16 @@
-"""One engine host process: wires engine core, services, planner and metrics, and ends them in order. The role is a word to it."""
+"""One engine host process: wires engine core, services, planner and metrics, and ends them in
+order. The role is a word to it.
+"""
 
 import asyncio
 import logging
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import uvloop
@@ -42,7 +45,8 @@ def run(role: Role, options: EngineOptions) -> int:
     # While vLLM starts, nothing of ours could answer a signal: let it end the start.
     signal.signal(signal.SIGTERM, _end_start)
     with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
-        return uvloop.run(_serve(role, options, Path(folder)))
+        status: int = uvloop.run(_serve(role, options, Path(folder)))
+        return status
 
 
 def _end_start(number: int, frame: object) -> None:
@@ -80,7 +84,8 @@ def _bound_server(options: EngineOptions) -> grpc.aio.Server:
         bind(server, options.host, options.port)
     except OSError as error:
         raise ConfigError(
-            f"Port {options.port} on {options.host} is taken; free it or give this engine another with --port."
+            f"Port {options.port} on {options.host} is taken; "
+            "free it or give this engine another with --port."
         ) from error
     return server
 
@@ -111,7 +116,7 @@ def _wire(role: Role, options: EngineOptions, core: EngineCore, link: HostEnd) -
         registration=registration,
         service=EngineService(core, EngineStats(core.config), state, clock, on_draining),
         metrics=EngineMetrics(REGISTRY, state.description),
-        health=health.aio.HealthServicer(),
+        health=health.aio.HealthServicer(),  # type: ignore[attr-defined] # unknown to the stubs
     )
 
 
@@ -127,7 +132,7 @@ class Host:
     registration: Registration
     service: EngineService
     metrics: EngineMetrics
-    health: health.aio.HealthServicer
+    health: Any  # grpc_health's asynchronous servicer
 
     async def start(self, server: grpc.aio.Server) -> None:
         add_EngineServicer_to_server(self.service, server)
@@ -143,7 +148,8 @@ class Host:
             start_http_server(self.options.metrics_port, addr=self.options.metrics_host)
         except OSError as error:
             raise ConfigError(
-                f"Port {self.options.metrics_port} is taken; give the metrics page another with --metrics-port."
+                f"Port {self.options.metrics_port} is taken; "
+                "give the metrics page another with --metrics-port."
             ) from error
 
     async def _set_health(self, status: int) -> None:
@@ -178,7 +184,7 @@ class Host:
                 "%d requests did not end in %g s and are cut", left_over, self.options.drain_limit_s
             )
 
-    def _verdict(self, ended: Sequence["asyncio.Task[None]"] | set["asyncio.Task[None]"]) -> int:
+    def _verdict(self, ended: Iterable["asyncio.Task[Any]"]) -> int:
         for task in ended:
             error = task.exception()
             if isinstance(error, EngineLost):
@@ -200,7 +206,7 @@ class Host:
         await self.client.close()
 
 
-async def _end(tasks: Sequence["asyncio.Task[object]"]) -> None:
+async def _end(tasks: Sequence["asyncio.Task[Any]"]) -> None:
     for task in tasks:
         task.cancel()
     for task in tasks:

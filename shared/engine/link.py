@@ -1,6 +1,8 @@
-"""The wire between the engine host and the scheduler inside the engine core process: reports up, policies down. No decisions.
+"""The wire between the engine host and the scheduler inside the engine core process: reports up,
+policies down. No decisions.
 
-Both ends live on one machine; a report that finds the pipe full is dropped and counted, since the next one says more.
+Both ends live on one machine; a report that finds the pipe full is dropped and counted, since the
+next one says more.
 """
 
 from dataclasses import dataclass
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import orjson
 import zmq
-import zmq.asyncio
+from zmq.asyncio import Context as AsyncContext
+from zmq.asyncio import Socket as AsyncSocket
 
 from shared.engines import Policy, StepReport
 
@@ -49,12 +52,12 @@ class SchedulerEnd:
 class HostEnd:
     """The end inside the engine host."""
 
-    socket: "zmq.asyncio.Socket"
+    socket: AsyncSocket
 
     @classmethod
     def bind(cls, path: Path) -> "HostEnd":
         """Listens on a Unix socket at `path` (at most about 100 characters long)."""
-        socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
+        socket = AsyncContext.instance().socket(zmq.PAIR)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
         socket.bind(f"ipc://{path}")

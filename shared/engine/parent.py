@@ -1,4 +1,7 @@
-"""Ending a process with its parent, so that a killed host leaves no engine core behind. Linux only; elsewhere it does nothing."""
+"""Ending a process with its parent, so that a killed host leaves no engine core behind.
+
+Linux only; elsewhere it does nothing.
+"""
 
 import ctypes
 import os
@@ -9,9 +12,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent_pid: int) -> None:
-    """Has the kernel kill this process when its parent dies; ends it at once when the parent `parent_pid` is already gone.
+    """Has the kernel kill this process when its parent dies; ends it at once when the parent
+    `parent_pid` is already gone.
 
-    Holds only for a direct child: for a process further down it just checks that `parent_pid` is alive.
+    Holds only for a direct child: for a process further down it just checks that `parent_pid`
+    is alive.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,7 @@
-"""Keeping an engine attached to its planner: registration, reports up, policies down, for ever. Serving never waits for it."""
+"""Keeping an engine attached to its planner: registration, reports up, policies down, for ever.
+
+Serving never waits for it.
+"""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,7 +52,8 @@ class Registration:
     async def keep(self) -> None:
         """Stays attached until cancelled.
 
-        Raises RegistrationRefused only before the first acceptance: an engine that serves goes on serving.
+        Raises RegistrationRefused only before the first acceptance: an engine that serves
+        goes on serving.
         """
         while True:
             try:
@@ -60,17 +64,20 @@ class Registration:
             except RegistrationRefused as error:
                 if not self._accepted_once:
                     raise
-                _LOG.error("The planner refuses this engine, which goes on serving: %s", error)  # noqa: TRY400 - expected
+                _LOG.error("The planner refuses this engine, which goes on serving: %s", error)
                 await self.clock.sleep(self.refused_wait_s)
-            finally:
-                self.state.attached = False
 
     async def _attach(self) -> None:
         self.state.restate()
-        async with aclosing(self.client.attach(self.state.description, self._news())) as policies:
-            async for policy in policies:
-                self._note_attached()
-                await self.on_policy(policy)
+        try:
+            async with aclosing(
+                self.client.attach(self.state.description, self._news())
+            ) as policies:
+                async for policy in policies:
+                    self._note_attached()
+                    await self.on_policy(policy)
+        finally:
+            self.state.attached = False
 
     def _note_attached(self) -> None:
         if not self.state.attached:

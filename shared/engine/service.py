@@ -65,7 +65,8 @@ class EngineService(EngineServicer):
         core_request = await self._read(request, context)
         request_id = core_request.request_id
         if core_request.abort_immediately:
-            # It has no outputs: it only makes the connector tell the prefill engine to free its blocks.
+            # It has no outputs: it only makes the connector tell the prefill engine
+            # to free its blocks.
             await self._core.add(core_request)
             return
         try:
@@ -96,7 +97,8 @@ class EngineService(EngineServicer):
         except (msgspec.MsgspecError, IndexError) as error:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"This is no request of the vLLM that runs here ({error}); gateway and engine must run the same version.",
+                f"This is no request of the vLLM that runs here ({error}); "
+                "gateway and engine must run the same version.",
             )
         attach_terms(core_request, terms_from_wire(request.terms, now_s=self._clock.now()))
         return core_request
@@ -154,7 +156,9 @@ class EngineService(EngineServicer):
         return pb.DrainReply(left_over=await self.drain(request.limit_s))
 
     async def drain(self, limit_s: float) -> int:
-        """Takes nothing new, waits for what runs and for KV that others still fetch; returns how many requests are left."""
+        """Takes nothing new, waits for what runs and for KV that others still fetch; returns how
+        many requests are left.
+        """
         self.streams.draining = True
         await self._on_draining()
         try:

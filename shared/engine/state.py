@@ -1,4 +1,7 @@
-"""What the host knows of its engine: the last report, attachment, draining. Written by the host's loops, read by its services."""
+"""What the host knows of its engine: the last report, attachment, draining.
+
+Written by the host's loops, read by its services.
+"""
 
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -10,7 +13,9 @@ _KEPT_REPORTS = 4096
 
 @dataclass(slots=True)
 class EngineState:
-    """`unsent` holds reports that the planner has not been given yet; the oldest go when it is away for long."""
+    """`unsent` holds reports that the planner has not been given yet; the oldest go when it is away
+    for long.
+    """
 
     description: EngineDescription
     last: StepReport | None = None

@@ -23,7 +23,9 @@ def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
 
 
 def attach_terms(request: EngineCoreRequest, terms: Terms) -> None:
-    """Puts the terms where the scheduler finds them, and the request where it belongs in the waiting queue."""
+    """Puts the terms where the scheduler finds them, and the request where it belongs in the
+    waiting queue.
+    """
     request.priority = queue_priority(terms, client_priority=request.priority)
     params = request.sampling_params
     if params is not None:

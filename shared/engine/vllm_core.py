@@ -1,4 +1,7 @@
-"""vLLM's engine core as the host sees it: built from our options, fed and read by frames. The only place that configures vLLM."""
+"""vLLM's engine core as the host sees it: built from our options, fed and read by frames.
+
+The only place that configures vLLM.
+"""
 
 import difflib
 import os
@@ -48,7 +51,10 @@ def set_environment(options: EngineOptions) -> None:
 def engine_arguments(
     options: EngineOptions, *, role: Role, engine_id: str, link: str, model_path: str
 ) -> dict[str, Any]:
-    """vLLM's engine arguments. Raises ConfigError for a name in `options.vllm` that vLLM does not know."""
+    """VLLM's engine arguments.
+
+    Raises ConfigError for a name in `options.vllm` that vLLM does not know.
+    """
     cpu = bool(current_platform.is_cpu())
     arguments: dict[str, Any] = {
         "model": model_path,
@@ -132,7 +138,7 @@ class EngineCore:
             )
         except (ValueError, TypeError, OSError) as error:
             raise ConfigError(f"vLLM will not run {model_path} so: {_first_line(error)}") from error
-        client = AsyncMPClient(config, Executor.get_class(config), True)  # noqa: FBT003 - log_stats
+        client = AsyncMPClient(config, Executor.get_class(config), True)
         return cls(client=client, config=config, engine_id=engine_id)
 
     async def add(self, request: EngineCoreRequest) -> None:

@@ -1,6 +1,8 @@
-"""Our scheduler inside vLLM's engine core: shapes each step, then delegates to vLLM's own. Decisions are the step former's.
+"""Our scheduler inside vLLM's engine core: shapes each step, then delegates to vLLM's own.
+Decisions are the step former's.
 
-The engine core imports this class by name, so everything it needs reaches it through `VllmConfig.additional_config["slos"]`.
+The engine core imports this class by name, so everything it needs reaches it through
+`VllmConfig.additional_config["slos"]`.
 """
 
 import time
@@ -67,7 +69,8 @@ class SlosScheduler(AsyncScheduler):
         self._slos_policy = Policy()
         self._slos_terms: dict[str, Terms] = {}
         self._slos_ledger = Ledger()
-        # Steps in flight, oldest first: with asynchronous scheduling one is formed while another runs.
+        # Steps in flight, oldest first: with asynchronous scheduling one is formed while
+        # another runs.
         self._slos_books: dict[int, StepBook] = {}
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
 
@@ -172,7 +175,8 @@ class SlosScheduler(AsyncScheduler):
             StepReport(
                 step=ledger.step,
                 ended_at_s=now_s,
-                # Steps overlap under asynchronous scheduling: a step's time runs from the end of the one before.
+                # Steps overlap under asynchronous scheduling: a step's time runs
+                # from the end of the one before.
                 duration_s=now_s - max(book.started_at_s, ledger.last_ended_at_s)
                 if computed_tokens
                 else 0.0,
@@ -207,7 +211,9 @@ class SlosScheduler(AsyncScheduler):
 
 
 def _accepted_tokens(output: SchedulerOutput, result: ModelRunnerOutput) -> int:
-    """Drafted tokens that the model confirmed in this step: all sampled ones but the last of each request."""
+    """Drafted tokens that the model confirmed in this step: all sampled ones but the last of each
+    request.
+    """
     accepted = 0
     for request_id in output.scheduled_spec_decode_tokens:
         sampled = result.sampled_token_ids[result.req_id_to_index[request_id]]

@@ -7,7 +7,10 @@ from vllm.v1.metrics.loggers import StatLoggerManager
 
 
 class EngineStats:
-    """Feeds vLLM's Prometheus logger. What needs the request's text or arrival is counted at the gateway."""
+    """Feeds vLLM's Prometheus logger.
+
+    What needs the request's text or arrival is counted at the gateway.
+    """
 
     def __init__(self, vllm_config: Any) -> None:
         self._loggers = StatLoggerManager(vllm_config=vllm_config, engine_idxs=[0])

@@ -1,6 +1,8 @@
-"""vLLM's NIXL connector, taught one thing: a request may go on from a prompt that is longer than the KV that was moved.
+"""vLLM's NIXL connector, taught one thing: a request may go on from a prompt that is longer than
+the KV that was moved.
 
-It keeps vLLM's name, because vLLM tells its NIXL configurations by that name; the engine host points vLLM to this module.
+It keeps vLLM's name, because vLLM tells its NIXL configurations by that name; the engine host
+points vLLM to this module.
 """
 
 from typing import Any
@@ -14,9 +16,11 @@ from vllm.v1.request import Request
 def tokens_to_pull(
     params: dict[str, Any] | None, *, prompt_tokens: int, local_tokens: int
 ) -> int | None:
-    """How many tokens of KV to fetch for a request that continues after its first token; None leaves the answer to vLLM.
+    """How many tokens of KV to fetch for a request that continues after its first token; None
+    leaves the answer to vLLM.
 
-    The prefill engine holds `remote_num_tokens`; the prompt here is longer by the tokens already produced there. `local_tokens` are cached here.
+    The prefill engine holds `remote_num_tokens`; the prompt here is longer by the tokens
+    already produced there. `local_tokens` are cached here.
     """
     if not params or not params.get("do_remote_prefill"):
         return None

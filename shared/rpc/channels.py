@@ -1,7 +1,7 @@
 """gRPC between our processes: channels, servers, a client of the planner. It retries nothing."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -132,7 +132,7 @@ class PlannerClient:
 
     async def attach(
         self, description: EngineDescription, news: AsyncIterable[EngineNews]
-    ) -> AsyncIterator[Policy]:
+    ) -> AsyncGenerator[Policy, None]:
         """Registers an engine and yields its policies; the first one arrives with the acceptance.
 
         Sends `news` for as long as the stream lives. Raises RegistrationRefused when the planner

@@ -1,6 +1,8 @@
-"""Which request goes first in the next step, how many tokens the step may hold, how far each may speculate. Pure.
+"""Which request goes first in the next step, how many tokens the step may hold, how far each may
+speculate. Pure.
 
-Today it shapes order and bounds; which tokens each request gets stays with the engine that is shaped.
+Today it shapes order and bounds; which tokens each request gets stays with the engine that is
+shaped.
 """
 
 import math
@@ -14,7 +16,8 @@ from shared.engines import Policy
 class Terms:
     """The part of a promise that the engine needs. Times are on the engine's monotonic clock.
 
-    `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or the only thing asked.
+    `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or
+    the only thing asked.
     """
 
     class_name: str = "default"
@@ -24,7 +27,9 @@ class Terms:
     best_effort: bool = False
 
     def token_due_s(self, produced_tokens: int) -> float:
-        """When the next token is due after `produced_tokens`: the cumulative deadline d_n = d_1 + (n - 1) TPOT."""
+        """When the next token is due after `produced_tokens`: the cumulative deadline d_n = d_1 +
+        (n - 1) TPOT.
+        """
         if self.tpot_s is None:
             return self.first_token_due_s if produced_tokens == 0 else math.inf
         start_s = self.first_token_due_s
@@ -46,7 +51,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:
-    """`order` lists all candidates, first served first. `speculation_tokens` names only requests whose draft is to be cut."""
+    """`order` lists all candidates, first served first.
+
+    `speculation_tokens` names only requests whose draft is to be cut.
+    """
 
     order: tuple[str, ...]
     max_tokens: int
@@ -58,8 +66,9 @@ def shape_step(
 ) -> StepShape:
     """Shapes one step of an engine that can compute at most `engine_max_tokens` tokens in it.
 
-    Promises go before best effort; among equals a decode goes before a prefill chunk (it costs one token, the chunk takes what is left), and the
-    earlier deadline before the later one. Ties keep the given order.
+    Promises go before best effort; among equals a decode goes before a prefill chunk (it costs
+    one token, the chunk takes what is left), and the earlier deadline before the later one.
+    Ties keep the given order.
     """
     pool = list(candidates)
     ranked = sorted(pool, key=_rank)
@@ -98,16 +107,20 @@ def speculation_limit(candidate: Candidate, policy: Policy) -> int:
 
 
 NO_TARGET_PATIENCE_S = 10.0
-"""A request that asked for nothing queues as if its first token were due this long after its arrival."""
+"""A request that asked for nothing queues as if its first token were due this long after its
+arrival.
+"""
 
 BEST_EFFORT_BACK_S = 1e6
 """How far behind all promises best effort queues, in seconds of deadline."""
 
 
 def queue_priority(terms: Terms, *, client_priority: int = 0) -> int:
-    """The place in an engine's waiting queue: lower is earlier (milliseconds of deadline, so that the order is EDF).
+    """The place in an engine's waiting queue: lower is earlier (milliseconds of deadline, so that
+    the order is EDF).
 
-    `client_priority` is the request's own `priority` field (lower is earlier): one unit is worth one second.
+    `client_priority` is the request's own `priority` field (lower is earlier): one unit is
+    worth one second.
     """
     due_s = terms.first_token_due_s
     if math.isinf(due_s):

@@ -66,5 +66,5 @@ class EngineMetrics:
         self._waiting.set(report.waiting)
         self._free_blocks.set(report.free_kv_blocks)
 
-    def attached(self, attached: bool) -> None:  # noqa: FBT001 - a gauge of yes and no
+    def attached(self, attached: bool) -> None:
         self._attached.set(int(attached))

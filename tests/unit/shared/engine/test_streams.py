@@ -1,0 +1,74 @@
+import asyncio
+
+import pytest
+
+from shared.engine.streams import DuplicateRequest, Streams
+from shared.errors import EngineDraining, EngineLost
+
+
+async def test_outputs_arrive_in_order() -> None:
+    streams: Streams[int] = Streams()
+    stream = streams.add("a")
+
+    streams.give("a", 1)
+    streams.give("a", 2)
+
+    assert [await stream.next(), await stream.next()] == [1, 2]
+
+
+async def test_an_output_for_a_request_that_left_is_dropped() -> None:
+    streams: Streams[int] = Streams()
+    streams.add("a")
+    streams.remove("a")
+
+    streams.give("a", 1)
+
+    assert streams.open == {}
+
+
+async def test_a_dead_engine_ends_every_stream_with_the_reason() -> None:
+    streams: Streams[int] = Streams()
+    both = [streams.add("a"), streams.add("b")]
+
+    streams.fail_all(EngineLost("gone"))
+
+    for stream in both:
+        with pytest.raises(EngineLost, match="gone"):
+            await stream.next()
+
+
+async def test_a_draining_engine_refuses_new_requests_and_keeps_the_old() -> None:
+    streams: Streams[int] = Streams()
+    old = streams.add("a")
+    streams.draining = True
+
+    with pytest.raises(EngineDraining):
+        streams.add("b")
+
+    streams.give("a", 7)
+    assert await old.next() == 7
+
+
+async def test_an_id_can_run_once_at_a_time() -> None:
+    streams: Streams[int] = Streams()
+    streams.add("a")
+
+    with pytest.raises(DuplicateRequest):
+        streams.add("a")
+
+    streams.remove("a")
+    streams.add("a")
+
+
+async def test_waiting_for_empty_ends_with_the_last_request() -> None:
+    streams: Streams[int] = Streams()
+    streams.add("a")
+    streams.add("b")
+    waiting = asyncio.create_task(streams.until_empty())
+
+    streams.remove("a")
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    streams.remove("b")
+    await asyncio.wait_for(waiting, 1)
