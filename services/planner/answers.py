@@ -1,0 +1,157 @@
+"""The planner's answers in words: full sentences with numbers. Looks at no engine's state."""
+
+import math
+
+from services.planner.candidates import Candidate, Goal, known
+from shared.requests import Admission, OnRefuse, Placement, PlacementQuery, Reason, Way
+
+
+def refused(
+    query: PlacementQuery,
+    decision_id: str,
+    reason: Reason,
+    message: str,
+    *,
+    retry_after_s: float | None = None,
+) -> Placement:
+    """A no that needs no prediction."""
+    return Placement(
+        decision_id=decision_id,
+        admission=Admission.REFUSED,
+        reason=reason,
+        message=message,
+        way=query.forced_way or Way.COLOCATED,
+        ttft_s=query.targets.ttft_s,
+        tpot_s=query.targets.tightest_tpot_s,
+        retry_after_s=retry_after_s,
+    )
+
+
+def deferred(query: PlacementQuery, decision_id: str, message: str, hold_s: float) -> Placement:
+    """Wait and ask again: an engine left or the planner started a moment ago."""
+    return Placement(
+        decision_id=decision_id,
+        admission=Admission.DEFERRED,
+        reason=Reason.NO_ENGINE,
+        message=f"{message} One may come back at any moment; ask again in {seconds(hold_s)}.",
+        way=query.forced_way or Way.COLOCATED,
+        ttft_s=query.targets.ttft_s,
+        tpot_s=query.targets.tightest_tpot_s,
+        hold_s=hold_s,
+    )
+
+
+def promised(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
+    if query.targets.asks_for_nothing:
+        nothing = "No target was asked for, so nothing is promised."
+        return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NO_TARGET, nothing)
+    return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "")
+
+
+def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
+    """Served without a promise, whatever was asked: somebody has to be the first."""
+    why = "No engine has reported a step of this kind yet, so no time can be promised"
+    if query.targets.ttft_s is None and query.targets.ttft_slowdown is not None:
+        why += (
+            f" and a slowdown of {query.targets.ttft_slowdown:g} cannot be turned into seconds; "
+            "the request runs with no target for its start"
+        )
+    return _run(decision_id, best, goal, Admission.BEST_EFFORT, Reason.COMPUTE, why + ".")
+
+
+def missed(
+    query: PlacementQuery,
+    decision_id: str,
+    best: Candidate,
+    goal: Goal,
+    idle_times_s: tuple[float, float],
+    retry_after_s: float,
+) -> Placement:
+    """The best way does not keep what was asked. `idle_times_s` is what no load would give."""
+    reason = _why_missed(best, goal, idle_times_s)
+    sentence = f"This request {miss_words(best, goal)}"
+    if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
+        text = f"{sentence}; it runs without a promise."
+        return _run(decision_id, best, goal, Admission.BEST_EFFORT, reason, text)
+    retry_s = None if reason is Reason.NEVER else _retry_after_s(best, goal, retry_after_s)
+    advice = f"try again in {seconds(retry_s)}" if retry_s else "no engine here does it even idle"
+    return Placement(
+        decision_id=decision_id,
+        admission=Admission.REFUSED,
+        reason=reason,
+        message=f"{sentence}; {advice}.",
+        way=Way.COLOCATED if best.colocated else Way.DISAGGREGATED,
+        ttft_s=_ttft_in_force(goal),
+        tpot_s=goal.tpot_s,
+        predicted_ttft_s=known(best.ttft_s),
+        predicted_tpot_s=known(best.decode.tpot_s),
+        retry_after_s=retry_s,
+    )
+
+
+def miss_words(candidate: Candidate, goal: Goal) -> str:
+    """`would start after 1.9 s, 0.8 s were asked for`, and likewise for the pace."""
+    words = []
+    if candidate.misses_ttft(goal):
+        assert goal.ttft_s is not None
+        words.append(
+            f"would start after {seconds(candidate.ttft_s)}, {seconds(goal.ttft_s)} were asked for"
+        )
+    if candidate.misses_tpot(goal):
+        assert goal.tpot_s is not None
+        words.append(
+            f"would take {seconds(candidate.decode.tpot_s)} per token, "
+            f"{seconds(goal.tpot_s)} were asked for"
+        )
+    return " and ".join(words)
+
+
+def seconds(value_s: float) -> str:
+    """For people: milliseconds below a tenth of a second."""
+    if math.isnan(value_s):
+        return "an unknown time"
+    return f"{value_s * 1000:.3g} ms" if value_s < 0.1 else f"{value_s:.3g} s"
+
+
+def _run(
+    decision_id: str,
+    best: Candidate,
+    goal: Goal,
+    admission: Admission,
+    reason: Reason,
+    message: str,
+) -> Placement:
+    return Placement(
+        decision_id=decision_id,
+        admission=admission,
+        reason=reason,
+        message=message,
+        way=Way.COLOCATED if best.colocated else Way.DISAGGREGATED,
+        prefill=None if best.colocated else best.prefill.engine.ref,
+        decode=best.decode.engine.ref,
+        ttft_s=_ttft_in_force(goal),
+        tpot_s=goal.tpot_s,
+        predicted_ttft_s=known(best.ttft_s),
+        predicted_tpot_s=known(best.decode.tpot_s),
+    )
+
+
+def _ttft_in_force(goal: Goal) -> float | None:
+    return None if goal.ttft_s is None else known(goal.ttft_s)
+
+
+def _why_missed(best: Candidate, goal: Goal, idle_times_s: tuple[float, float]) -> Reason:
+    idle_ttft_s, idle_tpot_s = idle_times_s
+    too_much = goal.ttft_s is not None and idle_ttft_s > goal.ttft_s
+    too_fast = goal.tpot_s is not None and idle_tpot_s > goal.tpot_s
+    if too_much or too_fast:
+        return Reason.NEVER
+    waits_for_room = best.prefill.room_s >= best.prefill.queue_s > 0
+    return Reason.MEMORY if waits_for_room and best.misses_ttft(goal) else Reason.COMPUTE
+
+
+def _retry_after_s(best: Candidate, goal: Goal, least_s: float) -> float:
+    """When the queue should have shrunk enough."""
+    if goal.ttft_s is None or not best.misses_ttft(goal):
+        return least_s
+    return max(0.1, round(best.ttft_s - goal.ttft_s, 1))

@@ -1,0 +1,195 @@
+"""Every open way with its predicted times, the best one first. Promises nothing."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from services.planner.engine_state import EngineState
+from services.planner.predict import (
+    DecodeForecast,
+    PrefillForecast,
+    forecast_decode,
+    forecast_prefill,
+    idle_prefill_s,
+    step_s,
+    transfer_s,
+)
+from services.planner.state import ClusterState
+from services.planner.ways import Ways
+from shared.requests import PlacementQuery, Way, WayConsidered
+
+# Pairs are built from the best few of each side: all pairs of a large fleet would cost more time
+# than they could gain, since only the transfer depends on both.
+_BEST_OF_SIDE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """The targets as numbers: None where nothing is asked, nan where it cannot be known."""
+
+    ttft_s: float | None
+    tpot_s: float | None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One way for one request. Unknown times are nan; co-located, both engines are the same."""
+
+    prefill: PrefillForecast
+    decode: DecodeForecast
+    transfer_s: float
+    ttft_s: float
+    finish_s: float
+    colocated: bool
+
+    def misses_ttft(self, goal: Goal) -> bool:
+        return goal.ttft_s is not None and not self.ttft_s <= goal.ttft_s
+
+    def misses_tpot(self, goal: Goal) -> bool:
+        return goal.tpot_s is not None and not self.decode.tpot_s <= goal.tpot_s
+
+    def misses(self, goal: Goal) -> bool:
+        return self.misses_ttft(goal) or self.misses_tpot(goal)
+
+    def surely_misses(self, goal: Goal) -> bool:
+        """By what is known alone."""
+        too_late = goal.ttft_s is not None and self.ttft_s > goal.ttft_s
+        return too_late or (goal.tpot_s is not None and self.decode.tpot_s > goal.tpot_s)
+
+    def considered(self, rejected: str = "") -> WayConsidered:
+        return WayConsidered(
+            way=Way.COLOCATED if self.colocated else Way.DISAGGREGATED,
+            prefill=None if self.colocated else self.prefill.engine.name,
+            decode=self.decode.engine.name,
+            queue_s=known(self.prefill.queue_s),
+            prefill_s=known(self.prefill.prefill_s),
+            transfer_s=known(self.transfer_s),
+            decode_s=known(self.decode.decode_s),
+            ttft_s=known(self.ttft_s),
+            tpot_s=known(self.decode.tpot_s),
+            finish_s=known(self.finish_s),
+            rejected=rejected,
+        )
+
+
+def known(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
+
+
+def goal_of(query: PlacementQuery, idle_ttft_s: float) -> Goal:
+    """A slowdown is taken of the zero-load time."""
+    targets = query.targets
+    ttft_s = targets.ttft_s
+    if ttft_s is None and targets.ttft_slowdown is not None:
+        ttft_s = targets.ttft_slowdown * idle_ttft_s
+    return Goal(ttft_s=ttft_s, tpot_s=targets.tightest_tpot_s)
+
+
+def best_when_idle(query: PlacementQuery, state: ClusterState, ways: Ways) -> tuple[float, float]:
+    """The TTFT and TPOT that the best engines would give if they had nothing else to do."""
+    starters = ways.colocated + ways.prefills
+    finishers = ways.colocated + ways.decodes
+    prompt = query.prompt_tokens
+    return (
+        _least(idle_prefill_s(state, engine, prompt) for engine in starters),
+        _least(step_s(state, e, decode_tokens=1, context_tokens=prompt) for e in finishers),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the request will take, as far as can be known."""
+
+    prompt_tokens: int
+    tokens_to_compute: int
+    output_tokens: int
+    waited_s: float
+
+
+def rank(
+    query: PlacementQuery, state: ClusterState, ways: Ways, goal: Goal, now: float
+) -> list[Candidate]:
+    """Those that meet the goal first, then by finish; unknown ones by load."""
+    work = Work(
+        prompt_tokens=query.prompt_tokens,
+        tokens_to_compute=state.tokens_to_compute(query),
+        output_tokens=state.expected_output_tokens(query),
+        waited_s=query.waited_s,
+    )
+    candidates = [_colocated(work, state, engine, now) for engine in ways.colocated]
+    candidates += _pairs(work, state, ways, goal, now)
+    return sorted(candidates, key=lambda candidate: _order(candidate, goal))
+
+
+def _colocated(work: Work, state: ClusterState, engine: EngineState, now: float) -> Candidate:
+    """The room is waited for once, before the prompt."""
+    start = forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
+    end = forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
+    start.room_s = end.room_s
+    start.queue_s = _longest(start.queue_s, end.room_s)
+    ttft_s = work.waited_s + start.ready_in_s
+    return Candidate(start, end, 0.0, ttft_s, ttft_s + end.decode_s, colocated=True)
+
+
+def _pairs(
+    work: Work, state: ClusterState, ways: Ways, goal: Goal, now: float
+) -> Iterator[Candidate]:
+    if not ways.pairs_exist:
+        return
+    starts = [
+        forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
+        for engine in ways.prefills
+    ]
+    ends = [
+        forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
+        for engine in ways.decodes
+    ]
+    starts.sort(key=lambda start: _unknown_last(start.ready_in_s, start.engine))
+    ends.sort(key=lambda end: (_over(end, goal), _unknown_last(end.done_in_s, end.engine)))
+    for start in starts[:_BEST_OF_SIDE]:
+        for end in ends[:_BEST_OF_SIDE]:
+            if start.engine is not end.engine:
+                yield _pair(work, state, start, end)
+
+
+def _pair(
+    work: Work, state: ClusterState, start: PrefillForecast, end: DecodeForecast
+) -> Candidate:
+    """The room on the decode engine is needed only when the KV comes."""
+    moved_s = transfer_s(state, start, end, work.prompt_tokens)
+    ready_s = start.ready_in_s
+    arrived_s = _longest(ready_s + moved_s, end.room_s)
+    finish_s = work.waited_s + arrived_s + end.decode_s
+    return Candidate(start, end, moved_s, work.waited_s + ready_s, finish_s, colocated=False)
+
+
+_Place = tuple[bool, float, int, str]
+
+
+def _order(candidate: Candidate, goal: Goal) -> tuple[bool, _Place, int, bool, str]:
+    return (
+        candidate.misses(goal),
+        _unknown_last(candidate.finish_s, candidate.prefill.engine),
+        candidate.decode.engine.requests,
+        not candidate.colocated,
+        candidate.decode.engine.name,
+    )
+
+
+def _unknown_last(seconds: float, engine: EngineState) -> _Place:
+    if math.isnan(seconds):
+        return (True, engine.prefill_tokens_ahead, engine.requests, engine.name)
+    return (False, seconds, engine.requests, engine.name)
+
+
+def _over(end: DecodeForecast, goal: Goal) -> bool:
+    return goal.tpot_s is not None and not end.tpot_s <= goal.tpot_s
+
+
+def _longest(a: float, b: float) -> float:
+    """The greater; unknown when either is."""
+    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+
+
+def _least(times_s: Iterable[float]) -> float:
+    return min((seconds for seconds in times_s if not math.isnan(seconds)), default=math.nan)

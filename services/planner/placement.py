@@ -1,0 +1,112 @@
+"""Where a request runs, which way, with which promise: filter, score, pick. Changes nothing."""
+
+from dataclasses import dataclass
+
+from services.planner import answers
+from services.planner.candidates import Candidate, Goal, best_when_idle, goal_of, rank
+from services.planner.state import ClusterState
+from services.planner.ways import Ways, open_ways, too_small
+from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
+
+_WAYS_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer, the best of the ways that were weighed, and the one that the request runs."""
+
+    placement: Placement
+    ways: tuple[WayConsidered, ...] = ()
+    chosen: WayConsidered | None = None
+
+
+def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
+    """The least predicted finish among the ways that keep the targets, or else among all."""
+    contradiction = _impossible(query, state)
+    if contradiction:
+        no = answers.refused(query, state.next_decision_id, Reason.NEVER, contradiction)
+        return Decision(placement=no)
+    ways = open_ways(query, state)
+    if not ways.exist:
+        return Decision(placement=_nowhere(query, state, now), ways=tuple(ways.rejected))
+    idle_times_s = best_when_idle(query, state, ways)
+    goal = goal_of(query, idle_times_s[0])
+    candidates = rank(query, state, ways, goal, now)
+    placement = _answer(query, state, candidates[0], goal, idle_times_s)
+    return _decision(placement, candidates, goal, ways)
+
+
+def _impossible(query: PlacementQuery, state: ClusterState) -> str:
+    """What no fleet of this model could do; empty when there is nothing of the kind."""
+    if query.whole_on_one_engine and query.forced_way is Way.DISAGGREGATED:
+        return (
+            "Disaggregated was asked for, but splitting this request between two engines would "
+            "change its result; ask for colocated or leave the choice to us."
+        )
+    model = state.model
+    if model is not None and query.model != model:
+        return f"This fleet serves {model!r}, not {query.model!r}."
+    return ""
+
+
+def _nowhere(query: PlacementQuery, state: ClusterState, now: float) -> Placement:
+    decision_id, numbers = state.next_decision_id, state.numbers
+    serving = list(state.serving())
+    if serving and all(too_small(engine, query) for engine in serving):
+        widest = max(serving, key=lambda engine: engine.description.max_model_len_tokens)
+        message = f"No engine could ever hold this request: {too_small(widest, query)}."
+        return answers.refused(query, decision_id, Reason.NEVER, message)
+    message = _who_is_missing(state, bool(serving))
+    if state.in_grace(now):
+        return answers.deferred(query, decision_id, message, numbers.hold_s)
+    again = f" Try again in {answers.seconds(numbers.retry_after_s)}."
+    return answers.refused(
+        query,
+        decision_id,
+        Reason.NO_ENGINE,
+        message + again,
+        retry_after_s=numbers.retry_after_s,
+    )
+
+
+def _who_is_missing(state: ClusterState, anybody_serves: bool) -> str:
+    if anybody_serves:
+        return (
+            "Disaggregated was asked for, but no two engines that exchange KV and could hold "
+            "this request are attached."
+        )
+    if state.engines:
+        return f"All engines attached ({len(state.engines)}) are draining."
+    return "No engine is attached."
+
+
+def _answer(
+    query: PlacementQuery,
+    state: ClusterState,
+    best: Candidate,
+    goal: Goal,
+    idle_times_s: tuple[float, float],
+) -> Placement:
+    decision_id = state.next_decision_id
+    if not best.misses(goal):
+        return answers.promised(query, decision_id, best, goal)
+    if not best.surely_misses(goal):
+        return answers.unknowable(query, decision_id, best, goal)
+    retry_after_s = state.numbers.retry_after_s
+    return answers.missed(query, decision_id, best, goal, idle_times_s, retry_after_s)
+
+
+def _decision(
+    placement: Placement, candidates: list[Candidate], goal: Goal, ways: Ways
+) -> Decision:
+    """Those that miss what was asked are rejected, unless the request runs all the same."""
+    runs_anyway = placement.admission is Admission.BEST_EFFORT
+    considered = [
+        candidate.considered("" if runs_anyway else answers.miss_words(candidate, goal))
+        for candidate in candidates[:_WAYS_KEPT]
+    ]
+    return Decision(
+        placement=placement,
+        ways=(*considered, *ways.rejected),
+        chosen=considered[0] if placement.runs else None,
+    )

@@ -1,0 +1,119 @@
+"""What a request would get from an engine at the load that is known now. Chooses nothing.
+
+An unknown time is nan in here: it spreads through sums and compares as not met.
+"""
+
+import math
+from dataclasses import dataclass
+
+from services.planner.engine_state import EngineState
+from services.planner.state import ClusterState
+from shared.batch_time import BatchTimeModel
+
+
+@dataclass(slots=True)
+class PrefillForecast:
+    """Computing a prompt on one engine. `room_s`: how much of `queue_s` waits for KV or a slot."""
+
+    engine: EngineState
+    room_s: float
+    queue_s: float
+    prefill_s: float
+
+    @property
+    def ready_in_s(self) -> float:
+        return self.queue_s + self.prefill_s
+
+
+@dataclass(slots=True)
+class DecodeForecast:
+    """Producing the output on one engine once the KV is there."""
+
+    engine: EngineState
+    room_s: float
+    tpot_s: float
+    decode_s: float
+
+    @property
+    def done_in_s(self) -> float:
+        return self.room_s + self.decode_s
+
+
+def forecast_prefill(
+    state: ClusterState, engine: EngineState, tokens: int, kv_tokens: int, now: float
+) -> PrefillForecast:
+    """`tokens` are to be computed, room for `kv_tokens` is needed before that."""
+    room_s = engine.room_in_s(kv_tokens, now)
+    ahead_s = _prefill_s(state, engine, engine.prefill_tokens_ahead, beside=engine)
+    return PrefillForecast(
+        engine=engine,
+        room_s=room_s,
+        queue_s=math.nan if math.isnan(room_s) or math.isnan(ahead_s) else max(room_s, ahead_s),
+        prefill_s=_prefill_s(state, engine, tokens, beside=engine),
+    )
+
+
+def forecast_decode(
+    state: ClusterState, engine: EngineState, prompt_tokens: int, output_tokens: int, now: float
+) -> DecodeForecast:
+    """The pace with everybody decoding who is there or on the way, at the middle of the output."""
+    own_context = prompt_tokens + output_tokens / 2
+    others = engine.requests
+    context = engine.context_tokens + engine.unseen_kv_tokens + own_context
+    tpot_s = step_s(state, engine, decode_tokens=others + 1, context_tokens=context)
+    return DecodeForecast(
+        engine=engine,
+        room_s=engine.room_in_s(prompt_tokens + output_tokens, now),
+        tpot_s=tpot_s,
+        decode_s=max(0, output_tokens - 1) * tpot_s,
+    )
+
+
+def transfer_s(
+    state: ClusterState, prefill: PrefillForecast, decode: DecodeForecast, prompt_tokens: int
+) -> float:
+    """The KV's way from one to the other, and of recomputing it as often as it got lost."""
+    numbers = state.numbers
+    weight = prefill.engine.description.kv_bytes_per_token * prompt_tokens
+    moved_s = numbers.kv_fixed_s + weight / numbers.kv_bytes_per_second
+    share = state.recomputed_share(prefill.engine.name, decode.engine.name)
+    return moved_s + share * prefill.prefill_s if share else moved_s
+
+
+def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int) -> float:
+    """The zero-load time to first token."""
+    return _prefill_s(state, engine, prompt_tokens, beside=None)
+
+
+def step_s(
+    state: ClusterState, engine: EngineState, decode_tokens: float, context_tokens: float
+) -> float:
+    for model in _models(state, engine):
+        seconds = model.step_time(0, decode_tokens, context_tokens)
+        if seconds is not None:
+            return seconds
+    return math.nan
+
+
+def _prefill_s(
+    state: ClusterState, engine: EngineState, tokens: int, *, beside: EngineState | None
+) -> float:
+    """`beside`: the engine whose decoding requests take their part of each step, if any."""
+    if tokens <= 0:
+        return 0.0
+    decode_tokens = beside.decode_tokens if beside else 0
+    for model in _models(state, engine):
+        seconds = model.prefill_time(
+            tokens,
+            max(1, engine.description.max_step_tokens - decode_tokens),
+            decode_tokens=decode_tokens,
+            context_tokens=beside.context_tokens if beside else 0,
+        )
+        if seconds is not None:
+            return seconds
+    return math.nan
+
+
+def _models(state: ClusterState, engine: EngineState) -> tuple[BatchTimeModel, BatchTimeModel]:
+    """Its own, then that of the whole fleet for what it has not done yet."""
+    return engine.model, state.fleet_model
