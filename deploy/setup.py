@@ -27,6 +27,9 @@ PIP_LIMIT_S, STEP_LIMIT_S = 3600.0, 300.0
 PIP_MANNERS = ("--no-input", "--disable-pip-version-check")
 AGAIN = "then run the same command again: what is there already is kept"
 CUT_OFF = f"the download was cut off: check the network, the proxy and pip's index, {AGAIN}"
+NO_BUILD = (
+    f"no build for this Python and machine, or pip's index is out of reach: check both, {AGAIN}"
+)
 CUT_OFF_SIGNS = (
     "Retrying (",
     "ConnectionError",
@@ -59,9 +62,8 @@ def main(argv: Sequence[str]) -> int:
 
 def set_up(profile: str) -> None:
     """Brings .venv to what `profile` needs. Raises SetupError."""
-    venv, stamp = ROOT / ".venv", ROOT / ".venv" / f".slos-{profile}"
-    wanted = fingerprint(ROOT, profile)
-    if stamp.is_file() and stamp.read_text() == wanted and (venv / "bin" / "python").exists():
+    venv = ROOT / ".venv"
+    if is_current(venv, profile):
         return
     check_machine(sys.platform, platform.machine(), sys.version_info[:2], find_spec)
     fresh = not any(venv.glob("lib/python*/site-packages/torch"))
@@ -75,7 +77,18 @@ def set_up(profile: str) -> None:
     remove_left_out(venv)
     install(venv, "slos-serve itself", "--no-build-isolation", "-e", ".")
     check_torch(venv)
-    stamp.write_text(wanted)
+    for smaller in (one for one in LOCKS if set(LOCKS[one]) <= set(LOCKS[profile])):
+        stamp_of(venv, smaller).write_text(fingerprint(ROOT, smaller))
+
+
+def stamp_of(venv: Path, profile: str) -> Path:
+    return venv / f".slos-{profile}"
+
+
+def is_current(venv: Path, profile: str) -> bool:
+    stamp = stamp_of(venv, profile)
+    made = stamp.is_file() and (venv / "bin" / "python").exists()
+    return made and stamp.read_text() == fingerprint(ROOT, profile)
 
 
 def fingerprint(root: Path, profile: str) -> str:
@@ -190,7 +203,7 @@ def explain(log: str) -> str:
     if any(sign in log for sign in CUT_OFF_SIGNS):
         return CUT_OFF
     if "No matching distribution" in log:
-        return f"{last_words(log)}: pip's index has no build of it for this Python or this machine"
+        return f"{last_words(log)}: {NO_BUILD}"
     return last_words(log)
 
 

@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+import pytest
+
+from services.cli import COMMANDS
+
+FREE_OF_EVERYTHING = (
+    "shared.requests",
+    "shared.engines",
+    "shared.errors",
+    "shared.clock",
+    "shared.scheduling",
+    "shared.batch_time",
+)
+QUICK = ("services.cli", *(command.module for command in COMMANDS.values()))
+
+
+def loaded_by(module: str, unwanted: tuple[str, ...]) -> str:
+    """Which of `unwanted` a fresh interpreter has loaded after importing `module`."""
+    script = (
+        f"import importlib, sys; importlib.import_module({module!r});"
+        f"print(' '.join(one for one in {unwanted!r} if one in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("module", FREE_OF_EVERYTHING)
+def test_the_words_and_what_decides_need_only_the_standard_library_and_numpy(module: str) -> None:
+    assert loaded_by(module, ("grpc", "google.protobuf", "pydantic", "zmq", "torch", "vllm")) == ""
+
+
+@pytest.mark.parametrize("module", QUICK)
+def test_a_command_answers_help_without_loading_an_engine(module: str) -> None:
+    assert loaded_by(module, ("vllm", "torch", "transformers", "nixl")) == ""

@@ -1,0 +1,120 @@
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def load_script(name: str) -> ModuleType:
+    """deploy/ holds scripts and is no package."""
+    path = Path(__file__).parents[3] / "deploy" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"deploy_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+setup = load_script("setup")
+
+
+def has_all(_name: str) -> object:
+    return "a module"
+
+
+def has_none(_name: str) -> object:
+    return None
+
+
+@pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13)])
+def test_the_pythons_that_we_name_fit(python: tuple[int, int]) -> None:
+    setup.check_machine("linux", "x86_64", python, has_all)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "python", "find", "cure"),
+    [
+        ("linux", "x86_64", (3, 10), has_all, "PYTHON=python3.11"),
+        ("linux", "x86_64", (3, 14), has_all, "PYTHON=python3.11"),
+        ("darwin", "arm64", (3, 11), has_all, "use a container"),
+        ("linux", "riscv64", (3, 11), has_all, "use a container"),
+        ("linux", "x86_64", (3, 11), has_none, "apt install python3.11-venv"),
+    ],
+)
+def test_a_machine_that_does_not_fit_is_told_what_to_do(
+    system: str, machine: str, python: tuple[int, int], find: object, cure: str
+) -> None:
+    with pytest.raises(setup.SetupError, match=cure):
+        setup.check_machine(system, machine, python, find)
+
+
+def test_a_full_disk_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(setup.SetupError, match=r"has 2\.0 GiB free, the set-up needs 6: make room"):
+        setup.check_disk(tmp_path, True, lambda _path: 2.0)
+    setup.check_disk(tmp_path, False, lambda _path: 2.0)
+
+
+@pytest.mark.parametrize(
+    ("log", "meaning"),
+    [
+        ("WARNING: Retrying (Retry(total=0)) after ReadTimeoutError", "the download was cut off"),
+        ("ERROR: OSError: [Errno 28] No space left on device", "the disk is full"),
+        (
+            "ERROR: No matching distribution found for a==1",
+            "No matching distribution found for a==1",
+        ),
+        ("words\nERROR: something else\nhint", "something else"),
+        ("", "it said nothing"),
+    ],
+)
+def test_what_pip_says_becomes_one_line(log: str, meaning: str) -> None:
+    assert setup.explain(log).startswith(meaning)
+    assert "\n" not in setup.explain(log)
+
+
+def test_half_installed_packages_are_taken_away_and_whole_ones_stay(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in ("whole-1.dist-info", "half-1.dist-info", "~alf"):
+        (packages / name).mkdir(parents=True)
+    (packages / "whole-1.dist-info" / "RECORD").touch()
+
+    setup.clear_half_installed(tmp_path)
+    assert [one.name for one in packages.iterdir()] == ["whole-1.dist-info"]
+
+
+def test_a_command_past_its_limit_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "LOG", tmp_path / "setup.log")
+    with pytest.raises(setup.SetupError, match="not done after 0 s"):
+        setup.run([sys.executable, "-c", "import time; time.sleep(60)"], "a step", limit_s=0.1)
+
+
+def test_a_cut_off_download_is_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, tries = tmp_path / "setup.log", []
+
+    def fail_first(*_arguments: object, **_named: object) -> int:
+        log.write_text("IncompleteRead")
+        tries.append(1)
+        return 0 if len(tries) == 2 else 1
+
+    monkeypatch.setattr(setup, "LOG", log)
+    monkeypatch.setattr(setup, "run", fail_first)
+    setup.pip(tmp_path, "packages", "install")
+    assert len(tries) == 2
+
+
+def test_the_fingerprint_changes_with_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "deploy" / "locks").mkdir(parents=True)
+    for name in (
+        "pyproject.toml",
+        "deploy/setup.py",
+        "deploy/locks/engine-cpu.txt",
+        "deploy/locks/build.txt",
+    ):
+        (tmp_path / name).touch()
+    before = setup.fingerprint(tmp_path, "run")
+    (tmp_path / "deploy" / "locks" / "build.txt").write_text("hatchling==1")
+    assert setup.fingerprint(tmp_path, "run") != before
