@@ -1,4 +1,4 @@
-"""From the gateway's options to the argparse namespace that vLLM's frontend reads. Loads nothing."""
+"""From the gateway's options to the argparse namespace of vLLM's frontend. Loads nothing."""
 
 from argparse import Namespace
 from typing import Any, Final, NoReturn

@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.gateway.report import attained, decision_ids, met, slo_report
+from services.gateway.scope import RequestScope
+from shared.requests import Admission, Reason, SloTargets, Stage
+from tests.unit.gateway.http_fakes import PLACED, add_sequence, give_tokens, request_scope
+
+times = st.floats(min_value=10.0, max_value=20.0)
+
+
+def served(*first_at_s: float) -> RequestScope:
+    """A request of the class chat (500 ms, 50 ms per token) with a sequence per first token."""
+    scope = request_scope()
+    for at_s in first_at_s:
+        give_tokens(add_sequence(scope), at_s, at_s + 0.1)
+    return scope
+
+
+@given(st.lists(times, min_size=1, max_size=4))
+def test_a_request_meets_its_targets_when_its_worst_sequence_does(first_at_s: list[float]) -> None:
+    report = slo_report(served(*first_at_s))
+
+    worst_s = max(first_at_s) - 10.0
+    assert abs(report["achieved"]["ttft_ms"] - worst_s * 1000) < 0.01
+    assert report["met"] == (worst_s <= 0.5)
+
+
+def test_a_pace_above_the_target_is_a_miss() -> None:
+    scope = request_scope()
+    give_tokens(add_sequence(scope), 10.1, 11.1, tokens=11)
+
+    report = slo_report(scope)
+
+    assert (report["achieved"]["tpot_ms"], report["met"]) == (100.0, False)
+
+
+def test_stages_are_judged_by_the_tightest() -> None:
+    stages = (Stage(name="a", tpot_s=0.005), Stage(name="b", tpot_s=1.0))
+    scope = request_scope(SloTargets(stages=stages))
+    give_tokens(add_sequence(scope))
+
+    report = slo_report(scope)
+
+    assert report["met"] is False
+    assert report["targets"]["stages"] == [
+        {"name": "a", "tpot_ms": 5.0},
+        {"name": "b", "tpot_ms": 1000.0},
+    ]
+
+
+def test_a_slowdown_is_judged_by_what_the_planner_made_of_it() -> None:
+    scope = request_scope(SloTargets(ttft_slowdown=3.0))
+    give_tokens(add_sequence(scope, placement=replace(PLACED, ttft_s=0.05)))
+
+    report = slo_report(scope)
+
+    assert report["targets"] == {"ttft_ms": 50.0, "tpot_ms": None, "ttft_slowdown": 3.0}
+    assert report["met"] is False
+
+
+def test_nothing_asked_is_neither_met_nor_missed() -> None:
+    scope = request_scope(SloTargets())
+    give_tokens(add_sequence(scope), 99.0, 999.0)
+
+    assert met(scope) is None
+    assert attained(scope) is None
+
+
+def test_without_a_token_every_target_is_missed() -> None:
+    scope = request_scope(SloTargets(tpot_s=0.05))
+    assert met(scope) is False
+    add_sequence(scope)
+
+    assert met(scope) is False
+
+
+def test_one_token_has_no_pace_to_miss() -> None:
+    scope = request_scope(SloTargets(tpot_s=0.001))
+    give_tokens(add_sequence(scope), tokens=1)
+
+    assert met(scope) is True
+
+
+def test_best_effort_may_be_met_but_is_not_attained() -> None:
+    scope = request_scope()
+    best_effort = replace(PLACED, admission=Admission.BEST_EFFORT, reason=Reason.PLANNER_AWAY)
+    give_tokens(add_sequence(scope, placement=best_effort))
+
+    assert met(scope) is True
+    assert attained(scope) is False
+
+
+def test_the_report_says_where_and_why() -> None:
+    report = slo_report(served(10.1))
+
+    assert report == {
+        "class": "chat",
+        "targets": {"ttft_ms": 500.0, "tpot_ms": 50.0},
+        "achieved": {"ttft_ms": 100.0, "tpot_ms": 10.0},
+        "met": True,
+        "admission": "admitted",
+        "reason": "none",
+        "way": "disaggregated",
+        "engines": {"prefill": "prefill-0", "decode": "decode-0"},
+        "decision_id": "d-1",
+        "predicted": {"ttft_ms": 200.0, "tpot_ms": 20.0},
+        "recomputed": False,
+    }
+
+
+def test_several_sequences_list_their_decisions_once_each() -> None:
+    scope = request_scope()
+    for decision_id in ("a", "b", "a"):
+        give_tokens(add_sequence(scope, placement=replace(PLACED, decision_id=decision_id)))
+
+    assert slo_report(scope)["decision_ids"] == decision_ids(scope) == ["a", "b"]
+
+
+def test_a_request_that_was_never_placed_still_has_its_report() -> None:
+    report = slo_report(request_scope())
+
+    assert (report["decision_id"], report["met"]) == (None, False)
