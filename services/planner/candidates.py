@@ -112,7 +112,7 @@ def rank(
     """Those that meet the goal first, then by finish; unknown ones by load."""
     work = Work(
         prompt_tokens=query.prompt_tokens,
-        tokens_to_compute=state.tokens_to_compute(query),
+        tokens_to_compute=state.tokens_to_compute(query, now),
         output_tokens=state.expected_output_tokens(query),
         waited_s=query.waited_s,
     )

@@ -8,7 +8,7 @@ from services.planner.state import ClusterState
 from services.planner.ways import Ways, open_ways, too_small
 from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
 
-_WAYS_KEPT = 16
+_WAYS_KEPT = 8  # of each kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
     if contradiction:
         no = answers.refused(query, state.next_decision_id, Reason.NEVER, contradiction)
         return Decision(placement=no)
-    ways = open_ways(query, state)
+    ways = open_ways(query, state, now)
     if not ways.exist:
         return Decision(placement=_nowhere(query, state, now), ways=tuple(ways.rejected))
     idle_times_s = best_when_idle(query, state, ways)
@@ -96,6 +96,17 @@ def _answer(
     return answers.missed(query, decision_id, best, goal, idle_times_s, retry_after_s)
 
 
+def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:
+    """Still best first."""
+    left = {True: _WAYS_KEPT, False: _WAYS_KEPT}
+    kept = []
+    for candidate in candidates:
+        left[candidate.colocated] -= 1
+        if left[candidate.colocated] >= 0:
+            kept.append(candidate)
+    return kept
+
+
 def _decision(
     placement: Placement, candidates: list[Candidate], goal: Goal, ways: Ways
 ) -> Decision:
@@ -103,7 +114,7 @@ def _decision(
     runs_anyway = placement.admission is Admission.BEST_EFFORT
     considered = [
         candidate.considered("" if runs_anyway else answers.miss_words(candidate, goal))
-        for candidate in candidates[:_WAYS_KEPT]
+        for candidate in _best_of_each_way(candidates)
     ]
     return Decision(
         placement=placement,

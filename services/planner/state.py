@@ -16,6 +16,7 @@ _V = TypeVar("_V")
 
 _KEPT_MODELS = 1024
 _KEPT_GROUPS = 16_384
+_GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
 _KEPT_PAIRS = 65_536
 _KEPT_CLASSES = 256
 _UNKNOWN_OUTPUT_TOKENS = 256
@@ -56,7 +57,7 @@ class ClusterState:
         self._changed_at_s = now  # when the planner started or an engine left
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self._models: OrderedDict[str, BatchTimeModel] = OrderedDict()
-        self._groups: OrderedDict[str, tuple[str | None, str]] = OrderedDict()
+        self._groups: OrderedDict[str, tuple[str | None, str, float]] = OrderedDict()
         self._recomputed: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._output_tokens: OrderedDict[str, float] = OrderedDict()
 
@@ -116,9 +117,9 @@ class ClusterState:
         usual = self._output_tokens.get(query.targets.class_name, _UNKNOWN_OUTPUT_TOKENS)
         return min(query.max_output_tokens, max(1, round(usual)))
 
-    def tokens_to_compute(self, query: PlacementQuery) -> int:
+    def tokens_to_compute(self, query: PlacementQuery, now: float) -> int:
         """Of its prompt; the sequences of a group find theirs in the cache but for a block."""
-        engines = self.group_engines(query.group_id)
+        engines = self.group_engines(query.group_id, now)
         if engines is None:
             return query.prompt_tokens
         return min(query.prompt_tokens, engines[1].description.block_size_tokens)
@@ -133,16 +134,14 @@ class ClusterState:
     def next_decision_id(self) -> str:
         return f"d-{self._epoch}-{self._decisions_made + 1}"
 
-    def group_engines(self, group_id: str) -> tuple[EngineState | None, EngineState] | None:
+    def group_engines(
+        self, group_id: str, now: float
+    ) -> tuple[EngineState | None, EngineState] | None:
         """Prefill (None when co-located) and decode engine of a group, while both still serve."""
-        names = self._groups.get(group_id)
-        if names is None:
-            return None
-        prefill = self.engines.get(names[0]) if names[0] else None
-        decode = self.engines.get(names[1])
-        if decode is None or decode.draining:
-            return None
-        if names[0] and (prefill is None or prefill.draining):
+        prefill_name, decode_name, placed_at_s = self._groups.get(group_id, (None, "", now))
+        prefill, decode = self._serving_by_name(prefill_name), self._serving_by_name(decode_name)
+        too_late = now - placed_at_s > _GROUP_LIMIT_S
+        if decode is None or (prefill_name and prefill is None) or too_late:
             return None
         return prefill, decode
 
@@ -172,6 +171,10 @@ class ClusterState:
         for engine in self.engines.values():
             engine.forget_old_holds(now)
 
+    def _serving_by_name(self, name: str | None) -> EngineState | None:
+        engine = self.engines.get(name or "")
+        return None if engine is None or engine.draining else engine
+
     def _place(
         self, query: PlacementQuery, placement: Placement, chosen: WayConsidered, now: float
     ) -> None:
@@ -183,7 +186,7 @@ class ClusterState:
         whole = Hold(
             decision_id=placement.decision_id,
             request_id=query.request_id,
-            prefill_tokens=self.tokens_to_compute(query),
+            prefill_tokens=self.tokens_to_compute(query, now),
             kv_tokens=query.prompt_tokens + output_tokens,
             due_at_s=now,
             ends_at_s=ends_at_s,
@@ -196,7 +199,7 @@ class ClusterState:
             self.engines[prefill.name].hold(prompt)
             rest = replace(whole, prefill_tokens=0, due_at_s=arrives_at_s)
             self.engines[decode.name].hold(rest)
-        engines = (prefill.name if prefill else None, decode.name)
+        engines = (prefill.name if prefill else None, decode.name, now)
         _remember(self._groups, query.group_id, engines, _KEPT_GROUPS)
 
     def _learn(self, explanation: Explanation, outcome: Outcome) -> None:

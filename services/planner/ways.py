@@ -34,7 +34,7 @@ class Ways:
             self.rejected.append(WayConsidered(way=way, decode=name, rejected=why))
 
 
-def open_ways(query: PlacementQuery, state: ClusterState) -> Ways:
+def open_ways(query: PlacementQuery, state: ClusterState, now: float) -> Ways:
     """All that are possible. A role is a preference: where one is missing, others stand in."""
     ways = Ways()
     serving = list(_serving(state, ways))
@@ -46,7 +46,7 @@ def open_ways(query: PlacementQuery, state: ClusterState) -> Ways:
         [e for e in serving if e.description.kv_address and holds_prompt(e, query)], Role.PREFILL
     )
     _obey_caller(query, ways)
-    _keep_group_together(query, state, ways)
+    _keep_group_together(state.group_engines(query.group_id, now), ways)
     return ways
 
 
@@ -91,9 +91,8 @@ def _preferred(engines: list[EngineState], role: Role) -> list[EngineState]:
     return [engine for engine in engines if engine.description.role is role] or engines
 
 
-def _keep_group_together(query: PlacementQuery, state: ClusterState, ways: Ways) -> None:
+def _keep_group_together(group: tuple[EngineState | None, EngineState] | None, ways: Ways) -> None:
     """Its prefix is cached there."""
-    group = state.group_engines(query.group_id)
     if group is None:
         return
     prefill, decode = group

@@ -1,0 +1,35 @@
+"""Starts the planner, or asks one that runs. Reads the options; nothing else."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from services.planner.app import run
+from services.planner.config import PlannerOptions
+from services.planner.explain import explain
+from shared.errors import SlosError
+from shared.options import load
+from shared.telemetry.logging import set_up_logging
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serves until it is told to stop, or prints an explanation. Raises ConfigError."""
+    options = load(
+        PlannerOptions,
+        section="planner",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve planner",
+    )
+    if options.explain is not None:
+        return asyncio.run(explain(options.planner, options.explain, as_json=options.json))
+    set_up_logging("planner", os.environ)
+    return asyncio.run(run(options))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SlosError as error:
+        sys.exit(f"slos-serve planner: error: {error}")

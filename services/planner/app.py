@@ -1,0 +1,85 @@
+"""Puts the planner together and runs it until it is told to stop."""
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from services.planner.config import PlannerOptions
+from services.planner.metrics import PlannerMetrics, serve_metrics
+from services.planner.service import PlannerService
+from services.planner.state import ClusterState
+from shared.clock import Clock, MonotonicClock
+from shared.errors import ConfigError
+from shared.rpc.channels import bind, make_server
+from shared.rpc.slos_pb2_grpc import add_PlannerServicer_to_server
+
+_LOG = logging.getLogger(__name__)
+_TIDY_EVERY_S = 1.0
+
+
+async def run(options: PlannerOptions) -> int:
+    """Serves until SIGTERM or SIGINT. Raises ConfigError when a port is taken."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = PlannerMetrics()
+    with serve_metrics(metrics, options.host, options.metrics_port) as metrics_port:
+        await serve(options, metrics, stop, on_ready=lambda port: _say_ready(options, port))
+        _LOG.info("stopped (metrics were on port %s)", metrics_port)
+    return 0
+
+
+async def serve(
+    options: PlannerOptions,
+    metrics: PlannerMetrics,
+    stop: asyncio.Event,
+    on_ready: Callable[[int], None],
+) -> None:
+    """Serves until `stop` is set, then ends every call within the limit."""
+    clock = MonotonicClock()
+    state = ClusterState(options.numbers, epoch=secrets.token_hex(3), now=clock.now())
+    service = PlannerService(
+        state, metrics, clock, registration_limit_s=options.registration_limit_s
+    )
+    server = make_server()
+    add_PlannerServicer_to_server(service, server)
+    healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    port = _bind(server, options)
+    await server.start()
+    await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
+    on_ready(port)
+    tidying = asyncio.create_task(_tidy(state, metrics, clock))
+    try:
+        await stop.wait()
+    finally:
+        tidying.cancel()
+        service.close()
+        await healthy.enter_graceful_shutdown()
+        await server.stop(options.shutdown_limit_s)
+
+
+def _bind(server: grpc.aio.Server, options: PlannerOptions) -> int:
+    try:
+        return bind(server, options.host, options.port)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {options.host}:{options.port}: "
+            "end what holds the port, or choose another with --port"
+        ) from error
+
+
+def _say_ready(options: PlannerOptions, port: int) -> None:
+    _LOG.info("planner listens on %s:%s", options.host, port)
+
+
+async def _tidy(state: ClusterState, metrics: PlannerMetrics, clock: Clock) -> None:
+    while True:
+        await clock.sleep(_TIDY_EVERY_S)
+        state.forget_old_holds(clock.now())
+        metrics.shown(state)

@@ -1,0 +1,65 @@
+"""What the planner is told at its start. Reads nothing itself; `shared.options.load` fills it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from services.planner.state import PlannerNumbers
+from shared.options import option
+
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerOptions:
+    """Everything that the planner can be told; with `explain` it asks one that runs instead."""
+
+    host: str = option("127.0.0.1", help="address to listen on")
+    port: Port = option(8100, help="port of the gRPC service; 0 picks one")
+    metrics_port: Port = option(8101, help="port of /metrics over HTTP; 0 picks one")
+    model: str | None = option(
+        None, help="the only model that engines may register; none: the first engine's"
+    )
+    vllm_version: str | None = option(
+        None, help="the only vLLM version that engines may register; none: the first engine's"
+    )
+    grace_s: Annotated[float, Field(ge=0)] = option(
+        10.0, help="seconds after a start or a lost engine in which requests wait for engines"
+    )
+    hold_s: Seconds = option(0.5, help="seconds after which a waiting request asks again")
+    retry_after_s: Seconds = option(
+        1.0, help="seconds after which a refused client may try again, where none can be computed"
+    )
+    kv_bytes_per_second: Annotated[float, Field(gt=0)] = option(
+        5e8, help="speed of KV transfers between engines"
+    )
+    kv_fixed_s: Annotated[float, Field(ge=0)] = option(
+        0.005, help="seconds that a KV transfer takes beside its bytes"
+    )
+    kept_decisions: Annotated[int, Field(ge=1, le=1_000_000)] = option(
+        4096, help="how many of the latest decisions --explain can tell of"
+    )
+    registration_limit_s: Seconds = option(
+        5.0, help="seconds that an engine has to register once it is connected"
+    )
+    shutdown_limit_s: Seconds = option(5.0, help="seconds that calls under way have to end")
+    explain: str | None = option(
+        None, help="ask a running planner what it decided under this id, and why"
+    )
+    planner: str = option("127.0.0.1:8100", help="address of the planner that --explain asks")
+    json: bool = option(False, help="print the explanation as JSON")
+
+    @property
+    def numbers(self) -> PlannerNumbers:
+        return PlannerNumbers(
+            model=self.model,
+            vllm_version=self.vllm_version,
+            kv_bytes_per_second=self.kv_bytes_per_second,
+            kv_fixed_s=self.kv_fixed_s,
+            grace_s=self.grace_s,
+            hold_s=self.hold_s,
+            retry_after_s=self.retry_after_s,
+            kept_decisions=self.kept_decisions,
+        )

@@ -1,0 +1,115 @@
+"""Tells people what a running planner decided and why: as a table, or as JSON for programs."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from shared.requests import Explanation, Outcome, Placement, PlacementQuery, WayConsidered
+from shared.rpc.channels import PlannerClient
+
+_TIMES = ("queue_s", "prefill_s", "transfer_s", "decode_s", "ttft_s", "tpot_s", "finish_s")
+
+
+async def explain(address: str, decision_id: str, *, as_json: bool) -> int:
+    """Prints it and returns the exit status. Raises UnknownDecision, PlannerUnavailable."""
+    client = PlannerClient(address)
+    try:
+        explanation = await client.explain(decision_id)
+    finally:
+        await client.close()
+    if as_json:
+        print(json.dumps(asdict(explanation), indent=2))
+    else:
+        print_explanation(explanation, Console())
+    return 0
+
+
+def print_explanation(explanation: Explanation, console: Console) -> None:
+    """Sentences first, then the ways with their numbers, best first."""
+    for line in _lines(explanation):
+        console.print(line, highlight=False, markup=False)
+    table = _table(explanation)
+    if table.row_count:
+        console.print(table)
+    for line in _remarks(explanation):
+        console.print(line, highlight=False, markup=False)
+
+
+def milliseconds(value_s: float | None) -> str:
+    return "-" if value_s is None else f"{value_s * 1000:,.4g}"
+
+
+def _lines(explanation: Explanation) -> Iterator[str]:
+    query, placement = explanation.query, explanation.placement
+    decided_at = datetime.fromtimestamp(explanation.decided_at_epoch_s, UTC)
+    yield f"Decision {placement.decision_id}, {decided_at:%Y-%m-%d %H:%M:%S} UTC"
+    yield f"Asked:    {_asked(query)}"
+    yield f"Answered: {_answered(placement)}"
+    if placement.message:
+        yield f"          {placement.message}"
+    yield f"Outcome:  {_ended(explanation.outcome, placement)}"
+
+
+def _asked(query: PlacementQuery) -> str:
+    targets = query.targets
+    wishes = [
+        f"TTFT {milliseconds(targets.ttft_s)} ms" if targets.ttft_s else "",
+        f"TTFT slowdown {targets.ttft_slowdown:g}" if targets.ttft_slowdown else "",
+        f"TPOT {milliseconds(targets.tightest_tpot_s)} ms" if targets.tightest_tpot_s else "",
+        f"forced {query.forced_way}" if query.forced_way else "",
+        "whole on one engine" if query.whole_on_one_engine else "",
+    ]
+    return (
+        f"request {query.request_id}, class {targets.class_name}, {query.prompt_tokens} prompt "
+        f"tokens, at most {query.max_output_tokens} out; "
+        + (", ".join(wish for wish in wishes if wish) or "no targets")
+    )
+
+
+def _answered(placement: Placement) -> str:
+    words = f"{placement.admission.replace('_', ' ')} ({placement.reason})"
+    if placement.decode is None:
+        return words
+    engines = [ref.name for ref in (placement.prefill, placement.decode) if ref]
+    return f"{words}, {placement.way} on {' then '.join(engines)}"
+
+
+def _ended(outcome: Outcome | None, placement: Placement) -> str:
+    if outcome is None:
+        return "not known yet" if placement.runs else "it did not run"
+    met = {None: "", True: ", targets met", False: ", targets missed"}[outcome.met]
+    recomputed = ", KV lost and computed again" if outcome.recomputed else ""
+    return (
+        f"{outcome.finished} after {outcome.output_tokens} tokens, "
+        f"TTFT {milliseconds(outcome.ttft_s)} ms, TPOT {milliseconds(outcome.tpot_s)} ms"
+        f"{met}{recomputed}. {outcome.message}".rstrip()
+    )
+
+
+def _table(explanation: Explanation) -> Table:
+    """The best first; a way whose finish is unknown has no row."""
+    table = Table(title="Ways that were open, times in ms", title_justify="left", box=SIMPLE)
+    table.add_column("engines")
+    for name in _TIMES:
+        table.add_column(name.removesuffix("_s"), justify="right", no_wrap=True)
+    for considered in explanation.ways:
+        if considered.decode and considered.finish_s is not None:
+            numbers = [milliseconds(getattr(considered, name)) for name in _TIMES]
+            table.add_row(_engines(considered), *numbers)
+    return table
+
+
+def _remarks(explanation: Explanation) -> Iterator[str]:
+    for considered in explanation.ways:
+        if considered.rejected:
+            where = f" on {_engines(considered)}" if considered.decode else ""
+            yield f"Not {considered.way}{where}: {considered.rejected}."
+
+
+def _engines(considered: WayConsidered) -> str:
+    return " > ".join(name for name in (considered.prefill, considered.decode) if name)

@@ -1,0 +1,113 @@
+"""The planner's numbers for Prometheus, and the HTTP port that shows them. Decides nothing."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
+
+from services.planner.engine_state import EngineState
+from services.planner.state import ClusterState, engines_by_role
+from shared.engines import StepReport
+from shared.errors import ConfigError
+from shared.requests import Outcome, Placement
+
+_DECISION_SECONDS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+
+
+class PlannerMetrics:
+    """One registry per planner, so that two in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._named: set[str] = set()  # engines that have a gauge
+        self._decisions = Counter(
+            "slos_planner_decisions_total",
+            "Decisions made.",
+            ("admission", "way", "reason"),
+            registry=self.registry,
+        )
+        self._decision_seconds = Histogram(
+            "slos_planner_decision_seconds",
+            "Time that one decision took.",
+            buckets=_DECISION_SECONDS,
+            registry=self.registry,
+        )
+        self._engines = self._gauge("slos_planner_engines", "Engines attached.", "role")
+        self._draining = self._gauge("slos_planner_draining_engines", "Engines draining.")
+        self._in_flight = self._gauge(
+            "slos_planner_held_requests", "Requests placed on an engine and not ended.", "engine"
+        )
+        self._registrations = Counter(
+            "slos_planner_registrations_total",
+            "Registrations of engines.",
+            ("verdict",),
+            registry=self.registry,
+        )
+        self._reports = Counter(
+            "slos_planner_step_reports_total",
+            "Step reports received.",
+            ("engine",),
+            registry=self.registry,
+        )
+        self._outcomes = Counter(
+            "slos_planner_outcomes_total",
+            "Placed requests that ended.",
+            ("finished", "recomputed"),
+            registry=self.registry,
+        )
+
+    def decided(self, placement: Placement, seconds: float) -> None:
+        self._decisions.labels(placement.admission, placement.way, placement.reason).inc()
+        self._decision_seconds.observe(seconds)
+
+    def registered(self, accepted: bool) -> None:
+        self._registrations.labels("accepted" if accepted else "refused").inc()
+
+    def reported(self, engine: EngineState, reports: list[StepReport]) -> None:
+        self._reports.labels(engine.name).inc(len(reports))
+
+    def settled(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            finished = outcome.finished if outcome.finished in _ENDINGS else "other"
+            self._outcomes.labels(finished, str(outcome.recomputed).lower()).inc()
+
+    def shown(self, state: ClusterState) -> None:
+        """Sets the gauges to the state as it is."""
+        for role, count in engines_by_role(state.engines.values()).items():
+            self._engines.labels(role).set(count)
+        self._draining.set(sum(engine.draining for engine in state.engines.values()))
+        for name in self._named - state.engines.keys():
+            self._in_flight.remove(name)
+        self._named = set(state.engines)
+        for engine in state.engines.values():
+            self._in_flight.labels(engine.name).set(len(engine.seen) + len(engine.unseen))
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
+
+
+_ENDINGS = frozenset({"stop", "length", "abort", "error"})
+
+
+@contextmanager
+def serve_metrics(metrics: PlannerMetrics, host: str, port: int) -> Iterator[int]:
+    """`/metrics` on its own port and thread while the context lives; gives the port."""
+    try:
+        server, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} for metrics ({error.strerror}): "
+            "end what holds the port, or choose another with --metrics-port"
+        ) from error
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)

@@ -1,0 +1,227 @@
+"""The planner's gRPC service: wire in, state asked, wire out. Decides nothing itself."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import grpc
+
+from services.planner.attachments import Attachment, Bell
+from services.planner.engine_state import EngineState
+from services.planner.metrics import PlannerMetrics
+from services.planner.placement import decide
+from services.planner.state import ClusterState
+from shared.clock import Clock, wall_time_s
+from shared.engines import EngineDescription, Policy
+from shared.requests import Admission, Explanation, Placement, PlacementQuery
+from shared.rpc import codec, planner_codec
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.slos_pb2_grpc import PlannerServicer
+
+_LOG = logging.getLogger(__name__)
+_WATCH_PAUSE_S = 0.1
+
+_AttachContext = grpc.aio.ServicerContext[pb.EngineMessage, pb.PlannerMessage]
+_PlaceContext = grpc.aio.ServicerContext[pb.PlacementQuery, pb.Placement]
+_SettleContext = grpc.aio.ServicerContext[pb.SettleRequest, pb.SettleReply]
+_WatchContext = grpc.aio.ServicerContext[pb.WatchRequest, pb.ClusterView]
+_ExplainContext = grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainReply]
+
+
+class PlannerService(PlannerServicer):
+    """All state is in `state`, touched from one event loop only.
+
+    Streams are coroutines that write, not generators: a cancelled call ends in here at once.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        metrics: PlannerMetrics,
+        clock: Clock,
+        *,
+        registration_limit_s: float,
+    ) -> None:
+        self.state = state
+        self.attachments: dict[str, Attachment] = {}
+        self._metrics = metrics
+        self._clock = clock
+        self._registration_limit_s = registration_limit_s
+        self._bell = Bell(clock, _WATCH_PAUSE_S)
+        self._started_epoch_s = wall_time_s()
+        metrics.shown(state)
+
+    def close(self) -> None:
+        """Ends every stream, so that the server can stop."""
+        self._bell.silence()
+        for attachment in self.attachments.values():
+            attachment.end("the planner is being stopped")
+
+    def set_policy(self, name: str, policy: Policy) -> None:
+        """Sends an attached engine a policy of the next version; others get none."""
+        attachment = self.attachments.get(name)
+        if attachment:
+            attachment.send(policy)
+
+    # ---- gateways
+
+    async def Place(  # noqa: N802
+        self, request: pb.PlacementQuery, context: _PlaceContext
+    ) -> pb.Placement:
+        try:
+            query = codec.query_from_wire(request)
+        except (ValueError, KeyError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unreadable query: {error}")
+        return codec.placement_to_wire(self.place(query))
+
+    def place(self, query: PlacementQuery) -> Placement:
+        """Decides and takes the decision into the books."""
+        now = self._clock.now()
+        decision = decide(query, self.state, now)
+        self._metrics.decided(decision.placement, self._clock.now() - now)
+        explanation = Explanation(
+            query=query,
+            placement=decision.placement,
+            decided_at_epoch_s=wall_time_s(),
+            ways=decision.ways,
+        )
+        self.state.commit(explanation, decision.chosen, now)
+        _log_decision(query, decision.placement)
+        return decision.placement
+
+    async def Settle(  # noqa: N802
+        self, request: pb.SettleRequest, context: _SettleContext
+    ) -> pb.SettleReply:
+        del context
+        outcomes = [codec.outcome_from_wire(outcome) for outcome in request.outcomes]
+        for outcome in outcomes:
+            self.state.settle(outcome)
+        self._metrics.settled(outcomes)
+        return pb.SettleReply()
+
+    async def Watch(  # type: ignore[override] # noqa: N802
+        self, request: pb.WatchRequest, context: _WatchContext
+    ) -> None:
+        del request
+        last: pb.ClusterView | None = None
+        async with aclosing(self._bell.listen()) as changes:
+            async for _ in changes:
+                views = (engine.view for engine in self.state.engines.values())
+                view = pb.ClusterView(engines=[planner_codec.view_to_wire(one) for one in views])
+                if view != last:
+                    last = view
+                    await context.write(view)
+
+    async def Explain(  # noqa: N802
+        self, request: pb.ExplainRequest, context: _ExplainContext
+    ) -> pb.ExplainReply:
+        del context
+        explanation = self.state.explain(request.decision_id)
+        found = planner_codec.explanation_to_wire(explanation) if explanation else None
+        reply = found or pb.ExplainReply()
+        reply.kept_decisions = self.state.numbers.kept_decisions
+        reply.planner_started_epoch_s = self._started_epoch_s
+        return reply
+
+    # ---- engines
+
+    async def Attach(  # type: ignore[override] # noqa: N802
+        self, request_iterator: AsyncIterator[pb.EngineMessage], context: _AttachContext
+    ) -> None:
+        engine, refusal = await self._register(request_iterator)
+        self._metrics.registered(accepted=engine is not None)
+        verdict = pb.RegistrationVerdict(accepted=engine is not None, message=refusal)
+        if engine is None:
+            _LOG.warning("%s (from %s)", refusal, context.peer())
+            await context.write(pb.PlannerMessage(verdict=verdict))
+            return
+        attachment = self._attach(engine)
+        reading = asyncio.create_task(self._read(request_iterator, attachment))
+        try:
+            await context.write(pb.PlannerMessage(verdict=verdict))
+            async with aclosing(attachment.policies()) as policies:
+                async for policy in policies:
+                    wire = codec.policy_to_wire(policy)
+                    await context.write(pb.PlannerMessage(policy=wire))
+        finally:
+            reading.cancel()
+            self._detach(attachment)
+
+    async def _register(
+        self, messages: AsyncIterator[pb.EngineMessage]
+    ) -> tuple[EngineState | None, str]:
+        """The engine's state, or None and why there is none."""
+        limit_s = self._registration_limit_s
+        try:
+            async with asyncio.timeout(limit_s):
+                first = await anext(messages)
+        except (TimeoutError, StopAsyncIteration):
+            return None, f"No registration came within {limit_s:g} s; it must be the first message."
+        if first.WhichOneof("kind") != "registration":
+            return None, "The first message must be the registration."
+        return self._admit(first.registration)
+
+    def _admit(self, wire: pb.EngineDescription) -> tuple[EngineState | None, str]:
+        try:
+            description: EngineDescription = codec.description_from_wire(wire)
+        except KeyError:
+            return None, f"Engine {wire.name} is refused: its role is neither prefill nor decode."
+        return self.state.register(description)
+
+    def _attach(self, engine: EngineState) -> Attachment:
+        before = self.attachments.get(engine.name)
+        if before:
+            before.end("another engine registered under its name")
+        attachment = Attachment(engine=engine)
+        self.attachments[engine.name] = attachment
+        _LOG.info("attached %s (%s)", engine.name, engine.description.role)
+        self._changed()
+        return attachment
+
+    def _detach(self, attachment: Attachment) -> None:
+        """At once: what it held is gone with it."""
+        engine = attachment.engine
+        self.state.leave(engine, self._clock.now())
+        if self.attachments.get(engine.name) is attachment:
+            del self.attachments[engine.name]
+        _LOG.info("detached %s: %s", engine.name, attachment.ended_because or "connection lost")
+        self._changed()
+
+    async def _read(
+        self, messages: AsyncIterator[pb.EngineMessage], attachment: Attachment
+    ) -> None:
+        try:
+            async for message in messages:
+                self._hear(message, attachment.engine)
+        finally:
+            attachment.end("its stream ended")
+
+    def _hear(self, message: pb.EngineMessage, engine: EngineState) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "reports":
+            reports = [codec.report_from_wire(report) for report in message.reports.reports]
+            self.state.observe(engine, reports, self._clock.now())
+            self._metrics.reported(engine, reports)
+            self._bell.ring()
+        elif kind == "draining":
+            engine.draining = message.draining
+            _LOG.info("%s %s", engine.name, "drains" if message.draining else "serves again")
+            self._changed()
+
+    def _changed(self) -> None:
+        self._metrics.shown(self.state)
+        self._bell.ring()
+
+
+def _log_decision(query: PlacementQuery, placement: Placement) -> None:
+    level = logging.DEBUG if placement.admission is Admission.ADMITTED else logging.INFO
+    _LOG.log(
+        level,
+        "%s %s as %s: %s %s",
+        placement.decision_id,
+        query.request_id,
+        placement.admission,
+        placement.reason,
+        placement.message,
+    )
