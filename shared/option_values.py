@@ -147,7 +147,7 @@ def _explain(error: ValidationError, annotation: Any, where: str) -> str:
         target = _inside(target, key)
     if first["type"] == "missing":
         return f"{', '.join(path)}: must be given, allowed is {allowed(target)}"
-    law = f" ({first['msg']})" if first["type"] in _LAWS else ""
+    law = f" ({first['msg'].removeprefix('Input ')})" if first["type"] in _LAWS else ""
     return f"{', '.join(path)}: read {first['input']!r}, allowed is {allowed(target)}{law}"
 
 

@@ -137,6 +137,7 @@ class PlannerLink:
         retry_s = self._limits.first_retry_s
         while True:
             try:
+                # It is a generator and so can be closed, which its annotation cannot say.
                 async with aclosing(self._planner.watch()) as views:  # type: ignore[type-var]
                     async for view in views:
                         self._views = view

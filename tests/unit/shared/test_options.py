@@ -3,12 +3,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from shared.errors import ConfigError
 from shared.options import describe, load, option
@@ -31,6 +32,7 @@ class Options:
     max_step_tokens: int = option(2048, help="most tokens | per step")
     share: float = option(0.5, help="a share")
     limit: int | None = option(None, help="a limit")
+    port: Annotated[int, Field(ge=1)] | None = option(None, help="a port")
     eager: bool = option(False, help="no graphs")
     colour: Colour = option(Colour.RED, help="a colour")
     names: tuple[str, ...] = option((), help="some names")
@@ -142,6 +144,10 @@ def test_a_flag_binds_over_a_variable_over_yaml_over_the_default(
         (["--max-step-tokens=five"], "--max-step-tokens: read 'five', allowed is a whole number"),
         (["--share=nan"], "--share: read 'nan', allowed is a finite number"),
         (["--limit=1.5"], "--limit: read '1.5', allowed is a whole number, or none"),
+        (
+            ["--port=0"],
+            "--port: read '0', allowed is a whole number, or none (should be greater than ",
+        ),
         (["--eager=maybe"], "--eager: read 'maybe', allowed is true or false"),
         (["--colour=pink"], "--colour: read 'pink', allowed is one of red, dark_blue"),
         (["--extra=5"], "--extra: read 5, allowed is a mapping, each value anything"),
