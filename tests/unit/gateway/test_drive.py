@@ -1,0 +1,313 @@
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import (
+    EngineCoreEvent,
+    EngineCoreEventType,
+    EngineCoreOutput,
+    EngineCoreOutputs,
+    EngineCoreRequest,
+    FinishReason,
+)
+
+from services.gateway.continuation import TRANSFER
+from services.gateway.drive import Drive, Reply, WaitLimits, enter
+from services.gateway.scope import RequestScope, SequenceRecord
+from shared.clock import VirtualClock
+from shared.errors import DeadlinePassed, EngineDraining, EngineLost
+from shared.requests import Admission, EngineRef, Phase, Placement, Reason, SloTargets, Way
+from shared.rpc import slos_pb2 as pb
+
+P, D = (EngineRef(name=name, engine_id=name, address=name) for name in ("p", "d"))
+PROMPT = [1, 2, 3]
+BLOCKS = {"do_remote_prefill": True, "remote_num_tokens": len(PROMPT)}
+Answer = Callable[[EngineCoreRequest], AsyncGenerator[Reply, None]]
+
+
+def reply(*tokens: int, core_time_s: float = 0.0, **output: Any) -> Reply:
+    return Reply(outputs=[EngineCoreOutput("r1", list(tokens), **output)], core_time_s=core_time_s)
+
+
+def says(*replies: Reply | Exception, then_hang: bool = False) -> Answer:
+    async def answer(_: EngineCoreRequest) -> AsyncGenerator[Reply, None]:
+        for each in replies:
+            await asyncio.sleep(0)
+            if isinstance(each, Exception):
+                raise each
+            yield each
+        if then_hang:
+            await asyncio.Event().wait()
+
+    return answer
+
+
+def handing_over(token: int = 9, **output: Any) -> Answer:
+    given = {"finish_reason": FinishReason.LENGTH, "kv_transfer_params": BLOCKS, **output}
+    return says(reply(token, **given))
+
+
+def ending() -> Reply:
+    return reply(11, finish_reason=FinishReason.STOP)
+
+
+@dataclass
+class FakeEngines:
+    p: Answer = field(default_factory=says)
+    d: Answer = field(default_factory=says)
+    asked: list[tuple[str, EngineCoreRequest]] = field(default_factory=list)
+    terms: list[pb.EngineTerms] = field(default_factory=list)
+    released: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    wound_up: list[str] = field(default_factory=list)
+    closed: int = 0
+
+    async def generate(
+        self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
+    ) -> AsyncGenerator[Reply, None]:
+        self.asked.append((engine.name, request))
+        self.terms.append(terms)
+        try:
+            async for each in (self.p if engine is P else self.d)(request):
+                yield each
+        finally:
+            self.closed += 1
+
+    def release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
+        self.released.append((engine.name, request_id, transfer))
+
+    def wind_up(self, placement: Placement, request_id: str, prefill: Any) -> None:  # noqa: ARG002
+        self.wound_up.append(request_id)
+        prefill.cancel()
+
+
+@dataclass
+class Run:
+    drive: Drive
+    engines: FakeEngines
+    delivered: list[EngineCoreOutputs]
+
+    @property
+    def record(self) -> SequenceRecord:
+        return self.drive.record
+
+    @property
+    def tokens(self) -> list[int]:
+        outputs = [one for each in self.delivered for one in each.outputs]
+        return [token for one in outputs for token in one.new_token_ids]
+
+    @property
+    def asked(self) -> list[str]:
+        return [name for name, _ in self.engines.asked]
+
+
+def make(
+    engines: FakeEngines, way: Way = Way.DISAGGREGATED, max_tokens: int = 8, **params: Any
+) -> Run:
+    delivered: list[EngineCoreOutputs] = []
+    drive = Drive(
+        request=EngineCoreRequest(
+            request_id="r1",
+            prompt_token_ids=PROMPT,
+            mm_features=None,
+            sampling_params=SamplingParams(max_tokens=max_tokens, watermarking=False, **params),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        ),
+        placement=Placement(
+            decision_id="d1",
+            admission=Admission.BEST_EFFORT,
+            reason=Reason.COMPUTE,
+            way=way,
+            prefill=P if way is Way.DISAGGREGATED else None,
+            decode=D,
+            ttft_s=0.4,
+        ),
+        scope=RequestScope(
+            request_id="r", arrived_at_s=90.0, targets=SloTargets(class_name="chat")
+        ),
+        record=SequenceRecord(request_id="r1", prompt_tokens=3),
+        engines=engines,
+        deliver=delivered.append,
+        clock=VirtualClock(at_s=100.0),
+        limits=WaitLimits(first_reply_s=0.05, next_reply_s=0.05),
+        max_model_len_tokens=512,
+    )
+    return Run(drive, engines, delivered)
+
+
+async def test_colocated_is_one_call_whose_tokens_pass_through() -> None:
+    run = make(FakeEngines(d=says(reply(5), reply(6, 7), ending())), Way.COLOCATED)
+
+    await run.drive.run()
+
+    assert run.asked == ["d"]
+    assert run.tokens == [5, 6, 7, 11]
+    assert run.engines.asked[0][1] is run.drive.request
+    assert (run.record.phase, run.record.finished) == (Phase.DONE, "stop")
+    assert run.record.output_tokens == 4
+    assert run.engines.closed == 1
+
+
+async def test_the_engine_is_told_what_was_promised() -> None:
+    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+
+    await run.drive.run()
+
+    (terms,) = run.engines.terms
+    assert (terms.class_name, terms.ttft_s, terms.HasField("tpot_s")) == ("chat", 0.4, False)
+    assert (terms.waited_s, terms.best_effort, terms.decision_id) == (10.0, True, "d1")
+
+
+async def test_the_decode_engine_continues_after_the_token_of_the_prefill_engine() -> None:
+    run = make(FakeEngines(p=handing_over(9), d=says(reply(10), ending())), temperature=0.0)
+
+    await run.drive.run()
+
+    assert run.asked == ["p", "d"]
+    assert run.tokens == [9, 10, 11]
+    rest = run.engines.asked[1][1]
+    assert rest.prompt_token_ids == [*PROMPT, 9]
+    assert rest.sampling_params.extra_args[TRANSFER] == BLOCKS
+    assert run.engines.released == []
+    assert run.record.output_tokens == 3
+
+
+async def test_a_token_that_could_differ_is_sampled_again() -> None:
+    run = make(FakeEngines(p=handing_over(9), d=says(reply(10), ending())), seed=4)
+
+    await run.drive.run()
+
+    assert run.tokens == [10, 11]
+    assert run.engines.asked[1][1].prompt_token_ids == PROMPT
+    assert run.record.output_tokens == 2
+
+
+async def test_a_first_token_that_ends_the_answer_frees_the_blocks() -> None:
+    run = make(FakeEngines(p=handing_over(9, finish_reason=FinishReason.STOP)), temperature=0.0)
+
+    await run.drive.run()
+
+    assert run.asked == ["p"]
+    assert run.tokens == [9]
+    assert (run.record.phase, run.record.finished) == (Phase.DONE, "stop")
+    assert run.engines.released == [("d", "r1", BLOCKS)]
+
+
+@pytest.mark.parametrize(
+    "prefill",
+    [
+        says(EngineLost("gone")),
+        says(EngineDraining("stopping")),
+        says(),
+        says(then_hang=True),
+        says(reply(9, finish_reason=FinishReason.LENGTH)),
+        says(reply(finish_reason=FinishReason.ERROR)),
+    ],
+    ids=["lost", "draining", "no end", "silent", "no kv", "error"],
+)
+async def test_without_a_prefill_the_decode_engine_does_it_all(prefill: Answer) -> None:
+    run = make(FakeEngines(p=prefill, d=says(reply(9), ending())))
+
+    await run.drive.run()
+
+    assert run.asked == ["p", "d"]
+    assert run.engines.asked[1][1] is run.drive.request
+    assert run.tokens == [9, 11]
+    assert run.record.recomputed
+
+
+@pytest.mark.parametrize("error", [EngineLost("gone"), EngineDraining("stopping")])
+async def test_a_decode_engine_that_will_not_fetch_has_the_blocks_freed(error: Exception) -> None:
+    run = make(FakeEngines(p=handing_over(), d=says(error)), temperature=0.0)
+
+    with pytest.raises(type(error)):
+        await run.drive.run()
+
+    assert run.engines.released == [("d", "r1", BLOCKS)]
+
+
+async def test_the_loss_of_an_engine_is_told_with_its_name_and_the_tokens_so_far() -> None:
+    run = make(FakeEngines(d=says(reply(5), reply(6), EngineLost("reset"))), Way.COLOCATED)
+
+    with pytest.raises(EngineLost, match=r"Engine d was lost after 2 tokens.*send.*again.*reset"):
+        await run.drive.run()
+
+
+@pytest.mark.parametrize("before", [[], [reply(5)]])
+async def test_silence_has_a_limit(before: list[Reply]) -> None:
+    run = make(FakeEngines(d=says(*before, then_hang=True)), Way.COLOCATED)
+
+    with pytest.raises(DeadlinePassed, match=f"after {len(before)} tokens"):
+        await run.drive.run()
+
+    assert run.engines.closed == 1
+
+
+async def test_one_token_needs_no_second_engine() -> None:
+    run = make(FakeEngines(p=says(ending())), max_tokens=1)
+
+    await run.drive.run()
+
+    assert run.asked == ["p"]
+    assert run.tokens == [11]
+
+
+async def cancelled(run: Run, when: Callable[[], bool]) -> None:
+    task = asyncio.create_task(run.drive.run())
+    while not when():  # noqa: ASYNC110 - the loop is the clock here
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_leaving_during_prefill_hands_it_over_to_be_wound_up() -> None:
+    run = make(FakeEngines(p=says(then_hang=True)))
+
+    await cancelled(run, lambda: bool(run.engines.asked))
+
+    assert run.engines.wound_up == ["r1"]
+    assert run.asked == ["p"]
+
+
+async def test_leaving_before_the_decode_engine_answers_frees_the_blocks() -> None:
+    run = make(FakeEngines(p=handing_over(), d=says(then_hang=True)))
+
+    await cancelled(run, lambda: run.asked == ["p", "d"])
+
+    assert run.engines.released == [("d", "r1", BLOCKS)]
+
+
+async def test_leaving_later_only_ends_the_call() -> None:
+    run = make(FakeEngines(p=handing_over(), d=says(reply(10), then_hang=True)), temperature=0.0)
+
+    await cancelled(run, lambda: len(run.tokens) == 2)
+
+    assert run.engines.released == []
+    assert run.engines.closed == 2
+
+
+async def test_times_of_the_engine_are_told_on_our_clock() -> None:
+    queued = EngineCoreEvent(EngineCoreEventType.QUEUED, 7.0)
+    last = reply(5, core_time_s=8.0, events=[queued], finish_reason=FinishReason.STOP)
+    run = make(FakeEngines(d=says(last)), Way.COLOCATED)
+
+    await run.drive.run()
+
+    (outputs,) = run.delivered
+    assert outputs.timestamp == 100.0
+    assert outputs.outputs[0].events[0].timestamp == 99.0
+
+
+def test_a_record_moves_only_along_the_table() -> None:
+    record = SequenceRecord(request_id="r1", prompt_tokens=1, phase=Phase.DONE)
+
+    enter(record, Phase.DONE)
+    with pytest.raises(AssertionError):
+        enter(record, Phase.DECODING)
