@@ -1,0 +1,55 @@
+"""What a node can be told. Reads nothing itself; `shared.options.load` fills it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.options import option
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1, le=64)]
+Tokens = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+HIGHEST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """One machine with all parts. What only one part knows goes under its own YAML section."""
+
+    model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
+    served_model_name: str = option("", help="name of the model in the API; default: model")
+    prefill: Count = option(1, help="number of prefill engines")
+    decode: Count = option(1, help="number of decode engines")
+    host: str = option("127.0.0.1", help="address that the gateway listens on")
+    port: Port = option(8000, help="port of the gateway")
+    planner_port: Port = option(8100, help="port of the planner (gRPC)")
+    planner_metrics_port: Port = option(8101, help="port of the planner's metrics page")
+    engine_port: Port = option(8200, help="port of the first engine (gRPC); the others follow")
+    engine_metrics_port: Port = option(
+        8300, help="port of the first engine's metrics page; the others follow"
+    )
+    kv_port: Port = option(8400, help="port of the first engine's KV side channel; others follow")
+    auto_ports: bool = option(False, help="pick free ports for everything")
+    dtype: str = option("auto", help="auto is float32 on CPU and the model's own on GPU")
+    max_model_len: Tokens | None = option(
+        None, help="longest prompt plus answer in tokens; default: the model's"
+    )
+    max_step_tokens: Tokens | None = option(None, help="most tokens in one engine step")
+    max_running_requests: Tokens | None = option(None, help="most requests in one engine step")
+    kv_cache_gib: Positive | None = option(
+        None, help="KV cache of each engine; default on CPU: by free memory, at most 2"
+    )
+    run_dir: str = option(".slos/run", help="folder for logs and sockets")
+    restart: bool = option(True, help="start a part again when it dies")
+    start_limit_s: Positive = option(300.0, help="how long the start may take")
+    drain_limit_s: Positive = option(30.0, help="how long requests may take to end at the stop")
+
+    @property
+    def api_model_name(self) -> str:
+        return self.served_model_name or self.model
+
+    @property
+    def engines(self) -> int:
+        return self.prefill + self.decode

@@ -1,0 +1,73 @@
+"""Asks the node's parts whether they are ready, each in its own way. Starts and judges nothing."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.node.plan import NodePlan, Part, Rank
+from shared.clock import Clock
+from shared.errors import PlannerUnavailable
+from shared.rpc.channels import PlannerClient, open_channel
+
+_ANSWER_LIMIT_S: Final = 2.0
+_ASK_EVERY_S: Final = 0.25
+
+IsReady = Callable[[Part], Awaitable[bool]]
+
+
+async def is_ready(part: Part) -> bool:
+    """The gateway by `/ready`, the others by the standard gRPC health service."""
+    if part.rank is Rank.GATEWAY:
+        return await _http_ready(part.address)
+    return await _grpc_ready(part.address)
+
+
+async def wait_until_ready(part: Part, clock: Clock, ask: IsReady = is_ready) -> float:
+    """Seconds that it took. For ever, if need be: the caller has the limit."""
+    started_at_s = clock.now()
+    while not await ask(part):
+        await clock.sleep(_ASK_EVERY_S)
+    return clock.now() - started_at_s
+
+
+async def wait_until_attached(plan: NodePlan, clock: Clock) -> None:
+    """Until the planner knows every engine, so that it can place requests on all of them."""
+    client = PlannerClient(plan.planner)
+    try:
+        while not await _attached(client, plan.engine_names):
+            await clock.sleep(_ASK_EVERY_S)
+    finally:
+        await client.close()
+
+
+async def _attached(client: PlannerClient, names: frozenset[str]) -> bool:
+    try:
+        async with aclosing(client.watch()) as views:  # type: ignore[type-var]
+            async for view in views:
+                if names <= {engine.description.name for engine in view}:
+                    return True
+    except PlannerUnavailable:
+        pass
+    return False
+
+
+async def _http_ready(address: str) -> bool:
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_LIMIT_S) as client:
+            return (await client.get(f"{address}/ready")).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+async def _grpc_ready(address: str) -> bool:
+    async with open_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_LIMIT_S)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
