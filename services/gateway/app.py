@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -41,10 +40,10 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
     clock, lifecycle = MonotonicClock(), Lifecycle()
     args = await asyncio.to_thread(_read_args, options)
-    quieten_answered_failures()
     async with _cluster_client(options, args, clock) as client:
         app = await make_app(client, args, options, lifecycle, clock)
-        server = make_server(app, access_log=options.access_log)
+        quieten_answered_failures()
+        server = make_server(RequestIds(app), access_log=options.access_log)
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
@@ -55,10 +54,9 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
 async def make_app(
     client: Any, args: Namespace, options: GatewayOptions, lifecycle: Lifecycle, clock: Clock
 ) -> FastAPI:
-    """The app of vLLM over `client`, an EngineClient, with our layers and pages."""
+    """The app of vLLM over `client`, an EngineClient, with our pages and a scope per generation."""
     tasks = await client.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, client.model_config)
-    await init_app_state(client, app.state, args, tasks)
     catalogue = options.catalogue()
     context = GenerationContext(
         catalogue=catalogue,
@@ -68,10 +66,10 @@ async def make_app(
         body_limit_bytes=options.body_limit_bytes,
         body_limit_s=options.body_limit_s,
     )
-    # The innermost layer: behind vLLM's check of API keys, and inside its counting of statuses.
-    app.user_middleware.append(Middleware(Generations, context=context))
-    app.add_middleware(RequestIds)
+    # Inside vLLM's layers: behind its check of API keys, and where its metrics see our statuses.
+    app.router.middleware_stack = Generations(app.router.middleware_stack, context)
     app.router.routes[:0] = _pages(client, lifecycle, catalogue).routes()
+    await init_app_state(client, app.state, args, tasks)
     return app
 
 

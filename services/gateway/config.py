@@ -98,7 +98,7 @@ class GatewayOptions:
     )
     body_limit_s: Seconds = option(60.0, help="how long a client may take to send its request body")
     access_log: bool = option(False, help="log a line for each HTTP request")
-    vllm_log_level: str = option("WARNING", help="log level of vLLM inside the gateway")
+    vllm_log_level: str = option("ERROR", help="log level of vLLM inside the gateway")
 
     @property
     def api_model_names(self) -> tuple[str, ...]:

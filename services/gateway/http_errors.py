@@ -88,7 +88,7 @@ def from_failure(failure: SlosError, scope: RequestScope | None) -> HttpError:
         status=status,
         type=kind,
         code=code,
-        message=str(failure) or type(failure).__name__,
+        message=str(failure).strip() or type(failure).__name__,
         param=failure.param if isinstance(failure, InvalidRequest) else None,
         retry_after_s=_retry_after_s(failure, placement),
         slo=_numbers(failure, placement),
