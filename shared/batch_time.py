@@ -8,7 +8,8 @@ from shared.engines import StepReport
 _FIXED, _PREFILL, _DECODE, _CONTEXT = range(4)
 # Features are scaled so that one report is credited to the kind of work that it mostly was.
 _SCALES = (1.0, 1 / 64, 1 / 8, 1 / 4096)
-_FORGETTING = 0.995  # a report weighs half as much after about 140 reports of its kind
+_KEPT = 0.99  # of what earlier reports weigh, with each report of their kind
+_KEPT_WHEN_SURPRISED = 0.9  # the same when prediction and report have nothing in common
 _FIRST_TRUST = 1e-3  # weight of "all costs are zero" beside one report
 _PRIOR_TRUST = 3.0  # weight of a given prior, in reports
 _OUTLIER = 1.5  # a step further from its prediction counts as if it were only that far
@@ -117,7 +118,7 @@ class BatchTimeModel:
         predicted_s = _dot(self._costs, features)
         scale_s = min(max(predicted_s, seconds / _OUTLIER), seconds * _OUTLIER)
         weight = 1 / scale_s**2
-        self._forget(features)
+        self._forget(features, abs(seconds - predicted_s) / max(seconds, predicted_s))
         wanted = [_dot(row, self._costs) for row in self._information]
         for i, feature in enumerate(features):
             if feature:
@@ -128,9 +129,13 @@ class BatchTimeModel:
         for _ in range(_SWEEPS):
             self._descend(wanted)
 
-    def _forget(self, features: list[float]) -> None:
-        """Only of the kinds of work seen now: an hour of decoding must not wipe out prefill."""
-        keep = [math.sqrt(_FORGETTING) if feature else 1.0 for feature in features]
+    def _forget(self, features: list[float], surprise: float) -> None:
+        """Only of the kinds of work seen now: an hour of decoding must not wipe out prefill.
+
+        `surprise` is 0 to 1: an engine that became slower or faster is followed sooner.
+        """
+        kept = math.sqrt(_KEPT + surprise * (_KEPT_WHEN_SURPRISED - _KEPT))
+        keep = [kept if feature else 1.0 for feature in features]
         for keep_row, row in zip(keep, self._information, strict=True):
             for j, keep_column in enumerate(keep):
                 row[j] *= keep_row * keep_column

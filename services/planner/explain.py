@@ -92,13 +92,13 @@ def _ended(outcome: Outcome | None, placement: Placement) -> str:
 
 
 def _table(explanation: Explanation) -> Table:
-    """The best first; a way whose finish is unknown has no row."""
+    """The best first; those that were ruled out before any forecast are left to the remarks."""
     table = Table(title="Ways that were open, times in ms", title_justify="left", box=SIMPLE)
     table.add_column("engines")
     for name in _TIMES:
         table.add_column(name.removesuffix("_s"), justify="right", no_wrap=True)
     for considered in explanation.ways:
-        if considered.decode and considered.finish_s is not None:
+        if considered.decode and (considered.finish_s is not None or not considered.rejected):
             numbers = [milliseconds(getattr(considered, name)) for name in _TIMES]
             table.add_row(_engines(considered), *numbers)
     return table

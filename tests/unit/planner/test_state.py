@@ -1,0 +1,216 @@
+"""The planner's books: who is attached, what is in flight, what is remembered and for how long."""
+
+import pytest
+
+from services.planner.engine_state import ARRIVAL_S, SEEN_LIMIT_S, UNSEEN_LIMIT_S
+from services.planner.placement import decide
+from services.planner.state import ClusterState
+from shared.engines import Role
+from shared.requests import Way
+from tests.unit.planner.builders import (
+    LONG_AFTER_S,
+    add,
+    both_roles,
+    held,
+    make_cluster,
+    make_engine,
+    make_outcome,
+    make_query,
+    make_report,
+    place,
+)
+
+
+def test_a_placed_request_counts_until_a_step_that_began_after_it_is_reported() -> None:
+    state = make_cluster(make_engine())
+    engine = state.engines["d0"]
+    place(state, make_query(), now=100.0)
+    step = make_report(running=1, duration_s=0.0, free_kv_blocks=250)
+
+    engine.observe(make_report(duration_s=1.0, running=1), now=100.5)
+    before = (engine.requests, engine.prefill_tokens_ahead)
+    engine.observe(step, now=100.0 + ARRIVAL_S)
+    after = (engine.requests, engine.prefill_tokens_ahead)
+
+    assert before == (2, 100)
+    assert after == (1, 0)
+
+
+def test_a_decode_engine_keeps_the_room_until_the_kv_is_due() -> None:
+    state = make_cluster(*both_roles())
+    place(state, make_query(forced_way=Way.DISAGGREGATED), now=100.0)
+    idle = make_report()
+
+    state.engines["d0"].observe(idle, now=100.1)
+    kept = state.engines["d0"].unseen_kv_tokens
+    state.engines["d0"].observe(idle, now=100.0 + 0.11 + 0.0052 + ARRIVAL_S + 0.001)
+
+    assert kept == 150
+    assert state.engines["d0"].unseen_kv_tokens == 0
+
+
+def test_an_engine_that_says_a_request_is_finished_holds_it_no_longer() -> None:
+    state = make_cluster(make_engine())
+    place(state, make_query("r1"), now=100.0)
+    place(state, make_query("r2"), now=100.0)
+
+    state.engines["d0"].observe(
+        make_report(running=1, finished=("r1", "never-heard-of")), now=101.0
+    )
+
+    assert [hold.request_id for hold in state.engines["d0"].seen.values()] == ["r2"]
+
+
+def test_an_engine_that_reports_nothing_running_holds_nothing_that_it_has_seen() -> None:
+    state = make_cluster(make_engine())
+    place(state, make_query("r1"), now=100.0)
+
+    state.engines["d0"].observe(make_report(running=0), now=101.0)
+
+    assert held(state) == 0
+
+
+def test_what_a_vanished_gateway_placed_is_forgotten_in_time() -> None:
+    state = make_cluster(make_engine())
+    engine = state.engines["d0"]
+    place(state, make_query("seen"), now=0.0)
+    engine.observe(make_report(running=1), now=1.0)
+    place(state, make_query("unseen"), now=1.0)
+
+    state.forget_old_holds(1.0 + UNSEEN_LIMIT_S)
+    kept = len(engine.unseen)
+    state.forget_old_holds(1.1 + UNSEEN_LIMIT_S)
+
+    assert (kept, len(engine.unseen), len(engine.seen)) == (1, 0, 1)
+    state.forget_old_holds(1.0 + SEEN_LIMIT_S)
+    assert held(state) == 0
+
+
+def test_the_same_process_on_a_new_stream_keeps_what_was_placed_on_it() -> None:
+    state = make_cluster(make_engine())
+    place(state, make_query(), now=100.0)
+    state.engines["d0"].observe(make_report(running=1), now=100.0)
+
+    add(state, make_engine())
+
+    assert (len(state.engines["d0"].unseen), state.engines["d0"].view.running) == (1, 1)
+
+
+def test_a_new_process_of_the_same_name_starts_empty_and_knows_its_speed() -> None:
+    state = make_cluster(make_engine(), cost=None)
+    work = make_report(duration_s=1.0, prefill_tokens=100, decode_tokens=1, running=4)
+    state.observe(state.engines["d0"], [work], now=1.0)
+    place(state, make_query(), now=100.0)
+
+    engine = add(state, make_engine(engine_id="second"), cost=None)
+
+    assert held(state) == 0
+    assert engine.view.running == 0
+    assert engine.model.prefill_time(100, 100) is not None
+
+
+def test_the_end_of_an_old_stream_does_not_remove_the_engine_that_took_over() -> None:
+    state = make_cluster(make_engine())
+    old = state.engines["d0"]
+    new = add(state, make_engine(engine_id="second"))
+
+    state.leave(old, 1.0)
+    kept = dict(state.engines)
+    state.leave(new, 2.0)
+
+    assert kept == {"d0": new}
+    assert state.engines == {}
+
+
+def test_an_outcome_is_part_of_the_explanation_and_unknown_ones_do_no_harm() -> None:
+    state = make_cluster(make_engine())
+    decision = place(state, make_query())
+    outcome = make_outcome(decision, met=True)
+
+    state.settle(outcome)
+    state.settle(make_outcome(decision, finished="abort"))
+
+    explanation = state.explain(decision.placement.decision_id)
+    assert explanation is not None
+    assert explanation.outcome is not None
+    assert explanation.query == make_query()
+    assert explanation.ways == decision.ways
+    assert state.explain("d-other-1") is None
+
+
+def test_only_the_latest_decisions_are_kept_and_all_are_settled() -> None:
+    state = make_cluster(make_engine(max_running_requests=100), kept_decisions=3)
+    decisions = [place(state, make_query(f"r{i}")) for i in range(5)]
+
+    known = [state.explain(one.placement.decision_id) is not None for one in decisions]
+    for decision in decisions:
+        state.settle(make_outcome(decision))
+
+    assert known == [False, False, True, True, True]
+    assert held(state) == 0
+
+
+def test_decision_ids_never_repeat_and_tell_planners_apart() -> None:
+    state = make_cluster(make_engine())
+
+    ids = [place(state, make_query(f"r{i}")).placement.decision_id for i in range(3)]
+
+    assert ids == ["d-e-1", "d-e-2", "d-e-3"]
+
+
+def test_the_length_of_answers_is_learned_by_class() -> None:
+    state = make_cluster(make_engine())
+    query = make_query(max_output_tokens=1000)
+    unknown = state.expected_output_tokens(query)
+
+    state.settle(make_outcome(place(state, query), output_tokens=20))
+
+    assert (unknown, state.expected_output_tokens(query)) == (256, 20)
+    assert state.expected_output_tokens(make_query(max_output_tokens=7)) == 7
+
+
+@pytest.mark.parametrize("finished", ["abort", "error"])
+def test_nothing_is_learned_of_answers_that_were_cut(finished: str) -> None:
+    state = make_cluster(make_engine())
+    query = make_query(max_output_tokens=1000)
+
+    state.settle(make_outcome(place(state, query), output_tokens=1, finished=finished))
+
+    assert state.expected_output_tokens(query) == 256
+
+
+def test_a_group_is_bound_only_while_its_engines_serve_and_for_a_while() -> None:
+    def bound(state: ClusterState, now: float) -> bool:
+        return state.group_engines("r1", now) is not None
+
+    state = make_cluster(make_engine("d0"))
+    place(state, make_query("r1"), now=100.0)
+    engine = state.engines["d0"]
+
+    assert bound(state, 101.0)
+    assert not bound(state, 200.0)
+    engine.draining = True
+    assert not bound(state, 101.0)
+    engine.draining = False
+    state.leave(engine, 101.0)
+    assert not bound(state, 101.0)
+
+
+def test_when_the_prefill_engine_is_lost_the_request_keeps_its_decode_engine() -> None:
+    state = make_cluster(*both_roles())
+    place(state, make_query(forced_way=Way.DISAGGREGATED))
+
+    state.leave(state.engines["p0"], LONG_AFTER_S)
+
+    assert len(state.engines["d0"].unseen) == 1
+    assert decide(make_query("r2"), state, LONG_AFTER_S).placement.runs
+
+
+def test_engines_are_shown_with_their_load() -> None:
+    state = make_cluster(make_engine("p0", Role.PREFILL))
+    state.engines["p0"].observe(make_report(running=2, waiting=3, free_kv_blocks=7), now=1.0)
+
+    view = state.engines["p0"].view
+
+    assert (view.description.role, view.running, view.waiting) == (Role.PREFILL, 2, 3)
+    assert (view.free_kv_blocks, view.draining) == (7, False)
