@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from shared.errors import ConfigError, SlosError
+from shared.entry import exit_status
+from shared.errors import ConfigError
 from shared.option_values import nearest
 
 PROGRAM = "slos-serve"
-_FAILED = 2
-_INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +38,11 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Errors that we know are one line and exit status 2."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(words)
-    except SlosError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return _FAILED
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    """Runs one command; the exit status is its own, or 2 after one line that says what is wrong."""
+    return exit_status(_dispatch, sys.argv[1:] if argv is None else argv, program=PROGRAM)
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0

@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from itertools import takewhile
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -50,10 +51,13 @@ def convert(annotation: Any, given: Given) -> Any:
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
-    """`; did you mean ...?` with the candidate most like `word`, or all of them when none is."""
+    """`; did you mean ...?` with the candidate most like `word`, or nothing without candidates."""
     names = sorted(candidates)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(names) or 'none'}"
+    columns = zip(word, *names, strict=False)
+    shared = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
+    rests = {name[shared:]: name for name in names}  # `--` makes no two flags alike
+    close = difflib.get_close_matches(word[shared:], rests, n=1, cutoff=0.0)
+    return f"; did you mean {rests[close[0]]}?" if close else ""
 
 
 def parse_yaml(text: str, where: str) -> Any:

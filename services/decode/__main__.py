@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shared.engine.config import EngineOptions
 from shared.engines import Role
+from shared.entry import exit_status
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
 
@@ -21,4 +22,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(exit_status(main, sys.argv[1:], program="slos-serve decode"))

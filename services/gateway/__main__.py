@@ -9,7 +9,7 @@ import uvloop
 
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind
-from shared.errors import SlosError
+from shared.entry import exit_status
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
 
@@ -42,7 +42,4 @@ def _end_start(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SlosError as error:
-        sys.exit(f"slos-serve gateway: error: {error}")
+    sys.exit(exit_status(main, sys.argv[1:], program="slos-serve gateway"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from services.planner.app import run
 from services.planner.config import PlannerOptions
 from services.planner.explain import explain
-from shared.errors import SlosError
+from shared.entry import exit_status
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
 
@@ -29,7 +29,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SlosError as error:
-        sys.exit(f"slos-serve planner: error: {error}")
+    sys.exit(exit_status(main, sys.argv[1:], program="slos-serve planner"))

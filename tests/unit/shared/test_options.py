@@ -136,6 +136,7 @@ def test_a_flag_binds_over_a_variable_over_yaml_over_the_default(
             "unknown flag --max-step-token; did you mean --max-step-tokens?",
         ),
         (["--no-eagre"], "unknown flag --no-eagre; did you mean --no-eager?"),
+        (["--bad"], "unknown flag --bad; did you mean --share?"),
         (["serve"], "unexpected 'serve': every option starts with --"),
         (["--host"], "--host needs a value: --host VALUE or --host=VALUE"),
         (["--host", "--eager"], "--host needs a value: --host VALUE or --host=VALUE"),
