@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -11,21 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from services.node.config import NodeOptions
 from services.node.machine import Machine, read_machine
 from shared.options import load, option
 
-# Where the parts of a node listen unless told otherwise.
-PORTS = {
-    8000: "gateway",
-    8100: "planner",
-    8101: "planner metrics",
-    8200: "prefill engine",
-    8201: "decode engine",
-    8300: "prefill metrics",
-    8301: "decode metrics",
-    8400: "prefill KV",
-    8401: "decode KV",
-}
 _ENVIRONMENT_CURE = "run make demo, which makes the environment"
 
 
@@ -59,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     options = load(
         DoctorOptions, section="doctor", argv=argv, environ=os.environ, prog="slos-serve doctor"
     )
-    findings = examine(read_machine(PORTS))
+    findings = examine(read_machine(default_ports(NodeOptions())))
     print_json(findings) if options.json else print_table(findings)
     return 0 if can_run(findings) else 1
 
@@ -156,9 +144,25 @@ def open_files(machine: Machine) -> Finding:
 
 
 def ports(machine: Machine) -> Finding:
-    taken = ", ".join(f"{port} ({PORTS.get(port, 'ours')})" for port in machine.busy_ports)
+    owners = default_ports(NodeOptions())
+    taken = ", ".join(f"{port} ({owners.get(port, 'ours')})" for port in machine.busy_ports)
     cure = "end what listens there (a node that is up already?) or choose others: slos-serve up -h"
     return _finding("ports", not taken, f"taken: {taken}" if taken else "all free", cure)
+
+
+def default_ports(node: NodeOptions) -> dict[int, str]:
+    """Who listens where on a node, by port."""
+    owners = {
+        node.port: "gateway",
+        node.planner_port: "planner",
+        node.planner_metrics_port: "planner metrics",
+    }
+    for number in range(node.engines):
+        name = f"prefill-{number}" if number < node.prefill else f"decode-{number - node.prefill}"
+        owners[node.engine_port + number] = name
+        owners[node.engine_metrics_port + number] = f"{name} metrics"
+        owners[node.kv_port + number] = f"{name} KV"
+    return owners
 
 
 def model(machine: Machine) -> Finding:
@@ -219,7 +223,3 @@ def print_table(findings: Sequence[Finding]) -> None:
         if can_run(findings)
         else "The demo cannot run here yet."
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
