@@ -23,6 +23,7 @@ check: env-test ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary deploy/setup.py deploy/lock.py
 	@$(BIN)/lint-imports --no-logo
 
 format: env-test ## put the code in its form

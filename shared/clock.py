@@ -39,5 +39,5 @@ class VirtualClock:
 
 
 def wall_time_s() -> float:
-    """Seconds since the epoch, for what people read (logs, decision records); never for arithmetic."""
+    """Seconds since the epoch, for what people read (logs, records); never for arithmetic."""
     return time.time()

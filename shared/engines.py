@@ -24,7 +24,8 @@ class KvAddress:
 class EngineDescription:
     """What an engine says of itself when it registers.
 
-    `engine_id` is new with every start; `name` is stable. `kv_bytes_per_token` is what one token's KV weighs over all layers.
+    `engine_id` is new with every start; `name` is stable. `kv_bytes_per_token` is what one token's
+    KV weighs over all layers.
     """
 
     name: str
@@ -52,8 +53,9 @@ class EngineDescription:
 class StepReport:
     """What one engine step did. Counts are tokens computed in the step, by kind.
 
-    `queued_prefill_tokens` is the prompt work not yet computed of waiting and running requests. `finished` lists request ids that left the engine
-    since the last report. `kv_transfers_failed` counts transfers whose prompt was computed again here.
+    `queued_prefill_tokens` is the prompt work not yet computed of waiting and running requests.
+    `finished` lists request ids that left the engine since the last report. `kv_transfers_failed`
+    counts transfers whose prompt was computed again here.
     """
 
     step: int
@@ -80,8 +82,8 @@ class StepReport:
 class Policy:
     """What the planner tells an engine. It goes on with the last one when the planner is away.
 
-    `max_step_tokens` 0 keeps the engine's own limit. `speculation_tokens` bounds speculation for requests whose class has no entry in `speculation_by_class`;
-    None keeps the engine's own.
+    `max_step_tokens` 0 keeps the engine's own limit. `speculation_tokens` bounds speculation for
+    requests whose class has no entry in `speculation_by_class`; None keeps the engine's own.
     """
 
     version: int = 0

@@ -1,7 +1,7 @@
 """Every error that slos-serve raises on purpose.
 
 SlosError
-├── ConfigError            the operator wrote something we cannot use; the message names the cure
+├── ConfigError            the operator wrote what we cannot use; the message names the cure
 ├── InvalidRequest         the client wrote something we cannot use (400, with the field)
 ├── Refused                the planner said no, with numbers (429 or 503)
 ├── NoEngine               no engine can serve this now (503)
@@ -36,7 +36,8 @@ class InvalidRequest(SlosError):
 class Refused(SlosError):
     """The planner said no.
 
-    `reason` is machine-readable (`compute`, `memory`, `never`); `retry_after_s` is None when a retry is of no use.
+    `reason` is machine-readable (`compute`, `memory`, `never`); `retry_after_s` is None when a
+    retry is of no use.
     """
 
     def __init__(

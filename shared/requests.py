@@ -1,11 +1,11 @@
-"""A request as the planner sees it: its promise, its placement and its life. No tokens, no tensors."""
+"""A request as the planner sees it: its promise, its placement, its life. No tokens, no tensors."""
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 
 class Way(StrEnum):
-    """Where the prompt is computed: on the decode engine itself, or on another with the KV moved over."""
+    """Where the prompt is computed: on the decode engine, or on another with the KV moved over."""
 
     COLOCATED = "colocated"
     DISAGGREGATED = "disaggregated"
@@ -51,7 +51,8 @@ class Stage:
 class SloTargets:
     """What is asked for. None means that nothing is asked of this quantity.
 
-    `ttft_slowdown` is a multiple of the zero-load TTFT of the same prompt; when both it and `ttft_s` are given, `ttft_s` binds.
+    `ttft_slowdown` is a multiple of the zero-load TTFT of the same prompt; when both it and
+    `ttft_s` are given, `ttft_s` binds.
     """
 
     class_name: str = "default"
@@ -78,8 +79,9 @@ class SloTargets:
 class PlacementQuery:
     """What the gateway asks the planner.
 
-    `group_id` is shared by the sequences of one client request (`n > 1`): they belong together, their prompt is the same.
-    `forced_way` is the caller's wish; `whole_on_one_engine` says that splitting would change the result (prompt logprobs, pooling).
+    `group_id` is shared by the sequences of one client request (`n > 1`): they belong together,
+    their prompt is the same. `forced_way` is the caller's wish; `whole_on_one_engine` says that
+    splitting would change the result (prompt logprobs, pooling).
     `waited_s` is how long the request is already with us.
     """
 
@@ -97,7 +99,7 @@ class PlacementQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRef:
-    """Enough of an engine to talk to it. `engine_id` changes with every start of the process, `name` does not."""
+    """Enough of an engine to talk to it. `engine_id` changes with every start, `name` does not."""
 
     name: str
     engine_id: str
@@ -106,9 +108,11 @@ class EngineRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """What the planner answers. `decode` is set when the request is to run, `prefill` only when disaggregated.
+    """What the planner answers.
 
-    `ttft_s` is the TTFT target in force (a slowdown is resolved here). Predictions and retry hints are None when unknown.
+    `decode` is set when the request is to run, `prefill` only when disaggregated.
+    `ttft_s` is the TTFT target in force (a slowdown is resolved here). Predictions and retry hints
+    are None when unknown.
     A deferred placement is to be asked again after `hold_s`.
     """
 
@@ -133,7 +137,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a placed request ended, as its gateway saw it. Times are None when the stage was never reached."""
+    """How a placed request ended, as its gateway saw it. Times are None for stages not reached."""
 
     decision_id: str
     request_id: str

@@ -1,4 +1,4 @@
-"""What the gateway knows of one client request while it is served. Filled by the cluster client, read by the HTTP layer."""
+"""What the gateway knows of a request: the cluster client fills it, the HTTP layer reads it."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from shared.requests import Phase, Placement, SloTargets, Way
 
 @dataclass(slots=True)
 class SequenceRecord:
-    """One generated sequence (a request with `n=2` has two). Times are on the gateway's monotonic clock."""
+    """One generated sequence (`n=2` has two). Times are on the gateway's monotonic clock."""
 
     request_id: str
     prompt_tokens: int
@@ -32,7 +32,7 @@ class SequenceRecord:
 
 @dataclass(slots=True)
 class RequestScope:
-    """One HTTP request. `failure` is set when it failed before any token, so that it can still get a true HTTP status."""
+    """One HTTP request. `failure`: before any token, when a true HTTP status is still due."""
 
     request_id: str
     arrived_at_s: float
