@@ -120,7 +120,7 @@ async def test_a_part_that_dies_is_started_again_with_back_off(
     one = part(DIES, tmp_path)
 
     await crew.start(one)
-    await until_said(one.log, "because", times=3)
+    await until_said(one.log, "because", times=4)  # so three restarts were told
     await crew.stop(["it"])
 
     waits = [line.split(" in ")[1].split(" s ")[0] for line in said]

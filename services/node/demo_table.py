@@ -1,0 +1,85 @@
+"""What the demo shows: a table of answers and lines to paste. Pure rendering."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from services.node.demo_client import Answer
+
+_WORDS_SHOWN: Final = 7
+_NOTHING: Final = "-"
+_MET: Final = {True: Text("yes", "green"), False: Text("no", "red"), None: Text(_NOTHING)}
+
+
+def answers_table(answers: Sequence[Answer]) -> Table:
+    """One row per answer, in the order given; times as the gateway measured them."""
+    table = Table(title="Times in milliseconds; a way in brackets was the planner's choice")
+    for name, justify in (("class", "left"), ("way", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name in ("TTFT", "target", "TPOT", "target"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("met")
+    table.add_column("answer", overflow="ellipsis", no_wrap=True)
+    for answer in answers:
+        table.add_row(*_row(answer))
+    return table
+
+
+def _row(answer: Answer) -> tuple[str | Text, ...]:
+    report = answer.report
+    achieved, targets = report.get("achieved") or {}, report.get("targets") or {}
+    return (
+        answer.request.class_name,
+        _way(answer),
+        _ms(achieved.get("ttft_ms"), 0),
+        _ms(targets.get("ttft_ms"), 0),
+        _ms(achieved.get("tpot_ms"), 1),
+        _ms(targets.get("tpot_ms"), 0),
+        _MET[report.get("met")],
+        Text(f"failed: {answer.failure}", "red") if answer.failure else first_words(answer.text),
+    )
+
+
+def _way(answer: Answer) -> Text:
+    way = answer.report.get("way") or _NOTHING
+    return Text(way if answer.request.way else f"({way})")
+
+
+def _ms(value: float | None, digits: int) -> str:
+    return _NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def first_words(text: str) -> Text:
+    words = text.split()
+    return Text(" ".join(words[:_WORDS_SHOWN]) + (" …" if len(words) > _WORDS_SHOWN else ""))
+
+
+def problems(answers: Sequence[Answer]) -> list[str]:
+    """What is wrong, a line each: an answer without text, a way that no request took."""
+    found = [
+        f"{answer.request.class_name}: {answer.failure or 'an empty answer'}"
+        for answer in answers
+        if answer.failure or not answer.text.strip()
+    ]
+    ways = {answer.report.get("way") for answer in answers}
+    found += [f"no request went {way}" for way in ("colocated", "disaggregated") if way not in ways]
+    return found
+
+
+def lines_to_paste(url: str, model: str) -> str:
+    """A curl and a Python line that work while the node serves."""
+    slo = {"class": "chat", "report": True}
+    message = {"role": "user", "content": "What is the capital of France?"}
+    body: Mapping[str, Any] = {"model": model, "messages": [message], "max_tokens": 40, "slo": slo}
+    return (
+        f"curl -s {url}/v1/chat/completions -H 'content-type: application/json' "
+        f"-d '{json.dumps(body)}'\n\n"
+        f"python -c 'from openai import OpenAI; "
+        f'print(OpenAI(base_url="{url}/v1", api_key="none").chat.completions.create('
+        f'model="{model}", messages=[{json.dumps(message)}], max_tokens=40, '
+        f"extra_body={json.dumps({'slo': {'class': 'chat'}})})"
+        ".choices[0].message.content)'"
+    )

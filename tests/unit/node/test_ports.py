@@ -1,0 +1,66 @@
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.node.config import NodeOptions
+from services.node.ports import NodePorts, assign_ports
+from shared.errors import ConfigError
+
+
+def every(ports: NodePorts) -> list[int]:
+    engines = [port for one in ports.engines for port in (one.rpc, one.metrics, one.kv)]
+    return [ports.gateway, ports.planner, ports.planner_metrics, *engines]
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def free(**changes: Any) -> NodeOptions:
+    """Options that name ports which were free a moment ago."""
+    picked = assign_ports(NodeOptions(auto_ports=True))
+    options = NodeOptions(
+        port=picked.gateway,
+        planner_port=picked.planner,
+        planner_metrics_port=picked.planner_metrics,
+        engine_port=picked.engines[0].rpc,
+        engine_metrics_port=picked.engines[0].metrics,
+        kv_port=picked.engines[0].kv,
+    )
+    return replace(options, **changes)
+
+
+def test_picked_ports_are_all_different() -> None:
+    ports = every(assign_ports(NodeOptions(auto_ports=True, prefill=2, decode=3)))
+
+    assert len(set(ports)) == len(ports) == 3 + 3 * 5
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "port",
+        "planner_port",
+        "planner_metrics_port",
+        "engine_port",
+        "engine_metrics_port",
+        "kv_port",
+    ],
+)
+def test_a_taken_port_is_named_with_the_option_that_changes_it(name: str, taken: int) -> None:
+    flag = f"--{name.replace('_', '-')},"
+
+    with pytest.raises(ConfigError, match=f"Port {taken} .*{flag}"):
+        assign_ports(free(**{name: taken}))
+
+
+def test_engines_that_do_not_fit_below_the_last_port_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--kv-port leaves no room"):
+        assign_ports(free(kv_port=65535))
