@@ -113,7 +113,7 @@ async def _cluster_client(
 def _pages(client: ClusterClient, lifecycle: Lifecycle, catalogue: Catalogue) -> Pages:
     return Pages(
         lifecycle=lifecycle,
-        check_fleet=client.engine_core.planner.check,
+        check_fleet=client.check,
         catalogue=catalogue,
         versions={"version": vllm_version, "slos_serve": _own_version()},
     )

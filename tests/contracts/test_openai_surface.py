@@ -1,0 +1,331 @@
+"""vLLM's own OpenAI app inside our layers, over a cluster that is a fake: what clients then see."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
+
+from services.gateway.app import make_app
+from services.gateway.cluster_core import Cluster
+from services.gateway.config import ClassTargets, GatewayOptions
+from services.gateway.drive import Reply
+from services.gateway.lifecycle import Lifecycle
+from services.gateway.middleware import RequestIds
+from services.gateway.vllm_args import frontend_namespace
+from services.gateway.vllm_frontend import ClusterClient, frontend_config
+from shared.clock import MonotonicClock
+from shared.engines import EngineDescription, EngineView, Role
+from shared.errors import EngineLost
+from shared.models.tiny import make_tiny_model
+from shared.requests import Admission, EngineRef, Outcome, Placement, PlacementQuery, Reason, Way
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
+
+ENGINE = EngineRef(name="decode-0", engine_id="d", address="fake")
+PLACED = Placement(
+    decision_id="d-1", admission=Admission.ADMITTED, reason=Reason.NONE, decode=ENGINE
+)
+REFUSED = Placement(
+    decision_id="d-2",
+    admission=Admission.REFUSED,
+    reason=Reason.COMPUTE,
+    message="The queue is 4 s long.",
+    predicted_ttft_s=4.2,
+    retry_after_s=3.1,
+)
+VIEW = EngineView(
+    description=EngineDescription(
+        name=ENGINE.name,
+        engine_id=ENGINE.engine_id,
+        role=Role.DECODE,
+        address=ENGINE.address,
+        model="tiny",
+        vllm_version="any",
+        block_size_tokens=16,
+        kv_blocks=100,
+        kv_bytes_per_token=1,
+        max_model_len_tokens=1024,
+        max_running_requests=8,
+        max_step_tokens=512,
+        max_speculation_tokens=0,
+    ),
+    draining=False,
+    running=0,
+    waiting=0,
+    free_kv_blocks=100,
+)
+SLO = {"class": "chat", "report": True}
+ROUTES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4},
+}
+
+
+@dataclass
+class FakeFleet:
+    """Planner and engines in one: places as `placement` says and answers in three steps."""
+
+    placement: Placement = PLACED
+    lost_after_steps: int | None = None
+    queries: list[PlacementQuery] = field(default_factory=list)
+
+    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:  # noqa: ARG002
+        self.queries.append(query)
+        return self.placement
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Forgets them."""
+
+    async def watch(self) -> AsyncIterator[list[EngineView]]:
+        yield [VIEW]
+        await asyncio.Event().wait()
+
+    async def generate(
+        self, _: EngineRef, request: EngineCoreRequest, __: object
+    ) -> AsyncGenerator[Reply, None]:
+        for step in range(3):
+            if step == self.lost_after_steps:
+                raise EngineLost("connection reset")
+            await asyncio.sleep(0.002)
+            finish = FinishReason.LENGTH if step == 2 else None
+            output = EngineCoreOutput(request.request_id, [70 + step], finish_reason=finish)
+            yield Reply(outputs=[output], core_time_s=0.0)
+
+    async def prune(self, *_: object, **__: object) -> None:
+        """Has nothing to close."""
+
+    async def close(self) -> None:
+        """Has nothing to close."""
+
+
+@dataclass
+class Gateway:
+    fleet: FakeFleet
+    http: httpx.AsyncClient
+    openai: openai.AsyncOpenAI
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    folder = make_tiny_model(Path(tmp_path_factory.mktemp("tiny")))
+    fleet, clock = FakeFleet(), MonotonicClock()
+    options = GatewayOptions(
+        model="tiny", classes={"chat": ClassTargets(ttft_ms=60_000, tpot_ms=60_000)}
+    )
+    args = frontend_namespace(options, str(folder))
+    config = frontend_config(**vars(AsyncEngineArgs.from_cli_args(args)))
+    client = ClusterClient(config, Cluster(planner=fleet, engines=fleet, clock=clock))  # type: ignore[arg-type]
+    await client.start()
+    app = RequestIds(await make_app(client, args, options, Lifecycle(), clock))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        sdk = openai.AsyncOpenAI(
+            base_url="http://gateway/v1", api_key="k", http_client=http, max_retries=0
+        )
+        yield Gateway(fleet=fleet, http=http, openai=sdk)
+    await client.close()
+
+
+@pytest.fixture
+def gateway(built: Gateway) -> Gateway:
+    """The one gateway of this module, its fleet well again."""
+    built.fleet.placement, built.fleet.lost_after_steps = PLACED, None
+    built.fleet.queries.clear()
+    return built
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ROUTES)
+async def test_a_refusal_is_a_429_with_the_planners_numbers(
+    gateway: Gateway, path: str, *, stream: bool
+) -> None:
+    gateway.fleet.placement = REFUSED
+
+    answer = await gateway.http.post(
+        path, json={"model": "tiny", "stream": stream, "slo": SLO} | ROUTES[path]
+    )
+
+    error = answer.json()["error"]
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "4"
+    assert answer.headers["x-slo-decision-id"] == "d-2"
+    assert error["message"] == "The queue is 4 s long."
+    assert error["slo"] == {
+        "decision_id": "d-2",
+        "admission": "refused",
+        "reason": "compute",
+        "predicted_ttft_ms": 4200.0,
+        "retry_after_ms": 3100.0,
+    }
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_a_json_answer_carries_the_report(gateway: Gateway, path: str) -> None:
+    answer = await gateway.http.post(path, json={"model": "tiny", "slo": SLO} | ROUTES[path])
+
+    slo = answer.json()["slo"]
+    assert (answer.status_code, slo["met"], slo["decision_id"]) == (200, True, "d-1")
+    assert slo["engines"] == {"prefill": None, "decode": "decode-0"}
+    assert 0 < slo["achieved"]["tpot_ms"] < 60_000
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_a_stream_carries_the_report_once(gateway: Gateway, path: str) -> None:
+    body = {"model": "tiny", "stream": True, "slo": SLO} | ROUTES[path]
+
+    answer = await gateway.http.post(path, json=body)
+
+    assert answer.status_code == 200
+    assert answer.text.count('"slo":') == 1
+    assert answer.headers["x-slo-way"] == "colocated"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_nobody_gets_a_report_unasked(gateway: Gateway, path: str, *, stream: bool) -> None:
+    answer = await gateway.http.post(path, json={"model": "tiny", "stream": stream} | ROUTES[path])
+
+    assert answer.status_code == 200
+    assert "slo" not in answer.text
+
+
+async def test_targets_way_and_id_reach_the_planner(gateway: Gateway) -> None:
+    await gateway.http.post(
+        "/v1/completions",
+        json={"model": "tiny", "prompt": "hi", "slo": {"ttft_ms": 250, "way": "disaggregated"}},
+        headers={"x-request-id": "mine", "x-session-id": "s"},
+    )
+
+    (query,) = gateway.fleet.queries
+    assert query.targets.ttft_s == 0.25
+    assert (query.forced_way, query.session_id) == (Way.DISAGGREGATED, "s")
+    assert query.model == "tiny"
+    assert "mine" in query.request_id
+
+
+@pytest.mark.parametrize("usage", [True, False])
+async def test_the_openai_client_reads_a_chat_stream_with_a_report(
+    gateway: Gateway, *, usage: bool
+) -> None:
+    stream = await gateway.openai.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "hi"}],
+        stream=True,
+        stream_options={"include_usage": usage},
+        extra_body={"slo": SLO},
+    )
+
+    chunks = [chunk async for chunk in stream]
+
+    reports = [chunk for chunk in chunks if "slo" in (chunk.model_extra or {})]
+    assert reports == [chunks[-1]]
+    assert (chunks[-1].usage is not None) == usage
+    assert chunks[-2].choices[0].finish_reason == "length"
+
+
+async def test_the_openai_client_reads_several_choices_with_their_decisions(
+    gateway: Gateway,
+) -> None:
+    answer = await gateway.openai.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "hi"}],
+        n=2,
+        extra_body={"slo": SLO},
+    )
+
+    assert len(answer.choices) == 2
+    extra: Any = answer.model_extra
+    assert extra["slo"]["decision_ids"] == ["d-1"]
+
+
+async def test_the_openai_client_reads_a_response_stream_with_a_report(gateway: Gateway) -> None:
+    stream = await gateway.openai.responses.create(
+        model="tiny", input="hi", stream=True, extra_body={"slo": SLO}
+    )
+
+    events = [event async for event in stream]
+
+    last: Any = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.model_extra["slo"]["met"] is True
+
+
+async def test_the_openai_client_raises_its_own_error_for_a_refusal(gateway: Gateway) -> None:
+    gateway.fleet.placement = REFUSED
+
+    with pytest.raises(openai.RateLimitError) as raised:
+        await gateway.openai.completions.create(model="tiny", prompt="hi", stream=True)
+
+    assert raised.value.code == "refused"
+
+
+async def test_what_could_never_be_is_a_bad_request(gateway: Gateway) -> None:
+    gateway.fleet.placement = replace(REFUSED, reason=Reason.NEVER, retry_after_s=None)
+
+    with pytest.raises(openai.BadRequestError) as raised:
+        await gateway.openai.completions.create(model="tiny", prompt="hi", stream=True)
+
+    assert raised.value.code == "never_possible"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_an_engine_lost_before_the_first_token_is_a_502(gateway: Gateway, path: str) -> None:
+    gateway.fleet.lost_after_steps = 0
+
+    answer = await gateway.http.post(path, json={"model": "tiny", "stream": True} | ROUTES[path])
+
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "engine_lost"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_an_engine_lost_amid_a_stream_is_its_last_event(gateway: Gateway, path: str) -> None:
+    gateway.fleet.lost_after_steps = 2
+
+    answer = await gateway.http.post(path, json={"model": "tiny", "stream": True} | ROUTES[path])
+
+    assert answer.status_code == 200
+    assert '"code":"engine_lost"' in answer.text
+    assert "decode-0" in answer.text
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_an_engine_lost_amid_a_json_answer_is_a_502(gateway: Gateway, path: str) -> None:
+    gateway.fleet.lost_after_steps = 2
+
+    answer = await gateway.http.post(path, json={"model": "tiny"} | ROUTES[path])
+
+    assert answer.status_code == 502
+
+
+async def test_the_openai_client_hears_of_an_engine_lost_amid_a_stream(gateway: Gateway) -> None:
+    gateway.fleet.lost_after_steps = 2
+    stream = await gateway.openai.completions.create(model="tiny", prompt="hi", stream=True)
+
+    with pytest.raises(openai.APIError, match="decode-0"):
+        [chunk async for chunk in stream]
+
+
+async def test_our_pages_come_before_vllms(gateway: Gateway) -> None:
+    pages = {path: await gateway.http.get(path) for path in ("/ready", "/health", "/version")}
+
+    assert {page.status_code for page in pages.values()} == {200}
+    assert pages["/version"].json().keys() == {"version", "slos_serve"}
+
+
+async def test_vllms_metrics_and_ours_are_on_one_page(gateway: Gateway) -> None:
+    page = (await gateway.http.get("/metrics")).text
+
+    assert "slos_requests_total" in page
+    assert "vllm:request_success_total" in page
+    assert 'http_requests_total{handler="/v1/chat/completions"' in page
