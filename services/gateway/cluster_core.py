@@ -22,7 +22,7 @@ from shared.errors import InvalidRequest, SlosError
 from shared.requests import Outcome, Phase, PlacementQuery, Reason, SloTargets
 
 OnFailed = Callable[[str, Exception], None]
-log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 10.0
 _IDLE_CHANNEL_S = 60.0
 
@@ -164,8 +164,8 @@ class ClusterCore(EngineCoreClient):
             raise
         except SlosError as error:
             self._fail(sequence, error)
-        except Exception as error:  # a fault of ours must leave no client waiting
-            log.exception("Request %s failed by a fault of ours.", sequence.record.request_id)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must leave no client waiting
+            _LOG.exception("Request %s failed by a fault of ours.", sequence.record.request_id)
             self._fail(sequence, error)
         finally:
             del self._sequences[sequence.record.request_id]

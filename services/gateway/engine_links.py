@@ -18,6 +18,8 @@ from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
 from shared.rpc.slos_pb2_grpc import EngineStub
 
+_LAST_WORD_S = 0.5  # for the answer of a prefill that was just aborted
+
 
 @dataclass(slots=True)
 class _Link:
@@ -153,7 +155,8 @@ class EngineLinks:
                 await self._link(placement.prefill.address).abort(
                     pb.AbortRequest(request_ids=[request_id]), timeout=self._clean_up_limit_s
                 )
-            prefilled = await prefill
+            async with asyncio.timeout(_LAST_WORD_S):
+                prefilled = await prefill
         finally:
             prefill.cancel()
         if prefilled is not None and placement.decode is not None:

@@ -24,7 +24,7 @@ from shared.requests import (
     Reason,
 )
 
-log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 class Planner(Protocol):
@@ -47,7 +47,7 @@ class PlannerLimits:
     settle_every_s: float = 0.2
     unsettled_outcomes: int = 10_000
     first_retry_s: float = 0.2
-    last_retry_s: float = 5.0
+    last_retry_s: float = 2.0
 
 
 class PlannerLink:
@@ -143,7 +143,12 @@ class PlannerLink:
                         self._views = view
                         retry_s = self._limits.first_retry_s
             except PlannerUnavailable as error:
-                log.warning("%s Asking again in %g s.", error, retry_s)
+                first = retry_s == self._limits.first_retry_s
+                _LOG.log(logging.WARNING if first else logging.DEBUG, "%s Asking again.", error)
+            except Exception:  # noqa: BLE001 - whatever it sent, the last view still serves
+                _LOG.exception(
+                    "The planner's view is not understood; asking again in %g s", retry_s
+                )
             await self._clock.sleep(retry_s)
             retry_s = min(2 * retry_s, self._limits.last_retry_s)
 
@@ -158,6 +163,8 @@ class PlannerLink:
                 await self._planner.settle(batch)
             except PlannerUnavailable:
                 self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest go
+            except Exception:  # noqa: BLE001 - a batch is no reason to settle nothing any more
+                _LOG.exception("Outcomes of %d requests could not be told", len(batch))
 
 
 def refusal(placement: Placement) -> Refused | NoEngine:

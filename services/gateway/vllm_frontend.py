@@ -23,7 +23,7 @@ from vllm.v1.metrics.loggers import StatLoggerManager
 from services.gateway.cluster_core import Cluster, ClusterCore
 from services.gateway.http_errors import from_failure
 from services.gateway.scope import current_scope
-from shared.errors import ConfigError, SlosError
+from shared.errors import ConfigError, NoEngine, SlosError
 
 
 class ClusterFailureError(GracefulHTTPError):
@@ -71,7 +71,7 @@ class ClusterClient(AsyncLLM):
         )
         self.engine_core = ClusterCore(
             cluster,
-            model=self.model_config.model,
+            model=self.model_config.served_model_name,
             max_model_len_tokens=self.model_config.max_model_len,
             on_failed=self._fail_request,
         )
@@ -132,9 +132,15 @@ class ClusterClient(AsyncLLM):
         if state.queue is not None:
             state.queue.put(error)
 
-    async def check_health(self) -> None:
-        """Raises NoEngine or PlannerUnavailable when no request could be served."""
+    def check(self) -> None:
+        """Raises NoEngine or PlannerUnavailable when no request could be served now."""
+        if self.errored:
+            raise NoEngine("This gateway can no longer hand out answers; restart it.")
         self.engine_core.planner.check()
+
+    async def check_health(self) -> None:
+        """As `check`."""
+        self.check()
 
     async def get_weight_version(self) -> str:
         """Empty: every engine has its own."""

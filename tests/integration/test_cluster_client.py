@@ -62,6 +62,7 @@ class RuleEngine(EngineServicer):
     step_s: float = 0.0
     lose_after: int | None = None
     hands_over_kv: bool = True
+    draining: bool = False
     address: str = ""
     running: set[str] = field(default_factory=set)
     seen: list[EngineCoreRequest] = field(default_factory=list)
@@ -82,6 +83,8 @@ class RuleEngine(EngineServicer):
         if asked.abort_immediately:
             self.released.append(transfer)
             return
+        if self.draining:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "being stopped")
         self.seen.append(asked)
         self.terms.append(request.terms)
         self.running.add(asked.request_id)
@@ -231,7 +234,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def config(model: Path) -> Any:
-    return frontend_config(model=str(model), max_model_len=512)
+    return frontend_config(model=str(model), served_model_name="tiny", max_model_len=512)
 
 
 @pytest.fixture
@@ -472,6 +475,48 @@ async def test_a_stop_string_ends_the_request_on_its_engine(rig: Rig) -> None:
     assert parts[-1].outputs[0].finish_reason == "stop"
     await until(lambda: rig.clean and len(rig.planner.outcomes) == 2)
     assert rig.planner.outcomes[1].finished == "stop"
+
+
+async def test_an_engine_that_is_being_stopped_says_so_and_leaves_nothing(rig: Rig) -> None:
+    rig.planner.way = Way.DISAGGREGATED
+    rig.decode.draining = True
+
+    with pytest.raises(ClusterFailureError, match="d0 takes nothing new") as failure:
+        await rig.ask(5)
+
+    assert failure.value.http_status == 503
+    await until(lambda: rig.clean and bool(rig.decode.released))
+
+
+async def test_a_client_may_not_name_blocks_itself(rig: Rig) -> None:
+    with pytest.raises(ClusterFailureError, match="kv_transfer_params") as failure:
+        await rig.ask(5, extra_args={"kv_transfer_params": {"do_remote_prefill": True}})
+
+    assert failure.value.http_status == 400
+    assert rig.clean
+
+
+async def test_the_planner_is_asked_about_what_is_to_come(rig: Rig) -> None:
+    await rig.ask(1)
+    await rig.ask(9)
+
+    one, nine = rig.planner.queries
+    assert (one.whole_on_one_engine, nine.whole_on_one_engine) == (True, False)
+    assert (nine.model, nine.prompt_tokens, nine.max_output_tokens) == ("tiny", 5, 9)
+
+
+async def test_channels_to_engines_that_are_gone_are_closed(rig: Rig) -> None:
+    await rig.ask(2)
+    links = rig.client.engine_core._cluster.engines
+    (address,) = links._links
+
+    await links.prune({address}, idle_s=0.0)
+    kept = set(links._links)
+    await links.prune(set(), idle_s=0.0)
+
+    assert kept == {address}
+    assert not links._links
+    assert tokens_of(await rig.ask(2)) == answer(PROMPT["prompt_token_ids"], 2)
 
 
 async def test_health_follows_the_engines(rig: Rig) -> None:
