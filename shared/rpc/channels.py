@@ -1,6 +1,7 @@
 """gRPC between our processes: channels, servers, a client of the planner. It retries nothing."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _BOTH_SIDES = (
     ("grpc.keepalive_timeout_ms", PING_ANSWER_LIMIT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.ping_timeout_ms", PING_ANSWER_LIMIT_MS),
 )
 _CLIENT = (
     *_BOTH_SIDES,
@@ -53,13 +55,15 @@ def make_server() -> grpc.aio.Server:
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
     """Binds, unencrypted, and returns the port (0 picks one). Raises OSError when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Tried here first: gRPC would write its own lines to stderr before it fails.
+    with socket.create_server((host, port), family=family):
+        pass
+    name = f"[{host}]" if family is socket.AF_INET6 else host
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        return server.add_insecure_port(f"{name}:{port}")
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
-    if bound == 0:
-        raise OSError(f"cannot listen on {host}:{port}")
-    return bound
+        raise OSError(f"cannot listen on {name}:{port}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

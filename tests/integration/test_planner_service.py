@@ -1,0 +1,302 @@
+"""The planner over real gRPC on loopback: engines come and go, gateways ask, watch and settle."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.planner.app import serve
+from services.planner.config import PlannerOptions
+from services.planner.metrics import PlannerMetrics
+from shared.engines import EngineDescription, EngineView, Policy, Role
+from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
+from shared.requests import Admission, Outcome, SloTargets, Way
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient, open_channel
+from shared.rpc.slos_pb2_grpc import PlannerStub
+from tests.unit.planner.builders import both_roles, make_engine, make_query, make_report
+
+pytestmark = pytest.mark.timeout(30)
+LIMIT_S = 10.0
+STEP = make_report(duration_s=0.1, prefill_tokens=90, decode_tokens=1, running=1)
+
+
+@asynccontextmanager
+async def planner(metrics: PlannerMetrics | None = None, **changed: Any) -> AsyncIterator[int]:
+    """A planner in this process; gives its port."""
+    stop = asyncio.Event()
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    options = PlannerOptions(**({"port": 0, "shutdown_limit_s": 2.0} | changed))
+    serving = asyncio.create_task(
+        serve(options, metrics or PlannerMetrics(), stop, on_ready=port.set_result)
+    )
+    waited: set[asyncio.Future[Any]] = {serving, port}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT_S)
+    try:
+        if serving.done():
+            await serving
+        yield port.result()
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, LIMIT_S)
+
+
+@asynccontextmanager
+async def client_of(port: int) -> AsyncIterator[PlannerClient]:
+    client = PlannerClient(f"127.0.0.1:{port}")
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@dataclass(slots=True)
+class Attached:
+    """An engine's side of a stream, with what came over it."""
+
+    outbox: asyncio.Queue[EngineNews] = field(default_factory=asyncio.Queue)
+    policies: list[Policy] = field(default_factory=list)
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, client: PlannerClient, description: EngineDescription) -> None:
+        async with aclosing(client.attach(description, self._news())) as policies:
+            async for policy in policies:
+                self.policies.append(policy)
+                self.accepted.set()
+
+    async def _news(self) -> AsyncIterator[EngineNews]:
+        while True:
+            yield await self.outbox.get()
+
+
+@asynccontextmanager
+async def attached(
+    client: PlannerClient, description: EngineDescription
+) -> AsyncIterator[Attached]:
+    engine = Attached()
+    running = asyncio.create_task(engine.run(client, description))
+    accepted = asyncio.create_task(engine.accepted.wait())
+    await asyncio.wait({running, accepted}, return_when="FIRST_COMPLETED", timeout=LIMIT_S)
+    try:
+        if running.done():
+            await running
+        assert accepted.done()
+        yield engine
+    finally:
+        for task in (running, accepted):
+            task.cancel()
+        await asyncio.gather(running, accepted, return_exceptions=True)
+
+
+async def until(client: PlannerClient, names: set[str]) -> list[EngineView]:
+    """Watches until just these engines are attached."""
+    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:  # type: ignore[type-var]
+        async for view in views:
+            if {engine.description.name for engine in view} == names:
+                return view
+    raise AssertionError("the watch ended")
+
+
+async def test_a_registered_engine_gets_a_policy_and_its_reports_shape_decisions() -> None:
+    async with planner() as port, client_of(port) as client:
+        async with attached(client, make_engine()) as engine:
+            before = await client.place(make_query(targets=SloTargets(ttft_s=60)), LIMIT_S)
+            engine.outbox.put_nowait([STEP])
+            await _reported(client)
+            after = await client.place(make_query("r2", targets=SloTargets(ttft_s=60)), LIMIT_S)
+
+        assert engine.policies == [Policy(version=1)]
+        assert before.admission is Admission.BEST_EFFORT
+        assert after.admission is Admission.ADMITTED
+        assert after.decode is not None
+        assert after.decode.address == make_engine().address
+        assert after.predicted_ttft_s is not None
+
+
+async def _reported(client: PlannerClient) -> None:
+    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:  # type: ignore[type-var]
+        async for view in views:
+            if any(engine.running for engine in view):
+                return
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"model": "other"}, "model 'other'"), ({"vllm_version": "0.1"}, "vllm_version '0.1'")],
+)
+async def test_an_engine_that_does_not_fit_is_told_why(changed: dict[str, Any], words: str) -> None:
+    async with planner() as port, client_of(port) as client, attached(client, make_engine()):
+        with pytest.raises(RegistrationRefused, match=words):
+            async with attached(client, make_engine("d1", **changed)):
+                pass
+
+        assert [view.description.name for view in await until(client, {"d0"})] == ["d0"]
+
+
+async def test_a_stream_without_a_registration_is_told_so() -> None:
+    async with (
+        planner(registration_limit_s=0.2) as port,
+        open_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = PlannerStub(channel)
+        silent = stub.Attach(_never())
+        wrong = stub.Attach(iter([pb.EngineMessage(draining=True)]))
+
+        silent_reply, wrong_reply = await silent.read(), await wrong.read()
+
+    assert isinstance(silent_reply, pb.PlannerMessage)
+    assert isinstance(wrong_reply, pb.PlannerMessage)
+    assert "within 0.2 s" in silent_reply.verdict.message
+    assert "must be the registration" in wrong_reply.verdict.message
+
+
+async def _never() -> AsyncIterator[pb.EngineMessage]:
+    await asyncio.sleep(LIMIT_S)
+    yield pb.EngineMessage()
+
+
+async def test_an_engine_whose_stream_ends_is_gone_at_once() -> None:
+    async with planner() as port, client_of(port) as client:
+        async with attached(client, make_engine()):
+            await until(client, {"d0"})
+        await until(client, set())
+
+        placement = await client.place(make_query(), LIMIT_S)
+
+    assert placement.admission is Admission.DEFERRED
+
+
+async def test_an_engine_process_that_dies_is_gone_within_seconds() -> None:
+    async with planner() as port, client_of(port) as client:
+        other = PlannerClient(f"127.0.0.1:{port}")
+        async with attached(other, make_engine()):
+            await until(client, {"d0"})
+            await other.close()  # as the kernel does for a process that was killed
+
+            await until(client, set())
+
+
+async def test_a_newer_engine_of_the_same_name_takes_over_and_the_old_stream_ends() -> None:
+    async with planner() as port, client_of(port) as client:
+        old = asyncio.create_task(Attached().run(client, make_engine()))
+        await until(client, {"d0"})
+
+        async with attached(client, make_engine(engine_id="second")):
+            with pytest.raises(PlannerUnavailable, match="ended"):
+                await asyncio.wait_for(old, LIMIT_S)
+            view = await until(client, {"d0"})
+
+    assert view[0].description.engine_id == "second"
+
+
+async def test_a_draining_engine_is_shown_as_such_and_gets_nothing_more() -> None:
+    async with planner() as port, client_of(port) as client, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(attached(client, make_engine("d0")))
+        await stack.enter_async_context(attached(client, make_engine("d1")))
+        first.outbox.put_nowait(DrainingNotice())
+        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:  # type: ignore[type-var]
+            async for view in views:
+                if any(engine.draining for engine in view):
+                    break
+
+        placements = [await client.place(make_query(f"r{i}"), LIMIT_S) for i in range(4)]
+
+    assert {one.decode.name for one in placements if one.decode} == {"d1"}
+
+
+async def test_what_was_placed_and_settled_can_be_explained() -> None:
+    async with planner() as port, client_of(port) as client, AsyncExitStack() as stack:
+        for description in both_roles():
+            await stack.enter_async_context(attached(client, description))
+        query = make_query(forced_way=Way.DISAGGREGATED, session_id="s")
+        placement = await client.place(query, LIMIT_S)
+        outcome = Outcome(
+            decision_id=placement.decision_id, request_id="r1", finished="stop", met=True
+        )
+
+        await client.settle([outcome])
+        explanation = await client.explain(placement.decision_id)
+        with pytest.raises(UnknownDecision, match="latest 4096 decisions"):
+            await client.explain("d-none-1")
+
+    assert explanation.query == query
+    assert explanation.placement == placement
+    assert explanation.outcome == outcome
+    assert (explanation.ways[0].prefill, explanation.ways[0].decode) == ("p0", "d0")
+
+
+async def test_a_query_that_cannot_be_read_is_an_error_not_a_crash() -> None:
+    async with planner() as port, open_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await PlannerStub(channel).Place(pb.PlacementQuery(), timeout=LIMIT_S)
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_standard_health_service_answers() -> None:
+    async with planner() as port, open_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="slos.v1.Planner")
+
+        reply = await stub.Check(request, timeout=LIMIT_S)
+
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_planner_that_stops_ends_its_streams_in_time() -> None:
+    async with AsyncExitStack() as stack:
+        async with planner(shutdown_limit_s=5.0) as port:
+            client = await stack.enter_async_context(client_of(port))
+            engine = asyncio.create_task(Attached().run(client, make_engine()))
+            await until(client, {"d0"})
+            began_s = asyncio.get_running_loop().time()
+
+        took_s = asyncio.get_running_loop().time() - began_s
+        with pytest.raises(PlannerUnavailable):
+            await asyncio.wait_for(engine, LIMIT_S)
+        with pytest.raises(PlannerUnavailable):
+            await client.place(make_query(), 2.0)
+
+    assert took_s < 4.0
+
+
+async def test_after_a_restart_engines_that_attach_again_serve_again() -> None:
+    query = make_query()
+    async with AsyncExitStack() as stack:
+        async with planner() as port:
+            client = await stack.enter_async_context(client_of(port))
+            async with attached(client, make_engine()):
+                first = await client.place(query, LIMIT_S)
+        async with planner(port=port):
+            restarted = await stack.enter_async_context(client_of(port))
+            waiting = await restarted.place(query, LIMIT_S)
+            async with attached(restarted, make_engine()):
+                again = await restarted.place(query, LIMIT_S)
+
+    assert waiting.admission is Admission.DEFERRED
+    assert replace(again, decision_id=first.decision_id) == first
+    assert again.decision_id != first.decision_id
+
+
+async def test_metrics_count_decisions_engines_and_reports() -> None:
+    metrics = PlannerMetrics()
+    labels = {"admission": "admitted", "way": "colocated", "reason": "no_target"}
+    async with (
+        planner(metrics) as port,
+        client_of(port) as client,
+        attached(client, make_engine("p0", Role.PREFILL)) as engine,
+    ):
+        engine.outbox.put_nowait([STEP, STEP])
+        await _reported(client)
+        await client.place(make_query(), LIMIT_S)
+        value = metrics.registry.get_sample_value
+
+        assert value("slos_planner_decisions_total", labels) == 1
+        assert value("slos_planner_engines", {"role": "prefill"}) == 1
+        assert value("slos_planner_step_reports_total", {"engine": "p0"}) == 2
+        assert value("slos_planner_decision_seconds_count") == 1
