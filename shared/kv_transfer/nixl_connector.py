@@ -12,6 +12,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import (
 )
 from vllm.v1.request import Request
 
+from shared.kv_transfer.nixl_progress import let_progress_thread_sleep
+
+let_progress_thread_sleep()  # vLLM imports this module before it makes its NIXL agent
+
 
 def tokens_to_pull(
     params: dict[str, Any] | None, *, prompt_tokens: int, local_tokens: int
