@@ -64,11 +64,11 @@ def missed(
     decision_id: str,
     best: Candidate,
     goal: Goal,
-    idle_times_s: tuple[float, float],
+    best_idle: Goal,
     retry_after_s: float,
 ) -> Placement:
-    """The best way does not keep what was asked. `idle_times_s` is what no load would give."""
-    reason = _why_missed(best, goal, idle_times_s)
+    """The best way does not keep what was asked. `best_idle` is what no load would give."""
+    reason = _why_missed(best, goal, best_idle)
     sentence = f"This request {miss_words(best, goal)}"
     if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         text = f"{sentence}; it runs without a promise."
@@ -140,14 +140,15 @@ def _ttft_in_force(goal: Goal) -> float | None:
     return None if goal.ttft_s is None else known(goal.ttft_s)
 
 
-def _why_missed(best: Candidate, goal: Goal, idle_times_s: tuple[float, float]) -> Reason:
-    idle_ttft_s, idle_tpot_s = idle_times_s
-    too_much = goal.ttft_s is not None and idle_ttft_s > goal.ttft_s
-    too_fast = goal.tpot_s is not None and idle_tpot_s > goal.tpot_s
-    if too_much or too_fast:
+def _why_missed(best: Candidate, goal: Goal, best_idle: Goal) -> Reason:
+    if _over(best_idle.ttft_s, goal.ttft_s) or _over(best_idle.tpot_s, goal.tpot_s):
         return Reason.NEVER
     waits_for_room = best.prefill.room_s >= best.prefill.queue_s > 0
     return Reason.MEMORY if waits_for_room and best.misses_ttft(goal) else Reason.COMPUTE
+
+
+def _over(value_s: float | None, limit_s: float | None) -> bool:
+    return value_s is not None and limit_s is not None and value_s > limit_s
 
 
 def _retry_after_s(best: Candidate, goal: Goal, least_s: float) -> float:

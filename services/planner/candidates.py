@@ -76,23 +76,27 @@ def known(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-def goal_of(query: PlacementQuery, idle_ttft_s: float) -> Goal:
+def goal_of(query: PlacementQuery, state: ClusterState, ways: Ways) -> Goal:
     """A slowdown is taken of the zero-load time."""
     targets = query.targets
     ttft_s = targets.ttft_s
     if ttft_s is None and targets.ttft_slowdown is not None:
-        ttft_s = targets.ttft_slowdown * idle_ttft_s
+        ttft_s = targets.ttft_slowdown * best_idle_ttft_s(query, state, ways)
     return Goal(ttft_s=ttft_s, tpot_s=targets.tightest_tpot_s)
 
 
-def best_when_idle(query: PlacementQuery, state: ClusterState, ways: Ways) -> tuple[float, float]:
-    """The TTFT and TPOT that the best engines would give if they had nothing else to do."""
-    starters = ways.colocated + ways.prefills
-    finishers = ways.colocated + ways.decodes
-    prompt = query.prompt_tokens
-    return (
-        _least(idle_prefill_s(state, engine, prompt) for engine in starters),
-        _least(step_s(state, e, decode_tokens=1, context_tokens=prompt) for e in finishers),
+def best_idle_ttft_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
+    """What the best engine would give if it had nothing else to do."""
+    engines = {*ways.colocated, *ways.prefills}
+    return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in engines)
+
+
+def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
+    """The pace of the best engine if it had nothing else to do."""
+    prompt_tokens = query.prompt_tokens
+    engines = {*ways.colocated, *ways.decodes}
+    return _least(
+        step_s(state, engine, decode_tokens=1, context_tokens=prompt_tokens) for engine in engines
     )
 
 
@@ -116,15 +120,21 @@ def rank(
         output_tokens=state.expected_output_tokens(query),
         waited_s=query.waited_s,
     )
-    candidates = [_colocated(work, state, engine, now) for engine in ways.colocated]
-    candidates += _pairs(work, state, ways, goal, now)
+    ends = {
+        engine: forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
+        for engine in {*ways.colocated, *ways.decodes}
+    }
+    candidates = [_colocated(work, state, ends[engine], now) for engine in ways.colocated]
+    if ways.pairs_exist:
+        candidates += _pairs(
+            work, state, ways, [ends[engine] for engine in ways.decodes], goal, now
+        )
     return sorted(candidates, key=lambda candidate: _order(candidate, goal))
 
 
-def _colocated(work: Work, state: ClusterState, engine: EngineState, now: float) -> Candidate:
+def _colocated(work: Work, state: ClusterState, end: DecodeForecast, now: float) -> Candidate:
     """The room is waited for once, before the prompt."""
-    start = forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
-    end = forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
+    start = forecast_prefill(state, end.engine, work.tokens_to_compute, work.prompt_tokens, now)
     start.room_s = end.room_s
     start.queue_s = _longest(start.queue_s, end.room_s)
     ttft_s = work.waited_s + start.ready_in_s
@@ -132,17 +142,16 @@ def _colocated(work: Work, state: ClusterState, engine: EngineState, now: float)
 
 
 def _pairs(
-    work: Work, state: ClusterState, ways: Ways, goal: Goal, now: float
+    work: Work,
+    state: ClusterState,
+    ways: Ways,
+    ends: list[DecodeForecast],
+    goal: Goal,
+    now: float,
 ) -> Iterator[Candidate]:
-    if not ways.pairs_exist:
-        return
     starts = [
         forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
         for engine in ways.prefills
-    ]
-    ends = [
-        forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
-        for engine in ways.decodes
     ]
     starts.sort(key=lambda start: _unknown_last(start.ready_in_s, start.engine))
     ends.sort(key=lambda end: (_over(end, goal), _unknown_last(end.done_in_s, end.engine)))

@@ -30,7 +30,7 @@ class Hold:
     ends_at_s: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class EngineState:
     """Unseen holds are those that its reports cannot show yet; seen ones are in its counts."""
 

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 
 from services.planner import answers
-from services.planner.candidates import Candidate, Goal, best_when_idle, goal_of, rank
+from services.planner.candidates import (
+    Candidate,
+    Goal,
+    best_idle_tpot_s,
+    best_idle_ttft_s,
+    goal_of,
+    rank,
+)
 from services.planner.state import ClusterState
 from services.planner.ways import Ways, open_ways, too_small
 from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
@@ -29,10 +36,9 @@ def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
     ways = open_ways(query, state, now)
     if not ways.exist:
         return Decision(placement=_nowhere(query, state, now), ways=tuple(ways.rejected))
-    idle_times_s = best_when_idle(query, state, ways)
-    goal = goal_of(query, idle_times_s[0])
+    goal = goal_of(query, state, ways)
     candidates = rank(query, state, ways, goal, now)
-    placement = _answer(query, state, candidates[0], goal, idle_times_s)
+    placement = _answer(query, state, ways, candidates[0], goal)
     return _decision(placement, candidates, goal, ways)
 
 
@@ -83,17 +89,20 @@ def _who_is_missing(state: ClusterState, anybody_serves: bool) -> str:
 def _answer(
     query: PlacementQuery,
     state: ClusterState,
+    ways: Ways,
     best: Candidate,
     goal: Goal,
-    idle_times_s: tuple[float, float],
 ) -> Placement:
     decision_id = state.next_decision_id
     if not best.misses(goal):
         return answers.promised(query, decision_id, best, goal)
     if not best.surely_misses(goal):
         return answers.unknowable(query, decision_id, best, goal)
+    best_idle = Goal(
+        ttft_s=best_idle_ttft_s(query, state, ways), tpot_s=best_idle_tpot_s(query, state, ways)
+    )
     retry_after_s = state.numbers.retry_after_s
-    return answers.missed(query, decision_id, best, goal, idle_times_s, retry_after_s)
+    return answers.missed(query, decision_id, best, goal, best_idle, retry_after_s)
 
 
 def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:

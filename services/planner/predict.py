@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from services.planner.engine_state import EngineState
 from services.planner.state import ClusterState
-from shared.batch_time import BatchTimeModel
 
 
 @dataclass(slots=True)
@@ -88,7 +87,7 @@ def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int)
 def step_s(
     state: ClusterState, engine: EngineState, decode_tokens: float, context_tokens: float
 ) -> float:
-    for model in _models(state, engine):
+    for model in (engine.model, state.fleet_model):
         seconds = model.step_time(0, decode_tokens, context_tokens)
         if seconds is not None:
             return seconds
@@ -102,18 +101,12 @@ def _prefill_s(
     if tokens <= 0:
         return 0.0
     decode_tokens = beside.decode_tokens if beside else 0
-    for model in _models(state, engine):
+    context_tokens = beside.context_tokens if beside else 0
+    chunk = max(1, engine.description.max_step_tokens - decode_tokens)
+    for model in (engine.model, state.fleet_model):  # what it has not done yet, others may have
         seconds = model.prefill_time(
-            tokens,
-            max(1, engine.description.max_step_tokens - decode_tokens),
-            decode_tokens=decode_tokens,
-            context_tokens=beside.context_tokens if beside else 0,
+            tokens, chunk, decode_tokens=decode_tokens, context_tokens=context_tokens
         )
         if seconds is not None:
             return seconds
     return math.nan
-
-
-def _models(state: ClusterState, engine: EngineState) -> tuple[BatchTimeModel, BatchTimeModel]:
-    """Its own, then that of the whole fleet for what it has not done yet."""
-    return engine.model, state.fleet_model
