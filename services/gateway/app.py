@@ -14,10 +14,12 @@ from fastapi import FastAPI
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
+from vllm.utils.system_utils import set_ulimit
 from vllm.version import __version__ as vllm_version
 
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
+from services.gateway.drive import WaitLimits
 from services.gateway.engine_links import EngineLinks
 from services.gateway.health import Pages
 from services.gateway.lifecycle import Lifecycle
@@ -43,6 +45,7 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
     async with _cluster_client(options, args, clock) as client:
         app = await make_app(client, args, options, lifecycle, clock)
         quieten_answered_failures()
+        set_ulimit()
         server = make_server(RequestIds(app), access_log=options.access_log)
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
@@ -99,7 +102,12 @@ async def _cluster_client(
         planner=planner,
         engines=EngineLinks(clock),
         clock=clock,
-        planner_limits=PlannerLimits(hold_limit_s=options.hold_limit_s),
+        waits=WaitLimits(
+            first_reply_s=options.first_reply_limit_s, next_reply_s=options.next_reply_limit_s
+        ),
+        planner_limits=PlannerLimits(
+            place_s=options.place_limit_s, hold_limit_s=options.hold_limit_s
+        ),
     )
     client = ClusterClient(config, cluster)
     try:

@@ -90,6 +90,15 @@ class GatewayOptions:
         {}, help="further options of vLLM's frontend, by their vLLM names"
     )
     hold_limit_s: Seconds = option(30.0, help="how long a deferred request may wait for its place")
+    place_limit_s: Seconds = option(
+        2.0, help="how long the planner may take to place a request before the gateway does"
+    )
+    first_reply_limit_s: Seconds = option(
+        300.0, help="how long an engine may take to give a request's first token"
+    )
+    next_reply_limit_s: Seconds = option(
+        60.0, help="how long an engine may take from one token to the next"
+    )
     drain_limit_s: Seconds = option(
         30.0, help="how long requests in flight may take to finish once the gateway is told to stop"
     )

@@ -1,5 +1,6 @@
 """The ASGI layers around the app: request ids and the scope of each generation. No vLLM here."""
 
+import asyncio
 import uuid
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,7 @@ from services.gateway.request_body import read_body, replay, take_slo, with_leng
 from services.gateway.scope import RequestScope, current_scope
 from services.gateway.slo_inputs import Catalogue, read_inputs
 from shared.clock import Clock
-from shared.errors import InvalidRequest, SlosError
+from shared.errors import EngineDraining, InvalidRequest, SlosError
 
 GENERATION_PATHS: Final = frozenset(
     {
@@ -133,6 +134,10 @@ class Generations:
         self._context.metrics.started()
         try:
             await self._app(scope, watched, gate)
+        except asyncio.CancelledError:
+            if self._context.lifecycle.draining:
+                await gate.fail(EngineDraining("this gateway was stopped; send the request again"))
+            raise
         except Exception as error:
             failure = request.failure or error
             if not isinstance(failure, SlosError):

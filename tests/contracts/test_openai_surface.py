@@ -79,7 +79,8 @@ class FakeFleet:
     lost_after_steps: int | None = None
     queries: list[PlacementQuery] = field(default_factory=list)
 
-    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:  # noqa: ARG002
+    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
+        assert limit_s > 0
         self.queries.append(query)
         return self.placement
 
@@ -124,7 +125,8 @@ async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
     )
     args = frontend_namespace(options, str(folder))
     config = frontend_config(**vars(AsyncEngineArgs.from_cli_args(args)))
-    client = ClusterClient(config, Cluster(planner=fleet, engines=fleet, clock=clock))  # type: ignore[arg-type]
+    engines: Any = fleet
+    client = ClusterClient(config, Cluster(planner=fleet, engines=engines, clock=clock))
     await client.start()
     app = RequestIds(await make_app(client, args, options, Lifecycle(), clock))
     transport = httpx.ASGITransport(app)

@@ -17,6 +17,7 @@ from tests.unit.gateway.http_fakes import (
     receiver,
     scope_now,
     send_json,
+    start_stream,
 )
 
 
@@ -173,6 +174,25 @@ async def test_a_drain_waits_for_what_is_in_flight() -> None:
 
     assert await lifecycle.drain(1.0)
     assert (await request).status == 200
+
+
+async def test_what_outlives_the_drain_is_told_so() -> None:
+    lifecycle, answer = Lifecycle(), Answer()
+
+    async def stuck(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await start_stream(send)
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+    layer = Generations(stuck, context(lifecycle=lifecycle))
+    request = asyncio.create_task(layer(scope, receiver(b"{}"), answer.send))
+    await asyncio.sleep(0.01)
+    await lifecycle.drain(0.01)
+    request.cancel()
+    await asyncio.wait([request])
+
+    assert request.cancelled()
+    assert (answer.status, answer.json["error"]["code"]) == (503, "draining")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""A gateway process without a planner: how it starts, what it says, how it ends. No engine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.clock import MonotonicClock
+from shared.models.tiny import make_tiny_model
+
+pytestmark = pytest.mark.timeout(180)
+START_LIMIT_S = 150
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class GatewayProcess:
+    process: subprocess.Popen[str]
+    port: int
+    http: httpx.Client
+
+    def answers(self) -> bool:
+        try:
+            return self.http.get("/live").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def command(port: int, *more: str) -> list[str]:
+    where = ["--port", str(port), "--planner", f"127.0.0.1:{free_port()}"]
+    return [sys.executable, "-m", "services.gateway", *where, *more]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    model = make_tiny_model(Path(tmp_path_factory.mktemp("tiny")))
+    port = free_port()
+    process = subprocess.Popen(
+        command(port, "--model", str(model), "--served-model-name", "tiny", "--api-key", "k"),
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    headers = {"authorization": "Bearer k"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as http:
+            running = GatewayProcess(process, port, http)
+            wait_for(running)
+            yield running
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def wait_for(gateway: GatewayProcess) -> None:
+    clock = MonotonicClock()
+    give_up_at_s = clock.now() + START_LIMIT_S
+    while not gateway.answers():
+        assert gateway.process.poll() is None, gateway.process.communicate()[1]
+        assert clock.now() < give_up_at_s
+        time.sleep(0.2)
+
+
+def test_without_a_planner_it_lives_but_is_not_ready(gateway: GatewayProcess) -> None:
+    ready = gateway.http.get("/ready")
+
+    assert (gateway.http.get("/live").status_code, ready.status_code) == (200, 503)
+    assert ready.json()["error"]["code"] == "planner_unavailable"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_without_a_planner_a_request_is_a_503(gateway: GatewayProcess, *, stream: bool) -> None:
+    answer = gateway.http.post(
+        "/v1/completions", json={"model": "tiny", "prompt": "hi", "stream": stream}, timeout=20
+    )
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "planner_unavailable")
+
+
+def test_without_its_key_a_client_gets_a_401_and_a_request_id(gateway: GatewayProcess) -> None:
+    answer = gateway.http.post("/v1/completions", headers={"authorization": ""}, json={"slo": 1})
+
+    assert answer.status_code == 401
+    assert answer.headers["x-request-id"]
+
+
+def test_a_second_gateway_on_the_port_is_one_line_with_the_cure(gateway: GatewayProcess) -> None:
+    done = subprocess.run(
+        command(gateway.port), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "--port (SLOS_GATEWAY_PORT)" in done.stderr
+
+
+def test_when_told_to_stop_it_ends_well(gateway: GatewayProcess) -> None:
+    gateway.process.send_signal(signal.SIGTERM)
+    _, log = gateway.process.communicate(timeout=30)
+
+    assert gateway.process.returncode == 0
+    assert "Traceback" not in log
