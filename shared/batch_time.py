@@ -7,7 +7,9 @@ from shared.engines import StepReport
 
 _FIXED, _PREFILL, _DECODE, _CONTEXT = range(4)
 # Features are scaled so that one report is credited to the kind of work that it mostly was.
-_SCALES = (1.0, 1 / 64, 1 / 8, 1 / 4096)
+_SCALES = (1.0, 1 / 32, 1 / 8, 1 / 4096)
+# Fewer prompt tokens (one is computed again after a KV transfer) say little of what prompts cost.
+_TELLING_PREFILL_TOKENS = 16
 _KEPT = 0.99  # of what earlier reports weigh, with each report of their kind
 _KEPT_WHEN_SURPRISED = 0.9  # the same when prediction and report have nothing in common
 _FIRST_TRUST = 1e-3  # weight of "all costs are zero" beside one report
@@ -49,7 +51,7 @@ class BatchTimeModel:
         if not self._information:
             self._information = _diagonal(_FIRST_TRUST / report.duration_s**2)
         self._learn(features, report.duration_s)
-        self._knows_prefill |= report.prefill_tokens > 0
+        self._knows_prefill |= report.prefill_tokens >= _TELLING_PREFILL_TOKENS
         self._knows_decode |= decode_tokens > 0
 
     def step_time(

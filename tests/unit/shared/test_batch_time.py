@@ -64,6 +64,16 @@ def test_nothing_is_known_before_the_first_report_of_its_kind() -> None:
     assert model.prefill_time(100, 512) is None
 
 
+def test_the_last_token_after_a_transfer_tells_nothing_of_prompts() -> None:
+    model = BatchTimeModel()
+
+    for _ in range(100):
+        model.observe(make_step(1, 1, 500, 0.03))
+
+    assert model.prefill_time(500, 512) is None
+    assert model.step_time(0, 1, 500) is not None
+
+
 def test_a_prior_is_known_from_the_start() -> None:
     model = BatchTimeModel(COST)
 
