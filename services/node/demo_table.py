@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -11,18 +13,27 @@ from services.node.demo_client import Answer
 
 _WORDS_SHOWN: Final = 7
 _NOTHING: Final = "-"
+_COLUMNS: Final[tuple[tuple[str, int, JustifyMethod], ...]] = (
+    ("class", 7, "left"),
+    ("way", 15, "left"),
+    ("TTFT", 5, "right"),
+    ("target", 6, "right"),
+    ("TPOT", 5, "right"),
+    ("target", 6, "right"),
+    ("met", 3, "left"),
+    ("answer", 12, "left"),  # takes what is left of the line
+)
 _MET: Final = {True: Text("yes", "green"), False: Text("no", "red"), None: Text(_NOTHING)}
 
 
 def answers_table(answers: Sequence[Answer]) -> Table:
     """One row per answer, in the order given; times as the gateway measured them."""
-    table = Table(title="Times in milliseconds; a way in brackets was the planner's choice")
-    for name, justify in (("class", "left"), ("way", "left")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for name in ("TTFT", "target", "TPOT", "target"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("met")
-    table.add_column("answer", overflow="ellipsis", no_wrap=True)
+    table = Table(
+        title="Times in milliseconds; (in brackets) where the planner chose the way",
+        box=box.SIMPLE_HEAD,  # leaves the most room for words
+    )
+    for name, width, justify in _COLUMNS:
+        table.add_column(name, min_width=width, justify=justify, no_wrap=True)
     for answer in answers:
         table.add_row(*_row(answer))
     return table

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable
 from importlib.resources import files
@@ -40,8 +41,8 @@ def rendered(*answers: Answer) -> str:
 
 
 def row(text: str) -> list[str]:
-    line = next(line for line in text.splitlines() if "│" in line)
-    return [cell.strip() for cell in line.strip("│").split("│")]
+    """The cells of the only row, which are two spaces apart or more."""
+    return re.split(r"\s{2,}", text.rstrip().splitlines()[-1].strip())
 
 
 def test_a_dozen_requests_of_three_classes_go_both_ways_and_as_the_planner_likes() -> None:
