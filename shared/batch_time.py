@@ -10,6 +10,7 @@ _FIXED, _PREFILL, _DECODE, _CONTEXT = range(4)
 _SCALES = (1.0, 1 / 32, 1 / 8, 1 / 4096)
 # Fewer prompt tokens (one is computed again after a KV transfer) say little of what prompts cost.
 _TELLING_PREFILL_TOKENS = 16
+_TELLING_REPORTS = 3  # the first of a kind may have compiled; refusals must not rest on it
 _KEPT = 0.99  # of what earlier reports weigh, with each report of their kind
 _KEPT_WHEN_SURPRISED = 0.9  # the same when prediction and report have nothing in common
 _FIRST_TRUST = 1e-3  # weight of "all costs are zero" beside one report
@@ -31,14 +32,14 @@ class StepCost:
 class BatchTimeModel:
     """An online fit of a step's duration with costs that are never negative.
 
-    It knows nothing of a kind of work (prefill, decode) before the first report of it, and says
+    It knows nothing of a kind of work (prefill, decode) before a few reports of it, and says
     None; with a prior it knows both from the start. A step that compiled hardly moves it.
     """
 
     def __init__(self, prior: StepCost | None = None) -> None:
         self._costs = [0.0] * 4
         self._information: list[list[float]] = []
-        self._knows_prefill = self._knows_decode = prior is not None
+        self._prefill_reports = self._decode_reports = _TELLING_REPORTS if prior else 0
         if prior is not None:
             self._start_from(prior)
 
@@ -51,8 +52,8 @@ class BatchTimeModel:
         if not self._information:
             self._information = _diagonal(_FIRST_TRUST / report.duration_s**2)
         self._learn(features, report.duration_s)
-        self._knows_prefill |= report.prefill_tokens >= _TELLING_PREFILL_TOKENS
-        self._knows_decode |= decode_tokens > 0
+        self._prefill_reports += report.prefill_tokens >= _TELLING_PREFILL_TOKENS
+        self._decode_reports += decode_tokens > 0
 
     def step_time(
         self, prefill_tokens: float, decode_tokens: float, context_tokens: float
@@ -98,10 +99,8 @@ class BatchTimeModel:
         )
 
     def _knows(self, prefill_tokens: float, decode_tokens: float) -> bool:
-        if not self._information:
-            return False
-        return (self._knows_prefill or not prefill_tokens) and (
-            self._knows_decode or not decode_tokens
+        return (not prefill_tokens or self._prefill_reports >= _TELLING_REPORTS) and (
+            not decode_tokens or self._decode_reports >= _TELLING_REPORTS
         )
 
     def _start_from(self, prior: StepCost) -> None:

@@ -50,7 +50,7 @@ def promised(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goa
 
 def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
     """Served without a promise, whatever was asked: somebody has to be the first."""
-    why = "No engine has reported a step of this kind yet, so no time can be promised"
+    why = "Too few steps of this kind have been reported yet, so no time can be promised"
     if query.targets.ttft_s is None and query.targets.ttft_slowdown is not None:
         why += (
             f" and a slowdown of {query.targets.ttft_slowdown:g} cannot be turned into seconds; "

@@ -14,7 +14,7 @@ from services.planner.placement import decide
 from services.planner.state import ClusterState
 from shared.clock import Clock, wall_time_s
 from shared.engines import EngineDescription, Policy
-from shared.requests import Admission, Explanation, Placement, PlacementQuery
+from shared.requests import Explanation, Placement, PlacementQuery
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import PlannerServicer
@@ -215,7 +215,7 @@ class PlannerService(PlannerServicer):
 
 
 def _log_decision(query: PlacementQuery, placement: Placement) -> None:
-    level = logging.DEBUG if placement.admission is Admission.ADMITTED else logging.INFO
+    level = logging.DEBUG if placement.runs else logging.INFO
     _LOG.log(
         level,
         "%s %s as %s: %s %s",

@@ -106,7 +106,7 @@ async def test_a_registered_engine_gets_a_policy_and_its_reports_shape_decisions
     async with planner() as port, client_of(port) as client:
         async with attached(client, make_engine()) as engine:
             before = await client.place(make_query(targets=SloTargets(ttft_s=60)), LIMIT_S)
-            engine.outbox.put_nowait([STEP])
+            engine.outbox.put_nowait([STEP] * 3)
             await _reported(client)
             after = await client.place(make_query("r2", targets=SloTargets(ttft_s=60)), LIMIT_S)
 

@@ -113,13 +113,13 @@ def test_before_any_report_nothing_is_promised_and_the_request_runs(targets: Slo
 
     assert placement.admission is Admission.BEST_EFFORT
     assert placement.ttft_s == targets.ttft_s
-    assert "No engine has reported" in placement.message
+    assert "Too few steps" in placement.message
 
 
 def test_what_one_engine_reported_serves_for_one_that_has_not_yet() -> None:
     state = make_cluster(make_engine("d0"), make_engine("d1"), cost=None)
     worked = make_report(duration_s=0.1, prefill_tokens=90, decode_tokens=1, running=8)
-    state.observe(state.engines["d0"], [worked], LONG_AFTER_S)
+    state.observe(state.engines["d0"], [worked] * 3, LONG_AFTER_S)
 
     decision = decide(make_query(), state, LONG_AFTER_S)
 

@@ -99,7 +99,7 @@ def test_the_same_process_on_a_new_stream_keeps_what_was_placed_on_it() -> None:
 def test_a_new_process_of_the_same_name_starts_empty_and_knows_its_speed() -> None:
     state = make_cluster(make_engine(), cost=None)
     work = make_report(duration_s=1.0, prefill_tokens=100, decode_tokens=1, running=4)
-    state.observe(state.engines["d0"], [work], now=1.0)
+    state.observe(state.engines["d0"], [work] * 3, now=1.0)
     place(state, make_query(), now=100.0)
 
     engine = add(state, make_engine(engine_id="second"), cost=None)

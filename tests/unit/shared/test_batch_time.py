@@ -53,8 +53,10 @@ def work(steps: int, seed: int = 1) -> list[tuple[int, int, int]]:
     return mixed
 
 
-def test_nothing_is_known_before_the_first_report_of_its_kind() -> None:
+def test_nothing_is_known_before_a_few_reports_of_its_kind() -> None:
     model = BatchTimeModel()
+    for _ in range(2):
+        model.observe(make_step(0, 1, 10, 0.03))
     nothing = model.step_time(1, 0, 0), model.step_time(0, 1, 0), model.prefill_time(5, 5)
 
     model.observe(make_step(0, 1, 10, 0.03))
