@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich import box
 from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
@@ -29,8 +28,10 @@ _MET: Final = {True: Text("yes", "green"), False: Text("no", "red"), None: Text(
 def answers_table(answers: Sequence[Answer]) -> Table:
     """One row per answer, in the order given; times as the gateway measured them."""
     table = Table(
-        title="Times in milliseconds; (in brackets) where the planner chose the way",
-        box=box.SIMPLE_HEAD,  # leaves the most room for words
+        title="Times in milliseconds; (way): the planner's choice",
+        box=None,  # leaves the most room for words
+        padding=(0, 2, 0, 0),
+        header_style="bold underline",
     )
     for name, width, justify in _COLUMNS:
         table.add_column(name, min_width=width, justify=justify, no_wrap=True)

@@ -20,6 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
 from shared.engine.config import EngineOptions
+from shared.engine.cpu_threads import thread_environment
 from shared.engines import EngineDescription, KvAddress, Role
 from shared.errors import ConfigError, EngineLost
 
@@ -41,9 +42,7 @@ def set_environment(options: EngineOptions) -> None:
     }
     if current_platform.is_cpu():
         wanted["UCX_TLS"] = "tcp,sm,self"
-        wanted["OMP_NUM_THREADS"] = "1"
-        if options.cores:
-            wanted["VLLM_CPU_OMP_THREADS_BIND"] = options.cores
+        wanted |= thread_environment(options.cores, len(os.sched_getaffinity(0)))
     for key, value in wanted.items():
         os.environ.setdefault(key, value)
 

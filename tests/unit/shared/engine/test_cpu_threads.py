@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.engine.cpu_threads import core_numbers, thread_environment
+from shared.errors import ConfigError
+
+
+@given(st.sets(st.integers(0, 500), min_size=1))
+def test_a_list_of_cores_reads_back(cores: set[int]) -> None:
+    assert core_numbers(",".join(map(str, cores))) == sorted(cores)
+
+
+def test_ranges_and_single_cores_mix() -> None:
+    assert core_numbers("6, 0-2,2") == [0, 1, 2, 6]
+
+
+@pytest.mark.parametrize("cores", ["a", "1-", "-1", "3-1", "1,,2", "0;1"])
+def test_anything_else_is_refused_with_what_is_allowed(cores: str) -> None:
+    with pytest.raises(ConfigError, match=r"allowed is a list like 0-3"):
+        core_numbers(cores)
+
+
+def test_there_is_a_thread_for_each_core_and_it_stays_there() -> None:
+    environ = thread_environment("2-3", allowed_cores=16)
+
+    assert environ["OMP_NUM_THREADS"] == "2"
+    assert environ["OMP_PLACES"] == "{2,3}"
+    assert environ["OMP_PROC_BIND"] == "true"
+
+
+def test_without_a_list_all_allowed_cores_are_used_and_none_is_bound() -> None:
+    environ = thread_environment("", allowed_cores=16)
+
+    assert environ["OMP_NUM_THREADS"] == "16"
+    assert "OMP_PLACES" not in environ
