@@ -47,7 +47,7 @@ def make(planner: FakePlanner, taken: list[Policy]) -> Registration:
 async def run_until(registration: Registration, done: Any) -> None:
     task = asyncio.create_task(registration.keep())
     async with asyncio.timeout(2):
-        while not done() and not task.done():
+        while not done() and not task.done():  # noqa: ASYNC110 - any state, no event
             await asyncio.sleep(0)
     if task.done():
         await task
