@@ -5,6 +5,7 @@ It keeps vLLM's name, because vLLM tells its NIXL configurations by that name; t
 points vLLM to this module.
 """
 
+import os
 from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import (
@@ -36,6 +37,13 @@ def tokens_to_pull(
 
 class NixlConnector(VllmNixlConnector):
     """See the module's first line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # On CPU vLLM's worker moves the thread that makes it to the last core of the machine. That
+        # thread runs the model, so all engines of a machine would compute on that one core.
+        cores = os.sched_getaffinity(0)
+        super().__init__(*args, **kwargs)
+        os.sched_setaffinity(0, cores)
 
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
