@@ -19,6 +19,7 @@ def let_progress_thread_sleep() -> None:
         return
     delay = plain.pthrDelay
 
+    # mypy sees a base class from NIXL as Any.
     class PatientAgentConfig(plain):  # type: ignore[misc]
         """Takes a delay of 0, the one that NIXL's Python layer sets, for ours."""
 
