@@ -1,0 +1,36 @@
+"""`slos-serve bench WHAT`: finds the measurement and hands it the rest. Measures nothing itself."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from shared.entry import exit_status
+from shared.errors import ConfigError
+from shared.option_values import nearest
+
+PROGRAM = "slos-serve bench"
+MODULES = {
+    "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
+    "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one measurement. Raises ConfigError when there is none of that name."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    known = MODULES.get(argv[0])
+    if known is None:
+        raise ConfigError(f"unknown measurement {argv[0]}{nearest(argv[0], MODULES)}")
+    # Only the module that is asked for: one of them loads vLLM, which takes seconds.
+    return int(import_module(known[0]).main(argv[1:]))
+
+
+def usage() -> str:
+    lines = [f"usage: {PROGRAM} WHAT [options]   ({PROGRAM} WHAT --help lists them)", ""]
+    return "\n".join([*lines, *(f"  {name:<8} {words}" for name, (_, words) in MODULES.items())])
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, sys.argv[1:], program=PROGRAM))

@@ -1,0 +1,127 @@
+"""Starts the processes of a measurement, waits until they answer, and ends them all."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from typing import Final
+
+import httpx
+
+from services.bench.parts import STOCK, Ports
+from services.node.plan import Part, Rank
+from services.node.ports import LOOPBACK
+from services.node.processes import Crew, Death, Keeper, tail
+from services.node.ready import is_ready, wait_until_ready
+from shared.clock import Clock
+from shared.errors import DeadlinePassed, PlannerUnavailable, SlosError
+from shared.rpc.channels import PlannerClient
+
+_ASK_EVERY_S: Final = 0.25
+_ANSWER_LIMIT_S: Final = 2.0
+
+
+class PartDied(SlosError):
+    """A process of the measurement ended by itself."""
+
+
+def pick_ports() -> Ports:
+    """All at once, so that no port comes twice."""
+    with ExitStack() as held:
+
+        def pick() -> int:
+            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+        return Ports(
+            planner=pick(),
+            planner_metrics=pick(),
+            engine=pick(),
+            engine_kv=pick(),
+            gateway=pick(),
+            stock=pick(),
+        )
+
+
+@asynccontextmanager
+async def running(parts: Sequence[Part], clock: Clock, limit_s: float) -> AsyncIterator[None]:
+    """Ready on entry, gone on exit. Raises DeadlinePassed, and PartDied with its log's end."""
+    with Keeper() as keeper:
+        crew = Crew(clock=clock, keeper=keeper, say=lambda _: None)
+        try:
+            for part in parts:
+                await crew.start(part)
+            await _until_ready(parts, crew, clock, limit_s)
+            yield
+        finally:
+            for rank in Rank:
+                await crew.stop(part.name for part in parts if part.rank is rank)
+
+
+async def _until_ready(parts: Sequence[Part], crew: Crew, clock: Clock, limit_s: float) -> None:
+    ready = asyncio.create_task(_all_ready(parts, clock))
+    dying = asyncio.create_task(crew.death())
+    try:
+        async with asyncio.timeout(limit_s):
+            await asyncio.wait([ready, dying], return_when=asyncio.FIRST_COMPLETED)
+        if dying.done():
+            raise PartDied(_last_words(dying.result()))
+        ready.result()
+    except TimeoutError as error:
+        logs = parts[0].log.parent
+        raise DeadlinePassed(
+            f"Not all processes were ready within {limit_s:g} s. See the logs in {logs}, "
+            "or give more time with --start-limit-s."
+        ) from error
+    finally:
+        ready.cancel()
+        dying.cancel()
+        await asyncio.gather(ready, dying, return_exceptions=True)
+
+
+async def _all_ready(parts: Sequence[Part], clock: Clock) -> None:
+    async with asyncio.TaskGroup() as group:
+        for part in parts:
+            group.create_task(wait_until_ready(part, clock, _is_ready))
+        group.create_task(_wait_until_attached(parts, clock))
+
+
+def _last_words(death: Death) -> str:
+    return f"{death}. The end of its log ({death.log}):\n{tail(death.log)}"
+
+
+async def _is_ready(part: Part) -> bool:
+    return await (_stock_ready(part.address) if part.name == STOCK else is_ready(part))
+
+
+async def _stock_ready(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_LIMIT_S) as client:
+            return (await client.get(f"{url}/health")).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:
+    """Until the planner shows as many engines as we started."""
+    planner = next(part.address for part in parts if part.rank is Rank.PLANNER)
+    wanted = sum(part.rank is Rank.ENGINE for part in parts)
+    client = PlannerClient(planner)
+    try:
+        while not await _shows(client, wanted):
+            await clock.sleep(_ASK_EVERY_S)
+    finally:
+        await client.close()
+
+
+async def _shows(client: PlannerClient, engines: int) -> bool:
+    try:
+        async with aclosing(client.watch()) as views:  # type: ignore[type-var]
+            async for view in views:
+                if len(view) >= engines:
+                    return True
+    except PlannerUnavailable:
+        pass
+    return False

@@ -1,0 +1,88 @@
+"""`slos-serve bench gateway`: what the gateway adds, and how many requests one process takes."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from services.bench.crew import pick_ports
+from services.bench.gateway_measure import compare_with_engine, load_with_stub
+from services.bench.gateway_options import GatewayBenchOptions
+from services.bench.gateway_report import GatewayResult
+from services.bench.machine import Machine
+from services.bench.parts import Parts
+from shared.errors import ConfigError
+from shared.models import is_local, resolve_model
+from shared.options import load
+
+_WIDTH = 110  # of the tables where there is no terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError, DeadlinePassed and what went wrong with a process or an answer."""
+    options = load(
+        GatewayBenchOptions,
+        section="bench_gateway",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve bench gateway",
+    )
+    if not options.engines and not options.stub:
+        raise ConfigError("--no-engines and --no-stub leave nothing to measure: drop one of them.")
+    result = measure(options)
+    if options.json:
+        print(json.dumps(result.as_json()))
+    else:
+        _print(result)
+    return 0
+
+
+def measure(options: GatewayBenchOptions) -> GatewayResult:
+    """Starts one set of processes after the other and ends each."""
+    machine, model = Machine.read(), resolve_model(options.model, say=_say)
+    with _folder(options.run_dir) as run_dir:
+
+        def parts() -> Parts:
+            """Every set has ports of its own: the last one's may not be free at once."""
+            return Parts(
+                options=options,
+                ports=pick_ports(),
+                model=model,
+                run_dir=run_dir,
+                environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
+            )
+
+        return GatewayResult(
+            machine=machine,
+            comparisons=asyncio.run(compare_with_engine(parts())) if options.engines else None,
+            loads=asyncio.run(load_with_stub(parts())) if options.stub else None,
+        )
+
+
+@contextmanager
+def _folder(named: str) -> Iterator[Path]:
+    """The operator's for good, or one that goes with us."""
+    if named:
+        yield Path(named).expanduser().resolve()
+        return
+    with TemporaryDirectory(prefix="slos-bench-") as folder:
+        yield Path(folder)
+
+
+def _say(line: str) -> None:
+    """Beside the result, which alone goes to stdout."""
+    print(line, file=sys.stderr)
+
+
+def _print(result: GatewayResult) -> None:
+    console = Console()
+    wide = console if console.is_terminal else Console(width=_WIDTH)
+    for table in result.tables():
+        wide.print(table)
+    console.print(result.machine.line(), highlight=False, soft_wrap=True)

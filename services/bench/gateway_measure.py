@@ -1,0 +1,122 @@
+"""The two measurements of the gateway: beside the engine asked directly, and against a stub."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from services.bench.answers import Answer
+from services.bench.compare import Ask, Comparison, compare, turns
+from services.bench.crew import running
+from services.bench.engine_client import EngineClient, engine_client
+from services.bench.gateway_options import GatewayBenchOptions
+from services.bench.http_client import HttpClient, http_session
+from services.bench.load import ClosedLoop, Load
+from services.bench.parts import SERVED_NAME, STOCK, Parts
+from services.bench.prompts import Prompt, texts
+from services.node.plan import Part
+from shared.clock import Clock, MonotonicClock
+
+GATEWAY, DIRECT = "gateway", "direct"
+STREAMING, WHOLE = "gateway_streaming", "gateway_whole"
+_STUB_PROMPT = tuple(range(10, 42))  # tokens, so that nothing is tokenized
+
+Loads = Mapping[str, list[Load]]  # by what was asked, in the order of the loads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clients:
+    gateway: HttpClient
+    stock: HttpClient
+    direct: EngineClient
+
+
+async def compare_with_engine(parts: Parts) -> list[Comparison]:
+    """The gateway, its engine asked directly and, if wanted, a stock server, in turns."""
+    options, clock = parts.options, MonotonicClock()
+    started = [parts.planner(), parts.engine(), parts.gateway()]
+    started += [parts.stock()] if options.stock else []
+    async with _clients(parts, started, clock) as clients:
+        servers = _servers(options, clients)
+        results = []
+        for in_flight in options.in_flight:
+            wanted = len(servers) * in_flight * turns(options.requests, in_flight)
+            prompts = await _prompts(clients.gateway, options.prompt_words, wanted, seed=in_flight)
+            results.append(
+                await compare(
+                    servers, iter(prompts), requests=options.requests, in_flight=in_flight
+                )
+            )
+        return results
+
+
+async def load_with_stub(parts: Parts) -> Loads:
+    """One gateway process under rising load, and the stub asked directly under the same."""
+    options, clock = parts.options, MonotonicClock()
+    started = [parts.planner(), parts.stub(), parts.gateway()]
+    async with _clients(parts, started, clock) as clients:
+        loops = _loops(options, clients, clock)
+        return {
+            name: [await loop.run(load, options.stub_seconds) for load in options.stub_in_flight]
+            for name, loop in loops.items()
+        }
+
+
+@asynccontextmanager
+async def _clients(parts: Parts, started: list[Part], clock: Clock) -> AsyncIterator[_Clients]:
+    limit_s = parts.options.answer_limit_s
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(started, clock, parts.options.start_limit_s))
+        session = await stack.enter_async_context(http_session(limit_s))
+        direct = engine_client(parts.engine_address, clock.now, limit_s)
+
+        def http(url: str) -> HttpClient:
+            return HttpClient(session=session, url=url, model=SERVED_NAME, now=clock.now)
+
+        yield _Clients(
+            gateway=http(parts.gateway_url),
+            stock=http(parts.stock_url),
+            direct=await stack.enter_async_context(direct),
+        )
+
+
+def _servers(options: GatewayBenchOptions, clients: _Clients) -> dict[str, Ask]:
+    tokens = options.output_tokens
+    servers: dict[str, Ask] = {
+        GATEWAY: lambda prompt: clients.gateway.stream(prompt.text, tokens),
+        DIRECT: lambda prompt: clients.direct.stream(prompt.token_ids, tokens),
+    }
+    if options.stock:
+        servers[STOCK] = lambda prompt: clients.stock.stream(prompt.text, tokens)
+    return servers
+
+
+async def _prompts(gateway: HttpClient, words: int, count: int, *, seed: int) -> list[Prompt]:
+    """Made beforehand: an engine asked directly reads tokens, whose making is not in its time."""
+    drawn = texts(words, seed)
+    return [
+        Prompt(text=text, token_ids=tuple(await gateway.tokenize(text)))
+        for text in (next(drawn) for _ in range(count))
+    ]
+
+
+def _loops(options: GatewayBenchOptions, clients: _Clients, clock: Clock) -> dict[str, ClosedLoop]:
+    tokens = options.stub_output_tokens
+
+    async def stream() -> Answer:
+        return await clients.gateway.stream(_STUB_PROMPT, tokens)
+
+    async def whole() -> Answer:
+        return await clients.gateway.whole(_STUB_PROMPT, tokens)
+
+    async def direct() -> Answer:
+        return await clients.direct.stream(_STUB_PROMPT, tokens)
+
+    async def unknown() -> None:
+        return None
+
+    cpu = clients.gateway.cpu_seconds
+    return {
+        STREAMING: ClosedLoop(ask=stream, cpu_seconds=cpu, now=clock.now),
+        WHOLE: ClosedLoop(ask=whole, cpu_seconds=cpu, now=clock.now),
+        DIRECT: ClosedLoop(ask=direct, cpu_seconds=unknown, now=clock.now),
+    }

@@ -1,0 +1,39 @@
+"""The machine that the numbers were taken on. Judges nothing."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+_CPU_FACTS = Path("/proc/cpuinfo")
+NOISE = "Timings on a busy machine are noisy: compare numbers of one run only."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """`loads` are the mean numbers of runnable processes over 1, 5 and 15 minutes."""
+
+    cores: int
+    cpu: str
+    loads: tuple[float, float, float]
+
+    @classmethod
+    def read(cls) -> "Machine":
+        return cls(cores=len(os.sched_getaffinity(0)), cpu=_cpu(), loads=os.getloadavg())
+
+    def as_json(self) -> dict[str, object]:
+        loads = [round(load, 2) for load in self.loads]
+        return {"cores": self.cores, "cpu": self.cpu, "load_average": loads, "note": NOISE}
+
+    def line(self) -> str:
+        loads = " ".join(f"{load:.2f}" for load in self.loads)
+        return f"{self.cpu}, {self.cores} cores, load average {loads} at the start. {NOISE}"
+
+
+def _cpu() -> str:
+    try:
+        lines = _CPU_FACTS.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,121 @@
+"""NIXL as vLLM's connector calls it: prepared descriptor lists, one read, polled until done.
+
+The only place of the bench that imports NIXL.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from services.bench.kv_layout import Bytes, KvLayout, Numbers
+from shared.errors import DeadlinePassed, SlosError
+
+_OURSELVES = "NIXL_INIT_AGENT"
+_NOTICE = b"bench:1"
+
+
+class TransferFailed(SlosError):
+    """NIXL said that a transfer failed."""
+
+
+def set_ucx_environment(transports: str) -> dict[str, str]:
+    """What UCX reads when NIXL is loaded; call it before. Returns all that is set for UCX.
+
+    What the operator set stays as it is.
+    """
+    os.environ.setdefault("UCX_TLS", transports)
+    os.environ.setdefault("UCX_RCACHE_MAX_UNRELEASED", "1024")  # as vLLM sets it
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith("UCX_")}
+
+
+@dataclass(slots=True)
+class NixlSide:
+    """One agent with registered memory; both ends of a pair have one."""
+
+    agent: Any
+    layout: KvLayout
+    memory: Bytes
+
+    @classmethod
+    def make(cls, name: str, layout: KvLayout, memory: Bytes, threads: int) -> "NixlSide":
+        # UCX reads its environment when this is loaded: see set_ucx_environment
+        from nixl._api import nixl_agent, nixl_agent_config
+
+        from shared.kv_transfer.nixl_progress import let_progress_thread_sleep
+
+        logging.getLogger("nixl").setLevel(logging.ERROR)
+        let_progress_thread_sleep()  # as our engines do
+        agent = nixl_agent(name, nixl_agent_config(num_threads=threads, capture_telemetry=True))
+        side = cls(agent, layout, memory)
+        whole = [(side.base_address, memory.nbytes, 0, "")]
+        agent.register_memory(agent.get_reg_descs(whole, "DRAM"), backends=["UCX"])
+        return side
+
+    @property
+    def base_address(self) -> int:
+        return int(self.memory.ctypes.data)
+
+    @property
+    def metadata(self) -> bytes:
+        return bytes(self.agent.get_agent_metadata())
+
+    def prepare(self, peer: str, base_address: int) -> Any:
+        descriptors = self.agent.get_xfer_descs(self.layout.table(base_address), "DRAM")
+        return self.agent.prep_xfer_dlist(peer, descriptors)
+
+
+@dataclass(slots=True)
+class NixlReader:
+    """The side that pulls. `now` is a clock in seconds."""
+
+    side: NixlSide
+    now: Callable[[], float]
+    limit_s: float
+    handshake_s: float
+    _local: Any
+    _remote: Any
+
+    @classmethod
+    def connect(
+        cls,
+        side: NixlSide,
+        metadata: bytes,
+        base_address: int,
+        now: Callable[[], float],
+        limit_s: float,
+    ) -> "NixlReader":
+        """`handshake_s` is from the peer's metadata in our hands to its blocks being addressable.
+
+        UCX connects at the first transfer, which is not in it.
+        """
+        local = side.prepare(_OURSELVES, side.base_address)
+        started_at_s = now()
+        peer = side.agent.add_remote_agent(metadata)
+        remote = side.prepare(peer, base_address)
+        return cls(side, now, limit_s, now() - started_at_s, local, remote)
+
+    def read(self, local: Numbers, remote: Numbers) -> float:
+        """Pulls `remote` blocks into `local` ones; returns seconds.
+
+        Raises DeadlinePassed and TransferFailed.
+        """
+        agent = self.side.agent
+        started_at_s = self.now()
+        handle = agent.make_prepped_xfer(
+            "READ", self._local, local, self._remote, remote, notif_msg=_NOTICE
+        )
+        try:
+            self._wait(handle, agent.transfer(handle), started_at_s + self.limit_s)
+            return self.now() - started_at_s
+        finally:
+            agent.release_xfer_handle(handle)
+
+    def _wait(self, handle: Any, state: str, until_s: float) -> None:
+        while state != "DONE":
+            if state == "ERR":
+                raise TransferFailed("NIXL gave up a transfer; look for UCX's words above.")
+            if self.now() > until_s:
+                raise DeadlinePassed(f"NIXL moved nothing within {self.limit_s:g} s.")
+            state = self.side.agent.check_xfer_state(handle)

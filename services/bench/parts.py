@@ -1,0 +1,135 @@
+"""The processes that the gateway is measured with, and their command lines. Starts nothing."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.bench.gateway_options import GatewayBenchOptions
+from services.node.plan import Part, Rank
+from services.node.ports import LOOPBACK
+
+SERVED_NAME = "bench"
+STOCK = "stock"
+_GIB = 1 << 30
+_STOP_LIMIT_S = 20.0
+_BLOCK_TOKENS, _MOST_RUNNING, _MOST_STEP_TOKENS = 32, 64, 2048  # as our engine host's defaults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """One free port for each thing that listens."""
+
+    planner: int
+    planner_metrics: int
+    engine: int
+    engine_kv: int
+    gateway: int
+    stock: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Makes the parts. `model` is the resolved one: a folder or a hub name."""
+
+    options: GatewayBenchOptions
+    ports: Ports
+    model: str
+    run_dir: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def planner_address(self) -> str:
+        return f"{LOOPBACK}:{self.ports.planner}"
+
+    @property
+    def engine_address(self) -> str:
+        return f"{LOOPBACK}:{self.ports.engine}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.gateway}"
+
+    @property
+    def stock_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.stock}"
+
+    def planner(self) -> Part:
+        flags = {"port": self.ports.planner, "metrics-port": self.ports.planner_metrics}
+        return self._part("planner", Rank.PLANNER, "services.planner", flags, self.planner_address)
+
+    def engine(self) -> Part:
+        flags = {
+            "name": "bench",
+            "port": self.ports.engine,
+            "kv-port": self.ports.engine_kv,
+            "kv-transport": self.options.kv_transport,
+            "metrics-port": 0,
+            "planner": self.planner_address,
+            "kv-cache-gib": self.options.kv_cache_gib,
+            "block-size-tokens": _BLOCK_TOKENS,
+            "max-running-requests": _MOST_RUNNING,
+            "max-step-tokens": _MOST_STEP_TOKENS,
+            **self._model_flags(),
+        }
+        return self._part("engine", Rank.ENGINE, "services.decode", flags, self.engine_address)
+
+    def stub(self) -> Part:
+        flags = {
+            "port": self.ports.engine,
+            "planner": self.planner_address,
+            "model": SERVED_NAME,
+            "max-model-len": self.options.max_model_len,
+        }
+        module = "services.bench.stub_engine"
+        return self._part("stub", Rank.ENGINE, module, flags, self.engine_address)
+
+    def gateway(self) -> Part:
+        flags = {
+            "port": self.ports.gateway,
+            "planner": self.planner_address,
+            **self._model_flags(),
+        }
+        return self._part("gateway", Rank.GATEWAY, "services.gateway", flags, self.gateway_url)
+
+    def stock(self) -> Part:
+        flags = {
+            "host": LOOPBACK,
+            "port": self.ports.stock,
+            "block-size": _BLOCK_TOKENS,
+            "max-num-seqs": _MOST_RUNNING,
+            "max-num-batched-tokens": _MOST_STEP_TOKENS,
+            "kv-cache-memory-bytes": int(self.options.kv_cache_gib * _GIB),
+            "enforce-eager": None,
+            "disable-uvicorn-access-log": None,
+            **self._model_flags(),
+        }
+        module = "vllm.entrypoints.openai.api_server"
+        return self._part(STOCK, Rank.GATEWAY, module, flags, self.stock_url)
+
+    def _model_flags(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "served-model-name": SERVED_NAME,
+            "dtype": self.options.dtype,
+            "max-model-len": self.options.max_model_len,
+        }
+
+    def _part(
+        self, name: str, rank: Rank, module: str, flags: Mapping[str, object], address: str
+    ) -> Part:
+        """A flag whose value is None stands alone."""
+        words = [
+            word
+            for flag, value in flags.items()
+            for word in (f"--{flag}", *([] if value is None else [str(value)]))
+        ]
+        return Part(
+            name=name,
+            rank=rank,
+            command=(sys.executable, "-m", module, *words),
+            environ=self.environ,
+            address=address,
+            log=self.run_dir / f"{name}.log",
+            stop_limit_s=_STOP_LIMIT_S,
+        )

@@ -1,0 +1,213 @@
+"""An engine without a model: answers every request at once. For measuring gateways, nothing else.
+
+`python -m services.bench.stub_engine` registers with a real planner and serves the engine's gRPC
+interface until it is told to stop.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+import uvloop
+import vllm
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
+
+from shared.clock import Clock, MonotonicClock
+from shared.engine.registration import Registration
+from shared.engine.state import EngineState
+from shared.engine.wire import decode_request, encode_outputs
+from shared.engines import EngineDescription, Policy, Role, StepReport
+from shared.entry import exit_status
+from shared.options import load, option
+from shared.rpc import codec
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.channels import PlannerClient, bind, make_server
+from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_server
+
+_REPORT_EVERY_S = 0.1
+_KV_BLOCKS = 1 << 20  # so many that the planner never waits for room
+_STEP_S = 1e-4  # what the planner is told that a step takes
+_TOKEN = 65
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StubOptions:
+    """The least that a real engine host is told too."""
+
+    host: str = option("127.0.0.1", help="address to listen on")
+    port: int = option(8200, help="port of the gRPC service; 0 picks one")
+    planner: str = option("127.0.0.1:8100", help="address of the planner")
+    model: str = option("bench", help="name of the model that it claims to serve")
+    max_model_len: int = option(2048, help="longest prompt plus answer in tokens")
+
+
+class StubEngine(EngineServicer):
+    """Gives each request its tokens, one reply for each, as fast as the wire takes them."""
+
+    def __init__(self, description: EngineDescription, clock: Clock) -> None:
+        self._description = description
+        self._clock = clock
+
+    async def Generate(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.GenerateRequest,
+        context: "grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateReply]",
+    ) -> AsyncIterator[pb.GenerateReply]:
+        del context
+        asked = decode_request(request.request)
+        if asked.sampling_params is None:
+            return
+        tokens = asked.sampling_params.max_tokens or 1
+        for at in range(tokens):
+            output = _output(asked, last=at == tokens - 1)
+            yield pb.GenerateReply(outputs=encode_outputs([output]), core_time_s=self._clock.now())
+
+    async def Describe(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.DescribeRequest,
+        context: "grpc.aio.ServicerContext[pb.DescribeRequest, pb.EngineDescription]",
+    ) -> pb.EngineDescription:
+        del request, context
+        return codec.description_to_wire(self._description)
+
+    async def Drain(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.DrainRequest,
+        context: "grpc.aio.ServicerContext[pb.DrainRequest, pb.DrainReply]",
+    ) -> pb.DrainReply:
+        del request, context
+        return pb.DrainReply()
+
+    async def Health(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.HealthRequest,
+        context: "grpc.aio.ServicerContext[pb.HealthRequest, pb.HealthReply]",
+    ) -> pb.HealthReply:
+        del request, context
+        return pb.HealthReply(serving=True, kv_blocks=_KV_BLOCKS, free_kv_blocks=_KV_BLOCKS)
+
+    async def Abort(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.AbortRequest,
+        context: "grpc.aio.ServicerContext[pb.AbortRequest, pb.AbortReply]",
+    ) -> pb.AbortReply:
+        """Nothing runs long enough to be aborted."""
+        del request, context
+        return pb.AbortReply()
+
+
+def _output(asked: EngineCoreRequest, *, last: bool) -> EngineCoreOutput:
+    return EngineCoreOutput(
+        request_id=asked.request_id,
+        new_token_ids=[_TOKEN],
+        finish_reason=FinishReason.LENGTH if last else None,
+    )
+
+
+def describe(options: StubOptions) -> EngineDescription:
+    address = f"{options.host}:{options.port}"
+    return EngineDescription(
+        name=f"stub-{address}",
+        engine_id=uuid.uuid4().hex,
+        role=Role.DECODE,
+        address=address,
+        model=options.model,
+        vllm_version=vllm.__version__,
+        block_size_tokens=32,
+        kv_blocks=_KV_BLOCKS,
+        kv_bytes_per_token=1,
+        max_model_len_tokens=options.max_model_len,
+        max_running_requests=1024,
+        max_step_tokens=1 << 16,
+        max_speculation_tokens=0,
+    )
+
+
+async def report_steps(state: EngineState, clock: Clock) -> None:
+    """Tells the planner of steps that never were, so that it can predict; until cancelled."""
+    step = 0
+    while True:
+        step += 1
+        tokens = 1 + step % 32  # the planner fits a line through different sizes
+        state.take(_report(step, tokens, clock.now()))
+        await clock.sleep(_REPORT_EVERY_S)
+
+
+def _report(step: int, tokens: int, now_s: float) -> StepReport:
+    return StepReport(
+        step=step,
+        ended_at_s=now_s,
+        duration_s=_STEP_S + 1e-7 * tokens,
+        prefill_tokens=16 * tokens,
+        decode_tokens=tokens,
+        context_tokens=64 * tokens,
+        speculated_tokens=0,
+        accepted_tokens=0,
+        running=0,
+        waiting=0,
+        queued_prefill_tokens=0,
+        free_kv_blocks=_KV_BLOCKS,
+    )
+
+
+async def run(options: StubOptions) -> int:
+    """Serves until SIGTERM or SIGINT."""
+    clock, server = MonotonicClock(), make_server()
+    bind(server, options.host, options.port)
+    state, planner = EngineState(describe(options)), PlannerClient(options.planner)
+    add_EngineServicer_to_server(StubEngine(state.description, clock), server)
+    healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    await server.start()
+    await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    tasks = [
+        asyncio.create_task(report_steps(state, clock)),
+        asyncio.create_task(_registration(state, planner, clock).keep()),
+    ]
+    try:
+        await _told_to_stop()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await planner.close()
+        await server.stop(None)
+    return 0
+
+
+def _registration(state: EngineState, planner: PlannerClient, clock: Clock) -> Registration:
+    async def ignore(policy: Policy) -> None:
+        del policy
+
+    return Registration(
+        client=planner,
+        state=state,
+        clock=clock,
+        on_policy=ignore,
+        report_every_s=_REPORT_EVERY_S,
+    )
+
+
+async def _told_to_stop() -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def main(argv: Sequence[str]) -> int:
+    options = load(
+        StubOptions, section="bench_stub", argv=argv, environ=os.environ, prog="bench stub engine"
+    )
+    status: int = uvloop.run(run(options))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, sys.argv[1:], program="bench stub engine"))
