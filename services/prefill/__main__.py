@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from shared.engine.config import EngineOptions
+from shared.engine.environment import set_environment
 from shared.engines import Role
 from shared.entry import exit_status
 from shared.options import load
@@ -16,7 +17,10 @@ def main(argv: Sequence[str]) -> int:
         EngineOptions, section="prefill", argv=argv, environ=os.environ, prog="slos-serve prefill"
     )
     set_up_logging("prefill", os.environ)
-    from shared.engine.host import run  # vLLM takes seconds to import; --help must not
+    options = options.with_free_ports()
+    set_environment(options, os.environ)
+    # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
+    from shared.engine.host import run
 
     return run(Role.PREFILL, options)
 

@@ -1,9 +1,10 @@
 """Options of an engine host, the same for both roles. No vLLM here, so that `--help` is quick."""
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from shared.errors import ConfigError
 from shared.options import option
 
 
@@ -65,10 +66,39 @@ class EngineOptions:
     def api_model_name(self) -> str:
         return self.served_model_name or self.model
 
+    def with_free_ports(self) -> "EngineOptions":
+        """Ports of 0 become ones that were free a moment ago."""
+        kv_host = self.kv_host or self.host
+        return replace(
+            self,
+            port=self.port or _free_port(self.host),
+            kv_port=self.kv_port or _free_port(kv_host),
+        )
 
-def free_port(host: str) -> int:
-    """A port that was free a moment ago."""
+
+def _free_port(host: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def hold_port(host: str, port: int) -> socket.socket:
+    """Keeps a port for us through a long start; we may listen there while it is held.
+
+    Raises ConfigError when it is taken.
+    """
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((host, port))
+    except OSError as error:
+        held.close()
+        raise port_taken(host, port) from error
+    return held
+
+
+def port_taken(host: str, port: int) -> ConfigError:
+    return ConfigError(
+        f"Port {port} on {host} is taken; free it or give this engine another with --port."
+    )

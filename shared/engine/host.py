@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, start_http_server
 
 from shared.clock import Clock, MonotonicClock
-from shared.engine.config import EngineOptions, free_port
+from shared.engine.config import EngineOptions, hold_port, port_taken
 from shared.engine.link import HostEnd
 from shared.engine.registration import Registration
 from shared.engine.service import EngineService
 from shared.engine.state import EngineState
-from shared.engine.vllm_core import EngineCore, set_environment
+from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engines import Role
 from shared.errors import ConfigError, EngineLost
@@ -40,8 +40,6 @@ _SERVICE_NAME = "slos.v1.Engine"
 
 def run(role: Role, options: EngineOptions) -> int:
     """Serves until SIGTERM or SIGINT (returns 0) or until the engine core dies (returns 1)."""
-    options = _with_ports(options)
-    set_environment(options)
     # While vLLM starts, nothing of ours could answer a signal: let it end the start.
     signal.signal(signal.SIGTERM, _end_start)
     with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
@@ -54,17 +52,12 @@ def _end_start(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-def _with_ports(options: EngineOptions) -> EngineOptions:
-    port = options.port or free_port(options.host)
-    kv_port = options.kv_port or free_port(options.kv_host or options.host)
-    return replace(options, port=port, kv_port=kv_port)
-
-
 async def _serve(role: Role, options: EngineOptions, folder: Path) -> int:
     async with AsyncExitStack() as stack:
         link = HostEnd.bind(folder / "link")
         stack.callback(link.close)
-        server = _bound_server(options)
+        stack.enter_context(hold_port(options.host, options.port))
+        # Before gRPC starts its threads: the engine core may be a fork of this process.
         core = EngineCore.start(
             options,
             role=role,
@@ -72,6 +65,7 @@ async def _serve(role: Role, options: EngineOptions, folder: Path) -> int:
             model_path=str(resolve_model(options.model)),
         )
         stack.push_async_callback(asyncio.to_thread, core.shut_down, _CORE_GRACE_S)
+        server = _bound_server(options)
         host = _wire(role, options, core, link)
         await host.start(server)
         stack.push_async_callback(host.stop, server)
@@ -83,10 +77,7 @@ def _bound_server(options: EngineOptions) -> grpc.aio.Server:
     try:
         bind(server, options.host, options.port)
     except OSError as error:
-        raise ConfigError(
-            f"Port {options.port} on {options.host} is taken; "
-            "free it or give this engine another with --port."
-        ) from error
+        raise port_taken(options.host, options.port) from error
     return server
 
 

@@ -20,7 +20,6 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
 from shared.engine.config import EngineOptions
-from shared.engine.cpu_threads import thread_environment
 from shared.engines import EngineDescription, KvAddress, Role
 from shared.errors import ConfigError, EngineLost
 
@@ -28,23 +27,6 @@ _GIB = 1 << 30
 _CPU_BLOCK_SIZE_TOKENS = 32  # vLLM's own choice of 128 wastes most of a block on short prompts
 _SCHEDULER = "shared.engine.vllm_scheduler.SlosScheduler"
 _CONNECTOR_MODULE = "shared.kv_transfer.nixl_connector"
-
-
-def set_environment(options: EngineOptions) -> None:
-    """What vLLM and NIXL read from the environment, before any process of theirs starts.
-
-    What the operator set stays as it is.
-    """
-    wanted = {
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": options.kv_host or options.host,
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(options.kv_port),
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    }
-    if current_platform.is_cpu():
-        wanted["UCX_TLS"] = "tcp,sm,self"
-        wanted |= thread_environment(options.cores, len(os.sched_getaffinity(0)))
-    for key, value in wanted.items():
-        os.environ.setdefault(key, value)
 
 
 def engine_arguments(
@@ -137,6 +119,10 @@ class EngineCore:
             )
         except (ValueError, TypeError, OSError) as error:
             raise ConfigError(f"vLLM will not run {model_path} so: {_first_line(error)}") from error
+        if current_platform.is_cpu():
+            # vLLM asks for "spawn" because of worker processes that bind their own threads. Ours
+            # has none, and a fork spares the engine core ten seconds of imports.
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         client = AsyncMPClient(config, Executor.get_class(config), True)
         return cls(client=client, config=config, engine_id=engine_id)
 

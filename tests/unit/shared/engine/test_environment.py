@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.engine.cpu_threads import core_numbers, thread_environment
+from shared.engine.environment import core_numbers, thread_environment
 from shared.errors import ConfigError
 
 

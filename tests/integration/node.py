@@ -1,0 +1,152 @@
+"""A real node for tests: `slos-serve up` on known ports, and hands to look at its parts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+
+from services.node.config import NodeOptions
+from services.node.ports import NodePorts, assign_ports
+from shared.errors import ConfigError
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.slos_pb2_grpc import EngineStub
+
+LOOPBACK = "127.0.0.1"
+START_LIMIT_S = 180.0
+STOP_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running node. Part names are those of `up`: gateway, planner, prefill-0, decode-0."""
+
+    process: subprocess.Popen[str]
+    ports: NodePorts
+    run_dir: Path
+    model: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.gateway}"
+
+    @property
+    def part_ports(self) -> dict[str, int]:
+        prefill, decode = self.ports.engines
+        return {
+            "gateway": self.ports.gateway,
+            "planner": self.ports.planner,
+            "prefill-0": prefill.rpc,
+            "decode-0": decode.rpc,
+        }
+
+    def kill(self, part: str) -> None:
+        """SIGKILL to the part alone, not to its group: what it leaves must end by itself."""
+        (pid,) = pids_with_port(self.part_ports[part])
+        os.kill(pid, signal.SIGKILL)
+
+    def health(self, engine: str) -> pb.HealthReply:
+        with grpc.insecure_channel(f"{LOOPBACK}:{self.part_ports[engine]}") as channel:
+            return EngineStub(channel).Health(pb.HealthRequest(), timeout=5, wait_for_ready=True)
+
+    def at_rest(self) -> bool:
+        """Nothing runs and every KV block is free, on both engines."""
+        return all(
+            reply.running == reply.waiting == 0 and reply.free_kv_blocks == reply.kv_blocks
+            for reply in (self.health("prefill-0"), self.health("decode-0"))
+        )
+
+    def answers(self, way: str) -> bool:
+        """A short request by this way is answered."""
+        body = {"model": self.model, "prompt": "a b c", "max_tokens": 3, "slo": {"way": way}}
+        try:
+            answer = httpx.post(f"{self.url}/v1/completions", json=body, timeout=30)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == httpx.codes.OK
+
+
+def wait_until(holds: Callable[[], bool], limit_s: float) -> float:
+    """Seconds until it held. Raises AssertionError past the limit."""
+    started_s = time.monotonic()  # noqa: TID251 - real processes live in real time
+    while not holds():
+        waited_s = time.monotonic() - started_s  # noqa: TID251 - the same
+        assert waited_s < limit_s, f"still not after {limit_s} s"
+        time.sleep(0.05)
+    return time.monotonic() - started_s  # noqa: TID251 - the same
+
+
+def pids_with_port(port: int) -> list[int]:
+    """Processes of ours that were told to serve at this port; forks of them carry another name."""
+    wanted = f"\0--port\0{port}\0".encode()
+    return [pid for pid, line in _command_lines() if wanted in line]
+
+
+def pids_with_text(text: str) -> list[int]:
+    return [pid for pid, line in _command_lines() if text.encode() in line]
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                yield int(entry.name), (entry / "cmdline").read_bytes()
+            except OSError:  # it ended while we looked
+                continue
+
+
+@contextmanager
+def running_node(model: str, run_dir: Path, *more: str) -> Iterator[Node]:
+    """Starts a node, waits until it serves, and ends it; fails when it does not end with 0."""
+    ports, flags = free_ports()
+    with (run_dir / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services", *_flags(model, run_dir), *flags, *more],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    node = Node(process, ports, run_dir, model)
+    try:
+        wait_until(lambda: _ready(node), START_LIMIT_S)
+        yield node
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(STOP_LIMIT_S)
+    assert status == 0, (run_dir / "up.log").read_text()
+
+
+def free_ports() -> tuple[NodePorts, list[str]]:
+    """Free ports for a node with two engines, and the flags that say so."""
+    for base in range(21_000, 60_000, 50):
+        numbers = {
+            "port": base,
+            "planner_port": base + 1,
+            "planner_metrics_port": base + 2,
+            "engine_port": base + 10,
+            "engine_metrics_port": base + 20,
+            "kv_port": base + 30,
+        }
+        with suppress(ConfigError):
+            ports = assign_ports(NodeOptions(**numbers))  # type: ignore[arg-type] # ports alone
+            words = [(f"--{key.replace('_', '-')}", str(value)) for key, value in numbers.items()]
+            return ports, [word for pair in words for word in pair]
+    raise AssertionError("no free ports on this machine")
+
+
+def _flags(model: str, run_dir: Path) -> list[str]:
+    flags = {"model": model, "run-dir": run_dir, "max-model-len": 2048, "kv-cache-gib": 0.5}
+    return [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+
+
+def _ready(node: Node) -> bool:
+    log = (node.run_dir / "up.log").read_text()
+    assert node.process.poll() is None, log
+    return "Serving " in log

@@ -1,0 +1,170 @@
+"""A whole node with real engines and a tiny model: what clients see, in calm and under kills."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from tests.integration.load import WAYS, Load, Told
+from tests.integration.node import Node, pids_with_text, running_node, wait_until
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    run_dir = tmp_path_factory.mktemp("node")
+    with running_node("tiny", run_dir) as running:
+        yield running
+    assert pids_with_text(str(run_dir)) == []
+
+
+def chat(node: Node, **more: object) -> httpx.Response:
+    body = {"model": node.model, "messages": [{"role": "user", "content": "Hello there"}], **more}
+    return httpx.post(f"{node.url}/v1/chat/completions", json=body, timeout=60)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_report_tells_way_engines_and_what_was_achieved(node: Node, way: str) -> None:
+    slo = {"ttft_ms": 60_000, "tpot_ms": 10_000, "way": way, "report": True}
+
+    answer = chat(node, max_tokens=8, slo=slo).json()
+
+    report = answer["slo"]
+    assert report["way"] == way
+    assert report["engines"]["decode"] == "decode-0"
+    assert report["engines"]["prefill"] == ("prefill-0" if way == "disaggregated" else None)
+    assert report["met"] is True
+    assert 0 < report["achieved"]["ttft_ms"] < 60_000
+
+
+def test_both_ways_give_the_same_text(node: Node) -> None:
+    choices = [
+        chat(node, max_tokens=30, temperature=0, slo={"way": way}).json()["choices"][0]
+        for way in WAYS
+    ]
+
+    assert choices[0] == choices[1]
+
+
+def test_what_no_engine_could_keep_is_refused_for_good_with_numbers(node: Node) -> None:
+    for _ in range(6):  # the planner promises and refuses only by what it has measured
+        chat(node, max_tokens=8)
+
+    answer = chat(node, max_tokens=8, slo={"ttft_ms": 0.01, "on_refuse": "refuse"})
+
+    error = answer.json()["error"]
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert error["code"] == "never_possible"
+    assert error["slo"]["predicted_ttft_ms"] > 0.01
+
+
+def test_a_refused_stream_is_no_200(node: Node) -> None:
+    slo = {"ttft_ms": 0.01, "on_refuse": "refuse"}
+
+    answer = chat(node, stream=True, slo=slo)
+
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert answer.json()["error"]["code"] == "never_possible"
+
+
+def test_a_wrong_slo_field_is_a_400_that_names_the_right_one(node: Node) -> None:
+    answer = chat(node, slo={"tft_ms": 100})
+
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert "ttft_ms" in answer.json()["error"]["message"]
+
+
+def test_the_openai_client_works(node: Node) -> None:
+    with OpenAI(base_url=f"{node.url}/v1", api_key="none", max_retries=0) as client:
+        models = [model.id for model in client.models.list()]
+        whole = client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "Hi"}], max_tokens=5, n=2
+        )
+        with client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "Hi"}],
+            max_tokens=5,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"slo": {"report": True, "way": "disaggregated"}},
+        ) as stream:
+            chunks = list(stream)
+
+    assert models == ["tiny"]
+    assert len(whole.choices) == 2
+    assert chunks[-1].usage is not None
+    assert any(getattr(chunk, "slo", None) for chunk in chunks)
+
+
+async def test_the_asynchronous_openai_client_works(node: Node) -> None:
+    async with AsyncOpenAI(base_url=f"{node.url}/v1", api_key="none", max_retries=0) as client:
+        answers = await asyncio.gather(
+            *(client.completions.create(model="tiny", prompt="a b", max_tokens=4) for _ in range(4))
+        )
+        response = await client.responses.create(model="tiny", input="Hi", max_output_tokens=20)
+
+    assert [answer.usage.completion_tokens for answer in answers if answer.usage] == [4] * 4
+    assert response.usage is not None
+
+
+def test_a_decision_can_be_explained_after_the_answer(node: Node) -> None:
+    report = chat(node, max_tokens=4, slo={"report": True}).json()["slo"]
+
+    words = ["planner", "--explain", report["decision_id"], "--planner", planner_of(node)]
+    told = subprocess.run(
+        [sys.executable, "-c", "import services.cli, sys; sys.exit(services.cli.main())", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+    assert report["decision_id"] in told
+    assert "decode-0" in told
+
+
+async def test_clients_that_hang_up_free_their_kv_and_harm_nobody(node: Node) -> None:
+    alone = await Load(node.url, node.model, in_flight=1).run(range(8))
+    expected = {told.number: told.text for told in alone}
+    load = Load(node.url, node.model, hang_up=lambda number: number % 10 == 9)
+
+    told = await load.run(range(200))
+
+    stayed = [one for one in told if not one.hung_up]
+    assert len(told) - len(stayed) == 20
+    assert [one for one in stayed if not one.complete] == []
+    wait_until(node.at_rest, limit_s=5)
+    assert {one.number: one.text for one in told if one.number in expected} == expected
+
+
+@pytest.mark.parametrize("part", ["planner", "prefill-0", "decode-0", "gateway"])
+async def test_a_killed_part_comes_back_and_nothing_hangs(node: Node, part: str) -> None:
+    load = asyncio.create_task(Load(node.url, node.model, in_flight=4).run(range(60)))
+    await asyncio.sleep(1)
+
+    node.kill(part)
+
+    told = await load
+    assert len(told) == 60
+    assert [one for one in told if not understandable(one, part)] == []
+    for way in WAYS:
+        wait_until(lambda way=way: node.answers(way), limit_s=120)  # type: ignore[misc] # mypy knows no lambda defaults
+    wait_until(node.at_rest, limit_s=45)  # KV that nobody fetched is let go by its lease
+
+
+def understandable(told: Told, killed: str) -> bool:
+    """A whole answer, an error in OpenAI's shape, or a connection that died with the gateway."""
+    if told.complete:
+        return True
+    if told.error is not None:
+        return bool(told.error["message"]) and bool(told.error["type"])
+    return killed == "gateway" and bool(told.broken)
+
+
+def planner_of(node: Node) -> str:
+    return f"127.0.0.1:{node.ports.planner}"
