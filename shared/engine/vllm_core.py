@@ -32,7 +32,7 @@ _CONNECTOR_MODULE = "shared.kv_transfer.nixl_connector"
 def engine_arguments(
     options: EngineOptions, *, role: Role, engine_id: str, link: str, model_path: str
 ) -> dict[str, Any]:
-    """VLLM's engine arguments.
+    """vLLM's engine arguments.
 
     Raises ConfigError for a name in `options.vllm` that vLLM does not know.
     """
