@@ -51,7 +51,10 @@ def main(argv: Sequence[str]) -> int:
 async def _show(plan: NodePlan, console: Console, *, once: bool) -> int | None:
     """None to go on serving."""
     requests = demo_requests()
-    console.print(f"Sending {len(requests)} requests, {_IN_FLIGHT} at a time.", highlight=False)
+    console.print(
+        f"Sending one short request each way, then {len(requests)}, {_IN_FLIGHT} at a time.",
+        highlight=False,
+    )
     async with make_client(plan.url) as client:
         await _ask_all(client, first_requests(), plan.model_name)
         answers = await _ask_all(client, requests, plan.model_name)
