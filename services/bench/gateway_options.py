@@ -22,6 +22,9 @@ class GatewayBenchOptions:
     kv_transport: str = option(
         "none", help="of our engine: nixl or none; stock vLLM is started without a KV connector"
     )
+    threads: Annotated[int, Field(ge=0)] = option(
+        0, help="threads of each engine's model; 0: one less than there are cores, as vLLM's own"
+    )
     engines: bool = option(True, help="measure beside real engines")
     stock: bool = option(True, help="start a stock vLLM server too and ask it the same")
     stub: bool = option(True, help="measure one gateway against a stub engine")

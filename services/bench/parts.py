@@ -1,8 +1,9 @@
 """The processes that the gateway is measured with, and their command lines. Starts nothing."""
 
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.bench.gateway_options import GatewayBenchOptions
@@ -72,7 +73,9 @@ class Parts:
             "max-step-tokens": _MOST_STEP_TOKENS,
             **self._model_flags(),
         }
-        return self._part("engine", Rank.ENGINE, "services.decode", flags, self.engine_address)
+        return self._on_threads(
+            self._part("engine", Rank.ENGINE, "services.decode", flags, self.engine_address)
+        )
 
     def stub(self) -> Part:
         flags = {
@@ -105,7 +108,17 @@ class Parts:
             **self._model_flags(),
         }
         module = "vllm.entrypoints.openai.api_server"
-        return self._part(STOCK, Rank.GATEWAY, module, flags, self.stock_url)
+        return self._on_threads(self._part(STOCK, Rank.GATEWAY, module, flags, self.stock_url))
+
+    def _on_threads(self, engine: Part) -> Part:
+        """The same for both engines: unbound, and the model within the engine core.
+
+        A worker process, vLLM's default on CPU, spins for a second after each request, and would
+        slow down whoever is asked next.
+        """
+        threads = self.options.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+        model = {"OMP_NUM_THREADS": str(threads), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        return replace(engine, environ={**engine.environ, **model})
 
     def _model_flags(self) -> dict[str, object]:
         return {
