@@ -49,7 +49,7 @@ class Node:
 
     def kill(self, part: str) -> None:
         """SIGKILL to the part alone, not to its group: what it leaves must end by itself."""
-        (pid,) = pids_with_port(self.part_ports[part])
+        (pid,) = pids_of_part(part, self.part_ports[part])
         os.kill(pid, signal.SIGKILL)
 
     def health(self, engine: str) -> pb.HealthReply:
@@ -83,10 +83,11 @@ def wait_until(holds: Callable[[], bool], limit_s: float) -> float:
     return time.monotonic() - started_s  # noqa: TID251 - the same
 
 
-def pids_with_port(port: int) -> list[int]:
-    """Processes of ours that were told to serve at this port; forks of them carry another name."""
-    wanted = f"\0--port\0{port}\0".encode()
-    return [pid for pid, line in _command_lines() if wanted in line]
+def pids_of_part(part: str, port: int) -> list[int]:
+    """The process that serves a part at this port; its forks carry another name."""
+    role, _, _ = part.partition("-")
+    module, flag = f"services.{role}\0".encode(), f"\0--port\0{port}\0".encode()
+    return [pid for pid, line in _command_lines() if module in line and flag in line]
 
 
 def pids_with_text(text: str) -> list[int]:

@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -152,9 +154,24 @@ async def test_a_killed_part_comes_back_and_nothing_hangs(node: Node, part: str)
     told = await load
     assert len(told) == 60
     assert [one for one in told if not understandable(one, part)] == []
-    for way in WAYS:
-        wait_until(lambda way=way: node.answers(way), limit_s=120)  # type: ignore[misc] # mypy knows no lambda defaults
-    wait_until(node.at_rest, limit_s=45)  # KV that nobody fetched is let go by its lease
+    again_s = {way: wait_until(partial(node.answers, way), limit_s=120) for way in WAYS}
+    # KV that nobody fetched is let go by its lease.
+    rest_s = wait_until(node.at_rest, limit_s=45)
+    print(
+        f"\n{part} killed: {seen(told)}; served again after {again_s}, at rest after {rest_s:.1f} s"
+    )
+
+
+def seen(told: list[Told]) -> Counter[str]:
+    """What clients saw, for those who read the output (`pytest -s`)."""
+    return Counter(
+        "answered"
+        if one.complete
+        else f"{one.status} {one.error['code']}: {one.error['message']}"
+        if one.error
+        else one.broken
+        for one in told
+    )
 
 
 def understandable(told: Told, killed: str) -> bool:
