@@ -34,7 +34,7 @@ from shared.telemetry.engine_metrics import EngineMetrics
 
 _LOG = logging.getLogger(__name__)
 _SERVER_GRACE_S = 0.5
-_CORE_GRACE_S = 5.0
+_CORE_GRACE_S = 2.0
 _SERVICE_NAME = "slos.v1.Engine"
 
 
