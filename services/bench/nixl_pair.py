@@ -40,6 +40,7 @@ class NixlSide:
 
     @classmethod
     def make(cls, name: str, layout: KvLayout, memory: Bytes, threads: int) -> "NixlSide":
+        """Raises TransferFailed when NIXL will not start with UCX's settings."""
         # UCX reads its environment when this is loaded: see set_ucx_environment
         from nixl._api import nixl_agent, nixl_agent_config
 
@@ -47,7 +48,13 @@ class NixlSide:
 
         logging.getLogger("nixl").setLevel(logging.ERROR)
         let_progress_thread_sleep()  # as our engines do
-        agent = nixl_agent(name, nixl_agent_config(num_threads=threads, capture_telemetry=True))
+        try:
+            agent = nixl_agent(name, nixl_agent_config(num_threads=threads, capture_telemetry=True))
+        except Exception as error:  # NIXL's errors have no common root of their own
+            raise TransferFailed(
+                f"NIXL does not start with UCX_TLS={os.environ.get('UCX_TLS')!r} ({error}): "
+                "it needs a transport for messages too, such as tcp."
+            ) from error
         side = cls(agent, layout, memory)
         whole = [(side.base_address, memory.nbytes, 0, "")]
         agent.register_memory(agent.get_reg_descs(whole, "DRAM"), backends=["UCX"])
@@ -88,12 +95,18 @@ class NixlReader:
     ) -> "NixlReader":
         """`handshake_s` is from the peer's metadata in our hands to its blocks being addressable.
 
-        UCX connects at the first transfer, which is not in it.
+        UCX connects at the first transfer, which is not in it. Raises TransferFailed.
         """
         local = side.prepare(_OURSELVES, side.base_address)
         started_at_s = now()
-        peer = side.agent.add_remote_agent(metadata)
-        remote = side.prepare(peer, base_address)
+        try:
+            peer = side.agent.add_remote_agent(metadata)
+            remote = side.prepare(peer, base_address)
+        except Exception as error:  # NIXL's errors have no common root of their own
+            raise TransferFailed(
+                f"NIXL cannot reach the other process ({error}); look at UCX_TLS, now "
+                f"{os.environ.get('UCX_TLS')!r}, and for UCX's words above."
+            ) from error
         return cls(side, now, limit_s, now() - started_at_s, local, remote)
 
     def read(self, local: Numbers, remote: Numbers) -> float:

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from services.bench.__main__ import main
+from services.bench.gateway_options import GatewayBenchOptions
+from services.bench.parts import Parts, Ports
+from shared.errors import ConfigError
+
+PORTS = Ports(planner=1, planner_metrics=2, engine=3, engine_kv=4, gateway=5, stock=6)
+
+
+def parts(options: GatewayBenchOptions) -> Parts:
+    return Parts(options=options, ports=PORTS, model="/m", run_dir=Path("logs"))
+
+
+def flags(command: tuple[str, ...], *names: str) -> dict[str, str]:
+    return {name: command[command.index(f"--{name}") + 1] for name in names}
+
+
+def test_our_engine_and_the_stock_server_get_the_same_model_and_threads() -> None:
+    made = parts(GatewayBenchOptions(threads=3, max_model_len=512))
+    ours, stock = made.engine(), made.stock()
+    names = ("model", "served-model-name", "dtype", "max-model-len")
+
+    assert flags(ours.command, *names) == flags(stock.command, *names)
+    assert ours.environ == stock.environ
+    assert ours.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_no_port_is_used_twice_in_one_set() -> None:
+    made = parts(GatewayBenchOptions())
+    started = [made.planner(), made.engine(), made.gateway(), made.stock()]
+
+    assert len({part.address for part in started}) == len(started)
+
+
+def test_an_unknown_measurement_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean gateway"):
+        main(["gatway"])
+
+
+def test_help_names_every_measurement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "kv" in shown
+    assert "gateway" in shown
