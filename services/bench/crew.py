@@ -118,7 +118,7 @@ async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:
 
 async def _shows(client: PlannerClient, engines: int) -> bool:
     try:
-        async with aclosing(client.watch()) as views:  # type: ignore[type-var]
+        async with aclosing(client.watch()) as views:
             async for view in views:
                 if len(view) >= engines:
                     return True

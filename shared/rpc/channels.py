@@ -119,7 +119,7 @@ class PlannerClient:
             raise UnknownDecision(_unknown_decision_message(decision_id, reply))
         return planner_codec.explanation_from_wire(reply)
 
-    async def watch(self) -> AsyncIterator[list[EngineView]]:
+    async def watch(self) -> AsyncGenerator[list[EngineView], None]:
         """The attached engines, at once and at every change.
 
         Ends with PlannerUnavailable when the planner goes; close the iterator to end it earlier.
