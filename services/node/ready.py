@@ -46,8 +46,7 @@ async def wait_until_attached(plan: NodePlan, clock: Clock) -> None:
 
 async def _attached(client: PlannerClient, names: frozenset[str]) -> bool:
     try:
-        # It is a generator and so can be closed, which its annotation cannot say.
-        async with aclosing(client.watch()) as views:  # type: ignore[type-var]
+        async with aclosing(client.watch()) as views:
             async for view in views:
                 if names <= {engine.description.name for engine in view}:
                     return True

@@ -78,7 +78,7 @@ async def planner(port: int, metrics_port: int) -> AsyncIterator[asyncio.subproc
 
 async def attached(client: PlannerClient) -> int:
     """How many engines the planner shows now."""
-    async with aclosing(client.watch()) as views:  # type: ignore[type-var]
+    async with aclosing(client.watch()) as views:
         return len(await anext(views))
 
 

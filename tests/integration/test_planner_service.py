@@ -95,7 +95,7 @@ async def attached(
 
 async def until(client: PlannerClient, names: set[str]) -> list[EngineView]:
     """Watches until just these engines are attached."""
-    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:  # type: ignore[type-var]
+    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
         async for view in views:
             if {engine.description.name for engine in view} == names:
                 return view
@@ -119,7 +119,7 @@ async def test_a_registered_engine_gets_a_policy_and_its_reports_shape_decisions
 
 
 async def _reported(client: PlannerClient) -> None:
-    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:  # type: ignore[type-var]
+    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
         async for view in views:
             if any(engine.running for engine in view):
                 return
@@ -199,7 +199,7 @@ async def test_a_draining_engine_is_shown_as_such_and_gets_nothing_more() -> Non
         first = await stack.enter_async_context(attached(client, make_engine("d0")))
         await stack.enter_async_context(attached(client, make_engine("d1")))
         first.outbox.put_nowait(DrainingNotice())
-        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:  # type: ignore[type-var]
+        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
             async for view in views:
                 if any(engine.draining for engine in view):
                     break
