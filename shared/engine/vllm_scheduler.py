@@ -72,6 +72,7 @@ class SlosScheduler(AsyncScheduler):
         # Steps in flight, oldest first: with asynchronous scheduling one is formed while
         # another runs.
         self._slos_books: dict[int, StepBook] = {}
+        self._slos_may_hold = True
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
 
     # -- shaping ------------------------------------------------------------------------------
@@ -81,32 +82,61 @@ class SlosScheduler(AsyncScheduler):
         policy = self._slos_link.newest_policy()
         if policy is not None:
             self._slos_policy = policy
-        self._slos_apply(self._slos_shape())
+        shape = self._slos_shape()
+        held = self._slos_apply(shape)
         output = super().schedule(throttle_prefills)
+        # Held ones keep their blocks and their place; vLLM's runner lets rows leave and rejoin.
+        self.running.extend(held)
+        self._slos_may_hold = not held or len(self.running) > len(shape.order)
         self._slos_books[id(output)] = self._slos_book(output, started_at_s)
         return output
 
     def _slos_shape(self) -> StepShape:
-        candidates = (
-            Candidate(
-                request_id=request.request_id,
-                terms=self._slos_terms[request.request_id],
-                prefilling=request.num_computed_tokens < request.num_prompt_tokens,
-                produced_tokens=request.num_output_tokens,
-                drafted_tokens=len(request.spec_token_ids),
-            )
-            for request in self.running
-        )
         return shape_step(
-            candidates, self._slos_policy, engine_max_tokens=self._slos_engine_max_tokens
+            map(self._slos_candidate, self.running),
+            self._slos_policy,
+            engine_max_tokens=self._slos_engine_max_tokens,
+            next_waiting=self._slos_next_waiting(),
         )
 
-    def _slos_apply(self, shape: StepShape) -> None:
+    def _slos_candidate(self, request: Request) -> Candidate:
+        return Candidate(
+            request_id=request.request_id,
+            terms=self._slos_terms[request.request_id],
+            prefilling=request.num_computed_tokens < request.num_prompt_tokens,
+            produced_tokens=request.num_output_tokens,
+            drafted_tokens=len(request.spec_token_ids),
+        )
+
+    def _slos_next_waiting(self) -> Candidate | None:
+        """The most urgent request that could start at once if it were given the tokens."""
+        # A hold that let nobody in is not repeated: what waits may lack more than tokens.
+        if not self._slos_may_hold or not self.waiting or self.kv_holding_waiting:
+            return None
+        if len(self.running) >= self.max_num_active_reqs:
+            return None
+        request = self.waiting.peek_request()
+        startable = request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+        fits = self._slos_blocks_for(request) <= self._slos_free_blocks()
+        return self._slos_candidate(request) if startable and fits else None
+
+    def _slos_blocks_for(self, request: Request) -> int:
+        blocks: int = -(-(request.num_tokens + 1) // self.block_size)
+        return blocks
+
+    def _slos_free_blocks(self) -> int:
+        free_blocks: int = self.kv_cache_manager.block_pool.get_num_free_blocks()
+        return free_blocks
+
+    def _slos_apply(self, shape: StepShape) -> list[Request]:
+        """Returns the requests that sit this step out; they must be put back after it."""
         self.max_num_scheduled_tokens = shape.max_tokens
-        self.running = [self.requests[request_id] for request_id in shape.order]
         for request_id, allowed_tokens in shape.speculation_tokens.items():
             request = self.requests[request_id]
             request.spec_token_ids = request.spec_token_ids[:allowed_tokens]
+        ordered = [self.requests[request_id] for request_id in shape.order]
+        self.running = [each for each in ordered if each.request_id not in shape.held]
+        return [each for each in ordered if each.request_id in shape.held]
 
     # -- the life of a request ----------------------------------------------------------------
 
@@ -165,7 +195,7 @@ class SlosScheduler(AsyncScheduler):
     def _slos_report(self, book: StepBook, *, accepted_tokens: int) -> None:
         ledger = self._slos_ledger
         running, waiting = self.get_request_counts()
-        state = (running, waiting, self.kv_cache_manager.block_pool.get_num_free_blocks())
+        state = (running, waiting, self._slos_free_blocks())
         computed_tokens = book.prefill_tokens + book.decode_tokens + book.speculated_tokens
         if not computed_tokens and not ledger.finished and state == ledger.last_state:
             return

@@ -51,24 +51,31 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:
-    """`order` lists all candidates, first served first.
+    """What to do with the candidates of one step.
 
-    `speculation_tokens` names only requests whose draft is to be cut.
+    `order` lists all of them, first served first. `held` are the prefills among them that sit this
+    step out. `speculation_tokens` names only requests whose draft is to be cut.
     """
 
     order: tuple[str, ...]
+    held: frozenset[str]
     max_tokens: int
     speculation_tokens: dict[str, int]
 
 
 def shape_step(
-    candidates: Iterable[Candidate], policy: Policy, *, engine_max_tokens: int
+    candidates: Iterable[Candidate],
+    policy: Policy,
+    *,
+    engine_max_tokens: int,
+    next_waiting: Candidate | None = None,
 ) -> StepShape:
     """Shapes one step of an engine that can compute at most `engine_max_tokens` tokens in it.
 
-    Promises go before best effort; among equals a decode goes before a prefill chunk (it costs
-    one token, the chunk takes what is left), and the earlier deadline before the later one.
-    Ties keep the given order.
+    Promises go before best effort; among equals a decode goes before a prefill chunk (it costs one
+    token, the chunk takes what is left), and the earlier deadline before the later one. Ties keep
+    the given order. The engine serves what runs before what waits, so a prefill that is due later
+    than `next_waiting` is held: its chunk would take the tokens that the other needs.
     """
     pool = list(candidates)
     ranked = sorted(pool, key=_rank)
@@ -79,6 +86,7 @@ def shape_step(
     }
     return StepShape(
         order=tuple(candidate.request_id for candidate in ranked),
+        held=_held(ranked, next_waiting),
         max_tokens=step_limit(policy, engine_max_tokens),
         speculation_tokens=cuts,
     )
@@ -87,6 +95,17 @@ def shape_step(
 def _rank(candidate: Candidate) -> tuple[bool, bool, float]:
     terms = candidate.terms
     return terms.best_effort, candidate.prefilling, terms.token_due_s(candidate.produced_tokens)
+
+
+def _held(ranked: Iterable[Candidate], next_waiting: Candidate | None) -> frozenset[str]:
+    if next_waiting is None:
+        return frozenset()
+    bar = _rank(next_waiting)
+    return frozenset(
+        candidate.request_id
+        for candidate in ranked
+        if candidate.prefilling and _rank(candidate) > bar
+    )
 
 
 def step_limit(policy: Policy, engine_max_tokens: int) -> int:

@@ -73,6 +73,36 @@ def test_best_effort_never_goes_before_a_promise(pool: list[Candidate], policy: 
 
 
 @given(candidates, policies)
+def test_only_prefills_that_are_due_later_are_held(pool: list[Candidate], policy: Policy) -> None:
+    by_id = {candidate.request_id: candidate for candidate in pool}
+    waiting = make("waiting", 10.0)
+
+    held = shape_step(pool, policy, engine_max_tokens=64, next_waiting=waiting).held
+
+    for each in (by_id[request_id] for request_id in held):
+        assert each.prefilling
+        assert each.terms.best_effort or each.terms.token_due_s(each.produced_tokens) > 10.0
+
+
+def test_a_prefill_gives_way_to_a_more_urgent_request_that_waits() -> None:
+    running, decode = make("running", 9.0), make("decode", 20.0, prefilling=False)
+
+    shape = shape_step(
+        [running, decode], Policy(), engine_max_tokens=64, next_waiting=make("urgent", 2.0)
+    )
+
+    assert shape.held == {"running"}
+
+
+def test_a_prefill_does_not_give_way_to_its_equal() -> None:
+    shape = shape_step(
+        [make("running", 2.0)], Policy(), engine_max_tokens=64, next_waiting=make("equal", 2.0)
+    )
+
+    assert shape.held == frozenset()
+
+
+@given(candidates, policies)
 def test_a_draft_is_only_ever_cut(pool: list[Candidate], policy: Policy) -> None:
     cuts = shape_step(pool, policy, engine_max_tokens=2048).speculation_tokens
 

@@ -1,0 +1,270 @@
+"""One real engine host under a planner of ours: reports up, policies down, requests."""
+
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+from vllm import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
+
+from shared.engine.wire import decode_outputs, encode_request
+from shared.models.tiny import make_tiny_model
+from shared.rpc import slos_pb2 as pb
+from shared.rpc.slos_pb2_grpc import (
+    EngineStub,
+    PlannerServicer,
+    add_PlannerServicer_to_server,
+)
+from tests.integration.node import free_ports, pids_with_text, wait_until
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+
+SPECULATION_TOKENS = 4
+PROMPT = [7 + i % 5 for i in range(300)]  # it repeats itself, so that n-gram drafts come
+
+
+@dataclass(slots=True)
+class RecordingPlanner(PlannerServicer):
+    """Accepts every engine, keeps what it reports, sends the policies that the test puts in."""
+
+    registered: list[pb.EngineDescription] = field(default_factory=list)
+    reports: list[pb.StepReport] = field(default_factory=list)
+    policies: "queue.Queue[pb.Policy]" = field(default_factory=queue.Queue)
+
+    def Attach(  # noqa: N802 - gRPC's name
+        self, request_iterator: Iterator[pb.EngineMessage], context: grpc.ServicerContext
+    ) -> Iterator[pb.PlannerMessage]:
+        self.registered.append(next(request_iterator).registration)
+        yield pb.PlannerMessage(verdict=pb.RegistrationVerdict(accepted=True))
+        yield pb.PlannerMessage(policy=pb.Policy(version=1))
+        threading.Thread(target=self._read, args=(request_iterator,), daemon=True).start()
+        while context.is_active():
+            try:
+                yield pb.PlannerMessage(policy=self.policies.get(timeout=0.1))
+            except queue.Empty:
+                continue
+
+    def _read(self, messages: Iterator[pb.EngineMessage]) -> None:
+        try:
+            for message in messages:
+                self.reports.extend(message.reports.reports)
+        except grpc.RpcError:  # the engine has gone
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The running host, its planner and a client of its own."""
+
+    planner: RecordingPlanner
+    engine: EngineStub
+    process: "subprocess.Popen[bytes]"
+
+    def generate(
+        self, name: str, *, max_tokens: int = 20, terms: pb.EngineTerms | None = None
+    ) -> tuple[list[int], float]:
+        """The tokens, and when the first of them came."""
+        params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+        request = pb.GenerateRequest(
+            request=encode_request(core_request(name, params)), terms=terms
+        )
+        tokens: list[int] = []
+        first_at_s = 0.0
+        for reply in self.engine.Generate(request, timeout=60):
+            first_at_s = first_at_s or time.monotonic()  # noqa: TID251 - real time
+            for output in decode_outputs(reply.outputs):
+                tokens += output.new_token_ids
+        return tokens, first_at_s
+
+    def set_policy(self, policy: pb.Policy) -> None:
+        """In force once the engine has had the time to read it."""
+        self.planner.policies.put(policy)
+        time.sleep(0.5)
+
+    def reported(self, name: str) -> list[pb.StepReport]:
+        """The reports up to the one that says the request has left."""
+        wait_until(lambda: any(name in each.finished for each in self.planner.reports), 5)
+        taken, self.planner.reports[:] = list(self.planner.reports), []
+        return taken
+
+
+def core_request(name: str, params: SamplingParams) -> EngineCoreRequest:
+    return EngineCoreRequest(
+        request_id=name,
+        prompt_token_ids=[11 + sum(name.encode()) % 200, *PROMPT],
+        mm_features=None,
+        sampling_params=params,
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=f"{name} {time.monotonic()}",  # noqa: TID251 - no prefix is to be found cached
+        data_parallel_rank=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("engine")
+    ports = free_ports()[0]
+    planner = RecordingPlanner()  # type: ignore[abstract] # an engine makes one of its calls
+    server = grpc.server(ThreadPoolExecutor(8))
+    add_PlannerServicer_to_server(planner, server)
+    server.add_insecure_port(f"127.0.0.1:{ports.planner}")
+    server.start()
+    own = ports.engines[0]
+    flags = {
+        "model": make_tiny_model(folder / "model"),
+        "served-model-name": "tiny",
+        "port": own.rpc,
+        "kv-port": own.kv,
+        "metrics-port": own.metrics,
+        "planner": f"127.0.0.1:{ports.planner}",
+        "kv-cache-gib": 0.2,
+        "speculation-tokens": SPECULATION_TOKENS,
+        "run-dir": folder,
+    }
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.decode", *words], stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until(lambda: _attached(planner, process, folder / "log"), 120)
+        with grpc.insecure_channel(f"127.0.0.1:{own.rpc}") as channel:
+            yield Host(planner, EngineStub(channel), process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        server.stop(0)
+    assert pids_with_text(str(folder)) == []
+
+
+def _attached(planner: RecordingPlanner, process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    return bool(planner.registered)
+
+
+def test_a_registration_says_all_that_placement_needs(host: Host) -> None:
+    (engine,) = host.planner.registered
+
+    assert engine.role == pb.ROLE_DECODE
+    assert engine.model == "tiny"
+    assert engine.vllm_version
+    assert engine.block_size_tokens == 32
+    assert engine.kv_blocks > 100
+    assert engine.kv_bytes_per_token > 0
+    assert engine.max_speculation_tokens == SPECULATION_TOKENS
+    assert engine.kv_address.transport == "nixl"
+    assert engine.kv_address.port > 0
+
+
+def test_step_reports_account_for_every_token(host: Host) -> None:
+    tokens, _ = host.generate("account")
+
+    reports = host.reported("account")
+    # The step that ends the prompt samples the first token; each decode token gives one more.
+    assert sum(each.prefill_tokens for each in reports) == len(PROMPT) + 1
+    given = 1 + sum(each.decode_tokens + each.accepted_tokens for each in reports)
+    assert len(tokens) == 20
+    assert 20 <= given <= 20 + SPECULATION_TOKENS  # the last draft may reach past the end
+    assert all(each.duration_s > 0 for each in reports if each.prefill_tokens)
+    assert reports[-1].running == reports[-1].waiting == 0
+
+
+def test_a_policy_bounds_every_step_and_changes_no_token(host: Host) -> None:
+    free, _ = host.generate("bound")
+    host.reported("bound")
+    host.set_policy(pb.Policy(version=2, max_step_tokens=64))
+
+    bounded, _ = host.generate("bound")
+
+    reports = host.reported("bound")
+    host.set_policy(pb.Policy(version=3))
+    assert bounded == free
+    assert max(each.prefill_tokens + each.decode_tokens for each in reports) <= 64
+    assert sum(each.prefill_tokens > 0 for each in reports) >= 5
+
+
+def test_a_policy_cuts_speculation_and_changes_no_token(host: Host) -> None:
+    free, _ = host.generate("speculate", max_tokens=40)
+    drafted = sum(each.speculated_tokens for each in host.reported("speculate"))
+    host.set_policy(pb.Policy(version=4, speculation_tokens=0))
+
+    plain, _ = host.generate("speculate", max_tokens=40)
+
+    cut = sum(each.speculated_tokens for each in host.reported("speculate"))
+    host.set_policy(pb.Policy(version=5))
+    assert plain == free
+    assert drafted > 0
+    assert cut == 0
+
+
+def test_the_earlier_deadline_is_served_first(host: Host) -> None:
+    host.set_policy(pb.Policy(version=6, max_step_tokens=2))
+    with ThreadPoolExecutor(2) as pool:
+        patient = pool.submit(host.generate, "patient", max_tokens=2)
+        time.sleep(0.05)
+        urgent = pool.submit(
+            host.generate, "urgent", max_tokens=2, terms=pb.EngineTerms(ttft_s=0.1)
+        )
+        patient_at_s, urgent_at_s = patient.result()[1], urgent.result()[1]
+    host.set_policy(pb.Policy(version=7))
+
+    assert urgent_at_s < patient_at_s
+
+
+def test_a_client_that_leaves_frees_its_blocks(host: Host) -> None:
+    params = SamplingParams(temperature=0, max_tokens=1500, ignore_eos=True)
+    call = host.engine.Generate(
+        pb.GenerateRequest(request=encode_request(core_request("leaves", params)))
+    )
+    next(iter(call))
+
+    call.cancel()  # type: ignore[no-untyped-call] # the stubs lack its types
+
+    def all_free() -> bool:
+        health = host.engine.Health(pb.HealthRequest(), timeout=5)
+        return health.running == 0 and health.free_kv_blocks == health.kv_blocks
+
+    assert wait_until(all_free, 5) < 1
+
+
+def test_an_id_that_runs_already_is_refused(host: Host) -> None:
+    params = SamplingParams(temperature=0, max_tokens=1000, ignore_eos=True)
+    request = pb.GenerateRequest(request=encode_request(core_request("twice", params)))
+    first = host.engine.Generate(request)
+    next(iter(first))
+
+    with pytest.raises(grpc.RpcError) as refused:
+        next(iter(host.engine.Generate(request, timeout=10)))
+
+    first.cancel()  # type: ignore[no-untyped-call] # the same
+    assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+def test_bytes_that_are_no_request_are_refused_with_the_likely_cause(host: Host) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        next(iter(host.engine.Generate(pb.GenerateRequest(request=[b"\x01"]), timeout=10)))
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "same version" in str(refused.value.details())
+
+
+def test_a_drained_engine_is_empty_and_takes_nothing_new(host: Host) -> None:
+    left = host.engine.Drain(pb.DrainRequest(limit_s=10), timeout=20).left_over
+
+    with pytest.raises(grpc.RpcError) as refused:
+        host.generate("late")
+
+    assert left == 0
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert not host.engine.Health(pb.HealthRequest(), timeout=5).serving
