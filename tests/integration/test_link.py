@@ -1,0 +1,48 @@
+"""The link between scheduler and host, over its real socket."""
+
+import asyncio
+from pathlib import Path
+
+from shared.engine.link import HostEnd, SchedulerEnd
+from shared.engines import Policy
+from tests.unit.shared.engine.test_state import make_report
+
+
+async def test_reports_arrive_whole_and_in_order(tmp_path: Path) -> None:
+    host = HostEnd.bind(tmp_path / "link")
+    scheduler = SchedulerEnd(f"ipc://{tmp_path / 'link'}")
+    sent = [make_report(step=step, finished=("a", "b")) for step in range(50)]
+
+    for report in sent:
+        scheduler.report(report)
+
+    async with asyncio.timeout(5):
+        assert [await host.next_report() for _ in sent] == sent
+    scheduler.close()
+    host.close()
+
+
+async def test_of_several_policies_the_scheduler_takes_the_newest(tmp_path: Path) -> None:
+    host = HostEnd.bind(tmp_path / "link")
+    scheduler = SchedulerEnd(f"ipc://{tmp_path / 'link'}")
+    assert scheduler.newest_policy() is None
+    wanted = Policy(version=2, max_step_tokens=8, speculation_by_class={"chat": 1})
+
+    await host.send_policy(Policy(version=1))
+    await host.send_policy(wanted)
+    await asyncio.sleep(0.2)
+
+    assert scheduler.newest_policy() == wanted
+    assert scheduler.newest_policy() is None
+    scheduler.close()
+    host.close()
+
+
+async def test_a_host_that_does_not_read_never_blocks_a_step(tmp_path: Path) -> None:
+    scheduler = SchedulerEnd(f"ipc://{tmp_path / 'nobody'}")
+
+    for step in range(20_000):
+        scheduler.report(make_report(step=step))
+
+    assert scheduler.dropped_reports > 0
+    scheduler.close()

@@ -1,0 +1,63 @@
+import math
+
+import pytest
+from vllm import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
+
+from shared.engine.terms import attach_terms, terms_from_wire
+from shared.engine.vllm_scheduler import TERMS_KEY
+from shared.rpc import slos_pb2 as pb
+from shared.scheduling.step_former import Terms
+
+
+def make_request(**changes: object) -> EngineCoreRequest:
+    fields: dict[str, object] = {
+        "request_id": "a",
+        "prompt_token_ids": [1],
+        "mm_features": None,
+        "sampling_params": SamplingParams(extra_args={"theirs": 1}),
+        "pooling_params": None,
+        "arrival_time": 0.0,
+        "lora_request": None,
+        "cache_salt": None,
+        "data_parallel_rank": None,
+    }
+    return EngineCoreRequest(**{**fields, **changes})
+
+
+def test_durations_become_instants_of_this_clock() -> None:
+    wire = pb.EngineTerms(class_name="chat", ttft_s=2.0, tpot_s=0.1, waited_s=0.5)
+
+    terms = terms_from_wire(wire, now_s=100.0)
+
+    assert terms.arrived_at_s == pytest.approx(99.5)
+    assert terms.first_token_due_s == pytest.approx(101.5)
+    assert terms.tpot_s == pytest.approx(0.1)
+
+
+def test_what_was_not_asked_is_never_due() -> None:
+    terms = terms_from_wire(pb.EngineTerms(), now_s=100.0)
+
+    assert math.isinf(terms.first_token_due_s)
+    assert terms.tpot_s is None
+    assert terms.class_name == "default"
+
+
+def test_terms_travel_beside_what_the_client_sent() -> None:
+    request = make_request()
+
+    attach_terms(request, Terms(class_name="code", tpot_s=0.2))
+
+    extra = request.sampling_params.extra_args
+    assert extra["theirs"] == 1
+    assert Terms(**extra[TERMS_KEY]) == Terms(class_name="code", tpot_s=0.2)
+
+
+def test_the_earlier_deadline_queues_first_and_client_priority_still_counts() -> None:
+    soon, late, hurried = make_request(), make_request(), make_request(priority=-100)
+
+    attach_terms(soon, Terms(first_token_due_s=10.0))
+    attach_terms(late, Terms(first_token_due_s=50.0))
+    attach_terms(hurried, Terms(first_token_due_s=50.0))
+
+    assert hurried.priority < soon.priority < late.priority

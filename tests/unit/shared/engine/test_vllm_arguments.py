@@ -1,0 +1,65 @@
+import pytest
+
+from shared.engine.config import EngineOptions, hold_port
+from shared.engine.environment import engine_environment
+from shared.engine.vllm_core import engine_arguments
+from shared.engines import Role
+from shared.errors import ConfigError
+
+
+def arguments(role: Role = Role.DECODE, **options: object) -> dict[str, object]:
+    return engine_arguments(
+        EngineOptions(**options),  # type: ignore[arg-type] # options by name
+        role=role,
+        engine_id="e1",
+        link="ipc:///link",
+        model_path="/model",
+    )
+
+
+def test_a_failed_transfer_is_computed_again_in_either_role() -> None:
+    for role, word in ((Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer")):
+        transfer = arguments(role)["kv_transfer_config"]
+
+        assert isinstance(transfer, dict)
+        assert transfer["kv_load_failure_policy"] == "recompute"
+        assert transfer["kv_role"] == word
+
+
+def test_an_engine_without_transfer_has_no_connector() -> None:
+    assert "kv_transfer_config" not in arguments(kv_transport="none")
+
+
+def test_speculation_is_off_unless_asked_for() -> None:
+    assert "speculative_config" not in arguments()
+    speculative = arguments(speculation_tokens=4)["speculative_config"]
+
+    assert isinstance(speculative, dict)
+    assert speculative["num_speculative_tokens"] == 4
+
+
+def test_what_the_operator_passes_to_vllm_goes_last() -> None:
+    assert arguments(max_running_requests=8, vllm={"max_num_seqs": 3})["max_num_seqs"] == 3
+
+
+def test_an_argument_that_vllm_does_not_know_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean `max_num_seqs`"):
+        arguments(vllm={"max_num_seq": 3})
+
+
+def test_the_side_channel_is_where_the_options_say() -> None:
+    environ = engine_environment(EngineOptions(kv_host="10.0.0.7", kv_port=9999), cpu=False)
+
+    assert environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.7"
+    assert environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "9999"
+
+
+def test_a_port_of_zero_becomes_a_free_one() -> None:
+    options = EngineOptions(port=0, kv_port=0).with_free_ports()
+
+    assert options.port > 0
+    assert options.kv_port > 0
+    with hold_port("127.0.0.1", options.port) as held:
+        held.listen()
+        with pytest.raises(ConfigError, match=r"taken.*--port"):
+            hold_port("127.0.0.1", options.port)
