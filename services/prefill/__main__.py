@@ -18,11 +18,11 @@ def main(argv: Sequence[str]) -> int:
     )
     set_up_logging("prefill", os.environ)
     options = options.with_free_ports()
-    set_environment(options, os.environ)
+    cores = set_environment(options, os.environ)
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
     from shared.engine.host import run
 
-    return run(Role.PREFILL, options)
+    return run(Role.PREFILL, options, cores)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ OpenMP reads its variables when torch is loaded, so they must be set before vLLM
 
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
 
 from shared.engine.config import EngineOptions
@@ -24,10 +26,25 @@ def runs_on_cpu() -> bool:
     return True
 
 
-def set_environment(options: EngineOptions, environ: MutableMapping[str, str]) -> None:
-    """Sets what this engine needs; what the operator set stays as it is. Raises ConfigError."""
+def set_environment(options: EngineOptions, environ: MutableMapping[str, str]) -> frozenset[int]:
+    """Sets what this engine needs; what the operator set stays as it is. Raises ConfigError.
+
+    Returns the cores that this process may use now: OpenMP binds it to the engine's when it loads.
+    """
     for key, value in engine_environment(options, cpu=runs_on_cpu()).items():
         environ.setdefault(key, value)
+    return frozenset(os.sched_getaffinity(0))
+
+
+def free_threads(cores: Iterable[int]) -> None:
+    """Lets every thread of this process run on all of `cores` again.
+
+    The host only hands things on: bound to its engine core's cores it would take their time.
+    """
+    allowed = set(cores)
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # a thread that has just ended
+            os.sched_setaffinity(int(task.name), allowed)
 
 
 def engine_environment(options: EngineOptions, *, cpu: bool) -> Mapping[str, str]:
@@ -43,7 +60,9 @@ def engine_environment(options: EngineOptions, *, cpu: bool) -> Mapping[str, str
 
 
 def thread_environment(cores: str, allowed_cores: int) -> dict[str, str]:
-    """One thread per core, bound to `cores` (`0-3,6`); unbound on all allowed ones where empty.
+    """One thread per core, bound to `cores` (`0-3,6`); where empty, unbound on all but one.
+
+    That one is for the rest of the machine, as vLLM leaves it.
 
     vLLM then runs the model within the engine core: a worker process of its own, vLLM's default on
     CPU, takes half again as long to start, 0.7 GB more, and a hop for every step.
@@ -51,7 +70,7 @@ def thread_environment(cores: str, allowed_cores: int) -> dict[str, str]:
     """
     one_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     if not cores:
-        return one_process | {"OMP_NUM_THREADS": str(allowed_cores)}
+        return one_process | {"OMP_NUM_THREADS": str(max(1, allowed_cores - 1))}
     numbers = core_numbers(cores)
     return one_process | {
         "OMP_NUM_THREADS": str(len(numbers)),

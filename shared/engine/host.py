@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY, start_http_server
 
 from shared.clock import Clock, MonotonicClock
 from shared.engine.config import EngineOptions, hold_port, port_taken
+from shared.engine.environment import free_threads
 from shared.engine.link import HostEnd
 from shared.engine.registration import Registration
 from shared.engine.service import EngineService
@@ -38,12 +39,15 @@ _CORE_GRACE_S = 2.0
 _SERVICE_NAME = "slos.v1.Engine"
 
 
-def run(role: Role, options: EngineOptions) -> int:
-    """Serves until SIGTERM or SIGINT (returns 0) or until the engine core dies (returns 1)."""
+def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> int:
+    """Serves until SIGTERM or SIGINT (returns 0) or until the engine core dies (returns 1).
+
+    `cores` are those of the host itself; the engine core has its own.
+    """
     # While vLLM starts, nothing of ours could answer a signal: let it end the start.
     signal.signal(signal.SIGTERM, _end_start)
     with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
-        status: int = uvloop.run(_serve(role, options, Path(folder)))
+        status: int = uvloop.run(_serve(role, options, cores, Path(folder)))
         return status
 
 
@@ -52,7 +56,7 @@ def _end_start(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-async def _serve(role: Role, options: EngineOptions, folder: Path) -> int:
+async def _serve(role: Role, options: EngineOptions, cores: frozenset[int], folder: Path) -> int:
     async with AsyncExitStack() as stack:
         link = HostEnd.bind(folder / "link")
         stack.callback(link.close)
@@ -65,6 +69,7 @@ async def _serve(role: Role, options: EngineOptions, folder: Path) -> int:
             model_path=str(resolve_model(options.model)),
         )
         stack.push_async_callback(asyncio.to_thread, core.shut_down, _CORE_GRACE_S)
+        free_threads(cores)
         server = _bound_server(options)
         host = _wire(role, options, core, link)
         await host.start(server)

@@ -1,8 +1,10 @@
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.engine.environment import core_numbers, thread_environment
+from shared.engine.environment import core_numbers, free_threads, thread_environment
 from shared.errors import ConfigError
 
 
@@ -29,8 +31,18 @@ def test_there_is_a_thread_for_each_core_and_it_stays_there() -> None:
     assert environ["OMP_PROC_BIND"] == "true"
 
 
-def test_without_a_list_all_allowed_cores_are_used_and_none_is_bound() -> None:
+def test_without_a_list_one_core_is_left_free_and_no_thread_is_bound() -> None:
     environ = thread_environment("", allowed_cores=16)
 
-    assert environ["OMP_NUM_THREADS"] == "16"
+    assert environ["OMP_NUM_THREADS"] == "15"
     assert "OMP_PLACES" not in environ
+    assert thread_environment("", allowed_cores=1)["OMP_NUM_THREADS"] == "1"
+
+
+def test_every_thread_gets_the_hosts_cores_back() -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+
+    free_threads(cores)
+
+    assert os.sched_getaffinity(0) == cores
