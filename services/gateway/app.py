@@ -29,6 +29,7 @@ from services.gateway.planner_link import PlannerLimits
 from services.gateway.scope import current_scope
 from services.gateway.server import make_server, serve_until_told
 from services.gateway.slo_inputs import Catalogue
+from services.gateway.unrouted import take_over_http_errors
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from shared.clock import Clock, MonotonicClock
@@ -60,6 +61,7 @@ async def make_app(
     """The app of vLLM over `client`, an EngineClient, with our pages and a scope per generation."""
     tasks = await client.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, client.model_config)
+    take_over_http_errors(app)
     catalogue = options.catalogue()
     context = GenerationContext(
         catalogue=catalogue,

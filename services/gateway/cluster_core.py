@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Final
 
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 
-from services.gateway.continuation import TRANSFER, must_stay_whole, output_budget_tokens
+from services.gateway.continuation import must_stay_whole, output_budget_tokens
 from services.gateway.drive import Drive, WaitLimits, enter
 from services.gateway.engine_links import EngineLinks
 from services.gateway.output_buffer import OutputBuffer
@@ -25,6 +26,10 @@ OnFailed = Callable[[str, Exception], None]
 _LOG = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 10.0
 _IDLE_CHANNEL_S = 60.0
+FAULT: Final = (
+    "The gateway failed on this request by a fault of its own; its log tells more. Other requests "
+    "go on."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +144,7 @@ class ClusterCore(EngineCoreClient):
     # ---- one sequence ----------------------------------------------------------------------------
 
     def _admit(self, request: EngineCoreRequest) -> _Sequence:
-        _refuse_what_we_cannot(request)
+        _refuse_more_input(request)
         scope = current_scope.get() or self._scope_of_its_own(request)
         record = SequenceRecord(
             request_id=request.request_id, prompt_tokens=len(request.prompt_token_ids or ())
@@ -164,9 +169,9 @@ class ClusterCore(EngineCoreClient):
             raise
         except SlosError as error:
             self._fail(sequence, error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must leave no client waiting
+        except Exception:  # noqa: BLE001 - a fault of ours must leave no client waiting
             _LOG.exception("Request %s failed by a fault of ours.", sequence.record.request_id)
-            self._fail(sequence, error)
+            self._fail(sequence, SlosError(FAULT))
         finally:
             del self._sequences[sequence.record.request_id]
             if not sequence.placed.done():
@@ -268,12 +273,7 @@ def outcome_of(
     )
 
 
-def _refuse_what_we_cannot(request: EngineCoreRequest) -> None:
-    extra = request.params.extra_args or {}
-    if TRANSFER in extra:
-        raise InvalidRequest(
-            f"{TRANSFER} is set by the cluster itself; leave it out.", param=TRANSFER
-        )
+def _refuse_more_input(request: EngineCoreRequest) -> None:
     if request.resumable:
         raise InvalidRequest(
             "Input that arrives while the answer is made is not served by a cluster; "

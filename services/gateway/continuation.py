@@ -14,7 +14,10 @@ from vllm.v1.engine import (
     FinishReason,
 )
 
+from shared.errors import InvalidRequest
+
 TRANSFER = "kv_transfer_params"
+MOST_PRIORITY = 10**12  # engines queue by milliseconds in 64 bits
 _PREPARE_TRANSFER = {
     "do_remote_decode": True,
     "do_remote_prefill": False,
@@ -39,6 +42,20 @@ class Prefilled:
     output: EngineCoreOutput
     transfer: dict[str, Any]
     weight_version: str | None = None
+
+
+def refuse_what_we_cannot(params: SamplingParams, priority: int) -> None:
+    """Raises InvalidRequest for what only the cluster may set, or what no engine's queue holds."""
+    if TRANSFER in (getattr(params, "extra_args", None) or {}):
+        raise InvalidRequest(
+            f"{TRANSFER} is set by the cluster itself; leave it out.", param=TRANSFER
+        )
+    if abs(priority) > MOST_PRIORITY:
+        raise InvalidRequest(
+            f"priority: read {priority}, allowed is a whole number from -{MOST_PRIORITY} to "
+            f"{MOST_PRIORITY} (seconds, lower is earlier)",
+            param="priority",
+        )
 
 
 def output_budget_tokens(request: EngineCoreRequest, max_model_len_tokens: int) -> int:

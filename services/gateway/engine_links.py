@@ -12,7 +12,7 @@ from services.gateway.continuation import Prefilled, release_request
 from services.gateway.drive import Reply
 from shared.clock import Clock
 from shared.engine.wire import decode_outputs, encode_request
-from shared.errors import EngineDraining, EngineLost, SlosError
+from shared.errors import EngineDraining, EngineLost, InvalidRequest, SlosError
 from shared.requests import EngineRef, Placement
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
@@ -51,10 +51,10 @@ class EngineLinks:
     ) -> AsyncGenerator[Reply, None]:
         """Replies until the request has ended; closing the generator aborts it on the engine.
 
-        Raises EngineLost and EngineDraining.
+        Raises EngineLost, EngineDraining, and InvalidRequest when a number is beyond 64 bits.
         """
+        message = pb.GenerateRequest(request=_encoded(request), terms=terms)
         link = self._link(engine.address)
-        message = pb.GenerateRequest(request=encode_request(request), terms=terms)
         link.calls += 1
         try:
             await self._connect(engine, link)
@@ -161,6 +161,15 @@ class EngineLinks:
             prefill.cancel()
         if prefilled is not None and placement.decode is not None:
             await self._release(placement.decode, request_id, prefilled.transfer)
+
+
+def _encoded(request: EngineCoreRequest) -> list[bytes]:
+    try:
+        return encode_request(request)
+    except OverflowError as error:
+        raise InvalidRequest(
+            "A number in this request does not fit into 64 bits; send a smaller one.", param="body"
+        ) from error
 
 
 def _in_our_words(engine: EngineRef, error: grpc.aio.AioRpcError) -> SlosError:

@@ -108,11 +108,15 @@ def _header_value(field: str, text: str) -> object:
     if field == "report":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if field in {"ttft_ms", "tpot_ms"}:
-        try:
-            return float(text)
-        except ValueError:
-            return text
+        return _float_or_text(text)
     return text
+
+
+def _float_or_text(text: str) -> float | str:
+    try:
+        return text if "_" in text else float(text)  # Python alone reads 1_0 as ten
+    except ValueError:
+        return text
 
 
 def _number(value: object, param: str, least: float, most: float, allowed: str) -> float:

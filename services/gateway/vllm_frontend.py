@@ -1,6 +1,7 @@
 """vLLM's frontend with the cluster where its engine core would be. It starts no engine."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from http import HTTPStatus
@@ -20,10 +21,13 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.metrics.loggers import StatLoggerManager
 
-from services.gateway.cluster_core import Cluster, ClusterCore
+from services.gateway.cluster_core import FAULT, Cluster, ClusterCore
+from services.gateway.continuation import refuse_what_we_cannot
 from services.gateway.http_errors import from_failure
 from services.gateway.scope import current_scope
-from shared.errors import ConfigError, NoEngine, SlosError
+from shared.errors import ConfigError, InvalidRequest, NoEngine, SlosError
+
+_LOG = logging.getLogger(__name__)
 
 
 class ClusterFailureError(GracefulHTTPError):
@@ -33,6 +37,20 @@ class ClusterFailureError(GracefulHTTPError):
         answer = from_failure(cause, current_scope.get())
         super().__init__(answer.message, HTTPStatus(answer.status))
         self.cause = cause
+
+
+def _left_in_scope(failure: SlosError) -> ClusterFailureError:
+    scope = current_scope.get()
+    if scope is not None and scope.failure is None:
+        scope.failure = failure
+    return ClusterFailureError(failure)
+
+
+def _failure(cause: BaseException | None) -> SlosError:
+    if isinstance(cause, SlosError):
+        return cause
+    _LOG.error("A request failed by a fault of ours.", exc_info=cause)
+    return SlosError(FAULT)
 
 
 def frontend_config(**arguments: Any) -> VllmConfig:
@@ -92,23 +110,23 @@ class ClusterClient(AsyncLLM):
         await self.engine_core.close()
         self.shutdown()
 
-    async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[RequestOutput, None]:
+    async def generate(
+        self, prompt: Any, sampling_params: Any, *args: Any, priority: int = 0, **kwargs: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
         """As AsyncLLM's; what fails in the cluster is raised as ClusterFailureError.
 
         It is also left in the scope, for an answer with its own HTTP status if none has begun.
         """
+        answer = super().generate(prompt, sampling_params, *args, priority=priority, **kwargs)
         try:
-            async with aclosing(super().generate(*args, **kwargs)) as outputs:
+            refuse_what_we_cannot(sampling_params, priority)
+            async with aclosing(answer) as outputs:
                 async for output in outputs:
                     yield output
+        except InvalidRequest as error:
+            raise _left_in_scope(error) from error
         except EngineGenerateError as error:
-            cause = error.__cause__
-            if not isinstance(cause, SlosError):
-                raise
-            scope = current_scope.get()
-            if scope is not None and scope.failure is None:
-                scope.failure = cause
-            raise ClusterFailureError(cause) from cause
+            raise _left_in_scope(_failure(error.__cause__)) from error
 
     async def _add_request(self, request: EngineCoreRequest, *args: Any, **kwargs: Any) -> None:
         try:

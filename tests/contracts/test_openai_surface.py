@@ -77,6 +77,7 @@ class FakeFleet:
 
     placement: Placement = PLACED
     lost_after_steps: int | None = None
+    breaks: bool = False
     queries: list[PlacementQuery] = field(default_factory=list)
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
@@ -94,6 +95,8 @@ class FakeFleet:
     async def generate(
         self, _: EngineRef, request: EngineCoreRequest, __: object
     ) -> AsyncGenerator[Reply, None]:
+        if self.breaks:
+            raise LookupError("a fault")
         for step in range(3):
             if step == self.lost_after_steps:
                 raise EngineLost("connection reset")
@@ -142,6 +145,7 @@ async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
 def gateway(built: Gateway) -> Gateway:
     """The one gateway of this module, its fleet well again."""
     built.fleet.placement, built.fleet.lost_after_steps = PLACED, None
+    built.fleet.breaks = False
     built.fleet.queries.clear()
     return built
 
@@ -316,6 +320,60 @@ async def test_the_openai_client_hears_of_an_engine_lost_amid_a_stream(gateway: 
 
     with pytest.raises(openai.APIError, match="decode-0"):
         [chunk async for chunk in stream]
+
+
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"vllm_xargs": {"kv_transfer_params": "x"}}, "kv_transfer_params"),
+        ({"kv_transfer_params": {"do_remote_prefill": True}, "n": 2}, "kv_transfer_params"),
+        ({"priority": 2**63 - 1}, "priority"),
+    ],
+)
+async def test_what_only_the_cluster_may_set_is_refused_by_its_name(
+    gateway: Gateway, extra: dict[str, Any], param: str
+) -> None:
+    answer = await gateway.http.post(
+        "/v1/completions", json={"model": "tiny", "prompt": "hi"} | extra
+    )
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert not gateway.fleet.queries
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_fault_of_ours_is_a_500_that_says_so(gateway: Gateway, *, stream: bool) -> None:
+    gateway.fleet.breaks = True
+
+    answer = await gateway.http.post(
+        "/v1/completions", json={"model": "tiny", "prompt": "hi", "stream": stream}
+    )
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (500, "internal")
+    assert "its log" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/v1/embeddings", 404), ("GET", "/v1/completions", 405), ("GET", "/nothing", 404)],
+)
+async def test_what_no_page_takes_is_answered_in_the_openai_shape(
+    gateway: Gateway, method: str, path: str, status: int
+) -> None:
+    answer = await gateway.http.request(method, path)
+
+    assert answer.status_code == status
+    assert path in answer.json()["error"]["message"]
+
+
+async def test_a_body_that_is_no_text_is_answered_in_the_openai_shape(gateway: Gateway) -> None:
+    answer = await gateway.http.post(
+        "/v1/completions", content=b'"\xff"', headers={"content-type": "application/json"}
+    )
+
+    assert answer.status_code == 400
+    assert "0xff" in answer.json()["error"]["message"]
 
 
 async def test_our_pages_come_before_vllms(gateway: Gateway) -> None:

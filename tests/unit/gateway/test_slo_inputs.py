@@ -152,3 +152,11 @@ def test_an_unfit_header_is_told_by_its_own_name(header: str, text: str) -> None
 def test_a_header_is_judged_even_where_the_body_overrides_it() -> None:
     with pytest.raises(InvalidRequest):
         read({"ttft_ms": 100}, x_slo_ttft_ms="soon")
+
+
+@pytest.mark.parametrize("text", ["1_0", "nan", "inf", "", "10 ms"])
+def test_a_header_that_is_no_plain_number_is_refused(text: str) -> None:
+    error = error_of(None, {"x-slo-ttft-ms": text})
+
+    assert error is not None
+    assert "allowed is a number" in str(error)

@@ -1,0 +1,64 @@
+"""Answers what no page takes, and bodies that are no JSON, in the OpenAI shape. Decides nothing."""
+
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.http_errors import HttpError
+
+_KINDS: Final = {
+    400: ("BadRequestError", "invalid_request"),
+    404: ("NotFoundError", "not_found"),
+    405: ("MethodNotAllowedError", "method_not_allowed"),
+}
+_OTHER: Final = ("BadRequestError", "http_error")
+
+
+def take_over_http_errors(app: Starlette) -> None:
+    """Makes `answer_unrouted` the handler of Starlette's HTTPException.
+
+    vLLM's app comes with its layers built already, so the one that exists must hear of it too.
+    """
+    app.add_exception_handler(HTTPException, answer_unrouted)
+    layer: Any = app.middleware_stack
+    while layer is not None and not isinstance(layer, ExceptionMiddleware):
+        layer = getattr(layer, "app", None)
+    if layer is not None:
+        layer.add_exception_handler(HTTPException, answer_unrouted)
+
+
+async def answer_unrouted(request: Request, error: Exception) -> Response:
+    """A handler for Starlette's own HTTPException, which would be `{"detail": ...}`."""
+    assert isinstance(error, HTTPException)
+    allowed = (error.headers or {}).get("allow", "")
+    kind, code = _KINDS.get(error.status_code, _OTHER)
+    answer = HttpError(
+        status=error.status_code,
+        type=kind,
+        code=code,
+        message=_message(request, error, allowed),
+    )
+    path = request.url.path
+    return Response(
+        answer.body_bytes(path=path),
+        status_code=answer.status,
+        headers=dict(error.headers or {}),
+        media_type="application/json",
+    )
+
+
+def _message(request: Request, error: HTTPException, allowed: str) -> str:
+    path = request.url.path
+    if error.status_code == 404:
+        return (
+            f"This gateway has no {path}; it generates text at /v1/chat/completions, "
+            "/v1/completions, /v1/responses and /v1/messages, and /openapi.json lists the rest."
+        )
+    if error.status_code == 405:
+        return f"{path} does not take {request.method}; send {allowed or 'another method'}."
+    why = f": {error.__cause__}" if error.__cause__ else ""
+    return f"{error.detail}{why}"
