@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -70,10 +71,16 @@ class Host:
     process: "subprocess.Popen[bytes]"
 
     def generate(
-        self, name: str, *, max_tokens: int = 20, terms: pb.EngineTerms | None = None
+        self,
+        name: str,
+        *,
+        max_tokens: int = 20,
+        terms: pb.EngineTerms | None = None,
+        transfer: dict[str, Any] | None = None,
     ) -> tuple[list[int], float]:
         """The tokens, and when the first of them came."""
         params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+        params.extra_args = {"kv_transfer_params": transfer} if transfer else None
         request = pb.GenerateRequest(
             request=encode_request(core_request(name, params)), terms=terms
         )
@@ -206,6 +213,30 @@ def test_a_policy_cuts_speculation_and_changes_no_token(host: Host) -> None:
     assert plain == free
     assert drafted > 0
     assert cut == 0
+
+
+def test_kv_that_cannot_be_fetched_is_computed_here_and_counted(host: Host) -> None:
+    expected, _ = host.generate("fetch")
+    host.reported("fetch")
+    nobody = free_ports()[0].gateway  # nothing listens there
+    transfer = {
+        "do_remote_prefill": True,
+        "do_remote_decode": False,
+        "remote_engine_id": "gone",
+        "remote_request_id": "gone-1",
+        "remote_host": "127.0.0.1",
+        "remote_port": nobody,
+        "remote_block_ids": [list(range(1, 11))],
+        "remote_num_tokens": len(PROMPT) + 1,
+        "tp_size": 1,
+    }
+
+    got, _ = host.generate("fetch", transfer=transfer)
+
+    reports = host.reported("fetch")
+    assert got == expected
+    assert sum(each.kv_transfers_failed for each in reports) == 1
+    assert sum(each.prefill_tokens for each in reports) == len(PROMPT) + 1
 
 
 def test_the_earlier_deadline_is_served_first(host: Host) -> None:
