@@ -8,6 +8,7 @@ from shared.batch_time.forms import Feature, Form, Polynomial, along, features
 from shared.batch_time.steps import Step
 
 MOST_TOKENS = 16_384
+_ROUNDING = 1e-6  # of a token
 _AFFINE = 1e-12  # relative; a convex sum that differs less from a straight line is one
 Point = tuple[int, float]
 Weights = tuple[tuple[int, float], ...]  # by feature
@@ -129,7 +130,7 @@ def _crossing(groups: list[list[Polynomial]], budget_s: float, most_tokens: int)
             break
         step = (time_s - budget_s) / slope
         tokens -= step
-        if step < 0.5:
+        if step < _ROUNDING:
             break
     return max(1, min(most_tokens, math.floor(tokens)))
 

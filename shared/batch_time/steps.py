@@ -20,7 +20,8 @@ class Step:
 
     `decodes`: sequences that decode, one token each; `speculated_tokens`: drafted tokens verified
     on top. `speculation_steps`: runs of the draft model. `decode_context_tokens`: KV that the
-    decodes read, summed; `longest_context_tokens`: of the one that reads most (None: their mean).
+    decodes read, summed; `longest_context_tokens`: of the one that reads most (None: their mean,
+    which a short decode more makes shorter: give it where times must never fall).
     `chunks`: pieces of prompts, `prefill_tokens` in all. `earlier_tokens`: what was computed
     before of these prompts, summed; `attention_pairs`: sum of c * (p + c / 2) over chunks of c
     tokens on p earlier ones; `longest_prompt_tokens`: the greatest p + c.
