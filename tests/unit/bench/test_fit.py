@@ -167,6 +167,17 @@ def test_measured_mixed_steps_are_fitted_twice_as_well_as_by_adding_parts() -> N
 
 
 @needs_measurements
+def test_skewed_contexts_are_measured_in_the_unit_of_the_grid() -> None:
+    """A fit of equal contexts must hold for a batch in which they differ."""
+    grid = measure(published("RTXPRO6000 llama3.1-8b steps, card half full"), RICH).fit
+    skewed = published("RTXPRO6000 llama3.1-8b skewed steps")
+
+    off = [abs(grid.curve.step_time(row.step) / row.seconds - 1) for row in skewed.rows]
+
+    assert float(np.median(off)) < 0.08
+
+
+@needs_measurements
 def test_the_paper_s_form_misses_decode_steps() -> None:
     table = published("composed_steps A100 llama2-7b")
 
