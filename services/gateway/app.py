@@ -17,6 +17,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.utils.system_utils import set_ulimit
 from vllm.version import __version__ as vllm_version
 
+from services.gateway.api_keys import ApiKeys
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
 from services.gateway.drive import WaitLimits
@@ -47,7 +48,9 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
         app = await make_app(client, args, options, lifecycle, clock)
         quieten_answered_failures()
         set_ulimit()
-        server = make_server(RequestIds(app), access_log=options.access_log)
+        server = make_server(
+            RequestIds(ApiKeys(app, options.api_key)), access_log=options.access_log
+        )
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
@@ -71,7 +74,7 @@ async def make_app(
         body_limit_bytes=options.body_limit_bytes,
         body_limit_s=options.body_limit_s,
     )
-    # Inside vLLM's layers: behind its check of API keys, and where its metrics see our statuses.
+    # Inside vLLM's layers: where its metrics see our statuses.
     app.router.middleware_stack = Generations(app.router.middleware_stack, context)
     app.router.routes[:0] = _pages(client, lifecycle, catalogue).routes()
     await init_app_state(client, app.state, args, tasks)

@@ -34,7 +34,7 @@ def take_over_http_errors(app: Starlette) -> None:
 async def answer_unrouted(request: Request, error: Exception) -> Response:
     """A handler for Starlette's own HTTPException, which would be `{"detail": ...}`."""
     assert isinstance(error, HTTPException)
-    allowed = (error.headers or {}).get("allow", "")
+    allowed = (error.headers or {}).get("Allow", "")
     kind, code = _KINDS.get(error.status_code, _OTHER)
     answer = HttpError(
         status=error.status_code,

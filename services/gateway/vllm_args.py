@@ -62,8 +62,6 @@ def _our_words(options: GatewayOptions, model_path: str) -> list[str]:
     words = ["--model", model_path, "--dtype", options.dtype]
     words += ["--host", options.host, "--port", str(options.port)]
     words += ["--served-model-name", *options.api_model_names]
-    if options.api_key:
-        words += ["--api-key", *options.api_key]
     if options.max_model_len is not None:
         words += ["--max-model-len", str(options.max_model_len)]
     if options.tool_call_parser is not None:

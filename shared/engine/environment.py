@@ -5,6 +5,7 @@ OpenMP reads its variables when torch is loaded, so they must be set before vLLM
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -30,10 +31,24 @@ def set_environment(options: EngineOptions, environ: MutableMapping[str, str]) -
     """Sets what this engine needs; what the operator set stays as it is. Raises ConfigError.
 
     Returns the cores that this process may use now: OpenMP binds it to the engine's when it loads.
+    Does not return but starts this process anew where OpenMP is loaded already.
     """
-    for key, value in engine_environment(options, cpu=runs_on_cpu()).items():
+    wanted = engine_environment(options, cpu=runs_on_cpu())
+    too_late = missed_by_openmp(wanted, environ)
+    for key, value in wanted.items():
         environ.setdefault(key, value)
+    if too_late:
+        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - it is this very process
     return frozenset(os.sched_getaffinity(0))
+
+
+def missed_by_openmp(wanted: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    """Whether a preloaded OpenMP has read an environment without its variables.
+
+    vLLM advises to preload one, and sets LD_PRELOAD itself for processes below one of its own.
+    """
+    unset = any(key.startswith("OMP_") and key not in environ for key in wanted)
+    return unset and "omp" in environ.get("LD_PRELOAD", "")
 
 
 def free_threads(cores: Iterable[int]) -> None:

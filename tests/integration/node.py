@@ -58,19 +58,27 @@ class Node:
 
     def at_rest(self) -> bool:
         """Nothing runs and every KV block is free, on both engines."""
+        try:
+            replies = [self.health("prefill-0"), self.health("decode-0")]
+        except grpc.RpcError:  # one is still starting
+            return False
         return all(
             reply.running == reply.waiting == 0 and reply.free_kv_blocks == reply.kv_blocks
-            for reply in (self.health("prefill-0"), self.health("decode-0"))
+            for reply in replies
         )
 
     def answers(self, way: str) -> bool:
-        """A short request by this way is answered."""
-        body = {"model": self.model, "prompt": "a b c", "max_tokens": 3, "slo": {"way": way}}
+        """A short request goes this way, with both engines doing their part."""
+        slo = {"way": way, "report": True}
+        body = {"model": self.model, "prompt": "a b c", "max_tokens": 3, "slo": slo}
         try:
             answer = httpx.post(f"{self.url}/v1/completions", json=body, timeout=30)
         except httpx.HTTPError:
             return False
-        return answer.status_code == httpx.codes.OK
+        if answer.status_code != httpx.codes.OK:
+            return False
+        report = answer.json()["slo"]
+        return bool(report["way"] == way and not report["recomputed"])
 
 
 def wait_until(holds: Callable[[], bool], limit_s: float) -> float:

@@ -150,16 +150,16 @@ async def test_a_killed_part_comes_back_and_nothing_hangs(node: Node, part: str)
     await asyncio.sleep(1)
 
     node.kill(part)
-
+    until_again = [asyncio.to_thread(wait_until, partial(node.answers, way), 120) for way in WAYS]
+    again_s = await asyncio.gather(*until_again)
     told = await load
+
     assert len(told) == 60
     assert [one for one in told if not understandable(one, part)] == []
-    again_s = {way: wait_until(partial(node.answers, way), limit_s=120) for way in WAYS}
     # KV that nobody fetched is let go by its lease.
-    rest_s = wait_until(node.at_rest, limit_s=45)
-    print(
-        f"\n{part} killed: {seen(told)}; served again after {again_s}, at rest after {rest_s:.1f} s"
-    )
+    rest_s = wait_until(node.at_rest, limit_s=60)
+    waits = ", ".join(f"{way} {s:.1f} s" for way, s in zip(WAYS, again_s, strict=True))
+    print(f"\n{part} killed: {seen(told)}; again {waits}; at rest {rest_s:.1f} s later")
 
 
 def seen(told: list[Told]) -> Counter[str]:

@@ -90,10 +90,13 @@ def test_without_a_planner_a_request_is_a_503(gateway: GatewayProcess, *, stream
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "planner_unavailable")
 
 
-def test_without_its_key_a_client_gets_a_401_and_a_request_id(gateway: GatewayProcess) -> None:
-    answer = gateway.http.post("/v1/completions", headers={"authorization": ""}, json={"slo": 1})
+@pytest.mark.parametrize("path", ["/v1/completions", "/invocations", "/tokenize"])
+def test_without_its_key_a_client_gets_a_401_and_a_request_id(
+    gateway: GatewayProcess, path: str
+) -> None:
+    answer = gateway.http.post(path, headers={"authorization": ""}, json={"slo": 1})
 
-    assert answer.status_code == 401
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert answer.headers["x-request-id"]
 
 

@@ -23,7 +23,7 @@ async def test_an_unknown_path_is_told_what_there_is() -> None:
 
 
 async def test_a_wrong_method_is_told_the_right_one() -> None:
-    status, headers, error = await told(HTTPException(405, headers={"allow": "GET"}))
+    status, headers, error = await told(HTTPException(405, headers={"Allow": "GET"}))
 
     assert (status, headers["allow"]) == (405, "GET")
     assert "does not take POST; send GET" in error["message"]

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.engine.environment import core_numbers, free_threads, thread_environment
+from shared.engine.environment import (
+    core_numbers,
+    free_threads,
+    missed_by_openmp,
+    thread_environment,
+)
 from shared.errors import ConfigError
 
 
@@ -46,3 +51,12 @@ def test_every_thread_gets_the_hosts_cores_back() -> None:
     free_threads(cores)
 
     assert os.sched_getaffinity(0) == cores
+
+
+def test_a_preloaded_openmp_has_missed_what_was_not_set_before() -> None:
+    wanted = {"OMP_NUM_THREADS": "1", "UCX_TLS": "tcp"}
+    preload = {"LD_PRELOAD": "/lib/libgomp.so.1"}
+
+    assert missed_by_openmp(wanted, preload)
+    assert not missed_by_openmp(wanted, {})
+    assert not missed_by_openmp(wanted, preload | {"OMP_NUM_THREADS": "3"})
