@@ -17,7 +17,7 @@ from shared.batch_time.steps import Kind, Step
 
 Places = NDArray[np.intp]  # (groups, steps): the piece that each step is on
 _ROUNDS, _TRIAL_ROUNDS = 60, 10
-_SEARCHED = 3000  # steps, evenly spread, suffice to find where the pieces belong
+_SEARCHED, _SEED = 3000, 1  # so many steps suffice to find where the pieces belong
 _TAIL, _LEAST_TAIL = 4.0, 0.02  # times the median error, and at least: from there on, linear
 _SHARES = (0.8, 0.5, 0.2, 0.05)  # of steps that a new piece is tried on
 _MARGIN_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -43,8 +43,12 @@ class Fit:
         return self.curve.step_time(step) * self.margin(step.kind, level)
 
     def margin(self, kind: Kind, level: float) -> float:
-        """Measured over predicted time at this level; of a kind never seen, the widest."""
-        known = [self.margins[kind]] if kind in self.margins else list(self.margins.values())
+        """Measured over predicted time at this level; of a kind never seen, the widest.
+
+        A mixed step's is no less than that of its parts: more work is never promised sooner.
+        """
+        own = kind in self.margins and kind is not Kind.MIXED
+        known = [self.margins[kind]] if own else list(self.margins.values())
         return max(float(np.interp(level, self.levels, one)) for one in known)
 
 
@@ -53,7 +57,7 @@ def fit_curve(form: Form, steps: Sequence[Step], times_s: Sequence[float]) -> Fi
     if not steps or len(steps) != len(times_s) or min(times_s) <= 0:
         raise ValueError("a fit needs steps, and a time above zero for each of them")
     values, times = np.array([features(step) for step in steps]), np.array(times_s)
-    some = slice(None, None, 1 + len(steps) // _SEARCHED)
+    some = np.random.default_rng(_SEED).permutation(len(steps))[:_SEARCHED]
     search = _Search(form, values, times)
     weights = search.refine(_Search(form, values[some], times[some]).best())
     curve = StepCurve(form=form, coefficients=tuple(float(one) for one in weights))

@@ -31,14 +31,17 @@ class Drift:
 
 
 class Margins:
-    """By kind of step: the factor on a prediction that a share `level` of steps keeps within."""
+    """By kind of step: the factor on a prediction that a share `level` of steps keeps within.
+
+    A mixed step's is no less than that of its parts, so that more work is never promised sooner.
+    """
 
     def __init__(self, level: float, known: Mapping[Kind, float] | None = None) -> None:
         self._level = level
         self._factors = {kind: max(1.0, (known or {}).get(kind, 1.0)) for kind in Kind}
 
     def of(self, kind: Kind) -> float:
-        return self._factors[kind]
+        return max(self._factors.values()) if kind is Kind.MIXED else self._factors[kind]
 
     def observe(self, kind: Kind, ratio: float) -> None:
         """Steps beyond the margin push it up as often as `level` of them within let it down."""
