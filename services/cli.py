@@ -33,7 +33,7 @@ COMMANDS = {
     "prefill": Command(module="services.prefill.__main__", help="start a prefill engine"),
     "decode": Command(module="services.decode.__main__", help="start a decode engine"),
     "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
-    "bench": Command(module="services.bench.__main__", help="measure: bench gateway, bench kv"),
+    "bench": Command(module="services.bench.__main__", help="measure: bench gateway, kv, fit"),
 }
 
 

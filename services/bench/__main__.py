@@ -10,6 +10,7 @@ from shared.option_values import nearest
 
 PROGRAM = "slos-serve bench"
 MODULES = {
+    "fit": ("services.bench.fit", "how well step times are fitted, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from services.planner.engine_state import EngineState
 from services.planner.state import ClusterState
+from shared.batch_time import Step
 
 
 @dataclass(slots=True)
@@ -87,8 +88,9 @@ def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int)
 def step_s(
     state: ClusterState, engine: EngineState, decode_tokens: float, context_tokens: float
 ) -> float:
+    step = Step(decodes=decode_tokens, decode_context_tokens=context_tokens)
     for model in (engine.model, state.fleet_model):
-        seconds = model.step_time(0, decode_tokens, context_tokens)
+        seconds = model.step_time(step)
         if seconds is not None:
             return seconds
     return math.nan
@@ -102,11 +104,10 @@ def _prefill_s(
         return 0.0
     decode_tokens = beside.decode_tokens if beside else 0
     context_tokens = beside.context_tokens if beside else 0
+    step = Step(decodes=decode_tokens, decode_context_tokens=context_tokens)
     chunk = max(1, engine.description.max_step_tokens - decode_tokens)
     for model in (engine.model, state.fleet_model):  # what it has not done yet, others may have
-        seconds = model.prefill_time(
-            tokens, chunk, decode_tokens=decode_tokens, context_tokens=context_tokens
-        )
+        seconds = model.prefill_time(tokens, chunk, step)
         if seconds is not None:
             return seconds
     return math.nan

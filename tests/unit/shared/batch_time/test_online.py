@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.batch_time import BatchTimeModel, StepCost
+from shared.batch_time import BatchTimeModel, Kind, Step, StepCost, fit_curve
+from shared.batch_time.forms import RICH
 from shared.engines import StepReport
 
 COST = StepCost(
@@ -33,6 +34,12 @@ def make_step(
     )
 
 
+def a_step(prefill_tokens: float, decodes: float, context_tokens: float) -> Step:
+    """The context is the decodes', or else that of the prompt."""
+    step = Step(decodes=decodes, decode_context_tokens=context_tokens if decodes else 0)
+    return step.with_chunk(prefill_tokens, 0 if decodes else context_tokens)
+
+
 def true_time(prefill_tokens: int, decode_tokens: int, context_tokens: int) -> float:
     return (
         COST.fixed_s
@@ -57,12 +64,16 @@ def test_nothing_is_known_before_a_few_reports_of_its_kind() -> None:
     model = BatchTimeModel()
     for _ in range(2):
         model.observe(make_step(0, 1, 10, 0.03))
-    nothing = model.step_time(1, 0, 0), model.step_time(0, 1, 0), model.prefill_time(5, 5)
+    nothing = (
+        model.step_time(a_step(1, 0, 0)),
+        model.step_time(a_step(0, 1, 0)),
+        model.prefill_time(5, 5),
+    )
 
     model.observe(make_step(0, 1, 10, 0.03))
 
     assert nothing == (None, None, None)
-    assert model.step_time(0, 1, 10) == pytest.approx(0.03, rel=0.05)
+    assert model.step_time(a_step(0, 1, 10)) == pytest.approx(0.03, rel=0.05)
     assert model.prefill_time(100, 512) is None
 
 
@@ -73,19 +84,19 @@ def test_the_last_token_after_a_transfer_tells_nothing_of_prompts() -> None:
         model.observe(make_step(1, 1, 500, 0.03))
 
     assert model.prefill_time(500, 512) is None
-    assert model.step_time(0, 1, 500) is not None
+    assert model.step_time(a_step(0, 1, 500)) is not None
 
 
 def test_a_prior_is_known_from_the_start() -> None:
     model = BatchTimeModel(COST)
 
-    assert model.step_time(10, 2, 1000) == pytest.approx(true_time(10, 2, 1000))
+    assert model.step_time(a_step(10, 2, 1000)) == pytest.approx(true_time(10, 2, 1000))
 
 
 def test_a_prompt_takes_one_fixed_cost_per_chunk_and_reads_its_earlier_chunks_again() -> None:
     model = BatchTimeModel(COST)
 
-    seconds = model.prefill_time(1000, 400, decode_tokens=3, context_tokens=50)
+    seconds = model.prefill_time(1000, 400, a_step(0, 3, 50))
 
     chunks = [(400, 0), (400, 400), (200, 800)]
     assert seconds == pytest.approx(sum(true_time(n, 3, 50 + before) for n, before in chunks))
@@ -100,7 +111,7 @@ def test_costs_are_found_in_noise_with_a_first_step_that_compiled() -> None:
         model.observe(make_step(*step, true_time(*step) * chance.gauss(1, 0.1)))
 
     for step in ((512, 0, 0), (0, 8, 2000), (100, 4, 1000)):
-        assert model.step_time(*step) == pytest.approx(true_time(*step), rel=0.1)
+        assert model.step_time(a_step(*step)) == pytest.approx(true_time(*step), rel=0.1)
 
 
 def test_a_few_normal_steps_outweigh_one_that_compiled() -> None:
@@ -110,19 +121,19 @@ def test_a_few_normal_steps_outweigh_one_that_compiled() -> None:
     for tokens in (509, 461, 505):
         model.observe(make_step(tokens, 0, 0, true_time(tokens, 0, 0)))
 
-    assert model.step_time(512, 0, 0) == pytest.approx(true_time(512, 0, 0), rel=0.1)
+    assert model.step_time(a_step(512, 0, 0)) == pytest.approx(true_time(512, 0, 0), rel=0.1)
 
 
 def test_long_decoding_does_not_wipe_out_what_is_known_of_prefill() -> None:
     model = BatchTimeModel()
     for step in work(200):
         model.observe(make_step(*step, true_time(*step)))
-    before = model.step_time(512, 0, 0)
+    before = model.step_time(a_step(512, 0, 0))
 
     for i in range(3000):
         model.observe(make_step(0, 1, 100 + i % 500, true_time(0, 1, 100 + i % 500)))
 
-    assert model.step_time(512, 0, 0) == pytest.approx(before, rel=0.05)
+    assert model.step_time(a_step(512, 0, 0)) == pytest.approx(before, rel=0.05)
 
 
 def test_an_engine_that_became_slower_is_followed() -> None:
@@ -131,7 +142,59 @@ def test_an_engine_that_became_slower_is_followed() -> None:
         for step in work(500, seed=factor):
             model.observe(make_step(*step, factor * true_time(*step)))
 
-    assert model.step_time(256, 4, 1000) == pytest.approx(3 * true_time(256, 4, 1000), rel=0.1)
+    assert model.step_time(a_step(256, 4, 1000)) == pytest.approx(
+        3 * true_time(256, 4, 1000), rel=0.1
+    )
+
+
+def test_a_profile_knows_all_and_is_corrected_by_the_engine_s_own_steps() -> None:
+    steps = [a_step(*counts) for counts in work(400)]
+    profile = fit_curve(RICH, steps, [true_time(*counts) for counts in work(400)])
+    model = BatchTimeModel(profile)
+    before = model.step_time(a_step(256, 4, 1000))
+
+    for counts in work(400, seed=7):
+        model.learn(a_step(*counts), 1.4 * true_time(*counts))
+
+    assert before == pytest.approx(true_time(256, 4, 1000), rel=0.05)
+    assert model.step_time(a_step(256, 4, 1000)) == pytest.approx(1.4 * (before or 0), rel=0.1)
+
+
+def test_what_is_promised_holds_for_the_promised_share_of_steps() -> None:
+    model, chance = BatchTimeModel(COST, promised=0.9), random.Random(3)
+    kept = []
+    for counts in work(3000):
+        step, seconds = a_step(*counts), true_time(*counts) * chance.lognormvariate(0, 0.15)
+        promised_s = model.upper_time(step)
+        assert promised_s is not None
+        kept.append(seconds <= promised_s)
+        model.learn(step, seconds)
+
+    assert sum(kept[1000:]) / len(kept[1000:]) == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_sure_chunk_is_never_longer_than_an_expected_one() -> None:
+    model, chance = BatchTimeModel(COST), random.Random(4)
+    for counts in work(500):
+        model.learn(a_step(*counts), true_time(*counts) * chance.lognormvariate(0, 0.2))
+    beside = a_step(0, 4, 2000)
+
+    sure = model.max_tokens(0.2, beside, sure=True)
+    expected = model.max_tokens(0.2, beside)
+
+    assert sure is not None
+    assert expected is not None
+    assert 0 < sure < expected
+    promised_s = model.upper_time(beside.with_chunk(sure))
+    assert promised_s is not None
+    assert promised_s <= 0.2 * (1 + 1e-9)
+    assert model.upper_time(Step()) is not None
+    assert Kind.MIXED is beside.with_chunk(sure).kind
+
+
+def test_nothing_fits_of_what_is_unknown() -> None:
+    assert BatchTimeModel().max_tokens(1.0) is None
+    assert BatchTimeModel().upper_time(a_step(1, 1, 1)) is None
 
 
 def test_empty_and_instant_steps_teach_nothing() -> None:
@@ -140,7 +203,7 @@ def test_empty_and_instant_steps_teach_nothing() -> None:
     model.observe(make_step(0, 0, 0, 1.0))
     model.observe(make_step(10, 1, 5, 0.0))
 
-    assert model.step_time(0, 1, 0) is None
+    assert model.step_time(a_step(0, 1, 0)) is None
 
 
 steps = st.builds(
@@ -160,11 +223,11 @@ def test_times_are_never_negative_and_more_work_never_takes_less(
     for report in reports:
         model.observe(report)
 
-    little, much = model.step_time(tokens, 1, 0), model.step_time(tokens + 1, 2, 10)
+    little, much = model.step_time(a_step(tokens, 1, 0)), model.step_time(a_step(tokens + 1, 2, 10))
     assert little is not None
     assert much is not None
     assert 0 <= little <= much
     short, long = model.prefill_time(tokens, chunk), model.prefill_time(tokens + 1, chunk)
     assert short is not None
     assert long is not None
-    assert 0 <= short <= long
+    assert 0 <= short <= long * (1 + 1e-9)

@@ -1,0 +1,50 @@
+"""How far real steps lie from predicted ones of late: drift, and margins for promises. Pure."""
+
+from collections.abc import Mapping
+
+from shared.batch_time.steps import Kind
+
+# An engine that slows down is believed sooner than one that recovers; one step counts as at most
+# half as long again, and as little as half.
+_RISE, _FALL = 0.06, 0.03
+_LEAST_RATIO, _MOST_RATIO = 0.5, 1.5
+_MARGIN_GAIN, _MOST_MARGIN = 0.02, 3.0
+
+
+class Drift:
+    """A factor of at least one on every prediction, while an engine is slower than its fit.
+
+    That it became faster is left to the fit, which follows more slowly: a promise may rest on it.
+    """
+
+    def __init__(self) -> None:
+        self._excess = 0.0
+
+    @property
+    def factor(self) -> float:
+        return 1.0 + max(0.0, self._excess)
+
+    def observe(self, ratio: float) -> None:
+        """`ratio`: a step's measured time over what the fit alone predicted."""
+        error = min(max(ratio, _LEAST_RATIO), _MOST_RATIO) - 1.0 - self._excess
+        self._excess += (_RISE if error > 0 else _FALL) * error
+
+
+class Margins:
+    """By kind of step: the factor on a prediction that a share `level` of steps keeps within.
+
+    A mixed step's is no less than that of its parts, so that more work is never promised sooner.
+    """
+
+    def __init__(self, level: float, known: Mapping[Kind, float] | None = None) -> None:
+        self._level = level
+        self._factors = {kind: max(1.0, (known or {}).get(kind, 1.0)) for kind in Kind}
+
+    def of(self, kind: Kind) -> float:
+        return max(self._factors.values()) if kind is Kind.MIXED else self._factors[kind]
+
+    def observe(self, kind: Kind, ratio: float) -> None:
+        """Steps beyond the margin push it up as often as `level` of them within let it down."""
+        factor = self._factors[kind]
+        push = self._level if ratio > factor else self._level - 1.0
+        self._factors[kind] = min(_MOST_MARGIN, max(1.0, factor + _MARGIN_GAIN * push))
