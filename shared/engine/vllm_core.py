@@ -145,10 +145,6 @@ class EngineCore:
             except EngineDeadError as error:
                 raise EngineLost("The engine core has died.") from error
 
-    @property
-    def alive(self) -> bool:
-        return not self.client.resources.engine_dead
-
     def shut_down(self, limit_s: float) -> None:
         """Ends the engine core process, by force after `limit_s`. Blocking."""
         self.client.shutdown(timeout=limit_s)
