@@ -25,7 +25,8 @@ class EngineDescription:
     """What an engine says of itself when it registers.
 
     `engine_id` is new with every start; `name` is stable. `kv_bytes_per_token` is what one token's
-    KV weighs over all layers.
+    KV weighs over all layers. `step_time` is its table of step times
+    (`shared.batch_time.StepTable`), empty while it has none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class EngineDescription:
     max_speculation_tokens: int
     kv_address: KvAddress | None = None
     metrics_address: str = ""
+    step_time: bytes = b""
 
     @property
     def kv_capacity_tokens(self) -> int:
@@ -50,12 +52,30 @@ class EngineDescription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drafts:
+    """What became of the drafted tokens of one class since the last report."""
+
+    class_name: str
+    verifications: int
+    drafted_tokens: int
+    accepted_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one engine step did. Counts are tokens computed in the step, by kind.
+    """What one engine step did, and how the engine stands after it.
+
+    Counts are tokens computed in the step, by kind; contexts, chunks, earlier tokens and attention
+    pairs are those of `shared.batch_time.Step`. `predicted_s` is what the engine expected the step
+    to take (0: it knew nothing), `busy_s` how long it expects to be busy with steps already formed.
+    `late` counts promised tokens that came after their deadline in this step, `worst_late_s` is by
+    how much; `evicted` counts requests whose KV was dropped to make room.
 
     `queued_prefill_tokens` is the prompt work not yet computed of waiting and running requests.
     `finished` lists request ids that left the engine since the last report. `kv_transfers_failed`
-    counts transfers whose prompt was computed again here.
+    counts transfers whose prompt was computed again here. `requests` holds a row for each request
+    in the engine (`shared.scheduling.rows`), `step_time` its table of step times; both are empty
+    where nothing is told of them.
     """
 
     step: int
@@ -63,7 +83,7 @@ class StepReport:
     duration_s: float
     prefill_tokens: int
     decode_tokens: int
-    context_tokens: int
+    decode_context_tokens: int
     speculated_tokens: int
     accepted_tokens: int
     running: int
@@ -72,10 +92,28 @@ class StepReport:
     free_kv_blocks: int
     kv_transfers_failed: int = 0
     finished: tuple[str, ...] = ()
+    longest_context_tokens: int = 0
+    chunks: int = 0
+    earlier_tokens: int = 0
+    attention_pairs: float = 0.0
+    longest_prompt_tokens: int = 0
+    predicted_s: float = 0.0
+    busy_s: float = 0.0
+    late: int = 0
+    worst_late_s: float = 0.0
+    evicted: int = 0
+    drafts: tuple[Drafts, ...] = ()
+    requests: bytes = b""
+    step_time: bytes = b""
 
     @property
     def tokens(self) -> int:
         return self.prefill_tokens + self.decode_tokens + self.speculated_tokens
+
+    @property
+    def context_tokens(self) -> int:
+        """All KV that the step read."""
+        return self.decode_context_tokens + self.earlier_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +122,15 @@ class Policy:
 
     `max_step_tokens` 0 keeps the engine's own limit. `speculation_tokens` bounds speculation for
     requests whose class has no entry in `speculation_by_class`; None keeps the engine's own.
+    `longest_step_s` 0 bounds no step's time: a step that nothing hurries could otherwise keep a
+    tight request waiting that comes while it runs.
     """
 
     version: int = 0
     max_step_tokens: int = 0
     speculation_tokens: int | None = None
     speculation_by_class: dict[str, int] = field(default_factory=dict)
+    longest_step_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,8 @@ class SloTargets:
     """What is asked for. None means that nothing is asked of this quantity.
 
     `ttft_slowdown` is a multiple of the zero-load TTFT of the same prompt; when both it and
-    `ttft_s` are given, `ttft_s` binds.
+    `ttft_s` are given, `ttft_s` binds. `value` is what keeping the promise is worth beside other
+    requests when not all can be served.
     """
 
     class_name: str = "default"
@@ -61,6 +62,7 @@ class SloTargets:
     tpot_s: float | None = None
     stages: tuple[Stage, ...] = ()
     on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
+    value: float = 1.0
 
     @property
     def tightest_tpot_s(self) -> float | None:
@@ -148,6 +150,7 @@ class Outcome:
     met: bool | None = None  # None: nothing was asked for, or the client went away first
     recomputed: bool = False  # the KV did not arrive, the decode engine computed the prompt again
     message: str = ""
+    transfer_s: float | None = None  # from the end of the prefill to the decode engine's first word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

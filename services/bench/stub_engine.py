@@ -146,7 +146,7 @@ def _report(step: int, tokens: int, now_s: float) -> StepReport:
         duration_s=_STEP_S + 1e-7 * tokens,
         prefill_tokens=16 * tokens,
         decode_tokens=tokens,
-        context_tokens=64 * tokens,
+        decode_context_tokens=64 * tokens,
         speculated_tokens=0,
         accepted_tokens=0,
         running=0,

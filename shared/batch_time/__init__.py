@@ -6,6 +6,7 @@ from shared.batch_time.forms import ADDITIVE, PAPER, RICH, Feature, Form
 from shared.batch_time.online import BatchTimeModel, StepCost
 from shared.batch_time.saved import from_plain, to_plain
 from shared.batch_time.steps import Kind, Step, step_of
+from shared.batch_time.table import StepTable
 
 __all__ = [
     "ADDITIVE",
@@ -20,6 +21,7 @@ __all__ = [
     "Step",
     "StepCost",
     "StepCurve",
+    "StepTable",
     "fit_curve",
     "from_plain",
     "step_of",

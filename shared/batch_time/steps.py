@@ -75,18 +75,17 @@ class Step:
 
 
 def step_of(report: StepReport) -> Step:
-    """The step as far as its report tells.
-
-    A report has one sum of contexts and no number of chunks: a mixed step is taken to have one
-    chunk, whose prompt has been read as far as each of its decodes has.
-    """
-    decodes, prefill_tokens = report.decode_tokens, report.prefill_tokens
-    sequences = decodes + (prefill_tokens > 0)
-    context_tokens = report.context_tokens * decodes / sequences if sequences else 0.0
-    speculated_tokens = report.speculated_tokens
+    """The step that a report tells of. Drafts of its requests are taken to be equally long."""
+    decodes, speculated_tokens = report.decode_tokens, report.speculated_tokens
     return Step(
         decodes=decodes,
         speculated_tokens=speculated_tokens,
         speculation_steps=speculated_tokens / decodes if decodes else speculated_tokens,
-        decode_context_tokens=context_tokens,
-    ).with_chunk(prefill_tokens, report.context_tokens - context_tokens)
+        decode_context_tokens=report.decode_context_tokens,
+        longest_context_tokens=report.longest_context_tokens or None,
+        chunks=report.chunks,
+        prefill_tokens=report.prefill_tokens,
+        earlier_tokens=report.earlier_tokens,
+        attention_pairs=report.attention_pairs,
+        longest_prompt_tokens=report.longest_prompt_tokens,
+    )

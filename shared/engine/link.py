@@ -8,7 +8,7 @@ next one says more.
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
+import msgspec
 import zmq
 from zmq.asyncio import Context as AsyncContext
 from zmq.asyncio import Socket as AsyncSocket
@@ -17,6 +17,10 @@ from shared.engines import Policy, StepReport
 
 _LINGER_MS = 0
 _HIGH_WATER = 10_000
+
+_to_wire = msgspec.msgpack.Encoder().encode
+_report_from_wire = msgspec.msgpack.Decoder(StepReport).decode
+_policy_from_wire = msgspec.msgpack.Decoder(Policy).decode
 
 
 class SchedulerEnd:
@@ -32,7 +36,7 @@ class SchedulerEnd:
 
     def report(self, report: StepReport) -> None:
         try:
-            self._socket.send(orjson.dumps(report), zmq.NOBLOCK)
+            self._socket.send(_to_wire(report), zmq.NOBLOCK)
         except zmq.Again:
             self.dropped_reports += 1
 
@@ -41,7 +45,7 @@ class SchedulerEnd:
         newest: bytes | None = None
         while self._socket.poll(0):
             newest = self._socket.recv(zmq.NOBLOCK)
-        return None if newest is None else Policy(**orjson.loads(newest))
+        return None if newest is None else _policy_from_wire(newest)
 
     def close(self) -> None:
         self._socket.close()
@@ -64,12 +68,12 @@ class HostEnd:
         return cls(socket)
 
     async def next_report(self) -> StepReport:
-        fields = orjson.loads(await self.socket.recv())
-        return StepReport(**{**fields, "finished": tuple(fields["finished"])})
+        report: StepReport = _report_from_wire(await self.socket.recv())
+        return report
 
     async def send_policy(self, policy: Policy) -> None:
         """Gives the policy to the scheduler, which reads it at its next step."""
-        await self.socket.send(orjson.dumps(policy))
+        await self.socket.send(_to_wire(policy))
 
     def close(self) -> None:
         self.socket.close()

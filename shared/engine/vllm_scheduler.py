@@ -43,8 +43,31 @@ class StepBook:
     started_at_s: float
     prefill_tokens: int = 0
     decode_tokens: int = 0
-    context_tokens: int = 0
+    decode_context_tokens: int = 0
+    longest_context_tokens: int = 0
+    chunks: int = 0
+    earlier_tokens: int = 0
+    attention_pairs: float = 0.0
+    longest_prompt_tokens: int = 0
     speculated_tokens: int = 0
+
+    def add(
+        self, tokens: int, drafted_tokens: int, earlier_tokens: int, prompt_tokens: int
+    ) -> None:
+        """`earlier_tokens` are those that were computed before, of a prompt of `prompt_tokens`."""
+        chunk_tokens = max(0, min(tokens, prompt_tokens - earlier_tokens))
+        if chunk_tokens:
+            self.chunks += 1
+            self.prefill_tokens += chunk_tokens
+            self.earlier_tokens += earlier_tokens
+            self.attention_pairs += chunk_tokens * (earlier_tokens + chunk_tokens / 2)
+            longest_tokens = max(self.longest_prompt_tokens, earlier_tokens + chunk_tokens)
+            self.longest_prompt_tokens = longest_tokens
+        else:
+            self.speculated_tokens += drafted_tokens
+            self.decode_tokens += tokens - drafted_tokens
+            self.decode_context_tokens += earlier_tokens
+            self.longest_context_tokens = max(self.longest_context_tokens, earlier_tokens)
 
 
 @dataclass(slots=True)
@@ -172,13 +195,9 @@ class SlosScheduler(AsyncScheduler):
         for request_id, tokens in output.num_scheduled_tokens.items():
             request = self.requests[request_id]
             # vLLM has already advanced the count by what it just scheduled.
-            context_tokens = request.num_computed_tokens - tokens
+            earlier_tokens = request.num_computed_tokens - tokens
             drafted_tokens = len(output.scheduled_spec_decode_tokens.get(request_id, ()))
-            prompt_tokens = max(0, min(tokens, request.num_prompt_tokens - context_tokens))
-            book.prefill_tokens += prompt_tokens
-            book.speculated_tokens += drafted_tokens
-            book.decode_tokens += max(0, tokens - prompt_tokens - drafted_tokens)
-            book.context_tokens += context_tokens
+            book.add(tokens, drafted_tokens, earlier_tokens, request.num_prompt_tokens)
         return book
 
     def update_from_output(
@@ -212,7 +231,12 @@ class SlosScheduler(AsyncScheduler):
                 else 0.0,
                 prefill_tokens=book.prefill_tokens,
                 decode_tokens=book.decode_tokens,
-                context_tokens=book.context_tokens,
+                decode_context_tokens=book.decode_context_tokens,
+                longest_context_tokens=book.longest_context_tokens,
+                chunks=book.chunks,
+                earlier_tokens=book.earlier_tokens,
+                attention_pairs=book.attention_pairs,
+                longest_prompt_tokens=book.longest_prompt_tokens,
                 speculated_tokens=book.speculated_tokens,
                 accepted_tokens=accepted_tokens,
                 running=running,

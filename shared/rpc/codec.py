@@ -1,6 +1,6 @@
 """Our types to protocol messages and back, field by field and nothing else."""
 
-from shared.engines import EngineDescription, KvAddress, Policy, Role, StepReport
+from shared.engines import Drafts, EngineDescription, KvAddress, Policy, Role, StepReport
 from shared.requests import (
     Admission,
     EngineRef,
@@ -36,6 +36,7 @@ def description_to_wire(engine: EngineDescription) -> pb.EngineDescription:
         max_speculation_tokens=engine.max_speculation_tokens,
         kv_address=_kv_address_to_wire(engine.kv_address),
         metrics_address=engine.metrics_address,
+        step_time=engine.step_time,
     )
 
 
@@ -63,6 +64,7 @@ def description_from_wire(wire: pb.EngineDescription) -> EngineDescription:
         max_speculation_tokens=wire.max_speculation_tokens,
         kv_address=_kv_address_from_wire(wire) if wire.HasField("kv_address") else None,
         metrics_address=wire.metrics_address,
+        step_time=wire.step_time,
     )
 
 
@@ -79,6 +81,7 @@ def targets_to_wire(targets: SloTargets) -> pb.SloTargets:
         tpot_s=targets.tpot_s,
         stages=[pb.Stage(name=stage.name, tpot_s=stage.tpot_s) for stage in targets.stages],
         on_refuse=targets.on_refuse.value,
+        value=targets.value,
     )
 
 
@@ -90,6 +93,7 @@ def targets_from_wire(wire: pb.SloTargets) -> SloTargets:
         tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
         stages=tuple(Stage(name=stage.name, tpot_s=stage.tpot_s) for stage in wire.stages),
         on_refuse=OnRefuse(wire.on_refuse),
+        value=wire.value,
     )
 
 
@@ -176,7 +180,7 @@ def report_to_wire(report: StepReport) -> pb.StepReport:
         duration_s=report.duration_s,
         prefill_tokens=report.prefill_tokens,
         decode_tokens=report.decode_tokens,
-        context_tokens=report.context_tokens,
+        decode_context_tokens=report.decode_context_tokens,
         speculated_tokens=report.speculated_tokens,
         accepted_tokens=report.accepted_tokens,
         running=report.running,
@@ -185,6 +189,19 @@ def report_to_wire(report: StepReport) -> pb.StepReport:
         free_kv_blocks=report.free_kv_blocks,
         kv_transfers_failed=report.kv_transfers_failed,
         finished=report.finished,
+        longest_context_tokens=report.longest_context_tokens,
+        chunks=report.chunks,
+        earlier_tokens=report.earlier_tokens,
+        attention_pairs=report.attention_pairs,
+        longest_prompt_tokens=report.longest_prompt_tokens,
+        predicted_s=report.predicted_s,
+        busy_s=report.busy_s,
+        late=report.late,
+        worst_late_s=report.worst_late_s,
+        evicted=report.evicted,
+        drafts=[_drafts_to_wire(each) for each in report.drafts],
+        requests=report.requests,
+        step_time=report.step_time,
     )
 
 
@@ -195,7 +212,7 @@ def report_from_wire(wire: pb.StepReport) -> StepReport:
         duration_s=wire.duration_s,
         prefill_tokens=wire.prefill_tokens,
         decode_tokens=wire.decode_tokens,
-        context_tokens=wire.context_tokens,
+        decode_context_tokens=wire.decode_context_tokens,
         speculated_tokens=wire.speculated_tokens,
         accepted_tokens=wire.accepted_tokens,
         running=wire.running,
@@ -204,6 +221,37 @@ def report_from_wire(wire: pb.StepReport) -> StepReport:
         free_kv_blocks=wire.free_kv_blocks,
         kv_transfers_failed=wire.kv_transfers_failed,
         finished=tuple(wire.finished),
+        longest_context_tokens=wire.longest_context_tokens,
+        chunks=wire.chunks,
+        earlier_tokens=wire.earlier_tokens,
+        attention_pairs=wire.attention_pairs,
+        longest_prompt_tokens=wire.longest_prompt_tokens,
+        predicted_s=wire.predicted_s,
+        busy_s=wire.busy_s,
+        late=wire.late,
+        worst_late_s=wire.worst_late_s,
+        evicted=wire.evicted,
+        drafts=tuple(_drafts_from_wire(each) for each in wire.drafts),
+        requests=wire.requests,
+        step_time=wire.step_time,
+    )
+
+
+def _drafts_to_wire(drafts: Drafts) -> pb.Drafts:
+    return pb.Drafts(
+        class_name=drafts.class_name,
+        verifications=drafts.verifications,
+        drafted_tokens=drafts.drafted_tokens,
+        accepted_tokens=drafts.accepted_tokens,
+    )
+
+
+def _drafts_from_wire(wire: pb.Drafts) -> Drafts:
+    return Drafts(
+        class_name=wire.class_name,
+        verifications=wire.verifications,
+        drafted_tokens=wire.drafted_tokens,
+        accepted_tokens=wire.accepted_tokens,
     )
 
 
@@ -213,6 +261,7 @@ def policy_to_wire(policy: Policy) -> pb.Policy:
         max_step_tokens=policy.max_step_tokens,
         speculation_tokens=policy.speculation_tokens,
         speculation_by_class=policy.speculation_by_class,
+        longest_step_s=policy.longest_step_s,
     )
 
 
@@ -222,6 +271,7 @@ def policy_from_wire(wire: pb.Policy) -> Policy:
         max_step_tokens=wire.max_step_tokens,
         speculation_tokens=wire.speculation_tokens if wire.HasField("speculation_tokens") else None,
         speculation_by_class=dict(wire.speculation_by_class),
+        longest_step_s=wire.longest_step_s,
     )
 
 
@@ -236,6 +286,7 @@ def outcome_to_wire(outcome: Outcome) -> pb.Outcome:
         met=outcome.met,
         recomputed=outcome.recomputed,
         message=outcome.message,
+        transfer_s=outcome.transfer_s,
     )
 
 
@@ -250,4 +301,5 @@ def outcome_from_wire(wire: pb.Outcome) -> Outcome:
         met=wire.met if wire.HasField("met") else None,
         recomputed=wire.recomputed,
         message=wire.message,
+        transfer_s=wire.transfer_s if wire.HasField("transfer_s") else None,
     )

@@ -95,6 +95,7 @@ class EngineDescription(_message.Message):
     MAX_SPECULATION_TOKENS_FIELD_NUMBER: _builtins.int
     KV_ADDRESS_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
+    STEP_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     engine_id: _builtins.str
     role: Global___Role.ValueType
@@ -109,6 +110,8 @@ class EngineDescription(_message.Message):
     max_step_tokens: _builtins.int
     max_speculation_tokens: _builtins.int
     metrics_address: _builtins.str
+    step_time: _builtins.bytes
+    """table of step times, see shared/batch_time/table.py"""
     @_builtins.property
     def kv_address(self) -> Global___KvAddress: ...
     def __init__(
@@ -129,10 +132,11 @@ class EngineDescription(_message.Message):
         max_speculation_tokens: _builtins.int = ...,
         kv_address: Global___KvAddress | None = ...,
         metrics_address: _builtins.str = ...,
+        step_time: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["kv_address", b"kv_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_size_tokens", b"block_size_tokens", "engine_id", b"engine_id", "kv_address", b"kv_address", "kv_blocks", b"kv_blocks", "kv_bytes_per_token", b"kv_bytes_per_token", "max_model_len_tokens", b"max_model_len_tokens", "max_running_requests", b"max_running_requests", "max_speculation_tokens", b"max_speculation_tokens", "max_step_tokens", b"max_step_tokens", "metrics_address", b"metrics_address", "model", b"model", "name", b"name", "role", b"role", "vllm_version", b"vllm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_size_tokens", b"block_size_tokens", "engine_id", b"engine_id", "kv_address", b"kv_address", "kv_blocks", b"kv_blocks", "kv_bytes_per_token", b"kv_bytes_per_token", "max_model_len_tokens", b"max_model_len_tokens", "max_running_requests", b"max_running_requests", "max_speculation_tokens", b"max_speculation_tokens", "max_step_tokens", b"max_step_tokens", "metrics_address", b"metrics_address", "model", b"model", "name", b"name", "role", b"role", "step_time", b"step_time", "vllm_version", b"vllm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,6 +154,7 @@ class EngineTerms(_message.Message):
     WAITED_S_FIELD_NUMBER: _builtins.int
     BEST_EFFORT_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     """from the arrival at the gateway"""
@@ -158,6 +163,10 @@ class EngineTerms(_message.Message):
     """since the arrival at the gateway"""
     best_effort: _builtins.bool
     decision_id: _builtins.str
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTerms]:
+        """in order; empty: one stage at tpot_s"""
+
     def __init__(
         self,
         *,
@@ -167,10 +176,11 @@ class EngineTerms(_message.Message):
         waited_s: _builtins.float = ...,
         best_effort: _builtins.bool = ...,
         decision_id: _builtins.str = ...,
+        stages: _abc.Iterable[Global___StageTerms] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
@@ -182,6 +192,31 @@ class EngineTerms(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_s) -> _WhichOneofReturnType__ttft_s | None: ...
 
 Global___EngineTerms: _TypeAlias = EngineTerms  # noqa: Y015
+
+@_typing.final
+class StageTerms(_message.Message):
+    """A stage lasts until the answer produces one of its end tokens; the last one has none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TPOT_S_FIELD_NUMBER: _builtins.int
+    END_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    tpot_s: _builtins.float
+    @_builtins.property
+    def end_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tpot_s: _builtins.float = ...,
+        end_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_token_ids", b"end_token_ids", "tpot_s", b"tpot_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageTerms: _TypeAlias = StageTerms  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
@@ -395,11 +430,13 @@ class SloTargets(_message.Message):
     TPOT_S_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     ON_REFUSE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     ttft_slowdown: _builtins.float
     tpot_s: _builtins.float
     on_refuse: _builtins.str
+    value: _builtins.float
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
     def __init__(
@@ -411,10 +448,11 @@ class SloTargets(_message.Message):
         tpot_s: _builtins.float | None = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
         on_refuse: _builtins.str = ...,
+        value: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "class_name", b"class_name", "on_refuse", b"on_refuse", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "class_name", b"class_name", "on_refuse", b"on_refuse", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
@@ -599,7 +637,7 @@ class StepReport(_message.Message):
     DURATION_S_FIELD_NUMBER: _builtins.int
     PREFILL_TOKENS_FIELD_NUMBER: _builtins.int
     DECODE_TOKENS_FIELD_NUMBER: _builtins.int
-    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    DECODE_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     SPECULATED_TOKENS_FIELD_NUMBER: _builtins.int
     ACCEPTED_TOKENS_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
@@ -608,12 +646,25 @@ class StepReport(_message.Message):
     FREE_KV_BLOCKS_FIELD_NUMBER: _builtins.int
     KV_TRANSFERS_FAILED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    LONGEST_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    EARLIER_TOKENS_FIELD_NUMBER: _builtins.int
+    ATTENTION_PAIRS_FIELD_NUMBER: _builtins.int
+    LONGEST_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    PREDICTED_S_FIELD_NUMBER: _builtins.int
+    BUSY_S_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    WORST_LATE_S_FIELD_NUMBER: _builtins.int
+    EVICTED_FIELD_NUMBER: _builtins.int
+    DRAFTS_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    STEP_TIME_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     ended_at_s: _builtins.float
     duration_s: _builtins.float
     prefill_tokens: _builtins.int
     decode_tokens: _builtins.int
-    context_tokens: _builtins.int
+    decode_context_tokens: _builtins.int
     speculated_tokens: _builtins.int
     accepted_tokens: _builtins.int
     running: _builtins.int
@@ -621,8 +672,24 @@ class StepReport(_message.Message):
     queued_prefill_tokens: _builtins.int
     free_kv_blocks: _builtins.int
     kv_transfers_failed: _builtins.int
+    longest_context_tokens: _builtins.int
+    chunks: _builtins.int
+    earlier_tokens: _builtins.int
+    attention_pairs: _builtins.float
+    longest_prompt_tokens: _builtins.int
+    predicted_s: _builtins.float
+    busy_s: _builtins.float
+    late: _builtins.int
+    worst_late_s: _builtins.float
+    evicted: _builtins.int
+    requests: _builtins.bytes
+    """rows, see shared/scheduling/rows.py"""
+    step_time: _builtins.bytes
+    """as in EngineDescription; empty when it has hardly changed"""
     @_builtins.property
     def finished(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def drafts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drafts]: ...
     def __init__(
         self,
         *,
@@ -631,7 +698,7 @@ class StepReport(_message.Message):
         duration_s: _builtins.float = ...,
         prefill_tokens: _builtins.int = ...,
         decode_tokens: _builtins.int = ...,
-        context_tokens: _builtins.int = ...,
+        decode_context_tokens: _builtins.int = ...,
         speculated_tokens: _builtins.int = ...,
         accepted_tokens: _builtins.int = ...,
         running: _builtins.int = ...,
@@ -640,14 +707,57 @@ class StepReport(_message.Message):
         free_kv_blocks: _builtins.int = ...,
         kv_transfers_failed: _builtins.int = ...,
         finished: _abc.Iterable[_builtins.str] | None = ...,
+        longest_context_tokens: _builtins.int = ...,
+        chunks: _builtins.int = ...,
+        earlier_tokens: _builtins.int = ...,
+        attention_pairs: _builtins.float = ...,
+        longest_prompt_tokens: _builtins.int = ...,
+        predicted_s: _builtins.float = ...,
+        busy_s: _builtins.float = ...,
+        late: _builtins.int = ...,
+        worst_late_s: _builtins.float = ...,
+        evicted: _builtins.int = ...,
+        drafts: _abc.Iterable[Global___Drafts] | None = ...,
+        requests: _builtins.bytes = ...,
+        step_time: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "context_tokens", b"context_tokens", "decode_tokens", b"decode_tokens", "duration_s", b"duration_s", "ended_at_s", b"ended_at_s", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers_failed", b"kv_transfers_failed", "prefill_tokens", b"prefill_tokens", "queued_prefill_tokens", b"queued_prefill_tokens", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
+
+@_typing.final
+class Drafts(_message.Message):
+    """What became of drafted tokens of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
+    VERIFICATIONS_FIELD_NUMBER: _builtins.int
+    DRAFTED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_TOKENS_FIELD_NUMBER: _builtins.int
+    class_name: _builtins.str
+    verifications: _builtins.int
+    drafted_tokens: _builtins.int
+    accepted_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        class_name: _builtins.str = ...,
+        verifications: _builtins.int = ...,
+        drafted_tokens: _builtins.int = ...,
+        accepted_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "class_name", b"class_name", "drafted_tokens", b"drafted_tokens", "verifications", b"verifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drafts: _TypeAlias = Drafts  # noqa: Y015
 
 @_typing.final
 class EngineMessage(_message.Message):
@@ -726,9 +836,11 @@ class Policy(_message.Message):
     MAX_STEP_TOKENS_FIELD_NUMBER: _builtins.int
     SPECULATION_TOKENS_FIELD_NUMBER: _builtins.int
     SPECULATION_BY_CLASS_FIELD_NUMBER: _builtins.int
+    LONGEST_STEP_S_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     max_step_tokens: _builtins.int
     speculation_tokens: _builtins.int
+    longest_step_s: _builtins.float
     @_builtins.property
     def speculation_by_class(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
@@ -738,10 +850,11 @@ class Policy(_message.Message):
         max_step_tokens: _builtins.int = ...,
         speculation_tokens: _builtins.int | None = ...,
         speculation_by_class: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        longest_step_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens", "speculation_tokens", b"speculation_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens", "max_step_tokens", b"max_step_tokens", "speculation_by_class", b"speculation_by_class", "speculation_tokens", b"speculation_tokens", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens", "longest_step_s", b"longest_step_s", "max_step_tokens", b"max_step_tokens", "speculation_by_class", b"speculation_by_class", "speculation_tokens", b"speculation_tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__speculation_tokens: _TypeAlias = _typing.Literal["speculation_tokens"]  # noqa: Y015
     _WhichOneofArgType__speculation_tokens: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens"]  # noqa: Y015
@@ -877,6 +990,7 @@ class Outcome(_message.Message):
     MET_FIELD_NUMBER: _builtins.int
     RECOMPUTED_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    TRANSFER_S_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     request_id: _builtins.str
     finished: _builtins.str
@@ -886,6 +1000,7 @@ class Outcome(_message.Message):
     met: _builtins.bool
     recomputed: _builtins.bool
     message: _builtins.str
+    transfer_s: _builtins.float
     def __init__(
         self,
         *,
@@ -898,21 +1013,26 @@ class Outcome(_message.Message):
         met: _builtins.bool | None = ...,
         recomputed: _builtins.bool = ...,
         message: _builtins.str = ...,
+        transfer_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "met", b"met", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "met", b"met", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "recomputed", b"recomputed", "request_id", b"request_id", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "recomputed", b"recomputed", "request_id", b"request_id", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__met: _TypeAlias = _typing.Literal["met"]  # noqa: Y015
     _WhichOneofArgType__met: _TypeAlias = _typing.Literal["_met", b"_met"]  # noqa: Y015
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
+    _WhichOneofReturnType__transfer_s: _TypeAlias = _typing.Literal["transfer_s"]  # noqa: Y015
+    _WhichOneofArgType__transfer_s: _TypeAlias = _typing.Literal["_transfer_s", b"_transfer_s"]  # noqa: Y015
     _WhichOneofReturnType__ttft_s: _TypeAlias = _typing.Literal["ttft_s"]  # noqa: Y015
     _WhichOneofArgType__ttft_s: _TypeAlias = _typing.Literal["_ttft_s", b"_ttft_s"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__met) -> _WhichOneofReturnType__met | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_s) -> _WhichOneofReturnType__tpot_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__transfer_s) -> _WhichOneofReturnType__transfer_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_s) -> _WhichOneofReturnType__ttft_s | None: ...
 

@@ -28,6 +28,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(0, 2**32 - 1),
     float: st.floats(allow_nan=False),
     str: st.text(min_size=1, max_size=20),
+    bytes: st.binary(max_size=20),
     type(None): st.none(),
 }
 

@@ -41,7 +41,7 @@ def make_report(**changed: Any) -> StepReport:
         "duration_s": 0.0,
         "prefill_tokens": 0,
         "decode_tokens": 0,
-        "context_tokens": 0,
+        "decode_context_tokens": 0,
         "speculated_tokens": 0,
         "accepted_tokens": 0,
         "running": 0,

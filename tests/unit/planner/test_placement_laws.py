@@ -44,7 +44,7 @@ reports = st.builds(
     running=st.integers(0, 10),
     waiting=st.integers(0, 5),
     decode_tokens=st.integers(0, 8),
-    context_tokens=st.integers(0, 5000),
+    decode_context_tokens=st.integers(0, 5000),
     queued_prefill_tokens=st.integers(0, 5000),
     free_kv_blocks=st.integers(0, 256),
 )

@@ -18,13 +18,18 @@ COST = StepCost(
 def make_step(
     prefill_tokens: int, decode_tokens: int, context_tokens: int, duration_s: float
 ) -> StepReport:
+    step = a_step(prefill_tokens, decode_tokens, context_tokens)
     return StepReport(
         step=1,
         ended_at_s=0.0,
         duration_s=duration_s,
         prefill_tokens=prefill_tokens,
         decode_tokens=decode_tokens,
-        context_tokens=context_tokens,
+        decode_context_tokens=round(step.decode_context_tokens),
+        chunks=round(step.chunks),
+        earlier_tokens=round(step.earlier_tokens),
+        attention_pairs=step.attention_pairs,
+        longest_prompt_tokens=round(step.longest_prompt_tokens),
         speculated_tokens=0,
         accepted_tokens=0,
         running=1,

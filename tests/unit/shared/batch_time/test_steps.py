@@ -31,30 +31,34 @@ def test_a_step_with_no_chunk_added_is_the_same() -> None:
     assert step.with_chunk(0, 100) == step
 
 
-def test_a_report_of_decodes_tells_all_of_them() -> None:
-    step = step_of(make_report(decode_tokens=4, speculated_tokens=8, context_tokens=1000))
-
-    assert (step.tokens, step.kind) == (12, Kind.DECODE)
-    assert (step.decode_context_tokens, step.longest_decode_tokens) == (1000, 250)
-    assert step.speculation_steps == 2
-
-
-def test_a_report_of_a_prompt_has_no_decode_context() -> None:
-    step = step_of(make_report(prefill_tokens=100, context_tokens=400))
-
-    assert step == Step().with_chunk(100, 400)
-
-
-@given(st.integers(0, 600), st.integers(0, 64), st.integers(0, 10**6))
-def test_the_contexts_of_a_report_are_all_somewhere(
-    prefill_tokens: int, decode_tokens: int, context_tokens: int
+@given(
+    st.integers(0, 64),
+    st.integers(0, 5000),
+    st.lists(st.tuples(st.integers(1, 500), st.integers(0, 5000)), max_size=4),
+)
+def test_a_report_tells_all_of_its_step(
+    decodes: int, longest_tokens: int, chunks: list[tuple[int, int]]
 ) -> None:
+    step = Step(
+        decodes=decodes,
+        speculated_tokens=2 * decodes,
+        speculation_steps=2 if decodes else 0,
+        decode_context_tokens=decodes * longest_tokens // 2,
+        longest_context_tokens=longest_tokens or None,
+    )
+    for tokens, earlier_tokens in chunks:
+        step = step.with_chunk(tokens, earlier_tokens)
+
     report = make_report(
-        prefill_tokens=prefill_tokens, decode_tokens=decode_tokens, context_tokens=context_tokens
+        decode_tokens=decodes,
+        speculated_tokens=2 * decodes,
+        decode_context_tokens=step.decode_context_tokens,
+        longest_context_tokens=longest_tokens,
+        chunks=step.chunks,
+        prefill_tokens=step.prefill_tokens,
+        earlier_tokens=step.earlier_tokens,
+        attention_pairs=step.attention_pairs,
+        longest_prompt_tokens=step.longest_prompt_tokens,
     )
 
-    step = step_of(report)
-
-    assert step.tokens == prefill_tokens + decode_tokens
-    if step.tokens:
-        assert abs(step.decode_context_tokens + step.earlier_tokens - context_tokens) < 1e-6
+    assert step_of(report) == step

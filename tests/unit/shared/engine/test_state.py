@@ -30,7 +30,7 @@ def make_report(**changes: object) -> StepReport:
             "duration_s",
             "prefill_tokens",
             "decode_tokens",
-            "context_tokens",
+            "decode_context_tokens",
             "speculated_tokens",
             "accepted_tokens",
             "running",

@@ -1,0 +1,148 @@
+"""A step-time curve as one array of numbers: what compiled code computes with, and what engines and
+planner exchange. Learns nothing.
+
+Layout, float64: a header of HEADER numbers (pieces, then the factors of decode, prefill and mixed
+steps on the curve: drift times margin, and drift alone), then WIDTH numbers for each piece: its
+group, then the weight of each feature.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time.curve import StepCurve
+from shared.batch_time.forms import Feature
+from shared.batch_time.steps import Kind, Step
+from shared.compiled import compiled
+
+Numbers = npt.NDArray[np.float64]
+HEADER = 8
+WIDTH = 1 + len(Feature)
+_PIECES = 0
+_KINDS = (Kind.DECODE, Kind.PREFILL, Kind.MIXED)
+# Offsets into the counts of a step, the form in which compiled code keeps one.
+(
+    DECODES,
+    SPECULATED,
+    SPECULATION_STEPS,
+    DECODE_CONTEXT,
+    LONGEST_CONTEXT,
+    CHUNKS,
+    PREFILL,
+    EARLIER,
+    PAIRS,
+    LONGEST_PROMPT,
+) = range(10)
+COUNTS = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepTable:
+    """Seconds of a step, expected and to promise. `numbers` is laid out as the module says."""
+
+    numbers: Numbers
+
+    @classmethod
+    def of(
+        cls, curve: StepCurve, *, drift: float = 1.0, margins: dict[Kind, float] | None = None
+    ) -> "StepTable":
+        """`margins` are factors of at least one by kind of step; none: 1."""
+        rows: list[float] = []
+        start = 0
+        for group, pieces in enumerate(curve.form.groups):
+            for piece in pieces:
+                weights = [0.0] * len(Feature)
+                for feature, weight in zip(
+                    piece, curve.coefficients[start : start + len(piece)], strict=True
+                ):
+                    weights[feature] = weight
+                start += len(piece)
+                rows += [float(group), *weights]
+        factors = [(margins or {}).get(kind, 1.0) for kind in _KINDS]
+        header = [len(rows) / WIDTH, drift, *factors]
+        return cls(np.array([*header, *[0.0] * (HEADER - len(header)), *rows]))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "StepTable":
+        """Raises ValueError where the bytes are no table."""
+        if len(data) % 8:
+            raise ValueError("a table of step times is a row of float64 numbers")
+        numbers = np.frombuffer(data, dtype=np.float64)
+        if len(numbers) < HEADER or len(numbers) != HEADER + numbers[_PIECES] * WIDTH:
+            raise ValueError(f"a table of step times does not have {len(numbers)} numbers")
+        return cls(numbers)
+
+    def to_bytes(self) -> bytes:
+        return self.numbers.tobytes()
+
+    def expected_s(self, step: Step) -> float:
+        return float(expected_s(self.numbers, _counts(step)))
+
+    def sure_s(self, step: Step) -> float:
+        """What the promised share of such steps keeps within."""
+        return float(sure_s(self.numbers, _counts(step)))
+
+
+def _counts(step: Step) -> Numbers:
+    return np.array(
+        [
+            step.decodes,
+            step.speculated_tokens,
+            step.speculation_steps,
+            step.decode_context_tokens,
+            step.longest_decode_tokens,
+            step.chunks,
+            step.prefill_tokens,
+            step.earlier_tokens,
+            step.attention_pairs,
+            step.longest_prompt_tokens,
+        ],
+        dtype=np.float64,
+    )
+
+
+@compiled
+def curve_s(table: Numbers, counts: Numbers) -> float:
+    """The curve alone, for `counts` of COUNTS numbers; the features are those of `forms`."""
+    decode_tokens = counts[DECODES] + counts[SPECULATED]
+    prefill = counts[PREFILL]
+    shared = prefill > 0
+    longest = max(counts[LONGEST_PROMPT], counts[LONGEST_CONTEXT]) if shared else 0.0
+    total, best, group = 0.0, 0.0, -1.0
+    for piece in range(int(table[0])):
+        at = HEADER + piece * WIDTH
+        if table[at] != group:
+            total += best
+            best, group = 0.0, table[at]
+        seconds = (
+            table[at + 1]
+            + table[at + 2] * (prefill + decode_tokens)
+            + table[at + 3] * counts[SPECULATION_STEPS]
+            + table[at + 4] * prefill
+            + table[at + 5] * decode_tokens
+            + table[at + 6] * (counts[DECODES] + counts[CHUNKS])
+            + table[at + 7] * (counts[DECODE_CONTEXT] + counts[EARLIER])
+            + table[at + 8] * counts[DECODE_CONTEXT]
+            + table[at + 9] * counts[PAIRS]
+            + table[at + 12] * longest
+        )
+        if shared:
+            seconds += table[at + 10] * counts[DECODE_CONTEXT]
+            seconds += table[at + 11] * counts[DECODES] * prefill
+        best = max(best, seconds)
+    return total + best
+
+
+@compiled
+def expected_s(table: Numbers, counts: Numbers) -> float:
+    return float(table[1] * curve_s(table, counts))
+
+
+@compiled
+def sure_s(table: Numbers, counts: Numbers) -> float:
+    """A mixed step's margin is no less than those of its parts."""
+    margin = table[2]
+    if counts[PREFILL] > 0:
+        margin = table[4] if counts[DECODES] > 0 else table[3]
+    return float(table[1] * margin * curve_s(table, counts))

@@ -1,0 +1,17 @@
+"""Compilation of numeric functions, kept on disk between starts; nothing else knows numba."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Machine code for arrays and numbers, compiled at the first call with each set of types.
+
+    A function must be called once with its real types before it is in anybody's way.
+    """
+    result: F = numba.njit(cache=True, nogil=True)(function)
+    return result

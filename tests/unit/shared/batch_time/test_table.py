@@ -1,0 +1,66 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.batch_time import ADDITIVE, PAPER, RICH, Form, Kind, Step, StepCurve, StepTable
+
+COEFFICIENTS = st.floats(0, 1e-2)
+FORMS = st.sampled_from([PAPER, ADDITIVE, RICH])
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> StepCurve:
+    form: Form = draw(FORMS)
+    n = len(form.columns)
+    coefficients = draw(st.lists(COEFFICIENTS, min_size=n, max_size=n))
+    return StepCurve(form=form, coefficients=tuple(coefficients))
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Step:
+    decodes = draw(st.integers(0, 300))
+    longest = draw(st.integers(0, 4000)) if decodes else 0
+    step = Step(
+        decodes=decodes,
+        speculated_tokens=draw(st.integers(0, 3)) * decodes,
+        speculation_steps=draw(st.integers(0, 4)),
+        decode_context_tokens=decodes * longest / 2,
+        longest_context_tokens=longest,
+    )
+    for tokens, earlier in draw(
+        st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 8000)), max_size=3)
+    ):
+        step = step.with_chunk(tokens, earlier)
+    return step
+
+
+@given(curves(), steps())
+def test_a_table_says_of_every_step_what_its_curve_says(curve: StepCurve, step: Step) -> None:
+    table = StepTable.of(curve)
+
+    assert table.expected_s(step) == pytest.approx(curve.step_time(step), rel=1e-12, abs=1e-15)
+
+
+@given(curves(), steps())
+def test_what_is_promised_is_the_expected_time_and_the_margin_of_its_kind(
+    curve: StepCurve, step: Step
+) -> None:
+    margins = {Kind.DECODE: 1.1, Kind.PREFILL: 1.2, Kind.MIXED: 1.3}
+    table = StepTable.of(curve, drift=1.5, margins=margins)
+
+    expected_s = table.expected_s(step)
+    assert expected_s == pytest.approx(1.5 * curve.step_time(step), rel=1e-12, abs=1e-15)
+    assert table.sure_s(step) == pytest.approx(margins[step.kind] * expected_s)
+
+
+@given(curves(), steps())
+def test_a_table_survives_the_wire(curve: StepCurve, step: Step) -> None:
+    table = StepTable.of(curve, drift=1.25)
+
+    assert StepTable.from_bytes(table.to_bytes()).sure_s(step) == table.sure_s(step)
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", b"\0" * 72, b"\xff" * 80])
+def test_bytes_that_are_no_table_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="table of step times"):
+        StepTable.from_bytes(data)
