@@ -1,13 +1,13 @@
 """A promise on the wire to the terms that the scheduler reads, on this machine's clock."""
 
 import math
-from dataclasses import asdict
 
 from vllm.v1.engine import EngineCoreRequest
 
 from shared.engine.vllm_scheduler import TERMS_KEY
 from shared.rpc import slos_pb2 as pb
-from shared.scheduling.step_former import Terms, queue_priority
+from shared.scheduling.step_former import queue_priority
+from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 
 
 def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
@@ -19,6 +19,11 @@ def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
         first_token_due_s=arrived_at_s + wire.ttft_s if wire.HasField("ttft_s") else math.inf,
         tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
         best_effort=wire.best_effort,
+        stages=tuple(
+            StageTerms(tpot_s=stage.tpot_s, end_token_ids=tuple(stage.end_token_ids))
+            for stage in wire.stages
+        ),
+        decision_id=wire.decision_id,
     )
 
 
@@ -29,4 +34,4 @@ def attach_terms(request: EngineCoreRequest, terms: Terms) -> None:
     request.priority = queue_priority(terms, client_priority=request.priority)
     params = request.sampling_params
     if params is not None:
-        params.extra_args = {**(params.extra_args or {}), TERMS_KEY: asdict(terms)}
+        params.extra_args = {**(params.extra_args or {}), TERMS_KEY: terms_as_plain(terms)}

@@ -19,7 +19,8 @@ from vllm.v1.request import Request, RequestStatus
 from shared.engine.link import SchedulerEnd
 from shared.engine.parent import end_with_parent
 from shared.engines import Policy, StepReport
-from shared.scheduling.step_former import Candidate, StepShape, Terms, shape_step
+from shared.scheduling.step_former import Candidate, StepShape, shape_step
+from shared.scheduling.terms import Terms, terms_from_plain
 
 TERMS_KEY = "slos"
 """Where a request carries its terms: `sampling_params.extra_args[TERMS_KEY]`."""
@@ -33,7 +34,7 @@ def terms_of(request: Request) -> Terms:
     """The terms that the host attached; a request without any asked for nothing."""
     params = request.sampling_params
     raw = (params.extra_args or {}).get(TERMS_KEY) if params is not None else None
-    return Terms(**raw) if raw else Terms(arrived_at_s=0.0)
+    return terms_from_plain(raw) if raw else Terms(arrived_at_s=0.0)
 
 
 @dataclass(slots=True)

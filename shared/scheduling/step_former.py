@@ -10,32 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.engines import Policy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """The part of a promise that the engine needs. Times are on the engine's monotonic clock.
-
-    `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or
-    the only thing asked.
-    """
-
-    class_name: str = "default"
-    arrived_at_s: float = 0.0
-    first_token_due_s: float = math.inf
-    tpot_s: float | None = None
-    best_effort: bool = False
-
-    def token_due_s(self, produced_tokens: int) -> float:
-        """When the next token is due after `produced_tokens`: the cumulative deadline d_n = d_1 +
-        (n - 1) TPOT.
-        """
-        if self.tpot_s is None:
-            return self.first_token_due_s if produced_tokens == 0 else math.inf
-        start_s = self.first_token_due_s
-        if math.isinf(start_s):
-            start_s = self.arrived_at_s
-        return start_s + produced_tokens * self.tpot_s
+from shared.scheduling.terms import Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 import math
+from typing import Any
 
+import msgspec
 import pytest
 from vllm import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
@@ -7,7 +9,11 @@ from vllm.v1.engine import EngineCoreRequest
 from shared.engine.terms import attach_terms, terms_from_wire
 from shared.engine.vllm_scheduler import TERMS_KEY
 from shared.rpc import slos_pb2 as pb
-from shared.scheduling.step_former import Terms
+from shared.scheduling.terms import StageTerms, Terms, terms_as_plain, terms_from_plain
+
+
+def through_the_wire(plain: object) -> Any:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(plain))
 
 
 def make_request(**changes: object) -> EngineCoreRequest:
@@ -43,6 +49,15 @@ def test_what_was_not_asked_is_never_due() -> None:
     assert terms.class_name == "default"
 
 
+def test_stages_and_the_decision_come_along() -> None:
+    stage = pb.StageTerms(tpot_s=0.5, end_token_ids=[7, 8])
+
+    terms = terms_from_wire(pb.EngineTerms(stages=[stage], decision_id="d-1"), now_s=0.0)
+
+    assert terms.stages == (StageTerms(tpot_s=0.5, end_token_ids=(7, 8)),)
+    assert terms.decision_id == "d-1"
+
+
 def test_terms_travel_beside_what_the_client_sent() -> None:
     request = make_request()
 
@@ -50,7 +65,14 @@ def test_terms_travel_beside_what_the_client_sent() -> None:
 
     extra = request.sampling_params.extra_args
     assert extra["theirs"] == 1
-    assert Terms(**extra[TERMS_KEY]) == Terms(class_name="code", tpot_s=0.2)
+    assert terms_from_plain(extra[TERMS_KEY]) == Terms(class_name="code", tpot_s=0.2)
+
+
+def test_terms_come_back_whole_from_a_serializer_that_knows_no_tuples() -> None:
+    stages = (StageTerms(tpot_s=0.5, end_token_ids=(7, 8)), StageTerms(tpot_s=0.1))
+    terms = Terms(class_name="code", first_token_due_s=3.0, stages=stages, decision_id="d-1")
+
+    assert terms_from_plain(through_the_wire(terms_as_plain(terms))) == terms
 
 
 def test_the_earlier_deadline_queues_first_and_client_priority_still_counts() -> None:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from shared.engines import Policy
 from shared.scheduling.step_former import (
     Candidate,
-    Terms,
     queue_priority,
     shape_step,
     speculation_limit,
     step_limit,
 )
+from shared.scheduling.terms import Terms
 
 times = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 terms = st.builds(

@@ -1,0 +1,61 @@
+"""What an engine must know of a request's promise, and its form as plain data. Pure; what a step
+makes of it is the step former's.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTerms:
+    """A part of the answer with a pace of its own. The first of its end tokens ends it; without any
+    it lasts to the end of the answer.
+    """
+
+    tpot_s: float
+    end_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The part of a promise that the engine needs. Times are on the engine's monotonic clock.
+
+    `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or
+    the only thing asked. `stages` are in the order in which they are produced, at this engine the
+    first of them is the one that the request is in.
+    """
+
+    class_name: str = "default"
+    arrived_at_s: float = 0.0
+    first_token_due_s: float = math.inf
+    tpot_s: float | None = None
+    best_effort: bool = False
+    stages: tuple[StageTerms, ...] = ()
+    decision_id: str = ""
+
+    def token_due_s(self, produced_tokens: int) -> float:
+        """When the next token is due after `produced_tokens`: the cumulative deadline d_n = d_1 +
+        (n - 1) TPOT.
+        """
+        if self.tpot_s is None:
+            return self.first_token_due_s if produced_tokens == 0 else math.inf
+        start_s = self.first_token_due_s
+        if math.isinf(start_s):
+            start_s = self.arrived_at_s
+        return start_s + produced_tokens * self.tpot_s
+
+
+def terms_as_plain(terms: Terms) -> dict[str, Any]:
+    """The terms as numbers, strings, dicts and sequences, to travel into the engine core."""
+    return asdict(terms)
+
+
+def terms_from_plain(raw: Mapping[str, Any]) -> Terms:
+    """`terms_as_plain` back, also from a serializer that makes lists of tuples."""
+    stages = tuple(
+        StageTerms(tpot_s=stage["tpot_s"], end_token_ids=tuple(stage["end_token_ids"]))
+        for stage in raw["stages"]
+    )
+    return Terms(**{**raw, "stages": stages})
