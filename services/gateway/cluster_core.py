@@ -270,6 +270,7 @@ def outcome_of(
         met=(finished != "error" and lateness(scope, record) <= 1) if judged else None,
         recomputed=record.recomputed,
         message=message,
+        transfer_s=record.transfer_s,
     )
 
 

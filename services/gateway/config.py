@@ -6,9 +6,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from services.gateway.slo_inputs import (
+    LEAST_VALUE,
     LONGEST_TARGET_MS,
     MOST_SLOWDOWN,
     MOST_STAGES,
+    MOST_VALUE,
     SHORTEST_TARGET_MS,
     Catalogue,
 )
@@ -19,6 +21,7 @@ from shared.requests import OnRefuse, SloTargets, Stage
 
 Milliseconds = Annotated[float, Field(ge=SHORTEST_TARGET_MS, le=LONGEST_TARGET_MS)]
 Slowdown = Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)]
+Value = Annotated[float, Field(ge=LEAST_VALUE, le=MOST_VALUE)]
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -40,6 +43,7 @@ class ClassTargets:
     tpot_ms: Milliseconds | None = None
     stages: Annotated[tuple[StageTargets, ...], Field(max_length=MOST_STAGES)] = ()
     on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
+    value: Value = 1.0
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -54,6 +58,7 @@ class ClassTargets:
             tpot_s=None if self.tpot_ms is None else self.tpot_ms / 1000,
             stages=tuple(Stage(name=one.name, tpot_s=one.tpot_ms / 1000) for one in self.stages),
             on_refuse=self.on_refuse,
+            value=self.value,
         )
 
 

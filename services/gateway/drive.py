@@ -110,6 +110,7 @@ class Drive:
         if prefilled is None:
             await self._run_recomputed()
             return
+        self.record.prefilled_at_s = self.clock.now()
         form = form_after(self.request, prefilled, form)
         try:
             await self._run_rest(prefilled, form)
@@ -139,6 +140,7 @@ class Drive:
                 continue_outputs(reply.outputs)
             if not self._decode_replied:
                 self._decode_replied = True
+                self.record.decoding_at_s = self.clock.now()
                 self._enter(Phase.DECODING)
             self._deliver(reply)
 

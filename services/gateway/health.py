@@ -92,4 +92,5 @@ def _class(name: str, targets: SloTargets) -> dict[str, Any]:
             {"name": stage.name, "tpot_ms": milliseconds(stage.tpot_s)} for stage in targets.stages
         ],
         "on_refuse": targets.on_refuse.value,
+        "value": targets.value,
     }

@@ -123,7 +123,7 @@ class Generations:
             arrived_at_s=arrived_at_s,
             targets=inputs.targets,
             forced_way=inputs.forced_way,
-            session_id=headers.get("x-session-id"),
+            session_id=inputs.session_id,
             wants_report=inputs.wants_report,
         )
 

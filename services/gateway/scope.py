@@ -21,6 +21,15 @@ class SequenceRecord:
     output_tokens: int = 0
     finished: str | None = None
     recomputed: bool = False
+    prefilled_at_s: float | None = None
+    decoding_at_s: float | None = None
+
+    @property
+    def transfer_s(self) -> float | None:
+        """From the prefill engine's last word to the decode engine's first; None on one engine."""
+        if self.prefilled_at_s is None or self.decoding_at_s is None:
+            return None
+        return self.decoding_at_s - self.prefilled_at_s
 
     @property
     def tpot_s(self) -> float | None:

@@ -19,6 +19,9 @@ SHORTEST_TARGET_MS: Final = 0.001
 LONGEST_TARGET_MS: Final = 3_600_000
 MOST_SLOWDOWN: Final = 1000
 MOST_STAGES: Final = 16
+LEAST_VALUE: Final = 0.001
+MOST_VALUE: Final = 1000
+LONGEST_SESSION: Final = 256
 LONGEST_NAME: Final = 64
 
 Read = dict[str, Any]  # by field name, converted; holds only what was given
@@ -35,11 +38,14 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloInputs:
-    """What a client asked for. `forced_way` is None when the planner may choose."""
+    """What a client asked for. `forced_way` is None when the planner may choose, `session_id` when
+    the request stands alone.
+    """
 
     targets: SloTargets
     forced_way: Way | None = None
     wants_report: bool = False
+    session_id: str | None = None
 
 
 def read_inputs(body: object, headers: Mapping[str, str], catalogue: Catalogue) -> SloInputs:
@@ -54,7 +60,10 @@ def read_inputs(body: object, headers: Mapping[str, str], catalogue: Catalogue) 
     for source in (from_headers, from_body):
         targets = _override(targets, source)
     return SloInputs(
-        targets=targets, forced_way=said.get("way"), wants_report=said.get("report", False)
+        targets=targets,
+        forced_way=said.get("way"),
+        wants_report=said.get("report", False),
+        session_id=said.get("session"),
     )
 
 
@@ -77,7 +86,11 @@ def _override(targets: SloTargets, source: Read) -> SloTargets:
         )
     if "tpot_ms" in source or "stages" in source:
         targets = replace(targets, tpot_s=source.get("tpot_ms"), stages=source.get("stages", ()))
-    return replace(targets, on_refuse=source.get("on_refuse", targets.on_refuse))
+    return replace(
+        targets,
+        on_refuse=source.get("on_refuse", targets.on_refuse),
+        value=source.get("value", targets.value),
+    )
 
 
 def _read_body(body: object) -> Read:
@@ -139,6 +152,11 @@ def _slowdown(value: object, param: str) -> float:
     return _number(value, param, 1, MOST_SLOWDOWN, allowed)
 
 
+def _value(value: object, param: str) -> float:
+    allowed = f"a number from {LEAST_VALUE} to {MOST_VALUE} (1 is the usual worth of a request)"
+    return _number(value, param, LEAST_VALUE, MOST_VALUE, allowed)
+
+
 def _stages(value: object, param: str) -> tuple[Stage, ...]:
     allowed = f'a list of 1 to {MOST_STAGES} objects {{"name", "tpot_ms"}} with distinct names'
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_STAGES:
@@ -160,8 +178,16 @@ def _stage(value: object, param: str) -> Stage:
 
 
 def _name(value: object, param: str) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_NAME:
-        raise _invalid(param, value, f"text of 1 to {LONGEST_NAME} characters")
+    return _text(value, param, LONGEST_NAME)
+
+
+def _session(value: object, param: str) -> str:
+    return _text(value, param, LONGEST_SESSION)
+
+
+def _text(value: object, param: str, longest: int) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        raise _invalid(param, value, f"text of 1 to {longest} characters")
     return value
 
 
@@ -207,6 +233,8 @@ _FIELDS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "on_refuse": _one_of(OnRefuse),
     "way": _one_of(Way),
     "report": _report,
+    "value": _value,
+    "session": _session,
 }
 
 # Later ones win: llm-d's names are the canonical ones.
@@ -219,4 +247,5 @@ _HEADERS: Final = (
     ("x-slo-on-refuse", "on_refuse"),
     ("x-slo-way", "way"),
     ("x-slo-report", "report"),
+    ("x-session-id", "session"),
 )

@@ -5,7 +5,7 @@ from shared.errors import ConfigError
 from shared.options import load
 from shared.requests import SloTargets, Stage
 
-CLASSES = "{chat: {ttft_ms: 500, stages: [{name: answer, tpot_ms: 50}]}}"
+CLASSES = "{chat: {ttft_ms: 500, value: 2, stages: [{name: answer, tpot_ms: 50}]}}"
 
 
 def options(*argv: str) -> GatewayOptions:
@@ -22,7 +22,7 @@ def test_classes_become_targets_in_seconds() -> None:
     catalogue = options("--classes", CLASSES, "--default-class", "chat").catalogue()
 
     expected = SloTargets(
-        class_name="chat", ttft_s=0.5, stages=(Stage(name="answer", tpot_s=0.05),)
+        class_name="chat", ttft_s=0.5, stages=(Stage(name="answer", tpot_s=0.05),), value=2.0
     )
     assert catalogue.classes == {"chat": expected}
     assert catalogue.default == expected
@@ -42,6 +42,7 @@ def test_a_default_class_that_does_not_exist_names_the_nearest() -> None:
     [
         ("{chat: {tftt_ms: 1}}", "did you mean ttft_ms"),
         ("{chat: {ttft_ms: 0}}", "chat, ttft_ms"),
+        ("{chat: {value: 0}}", "chat, value"),
         ("{chat: {stages: [{name: a, tpot_ms: 1}, {name: a, tpot_ms: 2}]}}", "distinct names"),
     ],
 )

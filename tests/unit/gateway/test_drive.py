@@ -178,6 +178,30 @@ async def test_the_decode_engine_continues_after_the_token_of_the_prefill_engine
     assert run.record.output_tokens == 3
 
 
+async def test_the_transfer_lasts_from_the_prefills_end_to_the_decode_engines_first_word() -> None:
+    clock = VirtualClock(at_s=100.0)
+
+    async def decoding(_: EngineCoreRequest) -> AsyncGenerator[Reply, None]:
+        for each in (reply(10), ending()):
+            clock.at_s += 0.25
+            yield each
+
+    run = make(FakeEngines(p=handing_over(9), d=decoding))
+    run.drive.clock = clock
+
+    await run.drive.run()
+
+    assert run.record.transfer_s == 0.25
+
+
+async def test_on_one_engine_nothing_is_transferred() -> None:
+    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+
+    await run.drive.run()
+
+    assert run.record.transfer_s is None
+
+
 async def test_a_token_that_could_differ_is_sampled_again() -> None:
     run = make(FakeEngines(p=handing_over(9), d=says(reply(10), ending())), seed=4)
 

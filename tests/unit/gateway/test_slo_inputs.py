@@ -20,6 +20,7 @@ json_values = st.recursive(
 )
 milliseconds = st.floats(min_value=0.001, max_value=3_600_000)
 fields = ["ttft_ms", "ttft_slowdown", "tpot_ms", "stages", "class", "on_refuse", "way", "report"]
+fields += ["value", "session"]
 
 
 def read(body: object = None, **headers: str) -> SloInputs:
@@ -106,6 +107,19 @@ def test_way_report_and_on_refuse_come_from_either_source() -> None:
     assert from_body.targets.on_refuse is OnRefuse.REFUSE
 
 
+def test_a_request_is_worth_what_it_says_or_else_its_class() -> None:
+    catalogue = Catalogue(classes={}, default=SloTargets(value=5.0))
+
+    assert read_inputs({}, {}, catalogue).targets.value == 5.0
+    assert read_inputs({"value": 0.5}, {}, catalogue).targets.value == 0.5
+
+
+def test_the_session_of_the_body_wins_over_the_headers() -> None:
+    assert read(x_session_id="from headers").session_id == "from headers"
+    assert read({"session": "from body"}, x_session_id="other").session_id == "from body"
+    assert read().session_id is None
+
+
 @pytest.mark.parametrize(
     ("body", "param", "says"),
     [
@@ -126,6 +140,10 @@ def test_way_report_and_on_refuse_come_from_either_source() -> None:
         ({"on_refuse": "no"}, "slo.on_refuse", "one of refuse, best_effort"),
         ({"way": "both"}, "slo.way", "one of colocated, disaggregated"),
         ({"report": "yes"}, "slo.report", "true or false"),
+        ({"value": 0}, "slo.value", "read 0, allowed is a number from 0.001 to 1000"),
+        ({"value": 1001}, "slo.value", "read 1001"),
+        ({"session": ""}, "slo.session", "text of 1 to 256"),
+        ({"session": 7}, "slo.session", "read 7"),
     ],
 )
 def test_an_unfit_value_is_told_with_field_reading_and_allowance(
