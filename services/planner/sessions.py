@@ -1,0 +1,122 @@
+"""What the rounds of one session (a chat, a tool loop) have in common: targets, worth, a home for
+their KV. Pure; it places nothing.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
+
+WORTH_PER_ROUND: Final = 0.25
+MOST_WORTH: Final = 3.0
+"""How many times its own value a late round is worth at most."""
+
+_V = TypeVar("_V")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    used_at_s: float
+    targets: SloTargets | None = None
+    rounds: int = 0
+    last_group_id: str = ""
+    home: str = ""
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """One placed request of a session, until it ends."""
+
+    session_id: str
+    group_id: str
+    engine: str
+    prompt_tokens: int
+
+
+class Sessions:
+    """The latest `limit` sessions; one that was not used for `limit_s` is as if it never was.
+
+    Queries without a session pass through untouched.
+    """
+
+    def __init__(self, *, limit: int = 16_384, limit_s: float = 1800.0) -> None:
+        self._limit = limit
+        self._limit_s = limit_s
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._running: OrderedDict[str, _Round] = OrderedDict()  # by decision id
+
+    def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
+        """The query as its session weighs it: a round without targets takes those of the last one
+        that had any, and each round is worth more than the one before.
+
+        Give it what the gateway asked, not what it returned before.
+        """
+        if query.session_id is None:
+            return query
+        session = self._known(query.session_id, now) or _Session(used_at_s=now)
+        _remember(self._sessions, query.session_id, session, self._limit)
+        own = query.targets
+        if not own.asks_for_nothing:
+            session.targets = own
+        said = session.targets or own
+        value = own.value * min(MOST_WORTH, 1 + WORTH_PER_ROUND * session.rounds)
+        return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=value))
+
+    def home(self, query: PlacementQuery, now: float) -> tuple[str, int] | None:
+        """The decode engine with the KV of the last round, and how many tokens of this prompt it
+        should hold, if the session goes on where it ended. None when there is no such engine.
+        """
+        session = self._known(query.session_id, now)
+        if session is None or not session.home:
+            return None
+        return session.home, min(session.cached_tokens, query.prompt_tokens)
+
+    def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
+        """A round of an enriched query runs; what does not run is no round."""
+        session = self._known(query.session_id, now)
+        if session is None or query.session_id is None or placement.decode is None:
+            return
+        session.used_at_s = now
+        begun = _Round(
+            session_id=query.session_id,
+            group_id=query.group_id,
+            engine=placement.decode.name,
+            prompt_tokens=query.prompt_tokens,
+        )
+        _remember(self._running, placement.decision_id, begun, self._limit)
+
+    def ended(self, outcome: Outcome) -> None:
+        """A round ended; unknown decisions are no matter.
+
+        The last token of an answer is never computed on, so its KV is not there.
+        """
+        over = self._running.pop(outcome.decision_id, None)
+        session = self._sessions.get(over.session_id) if over else None
+        if over is None or session is None or outcome.ttft_s is None:
+            return
+        if outcome.finished == "error":
+            return
+        if over.group_id != session.last_group_id:
+            session.rounds += 1
+            session.last_group_id = over.group_id
+        session.home = over.engine
+        session.cached_tokens = over.prompt_tokens + max(0, outcome.output_tokens - 1)
+
+    def lost(self, engine: str) -> None:
+        """The engine is gone with all KV that it held."""
+        for session in self._sessions.values():
+            if session.home == engine:
+                session.home = ""
+
+    def _known(self, session_id: str | None, now: float) -> _Session | None:
+        session = self._sessions.get(session_id or "")
+        return session if session and now - session.used_at_s <= self._limit_s else None
+
+
+def _remember(store: OrderedDict[str, _V], key: str, value: _V, limit: int) -> None:
+    store[key] = value
+    store.move_to_end(key)
+    while len(store) > limit:
+        store.popitem(last=False)
