@@ -1,0 +1,85 @@
+"""A request as one row of numbers: what the step former, the simulation and the wire know of it.
+
+A set of requests is a float64 array of shape (requests, COLUMNS). Times are seconds on the clock of
+whoever holds the rows.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float64]
+
+COLUMNS: Final = 13
+(
+    KEY,  # the number of the decision that placed it; 0: none
+    TOTAL,  # tokens that must be computed before it gives its next one: prompt and all produced
+    COMPUTED,  # of these, already in the KV cache or on their way into it
+    PRODUCED,  # tokens that it has given
+    LEFT,  # tokens that it may still give at most
+    DUE,  # when its next token is due; inf: never
+    TPOT,  # seconds from one due token to the next; inf: no pace was asked for
+    KIND,  # one of the kinds below
+    AVAILABLE,  # when it can run at the earliest; inf: nobody knows
+    RESIDENT,  # 1 while it takes one of the engine's places, else 0
+    DRAFT,  # drafted tokens that a step verifies for it
+    GAIN,  # tokens that such a step gives it on average, 1 without drafts
+    TTFT,  # seconds from its arrival within which its first token was promised; inf: not asked
+) = range(COLUMNS)
+
+PROMISED: Final = 0.0
+PLAIN: Final = 1.0  # asked for nothing: comes after promises, is never evicted for them
+LOST: Final = 2.0  # its first token cannot be on time any more: the first of best effort
+BEST_EFFORT: Final = 3.0
+
+_RELATIVE = (DUE, AVAILABLE)
+KEYS: Final = 1 << 24  # what a float32 counts exactly; decision numbers are taken modulo this
+
+
+def empty(requests: int) -> Rows:
+    """Rows of requests that have nothing to do."""
+    rows = np.zeros((requests, COLUMNS))
+    rows[:, DUE] = rows[:, TPOT] = rows[:, TTFT] = math.inf
+    rows[:, GAIN] = 1.0
+    return rows
+
+
+def new_row(
+    *,
+    key: int = 0,
+    tokens: float,
+    computed: float = 0,
+    produced: float = 0,
+    left: float,
+    due_s: float = math.inf,
+    tpot_s: float = math.inf,
+    ttft_s: float = math.inf,
+    kind: float = PROMISED,
+    available_s: float = 0.0,
+) -> npt.NDArray[np.float64]:
+    """A request with `tokens` to have computed before it gives its next one."""
+    row = empty(1)[0]
+    row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
+    row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
+    row[DUE], row[TPOT], row[TTFT] = due_s, tpot_s, ttft_s
+    return row
+
+
+def to_wire(rows: Rows, now: float) -> bytes:
+    """float32, times relative to `now`: clocks differ between machines."""
+    sent = rows.astype(np.float32)
+    for column in _RELATIVE:
+        sent[:, column] = rows[:, column] - now
+    return sent.tobytes()
+
+
+def from_wire(data: bytes, now: float) -> Rows:
+    """Raises ValueError where the bytes are no rows."""
+    if len(data) % (4 * COLUMNS):
+        raise ValueError(f"{len(data)} bytes are no rows of {COLUMNS} numbers")
+    rows = np.frombuffer(data, dtype=np.float32).reshape(-1, COLUMNS).astype(np.float64)
+    for column in _RELATIVE:
+        rows[:, column] += now
+    return rows

@@ -1,0 +1,200 @@
+"""What an engine would do from here on if nothing new came: the step former on a virtual clock.
+
+Exact where step times are what the table promises. Chooses nothing.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time import StepTable
+from shared.batch_time.table import (
+    COUNTS,
+    DECODE_CONTEXT,
+    DECODES,
+    LONGEST_CONTEXT,
+    Numbers,
+    sure_s,
+)
+from shared.compiled import compiled
+from shared.scheduling.kernel import Tokens, form, settle_lost
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    DRAFT,
+    DUE,
+    GAIN,
+    KIND,
+    LEFT,
+    PRODUCED,
+    PROMISED,
+    RESIDENT,
+    TOTAL,
+    TPOT,
+    Rows,
+)
+
+Times = npt.NDArray[np.float64]
+_ROUNDING_S = 1e-9
+_PACES = 3.0  # the simulation goes on for so many of the loosest pace after the last first token
+_MOST_STEPS = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """How the requests of a simulation fare, by row.
+
+    `first_s` is when the first token of the simulation comes (inf: not within it), `worst_late_s`
+    how much later than due its latest token is (-inf: it got none), `pace_s` the mean time from one
+    token to the next (nan: below two tokens).
+    """
+
+    first_s: Times
+    worst_late_s: Times
+    pace_s: Times
+    ended_s: float
+
+    def late(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Promised requests that get a token too late, or none in the whole simulation."""
+        starved = np.isinf(self.first_s) & np.isfinite(rows[:, DUE])
+        broken = (self.worst_late_s > _ROUNDING_S) | starved
+        result: npt.NDArray[np.bool_] = broken & (rows[:, KIND] == PROMISED)
+        return result
+
+
+def simulate(
+    rows: Rows, table: StepTable, limits: Numbers, now: float, *, most_steps: int = _MOST_STEPS
+) -> Forecast:
+    """Runs the engine from `now` until all prompts are computed and some paces beyond.
+
+    `rows` are not changed. Nobody finishes before its LEFT is used up.
+    """
+    simulated = rows.copy()
+    seen = np.empty((len(rows), 4))
+    ended_s = run(simulated, seen, table.numbers, limits, now, most_steps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pace_s = np.where(seen[:, 2] > 1, (seen[:, 1] - seen[:, 0]) / (seen[:, 2] - 1), math.nan)
+    return Forecast(
+        first_s=seen[:, 0], worst_late_s=seen[:, 3], pace_s=pace_s, ended_s=float(ended_s)
+    )
+
+
+@compiled
+def run(
+    rows: Rows, seen: Times, table: Numbers, limits: Numbers, now: float, most_steps: int
+) -> float:
+    """Changes `rows`; `seen` gets for each: first and last token's time, tokens, worst lateness."""
+    n = len(rows)
+    tokens = np.zeros(n, dtype=np.int64)
+    counts = np.zeros(COUNTS)
+    seen[:, 0] = np.inf
+    seen[:, 1] = seen[:, 2] = 0.0
+    seen[:, 3] = -np.inf
+    loosest_s = 0.0
+    for i in range(n):
+        if rows[i, KIND] == PROMISED and rows[i, TPOT] < np.inf:
+            loosest_s = max(loosest_s, rows[i, TPOT])
+    goes_on_s = np.inf
+    for _ in range(most_steps):
+        settle_lost(rows, table, now)
+        lasts_s = form(rows, tokens, counts, table, limits, now)
+        if lasts_s == 0:
+            now = _next_arrival(rows, now)
+            if now == np.inf:
+                break
+            continue
+        now += lasts_s
+        apply(rows, seen, tokens, now)
+        if goes_on_s == np.inf and not _prompt_waits(rows):
+            goes_on_s = now + _PACES * loosest_s
+        if now >= goes_on_s:
+            break
+    return now
+
+
+@compiled
+def apply(rows: Rows, seen: Times, tokens: Tokens, now: float) -> None:
+    """What a step that ends at `now` has done to its rows."""
+    for i in range(len(rows)):
+        row = rows[i]
+        if tokens[i] < 0:
+            row[COMPUTED] = row[RESIDENT] = 0.0
+        if tokens[i] <= 0:
+            continue
+        row[RESIDENT] = 1.0
+        decodes = row[TOTAL] - row[COMPUTED] <= 1.5
+        row[COMPUTED] = row[TOTAL] if decodes else row[COMPUTED] + tokens[i]
+        if row[COMPUTED] < row[TOTAL]:
+            continue
+        gain = row[GAIN] if decodes and row[DRAFT] > 0 else 1.0
+        _produce(row, seen[i], gain, now)
+
+
+@compiled
+def _produce(row: Numbers, seen: Times, gain: float, now: float) -> None:
+    if row[DUE] < np.inf:
+        seen[3] = max(seen[3], now - row[DUE])
+    if seen[2] == 0:
+        seen[0] = now
+    seen[1] = now
+    seen[2] += gain
+    if row[TPOT] == np.inf:
+        row[DUE] = np.inf
+    elif row[PRODUCED] == 0:
+        row[DUE] = now + row[TPOT]
+    else:
+        row[DUE] += row[TPOT] * gain
+    row[PRODUCED] += gain
+    row[LEFT] -= gain
+    row[COMPUTED] += gain - 1.0
+    row[TOTAL] += gain
+    if row[LEFT] <= 0:
+        row[RESIDENT] = row[COMPUTED] = row[TOTAL] = 0.0
+
+
+@compiled
+def _next_arrival(rows: Rows, now: float) -> float:
+    soonest = np.inf
+    for i in range(len(rows)):
+        if rows[i, LEFT] > 0 and rows[i, AVAILABLE] > now:
+            soonest = min(soonest, rows[i, AVAILABLE])
+    return soonest
+
+
+@compiled
+def _prompt_waits(rows: Rows) -> bool:
+    for i in range(len(rows)):
+        promised = rows[i, KIND] == PROMISED and rows[i, LEFT] > 0
+        if promised and rows[i, AVAILABLE] < np.inf and rows[i, PRODUCED] == 0:
+            return True
+    return False
+
+
+def steady_share(rows: Rows, table: StepTable) -> float:
+    """The part of its time that the engine needs to hold the paces of all promised requests once
+    every prompt is computed: above 1 they cannot all be held for ever.
+
+    A request of pace t takes part in every (t / tightest pace)th step (virtual batch size, as in
+    SCORPIO, arXiv 2505.23022).
+    """
+    return float(_steady_share(rows, table.numbers))
+
+
+@compiled
+def _steady_share(rows: Rows, table: Numbers) -> float:
+    tightest_s = np.inf
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
+            tightest_s = min(tightest_s, rows[i, TPOT])
+    if tightest_s == np.inf:
+        return 0.0
+    counts = np.zeros(COUNTS)
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, TPOT] < np.inf:
+            share = tightest_s / rows[i, TPOT]
+            counts[DECODES] += share
+            counts[DECODE_CONTEXT] += share * rows[i, TOTAL]
+            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])
+    return float(sure_s(table, counts) / tightest_s)
