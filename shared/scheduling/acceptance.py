@@ -1,0 +1,156 @@
+"""How many drafted tokens a verification accepts: the geometric model, and what is learned of it.
+
+Each draft after the first counts only if all before it were accepted (SLOs-Serve, section 4.3).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from shared.engines import Drafts
+
+_HIGHEST = 0.999  # acceptance that is ever believed; at one no rejection could be learned from
+_WINDOW = 5  # verifications over which a low count is held against the mean: about ten tokens
+_LOW_SHARE = 0.1
+_CONFIDENCE = 1.645  # one-sided 95 %
+_HALVINGS = 40
+
+
+class Caution(StrEnum):
+    """Which count of produced tokens a plan stands on.
+
+    EXPECTED: the mean. FLOOR: the mean's whole tokens, as the authors' code has it. LOW: what nine
+    in ten runs of a few verifications reach, which keeps short windows of tokens on their pace.
+    """
+
+    EXPECTED = "expected"
+    FLOOR = "floor"
+    LOW = "low"
+
+
+def produced_tokens(alpha: float, verified: int, caution: Caution = Caution.EXPECTED) -> float:
+    """Tokens that a step yields a request that has `verified` tokens computed in it, at least 1.
+
+    `verified` counts the one of plain decoding: the drafts are one less. Expected it is
+    Acc(n) = (1 - alpha^n) / (1 - alpha). Never falls with `alpha` or `verified`.
+    """
+    mean = float(np.sum(alpha ** np.arange(verified)))
+    if caution is Caution.FLOOR:
+        return float(np.floor(mean + 1e-9))
+    return mean if caution is Caution.EXPECTED else min(mean, _low(alpha, verified))
+
+
+def _low(alpha: float, verified: int) -> float:
+    """The low quantile of the mean over a few verifications, exactly."""
+    reached = alpha ** np.arange(verified)  # at least 1, 2, ... tokens
+    one = reached - np.append(reached[1:], 0.0)
+    several = one
+    for _ in range(_WINDOW - 1):
+        several = np.convolve(several, one)
+    below = int(np.searchsorted(np.cumsum(several), _LOW_SHARE))
+    return (_WINDOW + below) / _WINDOW
+
+
+@dataclass(slots=True, kw_only=True)
+class _Counts:
+    """Of one class, fading. `at_s` is when they were last faded."""
+
+    at_s: float
+    verifications: float = 0.0
+    drafted: float = 0.0
+    accepted: float = 0.0
+
+    def fade(self, now: float, half_life_s: float) -> None:
+        kept = 0.5 ** (max(0.0, now - self.at_s) / half_life_s)
+        self.verifications *= kept
+        self.drafted *= kept
+        self.accepted *= kept
+        self.at_s = max(self.at_s, now)
+
+    def add(self, drafts: Drafts) -> None:
+        self.verifications += drafts.verifications
+        self.drafted += drafts.drafted_tokens
+        self.accepted += min(drafts.accepted_tokens, drafts.drafted_tokens)
+
+
+class Acceptance:
+    """The acceptance of each class, learned from counts that fade; bounded.
+
+    `prior` is believed as if `prior_tokens` drafts had been seen. As evidence fades with
+    `half_life_s`, a class that stopped speculating comes back to the prior and is tried again.
+    """
+
+    def __init__(
+        self,
+        *,
+        prior: float = 0.6,
+        prior_tokens: float = 20.0,
+        half_life_s: float = 60.0,
+        most_classes: int = 256,
+    ) -> None:
+        self._prior = prior
+        self._prior_tokens = prior_tokens
+        self._half_life_s = half_life_s
+        self._most_classes = most_classes
+        self._counts: dict[str, _Counts] = {}
+
+    def observe(self, drafts: Iterable[Drafts], now: float) -> None:
+        for each in drafts:
+            if each.verifications <= 0 or each.drafted_tokens <= 0:
+                continue
+            counts = self._counts.pop(each.class_name, None) or _Counts(at_s=now)
+            counts.fade(now, self._half_life_s)
+            counts.add(each)
+            self._counts[each.class_name] = counts  # last seen, last forgotten
+            if len(self._counts) > self._most_classes:
+                del self._counts[next(iter(self._counts))]
+
+    def alpha(self, class_name: str, now: float) -> float:
+        """The likeliest chance that a draft is accepted after all before it were."""
+        return self._estimate(class_name, now)[0]
+
+    def cautious_alpha(self, class_name: str, now: float) -> float:
+        """What it is at least, with 95 % confidence (Wilson's lower bound)."""
+        return _lower_bound(*self._estimate(class_name, now))
+
+    def _estimate(self, class_name: str, now: float) -> tuple[float, float]:
+        """Alpha, and the number of drafts that were accepted or rejected, the prior's included."""
+        counts = self._counts.get(class_name)
+        if counts is None:
+            return self._prior, self._prior_tokens
+        counts.fade(now, self._half_life_s)
+        alpha = _likeliest(counts, self._prior, self._prior_tokens)
+        rejected = counts.verifications * (1 - alpha ** _drafts_each(counts))
+        return alpha, counts.accepted + rejected + self._prior_tokens
+
+
+def _drafts_each(counts: _Counts) -> float:
+    return counts.drafted / counts.verifications if counts.verifications else 0.0
+
+
+def _likeliest(counts: _Counts, prior: float, prior_tokens: float) -> float:
+    """Accepted over accepted and rejected: the likeliest alpha of a truncated geometric.
+
+    Reports do not tell how many verifications ended in a rejection; the estimate is the fixed
+    point at which they are as many as it makes expect, v (1 - alpha^n). Without a prior that is
+    where v (alpha + ... + alpha^n) drafts are expected to be accepted; with one, the crossing of a
+    rising and a falling line, found by halving.
+    """
+    each = _drafts_each(counts)
+    low, high = 0.0, _HIGHEST
+    for _ in range(_HALVINGS):
+        alpha = (low + high) / 2
+        expected = counts.verifications * alpha * (1 - alpha**each) / (1 - alpha)
+        if expected > counts.accepted + prior_tokens * (prior - alpha) / (1 - alpha):
+            high = alpha
+        else:
+            low = alpha
+    return (low + high) / 2
+
+
+def _lower_bound(share: float, trials: float) -> float:
+    square = _CONFIDENCE**2
+    spread = _CONFIDENCE * float(np.sqrt(share * (1 - share) / trials + square / (4 * trials**2)))
+    return max(0.0, (share + square / (2 * trials) - spread) / (1 + square / trials))
