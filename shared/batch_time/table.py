@@ -68,7 +68,8 @@ class StepTable:
         """Raises ValueError where the bytes are no table."""
         if len(data) % 8:
             raise ValueError("a table of step times is a row of float64 numbers")
-        numbers = np.frombuffer(data, dtype=np.float64)
+        # A copy may be written to, as all other tables may: compiled code meets one type.
+        numbers = np.frombuffer(data, dtype=np.float64).copy()
         if len(numbers) < HEADER or len(numbers) != HEADER + numbers[_PIECES] * WIDTH:
             raise ValueError(f"a table of step times does not have {len(numbers)} numbers")
         return cls(numbers)

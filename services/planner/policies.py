@@ -1,0 +1,239 @@
+"""What an engine is told to do: how far it may speculate, how long a step may last that nothing
+hurries. Sends nothing.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+
+from shared.batch_time import Step, StepTable
+from shared.engines import Drafts, EngineDescription, Policy
+from shared.requests import Admission, Placement, PlacementQuery
+from shared.scheduling.acceptance import Acceptance, Caution
+from shared.scheduling.rows import COMPUTED, KIND, LEFT, LOST, PRODUCED, TOTAL, TPOT, Rows
+from shared.scheduling.speculation import Engine, Tier, best_speculation
+
+_WINDOW_S = 30.0  # what was asked is kept for one to two of these
+_TTFT_SHARE = 0.25  # of the tightest TTFT that a step may take which began before the request came
+_LEAST_STEPS = 2.0  # empty steps that the longest step is never shorter than
+_WORTH = 0.1  # relative change of the longest step that is worth telling
+_SAME_PACE = math.log(1.1)  # paces that differ less are one tier
+_KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The tightest targets of a class on one engine lately; infinite where nothing was asked."""
+
+    ttft_s: float = math.inf
+    tpot_s: float = math.inf
+
+
+@dataclass(slots=True, kw_only=True)
+class _Lately:
+    """Of one class on one engine: this window of time and the one before."""
+
+    since_s: float
+    now: Asked = field(default_factory=Asked)
+    before: Asked = field(default_factory=Asked)
+
+    def turn(self, now: float) -> None:
+        """Lets go of what is too long ago."""
+        passed = (now - self.since_s) // _WINDOW_S
+        if passed >= 1:
+            self.before = self.now if passed < 2 else Asked()
+            self.now, self.since_s = Asked(), now
+
+    @property
+    def tightest(self) -> Asked:
+        return _tighter(self.now, self.before)
+
+
+class PolicyBook:
+    """What policies rest on beside the engines' reports: what was asked, what drafts became.
+
+    Bounded; acceptance is a matter of the model, so it is learned over all engines.
+    """
+
+    def __init__(self) -> None:
+        self.acceptance = Acceptance()
+        self._engines: OrderedDict[str, OrderedDict[str, _Lately]] = OrderedDict()
+
+    def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
+        """Takes in what was promised: the first token where the prompt is computed, the pace where
+        it is decoded.
+        """
+        if placement.admission is not Admission.ADMITTED or placement.decode is None:
+            return
+        first = placement.prefill or placement.decode
+        name, pace_s = query.targets.class_name, query.targets.tightest_tpot_s
+        self._note(first.name, name, Asked(ttft_s=_or_inf(placement.ttft_s)), now)
+        self._note(placement.decode.name, name, Asked(tpot_s=_or_inf(pace_s)), now)
+
+    def drafted(self, drafts: Iterable[Drafts], now: float) -> None:
+        self.acceptance.observe(drafts, now)
+
+    def asked(self, engine: str, now: float) -> dict[str, Asked]:
+        """By class, what was asked of this engine in the last minute."""
+        found = {}
+        for class_name, lately in self._engines.get(engine, {}).items():
+            if now - lately.since_s < 2 * _WINDOW_S:
+                lately.turn(now)
+                found[class_name] = lately.tightest
+        return found
+
+    def _note(self, engine: str, class_name: str, asked: Asked, now: float) -> None:
+        classes = _newest(self._engines, engine, OrderedDict(), _KEPT_ENGINES)
+        lately = _newest(classes, class_name, _Lately(since_s=now), _KEPT_CLASSES)
+        lately.turn(now)
+        lately.now = _tighter(lately.now, asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineNow:
+    """One engine as its last report left it. `table` None: nothing is known of its step times."""
+
+    description: EngineDescription
+    table: StepTable | None
+    rows: Rows
+    free_kv_blocks: int
+
+
+def policy_for(
+    engine: EngineNow,
+    asked: Mapping[str, Asked],
+    acceptance: Acceptance,
+    before: Policy,
+    now: float,
+) -> Policy:
+    """What this engine should be told now; `before` is what it was told last."""
+    if engine.table is None:
+        return before
+    bounded = replace(before, longest_step_s=_longest_step_s(engine.table, asked.values()))
+    if engine.description.max_speculation_tokens < 1:
+        return replace(bounded, speculation_tokens=0, speculation_by_class={})
+    return _with_speculation(engine, engine.table, asked, acceptance, bounded, now)
+
+
+def worth_sending(old: Policy, new: Policy) -> bool:
+    """Whether an engine would notice; small changes of the longest step are left out."""
+    if replace(old, version=0, longest_step_s=0) != replace(new, version=0, longest_step_s=0):
+        return True
+    before_s, after_s = old.longest_step_s, new.longest_step_s
+    return abs(after_s - before_s) > _WORTH * before_s
+
+
+def _longest_step_s(table: StepTable, asked: Iterable[Asked]) -> float:
+    """A request that comes while a step runs waits for its end; 0 where nobody minds."""
+    tightest_s = min((one.ttft_s for one in asked), default=math.inf)
+    if math.isinf(tightest_s):
+        return 0.0
+    return max(_TTFT_SHARE * tightest_s, _LEAST_STEPS * table.sure_s(Step()))
+
+
+def _with_speculation(
+    engine: EngineNow,
+    table: StepTable,
+    asked: Mapping[str, Asked],
+    acceptance: Acceptance,
+    policy: Policy,
+    now: float,
+) -> Policy:
+    """Drafts by class; others get the fewest of those that are used. With nobody decoding it stays
+    as it is.
+    """
+    tiers = _tiers(engine.rows)
+    if not tiers:
+        return policy
+    classes = {name: _nearest(tiers, one.tpot_s) for name, one in asked.items()}
+    known = [_with_alpha(tier, place, classes, acceptance, now) for place, tier in enumerate(tiers)]
+    drafts = _drafts(engine, table, known, _drafts_before(len(tiers), classes, policy))
+    return replace(
+        policy,
+        speculation_tokens=min(drafts),
+        speculation_by_class={name: drafts[place] for name, place in classes.items()},
+    )
+
+
+def _drafts(
+    engine: EngineNow, table: StepTable, tiers: Sequence[Tier], before: Sequence[int] | None
+) -> tuple[int, ...]:
+    """None where the KV cache has no room for one more block each: drafts would take the last."""
+    if engine.free_kv_blocks < sum(tier.decoding for tier in tiers):
+        return (0,) * len(tiers)
+    bounds = Engine(
+        table=table,
+        most_drafts=engine.description.max_speculation_tokens,
+        most_tokens=engine.description.max_step_tokens,
+    )
+    return best_speculation(tiers, bounds, caution=Caution.LOW, before=before).drafts
+
+
+def _tiers(rows: Rows) -> list[Tier]:
+    """Of the decoding requests, tightest first; best effort has no pace."""
+    missing = rows[:, TOTAL] - rows[:, COMPUTED]
+    decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
+    paces_s = np.where(decoding[:, KIND] < LOST, decoding[:, TPOT], math.inf)
+    places = np.array([_place(pace_s) for pace_s in paces_s])
+    return [
+        Tier(
+            tpot_s=float(paces_s[places == place].min()),
+            decoding=int((places == place).sum()),
+            context_tokens=float(decoding[places == place, TOTAL].mean()),
+        )
+        for place in np.unique(places)
+    ]
+
+
+def _place(tpot_s: float) -> float:
+    return round(math.log(tpot_s) / _SAME_PACE) if 0 < tpot_s < math.inf else math.inf
+
+
+def _nearest(tiers: Sequence[Tier], tpot_s: float) -> int:
+    """The tier of a class; a class without a pace belongs to the loosest."""
+    if math.isinf(tpot_s):
+        return len(tiers) - 1
+    apart = [
+        abs(math.log(tier.tpot_s / tpot_s)) if math.isfinite(tier.tpot_s) else math.inf
+        for tier in tiers
+    ]
+    return apart.index(min(apart))
+
+
+def _with_alpha(
+    tier: Tier, place: int, classes: Mapping[str, int], acceptance: Acceptance, now: float
+) -> Tier:
+    """The least acceptance of its classes."""
+    names = [name for name, one in classes.items() if one == place] or [""]
+    return replace(tier, alpha=min(acceptance.alpha(name, now) for name in names))
+
+
+def _drafts_before(
+    tiers: int, classes: Mapping[str, int], policy: Policy
+) -> tuple[int, ...] | None:
+    """What is in force, by tier; None where that cannot be said."""
+    found = {place: policy.speculation_by_class.get(name) for name, place in classes.items()}
+    drafts = [found.get(place, policy.speculation_tokens) for place in range(tiers)]
+    return tuple(one for one in drafts if one is not None) if None not in drafts else None
+
+
+def _tighter(one: Asked, other: Asked) -> Asked:
+    return Asked(ttft_s=min(one.ttft_s, other.ttft_s), tpot_s=min(one.tpot_s, other.tpot_s))
+
+
+def _or_inf(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _newest(store: OrderedDict[str, _V], key: str, new: _V, limit: int) -> _V:
+    """What is kept under the key, else the new one; the one longest unused gives way."""
+    kept = store.setdefault(key, new)
+    store.move_to_end(key)
+    if len(store) > limit:
+        store.popitem(last=False)
+    return kept

@@ -1,0 +1,219 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from services.planner.policies import Asked, EngineNow, PolicyBook, policy_for, worth_sending
+from shared.batch_time import PAPER, Step, StepCurve, StepTable
+from shared.engines import Drafts, Policy
+from shared.requests import Admission, EngineRef, Placement, Reason, SloTargets
+from shared.scheduling.acceptance import Acceptance
+from shared.scheduling.rows import BEST_EFFORT, PROMISED, Rows, empty, new_row
+from tests.unit.planner.builders import make_engine, make_query
+
+# OPT-6.7B with a draft model, as the paper's authors fitted it; a step costs 25 ms at least.
+TABLE = StepTable.of(
+    StepCurve(form=PAPER, coefficients=(2.48e-2, 6.878e-5, 0.0, 6.498e-3, 7.523e-5, 3.465e-3))
+)
+TIGHT_S, LOOSE_S = 0.049, 0.099
+ASKED = {"code": Asked(ttft_s=2.0, tpot_s=TIGHT_S), "chat": Asked(ttft_s=4.0, tpot_s=LOOSE_S)}
+
+
+def ref(name: str) -> EngineRef:
+    return EngineRef(name=name, engine_id=f"{name}-first", address="127.0.0.1:9000")
+
+
+def admitted(**changed: Any) -> Placement:
+    fields: dict[str, Any] = {"decode": ref("d0"), "ttft_s": 1.0, "tpot_s": TIGHT_S}
+    return Placement(
+        decision_id="d-1", admission=Admission.ADMITTED, reason=Reason.NONE, **(fields | changed)
+    )
+
+
+def code(tpot_s: float = TIGHT_S, name: str = "code") -> Any:
+    return make_query(targets=SloTargets(class_name=name, tpot_s=tpot_s))
+
+
+def decoding(requests: int, tpot_s: float, kind: float = PROMISED) -> Rows:
+    one = new_row(
+        tokens=101, computed=100, produced=5, left=100, due_s=1.0, tpot_s=tpot_s, kind=kind
+    )
+    return np.repeat(one[np.newaxis], requests, axis=0)
+
+
+def engine(*rows: Rows, free_kv_blocks: int = 1000, **changed: Any) -> EngineNow:
+    description = make_engine(**({"max_speculation_tokens": 9, "max_step_tokens": 8192} | changed))
+    return EngineNow(
+        description=description,
+        table=TABLE,
+        rows=np.concatenate([empty(0), *rows]),
+        free_kv_blocks=free_kv_blocks,
+    )
+
+
+def accepting(alpha: float) -> Acceptance:
+    return Acceptance(prior=alpha)
+
+
+def policy(now: EngineNow, asked: dict[str, Asked] = ASKED, alpha: float = 0.7) -> Policy:
+    return policy_for(now, asked, accepting(alpha), Policy(), 0.0)
+
+
+# ---- the longest step
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "longest_s"), [(2.0, 0.5), (0.3, 0.075), (0.04, 2 * 0.0248), (math.inf, 0.0)]
+)
+def test_a_step_lasts_a_quarter_of_the_tightest_first_token_at_most(
+    ttft_s: float, longest_s: float
+) -> None:
+    asked = {"code": Asked(ttft_s=ttft_s), "chat": Asked(ttft_s=max(ttft_s, 3.0))}
+
+    assert policy(engine(), asked).longest_step_s == pytest.approx(longest_s)
+    assert TABLE.sure_s(Step()) == pytest.approx(0.0248)
+
+
+def test_an_engine_whose_steps_nobody_knows_keeps_its_policy() -> None:
+    unknown = replace(engine(decoding(10, TIGHT_S)), table=None)
+    before = Policy(longest_step_s=0.7, speculation_tokens=3)
+
+    assert policy_for(unknown, ASKED, accepting(0.9), before, 0.0) == before
+
+
+# ---- speculation
+
+
+def test_each_class_speculates_as_its_tier_should() -> None:
+    told = policy(engine(decoding(10, TIGHT_S), decoding(20, LOOSE_S)))
+
+    assert told.speculation_by_class["code"] > told.speculation_by_class["chat"]
+    assert told.speculation_tokens == min(told.speculation_by_class.values())
+
+
+def test_an_engine_that_cannot_speculate_is_told_so_and_nothing_of_classes() -> None:
+    told = policy(engine(decoding(10, TIGHT_S), max_speculation_tokens=0))
+
+    assert (told.speculation_tokens, told.speculation_by_class) == (0, {})
+    assert told.longest_step_s > 0
+
+
+def test_nobody_speculates_where_the_cache_has_no_block_left_for_each() -> None:
+    full = policy(engine(decoding(10, TIGHT_S), free_kv_blocks=9))
+
+    assert full.speculation_by_class == {"code": 0, "chat": 0}
+
+
+def test_nobody_speculates_where_decoding_alone_fills_the_steps() -> None:
+    told = policy(engine(decoding(400, TIGHT_S)), alpha=0.95)
+
+    assert told.speculation_by_class == {"code": 0, "chat": 0}
+
+
+def test_what_is_never_accepted_is_not_drafted() -> None:
+    learned = Acceptance()
+    never = Drafts(class_name="code", verifications=500, drafted_tokens=1500, accepted_tokens=0)
+    learned.observe([never], 0.0)
+    told = policy_for(engine(decoding(10, TIGHT_S)), ASKED, learned, Policy(), 0.0)
+
+    assert told.speculation_by_class["code"] == 0
+
+
+def test_best_effort_has_no_pace_that_would_shape_steps() -> None:
+    """A best-effort row of a tight pace changes nothing for those that were promised one."""
+    promised = policy(engine(decoding(20, LOOSE_S)))
+    beside = policy(engine(decoding(20, LOOSE_S), decoding(1, 0.001, BEST_EFFORT)))
+
+    assert beside.speculation_by_class == promised.speculation_by_class
+
+
+def test_speculation_stays_as_it_was_while_nobody_decodes() -> None:
+    before = Policy(speculation_tokens=1, speculation_by_class={"code": 3})
+    prompt = new_row(tokens=500, left=100, due_s=1.0)[np.newaxis]
+    told = policy_for(engine(prompt), ASKED, accepting(0.7), before, 0.0)
+
+    assert told.speculation_by_class == {"code": 3}
+
+
+def test_a_policy_is_stable_when_nothing_changes() -> None:
+    now = engine(decoding(10, TIGHT_S), decoding(20, LOOSE_S))
+    first = policy(now)
+
+    assert policy_for(now, ASKED, accepting(0.7), first, 0.0) == first
+
+
+# ---- what is worth sending
+
+
+@pytest.mark.parametrize(
+    ("change", "worth"),
+    [
+        ({}, False),
+        ({"version": 9}, False),
+        ({"longest_step_s": 0.52}, False),
+        ({"longest_step_s": 0.6}, True),
+        ({"longest_step_s": 0.0}, True),
+        ({"speculation_by_class": {"code": 2}}, True),
+        ({"speculation_tokens": 0}, True),
+    ],
+)
+def test_only_what_an_engine_would_notice_is_worth_sending(
+    change: dict[str, Any], worth: bool
+) -> None:
+    old = Policy(version=3, longest_step_s=0.5, speculation_by_class={"code": 3})
+
+    assert worth_sending(old, replace(old, **change)) is worth
+
+
+def test_a_first_bound_is_worth_sending() -> None:
+    assert worth_sending(Policy(), Policy(longest_step_s=0.001))
+
+
+# ---- what was asked
+
+
+def test_the_first_token_is_asked_of_the_prefill_engine_and_the_pace_of_the_other() -> None:
+    book = PolicyBook()
+    book.placed(code(), admitted(prefill=ref("p0")), 0.0)
+
+    assert book.asked("p0", 1.0) == {"code": Asked(ttft_s=1.0)}
+    assert book.asked("d0", 1.0) == {"code": Asked(tpot_s=TIGHT_S)}
+
+
+def test_a_colocated_request_asks_both_of_one_engine() -> None:
+    book = PolicyBook()
+    book.placed(code(), admitted(), 0.0)
+
+    assert book.asked("d0", 1.0) == {"code": Asked(ttft_s=1.0, tpot_s=TIGHT_S)}
+
+
+def test_what_was_not_promised_is_not_asked() -> None:
+    book = PolicyBook()
+    book.placed(code(), admitted(), 0.0)
+    book.placed(code(name="later"), replace(admitted(), admission=Admission.BEST_EFFORT), 0.0)
+
+    assert set(book.asked("d0", 0.0)) == {"code"}
+
+
+def test_the_tightest_of_the_last_minute_counts_and_is_then_forgotten() -> None:
+    book = PolicyBook()
+    book.placed(code(), admitted(ttft_s=0.2), 0.0)
+    for second in range(1, 120):
+        book.placed(code(), admitted(ttft_s=1.0), float(second))
+        if second <= 30:
+            assert book.asked("d0", float(second))["code"].ttft_s == 0.2
+        if second > 60:
+            assert book.asked("d0", float(second))["code"].ttft_s == 1.0
+    assert book.asked("d0", 300.0) == {}
+
+
+def test_only_so_many_engines_and_classes_are_kept() -> None:
+    book = PolicyBook()
+    for number in range(100):
+        book.placed(code(name=f"class-{number}"), admitted(), 0.0)
+
+    kept = book.asked("d0", 0.0)
+    assert 50 < len(kept) < 100
+    assert "class-99" in kept
