@@ -96,7 +96,9 @@ class GatewayOptions:
     )
     hold_limit_s: Seconds = option(30.0, help="how long a deferred request may wait for its place")
     place_limit_s: Seconds = option(
-        2.0, help="how long the planner may take to place a request before the gateway does"
+        2.0,
+        help="how long the planner may take to place a request before the gateway does; "
+        "more than twice the planner's hold_s",
     )
     first_reply_limit_s: Seconds = option(
         300.0, help="how long an engine may take to give a request's first token"

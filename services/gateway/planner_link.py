@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.gateway.drive import enter
 from services.gateway.scope import SequenceRecord
@@ -25,6 +25,7 @@ from shared.requests import (
 )
 
 _LOG = logging.getLogger(__name__)
+LEAST_RETRY_S: Final = 0.1
 
 
 class Planner(Protocol):
@@ -39,7 +40,10 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerLimits:
-    """`hold_limit_s` is how long a deferred request is held in all, from its arrival."""
+    """`hold_limit_s` is how long a deferred request is held in all, from its arrival.
+
+    `place_s` must leave the planner time to hold a request in its call (`hold_s` there).
+    """
 
     place_s: float = 2.0
     hold_limit_s: float = 30.0
@@ -94,10 +98,12 @@ class PlannerLink:
             if placement.runs:
                 record.placed_at_s = self._clock.now()
                 return placement
-            hold_s = self._hold_s(placement, self._clock.now() - arrived_at_s)
-            enter(record, Phase.HELD)
-            await self._clock.sleep(hold_s)
-            enter(record, Phase.PLACING)
+            asked_for_s = self._clock.now() - now
+            hold_s = self._hold_s(placement, self._clock.now() - arrived_at_s, asked_for_s)
+            if hold_s > 0:
+                enter(record, Phase.HELD)
+                await self._clock.sleep(hold_s)
+                enter(record, Phase.PLACING)
 
     def settle(self, outcome: Outcome) -> None:
         """Tells the planner soon. When it stays away for long, some are forgotten."""
@@ -117,11 +123,14 @@ class PlannerLink:
                 usable(self._views, str(error)), self._in_flight(), f"local-{next(self._local_ids)}"
             )
 
-    def _hold_s(self, placement: Placement, waited_s: float) -> float:
-        """How long to hold before asking again. Raises Refused or NoEngine when not to."""
+    def _hold_s(self, placement: Placement, waited_s: float, asked_for_s: float) -> float:
+        """How long to hold before asking again. Raises Refused or NoEngine when not to.
+
+        The planner holds requests in its own call: the time in it counts against spinning.
+        """
         if placement.admission is not Admission.DEFERRED:
             raise refusal(placement)
-        hold_s = max(placement.hold_s or 0.0, self._limits.least_hold_s)
+        hold_s = max(placement.hold_s or 0.0, self._limits.least_hold_s - asked_for_s)
         if waited_s + hold_s > self._limits.hold_limit_s:
             raise Refused(
                 f"The request was held for {waited_s:.3g} s and did not find its place within "
@@ -129,7 +138,7 @@ class PlannerLink:
                 f"later. {placement.message}".rstrip(),
                 reason=placement.reason.value,
                 decision_id=placement.decision_id,
-                retry_after_s=placement.retry_after_s or hold_s,
+                retry_after_s=placement.retry_after_s or max(hold_s, LEAST_RETRY_S),
             )
         return hold_s
 

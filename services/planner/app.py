@@ -54,11 +54,15 @@ async def serve(
     await server.start()
     await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
     on_ready(port)
-    tidying = asyncio.create_task(_tidy(state, metrics, clock))
+    beside = [
+        asyncio.create_task(_tidy(state, metrics, clock)),
+        asyncio.create_task(service.waiting.run()),
+    ]
     try:
         await stop.wait()
     finally:
-        tidying.cancel()
+        for task in beside:
+            task.cancel()
         service.close()
         await healthy.enter_graceful_shutdown()
         await server.stop(options.shutdown_limit_s)

@@ -28,7 +28,10 @@ class PlannerOptions:
     grace_s: Annotated[float, Field(ge=0)] = option(
         10.0, help="seconds after a start or a lost engine in which requests wait for engines"
     )
-    hold_s: Seconds = option(0.5, help="seconds after which a waiting request asks again")
+    hold_s: Seconds = option(
+        0.5,
+        help="seconds that a call to place a request waits for its decision before it asks again",
+    )
     retry_after_s: Seconds = option(
         1.0, help="seconds after which a refused client may try again, where none can be computed"
     )

@@ -1,6 +1,6 @@
 """The planner's numbers for Prometheus, and the HTTP port that shows them. Decides nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import (
@@ -15,9 +15,11 @@ from services.planner.engine_state import EngineState
 from services.planner.state import ClusterState, engines_by_role
 from shared.engines import StepReport
 from shared.errors import ConfigError
-from shared.requests import Outcome, Placement
+from shared.requests import Admission, Outcome, Placement
 
 _DECISION_SECONDS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+
+_WAIT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class PlannerMetrics:
@@ -34,9 +36,18 @@ class PlannerMetrics:
         )
         self._decision_seconds = Histogram(
             "slos_planner_decision_seconds",
-            "Time that one decision took.",
+            "Time that one round of decisions took.",
             buckets=_DECISION_SECONDS,
             registry=self.registry,
+        )
+        self._wait_seconds = Histogram(
+            "slos_planner_wait_seconds",
+            "Time that requests were held until their decision.",
+            buckets=_WAIT_SECONDS,
+            registry=self.registry,
+        )
+        self._waiting = self._gauge(
+            "slos_planner_waiting_requests", "Requests held until their decision."
         )
         self._engines = self._gauge("slos_planner_engines", "Engines attached.", "role")
         self._draining = self._gauge("slos_planner_draining_engines", "Engines draining.")
@@ -62,9 +73,18 @@ class PlannerMetrics:
             registry=self.registry,
         )
 
-    def decided(self, placement: Placement, seconds: float) -> None:
-        self._decisions.labels(placement.admission, placement.way, placement.reason).inc()
+    def round_took(self, seconds: float) -> None:
         self._decision_seconds.observe(seconds)
+
+    def decided(self, placement: Placement, waited_s: float) -> None:
+        """`waited_s` since the planner first heard of the request."""
+        self._decisions.labels(placement.admission, placement.way, placement.reason).inc()
+        if placement.admission is not Admission.DEFERRED:
+            self._wait_seconds.observe(waited_s)
+
+    def counts_waiting(self, count: Callable[[], int]) -> None:
+        """Where to read how many requests wait for their decision."""
+        self._waiting.set_function(count)
 
     def registered(self, accepted: bool) -> None:
         self._registrations.labels("accepted" if accepted else "refused").inc()

@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import grpc
 
 from services.planner.attachments import Attachment, Bell
+from services.planner.books import Books
 from services.planner.engine_state import EngineState
 from services.planner.metrics import PlannerMetrics
-from services.planner.placement import decide
 from services.planner.state import ClusterState
+from services.planner.waiting import WaitingNumbers, WaitingRoom
 from shared.clock import Clock, wall_time_s
-from shared.engines import EngineDescription, Policy
-from shared.requests import Explanation, Placement, PlacementQuery
+from shared.engines import EngineDescription, Policy, StepReport
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import PlannerServicer
@@ -50,10 +51,17 @@ class PlannerService(PlannerServicer):
         self._registration_limit_s = registration_limit_s
         self._bell = Bell(clock, _WATCH_PAUSE_S)
         self._started_epoch_s = wall_time_s()
+        self.waiting = WaitingRoom(
+            decider=Books(state=state, metrics=metrics, clock=clock),
+            clock=clock,
+            numbers=WaitingNumbers(hold_s=state.numbers.hold_s),
+        )
         metrics.shown(state)
+        metrics.counts_waiting(lambda: len(self.waiting))
 
     def close(self) -> None:
-        """Ends every stream, so that the server can stop."""
+        """Ends every stream and every call that waits, so that the server can stop."""
+        self.waiting.close()
         self._bell.silence()
         for attachment in self.attachments.values():
             attachment.end("the planner is being stopped")
@@ -73,22 +81,8 @@ class PlannerService(PlannerServicer):
             query = codec.query_from_wire(request)
         except (ValueError, KeyError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unreadable query: {error}")
-        return codec.placement_to_wire(self.place(query))
-
-    def place(self, query: PlacementQuery) -> Placement:
-        """Decides and takes the decision into the books."""
-        now = self._clock.now()
-        decision = decide(query, self.state, now)
-        self._metrics.decided(decision.placement, self._clock.now() - now)
-        explanation = Explanation(
-            query=query,
-            placement=decision.placement,
-            decided_at_epoch_s=wall_time_s(),
-            ways=decision.ways,
-        )
-        self.state.commit(explanation, decision.chosen, now)
-        _log_decision(query, decision.placement)
-        return decision.placement
+        placement = await self.waiting.place(query, _limit_s(context))
+        return codec.placement_to_wire(placement)
 
     async def Settle(  # noqa: N802
         self, request: pb.SettleRequest, context: _SettleContext
@@ -97,6 +91,7 @@ class PlannerService(PlannerServicer):
         outcomes = [codec.outcome_from_wire(outcome) for outcome in request.outcomes]
         for outcome in outcomes:
             self.state.settle(outcome)
+        self.waiting.freed()
         self._metrics.settled(outcomes)
         return pb.SettleReply()
 
@@ -201,7 +196,10 @@ class PlannerService(PlannerServicer):
         kind = message.WhichOneof("kind")
         if kind == "reports":
             reports = [codec.report_from_wire(report) for report in message.reports.reports]
+            before = engine.report
             self.state.observe(engine, reports, self._clock.now())
+            if reports and _may_free(before, reports):
+                self.waiting.freed()
             self._metrics.reported(engine, reports)
             self._bell.ring()
         elif kind == "draining":
@@ -210,18 +208,26 @@ class PlannerService(PlannerServicer):
             self._changed()
 
     def _changed(self) -> None:
+        self.waiting.freed()
         self._metrics.shown(self.state)
         self._bell.ring()
 
 
-def _log_decision(query: PlacementQuery, placement: Placement) -> None:
-    level = logging.DEBUG if placement.runs else logging.INFO
-    _LOG.log(
-        level,
-        "%s %s as %s: %s %s",
-        placement.decision_id,
-        query.request_id,
-        placement.admission,
-        placement.reason,
-        placement.message,
+def _limit_s(context: _PlaceContext) -> float:
+    """How long a call may wait here: half of what its gateway will wait leaves time to answer."""
+    left_s = context.time_remaining()
+    return math.inf if left_s is None else left_s / 2
+
+
+def _may_free(before: StepReport | None, reports: Sequence[StepReport]) -> bool:
+    """Whether there may be more room than before."""
+    after = reports[-1]
+    return before is None or any(
+        (
+            *(report.finished for report in reports),
+            after.free_kv_blocks > before.free_kv_blocks,
+            after.queued_prefill_tokens < before.queued_prefill_tokens,
+            after.running + after.waiting < before.running + before.waiting,
+            after.step_time,
+        )
     )

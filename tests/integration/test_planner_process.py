@@ -101,7 +101,7 @@ async def test_it_explains_itself_shows_metrics_and_ends_cleanly() -> None:
     assert (told[0], status) == (0, 0)
     assert unknown[0] != 0
     assert "keeps the latest 4096 decisions" in unknown[2]
-    assert "slos_planner_decision_seconds_count 1.0" in metrics
+    assert 'slos_planner_decisions_total{admission="deferred"' in metrics
 
 
 def _read(url: str) -> str:

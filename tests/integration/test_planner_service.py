@@ -224,10 +224,37 @@ async def test_what_was_placed_and_settled_can_be_explained() -> None:
         with pytest.raises(UnknownDecision, match="latest 4096 decisions"):
             await client.explain("d-none-1")
 
-    assert explanation.query == query
+    assert replace(explanation.query, waited_s=0.0) == query
     assert explanation.placement == placement
     assert explanation.outcome == outcome
     assert (explanation.ways[0].prefill, explanation.ways[0].decode) == ("p0", "d0")
+
+
+async def test_a_request_that_waits_is_placed_as_soon_as_an_engine_attaches() -> None:
+    async with planner(hold_s=5.0) as port, client_of(port) as client:
+        placing = asyncio.create_task(client.place(make_query(), LIMIT_S))
+        await asyncio.sleep(0.1)
+        assert not placing.done()
+        async with attached(client, make_engine()):
+            placement = await asyncio.wait_for(placing, 1.0)
+
+    assert placement.runs
+
+
+async def test_a_request_that_waits_is_forgotten_when_its_gateway_goes() -> None:
+    metrics = PlannerMetrics()
+    waiting = "slos_planner_waiting_requests"
+    async with planner(metrics, hold_s=5.0) as port, client_of(port) as client:
+        placing = asyncio.create_task(client.place(make_query(), LIMIT_S))
+        await _shows(metrics, waiting, 1)
+        placing.cancel()
+        await _shows(metrics, waiting, 0)
+
+
+async def _shows(metrics: PlannerMetrics, name: str, value: float) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while metrics.registry.get_sample_value(name) != value:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
 
 
 async def test_a_query_that_cannot_be_read_is_an_error_not_a_crash() -> None:

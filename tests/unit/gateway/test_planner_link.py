@@ -75,11 +75,15 @@ class FakePlanner:
     waits: list[float] = field(default_factory=list)
     settled: list[Sequence[Outcome]] = field(default_factory=list)
     watches: int = 0
+    holds_s: float = 0.0
+    clock: VirtualClock | None = None
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement:  # noqa: ARG002
         if self.away:
             raise PlannerUnavailable("away")
         self.waits.append(query.waited_s)
+        if self.clock:
+            self.clock.at_s += self.holds_s
         return self.answers.pop(0)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -104,6 +108,7 @@ class Desk:
     )
 
     def __post_init__(self) -> None:
+        self.planner.clock = self.clock
         self.link = PlannerLink(self.planner, self.clock, LIMITS, lambda: self.load)
 
     async def place(self) -> Placement:
@@ -138,6 +143,24 @@ async def test_a_deferred_request_is_held_as_long_as_told_and_asked_for_again() 
     assert placed.runs
     assert desk.planner.waits == [1.0, 3.0, 5.0]
     assert desk.record.phase is Phase.PLACING
+
+
+async def test_a_request_that_the_planner_held_in_its_call_is_asked_for_again_at_once() -> None:
+    put_off = placement(Admission.DEFERRED, hold_s=0.0)
+    desk = Desk(FakePlanner([put_off, placement(Admission.ADMITTED)], holds_s=0.5))
+
+    await desk.place()
+
+    assert desk.planner.waits == [1.0, 1.5]
+
+
+async def test_a_planner_that_defers_without_holding_is_not_asked_without_end() -> None:
+    put_off = placement(Admission.DEFERRED, hold_s=0.0)
+    desk = Desk(FakePlanner([put_off, placement(Admission.ADMITTED)]))
+
+    await desk.place()
+
+    assert desk.planner.waits == pytest.approx([1.0, 1.0 + LIMITS.least_hold_s])
 
 
 @given(hold_s=st.none() | st.floats(0.0, 30.0))

@@ -1,0 +1,270 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from services.planner.placement import Decision
+from services.planner.rounds import Asked
+from services.planner.waiting import WaitingNumbers, WaitingRoom
+from shared.requests import Admission, Placement, Reason
+from tests.unit.planner.builders import make_query
+
+NUMBERS = WaitingNumbers(hold_s=0.5, pause_s=0.005, recheck_s=0.05)
+
+
+def decision(admission: Admission, **rest: Any) -> Decision:
+    return Decision(
+        placement=Placement(decision_id="", admission=admission, reason=Reason.NONE, **rest)
+    )
+
+
+@dataclass
+class HandClock:
+    """Moves only when it is moved."""
+
+    at_s: float = 100.0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def now(self) -> float:
+        return self.at_s
+
+    async def sleep(self, seconds: float) -> None:
+        until_s = self.at_s + seconds
+        while self.at_s < until_s - 1e-9:
+            await self.moved.wait()
+
+    async def move(self, seconds: float) -> None:
+        self.at_s += seconds
+        self.moved.set()
+        self.moved.clear()
+        await settle()
+
+
+@dataclass
+class FakeDecider:
+    """Admits `room` requests, in the order given, and holds the rest."""
+
+    room: int = 0
+    held_as: Decision | None = None
+    rounds: list[list[Asked]] = field(default_factory=list)
+    withdrawn: list[Placement] = field(default_factory=list)
+    fails: bool = False
+
+    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | None]:  # noqa: ARG002
+        self.rounds.append(list(asked))
+        if self.fails:
+            raise ZeroDivisionError
+        taken = min(self.room, len(asked))
+        self.room -= taken
+        yes = [decision(Admission.ADMITTED)] * taken
+        return [*yes, *[self.held_as] * (len(asked) - taken)]
+
+    def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:  # noqa: ARG002
+        return decision.placement
+
+    def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:  # noqa: ARG002
+        return (so_far or decision(Admission.DEFERRED)).placement
+
+    def withdraw(self, placement: Placement) -> None:
+        self.withdrawn.append(placement)
+
+    @property
+    def asked(self) -> list[list[str]]:
+        return [[one.query.request_id for one in each] for each in self.rounds]
+
+
+@dataclass
+class Desk:
+    decider: FakeDecider
+    clock: HandClock
+    room: WaitingRoom
+
+    def ask(
+        self, name: str, *, waited_s: float = 0.0, limit_s: float = 2.0
+    ) -> "asyncio.Task[Placement]":
+        return asyncio.create_task(self.room.place(make_query(name, waited_s=waited_s), limit_s))
+
+
+@asynccontextmanager
+async def opened(decider: FakeDecider) -> AsyncIterator[Desk]:
+    clock = HandClock()
+    room = WaitingRoom(decider=decider, clock=clock, numbers=NUMBERS)
+    running = asyncio.create_task(room.run())
+    try:
+        yield Desk(decider, clock, room)
+    finally:
+        room.close()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def settle() -> None:
+    """Lets all that is ready run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_calls_of_the_same_turn_are_decided_in_one_round() -> None:
+    async with opened(FakeDecider(room=3)) as desk:
+        placed = await asyncio.gather(desk.ask("a"), desk.ask("b"), desk.ask("c"))
+
+    assert desk.decider.asked == [["a", "b", "c"]]
+    assert all(one.runs for one in placed)
+
+
+async def test_a_held_call_is_decided_when_room_is_freed() -> None:
+    async with opened(FakeDecider()) as desk:
+        call = desk.ask("a", waited_s=1.0)
+        await settle()
+        assert not call.done()
+
+        await desk.clock.move(0.02)
+        desk.decider.room = 1
+        desk.room.freed()
+        placed = await call
+
+    assert placed.runs
+    waited_s = [each[0].query.waited_s for each in desk.decider.rounds]
+    assert waited_s == pytest.approx([1.0, 1.02])
+
+
+async def test_freed_room_makes_a_round_at_most_every_pause() -> None:
+    async with opened(FakeDecider()) as desk:
+        call = desk.ask("a")
+        await settle()
+        for _ in range(20):
+            desk.room.freed()
+            await settle()
+        assert len(desk.decider.rounds) == 1
+
+        await desk.clock.move(NUMBERS.pause_s)
+        assert len(desk.decider.rounds) == 2
+        call.cancel()
+
+
+async def test_with_nobody_waiting_freed_room_makes_no_round() -> None:
+    async with opened(FakeDecider()) as desk:
+        desk.room.freed()
+        await desk.clock.move(1.0)
+
+    assert desk.decider.rounds == []
+
+
+async def test_a_held_call_is_looked_at_again_though_nothing_is_freed() -> None:
+    async with opened(FakeDecider()) as desk:
+        call = desk.ask("a")
+        await settle()
+        desk.decider.room = 1
+        for _ in range(11):
+            await desk.clock.move(NUMBERS.pause_s)
+
+        assert (await call).runs
+        assert len(desk.decider.rounds) == 2
+
+
+async def test_patience_that_ends_sooner_is_looked_at_sooner() -> None:
+    held = decision(Admission.DEFERRED, hold_s=0.01)
+    async with opened(FakeDecider(held_as=held)) as desk:
+        call = desk.ask("a")
+        await settle()
+        desk.decider.room = 1
+        await desk.clock.move(0.005)
+        assert not call.done()
+        await desk.clock.move(0.006)
+
+        assert (await call).runs
+
+
+@pytest.mark.parametrize(("limit_s", "ends_after_s"), [(2.0, 0.5), (0.2, 0.2)])
+async def test_an_undecided_call_ends_within_its_limit_with_the_reason_so_far(
+    limit_s: float, ends_after_s: float
+) -> None:
+    held = decision(Admission.DEFERRED, hold_s=9.0)
+    async with opened(FakeDecider(held_as=held)) as desk:
+        call = desk.ask("a", limit_s=limit_s)
+        await settle()
+        await desk.clock.move(ends_after_s - 0.01)
+        assert not call.done()
+        await desk.clock.move(0.011)
+
+        assert await call == held.placement
+
+
+async def test_who_was_put_off_and_asks_again_keeps_its_place() -> None:
+    async with opened(FakeDecider()) as desk:
+        first = desk.ask("first", waited_s=3.0)
+        await settle()
+        await desk.clock.move(0.3)
+        second = desk.ask("second")
+        await settle()
+        await desk.clock.move(0.21)
+        assert first.done()
+
+        again = desk.ask("first", waited_s=3.51)
+        await settle()
+        desk.decider.room = 1
+        await desk.clock.move(0.05)
+
+        assert (again.done(), second.done()) == (True, False)
+        assert desk.decider.asked[-2:] == [["first", "second"], ["second"]]
+        second.cancel()
+
+
+async def test_a_client_that_goes_away_leaves_the_room() -> None:
+    async with opened(FakeDecider()) as desk:
+        call = desk.ask("a")
+        await settle()
+        call.cancel()
+        await settle()
+
+        assert len(desk.room) == 0
+        desk.decider.room = 1
+        await desk.clock.move(0.1)
+        assert len(desk.decider.rounds) == 1
+        assert desk.decider.withdrawn == []
+
+
+async def test_a_client_that_goes_away_with_its_answer_on_the_way_has_it_withdrawn() -> None:
+    async with opened(FakeDecider(room=1)) as desk:
+        call = desk.ask("a")
+        while not desk.decider.rounds:  # noqa: ASYNC110 - the loop is the clock here
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+
+    assert call.cancelled()
+    assert len(desk.decider.withdrawn) == 1
+
+
+async def test_when_only_some_are_decided_the_rest_is_asked_again_at_once() -> None:
+    async with opened(FakeDecider(room=1)) as desk:
+        calls = [desk.ask(name) for name in "abc"]
+        await settle()
+
+        assert desk.decider.asked == [["a", "b", "c"], ["b", "c"]]
+        for call in calls:
+            call.cancel()
+
+
+async def test_a_round_that_fails_fails_its_calls_and_no_later_ones() -> None:
+    async with opened(FakeDecider(room=1, fails=True)) as desk:
+        with pytest.raises(ZeroDivisionError):
+            await desk.ask("a")
+        desk.decider.fails = False
+
+        assert (await desk.ask("b")).runs
+
+
+async def test_closing_puts_everybody_off() -> None:
+    async with opened(FakeDecider()) as desk:
+        calls = [desk.ask(name) for name in "ab"]
+        await settle()
+        desk.room.close()
+
+        answers = await asyncio.gather(*calls)
+
+    assert {one.admission for one in answers} == {Admission.DEFERRED}
