@@ -4,8 +4,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numba
+from llvmlite.binding import ffi
 
 F = TypeVar("F", bound=Callable[..., object])
+
+# vLLM on CPU looks into the attributes of whatever any module holds, and llvmlite answers the
+# question for this one with a foreign function: then no engine core starts beside numba.
+if not isinstance(vars(ffi.lib), dict):
+    ffi.lib._fntab["__dict__"] = {}
 
 
 def compiled(function: F) -> F:

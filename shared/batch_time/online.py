@@ -9,6 +9,7 @@ from shared.batch_time.forms import ADDITIVE, USUAL, Form, features
 from shared.batch_time.margins import Drift, Margins
 from shared.batch_time.recursive import RecursiveFit
 from shared.batch_time.steps import Kind, Step, step_of
+from shared.batch_time.table import StepTable
 from shared.engines import StepReport
 
 # Fewer prompt tokens (one is computed again after a KV transfer) say little of what prompts cost.
@@ -112,6 +113,17 @@ class BatchTimeModel:
         if self._curve is None:
             self._curve = self._fit.curve
         return self._curve
+
+    @property
+    def table(self) -> StepTable | None:
+        """The fit as it stands with drift and margins; None while nothing is known.
+
+        Of a kind of work that was never seen it says only what every step costs.
+        """
+        if max(self._prefill_reports, self._decode_reports) < _TELLING_REPORTS:
+            return None
+        margins = {kind: self._margins.of(kind) for kind in Kind}
+        return StepTable.of(self.curve, drift=self._drift.factor, margins=margins)
 
     def _knows(self, step: Step) -> bool:
         return (not step.prefill_tokens or self._prefill_reports >= _TELLING_REPORTS) and (

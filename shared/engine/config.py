@@ -2,10 +2,21 @@
 
 import socket
 from dataclasses import dataclass, replace
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from shared.errors import ConfigError
 from shared.options import option
+
+
+class ProfileWhen(StrEnum):
+    """Whether an engine measures its step times before it serves."""
+
+    AUTO = "auto"
+    FRESH = "fresh"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +68,14 @@ class EngineOptions:
     )
     report_every_s: float = option(
         0.02, help="step reports are sent to the planner at least this far apart"
+    )
+    profile: ProfileWhen = option(
+        ProfileWhen.AUTO,
+        help="measure step times at the start: auto (what was kept from an earlier start, if it"
+        " fits), fresh, or off (learn from requests alone)",
+    )
+    profile_limit_s: Annotated[float, Field(gt=0)] = option(
+        15.0, help="how long the measurement may take"
     )
     vllm: dict[str, Any] = option(
         {}, help="further vLLM engine arguments by vLLM's names, e.g. {'seed': 1}"

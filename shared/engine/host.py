@@ -6,11 +6,11 @@ import asyncio
 import logging
 import signal
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import uvloop
@@ -21,6 +21,7 @@ from shared.clock import Clock, MonotonicClock
 from shared.engine.config import EngineOptions, hold_port, port_taken
 from shared.engine.environment import free_threads
 from shared.engine.link import HostEnd
+from shared.engine.profile import Profile, Profiler
 from shared.engine.registration import Registration
 from shared.engine.service import EngineService
 from shared.engine.state import EngineState
@@ -33,6 +34,7 @@ from shared.rpc.channels import PlannerClient, bind, make_server
 from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
 from shared.telemetry.engine_metrics import EngineMetrics
 
+Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 _SERVER_GRACE_S = 0.5
 _CORE_GRACE_S = 2.0
@@ -61,20 +63,39 @@ async def _serve(role: Role, options: EngineOptions, cores: frozenset[int], fold
         link = HostEnd.bind(folder / "link")
         stack.callback(link.close)
         stack.enter_context(hold_port(options.host, options.port))
+        model_path = str(resolve_model(options.model))
         # Before gRPC starts its threads: the engine core may be a fork of this process.
         core = EngineCore.start(
-            options,
-            role=role,
-            link=f"ipc://{folder / 'link'}",
-            model_path=str(resolve_model(options.model)),
+            options, role=role, link=f"ipc://{folder / 'link'}", model_path=model_path
         )
         stack.push_async_callback(asyncio.to_thread, core.shut_down, _CORE_GRACE_S)
         free_threads(cores)
+        profiler = Profiler(
+            core=core, link=link, clock=MonotonicClock(), options=options, model_path=model_path
+        )
+        try:
+            profile = await _unless_stopped(profiler.profile())
+        except asyncio.CancelledError:
+            return 0
         server = _bound_server(options)
-        host = _wire(role, options, core, link)
+        host = _wire(role, options, core, link, profile)
         await host.start(server)
         stack.push_async_callback(host.stop, server)
         return await host.until_done()
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, Result]) -> Result:
+    """Raises CancelledError when a signal came first."""
+    task = asyncio.create_task(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        signal.signal(signal.SIGTERM, _end_start)
 
 
 def _bound_server(options: EngineOptions) -> grpc.aio.Server:
@@ -86,11 +107,16 @@ def _bound_server(options: EngineOptions) -> grpc.aio.Server:
     return server
 
 
-def _wire(role: Role, options: EngineOptions, core: EngineCore, link: HostEnd) -> "Host":
+def _wire(
+    role: Role, options: EngineOptions, core: EngineCore, link: HostEnd, profile: Profile | None
+) -> "Host":
     clock = MonotonicClock()
     address = f"{options.advertise_host or options.host}:{options.port}"
     name = options.name or f"{role.value}-{address}"
-    state = EngineState(core.describe(options, role=role, name=name, address=address))
+    description = core.describe(options, role=role, name=name, address=address)
+    if profile is not None:
+        description = replace(description, step_time=profile.table.to_bytes())
+    state = EngineState(description)
     client = PlannerClient(options.planner)
     registration = Registration(
         client=client,

@@ -1,5 +1,5 @@
 """The wire between the engine host and the scheduler inside the engine core process: reports up,
-policies down. No decisions.
+policies and a profile down. No decisions.
 
 Both ends live on one machine; a report that finds the pipe full is dropped and counted, since the
 next one says more.
@@ -7,6 +7,7 @@ next one says more.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import zmq
@@ -18,9 +19,21 @@ from shared.engines import Policy, StepReport
 _LINGER_MS = 0
 _HIGH_WATER = 10_000
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instructions:
+    """What the host tells the scheduler; None where it says nothing of it.
+
+    `profile`: a fit of step times as `shared.batch_time.to_plain` gives it.
+    """
+
+    policy: Policy | None = None
+    profile: dict[str, Any] | None = None
+
+
 _to_wire = msgspec.msgpack.Encoder().encode
 _report_from_wire = msgspec.msgpack.Decoder(StepReport).decode
-_policy_from_wire = msgspec.msgpack.Decoder(Policy).decode
+_instructions_from_wire = msgspec.msgpack.Decoder(Instructions).decode
 
 
 class SchedulerEnd:
@@ -40,12 +53,15 @@ class SchedulerEnd:
         except zmq.Again:
             self.dropped_reports += 1
 
-    def newest_policy(self) -> Policy | None:
-        """The last policy that arrived since the call before, or None."""
-        newest: bytes | None = None
+    def news(self) -> Instructions | None:
+        """The last of each that arrived since the call before, or None."""
+        if not self._socket.poll(0):
+            return None
+        policy, profile = None, None
         while self._socket.poll(0):
-            newest = self._socket.recv(zmq.NOBLOCK)
-        return None if newest is None else _policy_from_wire(newest)
+            one = _instructions_from_wire(self._socket.recv(zmq.NOBLOCK))
+            policy, profile = one.policy or policy, one.profile or profile
+        return Instructions(policy=policy, profile=profile)
 
     def close(self) -> None:
         self._socket.close()
@@ -73,7 +89,11 @@ class HostEnd:
 
     async def send_policy(self, policy: Policy) -> None:
         """Gives the policy to the scheduler, which reads it at its next step."""
-        await self.socket.send(_to_wire(policy))
+        await self.socket.send(_to_wire(Instructions(policy=policy)))
+
+    async def send_profile(self, profile: dict[str, Any]) -> None:
+        """The same with a fit of step times, from which the scheduler goes on learning."""
+        await self.socket.send(_to_wire(Instructions(profile=profile)))
 
     def close(self) -> None:
         self.socket.close()

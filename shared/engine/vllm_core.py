@@ -5,14 +5,18 @@ The only place that configures vLLM.
 
 import difflib
 import os
+import platform
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import vllm
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
+from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import AsyncMPClient
@@ -133,6 +137,27 @@ class EngineCore:
         except EngineDeadError as error:
             raise EngineLost("The engine core has died.") from error
 
+    async def add_synthetic(self, name: str, tokens: list[int], output_tokens: int) -> None:
+        """A request that nobody asked for, always of this length. Raises EngineLost."""
+        params = SamplingParams(temperature=0, max_tokens=output_tokens, ignore_eos=True)
+        await self.add(
+            EngineCoreRequest(
+                request_id=name,
+                prompt_token_ids=tokens,
+                mm_features=None,
+                sampling_params=params,
+                pooling_params=None,
+                arrival_time=0.0,
+                lora_request=None,
+                cache_salt=None,
+                data_parallel_rank=None,
+            )
+        )
+
+    async def forget_prefixes(self) -> None:
+        """No later request finds the KV of an earlier one."""
+        await self.client.reset_prefix_cache_async()
+
     async def abort(self, request_ids: list[str]) -> None:
         """Aborting an unknown or finished request does nothing, and so does a dead engine core."""
         await self.client.abort_requests_async(request_ids)
@@ -148,6 +173,28 @@ class EngineCore:
     def shut_down(self, limit_s: float) -> None:
         """Ends the engine core process, by force after `limit_s`. Blocking."""
         self.client.shutdown(timeout=limit_s)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        size: int = self.config.model_config.get_vocab_size()
+        return size
+
+    def hardware(self) -> dict[str, Any]:
+        """What step times depend on beside the model: the device, its share, numbers' formats."""
+        config, cpu = self.config, bool(current_platform.is_cpu())
+        return {
+            "device": _processor() if cpu else str(current_platform.get_device_name()),
+            "threads": os.environ.get("OMP_NUM_THREADS", "") if cpu else "",
+            "dtype": str(config.model_config.dtype),
+            "kv_dtype": str(config.cache_config.cache_dtype),
+            "quantization": str(config.model_config.quantization),
+            "block_size_tokens": config.cache_config.block_size,
+            "tensor_parallel": config.parallel_config.tensor_parallel_size,
+            "pipeline_parallel": config.parallel_config.pipeline_parallel_size,
+            "eager": bool(config.model_config.enforce_eager),
+            "vllm": vllm.__version__,
+        }
 
     def describe(
         self, options: EngineOptions, *, role: Role, name: str, address: str
@@ -186,6 +233,14 @@ class EngineCore:
         layers = model.get_total_num_hidden_layers()
         keys_and_values = 2
         return int(keys_and_values * layers * heads * model.get_head_size() * model.dtype.itemsize)
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _first_line(error: Exception) -> str:

@@ -16,8 +16,10 @@ from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
+from shared.batch_time import Step
 from shared.engine.link import SchedulerEnd
 from shared.engine.parent import end_with_parent
+from shared.engine.step_times import StepTimes
 from shared.engines import Policy, StepReport
 from shared.scheduling.step_former import Candidate, StepShape, shape_step
 from shared.scheduling.terms import Terms, terms_from_plain
@@ -70,6 +72,20 @@ class StepBook:
             self.decode_context_tokens += earlier_tokens
             self.longest_context_tokens = max(self.longest_context_tokens, earlier_tokens)
 
+    def as_step(self) -> Step:
+        return Step(
+            decodes=self.decode_tokens,
+            speculated_tokens=self.speculated_tokens,
+            speculation_steps=self.speculated_tokens / max(1, self.decode_tokens),
+            decode_context_tokens=self.decode_context_tokens,
+            longest_context_tokens=self.longest_context_tokens or None,
+            chunks=self.chunks,
+            prefill_tokens=self.prefill_tokens,
+            earlier_tokens=self.earlier_tokens,
+            attention_pairs=self.attention_pairs,
+            longest_prompt_tokens=self.longest_prompt_tokens,
+        )
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -96,6 +112,7 @@ class SlosScheduler(AsyncScheduler):
         # Steps in flight, oldest first: with asynchronous scheduling one is formed while
         # another runs.
         self._slos_books: dict[int, StepBook] = {}
+        self._slos_times = StepTimes()
         self._slos_may_hold = True
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
 
@@ -103,9 +120,7 @@ class SlosScheduler(AsyncScheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         started_at_s = _now_s()
-        policy = self._slos_link.newest_policy()
-        if policy is not None:
-            self._slos_policy = policy
+        self._slos_listen()
         shape = self._slos_shape()
         held = self._slos_apply(shape)
         output = super().schedule(throttle_prefills)
@@ -114,6 +129,14 @@ class SlosScheduler(AsyncScheduler):
         self._slos_may_hold = not held or len(self.running) > len(shape.order)
         self._slos_books[id(output)] = self._slos_book(output, started_at_s)
         return output
+
+    def _slos_listen(self) -> None:
+        news = self._slos_link.news()
+        if news is None:
+            return
+        self._slos_policy = news.policy or self._slos_policy
+        if news.profile is not None:
+            self._slos_times.start_from(news.profile)
 
     def _slos_shape(self) -> StepShape:
         return shape_step(
@@ -220,16 +243,19 @@ class SlosScheduler(AsyncScheduler):
         if not computed_tokens and not ledger.finished and state == ledger.last_state:
             return
         now_s = _now_s()
+        # Steps overlap under asynchronous scheduling: a step's time runs from the end of the one
+        # before.
+        duration_s = now_s - max(book.started_at_s, ledger.last_ended_at_s)
+        predicted_s = 0.0
+        if computed_tokens:
+            predicted_s = self._slos_times.expected_s(book.as_step())
+            self._slos_times.observe(book.as_step(), duration_s, now_s)
         ledger.step += 1
         self._slos_link.report(
             StepReport(
                 step=ledger.step,
                 ended_at_s=now_s,
-                # Steps overlap under asynchronous scheduling: a step's time runs
-                # from the end of the one before.
-                duration_s=now_s - max(book.started_at_s, ledger.last_ended_at_s)
-                if computed_tokens
-                else 0.0,
+                duration_s=duration_s if computed_tokens else 0.0,
                 prefill_tokens=book.prefill_tokens,
                 decode_tokens=book.decode_tokens,
                 decode_context_tokens=book.decode_context_tokens,
@@ -246,9 +272,13 @@ class SlosScheduler(AsyncScheduler):
                 free_kv_blocks=state[2],
                 kv_transfers_failed=ledger.transfers_failed,
                 finished=tuple(ledger.finished),
+                predicted_s=predicted_s,
+                step_time=self._slos_times.news(now_s),
             )
         )
-        ledger.last_ended_at_s, ledger.last_state = now_s, state
+        if computed_tokens:  # an abort comes in the middle of a step
+            ledger.last_ended_at_s = now_s
+        ledger.last_state = state
         ledger.transfers_failed = 0
         ledger.finished.clear()
 

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from shared.engine.link import HostEnd, SchedulerEnd
+from shared.engine.link import HostEnd, Instructions, SchedulerEnd
 from shared.engines import Policy
 from tests.unit.shared.engine.test_state import make_report
 
@@ -25,15 +25,30 @@ async def test_reports_arrive_whole_and_in_order(tmp_path: Path) -> None:
 async def test_of_several_policies_the_scheduler_takes_the_newest(tmp_path: Path) -> None:
     host = HostEnd.bind(tmp_path / "link")
     scheduler = SchedulerEnd(f"ipc://{tmp_path / 'link'}")
-    assert scheduler.newest_policy() is None
+    assert scheduler.news() is None
     wanted = Policy(version=2, max_step_tokens=8, speculation_by_class={"chat": 1})
 
     await host.send_policy(Policy(version=1))
     await host.send_policy(wanted)
     await asyncio.sleep(0.2)
 
-    assert scheduler.newest_policy() == wanted
-    assert scheduler.newest_policy() is None
+    assert scheduler.news() == Instructions(policy=wanted)
+    assert scheduler.news() is None
+    scheduler.close()
+    host.close()
+
+
+async def test_a_profile_and_a_policy_sent_together_both_arrive(tmp_path: Path) -> None:
+    host = HostEnd.bind(tmp_path / "link")
+    scheduler = SchedulerEnd(f"ipc://{tmp_path / 'link'}")
+
+    await host.send_profile({"form": "rich", "coefficients": [0.5, 1.0]})
+    await host.send_policy(Policy(version=3))
+    await asyncio.sleep(0.2)
+
+    assert scheduler.news() == Instructions(
+        policy=Policy(version=3), profile={"form": "rich", "coefficients": [0.5, 1.0]}
+    )
     scheduler.close()
     host.close()
 
