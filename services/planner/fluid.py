@@ -1,0 +1,91 @@
+"""An engine as a fluid: how many prompt tokens a second it has to spare beside the decodes that it
+has promised a pace. Rates only; steps and deadlines are the step former's.
+"""
+
+import numpy as np
+
+from shared.batch_time.table import (
+    CHUNKS,
+    COUNTS,
+    DECODE_CONTEXT,
+    DECODES,
+    EARLIER,
+    LONGEST_CONTEXT,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    Numbers,
+    sure_s,
+)
+from shared.compiled import compiled
+
+# What of an engine the rates depend on, in one array.
+BUSY_S, MAX_TOKENS, LONGEST_S = range(3)
+
+
+@compiled
+def spare_rate(
+    decodes: Numbers, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
+) -> float:
+    """Prompt tokens a second beside so many decodes of each tier (the paper's PB*); negative when
+    they cannot even be held without any.
+
+    A step lasts as long as the tightest pace allows; looser ones take part in every few steps.
+    """
+    period_s = np.inf
+    for tier in range(len(paces_s)):
+        if decodes[tier] > 0:
+            period_s = min(period_s, paces_s[tier])
+    if engine[LONGEST_S] > 0:
+        period_s = min(period_s, engine[LONGEST_S])
+    counts = np.zeros(COUNTS)
+    _take_part(counts, decodes, paces_s, contexts, period_s)
+    if sure_s(table, counts) > period_s:
+        return -1.0
+    for _ in range(3):  # a step that the token limit ends early needs fewer decodes
+        most = engine[MAX_TOKENS] - np.ceil(counts[DECODES])
+        chunk = _longest_chunk(counts, table, period_s, most)
+        lasts_s = _with_chunk_s(counts, table, chunk)
+        if chunk < most or lasts_s >= period_s or chunk < 1:
+            break
+        period_s = lasts_s
+        _take_part(counts, decodes, paces_s, contexts, period_s)
+    return float(chunk / period_s) if chunk >= 1 else 0.0
+
+
+@compiled
+def _take_part(
+    counts: Numbers, decodes: Numbers, paces_s: Numbers, contexts: Numbers, period_s: float
+) -> None:
+    counts[:] = 0.0
+    for tier in range(len(paces_s)):
+        if decodes[tier] > 0:
+            share = decodes[tier] * min(1.0, period_s / paces_s[tier])
+            counts[DECODES] += share
+            counts[DECODE_CONTEXT] += share * contexts[tier]
+            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], contexts[tier])
+
+
+@compiled
+def _with_chunk_s(counts: Numbers, table: Numbers, chunk: float) -> float:
+    step = counts.copy()
+    if chunk > 0:
+        step[CHUNKS], step[PREFILL], step[EARLIER] = 1.0, chunk, 0.0
+        step[PAIRS], step[LONGEST_PROMPT] = chunk * chunk / 2, chunk
+    return sure_s(table, step)
+
+
+@compiled
+def _longest_chunk(counts: Numbers, table: Numbers, period_s: float, most: float) -> float:
+    if most < 1:
+        return 0.0
+    if _with_chunk_s(counts, table, most) <= period_s:
+        return float(most)
+    low, high = 0.0, most
+    while high - low > 1:
+        middle = np.floor((low + high) / 2)
+        if _with_chunk_s(counts, table, middle) <= period_s:
+            low = middle
+        else:
+            high = middle
+    return float(low)

@@ -1,0 +1,309 @@
+"""The multi-SLO program: which of the requests that wait an engine can promise to serve, all at
+once and at the greatest value. A fluid model of the engine; the exact simulation has the last word.
+
+The paper's Algorithm 1 (arXiv 2504.08784, section 3) in its corrected form: requests in order of
+their prefill deadlines, states of (value, memory, spare prefill tokens, accepted by tier) of which
+only those are kept that no other one beats in all four.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.planner.fluid import BUSY_S, spare_rate
+from shared.batch_time import StepTable
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+
+MOST_CANDIDATES = 62  # a set of them is one machine word
+_FEW_STATES = 256  # not worth the search for those that are beaten
+_MOST_STATES = 4096  # beyond, those of the least value go and the answer may not be the best one
+_ITEM = (DUE_S, PROMPT, TIER, BLOCKS, VALUE, FORCED) = range(6)
+_STATE = (WORTH, HELD, SPARE) = range(3)
+
+Items = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One engine and those who want it, all times in seconds from now.
+
+    `items`: a row for each request by prefill deadline: DUE_S, PROMPT (tokens left to compute),
+    TIER, BLOCKS (KV it will need), VALUE, FORCED (1: it runs already and stays). `paces_s` are
+    those of the tiers, `contexts` the KV that a decode of each reads. The engine is free after
+    `busy_s`, computes at most `max_tokens` in a step of at most `longest_s` (0: of any length).
+    """
+
+    items: Items
+    paces_s: Numbers
+    contexts: Numbers
+    free_blocks: float
+    busy_s: float
+    max_tokens: float
+    longest_s: float
+    table: StepTable
+
+
+def best_set(problem: Problem) -> Mask:
+    """Which items to accept: all forced ones, and of the others the set of the greatest value.
+
+    Raises ValueError for more than MOST_CANDIDATES others.
+    """
+    candidates = np.flatnonzero(problem.items[:, FORCED] == 0)
+    if len(candidates) > MOST_CANDIDATES:
+        raise ValueError(f"{len(candidates)} candidates at once, at most {MOST_CANDIDATES}")
+    chosen = int(_best_mask(*_arguments(problem)))
+    accepted: Mask = problem.items[:, FORCED] == 1
+    for bit, item in enumerate(candidates):
+        accepted[item] = bool(chosen >> bit & 1)
+    return accepted
+
+
+def holds(problem: Problem, accepted: Mask) -> bool:
+    """Whether this very set is feasible in the program's model of the engine."""
+    return bool(_holds(*_arguments(problem), accepted))
+
+
+def _arguments(problem: Problem) -> tuple[Items, Numbers, Numbers, float, Numbers, Numbers]:
+    engine = np.array([problem.busy_s, problem.max_tokens, problem.longest_s])
+    return (
+        problem.items,
+        problem.paces_s,
+        problem.contexts,
+        float(problem.free_blocks),
+        engine,
+        problem.table.numbers,
+    )
+
+
+@compiled
+def _passed_s(items: Items, i: int, busy_s: float) -> float:
+    """Time of the engine between the deadline before and this one."""
+    before_s = items[i - 1, DUE_S] if i > 0 else 0.0
+    return float(max(0.0, items[i, DUE_S] - max(before_s, busy_s)))
+
+
+@compiled
+def _least_spare(
+    items: Items, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
+) -> Numbers:
+    """The spare tokens after each item with nobody accepted but the forced: below nothing it may
+    not sink further. Such an engine is behind already, and nobody else may make it worse.
+    """
+    floor = np.zeros(len(items))
+    decodes = np.zeros(len(paces_s))
+    spare = 0.0
+    for i in range(len(items)):
+        passed_s = _passed_s(items, i, engine[BUSY_S])
+        if passed_s > 0:
+            spare += passed_s * max(0.0, spare_rate(decodes, paces_s, contexts, engine, table))
+        if items[i, FORCED] == 1:
+            spare -= items[i, PROMPT]
+            decodes[int(items[i, TIER])] += 1
+        floor[i] = min(0.0, spare)
+    return floor
+
+
+@compiled
+def _finally(items: Items, tiers: int) -> Numbers:
+    """How many of each tier decode in the end if nobody new comes."""
+    decodes = np.zeros(tiers)
+    for i in range(len(items)):
+        decodes[int(items[i, TIER])] += items[i, FORCED]
+    return decodes
+
+
+@compiled
+def _holds(
+    items: Items,
+    paces_s: Numbers,
+    contexts: Numbers,
+    free_blocks: float,
+    engine: Numbers,
+    table: Numbers,
+    accepted: Mask,
+) -> bool:
+    floor = _least_spare(items, paces_s, contexts, engine, table)
+    decodes, in_the_end = np.zeros(len(paces_s)), _finally(items, len(paces_s))
+    spare, held = 0.0, 0.0
+    for i in range(len(items)):
+        passed_s = _passed_s(items, i, engine[BUSY_S])
+        if passed_s > 0:
+            spare += passed_s * max(0.0, spare_rate(decodes, paces_s, contexts, engine, table))
+        if not accepted[i]:
+            continue
+        spare -= items[i, PROMPT]
+        decodes[int(items[i, TIER])] += 1
+        if spare < floor[i]:
+            return False
+        if items[i, FORCED] == 0:
+            held += items[i, BLOCKS]
+            in_the_end[int(items[i, TIER])] += 1
+            slow = spare_rate(in_the_end, paces_s, contexts, engine, table) < 0
+            if held > free_blocks or slow:
+                return False
+    return True
+
+
+@compiled
+def _best_mask(
+    items: Items,
+    paces_s: Numbers,
+    contexts: Numbers,
+    free_blocks: float,
+    engine: Numbers,
+    table: Numbers,
+) -> int:
+    """States side by side: numbers, accepted by tier, and the set of candidates as bits."""
+    tiers = len(paces_s)
+    floor = _least_spare(items, paces_s, contexts, engine, table)
+    room = _room(items)
+    states, taken = np.zeros((room, 3)), np.zeros((room, tiers), dtype=np.int64)
+    masks = np.zeros(room, dtype=np.int64)
+    # What has been computed for so many of each tier: the rate up to here, and that in the end.
+    span = _span(items, tiers)
+    rates, last_rates = np.full(span[tiers], np.nan), np.full(span[tiers], np.nan)
+    always, in_the_end = np.zeros(tiers), _finally(items, tiers)
+    count, bit = 1, 0
+    for i in range(len(items)):
+        passed_s, tier = _passed_s(items, i, engine[BUSY_S]), int(items[i, TIER])
+        for k in range(count if passed_s > 0 else 0):
+            rate = _rate(rates, span, always, taken[k], paces_s, contexts, engine, table)
+            states[k, SPARE] += max(0.0, rate) * passed_s
+        if items[i, FORCED] == 1:
+            always[tier] += 1
+            rates[:] = np.nan
+            count = _keep_forced(states, taken, masks, count, items[i, PROMPT], floor[i])
+            continue
+        before = count
+        for k in range(before):
+            spare = states[k, SPARE] - items[i, PROMPT]
+            held = states[k, HELD] + items[i, BLOCKS]
+            if spare < floor[i] or held > free_blocks:
+                continue
+            taken[count] = taken[k]
+            taken[count, tier] += 1
+            together = taken[count]
+            if _rate(last_rates, span, in_the_end, together, paces_s, contexts, engine, table) < 0:
+                continue
+            states[count, WORTH] = states[k, WORTH] + items[i, VALUE]
+            states[count, HELD], states[count, SPARE] = held, spare
+            masks[count] = masks[k] | (np.int64(1) << bit)
+            count += 1
+        bit += 1
+        if count > _FEW_STATES:
+            count = _pareto(states, taken, masks, count)
+        count = min(count, _MOST_STATES)
+    return _most_worth(states, masks, count)
+
+
+@compiled
+def _room(items: Items) -> int:
+    """States that can come up at once."""
+    candidates = 0
+    for i in range(len(items)):
+        candidates += int(items[i, FORCED] == 0)
+    return 2 * _MOST_STATES if candidates > 12 else 1 << (candidates + 1)
+
+
+@compiled
+def _span(items: Items, tiers: int) -> npt.NDArray[np.int64]:
+    """The places that one more of each tier is apart in a table over all numbers by tier."""
+    span = np.ones(tiers + 1, dtype=np.int64)
+    for tier in range(tiers):
+        wanted = 0
+        for i in range(len(items)):
+            wanted += int(items[i, TIER] == tier and items[i, FORCED] == 0)
+        span[tier + 1] = span[tier] * (wanted + 1)
+    return span
+
+
+@compiled
+def _rate(
+    known: Numbers,
+    span: npt.NDArray[np.int64],
+    always: Numbers,
+    taken: npt.NDArray[np.int64],
+    paces_s: Numbers,
+    contexts: Numbers,
+    engine: Numbers,
+    table: Numbers,
+) -> float:
+    """The spare rate beside `always` and `taken`, from what is known where it is."""
+    place = 0
+    for tier in range(len(taken)):
+        place += taken[tier] * span[tier]
+    if np.isnan(known[place]):
+        known[place] = spare_rate(always + taken, paces_s, contexts, engine, table)
+    return float(known[place])
+
+
+@compiled
+def _keep_forced(
+    states: Numbers,
+    taken: npt.NDArray[np.int64],
+    masks: npt.NDArray[np.int64],
+    count: int,
+    prompt: float,
+    floor: float,
+) -> int:
+    """A running request takes its tokens; the states in which it would be late are gone."""
+    kept = 0
+    for k in range(count):
+        if states[k, SPARE] - prompt >= floor or masks[k] == 0:
+            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
+            states[kept, SPARE] -= prompt
+            kept += 1
+    return kept
+
+
+@compiled
+def _pareto(
+    states: Numbers, taken: npt.NDArray[np.int64], masks: npt.NDArray[np.int64], count: int
+) -> int:
+    """Drops every state that another one beats or equals in value, memory, spare and each tier.
+
+    The states are left in the order of their value, the greatest first.
+    """
+    order = np.argsort(-states[:count, WORTH])
+    states[:count], taken[:count], masks[:count] = (
+        states[:count][order],
+        taken[:count][order],
+        masks[:count][order],
+    )
+    kept = 0
+    for k in range(count):
+        beaten = False
+        for other in range(kept):
+            if _beats(states[other], taken[other], states[k], taken[k]):
+                beaten = True
+                break
+        if not beaten:
+            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
+            kept += 1
+    return kept
+
+
+@compiled
+def _beats(
+    state: Numbers,
+    taken: npt.NDArray[np.int64],
+    other: Numbers,
+    other_taken: npt.NDArray[np.int64],
+) -> bool:
+    if state[WORTH] < other[WORTH] or state[HELD] > other[HELD] or state[SPARE] < other[SPARE]:
+        return False
+    return bool(np.all(taken <= other_taken))
+
+
+@compiled
+def _most_worth(states: Numbers, masks: npt.NDArray[np.int64], count: int) -> int:
+    best = 0
+    for k in range(1, count):
+        if states[k, WORTH] > states[best, WORTH] or (
+            states[k, WORTH] == states[best, WORTH] and states[k, SPARE] > states[best, SPARE]
+        ):
+            best = k
+    return int(masks[best])
