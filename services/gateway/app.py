@@ -114,7 +114,7 @@ async def _cluster_client(
             place_s=options.place_limit_s, hold_limit_s=options.hold_limit_s
         ),
     )
-    client = ClusterClient(config, cluster)
+    client = ClusterClient(config, cluster, stage_ends=options.stage_ends)
     try:
         await client.start()
         yield client

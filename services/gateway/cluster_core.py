@@ -18,6 +18,7 @@ from services.gateway.output_buffer import OutputBuffer
 from services.gateway.planner_link import Planner, PlannerLimits, PlannerLink
 from services.gateway.report import lateness
 from services.gateway.scope import RequestScope, SequenceRecord, current_scope
+from services.gateway.stages import StageEnds, stage_progress
 from shared.clock import Clock
 from shared.errors import InvalidRequest, SlosError
 from shared.requests import Outcome, Phase, PlacementQuery, Reason, SloTargets
@@ -60,11 +61,18 @@ class ClusterCore(EngineCoreClient):
     """
 
     def __init__(
-        self, cluster: Cluster, *, model: str, max_model_len_tokens: int, on_failed: OnFailed
+        self,
+        cluster: Cluster,
+        *,
+        model: str,
+        max_model_len_tokens: int,
+        stage_ends: StageEnds,
+        on_failed: OnFailed,
     ) -> None:
         self._cluster = cluster
         self._model = model
         self._max_model_len_tokens = max_model_len_tokens
+        self._stage_ends = stage_ends
         self._on_failed = on_failed
         self._outputs = OutputBuffer()
         self._sequences: dict[str, _Sequence] = {}
@@ -146,8 +154,11 @@ class ClusterCore(EngineCoreClient):
     def _admit(self, request: EngineCoreRequest) -> _Sequence:
         _refuse_more_input(request)
         scope = current_scope.get() or self._scope_of_its_own(request)
+        prompt = request.prompt_token_ids or ()
         record = SequenceRecord(
-            request_id=request.request_id, prompt_tokens=len(request.prompt_token_ids or ())
+            request_id=request.request_id,
+            prompt_tokens=len(prompt),
+            stages=stage_progress(scope.targets.stages, self._stage_ends, prompt),
         )
         scope.sequences[request.request_id] = record
         sequence = _Sequence(

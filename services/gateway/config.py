@@ -88,6 +88,11 @@ class GatewayOptions:
         None, help="vLLM's parser for tool calls; giving one turns automatic tool choice on"
     )
     reasoning_parser: str | None = option(None, help="vLLM's parser for reasoning")
+    stage_ends: dict[str, str] = option(
+        {},
+        help="text that ends a stage, by the stage's name, e.g. {thinking: </think>}; one token of "
+        "the model. Where thinking ends, the reasoning parser knows already",
+    )
     chat_template: str | None = option(
         None, help="file of the chat template, or the template itself"
     )

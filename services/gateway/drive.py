@@ -195,6 +195,8 @@ class Drive:
                 record.last_token_at_s = now
                 if record.first_token_at_s is None:
                     record.first_token_at_s = now
+                if record.stages is not None:
+                    record.stages.produced(output.new_token_ids, now)
             if output.finish_reason is not None:
                 record.finished = str(output.finish_reason)
                 self._enter(Phase.DONE)
@@ -208,7 +210,8 @@ class Drive:
         enter(self.record, phase)
 
     def _terms(self) -> pb.EngineTerms:
-        placement = self.placement
+        """The stages from the present one on: an engine counts only what it gives itself."""
+        placement, stages = self.placement, self.record.stages
         return pb.EngineTerms(
             class_name=self.scope.targets.class_name,
             ttft_s=placement.ttft_s,
@@ -216,6 +219,10 @@ class Drive:
             waited_s=self.clock.now() - self.scope.arrived_at_s,
             best_effort=placement.admission is Admission.BEST_EFFORT,
             decision_id=placement.decision_id,
+            stages=[
+                pb.StageTerms(tpot_s=stage.tpot_target_s, end_token_ids=stage.end_token_ids)
+                for stage in (stages.left if stages else ())
+            ],
         )
 
     @property

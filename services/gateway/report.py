@@ -9,8 +9,8 @@ from shared.requests import Admission, Placement, SloTargets
 def slo_report(scope: RequestScope) -> dict[str, Any]:
     """The `slo` object of an answer; times in milliseconds, null where unknown or not asked for.
 
-    With several sequences the numbers are those of the worst one. `met` judges the mean TPOT by the
-    tightest pace of all stages, because single stages are not timed.
+    With several sequences the numbers are those of the worst one. Each stage is judged by its own
+    pace, from the last token of the stage before it to its own last one.
     """
     worst = max(scope.sequences.values(), key=lambda one: lateness(scope, one), default=None)
     placement = worst.placement if worst else None
@@ -20,6 +20,7 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
         "achieved": {
             "ttft_ms": milliseconds(scope.ttft_s(worst) if worst else None),
             "tpot_ms": milliseconds(worst.tpot_s if worst else None),
+            **_stages(worst),
         },
         "met": met(scope),
         **_placed(placement),
@@ -57,10 +58,9 @@ def lateness(scope: RequestScope, sequence: SequenceRecord) -> float:
         return 0.0 if scope.targets.asks_for_nothing else float("inf")
     ttft_target_s = _ttft_target_s(scope.targets, sequence.placement)
     late = ttft_s / ttft_target_s if ttft_target_s else 0.0
-    tpot_target_s = scope.targets.tightest_tpot_s
-    if tpot_target_s and sequence.tpot_s is not None:
-        late = max(late, sequence.tpot_s / tpot_target_s)
-    return late
+    if scope.targets.tpot_s and sequence.tpot_s is not None:
+        late = max(late, sequence.tpot_s / scope.targets.tpot_s)
+    return max(late, sequence.stages.lateness) if sequence.stages else late
 
 
 def decision_ids(scope: RequestScope) -> list[str]:
@@ -78,6 +78,22 @@ def _ttft_target_s(targets: SloTargets, placement: Placement | None) -> float | 
     if placement is not None and placement.ttft_s is not None:
         return placement.ttft_s
     return targets.ttft_s
+
+
+def _stages(sequence: SequenceRecord | None) -> dict[str, Any]:
+    """Nothing for a request without stages."""
+    if sequence is None or sequence.stages is None:
+        return {}
+    return {
+        "stages": [
+            {
+                "name": stage.name,
+                "output_tokens": stage.output_tokens,
+                "tpot_ms": milliseconds(stage.tpot_s),
+            }
+            for stage in sequence.stages.stages
+        ]
+    }
 
 
 def _targets(targets: SloTargets, placement: Placement | None) -> dict[str, Any]:

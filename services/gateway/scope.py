@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from services.gateway.stages import StageProgress
 from shared.errors import SlosError
 from shared.requests import Phase, Placement, SloTargets, Way
 
@@ -23,6 +24,7 @@ class SequenceRecord:
     recomputed: bool = False
     prefilled_at_s: float | None = None
     decoding_at_s: float | None = None
+    stages: StageProgress | None = None
 
     @property
     def transfer_s(self) -> float | None:

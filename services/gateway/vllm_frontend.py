@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import GracefulHTTPError
 from vllm.outputs import RequestOutput
+from vllm.reasoning import ReasoningParserManager
 from vllm.renderers import renderer_from_config
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.collection_utils import as_list
@@ -25,6 +26,8 @@ from services.gateway.cluster_core import FAULT, Cluster, ClusterCore
 from services.gateway.continuation import refuse_what_we_cannot
 from services.gateway.http_errors import from_failure
 from services.gateway.scope import current_scope
+from services.gateway.stage_ends import THINKING_STAGES, find_stage_ends
+from services.gateway.stages import StageEnds
 from shared.errors import ConfigError, InvalidRequest, NoEngine, SlosError
 
 _LOG = logging.getLogger(__name__)
@@ -68,10 +71,28 @@ def frontend_config(**arguments: Any) -> VllmConfig:
         ) from error
 
 
+def _stage_ends(config: VllmConfig, tokenizer: Any, texts: Mapping[str, str]) -> StageEnds:
+    """Raises ConfigError when the model has no such tokens."""
+    if tokenizer is None:
+        return {}
+    name = config.structured_outputs_config.reasoning_parser
+    parser = ReasoningParserManager.get_reasoning_parser(name) if name else None
+    ends = find_stage_ends(tokenizer, texts, parser)
+    if name and not ends.keys() & THINKING_STAGES:
+        _LOG.warning(
+            "reasoning_parser: %s names no token of this model that ends thinking, so a stage of "
+            "that name lasts to the end of the answer; stage_ends can name one",
+            name,
+        )
+    return ends
+
+
 class ClusterClient(AsyncLLM):
     """AsyncLLM as vLLM's OpenAI layer knows it; what it asks of one engine, many answer."""
 
-    def __init__(self, vllm_config: VllmConfig, cluster: Cluster) -> None:
+    def __init__(
+        self, vllm_config: VllmConfig, cluster: Cluster, *, stage_ends: Mapping[str, str]
+    ) -> None:
         # All that AsyncLLM.__init__ sets, but for the engine that it starts.
         self.vllm_config = vllm_config
         self.model_config = vllm_config.model_config
@@ -91,6 +112,7 @@ class ClusterClient(AsyncLLM):
             cluster,
             model=self.model_config.served_model_name,
             max_model_len_tokens=self.model_config.max_model_len,
+            stage_ends=_stage_ends(vllm_config, self.renderer.tokenizer, stage_ends),
             on_failed=self._fail_request,
         )
         self.logger_manager = StatLoggerManager(

@@ -129,7 +129,8 @@ async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
     args = frontend_namespace(options, str(folder))
     config = frontend_config(**vars(AsyncEngineArgs.from_cli_args(args)))
     engines: Any = fleet
-    client = ClusterClient(config, Cluster(planner=fleet, engines=engines, clock=clock))
+    cluster = Cluster(planner=fleet, engines=engines, clock=clock)
+    client = ClusterClient(config, cluster, stage_ends={})
     await client.start()
     app = RequestIds(await make_app(client, args, options, Lifecycle(), clock))
     transport = httpx.ASGITransport(app)

@@ -252,7 +252,7 @@ async def rig(config: Any) -> AsyncIterator[Rig]:
         waits=WaitLimits(first_reply_s=SOON_S, next_reply_s=0.5),
         planner_limits=PlannerLimits(settle_every_s=0.01, hold_limit_s=0.5),
     )
-    client = ClusterClient(config, cluster)
+    client = ClusterClient(config, cluster, stage_ends={})
     await client.start()
     yield Rig(client, planner, prefill, decode)
     await client.close()

@@ -17,9 +17,19 @@ from vllm.v1.engine import (
 from services.gateway.continuation import TRANSFER
 from services.gateway.drive import Drive, Reply, WaitLimits, enter
 from services.gateway.scope import RequestScope, SequenceRecord
+from services.gateway.stages import stage_progress
 from shared.clock import VirtualClock
 from shared.errors import DeadlinePassed, EngineDraining, EngineLost
-from shared.requests import Admission, EngineRef, Phase, Placement, Reason, SloTargets, Way
+from shared.requests import (
+    Admission,
+    EngineRef,
+    Phase,
+    Placement,
+    Reason,
+    SloTargets,
+    Stage,
+    Way,
+)
 from shared.rpc import slos_pb2 as pb
 
 P, D = (EngineRef(name=name, engine_id=name, address=name) for name in ("p", "d"))
@@ -176,6 +186,50 @@ async def test_the_decode_engine_continues_after_the_token_of_the_prefill_engine
     assert rest.sampling_params.extra_args[TRANSFER] == BLOCKS
     assert run.engines.released == []
     assert run.record.output_tokens == 3
+
+
+def thinking_then_answer(run: Run) -> None:
+    stages = (Stage(name="thinking", tpot_s=0.02), Stage(name="answer", tpot_s=0.1))
+    run.record.stages = stage_progress(stages, {"thinking": (9,)}, PROMPT)
+
+
+def stage_terms(run: Run) -> list[list[tuple[float, list[int]]]]:
+    """Of each engine that was asked, in order."""
+    return [
+        [(stage.tpot_s, list(stage.end_token_ids)) for stage in terms.stages]
+        for terms in run.engines.terms
+    ]
+
+
+async def test_an_engine_is_told_the_stages_and_with_which_tokens_they_end() -> None:
+    run = make(FakeEngines(d=says(reply(5), reply(9), ending())), Way.COLOCATED)
+    thinking_then_answer(run)
+
+    await run.drive.run()
+
+    assert stage_terms(run) == [[(0.02, [9]), (0.1, [])]]
+    assert run.record.stages is not None
+    assert [stage.output_tokens for stage in run.record.stages.stages] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "params", "left"),
+    [
+        (9, {"temperature": 0.0}, [(0.1, [])]),
+        (8, {"temperature": 0.0}, [(0.02, [9]), (0.1, [])]),
+        (9, {"seed": 4}, [(0.02, [9]), (0.1, [])]),
+    ],
+    ids=["the first token ends it", "it goes on", "the first token is sampled again"],
+)
+async def test_a_stage_that_ends_with_the_very_first_token_is_over_for_the_decode_engine(
+    first: int, params: dict[str, Any], left: list[tuple[float, list[int]]]
+) -> None:
+    run = make(FakeEngines(p=handing_over(first), d=says(reply(10), ending())), **params)
+    thinking_then_answer(run)
+
+    await run.drive.run()
+
+    assert stage_terms(run) == [[(0.02, [9]), (0.1, [])], left]
 
 
 async def test_the_transfer_lasts_from_the_prefills_end_to_the_decode_engines_first_word() -> None:

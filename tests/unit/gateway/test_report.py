@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.report import attained, decision_ids, met, slo_report
 from services.gateway.scope import RequestScope
+from services.gateway.stages import stage_progress
 from shared.requests import Admission, Reason, SloTargets, Stage
 from tests.unit.gateway.http_fakes import PLACED, add_sequence, give_tokens, request_scope
 
@@ -37,17 +39,26 @@ def test_a_pace_above_the_target_is_a_miss() -> None:
     assert (report["achieved"]["tpot_ms"], report["met"]) == (100.0, False)
 
 
-def test_stages_are_judged_by_the_tightest() -> None:
-    stages = (Stage(name="a", tpot_s=0.005), Stage(name="b", tpot_s=1.0))
+@pytest.mark.parametrize(("thinking_tpot_s", "met"), [(0.05, True), (0.005, False)])
+def test_each_stage_is_judged_by_its_own_pace(thinking_tpot_s: float, met: bool) -> None:
+    stages = (Stage(name="thinking", tpot_s=thinking_tpot_s), Stage(name="answer", tpot_s=1.0))
     scope = request_scope(SloTargets(stages=stages))
-    give_tokens(add_sequence(scope))
+    progress = stage_progress(stages, {"thinking": (7,)}, [])
+    assert progress is not None
+    for token, at_s in ((1, 10.1), (7, 10.12), (2, 10.62)):
+        progress.produced([token], at_s)
+    give_tokens(add_sequence(scope, stages=progress), 10.1, 10.62, tokens=3)
 
     report = slo_report(scope)
 
-    assert report["met"] is False
+    assert report["met"] is met
     assert report["targets"]["stages"] == [
-        {"name": "a", "tpot_ms": 5.0},
-        {"name": "b", "tpot_ms": 1000.0},
+        {"name": "thinking", "tpot_ms": thinking_tpot_s * 1000},
+        {"name": "answer", "tpot_ms": 1000.0},
+    ]
+    assert report["achieved"]["stages"] == [
+        {"name": "thinking", "output_tokens": 2, "tpot_ms": 20.0},
+        {"name": "answer", "output_tokens": 1, "tpot_ms": 500.0},
     ]
 
 
