@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "deploy" / "locks"
-IMAGES = ("planner", "gateway", "engine-cpu", "dev", "build")
+IMAGES = ("planner", "gateway", "engine-cpu", "plots", "dev", "build")
 LEFT_OUT = {
     "torchvision": "for pictures; one built for another torch breaks every transformers model",
     "torchaudio": "for sound; the same",

@@ -17,7 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = {"run": ("engine-cpu", "build"), "test": ("engine-cpu", "build", "dev")}
+LOCKS = {
+    "run": ("engine-cpu", "plots", "build"),
+    "test": ("engine-cpu", "plots", "build", "dev"),
+}
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 MACHINES = ("x86_64", "aarch64")
 NEEDED_GIB, NEEDED_TO_GO_ON_GIB = 6.0, 1.0  # the environment takes 4, pip's cache the rest

@@ -33,6 +33,9 @@ COMMANDS = {
     "prefill": Command(module="services.prefill.__main__", help="start a prefill engine"),
     "decode": Command(module="services.decode.__main__", help="start a decode engine"),
     "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
+    "profile": Command(
+        module="services.bench.profile", help="measure how long this engine's steps take"
+    ),
     "bench": Command(module="services.bench.__main__", help="measure: bench gateway, kv, fit"),
 }
 

@@ -11,12 +11,13 @@ from services.bench.fit_distserve import distserve
 from services.bench.fit_hybrid import hybrid
 from services.bench.fit_measure import measure
 from services.bench.fit_options import FitOptions
-from services.bench.fit_report import Compared, as_json, make_table
+from services.bench.fit_report import WIDTH, Compared, as_json, make_table
 from services.bench.fit_tables import Table, composed, sarathi, splitwise
+from services.bench.profile import measured_engine
 from shared.batch_time import PAPER, RICH
+from shared.engine.config import EngineOptions, ProfileWhen
 from shared.options import load
 
-_WIDTH = 130  # of the table where there is no terminal
 _NOWHERE = "no measured step times here: give their folder with --data, or a file with --steps"
 
 
@@ -27,6 +28,9 @@ def main(argv: Sequence[str]) -> int:
     )
     folder = options.folder(Path.cwd())
     compared = [compare(table) for table in tables(folder, options.steps)]
+    if options.engine:
+        table, measured = measured_engine(engine_options(options))
+        compared.append(Compared(table=table, measured=measured))
     if options.json:
         print(json.dumps(as_json(compared, None if compared else _NOWHERE)))
     elif compared:
@@ -51,11 +55,22 @@ def tables(folder: Path | None, steps_file: str = "") -> Iterator[Table]:
     yield from distserve(folder)
 
 
+def engine_options(options: FitOptions) -> EngineOptions:
+    return EngineOptions(
+        model=options.model,
+        dtype=options.dtype,
+        max_model_len=options.max_model_len,
+        kv_cache_gib=options.kv_cache_gib,
+        profile=ProfileWhen.FRESH,
+        profile_limit_s=options.engine_limit_s,
+    )
+
+
 def compare(table: Table) -> Compared:
     return Compared(table=table, measured=[measure(table, form) for form in (PAPER, RICH)])
 
 
 def _print(compared: Sequence[Compared]) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = console if console.is_terminal else Console(width=WIDTH)
     wide.print(make_table(compared))

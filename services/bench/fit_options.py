@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from shared.options import option
 
@@ -18,6 +21,14 @@ class FitOptions:
     steps: str = option(
         "", help="one more table: a CSV file with the columns of composed_steps.csv"
     )
+    engine: bool = option(False, help="also measure an engine on this machine")
+    engine_limit_s: Annotated[float, Field(gt=0)] = option(
+        30.0, help="how long the measurement of the engine may take"
+    )
+    model: str = option("embedded", help="of the engine: embedded, tiny, a folder or a hub name")
+    dtype: str = option("float32", help="of the engine, as vLLM spells it")
+    max_model_len: int = option(2048, help="of the engine: longest prompt plus output, tokens")
+    kv_cache_gib: float = option(1.0, help="of the engine: its KV cache, GiB")
     json: bool = option(False, help="print one JSON object instead of a table")
 
     def folder(self, here: Path) -> Path | None:

@@ -9,6 +9,8 @@ from rich.table import Table as Shown
 from services.bench.fit_measure import KINDS, Errors, Measured
 from services.bench.fit_tables import Table
 
+WIDTH = 130  # of a table where there is no terminal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
@@ -24,11 +26,12 @@ def as_json(compared: Sequence[Compared], skipped: str | None) -> dict[str, Any]
         "bench": "fit",
         "errors": "relative, on steps held out of the fit",
         "skipped": skipped,
-        "tables": [_table_json(one) for one in compared],
+        "tables": [table_json(one) for one in compared],
     }
 
 
-def _table_json(one: Compared) -> dict[str, Any]:
+def table_json(one: Compared) -> dict[str, Any]:
+    """Of one table alone."""
     return {
         "table": one.table.name,
         "times": one.table.note,

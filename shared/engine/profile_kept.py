@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def keep_fit(cache: Path, wanted: Mapping[str, Any], fit: Fit) -> None:
         partial.replace(path)
     except OSError as error:
         _LOG.warning("The profile cannot be kept in %s: %s.", path, error)
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _path(cache: Path, wanted: Mapping[str, Any]) -> Path:

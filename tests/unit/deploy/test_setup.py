@@ -112,6 +112,7 @@ def test_the_fingerprint_changes_with_a_lock(tmp_path: Path) -> None:
         "pyproject.toml",
         "deploy/setup.py",
         "deploy/locks/engine-cpu.txt",
+        "deploy/locks/plots.txt",
         "deploy/locks/build.txt",
     ):
         (tmp_path / name).touch()

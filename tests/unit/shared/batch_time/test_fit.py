@@ -96,7 +96,7 @@ def test_the_paper_s_form_is_found_back(
     found = [
         fit.curve.step_time(one) == pytest.approx(true.step_time(one), rel=0.02) for one in steps
     ]
-    assert sum(found) >= 0.9 * len(found)
+    assert sum(found) >= 0.85 * len(found)
 
 
 def test_margins_are_quantiles_of_what_was_measured_by_kind() -> None:

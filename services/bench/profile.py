@@ -1,0 +1,88 @@
+"""`slos-serve profile`: an engine core measures itself, and what it found is printed and drawn."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from services.bench.fit_measure import Measured, measure
+from services.bench.fit_report import WIDTH, Compared, make_table
+from services.bench.fit_tables import Table, Timed
+from services.bench.profile_report import as_json, coefficients_table
+from shared.batch_time import PAPER, RICH, to_plain
+from shared.engine.config import EngineOptions, ProfileWhen
+from shared.engine.environment import set_environment
+from shared.errors import ConfigError, DeadlinePassed
+from shared.options import load, option
+
+PROGRAM = "slos-serve profile"
+SECTION = "profile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileOptions(EngineOptions):
+    """Those of an engine, and how to show what was found."""
+
+    profile: ProfileWhen = option(
+        ProfileWhen.FRESH,
+        help="fresh: measure now, whatever was kept; the next start of such an engine uses it",
+    )
+    json: bool = option(False, help="print one JSON object instead of tables")
+    plot: str = option("", help="also draw it: a file that ends in .svg, .png or .pdf")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError, and DeadlinePassed where too little could be measured."""
+    options = load(ProfileOptions, section=SECTION, argv=argv, environ=os.environ, prog=PROGRAM)
+    path = _plot_path(options.plot)
+    table, measured = measured_engine(options)
+    if path is not None:
+        # Only where a picture is asked for: matplotlib is no part of serving.
+        from services.bench.profile_plot import draw
+
+        draw(table, measured[-1].fit, path)
+    _show(options, table, measured)
+    return 0
+
+
+def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
+    """This machine's engine: its steps, and the paper's form and ours fitted to them."""
+    set_environment(options, os.environ)
+    # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
+    from shared.engine.profile_alone import profile_alone
+
+    profile = profile_alone(options)
+    if profile is None or not profile.steps:
+        raise DeadlinePassed(
+            "Too few steps could be measured; give more time with --profile-limit-s."
+        )
+    rows = tuple(Timed(step=one.step, seconds=one.seconds) for one in profile.steps)
+    name = f"this machine, {options.api_model_name}"
+    table = Table(name=name, note="whole steps of an engine core", rows=rows)
+    return table, [measure(table, form) for form in (PAPER, RICH)]
+
+
+def _plot_path(name: str) -> Path | None:
+    if not name:
+        return None
+    path = Path(name)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise ConfigError(f"--plot: read {name!r}, allowed is a file that ends in .svg, .png, .pdf")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--plot: there is no folder {path.parent}; make it first")
+    return path
+
+
+def _show(options: ProfileOptions, table: Table, measured: Sequence[Measured]) -> None:
+    compared = Compared(table=table, measured=measured)
+    if options.json:
+        shown = as_json(compared) | {"fit": to_plain(measured[-1].fit)}
+        print(json.dumps(shown))
+        return
+    console = Console()
+    wide = console if console.is_terminal else Console(width=WIDTH)
+    wide.print(coefficients_table(measured[-1].fit))
+    wide.print(make_table([compared]))

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+from shared.batch_time import ADDITIVE, Fit, Step, fit_curve
+from shared.engine.profile_kept import identity, keep_fit, kept_fit
+
+HARDWARE = {"device": "a card", "threads": "3", "vllm": "1"}
+
+
+def some_fit() -> Fit:
+    steps = [Step(decodes=k).with_chunk(c) for k in (1, 4) for c in (0, 16, 64)]
+    return fit_curve(ADDITIVE, steps, [0.1 + 0.01 * one.tokens for one in steps])
+
+
+def make_model(folder: Path, config: str = "{}", weights: bytes = b"12") -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(config)
+    (folder / "model.safetensors").write_bytes(weights)
+    return str(folder)
+
+
+def test_what_was_kept_is_found_again_by_the_same_engine(tmp_path: Path) -> None:
+    wanted, fit = identity(make_model(tmp_path / "m"), HARDWARE), some_fit()
+    keep_fit(tmp_path, wanted, fit)
+
+    assert kept_fit(tmp_path, wanted) == fit
+    assert [one.suffix for one in (tmp_path / "profiles").iterdir()] == [".json"]
+
+
+def test_another_model_or_hardware_finds_nothing(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    keep_fit(tmp_path, identity(model, HARDWARE), some_fit())
+
+    others = [
+        identity(make_model(tmp_path / "o", config="{1}"), HARDWARE),
+        identity(make_model(tmp_path / "p", weights=b"123"), HARDWARE),
+        identity("owner/name", HARDWARE),
+        identity(model, HARDWARE | {"threads": "4"}),
+    ]
+
+    assert [kept_fit(tmp_path, one) for one in others] == [None] * 4
+
+
+def test_a_copy_of_the_model_elsewhere_is_the_same_model(tmp_path: Path) -> None:
+    assert identity(make_model(tmp_path / "m"), {}) == identity(make_model(tmp_path / "n"), {})
+
+
+def test_a_broken_file_is_measured_anew(tmp_path: Path) -> None:
+    wanted = identity("owner/name", HARDWARE)
+    keep_fit(tmp_path, wanted, some_fit())
+    (file,) = (tmp_path / "profiles").iterdir()
+    file.write_text(file.read_text()[:100])
+
+    assert kept_fit(tmp_path, wanted) is None
+
+
+def test_a_folder_that_cannot_be_written_costs_no_start(tmp_path: Path) -> None:
+    (tmp_path / "profiles").write_text("a file where the folder should be")
+
+    keep_fit(tmp_path, identity("owner/name", HARDWARE), some_fit())
