@@ -45,8 +45,9 @@ def find_stage_ends(
 
 
 def _of_parser(tokenizer: Tokenizer, parser_class: Callable[..., Any]) -> tuple[int, ...]:
-    """As the parser has it ready, or from the text that it names; empty when no token stands for it,
-    as in models that write their marker in ordinary text.
+    """As the parser has it ready, or from the text that it names.
+
+    Empty when no token stands for it, as in models that write their marker in ordinary text.
     """
     try:
         parser = parser_class(tokenizer, chat_template_kwargs=_THINKS)
