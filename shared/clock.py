@@ -41,3 +41,8 @@ class VirtualClock:
 def wall_time_s() -> float:
     """Seconds since the epoch, for what people read (logs, records); never for arithmetic."""
     return time.time()
+
+
+def cpu_time_s() -> float:
+    """Seconds of a core that this thread has used, for measurements on a machine that is busy."""
+    return time.thread_time()

@@ -13,6 +13,7 @@ MODULES = {
     "fit": ("services.bench.fit", "how well step times are fitted, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
+    "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
 }
 
 
