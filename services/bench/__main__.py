@@ -10,6 +10,7 @@ from shared.option_values import nearest
 
 PROGRAM = "slos-serve bench"
 MODULES = {
+    "capacity": ("services.bench.capacity.command", "the load that keeps its targets, with vLLM's"),
     "fit": ("services.bench.fit", "how well step times are fitted, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
 def usage() -> str:
     lines = [f"usage: {PROGRAM} WHAT [options]   ({PROGRAM} WHAT --help lists them)", ""]
-    return "\n".join([*lines, *(f"  {name:<8} {words}" for name, (_, words) in MODULES.items())])
+    return "\n".join([*lines, *(f"  {name:<9} {words}" for name, (_, words) in MODULES.items())])
 
 
 if __name__ == "__main__":

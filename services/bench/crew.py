@@ -105,8 +105,10 @@ async def _stock_ready(url: str) -> bool:
 
 
 async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:
-    """Until the planner shows as many engines as we started."""
-    planner = next(part.address for part in parts if part.rank is Rank.PLANNER)
+    """Until the planner, where there is one, shows as many engines as we started."""
+    planner = next((part.address for part in parts if part.rank is Rank.PLANNER), None)
+    if planner is None:
+        return
     wanted = sum(part.rank is Rank.ENGINE for part in parts)
     client = PlannerClient(planner)
     try:

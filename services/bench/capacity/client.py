@@ -1,0 +1,103 @@
+"""Streams one completion over HTTP with its SLO and tells what came when. Judges nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from services.bench.capacity.judge import Ended
+
+_DATA, _DONE = b"data: ", b"[DONE]"
+_REFUSALS: Final = ("refused", "never_possible")
+_SHOWN: Final = 300  # characters of an error
+
+Note = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request. `slo` is None for a server that knows none."""
+
+    prompt: Sequence[int]
+    output_tokens: int
+    slo: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """How it ended. `admission` as the answer names it, empty where it does not."""
+
+    ended: Ended
+    admission: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamClient:
+    """One server, ours or another of the OpenAI API."""
+
+    session: aiohttp.ClientSession
+    url: str
+    model: str
+
+    async def ask(self, ask: Ask, note: Note) -> Reply:
+        """Calls `note` with a number of tokens whenever some come. Never raises for the server."""
+        body = self._body(ask)
+        try:
+            async with self.session.post(f"{self.url}/v1/completions", json=body) as response:
+                if response.status != HTTPStatus.OK:
+                    return _error(response.status, await response.read())
+                return await _read(response, ask.output_tokens, note)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Reply(ended=Ended.FAILED, message=repr(error)[:_SHOWN])
+
+    async def tokenize(self, text: str) -> list[int]:
+        body = {"model": self.model, "prompt": text}
+        async with self.session.post(f"{self.url}/tokenize", json=body) as response:
+            tokens: list[int] = (await response.json())["tokens"]
+            return tokens
+
+    def _body(self, ask: Ask) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "prompt": ask.prompt,
+            "max_tokens": ask.output_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "return_token_ids": True,  # so that tokens can be counted
+        }
+        return body if ask.slo is None else {**body, "slo": {**ask.slo, "report": True}}
+
+
+async def _read(response: aiohttp.ClientResponse, wanted_tokens: int, note: Note) -> Reply:
+    tokens, admission = 0, ""
+    async for line in response.content:
+        if not line.startswith(_DATA) or line.startswith(_DONE, len(_DATA)):
+            continue
+        event = orjson.loads(line[len(_DATA) :])
+        if "error" in event:
+            return Reply(ended=Ended.FAILED, message=str(event["error"])[:_SHOWN])
+        admission = (event.get("slo") or {}).get("admission") or admission
+        if came := sum(len(choice.get("token_ids") or ()) for choice in event["choices"]):
+            note(came)
+            tokens += came
+    if tokens != wanted_tokens:
+        message = f"{tokens} tokens came where {wanted_tokens} were asked for"
+        return Reply(ended=Ended.FAILED, message=message)
+    return Reply(ended=Ended.DONE, admission=admission)
+
+
+def _error(status: int, body: bytes) -> Reply:
+    """A refusal of ours says so by its code; anything else has gone wrong."""
+    try:
+        code = orjson.loads(body)["error"]["code"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        code = None
+    if code in _REFUSALS:
+        return Reply(ended=Ended.REFUSED, admission="refused")
+    text = body[:_SHOWN].decode(errors="replace")
+    return Reply(ended=Ended.FAILED, message=f"HTTP {status}: {text}")

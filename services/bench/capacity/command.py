@@ -1,0 +1,111 @@
+"""`slos-serve bench capacity`: the load that ours and stock vLLM carry with targets kept."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from services.bench.capacity.options import CapacityOptions
+from services.bench.capacity.plot import draw
+from services.bench.capacity.report import tables
+from services.bench.capacity.result import CapacityResult
+from services.bench.capacity.run import Run, loads_of
+from services.bench.capacity.stage import stage
+from services.bench.capacity.systems import Systems
+from services.bench.capacity.workload import Load
+from services.bench.machine import Machine
+from shared.clock import MonotonicClock
+from shared.errors import ConfigError
+from shared.models import is_local, resolve_model
+from shared.options import load
+
+_WIDTH = 170  # of the tables where there is no terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError, and what kept the first systems from being measured."""
+    options = load(
+        CapacityOptions,
+        section="bench_capacity",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve bench capacity",
+    )
+    if not options.real:
+        raise ConfigError("say --real: capacity is measured on real engines, on this machine.")
+    if not options.search and not options.saturation:
+        raise ConfigError("--no-search leaves nothing to measure without --saturation.")
+    result = measure(options, loads_of(options))
+    if options.plot:
+        draw(result, Path(options.plot).expanduser())
+    if options.json:
+        print(json.dumps(result.as_json()))
+    else:
+        _print(result)
+    return 0
+
+
+def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
+    """Starts all systems, asks them and ends them."""
+    machine, model = Machine.read(), resolve_model(options.model, say=_say)
+    with _folder(options.run_dir) as run_dir:
+        systems = Systems(
+            options=options,
+            model=model,
+            run_dir=run_dir,
+            environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
+        )
+        result = CapacityResult(machine=machine, needed=options.attainment)
+        asyncio.run(_run(options, loads, systems, result))
+        return result
+
+
+async def _run(
+    options: CapacityOptions, loads: Sequence[Load], systems: Systems, result: CapacityResult
+) -> None:
+    clock = MonotonicClock()
+    limits = {"start_limit_s": options.start_limit_s, "answer_limit_s": options.answer_limit_s}
+    async with stage(clock, **limits, say=_say) as made:
+        await Run(
+            options=options,
+            loads=loads,
+            systems=systems,
+            stage=made,
+            clock=clock,
+            say=_say,
+            result=result,
+            configuration=systems.run_dir / "classes.yaml",
+        ).all()
+
+
+@contextmanager
+def _folder(named: str) -> Iterator[Path]:
+    """The operator's for good, or one that goes with us."""
+    if named:
+        folder = Path(named).expanduser().resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with TemporaryDirectory(prefix="slos-bench-") as temporary:
+        yield Path(temporary)
+
+
+def _say(line: str) -> None:
+    """Beside the result, which alone goes to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(result: CapacityResult) -> None:
+    console = Console()
+    wide = console if console.is_terminal else Console(width=_WIDTH)
+    for table in tables(result):
+        wide.print(table)
+    for note in result.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console.print(result.machine.line(), highlight=False, soft_wrap=True)
