@@ -116,9 +116,15 @@ def _decodes(row: Numbers) -> bool:
 
 
 @compiled
-def _hurry_s(row: Numbers, now: float) -> float:
-    """How long a step may last that gives this request its next token."""
-    return float(max(row[DUE] - now, _CATCH_UP * row[TPOT]))
+def _hurry_s(row: Numbers, now: float, table: Numbers) -> float:
+    """How long a step may last that gives this request its next token.
+
+    One that is late whatever is done is brought back bit by bit, not at the cost of all others.
+    """
+    counts = np.zeros(COUNTS)
+    _add_decode(counts, row)
+    in_time = row[DUE] - now >= sure_s(table, counts)
+    return float(row[DUE] - now if in_time else _CATCH_UP * row[TPOT])
 
 
 @compiled
@@ -137,7 +143,7 @@ def _promised_decodes(
             continue
         if _decodes(rows[i]):
             _add_decode(everyone, rows[i])
-            until_s = min(until_s, _hurry_s(rows[i], now))
+            until_s = min(until_s, _hurry_s(rows[i], now, table))
         else:
             prompts_wait = True
     if everyone[DECODES] == 0:
@@ -189,6 +195,7 @@ def _promised_prompts(
 @compiled
 def _overloaded(rows: Rows, table: Numbers, now: float) -> bool:
     """Whether the prompts that wait cannot all be on time even with the engine to themselves."""
+    shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
     for j in range(len(rows)):
         if not _runs(rows[j], PROMISED, now) or _decodes(rows[j]) or rows[j, DUE] == np.inf:
             continue
@@ -196,8 +203,8 @@ def _overloaded(rows: Rows, table: Numbers, now: float) -> bool:
         for i in range(len(rows)):
             before = rows[i, DUE] <= rows[j, DUE] and _runs(rows[i], PROMISED, now)
             if before and not _decodes(rows[i]):
-                work_s += _prompt_s(rows[i], table)
-        if now + work_s > rows[j, DUE]:
+                work_s += _prompt_s(rows[i], table) - shared_s
+        if now + shared_s + work_s > rows[j, DUE]:
             return True
     return False
 
