@@ -210,11 +210,11 @@ class Drive:
         enter(self.record, phase)
 
     def _terms(self) -> pb.EngineTerms:
-        """The stages from the present one on: an engine counts only what it gives itself."""
+        """What is left of the promise: an engine knows only the tokens that it gives itself."""
         placement, stages = self.placement, self.record.stages
         return pb.EngineTerms(
             class_name=self.scope.targets.class_name,
-            ttft_s=placement.ttft_s,
+            ttft_s=self._next_token_in_s,
             tpot_s=placement.tpot_s,
             waited_s=self.clock.now() - self.scope.arrived_at_s,
             best_effort=placement.admission is Admission.BEST_EFFORT,
@@ -223,7 +223,21 @@ class Drive:
                 pb.StageTerms(tpot_s=stage.tpot_target_s, end_token_ids=stage.end_token_ids)
                 for stage in (stages.left if stages else ())
             ],
+            produced_tokens=self.record.output_tokens,
         )
+
+    @property
+    def _next_token_in_s(self) -> float | None:
+        """When the next token is due, from the arrival: the first by its own target, any later one
+        a pace after the one before.
+        """
+        if self.record.last_token_at_s is None:
+            return self.placement.ttft_s
+        stages = self.record.stages
+        pace_s = stages.left[0].tpot_target_s if stages else self.placement.tpot_s
+        if pace_s is None:
+            return None
+        return self.record.last_token_at_s + pace_s - self.scope.arrived_at_s
 
     @property
     def _decode_engine(self) -> EngineRef:

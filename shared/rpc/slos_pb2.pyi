@@ -155,6 +155,7 @@ class EngineTerms(_message.Message):
     BEST_EFFORT_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
+    PRODUCED_TOKENS_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     """from the arrival at the gateway"""
@@ -163,6 +164,8 @@ class EngineTerms(_message.Message):
     """since the arrival at the gateway"""
     best_effort: _builtins.bool
     decision_id: _builtins.str
+    produced_tokens: _builtins.int
+    """by another engine already; ttft_s is that of the next token then"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTerms]:
         """in order; empty: one stage at tpot_s"""
@@ -177,10 +180,11 @@ class EngineTerms(_message.Message):
         best_effort: _builtins.bool = ...,
         decision_id: _builtins.str = ...,
         stages: _abc.Iterable[Global___StageTerms] | None = ...,
+        produced_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -172,6 +172,33 @@ async def test_the_engine_is_told_what_was_promised() -> None:
     (terms,) = run.engines.terms
     assert (terms.class_name, terms.ttft_s, terms.HasField("tpot_s")) == ("chat", 0.4, False)
     assert (terms.waited_s, terms.best_effort, terms.decision_id) == (10.0, True, "d1")
+
+
+@pytest.mark.parametrize(
+    ("params", "produced", "due_s"),
+    [({"temperature": 0.0}, 1, 10.05), ({"seed": 4}, 0, 0.4)],
+    ids=["continued", "sampled again"],
+)
+async def test_the_decode_engine_is_told_when_the_token_after_the_first_is_due(
+    params: dict[str, Any], produced: int, due_s: float
+) -> None:
+    run = make(FakeEngines(p=handing_over(9), d=says(reply(10), ending())), **params)
+    run.drive.placement = replace(run.drive.placement, tpot_s=0.05)
+
+    await run.drive.run()
+
+    before, after = run.engines.terms
+    assert (before.produced_tokens, before.ttft_s) == (0, 0.4)
+    assert after.produced_tokens == produced
+    assert after.ttft_s == pytest.approx(due_s)
+
+
+async def test_without_a_pace_nothing_is_due_after_the_first_token() -> None:
+    run = make(FakeEngines(p=handing_over(9), d=says(reply(10), ending())), temperature=0.0)
+
+    await run.drive.run()
+
+    assert [terms.HasField("ttft_s") for terms in run.engines.terms] == [True, False]
 
 
 async def test_the_decode_engine_continues_after_the_token_of_the_prefill_engine() -> None:

@@ -52,10 +52,11 @@ def test_what_was_not_asked_is_never_due() -> None:
 def test_stages_and_the_decision_come_along() -> None:
     stage = pb.StageTerms(tpot_s=0.5, end_token_ids=[7, 8])
 
-    terms = terms_from_wire(pb.EngineTerms(stages=[stage], decision_id="d-1"), now_s=0.0)
+    wire = pb.EngineTerms(stages=[stage], decision_id="d-1", produced_tokens=1)
+    terms = terms_from_wire(wire, now_s=0.0)
 
     assert terms.stages == (StageTerms(tpot_s=0.5, end_token_ids=(7, 8)),)
-    assert terms.decision_id == "d-1"
+    assert (terms.decision_id, terms.produced_tokens) == ("d-1", 1)
 
 
 def test_terms_travel_beside_what_the_client_sent() -> None:
@@ -70,7 +71,13 @@ def test_terms_travel_beside_what_the_client_sent() -> None:
 
 def test_terms_come_back_whole_from_a_serializer_that_knows_no_tuples() -> None:
     stages = (StageTerms(tpot_s=0.5, end_token_ids=(7, 8)), StageTerms(tpot_s=0.1))
-    terms = Terms(class_name="code", first_token_due_s=3.0, stages=stages, decision_id="d-1")
+    terms = Terms(
+        class_name="code",
+        first_token_due_s=3.0,
+        stages=stages,
+        decision_id="d-1",
+        produced_tokens=1,
+    )
 
     assert terms_from_plain(through_the_wire(terms_as_plain(terms))) == terms
 
