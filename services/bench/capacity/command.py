@@ -21,7 +21,7 @@ from services.bench.capacity.systems import Systems
 from services.bench.capacity.workload import Load
 from services.bench.machine import Machine
 from shared.clock import MonotonicClock
-from shared.errors import ConfigError
+from shared.errors import ConfigError, SlosError
 from shared.models import is_local, resolve_model
 from shared.options import load
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
-    """Starts all systems, asks them and ends them."""
+    """Starts all systems, asks them and ends them. A fault after the first point is a note."""
     machine, model = Machine.read(), resolve_model(options.model, say=_say)
     with _folder(options.run_dir) as run_dir:
         systems = Systems(
@@ -62,7 +62,12 @@ def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
             environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
         )
         result = CapacityResult(machine=machine, needed=options.attainment)
-        asyncio.run(_run(options, loads, systems, result))
+        try:
+            asyncio.run(_run(options, loads, systems, result))
+        except SlosError as error:
+            if not result.points:
+                raise
+            result.notes.append(f"Ended early: {error}")  # minutes of points are worth showing
         return result
 
 
