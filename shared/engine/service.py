@@ -1,13 +1,14 @@
 """The engine's gRPC service: requests in, outputs out. What runs when is decided elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NoReturn
 
 import grpc
 import msgspec
-from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 
 from shared.clock import Clock
 from shared.engine.state import EngineState
@@ -31,10 +32,11 @@ _IDLE_POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One reply on its way to its stream; after the last one the stream ends."""
+    """One output of one step on its way to its stream."""
 
-    reply: pb.GenerateReply
-    last: bool
+    output: EngineCoreOutput
+    core_time_s: float
+    weight_version: str
 
 
 class EngineService(EngineServicer):
@@ -77,9 +79,10 @@ class EngineService(EngineServicer):
         try:
             await self._core.add(core_request)
             while not finished:
-                delivery = await stream.next()
-                finished = delivery.last
-                yield delivery.reply
+                deliveries = await stream.take()
+                finished = deliveries[-1].output.finished
+                for reply in _replies(deliveries):
+                    yield reply
         except SlosError as error:
             await _refuse(context, error)
         finally:
@@ -116,12 +119,8 @@ class EngineService(EngineServicer):
 
     def _distribute(self, outputs: EngineCoreOutputs) -> None:
         for output in outputs.outputs:
-            reply = pb.GenerateReply(
-                outputs=encode_outputs([output]),
-                core_time_s=outputs.timestamp,
-                weight_version=outputs.weight_version or "",
-            )
-            self.streams.give(output.request_id, Delivery(reply=reply, last=output.finished))
+            delivery = Delivery(output, outputs.timestamp, outputs.weight_version or "")
+            self.streams.give(output.request_id, delivery)
 
     async def Abort(  # noqa: N802
         self,
@@ -134,7 +133,7 @@ class EngineService(EngineServicer):
         for request_id in request_ids:
             stream = self.streams.open.get(request_id)
             if stream is not None:
-                stream.queue.put_nowait(EngineLost(f"The request {request_id} was aborted."))
+                stream.fail(EngineLost(f"The request {request_id} was aborted."))
         return pb.AbortReply()
 
     # -- the engine itself --------------------------------------------------------------------
@@ -185,6 +184,19 @@ class EngineService(EngineServicer):
             free_kv_blocks=state.free_kv_blocks,
             kv_blocks=state.description.kv_blocks,
             planner_attached=state.attached,
+        )
+
+
+def _replies(deliveries: list[Delivery]) -> Iterator[pb.GenerateReply]:
+    """One message for all that were given by the same weights: a message costs more than its
+    content. Its time is that of the last.
+    """
+    for weight_version, group in groupby(deliveries, key=lambda one: one.weight_version):
+        joined = list(group)
+        yield pb.GenerateReply(
+            outputs=encode_outputs([one.output for one in joined]),
+            core_time_s=joined[-1].core_time_s,
+            weight_version=weight_version,
         )
 
 

@@ -13,13 +13,28 @@ Item = TypeVar("Item")
 class Stream(Generic[Item]):
     """One request's outputs, in order; an error ends it."""
 
-    queue: "asyncio.Queue[Item | SlosError]" = field(default_factory=asyncio.Queue)
+    _waiting: list[Item] = field(default_factory=list)
+    _error: SlosError | None = None
+    _filled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def next(self) -> Item:
-        item = await self.queue.get()
-        if isinstance(item, SlosError):
-            raise item
-        return item
+    def give(self, item: Item) -> None:
+        self._waiting.append(item)
+        self._filled.set()
+
+    def fail(self, error: SlosError) -> None:
+        """Ends it; what was given before is still taken."""
+        self._error = error
+        self._filled.set()
+
+    async def take(self) -> list[Item]:
+        """All that wait, one at least."""
+        await self._filled.wait()
+        if not self._waiting and self._error is not None:
+            raise self._error
+        taken, self._waiting = self._waiting, []
+        if self._error is None:
+            self._filled.clear()
+        return taken
 
 
 class DuplicateRequest(SlosError):
@@ -55,11 +70,11 @@ class Streams(Generic[Item]):
         """An output for a request that has left already is dropped: its client is gone."""
         stream = self.open.get(request_id)
         if stream is not None:
-            stream.queue.put_nowait(item)
+            stream.give(item)
 
     def fail_all(self, error: SlosError) -> None:
         for stream in self.open.values():
-            stream.queue.put_nowait(error)
+            stream.fail(error)
 
     async def until_empty(self) -> None:
         if self.open:

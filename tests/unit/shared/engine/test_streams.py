@@ -6,14 +6,42 @@ from shared.engine.streams import DuplicateRequest, Streams
 from shared.errors import EngineDraining, EngineLost
 
 
-async def test_outputs_arrive_in_order() -> None:
+async def test_outputs_that_wait_are_taken_together_in_order() -> None:
     streams: Streams[int] = Streams()
     stream = streams.add("a")
 
     streams.give("a", 1)
     streams.give("a", 2)
+    assert await stream.take() == [1, 2]
 
-    assert [await stream.next(), await stream.next()] == [1, 2]
+    streams.give("a", 3)
+    assert await stream.take() == [3]
+
+
+async def test_with_nothing_given_taking_waits() -> None:
+    streams: Streams[int] = Streams()
+    stream = streams.add("a")
+    streams.give("a", 1)
+    await stream.take()
+
+    taking = asyncio.create_task(stream.take())
+    await asyncio.sleep(0)
+    assert not taking.done()
+
+    streams.give("a", 2)
+    assert await asyncio.wait_for(taking, 1) == [2]
+
+
+async def test_what_came_before_an_error_is_taken_before_it() -> None:
+    streams: Streams[int] = Streams()
+    stream = streams.add("a")
+    streams.give("a", 1)
+    stream.fail(EngineLost("gone"))
+
+    assert await stream.take() == [1]
+    for _ in range(2):
+        with pytest.raises(EngineLost, match="gone"):
+            await stream.take()
 
 
 async def test_an_output_for_a_request_that_left_is_dropped() -> None:
@@ -34,7 +62,7 @@ async def test_a_dead_engine_ends_every_stream_with_the_reason() -> None:
 
     for stream in both:
         with pytest.raises(EngineLost, match="gone"):
-            await stream.next()
+            await stream.take()
 
 
 async def test_a_draining_engine_refuses_new_requests_and_keeps_the_old() -> None:
@@ -46,7 +74,7 @@ async def test_a_draining_engine_refuses_new_requests_and_keeps_the_old() -> Non
         streams.add("b")
 
     streams.give("a", 7)
-    assert await old.next() == 7
+    assert await old.take() == [7]
 
 
 async def test_an_id_can_run_once_at_a_time() -> None:
