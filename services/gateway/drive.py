@@ -1,8 +1,9 @@
 """One placed request from its placement to its last token, on one engine or two. No gRPC here."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,9 +42,8 @@ class WaitLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one engine step gave for one request, one output at least.
-
-    `core_time_s` is on the engine core's monotonic clock.
+    """What one engine step, or several that came together, gave for one request; one output at
+    least. `core_time_s` is that of the last step on the engine core's monotonic clock.
     """
 
     outputs: list[EngineCoreOutput]
@@ -169,12 +169,11 @@ class Drive:
         self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
     ) -> None:
         """Hands on every reply, with its times brought to our clock, to the last one."""
-        loop = asyncio.get_running_loop()
         replies = self.engines.generate(engine, request, self._terms())
         try:
-            async with asyncio.timeout(self.limits.first_reply_s) as limit, aclosing(replies):
+            async with _silence(self.limits) as heard, aclosing(replies):
                 async for reply in replies:
-                    limit.reschedule(loop.time() + self.limits.next_reply_s)
+                    heard()
                     shift_events(reply.outputs, self.clock.now() - reply.core_time_s)
                     last = reply.outputs[-1].finish_reason is not None
                     on_reply(reply)
@@ -257,6 +256,27 @@ class Drive:
             f"{self.limits.first_reply_s:g} s to the first and {self.limits.next_reply_s:g} s to "
             f"any further step, after {self.record.output_tokens} tokens; send the request again."
         )
+
+
+@asynccontextmanager
+async def _silence(limits: WaitLimits) -> AsyncIterator[Callable[[], None]]:
+    """Raises TimeoutError when what it gives was not called for long.
+
+    The timer is set anew only after a tenth of the limit, not with every token: it may end a wait
+    that much sooner.
+    """
+    loop = asyncio.get_running_loop()
+    coarse_s, again_at_s = limits.next_reply_s / 10, -math.inf
+    async with asyncio.timeout(limits.first_reply_s) as limit:
+
+        def heard() -> None:
+            nonlocal again_at_s
+            now = loop.time()
+            if now >= again_at_s:
+                again_at_s = now + coarse_s
+                limit.reschedule(now + limits.next_reply_s)
+
+        yield heard
 
 
 def _first_reply(prefilled: Prefilled) -> Reply:
