@@ -60,7 +60,10 @@ def _asked(query: PlacementQuery) -> str:
     wishes = [
         f"TTFT {milliseconds(targets.ttft_s)} ms" if targets.ttft_s else "",
         f"TTFT slowdown {targets.ttft_slowdown:g}" if targets.ttft_slowdown else "",
-        f"TPOT {milliseconds(targets.tightest_tpot_s)} ms" if targets.tightest_tpot_s else "",
+        f"TPOT {milliseconds(targets.tpot_s)} ms" if targets.tpot_s else "",
+        *(f"{stage.name} at TPOT {milliseconds(stage.tpot_s)} ms" for stage in targets.stages),
+        f"value {targets.value:g}" if targets.value != 1 else "",
+        f"session {query.session_id}" if query.session_id else "",
         f"forced {query.forced_way}" if query.forced_way else "",
         "whole on one engine" if query.whole_on_one_engine else "",
     ]
@@ -68,6 +71,7 @@ def _asked(query: PlacementQuery) -> str:
         f"request {query.request_id}, class {targets.class_name}, {query.prompt_tokens} prompt "
         f"tokens, at most {query.max_output_tokens} out; "
         + (", ".join(wish for wish in wishes if wish) or "no targets")
+        + f"; decided {milliseconds(query.waited_s)} ms after it came"
     )
 
 
@@ -83,11 +87,13 @@ def _ended(outcome: Outcome | None, placement: Placement) -> str:
     if outcome is None:
         return "not known yet" if placement.runs else "it did not run"
     met = {None: "", True: ", targets met", False: ", targets missed"}[outcome.met]
+    moved_s = outcome.transfer_s
+    moved = "" if moved_s is None else f", KV and first step after {milliseconds(moved_s)} ms"
     recomputed = ", KV lost and computed again" if outcome.recomputed else ""
     return (
         f"{outcome.finished} after {outcome.output_tokens} tokens, "
         f"TTFT {milliseconds(outcome.ttft_s)} ms, TPOT {milliseconds(outcome.tpot_s)} ms"
-        f"{met}{recomputed}. {outcome.message}".rstrip()
+        f"{met}{moved}{recomputed}. {outcome.message}".rstrip()
     )
 
 

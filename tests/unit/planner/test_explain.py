@@ -6,7 +6,18 @@ from rich.console import Console
 
 from services.planner.explain import print_explanation
 from services.planner.state import ClusterState
-from shared.requests import OnRefuse, SloTargets, Way
+from shared.requests import (
+    Admission,
+    EngineRef,
+    Explanation,
+    OnRefuse,
+    Outcome,
+    Placement,
+    Reason,
+    SloTargets,
+    Stage,
+    Way,
+)
 from tests.unit.planner.builders import (
     both_roles,
     make_cluster,
@@ -17,10 +28,16 @@ from tests.unit.planner.builders import (
     place,
 )
 
+D0 = EngineRef(name="d0", engine_id="d0", address="x")
+
 
 def printed(state: ClusterState, decision_id: str) -> str:
     explanation = state.explain(decision_id)
     assert explanation is not None
+    return shown(explanation)
+
+
+def shown(explanation: Explanation) -> str:
     text = io.StringIO()
     print_explanation(explanation, Console(file=text, width=80))
     return text.getvalue()
@@ -40,6 +57,26 @@ def test_ways_numbers_and_outcome_are_told_within_80_columns() -> None:
     assert "5.2" in text
     assert "stop after 10 tokens, TTFT 250 ms, TPOT 20 ms, targets met" in words
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_stages_value_session_and_the_way_of_the_kv_are_told() -> None:
+    stages = (Stage(name="thinking", tpot_s=0.02), Stage(name="answer", tpot_s=0.1))
+    targets = SloTargets(ttft_s=2, stages=stages, value=1.25)
+    placement = Placement(
+        decision_id="d-1", admission=Admission.ADMITTED, reason=Reason.NONE, decode=D0
+    )
+    explanation = Explanation(
+        query=make_query(targets=targets, session_id="tools", waited_s=0.3),
+        placement=placement,
+        decided_at_epoch_s=0.0,
+        outcome=Outcome(decision_id="d-1", request_id="r1", finished="stop", transfer_s=0.04),
+    )
+
+    words = " ".join(shown(explanation).split())
+
+    assert "TTFT 2,000 ms, thinking at TPOT 20 ms, answer at TPOT 100 ms" in words
+    assert "value 1.25, session tools; decided 300 ms after it came" in words
+    assert "KV and first step after 40 ms" in words
 
 
 def test_a_refusal_is_told_with_its_reason_and_what_stood_in_the_way() -> None:
