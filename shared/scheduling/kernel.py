@@ -270,7 +270,7 @@ def _rest_of_kind(
     until_s: float,
     kind: float,
 ) -> None:
-    """From what time is left: decodes, then prompts in the order of their rows."""
+    """From what time is left: decodes, then prompts in the order in which they came."""
     full = False
     for i in range(len(rows)):
         if tokens[i] == 0 and _runs(rows[i], kind, now) and _decodes(rows[i]):
@@ -278,13 +278,23 @@ def _rest_of_kind(
                 full = not _decode_fits(rows[i], counts, table, until_s)
             if not full:
                 _give_decode(rows, tokens, counts, left, i, now)
-    for i in range(len(rows)):
+    if not _prompt_is_left(rows, tokens, kind, now):
+        return
+    for i in np.argsort(rows[:, AVAILABLE], kind="mergesort"):
         if left[MAX_TOKENS] < 1:
             return
         if tokens[i] == 0 and _runs(rows[i], kind, now) and not _decodes(rows[i]):
             _give_chunk(rows, tokens, counts, table, left, i, now, until_s)
             if tokens[i] <= 0 and until_s < np.inf and left[FREE_BLOCKS] > 0:
                 return
+
+
+@compiled
+def _prompt_is_left(rows: Rows, tokens: Tokens, kind: float, now: float) -> bool:
+    for i in range(len(rows)):
+        if tokens[i] == 0 and _runs(rows[i], kind, now) and not _decodes(rows[i]):
+            return True
+    return False
 
 
 @compiled
