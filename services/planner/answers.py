@@ -66,10 +66,16 @@ def missed(
     goal: Goal,
     best_idle: Goal,
     retry_after_s: float,
+    *,
+    reason: Reason | None = None,
 ) -> Placement:
-    """The best way does not keep what was asked. `best_idle` is what no load would give."""
-    reason = _why_missed(best, goal, best_idle)
-    sentence = f"This request {miss_words(best, goal)}"
+    """The best way does not keep what was asked. `best_idle` is what no load would give; `reason`
+    None: to be told from the times.
+    """
+    if reason is None:
+        reason = _why_missed(best, goal, best_idle)
+    words = miss_words(best, goal) or "could be served in time only at the cost of promises given"
+    sentence = f"This request {words}"
     if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         text = f"{sentence}; it runs without a promise."
         return _run(decision_id, best, goal, Admission.BEST_EFFORT, reason, text)
@@ -87,6 +93,11 @@ def missed(
         predicted_tpot_s=known(best.decode.tpot_s),
         retry_after_s=retry_s,
     )
+
+
+def exceeds(idle: Goal, goal: Goal) -> bool:
+    """Whether not even an idle engine keeps what was asked."""
+    return _over(idle.ttft_s, goal.ttft_s) or _over(idle.tpot_s, goal.tpot_s)
 
 
 def miss_words(candidate: Candidate, goal: Goal) -> str:
@@ -141,7 +152,7 @@ def _ttft_in_force(goal: Goal) -> float | None:
 
 
 def _why_missed(best: Candidate, goal: Goal, best_idle: Goal) -> Reason:
-    if _over(best_idle.ttft_s, goal.ttft_s) or _over(best_idle.tpot_s, goal.tpot_s):
+    if exceeds(best_idle, goal):
         return Reason.NEVER
     waits_for_room = best.prefill.room_s >= best.prefill.queue_s > 0
     return Reason.MEMORY if waits_for_room and best.misses_ttft(goal) else Reason.COMPUTE

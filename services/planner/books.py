@@ -32,7 +32,7 @@ class Books:
         """Gives the decision its id and notes what it takes of the engines."""
         placement = replace(decision.placement, decision_id=self.state.next_decision_id)
         explanation = Explanation(
-            query=asked.query,
+            query=self.state.sessions.enrich(asked.query, now),
             placement=placement,
             decided_at_epoch_s=wall_time_s(),
             ways=decision.ways,

@@ -41,6 +41,7 @@ class Candidate:
     ttft_s: float
     finish_s: float
     colocated: bool
+    rejected: str = ""  # what a closer look found against it
 
     def misses_ttft(self, goal: Goal) -> bool:
         return goal.ttft_s is not None and not self.ttft_s <= goal.ttft_s

@@ -41,6 +41,9 @@ class PlannerOptions:
     kv_fixed_s: Annotated[float, Field(ge=0)] = option(
         0.005, help="seconds that a KV transfer takes beside its bytes"
     )
+    patience_s: Seconds = option(
+        5.0, help="seconds that a request with a pace but no TTFT target waits for an engine"
+    )
     kept_decisions: Annotated[int, Field(ge=1, le=1_000_000)] = option(
         4096, help="how many of the latest decisions --explain can tell of"
     )
@@ -64,5 +67,6 @@ class PlannerOptions:
             grace_s=self.grace_s,
             hold_s=self.hold_s,
             retry_after_s=self.retry_after_s,
+            patience_s=self.patience_s,
             kept_decisions=self.kept_decisions,
         )

@@ -2,24 +2,32 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from shared.batch_time import BatchTimeModel
+import numpy as np
+
+from shared.batch_time import StepTable
+from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, StepReport
 from shared.requests import EngineRef
+from shared.scheduling.former import engine_limits
+from shared.scheduling.rows import AVAILABLE, KEY, KIND, LEFT, PLAIN, TOTAL, Rows, empty, from_wire
 
 # A request needs about this long from the decision to the engine's queue; a step that began
 # earlier cannot have seen it.
 ARRIVAL_S = 0.05
 SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
 HOLDS_LIMIT = 8192
+# A request that produces more than was expected is expected to produce this share more.
+_LONGER = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hold:
     """What one placed request takes of one engine. `due_at_s` is when it reaches the engine.
 
-    `ends_at_s` is when it is predicted to leave, None when unknown.
+    `ends_at_s` is when it is predicted to leave, None when unknown. `row` is the request as the
+    engine will see it, on the planner's clock.
     """
 
     decision_id: str
@@ -28,20 +36,38 @@ class Hold:
     kv_tokens: int
     due_at_s: float
     ends_at_s: float | None = None
+    row: Numbers = field(default_factory=lambda: empty(1)[0])
+
+    @property
+    def key(self) -> float:
+        return float(self.row[KEY])
 
 
 @dataclass(slots=True, eq=False)
 class EngineState:
-    """Unseen holds are those that its reports cannot show yet; seen ones are in its counts."""
+    """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
+
+    `rows` are the requests of its last report, `heard_at_s` is when that came.
+    """
 
     description: EngineDescription
-    model: BatchTimeModel
+    table: StepTable | None = None
     draining: bool = False
     report: StepReport | None = None
+    rows: Rows = field(default_factory=lambda: empty(0))
+    heard_at_s: float = 0.0
     seen: dict[str, Hold] = field(default_factory=dict)
     unseen: dict[str, Hold] = field(default_factory=dict)
     unseen_prefill_tokens: int = 0
     unseen_kv_tokens: int = 0
+    _limits: Numbers = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._limits = engine_limits(
+            max_tokens=self.description.max_step_tokens,
+            block_tokens=self.description.block_size_tokens,
+            max_resident=self.description.max_running_requests,
+        )
 
     @property
     def name(self) -> str:
@@ -61,6 +87,11 @@ class EngineState:
             waiting=self.report.waiting if self.report else 0,
             free_kv_blocks=self.free_kv_blocks,
         )
+
+    @property
+    def limits(self) -> Numbers:
+        """Those of its steps; KV is accounted for apart (`kv_blocks_needed`)."""
+        return self._limits
 
     @property
     def requests(self) -> int:
@@ -93,6 +124,28 @@ class EngineState:
         """Context that each step reads now; an idle engine's last report says nothing of it."""
         return self.report.context_tokens if self.report and self.report.running else 0
 
+    def free_at_s(self, now: float) -> float:
+        """When it can form a step that holds a request placed now."""
+        busy_s = self.report.busy_s if self.report else 0.0
+        return max(now, self.heard_at_s + busy_s)
+
+    def standing_rows(self) -> Rows:
+        """Whoever is there or on the way and cannot be put off for a promise."""
+        coming = [hold.row for hold in self.unseen.values()]
+        rows = np.vstack([self.rows, *coming]) if coming else self.rows
+        standing: Rows = rows[rows[:, KIND] <= PLAIN]
+        return standing
+
+    def kv_blocks_needed(self, rows: Rows) -> float:
+        """What these requests will need at the most, by how long answers usually are."""
+        holds = (*self.seen.values(), *self.unseen.values())
+        expected = {hold.key: hold.kv_tokens for hold in holds}
+        usual = np.array([expected.get(key, 0) for key in rows[:, KEY]])
+        longer = rows[:, TOTAL] * (1 + _LONGER)
+        final = np.where(usual > rows[:, TOTAL], usual, longer)
+        tokens = np.minimum(rows[:, TOTAL] + rows[:, LEFT], final)
+        return float(np.ceil(tokens / self.description.block_size_tokens).sum())
+
     def hold(self, hold: Hold) -> None:
         if len(self.seen) + len(self.unseen) >= HOLDS_LIMIT:
             self.release(next(iter(self.seen or self.unseen)))
@@ -103,14 +156,24 @@ class EngineState:
 
     def release(self, decision_id: str) -> None:
         """The request has left or will never come; unknown ones are no matter."""
-        self.seen.pop(decision_id, None)
+        hold = self.seen.pop(decision_id, None)
+        if hold is not None:
+            self.rows = self.rows[self.rows[:, KEY] != hold.key]
         self._pop_unseen(decision_id)
 
-    def observe(self, report: StepReport, now: float) -> None:
-        """Takes in a step that ended about now."""
-        self.report = report
-        self.model.observe(report)
-        self._see(before_s=now - report.duration_s - ARRIVAL_S)
+    def observe(self, report: StepReport, now: float, *, newest: bool = True) -> None:
+        """Takes in a step that ended about now; of several at once only the last tells of requests.
+
+        Raises ValueError where what it tells of them cannot be read.
+        """
+        self.report, self.heard_at_s = report, now
+        if report.step_time:
+            self.table = StepTable.from_bytes(report.step_time)
+        if newest and (report.requests or not report.running + report.waiting):
+            self.rows = from_wire(report.requests, now)
+            self._see_rows()
+        if not report.requests:
+            self._see(before_s=now - report.duration_s - ARRIVAL_S)
         self._release_requests(report.finished)
         if report.running == 0 and report.waiting == 0:
             self.seen.clear()
@@ -134,7 +197,25 @@ class EngineState:
                 return math.nan if hold.ends_at_s is None else max(0.0, hold.ends_at_s - now)
         return math.nan
 
+    def inherit(self, before: "EngineState") -> None:
+        """The same process on a new stream: what it reported and holds is still true."""
+        self.report, self.rows = before.report, before.rows
+        self.heard_at_s = before.heard_at_s
+        self.seen.update(before.seen)
+        for hold in before.unseen.values():
+            self.hold(hold)
+
+    def _see_rows(self) -> None:
+        """Whoever has a row has arrived."""
+        if not self.unseen:
+            return
+        there = set(self.rows[:, KEY].tolist())
+        for hold in [hold for hold in self.unseen.values() if hold.key in there]:
+            self._pop_unseen(hold.decision_id)
+            self.seen[hold.decision_id] = hold
+
     def _see(self, before_s: float) -> None:
+        """An engine that tells nothing of its requests has those that were due a while ago."""
         for hold in [hold for hold in self.unseen.values() if hold.due_at_s <= before_s]:
             self._pop_unseen(hold.decision_id)
             self.seen[hold.decision_id] = hold
@@ -152,6 +233,13 @@ class EngineState:
         if hold:
             self.unseen_prefill_tokens -= hold.prefill_tokens
             self.unseen_kv_tokens -= hold.kv_tokens
+
+
+def later(hold: Hold, available_at_s: float) -> Hold:
+    """The same request, but it reaches its engine then."""
+    row = hold.row.copy()
+    row[AVAILABLE] = available_at_s
+    return replace(hold, due_at_s=available_at_s, row=row)
 
 
 def _end(hold: Hold) -> float:

@@ -1,6 +1,6 @@
 """The planner's numbers for Prometheus, and the HTTP port that shows them. Decides nothing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import (
@@ -89,7 +89,7 @@ class PlannerMetrics:
     def registered(self, accepted: bool) -> None:
         self._registrations.labels("accepted" if accepted else "refused").inc()
 
-    def reported(self, engine: EngineState, reports: list[StepReport]) -> None:
+    def reported(self, engine: EngineState, reports: Sequence[StepReport]) -> None:
         self._reports.labels(engine.name).inc(len(reports))
 
     def settled(self, outcomes: Iterable[Outcome]) -> None:

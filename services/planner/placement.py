@@ -28,18 +28,29 @@ class Decision:
 
 
 def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
-    """The least predicted finish among the ways that keep the targets, or else among all."""
-    contradiction = _impossible(query, state)
-    if contradiction:
-        no = answers.refused(query, state.next_decision_id, Reason.NEVER, contradiction)
-        return Decision(placement=no)
+    """The least predicted finish among the ways that keep the targets, or else among all.
+
+    For what needs no promise, and where too little is known to give one.
+    """
+    no = early_no(query, state, now)
+    if no is not None:
+        return no
     ways = open_ways(query, state, now)
-    if not ways.exist:
-        return Decision(placement=_nowhere(query, state, now), ways=tuple(ways.rejected))
     goal = goal_of(query, state, ways)
     candidates = rank(query, state, ways, goal, now)
     placement = _answer(query, state, ways, candidates[0], goal)
-    return _decision(placement, candidates, goal, ways)
+    return decision_of(placement, candidates, goal, ways)
+
+
+def early_no(query: PlacementQuery, state: ClusterState, now: float) -> Decision | None:
+    """The answer to what cannot run here, or not now; None when it can."""
+    contradiction = _impossible(query, state)
+    if contradiction:
+        return Decision(placement=answers.refused(query, "", Reason.NEVER, contradiction))
+    ways = open_ways(query, state, now)
+    if not ways.exist:
+        return Decision(placement=_nowhere(query, state, now), ways=tuple(ways.rejected))
+    return None
 
 
 def _impossible(query: PlacementQuery, state: ClusterState) -> str:
@@ -56,19 +67,19 @@ def _impossible(query: PlacementQuery, state: ClusterState) -> str:
 
 
 def _nowhere(query: PlacementQuery, state: ClusterState, now: float) -> Placement:
-    decision_id, numbers = state.next_decision_id, state.numbers
+    numbers = state.numbers
     serving = list(state.serving())
     if serving and all(too_small(engine, query) for engine in serving):
         widest = max(serving, key=lambda engine: engine.description.max_model_len_tokens)
         message = f"No engine could ever hold this request: {too_small(widest, query)}."
-        return answers.refused(query, decision_id, Reason.NEVER, message)
+        return answers.refused(query, "", Reason.NEVER, message)
     message = _who_is_missing(state, bool(serving))
     if state.in_grace(now):
-        return answers.deferred(query, decision_id, message, numbers.hold_s)
+        return answers.deferred(query, "", message, numbers.hold_s)
     again = f" Try again in {answers.seconds(numbers.retry_after_s)}."
     return answers.refused(
         query,
-        decision_id,
+        "",
         Reason.NO_ENGINE,
         message + again,
         retry_after_s=numbers.retry_after_s,
@@ -93,16 +104,15 @@ def _answer(
     best: Candidate,
     goal: Goal,
 ) -> Placement:
-    decision_id = state.next_decision_id
     if not best.misses(goal):
-        return answers.promised(query, decision_id, best, goal)
+        return answers.promised(query, "", best, goal)
     if not best.surely_misses(goal):
-        return answers.unknowable(query, decision_id, best, goal)
+        return answers.unknowable(query, "", best, goal)
     best_idle = Goal(
         ttft_s=best_idle_ttft_s(query, state, ways), tpot_s=best_idle_tpot_s(query, state, ways)
     )
     retry_after_s = state.numbers.retry_after_s
-    return answers.missed(query, decision_id, best, goal, best_idle, retry_after_s)
+    return answers.missed(query, "", best, goal, best_idle, retry_after_s)
 
 
 def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:
@@ -116,13 +126,17 @@ def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:
     return kept
 
 
-def _decision(
+def decision_of(
     placement: Placement, candidates: list[Candidate], goal: Goal, ways: Ways
 ) -> Decision:
-    """Those that miss what was asked are rejected, unless the request runs all the same."""
+    """The best way first. Those that miss what was asked are rejected, unless the request runs all
+    the same.
+    """
     runs_anyway = placement.admission is Admission.BEST_EFFORT
     considered = [
-        candidate.considered("" if runs_anyway else answers.miss_words(candidate, goal))
+        candidate.considered(
+            "" if runs_anyway else candidate.rejected or answers.miss_words(candidate, goal)
+        )
         for candidate in _best_of_each_way(candidates)
     ]
     return Decision(

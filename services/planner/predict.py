@@ -76,6 +76,7 @@ def transfer_s(
     numbers = state.numbers
     weight = prefill.engine.description.kv_bytes_per_token * prompt_tokens
     moved_s = numbers.kv_fixed_s + weight / numbers.kv_bytes_per_second
+    moved_s *= state.transfer_ratio(prefill.engine.name, decode.engine.name)
     share = state.recomputed_share(prefill.engine.name, decode.engine.name)
     return moved_s + share * prefill.prefill_s if share else moved_s
 
@@ -88,26 +89,22 @@ def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int)
 def step_s(
     state: ClusterState, engine: EngineState, decode_tokens: float, context_tokens: float
 ) -> float:
-    step = Step(decodes=decode_tokens, decode_context_tokens=context_tokens)
-    for model in (engine.model, state.fleet_model):
-        seconds = model.step_time(step)
-        if seconds is not None:
-            return seconds
-    return math.nan
+    table = engine.table or state.any_table
+    if table is None:
+        return math.nan
+    return table.expected_s(Step(decodes=decode_tokens, decode_context_tokens=context_tokens))
 
 
 def _prefill_s(
     state: ClusterState, engine: EngineState, tokens: int, *, beside: EngineState | None
 ) -> float:
     """`beside`: the engine whose decoding requests take their part of each step, if any."""
+    table = engine.table or state.any_table  # what it has not measured yet, others may have
     if tokens <= 0:
         return 0.0
+    if table is None:
+        return math.nan
     decode_tokens = beside.decode_tokens if beside else 0
     context_tokens = beside.context_tokens if beside else 0
     step = Step(decodes=decode_tokens, decode_context_tokens=context_tokens)
-    chunk = max(1, engine.description.max_step_tokens - decode_tokens)
-    for model in (engine.model, state.fleet_model):  # what it has not done yet, others may have
-        seconds = model.prefill_time(tokens, chunk, step)
-        if seconds is not None:
-            return seconds
-    return math.nan
+    return table.prompt_s(tokens, max(1, engine.description.max_step_tokens - decode_tokens), step)

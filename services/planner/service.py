@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import grpc
 
+from services.planner.advice import advise
 from services.planner.attachments import Attachment, Bell
 from services.planner.books import Books
 from services.planner.engine_state import EngineState
@@ -188,24 +189,33 @@ class PlannerService(PlannerServicer):
     ) -> None:
         try:
             async for message in messages:
-                self._hear(message, attachment.engine)
+                self._hear(message, attachment)
         finally:
             attachment.end("its stream ended")
 
-    def _hear(self, message: pb.EngineMessage, engine: EngineState) -> None:
-        kind = message.WhichOneof("kind")
+    def _hear(self, message: pb.EngineMessage, attachment: Attachment) -> None:
+        kind, engine = message.WhichOneof("kind"), attachment.engine
         if kind == "reports":
             reports = [codec.report_from_wire(report) for report in message.reports.reports]
-            before = engine.report
-            self.state.observe(engine, reports, self._clock.now())
-            if reports and _may_free(before, reports):
-                self.waiting.freed()
-            self._metrics.reported(engine, reports)
-            self._bell.ring()
+            self._take_in(reports, attachment)
         elif kind == "draining":
             engine.draining = message.draining
             _LOG.info("%s %s", engine.name, "drains" if message.draining else "serves again")
             self._changed()
+
+    def _take_in(self, reports: Sequence[StepReport], attachment: Attachment) -> None:
+        engine, now = attachment.engine, self._clock.now()
+        before = engine.report
+        try:
+            self.state.observe(engine, reports, now)
+        except ValueError as error:
+            _LOG.warning("a report of %s cannot be read: %s", engine.name, error)
+            return
+        if reports and _may_free(before, reports):
+            self.waiting.freed()
+        advise(attachment, self.state, now)
+        self._metrics.reported(engine, reports)
+        self._bell.ring()
 
     def _changed(self) -> None:
         self.waiting.freed()

@@ -1,26 +1,38 @@
 """What the planner knows: engines, what was placed, how it ended. Decides nothing."""
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from services.planner.demand import Demand
 from services.planner.engine_state import EngineState, Hold
+from services.planner.lengths import OutputLengths
+from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
-from shared.batch_time import BatchTimeModel
+from services.planner.sessions import Sessions
+from shared.batch_time import StepTable
 from shared.engines import EngineDescription, Role, StepReport
-from shared.requests import Explanation, Outcome, Placement, PlacementQuery, WayConsidered
+from shared.requests import (
+    Admission,
+    Explanation,
+    Outcome,
+    Placement,
+    PlacementQuery,
+    WayConsidered,
+)
+from shared.scheduling.rows import key_of
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
-_KEPT_MODELS = 1024
+_KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
 _KEPT_PAIRS = 65_536
-_KEPT_CLASSES = 256
-_UNKNOWN_OUTPUT_TOKENS = 256
 _FRESH = 0.1  # weight of the newest value in a running mean
+_LEAST_RATIO, _MOST_RATIO = 0.1, 20.0  # of a measured transfer and the one that was expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +42,8 @@ class PlannerNumbers:
     `model` and `vllm_version` None: the first engine sets them. The KV ones are for pairs of
     engines that nothing is known of. `grace_s` is how long after its own start or the loss of an
     engine the planner has requests wait, `hold_s` each time, rather than refuse them.
+    `patience_s` is how long a request that asked for no start waits for an engine that can hold its
+    pace.
     """
 
     model: str | None = None
@@ -39,6 +53,7 @@ class PlannerNumbers:
     grace_s: float = 10.0
     hold_s: float = 0.5
     retry_after_s: float = 1.0
+    patience_s: float = 5.0
     kept_decisions: int = 4096
 
 
@@ -51,15 +66,17 @@ class ClusterState:
     def __init__(self, numbers: PlannerNumbers, *, epoch: str, now: float) -> None:
         self.numbers = numbers
         self.engines: dict[str, EngineState] = {}
-        self.fleet_model = BatchTimeModel()
         self._epoch = epoch
         self._decisions_made = 0
         self._changed_at_s = now  # when the planner started or an engine left
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
-        self._models: OrderedDict[str, BatchTimeModel] = OrderedDict()
+        self._tables: OrderedDict[str, StepTable] = OrderedDict()
         self._groups: OrderedDict[str, tuple[str | None, str, float]] = OrderedDict()
         self._recomputed: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._output_tokens: OrderedDict[str, float] = OrderedDict()
+        self._transfer_ratio: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self.lengths = OutputLengths()
+        self.sessions = Sessions()
+        self.policies = PolicyBook()
 
     # ---- engines
 
@@ -77,13 +94,15 @@ class ClusterState:
         )
         if unfit:
             return None, unfit
-        model = self._models.get(description.name) or BatchTimeModel()
-        engine = EngineState(description=description, model=model)
+        try:
+            table = _table_of(description) or self._tables.get(description.name)
+        except ValueError as error:
+            return None, f"Engine {description.name} is refused: {error}."
+        engine = EngineState(description=description, table=table)
         before = self.engines.get(description.name)
         if before and before.description.engine_id == description.engine_id:
-            _inherit(engine, before)
+            engine.inherit(before)
         self.engines[description.name] = engine
-        _remember(self._models, description.name, model, _KEPT_MODELS)
         return engine, ""
 
     def leave(self, engine: EngineState, now: float) -> None:
@@ -91,11 +110,20 @@ class ClusterState:
         if self.engines.get(engine.name) is engine:
             del self.engines[engine.name]
             self._changed_at_s = now
+            self.sessions.lost(engine.name)
+            if engine.table is not None:
+                _remember(self._tables, engine.name, engine.table, _KEPT_TABLES)
 
-    def observe(self, engine: EngineState, reports: Iterable[StepReport], now: float) -> None:
+    def observe(self, engine: EngineState, reports: Sequence[StepReport], now: float) -> None:
+        """Steps of one engine in order. Raises ValueError where one cannot be read."""
         for report in reports:
-            engine.observe(report, now)
-            self.fleet_model.observe(report)
+            engine.observe(report, now, newest=report is reports[-1])
+            self.policies.drafted(report.drafts, now)
+
+    @property
+    def any_table(self) -> StepTable | None:
+        """The step times of some engine of the fleet, for one that has none."""
+        return next((engine.table for engine in self.engines.values() if engine.table), None)
 
     def serving(self) -> Iterator[EngineState]:
         return (engine for engine in self.engines.values() if not engine.draining)
@@ -114,8 +142,29 @@ class ClusterState:
 
     def expected_output_tokens(self, query: PlacementQuery) -> int:
         """What requests of its class have produced lately, within what it allows."""
-        usual = self._output_tokens.get(query.targets.class_name, _UNKNOWN_OUTPUT_TOKENS)
-        return min(query.max_output_tokens, max(1, round(usual)))
+        return self.lengths.usual(query.targets.class_name, query.max_output_tokens)
+
+    def demand(self, query: PlacementQuery, ttft_s: float, now: float) -> Demand:
+        """What an enriched query asks of engines; `ttft_s` is the target in force, or infinite."""
+        home, cached_tokens = self._cached(query, now)
+        tpot_s = query.targets.tightest_tpot_s
+        arrived_at_s = now - query.waited_s
+        return Demand(
+            prompt_tokens=query.prompt_tokens,
+            max_output_tokens=query.max_output_tokens,
+            arrived_at_s=arrived_at_s,
+            due_s=arrived_at_s + ttft_s,
+            tpot_s=math.inf if tpot_s is None else tpot_s,
+            cached_tokens=cached_tokens,
+            home=home,
+        )
+
+    def _cached(self, query: PlacementQuery, now: float) -> tuple[str, int]:
+        """Where most of its prompt is, and how much: by its group or its session."""
+        group = self.group_engines(query.group_id, now)
+        if group is not None:
+            return (group[0] or group[1]).name, query.prompt_tokens
+        return self.sessions.home(query, now) or ("", 0)
 
     def tokens_to_compute(self, query: PlacementQuery, now: float) -> int:
         """Of its prompt; the sequences of a group find theirs in the cache but for a block."""
@@ -127,6 +176,10 @@ class ClusterState:
     def recomputed_share(self, prefill: str, decode: str) -> float:
         """How often the KV did not arrive between these two lately, 0 to 1."""
         return self._recomputed.get((prefill, decode), 0.0)
+
+    def transfer_ratio(self, prefill: str, decode: str) -> float:
+        """How long transfers between these two took lately beside what the numbers say."""
+        return self._transfer_ratio.get((prefill, decode), 1.0)
 
     # ---- decisions
 
@@ -155,6 +208,7 @@ class ClusterState:
 
     def settle(self, outcome: Outcome) -> None:
         """A request has ended: nothing is held for it any more. Unknown decisions are no matter."""
+        self.sessions.ended(outcome)
         for engine in self.engines.values():
             engine.release(outcome.decision_id)
         explanation = self._explanations.get(outcome.decision_id)
@@ -180,39 +234,63 @@ class ClusterState:
     ) -> None:
         prefill, decode = placement.prefill, placement.decode
         assert decode is not None
+        ttft_s = math.inf if placement.ttft_s is None else placement.ttft_s
+        demand = replace(self.demand(query, ttft_s, now), key=key_of(placement.decision_id))
+        best_effort = placement.admission is Admission.BEST_EFFORT
         first_in_s = max(0.0, (chosen.ttft_s or 0.0) - query.waited_s)
         ends_at_s = None if chosen.finish_s is None else now + chosen.finish_s - query.waited_s
-        output_tokens = self.expected_output_tokens(query)
+        answer_tokens = self.lengths.cautious(query.targets.class_name, query.max_output_tokens)
         whole = Hold(
             decision_id=placement.decision_id,
             request_id=query.request_id,
             prefill_tokens=self.tokens_to_compute(query, now),
-            kv_tokens=query.prompt_tokens + output_tokens,
+            kv_tokens=query.prompt_tokens + answer_tokens,
             due_at_s=now,
             ends_at_s=ends_at_s,
         )
         if prefill is None:
-            self.engines[decode.name].hold(whole)
+            engine = self.engines[decode.name]
+            computed = demand.computed_on(engine.name, engine.description.block_size_tokens)
+            row = demand.whole(computed, now, best_effort=best_effort)
+            engine.hold(replace(whole, row=row))
         else:
-            arrives_at_s = now + first_in_s + (chosen.transfer_s or 0.0)
-            prompt = replace(whole, kv_tokens=query.prompt_tokens, ends_at_s=arrives_at_s)
-            self.engines[prefill.name].hold(prompt)
-            rest = replace(whole, prefill_tokens=0, due_at_s=arrives_at_s)
+            first_at_s = now + first_in_s
+            arrives_at_s = first_at_s + (chosen.transfer_s or 0.0)
+            engine = self.engines[prefill.name]
+            computed = demand.computed_on(engine.name, engine.description.block_size_tokens)
+            row = demand.prompt_only(computed, now, best_effort=best_effort)
+            prompt = replace(whole, kv_tokens=query.prompt_tokens, ends_at_s=arrives_at_s, row=row)
+            engine.hold(prompt)
+            row = demand.answer_only(first_at_s, arrives_at_s, best_effort=best_effort)
+            rest = replace(whole, prefill_tokens=0, due_at_s=arrives_at_s, row=row)
             self.engines[decode.name].hold(rest)
+        self.sessions.placed(query, placement, now)
+        self.policies.placed(query, placement, now)
         engines = (prefill.name if prefill else None, decode.name, now)
         _remember(self._groups, query.group_id, engines, _KEPT_GROUPS)
 
     def _learn(self, explanation: Explanation, outcome: Outcome) -> None:
-        class_name = explanation.query.targets.class_name
-        usual = self._output_tokens.get(class_name, float(outcome.output_tokens))
-        usual += _FRESH * (outcome.output_tokens - usual)
-        _remember(self._output_tokens, class_name, usual, _KEPT_CLASSES)
+        self.lengths.learn(explanation.query.targets.class_name, outcome.output_tokens)
         prefill, decode = explanation.placement.prefill, explanation.placement.decode
         if prefill and decode:
             pair = (prefill.name, decode.name)
             share = self._recomputed.get(pair, 0.0)
             share += _FRESH * (float(outcome.recomputed) - share)
             _remember(self._recomputed, pair, share, _KEPT_PAIRS)
+            self._learn_transfer(pair, explanation, outcome)
+
+    def _learn_transfer(
+        self, pair: tuple[str, str], explanation: Explanation, outcome: Outcome
+    ) -> None:
+        """What was measured holds the decode engine's first step as well."""
+        expected_s = explanation.ways[0].transfer_s if explanation.ways else None
+        if outcome.transfer_s is None or not expected_s or outcome.recomputed:
+            return
+        ratio = self.transfer_ratio(*pair)
+        step_s = explanation.placement.predicted_tpot_s or 0.0
+        moved_s = max(0.0, outcome.transfer_s - step_s)
+        ratio += _FRESH * (min(_MOST_RATIO, moved_s * ratio / expected_s) - ratio)
+        _remember(self._transfer_ratio, pair, max(_LEAST_RATIO, ratio), _KEPT_PAIRS)
 
 
 def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
@@ -222,12 +300,8 @@ def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
     return counts
 
 
-def _inherit(engine: EngineState, before: EngineState) -> None:
-    """The same process on a new stream: what it reported and holds is still true."""
-    engine.report = before.report
-    engine.seen.update(before.seen)
-    for hold in before.unseen.values():
-        engine.hold(hold)
+def _table_of(description: EngineDescription) -> StepTable | None:
+    return StepTable.from_bytes(description.step_time) if description.step_time else None
 
 
 def _remember(store: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:

@@ -84,6 +84,11 @@ class StepTable:
         """What the promised share of such steps keeps within."""
         return float(sure_s(self.numbers, _counts(step)))
 
+    def prompt_s(self, tokens: int, chunk_tokens: int, beside: Step | None = None) -> float:
+        """Expected seconds to compute a prompt in steps of `chunk_tokens`, each with `beside`."""
+        counts = _counts(beside or Step())
+        return float(prompt_s(self.numbers, counts, float(tokens), float(chunk_tokens)))
+
 
 def _counts(step: Step) -> Numbers:
     return np.array(
@@ -147,3 +152,20 @@ def sure_s(table: Numbers, counts: Numbers) -> float:
     if counts[PREFILL] > 0:
         margin = table[4] if counts[DECODES] > 0 else table[3]
     return float(table[1] * margin * curve_s(table, counts))
+
+
+@compiled
+def prompt_s(table: Numbers, beside: Numbers, tokens: float, chunk_tokens: float) -> float:
+    """Expected seconds of a prompt that is computed chunk after chunk, each beside the same work."""
+    total_s, done = 0.0, 0.0
+    while done < tokens:
+        size = min(chunk_tokens, tokens - done)
+        counts = beside.copy()
+        counts[CHUNKS] += 1
+        counts[PREFILL] += size
+        counts[EARLIER] += done
+        counts[PAIRS] += size * (done + size / 2)
+        counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], done + size)
+        total_s += expected_s(table, counts)
+        done += size
+    return total_s

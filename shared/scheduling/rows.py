@@ -60,11 +60,17 @@ def new_row(
     available_s: float = 0.0,
 ) -> npt.NDArray[np.float64]:
     """A request with `tokens` to have computed before it gives its next one."""
-    row = empty(1)[0]
+    row: npt.NDArray[np.float64] = empty(1)[0]
     row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
     row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
     row[DUE], row[TPOT], row[TTFT] = due_s, tpot_s, ttft_s
     return row
+
+
+def key_of(decision_id: str) -> int:
+    """The number at the end of a decision's id; 0 where there is none."""
+    number = decision_id.rpartition("-")[2]
+    return int(number) % KEYS if number.isdecimal() else 0
 
 
 def to_wire(rows: Rows, now: float) -> bytes:

@@ -1,6 +1,7 @@
 """Engines, reports, queries and clusters for the planner's tests; step costs are known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from services.planner.engine_state import EngineState
@@ -79,18 +80,23 @@ def add(
     registered, refusal = state.register(engine)
     assert registered is not None, refusal
     if cost is not None:
-        registered.model = BatchTimeModel(cost)
+        registered.table = BatchTimeModel(cost).table
     return registered
 
 
 def place(state: ClusterState, query: PlacementQuery, now: float = LONG_AFTER_S) -> Decision:
     """Decides and takes it into the books."""
-    decision = decide(query, state, now)
+    return commit(state, query, decide(query, state, now), now)
+
+
+def commit(state: ClusterState, query: PlacementQuery, decision: Decision, now: float) -> Decision:
+    """Takes a decision into the books, under the next id."""
+    placement = replace(decision.placement, decision_id=state.next_decision_id)
     explanation = Explanation(
-        query=query, placement=decision.placement, decided_at_epoch_s=0.0, ways=decision.ways
+        query=query, placement=placement, decided_at_epoch_s=0.0, ways=decision.ways
     )
     state.commit(explanation, decision.chosen, now)
-    return decision
+    return replace(decision, placement=placement)
 
 
 def make_outcome(decision: Decision, **changed: Any) -> Outcome:

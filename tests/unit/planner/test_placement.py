@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from services.planner.placement import decide
+from shared.batch_time import BatchTimeModel
 from shared.engines import Role
 from shared.requests import Admission, OnRefuse, Reason, SloTargets, Stage, Way
 from tests.unit.planner.builders import (
+    COST,
     LONG_AFTER_S,
     add,
     both_roles,
@@ -118,8 +120,10 @@ def test_before_any_report_nothing_is_promised_and_the_request_runs(targets: Slo
 
 def test_what_one_engine_reported_serves_for_one_that_has_not_yet() -> None:
     state = make_cluster(make_engine("d0"), make_engine("d1"), cost=None)
-    worked = make_report(duration_s=0.1, prefill_tokens=90, decode_tokens=1, running=8)
-    state.observe(state.engines["d0"], [worked] * 3, LONG_AFTER_S)
+    table = BatchTimeModel(COST).table
+    assert table is not None
+    measured = make_report(running=8, step_time=table.to_bytes())
+    state.observe(state.engines["d0"], [measured], LONG_AFTER_S)
 
     decision = decide(make_query(), state, LONG_AFTER_S)
 

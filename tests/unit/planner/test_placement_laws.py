@@ -91,7 +91,7 @@ def cluster_of(fleet: list[Member]) -> ClusterState:
     for member in fleet:
         engine = state.engines[member.description.name]
         engine.report, engine.draining = member.report, member.draining
-        engine.model = BatchTimeModel(member.cost)
+        engine.table = BatchTimeModel(member.cost).table
     return state
 
 

@@ -97,16 +97,16 @@ def test_the_same_process_on_a_new_stream_keeps_what_was_placed_on_it() -> None:
 
 
 def test_a_new_process_of_the_same_name_starts_empty_and_knows_its_speed() -> None:
-    state = make_cluster(make_engine(), cost=None)
-    work = make_report(duration_s=1.0, prefill_tokens=100, decode_tokens=1, running=4)
-    state.observe(state.engines["d0"], [work] * 3, now=1.0)
+    state = make_cluster(make_engine())
+    state.observe(state.engines["d0"], [make_report(running=4)], now=1.0)
     place(state, make_query(), now=100.0)
+    state.leave(state.engines["d0"], 101.0)
 
     engine = add(state, make_engine(engine_id="second"), cost=None)
 
     assert held(state) == 0
     assert engine.view.running == 0
-    assert engine.model.prefill_time(100, 100) is not None
+    assert engine.table is not None
 
 
 def test_the_end_of_an_old_stream_does_not_remove_the_engine_that_took_over() -> None:

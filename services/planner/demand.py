@@ -1,0 +1,89 @@
+"""What a request asks of the engines, as the rows that they will see. Places nothing."""
+
+import math
+from dataclasses import dataclass
+
+from shared.batch_time.table import Numbers
+from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
+
+    `cached_tokens` of the prompt are on the engine `home` already.
+    """
+
+    prompt_tokens: int
+    max_output_tokens: int
+    arrived_at_s: float
+    due_s: float
+    tpot_s: float
+    cached_tokens: int = 0
+    home: str = ""
+    key: int = 0
+
+    @property
+    def asks(self) -> bool:
+        return self.due_s < math.inf or self.tpot_s < math.inf
+
+    @property
+    def ttft_s(self) -> float:
+        return self.due_s - self.arrived_at_s
+
+    def computed_on(self, engine: str, block_tokens: int) -> int:
+        """Prefix hits, whole blocks; the last token is always computed."""
+        if engine != self.home:
+            return 0
+        hit = min(self.cached_tokens, self.prompt_tokens - 1)
+        return hit - hit % block_tokens
+
+    def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
+        """The row on an engine that computes the prompt and the answer."""
+        return new_row(
+            key=self.key,
+            tokens=self.prompt_tokens,
+            computed=computed,
+            left=max(1, self.max_output_tokens),
+            due_s=self.due_s,
+            tpot_s=self.tpot_s,
+            ttft_s=self.ttft_s,
+            kind=self._kind(best_effort),
+            available_s=available_s,
+        )
+
+    def prompt_only(
+        self, computed: int, available_s: float, *, best_effort: bool = False
+    ) -> Numbers:
+        """The row on an engine that gives the first token alone."""
+        return new_row(
+            key=self.key,
+            tokens=self.prompt_tokens,
+            computed=computed,
+            left=1,
+            due_s=self.due_s,
+            ttft_s=self.ttft_s,
+            kind=self._kind(best_effort),
+            available_s=available_s,
+        )
+
+    def answer_only(
+        self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
+    ) -> Numbers:
+        """The row on the engine that goes on once the KV has arrived."""
+        return new_row(
+            key=self.key,
+            tokens=self.prompt_tokens + 1,
+            computed=self.prompt_tokens,
+            produced=1,
+            left=max(1, self.max_output_tokens - 1),
+            due_s=first_token_s + self.tpot_s,
+            tpot_s=self.tpot_s,
+            kind=self._kind(best_effort),
+            available_s=arrives_s,
+        )
+
+    def _kind(self, best_effort: bool) -> float:
+        if best_effort:
+            return BEST_EFFORT
+        return PROMISED if self.asks else PLAIN

@@ -1,0 +1,121 @@
+"""Whether an engine can keep a promise beside those that it has given, by exact simulation with its
+own step former. It promises nothing and keeps nothing beyond one round of decisions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.planner.engine_state import EngineState
+from shared.batch_time import StepTable
+from shared.batch_time.table import Numbers
+from shared.requests import Reason
+from shared.scheduling.rows import DUE, KIND, PLAIN, PROMISED, TPOT, Rows
+from shared.scheduling.simulate import Forecast, simulate, steady_share
+
+_SAME_PACE = math.log(1.1)  # paces that differ less are of one tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trial:
+    """What would become of one more request. `first_s` and `pace_s` are what it would get (inf and
+    nan where unknown); `reason` is NONE where all promises are kept.
+    """
+
+    reason: Reason
+    first_s: float = math.inf
+    pace_s: float = math.nan
+    others_late: int = 0
+
+    @property
+    def kept(self) -> bool:
+        return self.reason is Reason.NONE
+
+
+@dataclass(slots=True, eq=False)
+class Bench:
+    """One engine in a round: who stands there, and who was given to it in this round."""
+
+    engine: EngineState
+    table: StepTable
+    now: float
+    rows: Rows
+    kv_blocks: float
+    _late_already: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, engine: EngineState, table: StepTable, now: float) -> "Bench":
+        rows = engine.standing_rows()
+        return cls(engine, table, now, rows, engine.kv_blocks_needed(rows))
+
+    @property
+    def share(self) -> float:
+        """Of its time that its promised paces take, above 1 too much."""
+        return steady_share(self.rows, self.table)
+
+    @property
+    def tightest_s(self) -> float:
+        paces_s = self.rows[self.rows[:, KIND] == PROMISED, TPOT]
+        return float(paces_s.min()) if len(paces_s) else math.inf
+
+    def company(self, tpot_s: float) -> int:
+        """Residents of the same tier."""
+        promised = self.rows[:, KIND] == PROMISED
+        if math.isinf(tpot_s):
+            return int((promised & np.isinf(self.rows[:, TPOT])).sum())
+        with np.errstate(divide="ignore"):
+            near = np.abs(np.log(self.rows[:, TPOT] / tpot_s)) < _SAME_PACE
+        return int((promised & near).sum())
+
+    def try_one(self, row: Numbers, kv_blocks: float) -> Trial:
+        """Whether all promises hold with this request as well."""
+        rows = np.vstack([self.rows, row])
+        if not self._has_room(rows, kv_blocks):
+            return Trial(reason=Reason.MEMORY)
+        if steady_share(rows, self.table) > max(1.0, self.share):
+            return Trial(reason=Reason.COMPUTE)
+        forecast = self._simulated(rows)
+        late = forecast.late(rows)
+        others_late = int((late[:-1] & ~self._late_anyway()).sum()) if late[:-1].any() else 0
+        return Trial(
+            reason=Reason.COMPUTE if late[-1] or others_late else Reason.NONE,
+            first_s=float(forecast.first_s[-1]),
+            pace_s=float(forecast.pace_s[-1]),
+            others_late=others_late,
+        )
+
+    def leftover(self, row: Numbers) -> Trial:
+        """What the request would get from what the promises leave."""
+        unhurried = row.copy()
+        unhurried[KIND], unhurried[DUE] = PLAIN, math.inf
+        forecast = self._simulated(np.vstack([self.rows, unhurried]))
+        return Trial(
+            reason=Reason.COMPUTE,
+            first_s=float(forecast.first_s[-1]),
+            pace_s=float(forecast.pace_s[-1]),
+        )
+
+    def give(self, row: Numbers, kv_blocks: float) -> None:
+        self.rows = np.vstack([self.rows, row])
+        self.kv_blocks += kv_blocks
+        self._late_already = None
+
+    def blocks(self, tokens: float) -> float:
+        return math.ceil(tokens / self.engine.description.block_size_tokens)
+
+    def _has_room(self, rows: Rows, kv_blocks: float) -> bool:
+        engine = self.engine.description
+        fits = self.kv_blocks + kv_blocks <= engine.kv_blocks
+        return fits and len(rows) <= engine.max_running_requests
+
+    def _simulated(self, rows: Rows) -> Forecast:
+        starts_s = self.engine.free_at_s(self.now)
+        return simulate(rows, self.table, self.engine.limits, starts_s)
+
+    def _late_anyway(self) -> npt.NDArray[np.bool_]:
+        """Those that nobody new is to blame for."""
+        if self._late_already is None:
+            self._late_already = self._simulated(self.rows).late(self.rows)
+        return self._late_already

@@ -1,0 +1,54 @@
+"""How long answers are, learned from those that ended, by class. Pure; it knows no request's own
+length before its end.
+"""
+
+import math
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+_KEPT_CLASSES, _KEPT_ANSWERS = 256, 512
+_TELLING = 5  # answers; fewer say nothing of the long ones
+_UNKNOWN_TOKENS = 256
+
+
+@dataclass(slots=True)
+class _Answers:
+    lately: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT_ANSWERS))
+    ordered: list[int] | None = None
+
+    def sorted(self) -> list[int]:
+        if self.ordered is None:
+            self.ordered = sorted(self.lately)
+        return self.ordered
+
+
+class OutputLengths:
+    """The latest answers of each class."""
+
+    def __init__(self) -> None:
+        self._classes: OrderedDict[str, _Answers] = OrderedDict()
+
+    def learn(self, class_name: str, tokens: int) -> None:
+        answers = self._classes.setdefault(class_name, _Answers())
+        answers.lately.append(tokens)
+        answers.ordered = None
+        self._classes.move_to_end(class_name)
+        while len(self._classes) > _KEPT_CLASSES:
+            self._classes.popitem(last=False)
+
+    def usual(self, class_name: str, most_tokens: int) -> int:
+        """The median of what its answers had, within `most_tokens`."""
+        answers = self._classes.get(class_name)
+        known = self._quantile(answers, 0.5) if answers else _UNKNOWN_TOKENS
+        return max(1, min(most_tokens, known))
+
+    def cautious(self, class_name: str, most_tokens: int, share: float = 0.9) -> int:
+        """What that share of its answers kept within; all that is allowed while little is known."""
+        answers = self._classes.get(class_name)
+        if answers is None or len(answers.lately) < _TELLING:
+            return most_tokens
+        return max(1, min(most_tokens, self._quantile(answers, share)))
+
+    def _quantile(self, answers: _Answers, share: float) -> int:
+        ordered = answers.sorted()
+        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]

@@ -1,0 +1,236 @@
+"""Promises for all requests that wait at once: which can be kept, where, and in which way. Pure;
+whoever cannot be served now is left for the caller to hold or to refuse.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from services.planner.candidates import Candidate
+from services.planner.engine_state import EngineState
+from services.planner.feasibility import Bench, Trial
+from services.planner.state import ClusterState
+from services.planner.wishes import Wish, best_first
+from shared.batch_time.table import Numbers
+from shared.engines import Role
+from shared.requests import Reason
+from shared.scheduling.rows import DUE
+
+DELIVERY_S = 0.01
+"""What a token needs from its engine to its client; promises are kept there, not here."""
+
+_TRIED = 6  # ways that are simulated for one request; more would cost more than they find
+_SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What one way takes of one engine."""
+
+    bench: Bench
+    row: Numbers
+    kv_blocks: float
+
+
+class Round:
+    """The engines during one round of promises. `promise` fills in `chosen` of each wish."""
+
+    def __init__(self, state: ClusterState, now: float) -> None:
+        self._state = state
+        self._now = now
+        self._benches: dict[str, Bench] = {}
+
+    def promise(self, wishes: Sequence[Wish]) -> None:
+        """Each by its deadline the first way that holds; where some are left over, the program
+        decides who of all that want an engine is to have it.
+        """
+        ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
+        for wish in ordered:
+            self._place(wish)
+        left = [wish for wish in ordered if wish.chosen is None]
+        if not left or len(wishes) == 1:
+            return
+        for engine in self._contested(left):
+            self._reconsider(engine, ordered)
+
+    def foretell_leftover(self, wish: Wish) -> Candidate:
+        """The quickest way, with the times that it could have from what the promises leave."""
+        best = wish.ways[0]
+        parts = self._parts(wish, best)
+        if parts:
+            trial = parts[0].bench.leftover(parts[0].row)
+            if trial.first_s < math.inf:
+                _foretell(wish, best, [trial])
+        return best
+
+    def bench(self, engine: EngineState) -> Bench | None:
+        """None where nothing is known of its speed."""
+        table = engine.table or self._state.any_table
+        if table is None:
+            return None
+        if engine.name not in self._benches:
+            self._benches[engine.name] = Bench.of(engine, table, self._now)
+        return self._benches[engine.name]
+
+    # ---- one wish
+
+    def _place(self, wish: Wish) -> bool:
+        for way in self._in_order(wish)[:_TRIED]:
+            parts, trials = self._parts(wish, way), []
+            for part in parts:
+                trials.append(part.bench.try_one(part.row, part.kv_blocks))
+                if not trials[-1].kept:
+                    wish.trials.append(trials[-1])
+                    way.rejected = _why(part.bench, trials[-1])
+                    break
+            else:
+                self._give(wish, way, parts, trials)
+                return True
+        return False
+
+    def _give(
+        self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Trial]
+    ) -> None:
+        for part in parts:
+            part.bench.give(part.row, part.kv_blocks)
+        _foretell(wish, way, trials)
+        wish.chosen = way
+
+    def _in_order(self, wish: Wish) -> list[Candidate]:
+        """Same-tier company first, then prefix hits, then the fullest engine: one tight request
+        must not pin every engine to small steps (PolyServe, arXiv 2507.17769).
+        """
+        tpot_s = wish.demand.tpot_s
+        benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
+        company = {name: bench.company(tpot_s) for name, bench in benches.items() if bench}
+        most = max(company.values(), default=0) or 1
+        quickest: dict[str, float] = {}
+        for way in wish.ways:
+            name = way.decode.engine.name
+            quickest[name] = min(quickest.get(name, math.inf), _or_inf(way.finish_s))
+
+        def rank(way: Candidate) -> tuple[bool, bool, float, int, bool, float, float]:
+            engine = way.decode.engine
+            bench = benches[engine.name]
+            assert bench is not None
+            return (
+                way.colocated and engine.description.role is Role.PREFILL,
+                tpot_s * _SLOWER < bench.tightest_s < math.inf,
+                -company[engine.name] / most,
+                -_hit(wish, way),
+                way.finish_s > _SLOWER * quickest[engine.name],
+                -bench.share,
+                _or_inf(way.finish_s),
+            )
+
+        able = [way for way in wish.ways if benches[way.decode.engine.name] is not None]
+        return sorted(able, key=rank)
+
+    def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
+        start = self.bench(way.prefill.engine)
+        end = self.bench(way.decode.engine)
+        if start is None or end is None:
+            return []
+        demand, computed = wish.demand, _hit(wish, way)
+        if way.colocated:
+            row = _at_client(demand.whole(computed, self._now))
+            return [_Part(start, row, start.blocks(wish.kv_tokens))]
+        prompt = _at_client(demand.prompt_only(computed, self._now))
+        first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
+        answer = demand.answer_only(first_s, first_s + way.transfer_s)
+        return [
+            _Part(start, prompt, start.blocks(demand.prompt_tokens)),
+            _Part(end, answer, end.blocks(wish.kv_tokens)),
+        ]
+
+    # ---- many wishes for one engine
+
+    def _contested(self, left: Sequence[Wish]) -> Iterator[EngineState]:
+        names = set()
+        for wish in left:
+            for way in wish.ways:
+                engine = way.decode.engine
+                if way.colocated and engine.name not in names:
+                    names.add(engine.name)
+                    yield engine
+
+    def _reconsider(self, engine: EngineState, wishes: Sequence[Wish]) -> None:
+        """Gives the engine to those that the program chooses where that is worth more than what
+        was found one by one; who has to go finds another way or waits.
+        """
+        ways = {id(wish): _colocated_on(wish, engine) for wish in wishes}
+        here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
+        free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
+        before = self._benches[engine.name]
+        bench = Bench.of(engine, before.table, self._now)
+        kept = self._verified(bench, best_first(bench, [*here, *free]), ways)
+        if _worth(wish for wish, _ in kept) <= _worth(here):
+            return
+        self._benches[engine.name] = bench
+        for wish in here:
+            wish.chosen = None
+        for wish, trial in kept:
+            way = ways[id(wish)]
+            assert way is not None
+            _foretell(wish, way, [trial])
+            wish.chosen = way
+        for wish in here:
+            if wish.chosen is None:
+                self._place(wish)
+
+    def _verified(
+        self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
+    ) -> list[tuple[Wish, Trial]]:
+        """Those that hold in an exact simulation, one after the other."""
+        kept = []
+        for wish in wishes:
+            way = ways[id(wish)]
+            assert way is not None
+            row = _at_client(wish.demand.whole(_hit(wish, way), self._now))
+            blocks = bench.blocks(wish.kv_tokens)
+            trial = bench.try_one(row, blocks)
+            if trial.kept:
+                bench.give(row, blocks)
+                kept.append((wish, trial))
+        return kept
+
+
+def _hit(wish: Wish, way: Candidate) -> int:
+    """Tokens of its prompt that the engine of its prefill has already."""
+    engine = way.prefill.engine
+    return wish.demand.computed_on(engine.name, engine.description.block_size_tokens)
+
+
+def _colocated_on(wish: Wish, engine: EngineState) -> Candidate | None:
+    return next((w for w in wish.ways if w.colocated and w.decode.engine is engine), None)
+
+
+def _worth(wishes: Iterable[Wish]) -> float:
+    return sum(wish.value for wish in wishes)
+
+
+def _at_client(row: Numbers) -> Numbers:
+    row[DUE] -= DELIVERY_S
+    return row
+
+
+def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial]) -> None:
+    """Puts the simulated times in the place of the estimated ones."""
+    first_s = trials[0].first_s + DELIVERY_S - wish.demand.arrived_at_s
+    later_s = first_s - way.ttft_s
+    way.ttft_s = first_s
+    way.finish_s += later_s
+    if not math.isnan(trials[-1].pace_s):
+        way.decode.tpot_s = trials[-1].pace_s
+
+
+def _why(bench: Bench, trial: Trial) -> str:
+    if trial.reason is Reason.MEMORY:
+        return f"{bench.engine.name} has no room for it beside what it has promised"
+    if trial.others_late:
+        return f"{trial.others_late} promised requests on {bench.engine.name} would be late"
+    return f"{bench.engine.name} would be late with it"
+
+
+def _or_inf(seconds: float) -> float:
+    return math.inf if math.isnan(seconds) else seconds

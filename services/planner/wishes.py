@@ -1,0 +1,94 @@
+"""Requests that want a promise, and in which order an engine should take them by the program."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.planner.candidates import Candidate, Goal
+from services.planner.demand import Demand
+from services.planner.feasibility import Bench, Trial
+from services.planner.program import MOST_CANDIDATES, Problem, best_set
+from shared.batch_time.table import Numbers
+from shared.requests import PlacementQuery, Reason
+from shared.scheduling.kernel import LONGEST_S, MAX_TOKENS
+from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows
+
+_FAR_S = 3600.0  # stands for "never due" where numbers must be finite
+_PACES_PER_DECADE = 24  # paces within a tenth of each other are one tier
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Wish:
+    """A request that wants a promise, with its open ways, the quickest first."""
+
+    query: PlacementQuery
+    goal: Goal
+    demand: Demand
+    kv_tokens: int
+    ways: list[Candidate]
+    chosen: Candidate | None = None
+    trials: list[Trial] = field(default_factory=list)  # of ways that did not hold
+
+    @property
+    def value(self) -> float:
+        return self.query.targets.value
+
+    @property
+    def reason(self) -> Reason:
+        """Why no way was kept."""
+        reasons = {trial.reason for trial in self.trials}
+        return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
+
+
+def best_first(bench: Bench, wishes: Sequence[Wish]) -> list[Wish]:
+    """Those that the program accepts on this engine, then the others; by value, then deadline."""
+    by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
+    rivals = by_worth[:MOST_CANDIDATES]
+    accepted = _accepted(bench, rivals)
+    first = [wish for wish, taken in zip(rivals, accepted, strict=True) if taken]
+    return first + [wish for wish in by_worth if wish not in first]
+
+
+def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
+    running = bench.rows[bench.rows[:, KIND] == PROMISED]
+    paces_s = np.concatenate([running[:, TPOT], [wish.demand.tpot_s for wish in wishes]])
+    contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
+    tiers, tier_of = np.unique(_tier_numbers(paces_s), return_inverse=True)
+    items = np.zeros((len(paces_s), 6))
+    items[: len(running), 0] = np.where(running[:, PRODUCED] > 0, 0.0, running[:, DUE] - bench.now)
+    items[: len(running), 1] = _prompt_left(running)
+    items[: len(running), 5] = 1.0
+    for place, wish in enumerate(wishes, start=len(running)):
+        demand, engine = wish.demand, bench.engine
+        hit = demand.computed_on(engine.name, engine.description.block_size_tokens)
+        due_s, prompt_tokens = demand.due_s - bench.now, demand.prompt_tokens - hit
+        items[place, [0, 1, 3, 4]] = due_s, prompt_tokens, bench.blocks(wish.kv_tokens), wish.value
+    items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)
+    items[:, 2] = tier_of
+    order = np.argsort(items[:, 0], kind="stable")
+    members = [tier_of == tier for tier in range(len(tiers))]
+    problem = Problem(
+        items=items[order],
+        paces_s=np.array([min(_FAR_S, paces_s[one].min()) for one in members]),
+        contexts=np.array([contexts[one].mean() for one in members]),
+        free_blocks=bench.engine.description.kv_blocks - bench.kv_blocks,
+        busy_s=bench.engine.free_at_s(bench.now) - bench.now,
+        max_tokens=float(bench.engine.limits[MAX_TOKENS]),
+        longest_s=float(bench.engine.limits[LONGEST_S]),
+        table=bench.table,
+    )
+    accepted = np.zeros(len(items), dtype=bool)
+    accepted[order] = best_set(problem)
+    return [bool(one) for one in accepted[len(running) :]]
+
+
+def _prompt_left(rows: Rows) -> Numbers:
+    left: Numbers = np.where(rows[:, PRODUCED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
+    return left
+
+
+def _tier_numbers(paces_s: Numbers) -> Numbers:
+    finite = np.minimum(paces_s, _FAR_S)
+    numbers: Numbers = np.round(np.log10(finite) * _PACES_PER_DECADE)
+    return numbers
