@@ -130,7 +130,7 @@ async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
     config = frontend_config(**vars(AsyncEngineArgs.from_cli_args(args)))
     engines: Any = fleet
     cluster = Cluster(planner=fleet, engines=engines, clock=clock)
-    client = ClusterClient(config, cluster, stage_ends={})
+    client = ClusterClient(config, cluster, stage_ends={"plan": "e"})
     await client.start()
     app = RequestIds(await make_app(client, args, options, Lifecycle(), clock))
     transport = httpx.ASGITransport(app)
@@ -195,6 +195,20 @@ async def test_a_stream_carries_the_report_once(gateway: Gateway, path: str) -> 
     assert answer.status_code == 200
     assert answer.text.count('"slo":') == 1
     assert answer.headers["x-slo-way"] == "colocated"
+
+
+async def test_a_stage_ends_where_the_text_of_the_configuration_is_produced(
+    gateway: Gateway,
+) -> None:
+    stages = [{"name": "plan", "tpot_ms": 60_000}, {"name": "answer", "tpot_ms": 60_000}]
+    body = {"model": "tiny", "prompt": "hi", "slo": {"stages": stages, "report": True}}
+
+    answer = await gateway.http.post("/v1/completions", json=body)
+
+    slo = answer.json()["slo"]
+    tokens = {stage["name"]: stage["output_tokens"] for stage in slo["achieved"]["stages"]}
+    assert answer.json()["choices"][0]["text"] == "def"
+    assert (tokens, slo["met"]) == ({"plan": 2, "answer": 1}, True)
 
 
 @pytest.mark.parametrize("path", ROUTES)
