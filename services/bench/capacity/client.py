@@ -1,6 +1,6 @@
 """Streams one completion over HTTP with its SLO and tells what came when. Judges nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,10 +28,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How it ended. `admission` as the answer names it, empty where it does not."""
+    """How it ended. `admission` and `reason` as the answer names them, empty where it does not."""
 
     ended: Ended
     admission: str = ""
+    reason: str = ""
     message: str = ""
 
 
@@ -49,8 +50,8 @@ class StreamClient:
         try:
             async with self.session.post(f"{self.url}/v1/completions", json=body) as response:
                 if response.status != HTTPStatus.OK:
-                    return _error(response.status, await response.read())
-                return await _read(response, ask.output_tokens, note)
+                    return read_error(response.status, await response.read())
+                return await read_stream(response.content, ask.output_tokens, note)
         except (aiohttp.ClientError, TimeoutError) as error:
             return Reply(ended=Ended.FAILED, message=repr(error)[:_SHOWN])
 
@@ -73,31 +74,34 @@ class StreamClient:
         return body if ask.slo is None else {**body, "slo": {**ask.slo, "report": True}}
 
 
-async def _read(response: aiohttp.ClientResponse, wanted_tokens: int, note: Note) -> Reply:
-    tokens, admission = 0, ""
-    async for line in response.content:
+async def read_stream(lines: AsyncIterable[bytes], wanted_tokens: int, note: Note) -> Reply:
+    """Reads server-sent events as they come; an answer of another length has failed."""
+    tokens, slo = 0, dict[str, Any]()
+    async for line in lines:
         if not line.startswith(_DATA) or line.startswith(_DONE, len(_DATA)):
             continue
         event = orjson.loads(line[len(_DATA) :])
         if "error" in event:
             return Reply(ended=Ended.FAILED, message=str(event["error"])[:_SHOWN])
-        admission = (event.get("slo") or {}).get("admission") or admission
+        slo = event.get("slo") or slo
         if came := sum(len(choice.get("token_ids") or ()) for choice in event["choices"]):
             note(came)
             tokens += came
     if tokens != wanted_tokens:
         message = f"{tokens} tokens came where {wanted_tokens} were asked for"
         return Reply(ended=Ended.FAILED, message=message)
-    return Reply(ended=Ended.DONE, admission=admission)
+    admission, reason = slo.get("admission") or "", slo.get("reason") or ""
+    return Reply(ended=Ended.DONE, admission=admission, reason=reason)
 
 
-def _error(status: int, body: bytes) -> Reply:
+def read_error(status: int, body: bytes) -> Reply:
     """A refusal of ours says so by its code; anything else has gone wrong."""
     try:
-        code = orjson.loads(body)["error"]["code"]
+        error: dict[str, Any] = orjson.loads(body)["error"]
+        code, reason = error["code"], (error.get("slo") or {}).get("reason", "")
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        code = None
+        code, reason = "", ""
     if code in _REFUSALS:
-        return Reply(ended=Ended.REFUSED, admission="refused")
+        return Reply(ended=Ended.REFUSED, admission="refused", reason=reason)
     text = body[:_SHOWN].decode(errors="replace")
     return Reply(ended=Ended.FAILED, message=f"HTTP {status}: {text}")

@@ -22,7 +22,7 @@ class Seen:
     """What a client saw of one request; times count from the intended sending.
 
     `token_times_s` has one entry for each token that came. `cut_at_s` is when we stopped looking.
-    `admission` is what the answer said of it; empty where the server says nothing.
+    `admission` and `reason` are what the answer said of it; empty where the server says nothing.
     """
 
     offered: Offered
@@ -31,6 +31,7 @@ class Seen:
     token_times_s: tuple[float, ...] = ()
     cut_at_s: float = 0.0
     admission: str = ""
+    reason: str = ""
     message: str = ""
 
     @property
@@ -49,6 +50,11 @@ class Seen:
     @property
     def was_admitted(self) -> bool:
         return self.ended is not Ended.REFUSED and self.admission in ("", "admitted")
+
+    @property
+    def was_not_promised(self) -> bool:
+        """Refused or best effort; `reason` says why."""
+        return not self.was_admitted
 
     @property
     def was_best_effort(self) -> bool:

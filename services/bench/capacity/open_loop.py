@@ -29,6 +29,7 @@ class _Sent:
             token_times_s=tuple(self.token_times_s),
             cut_at_s=now_s - self.due_at_s,
             admission=reply.admission,
+            reason=reply.reason,
             message=reply.message,
         )
 

@@ -1,6 +1,7 @@
 """What one system did at one rate: counts, intervals and times by class. Pure."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,7 @@ def _counts(judged: Sequence[Judged]) -> dict[str, Any]:
         "best_effort": sum(one.was_best_effort for one in seen),
         "cut": sum(one.ended is Ended.CUT for one in seen),
         "failed": sum(one.ended is Ended.FAILED for one in seen),
+        "not_promised": dict(Counter(one.reason for one in seen if one.was_not_promised)),
     }
 
 
