@@ -13,17 +13,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.planner.app import serve
 from services.planner.config import PlannerOptions
 from services.planner.metrics import PlannerMetrics
+from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, EngineView, Policy, Role
 from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
 from shared.requests import Admission, Outcome, SloTargets, Way
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient, open_channel
 from shared.rpc.slos_pb2_grpc import PlannerStub
-from tests.unit.planner.builders import both_roles, make_engine, make_query, make_report
+from tests.unit.planner.builders import COST, both_roles, make_engine, make_query, make_report
 
 pytestmark = pytest.mark.timeout(30)
 LIMIT_S = 10.0
-STEP = make_report(duration_s=0.1, prefill_tokens=90, decode_tokens=1, running=1)
+TABLE = BatchTimeModel(COST).table
+STEP = make_report(
+    duration_s=0.1,
+    prefill_tokens=90,
+    decode_tokens=1,
+    running=1,
+    step_time=TABLE.to_bytes() if TABLE else b"",
+)
 
 
 @asynccontextmanager
@@ -110,7 +118,7 @@ async def test_a_registered_engine_gets_a_policy_and_its_reports_shape_decisions
             await _reported(client)
             after = await client.place(make_query("r2", targets=SloTargets(ttft_s=60)), LIMIT_S)
 
-        assert engine.policies == [Policy(version=1)]
+        assert engine.policies[0] == Policy(version=1)
         assert before.admission is Admission.BEST_EFFORT
         assert after.admission is Admission.ADMITTED
         assert after.decode is not None
