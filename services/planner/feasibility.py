@@ -15,6 +15,7 @@ from shared.requests import Reason
 from shared.scheduling.rows import DUE, KIND, PLAIN, PROMISED, TPOT, Rows
 from shared.scheduling.simulate import Forecast, simulate, steady_share
 
+_ROUNDING_S = 1e-6
 _SAME_PACE = math.log(1.1)  # paces that differ less are of one tier
 
 
@@ -43,7 +44,7 @@ class Bench:
     now: float
     rows: Rows
     kv_blocks: float
-    _late_already: npt.NDArray[np.bool_] | None = None
+    _alone: Forecast | None = None
 
     @classmethod
     def of(cls, engine: EngineState, table: StepTable, now: float) -> "Bench":
@@ -78,7 +79,7 @@ class Bench:
             return Trial(reason=Reason.COMPUTE)
         forecast = self._simulated(rows)
         late = forecast.late(rows)
-        others_late = int((late[:-1] & ~self._late_anyway()).sum()) if late[:-1].any() else 0
+        others_late = self._made_late(forecast, late[:-1]) if late[:-1].any() else 0
         return Trial(
             reason=Reason.COMPUTE if late[-1] or others_late else Reason.NONE,
             first_s=float(forecast.first_s[-1]),
@@ -100,7 +101,7 @@ class Bench:
     def give(self, row: Numbers, kv_blocks: float) -> None:
         self.rows = np.vstack([self.rows, row])
         self.kv_blocks += kv_blocks
-        self._late_already = None
+        self._alone = None
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
@@ -114,8 +115,15 @@ class Bench:
         starts_s = self.engine.free_at_s(self.now)
         return simulate(rows, self.table, self.engine.limits, starts_s)
 
-    def _late_anyway(self) -> npt.NDArray[np.bool_]:
-        """Those that nobody new is to blame for."""
-        if self._late_already is None:
-            self._late_already = self._simulated(self.rows).late(self.rows)
-        return self._late_already
+    def _made_late(self, forecast: Forecast, late: npt.NDArray[np.bool_]) -> int:
+        """How many of those who stand here are late, or later, because of the request.
+
+        One whose deadline has passed already is no reason to turn others away.
+        """
+        if self._alone is None:
+            self._alone = self._simulated(self.rows)
+        n = len(self.rows)
+        worse = forecast.worst_late_s[:n] > self._alone.worst_late_s + _ROUNDING_S
+        starved = np.isinf(forecast.first_s[:n]) & np.isfinite(self._alone.first_s)
+        passed = self.rows[:, DUE] < self.engine.free_at_s(self.now)
+        return int((late & (worse | starved) & ~passed).sum())
