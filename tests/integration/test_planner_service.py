@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -16,10 +17,11 @@ from services.planner.metrics import PlannerMetrics
 from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, EngineView, Policy, Role
 from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
-from shared.requests import Admission, Outcome, SloTargets, Way
+from shared.requests import Admission, OnRefuse, Outcome, SloTargets, Way
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient, open_channel
 from shared.rpc.slos_pb2_grpc import PlannerStub
+from shared.scheduling.rows import new_row, to_wire
 from tests.unit.planner.builders import COST, both_roles, make_engine, make_query, make_report
 
 pytestmark = pytest.mark.timeout(30)
@@ -247,6 +249,27 @@ async def test_a_request_that_waits_is_placed_as_soon_as_an_engine_attaches() ->
             placement = await asyncio.wait_for(placing, 1.0)
 
     assert placement.runs
+
+
+async def test_a_request_that_waits_is_promised_as_soon_as_the_engine_is_free() -> None:
+    work = new_row(tokens=1900, left=10, due_s=1002.0, tpot_s=1.0)
+    busy = replace(STEP, step=2, requests=to_wire(work[np.newaxis], 1000.0))
+    idle = replace(STEP, step=3, running=0)
+    query = make_query(targets=SloTargets(ttft_s=1.5, on_refuse=OnRefuse.REFUSE))
+    async with (
+        planner() as port,
+        client_of(port) as client,
+        attached(client, make_engine()) as engine,
+    ):
+        engine.outbox.put_nowait([busy])
+        await _reported(client)
+        placing = asyncio.create_task(client.place(query, LIMIT_S))
+        await asyncio.sleep(0.1)
+        assert not placing.done()
+        engine.outbox.put_nowait([idle])
+        placement = await asyncio.wait_for(placing, 0.3)
+
+    assert placement.admission is Admission.ADMITTED
 
 
 async def test_a_request_that_waits_is_forgotten_when_its_gateway_goes() -> None:
