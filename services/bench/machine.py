@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CPU_FACTS = Path("/proc/cpuinfo")
+_CPU_TIMES = Path("/proc/stat")
 NOISE = "Timings on a busy machine are noisy: compare numbers of one run only."
 
 
@@ -28,6 +29,14 @@ class Machine:
     def line(self) -> str:
         loads = " ".join(f"{load:.2f}" for load in self.loads)
         return f"{self.cpu}, {self.cores} cores, load average {loads} at the start. {NOISE}"
+
+
+def busy_s() -> float:
+    """Seconds that all cores together have been at work or taken away since the machine's start."""
+    user, nice, system, _, _, irq, soft_irq, steal = map(
+        int, _CPU_TIMES.read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu() -> str:

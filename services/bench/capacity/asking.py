@@ -12,6 +12,7 @@ from services.bench.capacity.judge import Ended, Judged
 from services.bench.capacity.open_loop import OpenLoop
 from services.bench.capacity.points import Point
 from services.bench.capacity.workload import Load, Offered, Prompts
+from services.bench.machine import busy_s
 from services.bench.spread import percentile
 from shared.clock import Clock
 
@@ -19,7 +20,7 @@ _ZERO_LOAD_PROMPTS: Final = (16, 64, 128, 256, 512)
 _ZERO_LOAD_TIMES: Final = 3
 _ZERO_LOAD_TOKENS: Final = 16  # of the answers that TPOT is measured on
 _WARM_UP_PROMPT, _WARM_UP_TOKENS = 64, 4
-_QUIET_S: Final = 1.0  # before a point, so that what the last one left behind is gone
+_QUIET_S: Final = 1.0  # before a point: what the last one left ends; who works now is not ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,9 @@ class Measure:
             ask = Ask(prompt=next(made), output_tokens=one.output_tokens, slo=slo)
             return await asked.client.ask(ask, note)
 
+        busy_before_s = busy_s()
         await self.clock.sleep(_QUIET_S)
+        busy_cores = (busy_s() - busy_before_s) / _QUIET_S
         loop = OpenLoop(send=send, clock=self.clock)
         seen = await loop.run(offered, seconds, self.drain_s)
         return Point(
@@ -79,6 +82,7 @@ class Measure:
             system=asked.name,
             rate_rps=rate_rps,
             seconds=seconds,
+            busy_cores=busy_cores,
             judged=[
                 Judged(
                     seen=one,

@@ -24,12 +24,17 @@ def interval(hits: int, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """All requests of one system at one rate of one load. `seconds` is how long arrivals lasted."""
+    """All requests of one system at one rate of one load.
+
+    Arrivals lasted `seconds`. `busy_cores` were at work just before, when no system was asked: what
+    others took of the machine.
+    """
 
     load: str
     system: str
     rate_rps: float
     seconds: float
+    busy_cores: float = 0.0
     judged: Sequence[Judged]
 
     @property
@@ -60,6 +65,7 @@ class Point:
             "rate_rps": round(self.rate_rps, 4),
             "seconds": round(self.seconds, 2),
             **_counts(self.judged),
+            "busy_cores_before": round(self.busy_cores, 2),
             "sent_late_p99_ms": round(1000 * percentile(late_s, 99), 2),
             "classes": {
                 name: {**_counts(judged), **times(judged)} for name, judged in self.by_class.items()

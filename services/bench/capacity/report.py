@@ -65,7 +65,7 @@ def _points_table(result: CapacityResult, one: Searched) -> Table:
     table.add_column("variant")
     for name in ("requests/s", "requests", "attained", "95 %", "every token", *classes):
         table.add_column(name, justify="right")
-    for name in ("refused", "best effort", "cut", "failed", "sent late p99 ms"):
+    for name in ("refused", "best effort", "cut", "failed", "sent late p99 ms", "busy before"):
         table.add_column(name, justify="right")
     points = [
         point for point in result.points if point.load == one.load and point.system in one.variants
@@ -89,6 +89,7 @@ def _point_row(point: Point, classes: list[str]) -> Iterator[str]:
     for name in ("refused", "best_effort", "cut", "failed"):
         yield str(shown[name] or "")
     yield f"{shown['sent_late_p99_ms']:.1f}"
+    yield f"{point.busy_cores:.1f}"
 
 
 def _overload_table(result: CapacityResult) -> Table:

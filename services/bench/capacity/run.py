@@ -237,7 +237,8 @@ class _Trial:
         low, high = point.interval
         self.run.say(
             f"{load.name}, {name}: {rate_rps:.2f}/s, {len(point.judged)} requests, "
-            f"{point.attainment:.0%} attained ({low:.0%} to {high:.0%})"
+            f"{point.attainment:.0%} attained ({low:.0%} to {high:.0%}), "
+            f"{point.busy_cores:.1f} cores busy before"
         )
         return point
 
