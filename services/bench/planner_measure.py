@@ -21,7 +21,7 @@ from shared.requests import Explanation, Outcome
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 from shared.scheduling.former import StepFormer
-from shared.scheduling.kernel import FREE_BLOCKS
+from shared.scheduling.shares import FREE_BLOCKS
 
 _WARM_UP = 3
 _SAMPLES = 10  # of memory

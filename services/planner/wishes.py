@@ -11,8 +11,8 @@ from services.planner.feasibility import Bench, Trial
 from services.planner.program import MOST_CANDIDATES, Problem, best_set
 from shared.batch_time.table import Numbers
 from shared.requests import PlacementQuery, Reason
-from shared.scheduling.kernel import LONGEST_S, MAX_TOKENS
 from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows
+from shared.scheduling.shares import LONGEST_S, MAX_TOKENS
 
 _FAR_S = 3600.0  # stands for "never due" where numbers must be finite
 _PACES_PER_DECADE = 24  # paces within a tenth of each other are one tier

@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers, expected_s
-from shared.scheduling.kernel import (
+from shared.scheduling.kernel import form, settle_lost
+from shared.scheduling.rows import COMPUTED, TOTAL, Rows, empty
+from shared.scheduling.shares import (
     BLOCK_TOKENS,
     FREE_BLOCKS,
     LIMITS,
@@ -16,10 +18,7 @@ from shared.scheduling.kernel import (
     MAX_RESIDENT,
     MAX_TOKENS,
     Tokens,
-    form,
-    settle_lost,
 )
-from shared.scheduling.rows import COMPUTED, TOTAL, Rows, empty
 
 _FIRST_SLOTS = 64
 

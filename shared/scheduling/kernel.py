@@ -5,23 +5,16 @@ The order of service follows the cumulative deadlines of the paper's demand line
 Algorithm 2), with steps as long as the next deadline allows rather than as the tightest pace.
 """
 
-from typing import Final
-
 import numpy as np
-import numpy.typing as npt
 
 from shared.batch_time.table import (
     CHUNKS,
     COUNTS,
-    DECODE_CONTEXT,
     DECODES,
     EARLIER,
-    LONGEST_CONTEXT,
     LONGEST_PROMPT,
     PAIRS,
     PREFILL,
-    SPECULATED,
-    SPECULATION_STEPS,
     Numbers,
     expected_s,
     sure_s,
@@ -29,14 +22,11 @@ from shared.batch_time.table import (
 from shared.compiled import compiled
 from shared.scheduling.rows import (
     AVAILABLE,
-    BEST_EFFORT,
     COMPUTED,
-    DRAFT,
     DUE,
     KIND,
     LEFT,
     LOST,
-    PLAIN,
     PRODUCED,
     PROMISED,
     RESIDENT,
@@ -44,17 +34,28 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
+from shared.scheduling.shares import (
+    FREE_BLOCKS,
+    LONGEST_S,
+    MAX_RESIDENT,
+    MAX_TOKENS,
+    Sorts,
+    Tokens,
+    add_chunk,
+    add_decode,
+    decode_fits,
+    give_chunk,
+    give_decode,
+    take,
+)
 
-Tokens = npt.NDArray[np.int64]
-EVICT: Final = -1  # in the place of a number of tokens: drop its KV
-
-# Limits of an engine, in one array.
-MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT = range(5)
-LIMITS: Final = 5
-
+_KINDS = 4
+_PROMISED_DECODE, _PROMISED_PROMPT = 0, 1  # the first two sorts of work
+_ONE = 1.5  # tokens; what has no more than this to compute decodes, be it the end of a prompt
 _CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
 _GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
+_HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 _SMALLEST_CHUNK = 16  # that the first in line gets even where no time is left for it
 
 
@@ -67,15 +68,14 @@ def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
     """
     settled = 0
     for i in range(len(rows)):
-        row = rows[i]
-        if row[KIND] != PROMISED or row[AVAILABLE] > now or row[DUE] == np.inf:
+        if rows[i, KIND] != PROMISED or rows[i, AVAILABLE] > now or rows[i, DUE] == np.inf:
             continue
-        if row[PRODUCED] == 0:
-            if now + _prompt_s(row, table) > row[DUE]:
-                row[KIND] = LOST
+        if rows[i, PRODUCED] == 0:
+            if now + _prompt_s(rows, i, table) > rows[i, DUE]:
+                rows[i, KIND] = LOST
                 settled += 1
-        elif now > row[DUE] + _GIVEN_UP * row[TPOT]:
-            row[DUE] = now
+        elif now > rows[i, DUE] + _GIVEN_UP * rows[i, TPOT]:
+            rows[i, DUE] = now
             settled += 1
     return settled
 
@@ -91,72 +91,74 @@ def form(
     tokens[:] = 0
     counts[:] = 0.0
     left = limits.copy()
+    work = np.empty(len(rows), dtype=np.int8)
+    of_sort = np.zeros(2 * _KINDS, dtype=np.int64)
     for i in range(len(rows)):
         left[MAX_RESIDENT] -= rows[i, RESIDENT]
-    until_s = _promised_decodes(rows, tokens, counts, table, left, now)
-    until_s = _promised_prompts(rows, tokens, counts, table, left, now, until_s)
-    for kind in (PLAIN, LOST, BEST_EFFORT):
-        _rest_of_kind(rows, tokens, counts, table, left, now, until_s, kind)
+        work[i] = _sort_of(rows, i, now)
+        if work[i] >= 0:
+            of_sort[work[i]] += 1
+    until_s = np.inf
+    if of_sort[_PROMISED_DECODE] > 0:
+        prompts_wait = of_sort[_PROMISED_PROMPT] > 0
+        until_s = _urgent_decodes(rows, work, tokens, counts, table, left, now, prompts_wait)
+    until_s = _bounded(until_s, left)
+    if of_sort[_PROMISED_DECODE] + of_sort[_PROMISED_PROMPT] > 0:
+        until_s = _promised_prompts(rows, work, tokens, counts, table, left, now, until_s)
+    for sort in range(2, 2 * _KINDS, 2):
+        if of_sort[sort] + of_sort[sort + 1] > 0:
+            _rest_of_sort(rows, work, tokens, counts, table, left, until_s, sort)
     if counts[DECODES] + counts[PREFILL] == 0:
-        _at_least_one(rows, tokens, counts, left, now)
+        _at_least_one(rows, work, tokens, counts, left)
     if counts[DECODES] + counts[PREFILL] == 0:
         return 0.0
     return sure_s(table, counts)
 
 
 @compiled
-def _runs(row: Numbers, kind: float, now: float) -> bool:
-    return bool(row[KIND] == kind and row[AVAILABLE] <= now and row[LEFT] > 0)
+def _sort_of(rows: Rows, i: int, now: float) -> int:
+    """Twice its kind, and one more for a prompt; -1 for what cannot run."""
+    if rows[i, LEFT] <= 0 or rows[i, AVAILABLE] > now:
+        return -1
+    prompt = rows[i, TOTAL] - rows[i, COMPUTED] > _ONE
+    return int(2 * rows[i, KIND]) + int(prompt)
 
 
 @compiled
-def _decodes(row: Numbers) -> bool:
-    """One token is to be computed; whether of a prompt is no matter."""
-    return bool(row[TOTAL] - row[COMPUTED] <= 1.5)
-
-
-@compiled
-def _hurry_s(row: Numbers, now: float, table: Numbers) -> float:
-    """How long a step may last that gives this request its next token.
-
-    One that is late whatever is done is brought back bit by bit, not at the cost of all others.
-    """
-    counts = np.zeros(COUNTS)
-    _add_decode(counts, row)
-    in_time = row[DUE] - now >= sure_s(table, counts)
-    return float(row[DUE] - now if in_time else _CATCH_UP * row[TPOT])
-
-
-@compiled
-def _promised_decodes(
-    rows: Rows, tokens: Tokens, counts: Numbers, table: Numbers, left: Numbers, now: float
+def _urgent_decodes(
+    rows: Rows,
+    work: Sorts,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    left: Numbers,
+    now: float,
+    prompts_wait: bool,
 ) -> float:
     """Gives a token to each that could not be on time any more if it waited for the next step.
 
-    Returns the seconds that this step may last.
+    Returns the seconds that this step may last. A request that is late whatever is done is brought
+    back bit by bit, not at the cost of all others.
     """
     everyone = np.zeros(len(counts))
+    everyone[DECODES] = 1.0
+    least_s = sure_s(table, everyone)
+    everyone[DECODES] = 0.0
     until_s = np.inf
-    prompts_wait = False
     for i in range(len(rows)):
-        if not _runs(rows[i], PROMISED, now):
-            continue
-        if _decodes(rows[i]):
-            _add_decode(everyone, rows[i])
-            until_s = min(until_s, _hurry_s(rows[i], now, table))
-        else:
-            prompts_wait = True
-    if everyone[DECODES] == 0:
-        return _bounded(until_s, left)
+        if work[i] == _PROMISED_DECODE:
+            add_decode(everyone, rows, i)
+            wait_s = rows[i, DUE] - now
+            until_s = min(until_s, wait_s if wait_s >= least_s else _CATCH_UP * rows[i, TPOT])
     all_s = sure_s(table, everyone)
     may_wait_s = np.inf
     if prompts_wait or all_s > until_s:
         may_wait_s = max(until_s, 0.0) + all_s
     for i in range(len(rows)):
         hurries = may_wait_s == np.inf or rows[i, DUE] - now < may_wait_s
-        if hurries and _runs(rows[i], PROMISED, now) and _decodes(rows[i]):
-            _give_decode(rows, tokens, counts, left, i, now)
-    return _bounded(until_s, left)
+        if work[i] == _PROMISED_DECODE and hurries:
+            give_decode(rows, work, tokens, counts, left, i)
+    return until_s
 
 
 @compiled
@@ -169,6 +171,7 @@ def _bounded(until_s: float, left: Numbers) -> float:
 @compiled
 def _promised_prompts(
     rows: Rows,
+    work: Sorts,
     tokens: Tokens,
     counts: Numbers,
     table: Numbers,
@@ -180,12 +183,12 @@ def _promised_prompts(
 
     Returns how long the step may last now that some of the prompts end in it.
     """
-    share = 1.0 if _overloaded(rows, table, now) else 0.0
+    share = 1.0 if _overloaded(rows, work, table, now) else 0.0
     while True:
-        first = _first_prompt(rows, tokens, table, now, share)
+        first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf
-        _decodes_before(rows, tokens, counts, table, left, now, until_s, due_s)
-        if first < 0 or not _give_chunk(rows, tokens, counts, table, left, first, now, until_s):
+        _decodes_before(rows, work, tokens, counts, table, left, until_s, due_s)
+        if first < 0 or not give_chunk(rows, work, tokens, counts, table, left, first, until_s):
             return until_s
         ready_s = sure_s(table, counts)
         company_s = max(ready_s, _COMPANY * _alone_s(counts, table))
@@ -193,42 +196,40 @@ def _promised_prompts(
 
 
 @compiled
-def _overloaded(rows: Rows, table: Numbers, now: float) -> bool:
+def _overloaded(rows: Rows, work: Sorts, table: Numbers, now: float) -> bool:
     """Whether the prompts that wait cannot all be on time even with the engine to themselves."""
     shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
     for j in range(len(rows)):
-        if not _runs(rows[j], PROMISED, now) or _decodes(rows[j]) or rows[j, DUE] == np.inf:
+        if work[j] != _PROMISED_PROMPT or rows[j, DUE] == np.inf:
             continue
         work_s = 0.0
         for i in range(len(rows)):
-            before = rows[i, DUE] <= rows[j, DUE] and _runs(rows[i], PROMISED, now)
-            if before and not _decodes(rows[i]):
-                work_s += _prompt_s(rows[i], table) - shared_s
+            if work[i] == _PROMISED_PROMPT and rows[i, DUE] <= rows[j, DUE]:
+                work_s += _prompt_s(rows, i, table) - shared_s
         if now + shared_s + work_s > rows[j, DUE]:
             return True
     return False
 
 
 @compiled
-def _first_prompt(rows: Rows, tokens: Tokens, table: Numbers, now: float, share: float) -> int:
+def _first_prompt(rows: Rows, work: Sorts, tokens: Tokens, table: Numbers, share: float) -> int:
     """The one that is due first; `share` of 1 adds the work that is left to what is compared, so
     that under overload short prompts are not lost behind long ones (QoServe, arXiv 2503.22562).
     """
     first, least_s = -1, np.inf
     for i in range(len(rows)):
-        if tokens[i] != 0 or not _runs(rows[i], PROMISED, now) or _decodes(rows[i]):
-            continue
-        rank_s = rows[i, DUE] + (share * _prompt_s(rows[i], table) if share > 0 else 0.0)
-        if first < 0 or rank_s < least_s:
-            first, least_s = i, rank_s
+        if work[i] == _PROMISED_PROMPT and tokens[i] == 0:
+            rank_s = rows[i, DUE] + (share * _prompt_s(rows, i, table) if share > 0 else 0.0)
+            if first < 0 or rank_s < least_s:
+                first, least_s = i, rank_s
     return first
 
 
 @compiled
-def _prompt_s(row: Numbers, table: Numbers) -> float:
+def _prompt_s(rows: Rows, i: int, table: Numbers) -> float:
     """The rest of a prompt in one step of its own."""
     counts = np.zeros(COUNTS)
-    _add_chunk(counts, row, row[TOTAL] - row[COMPUTED])
+    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
     return expected_s(table, counts)
 
 
@@ -244,192 +245,97 @@ def _alone_s(counts: Numbers, table: Numbers) -> float:
 @compiled
 def _decodes_before(
     rows: Rows,
+    work: Sorts,
     tokens: Tokens,
     counts: Numbers,
     table: Numbers,
     left: Numbers,
-    now: float,
     until_s: float,
     due_s: float,
 ) -> None:
-    """Those that could have waited, as far as the time reaches."""
+    """Those that could have waited, as far as the time reaches; looked at by handfuls."""
+    more = counts.copy()
+    given, seen = 0, 0
     for i in range(len(rows)):
-        candidate = tokens[i] == 0 and rows[i, DUE] <= due_s and _runs(rows[i], PROMISED, now)
-        if candidate and _decodes(rows[i]) and _decode_fits(rows[i], counts, table, until_s):
-            _give_decode(rows, tokens, counts, left, i, now)
+        if work[i] != _PROMISED_DECODE or tokens[i] != 0 or rows[i, DUE] > due_s:
+            continue
+        add_decode(more, rows, i)
+        seen = i + 1
+        if (i + 1 - given) >= _HANDFUL and until_s < np.inf:
+            if sure_s(table, more) > until_s:
+                break
+            _give_those(rows, work, tokens, counts, left, given, seen, due_s)
+            given = seen
+    if until_s == np.inf or sure_s(table, more) <= until_s:
+        _give_those(rows, work, tokens, counts, left, given, seen, due_s)
+        return
+    for i in range(given, seen):
+        if work[i] == _PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
+            if not decode_fits(rows, i, counts, table, until_s):
+                return
+            give_decode(rows, work, tokens, counts, left, i)
 
 
 @compiled
-def _rest_of_kind(
+def _give_those(
     rows: Rows,
+    work: Sorts,
+    tokens: Tokens,
+    counts: Numbers,
+    left: Numbers,
+    first: int,
+    end: int,
+    due_s: float,
+) -> None:
+    for i in range(first, end):
+        if work[i] == _PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
+            give_decode(rows, work, tokens, counts, left, i)
+
+
+@compiled
+def _rest_of_sort(
+    rows: Rows,
+    work: Sorts,
     tokens: Tokens,
     counts: Numbers,
     table: Numbers,
     left: Numbers,
-    now: float,
     until_s: float,
-    kind: float,
+    sort: int,
 ) -> None:
     """From what time is left: decodes, then prompts in the order in which they came."""
-    full = False
     for i in range(len(rows)):
-        if tokens[i] == 0 and _runs(rows[i], kind, now) and _decodes(rows[i]):
-            if not full and until_s < np.inf:
-                full = not _decode_fits(rows[i], counts, table, until_s)
-            if not full:
-                _give_decode(rows, tokens, counts, left, i, now)
-    if not _prompt_is_left(rows, tokens, kind, now):
+        if work[i] == sort and tokens[i] == 0:
+            if until_s < np.inf and not decode_fits(rows, i, counts, table, until_s):
+                break
+            give_decode(rows, work, tokens, counts, left, i)
+    if not np.any(work == sort + 1):
         return
     for i in np.argsort(rows[:, AVAILABLE], kind="mergesort"):
         if left[MAX_TOKENS] < 1:
             return
-        if tokens[i] == 0 and _runs(rows[i], kind, now) and not _decodes(rows[i]):
-            _give_chunk(rows, tokens, counts, table, left, i, now, until_s)
+        if work[i] == sort + 1 and tokens[i] == 0:
+            give_chunk(rows, work, tokens, counts, table, left, i, until_s)
             if tokens[i] <= 0 and until_s < np.inf and left[FREE_BLOCKS] > 0:
                 return
 
 
 @compiled
-def _prompt_is_left(rows: Rows, tokens: Tokens, kind: float, now: float) -> bool:
-    for i in range(len(rows)):
-        if tokens[i] == 0 and _runs(rows[i], kind, now) and not _decodes(rows[i]):
-            return True
-    return False
-
-
-@compiled
-def _at_least_one(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: float) -> None:
+def _at_least_one(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers) -> None:
     """An engine never stands still: the first in line gets a little where nothing is in time."""
     best = -1
     for i in range(len(rows)):
-        if tokens[i] != 0 or not _runs(rows[i], rows[i, KIND], now):
+        if work[i] < 0 or tokens[i] != 0:
             continue
         if best < 0 or (rows[i, KIND], rows[i, DUE]) < (rows[best, KIND], rows[best, DUE]):
             best = i
     if best < 0:
         return
-    if _decodes(rows[best]):
-        _give_decode(rows, tokens, counts, left, best, now)
+    size = rows[best, TOTAL] - rows[best, COMPUTED]
+    if size <= _ONE:
+        give_decode(rows, work, tokens, counts, left, best)
         return
-    size = min(float(_SMALLEST_CHUNK), rows[best, TOTAL] - rows[best, COMPUTED])
-    if _take(rows, tokens, left, best, size, now):
+    size = min(float(_SMALLEST_CHUNK), size)
+    if take(rows, work, tokens, left, best, size):
         tokens[best] = int(size)
-        _add_chunk(counts, rows[best], size)
-
-
-# ---- one request
-
-
-@compiled
-def _add_decode(counts: Numbers, row: Numbers) -> None:
-    counts[DECODES] += 1
-    counts[SPECULATED] += row[DRAFT]
-    counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], row[DRAFT])
-    counts[DECODE_CONTEXT] += row[COMPUTED]
-    counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], row[COMPUTED])
-
-
-@compiled
-def _add_chunk(counts: Numbers, row: Numbers, size: float) -> None:
-    counts[CHUNKS] += 1
-    counts[PREFILL] += size
-    counts[EARLIER] += row[COMPUTED]
-    counts[PAIRS] += size * (row[COMPUTED] + size / 2)
-    counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], row[COMPUTED] + size)
-
-
-@compiled
-def _decode_fits(row: Numbers, counts: Numbers, table: Numbers, until_s: float) -> bool:
-    more = counts.copy()
-    _add_decode(more, row)
-    return sure_s(table, more) <= until_s
-
-
-@compiled
-def _give_decode(
-    rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, i: int, now: float
-) -> None:
-    size = 1 + rows[i, DRAFT]
-    if left[MAX_TOKENS] >= size and _take(rows, tokens, left, i, size, now):
-        tokens[i] = int(size)
-        _add_decode(counts, rows[i])
-
-
-@compiled
-def _give_chunk(
-    rows: Rows,
-    tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
-    i: int,
-    now: float,
-    until_s: float,
-) -> bool:
-    """The longest chunk that ends in time. Returns whether it was all of the prompt."""
-    whole = rows[i, TOTAL] - rows[i, COMPUTED]
-    size = min(whole, left[MAX_TOKENS])
-    if until_s < np.inf:
-        size = _longest_chunk(rows[i], counts, table, until_s, size)
-    if size < 1 or not _take(rows, tokens, left, i, size, now):
-        return False
-    tokens[i] = int(size)
-    _add_chunk(counts, rows[i], size)
-    return bool(size >= whole)
-
-
-@compiled
-def _longest_chunk(
-    row: Numbers, counts: Numbers, table: Numbers, until_s: float, most: float
-) -> float:
-    low, high = 0.0, most
-    more = counts.copy()
-    _add_chunk(more, row, high)
-    if sure_s(table, more) <= until_s:
-        return high
-    while high - low > 1:
-        middle = np.floor((low + high) / 2)
-        more[:] = counts
-        _add_chunk(more, row, middle)
-        if sure_s(table, more) <= until_s:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-@compiled
-def _take(rows: Rows, tokens: Tokens, left: Numbers, i: int, size: float, now: float) -> bool:
-    """Takes the request's place, blocks and tokens off what is left, or says that it cannot."""
-    need = _blocks(rows[i, COMPUTED] + size, left) - _blocks(rows[i, COMPUTED], left)
-    place = 1.0 - rows[i, RESIDENT]
-    while left[FREE_BLOCKS] < need or left[MAX_RESIDENT] < place:
-        victim = _victim(rows, tokens, left, now) if rows[i, KIND] <= PLAIN else -1
-        if victim < 0:
-            return False
-        tokens[victim] = EVICT
-        left[FREE_BLOCKS] += _blocks(rows[victim, COMPUTED], left)
-        left[MAX_RESIDENT] += rows[victim, RESIDENT]
-    left[FREE_BLOCKS] -= need
-    left[MAX_RESIDENT] -= place
-    left[MAX_TOKENS] -= size
-    return True
-
-
-@compiled
-def _blocks(tokens: float, left: Numbers) -> float:
-    return float(np.ceil(tokens / left[BLOCK_TOKENS]))
-
-
-@compiled
-def _victim(rows: Rows, tokens: Tokens, left: Numbers, now: float) -> int:
-    """Best effort that frees the most blocks for each token to compute again; later rows first."""
-    best, best_worth = -1, 0.0
-    for i in range(len(rows)):
-        evictable = rows[i, KIND] > PLAIN and rows[i, RESIDENT] > 0 and tokens[i] == 0
-        if not evictable or rows[i, AVAILABLE] > now:
-            continue
-        worth = _blocks(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
-        if worth >= best_worth:
-            best, best_worth = i, worth
-    return best
+        add_chunk(counts, rows, best, size)

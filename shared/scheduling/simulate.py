@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.kernel import Tokens, form, settle_lost
+from shared.scheduling.kernel import form, settle_lost
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
@@ -35,6 +35,7 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
+from shared.scheduling.shares import Tokens
 
 Times = npt.NDArray[np.float64]
 _ROUNDING_S = 1e-9
@@ -108,7 +109,8 @@ def run(
         now += lasts_s
         apply(rows, seen, tokens, now)
         if goes_on_s == np.inf and not _prompt_waits(rows):
-            goes_on_s = now + _PACES * loosest_s
+            settled = _held_for_ever(rows, table, now)
+            goes_on_s = now if settled else now + _PACES * loosest_s
         if now >= goes_on_s:
             break
     return now
@@ -170,6 +172,21 @@ def _prompt_waits(rows: Rows) -> bool:
         if promised and rows[i, AVAILABLE] < np.inf and rows[i, PRODUCED] == 0:
             return True
     return False
+
+
+@compiled
+def _held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
+    """Whether steps of everybody, one after the other, keep all paces from here on."""
+    counts = np.zeros(COUNTS)
+    tightest_s = soonest_s = np.inf
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
+            tightest_s = min(tightest_s, rows[i, TPOT])
+            soonest_s = min(soonest_s, rows[i, DUE])
+            counts[DECODES] += 1
+            counts[DECODE_CONTEXT] += rows[i, TOTAL]
+            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])
+    return bool(sure_s(table, counts) <= min(tightest_s, soonest_s - now))
 
 
 def steady_share(rows: Rows, table: StepTable) -> float:

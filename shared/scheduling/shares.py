@@ -1,0 +1,149 @@
+"""What one request gets of a step, and what that takes of the step's limits. Compiled; it chooses
+nobody.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time.table import (
+    CHUNKS,
+    DECODE_CONTEXT,
+    DECODES,
+    EARLIER,
+    LONGEST_CONTEXT,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    SPECULATED,
+    SPECULATION_STEPS,
+    Numbers,
+    sure_s,
+)
+from shared.compiled import compiled
+from shared.scheduling.rows import COMPUTED, DRAFT, KIND, PLAIN, RESIDENT, TOTAL, Rows
+
+Tokens = npt.NDArray[np.int64]
+Sorts = npt.NDArray[np.int8]
+EVICT: Final = -1  # in the place of a number of tokens: drop its KV
+
+# Limits of an engine, in one array.
+MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT = range(5)
+LIMITS: Final = 5
+
+
+@compiled
+def add_decode(counts: Numbers, rows: Rows, i: int) -> None:
+    counts[DECODES] += 1
+    counts[SPECULATED] += rows[i, DRAFT]
+    counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], rows[i, DRAFT])
+    counts[DECODE_CONTEXT] += rows[i, COMPUTED]
+    counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, COMPUTED])
+
+
+@compiled
+def add_chunk(counts: Numbers, rows: Rows, i: int, size: float) -> None:
+    counts[CHUNKS] += 1
+    counts[PREFILL] += size
+    counts[EARLIER] += rows[i, COMPUTED]
+    counts[PAIRS] += size * (rows[i, COMPUTED] + size / 2)
+    counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], rows[i, COMPUTED] + size)
+
+
+@compiled
+def decode_fits(rows: Rows, i: int, counts: Numbers, table: Numbers, until_s: float) -> bool:
+    more = counts.copy()
+    add_decode(more, rows, i)
+    return sure_s(table, more) <= until_s
+
+
+@compiled
+def give_decode(
+    rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers, i: int
+) -> None:
+    size = 1 + rows[i, DRAFT]
+    if left[MAX_TOKENS] >= size and take(rows, work, tokens, left, i, size):
+        tokens[i] = int(size)
+        add_decode(counts, rows, i)
+
+
+@compiled
+def give_chunk(
+    rows: Rows,
+    work: Sorts,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    left: Numbers,
+    i: int,
+    until_s: float,
+) -> bool:
+    """The longest chunk that ends in time. Returns whether it was all of the prompt."""
+    whole = rows[i, TOTAL] - rows[i, COMPUTED]
+    size = min(whole, left[MAX_TOKENS])
+    if until_s < np.inf:
+        size = _longest_chunk(rows, i, counts, table, until_s, size)
+    if size < 1 or not take(rows, work, tokens, left, i, size):
+        return False
+    tokens[i] = int(size)
+    add_chunk(counts, rows, i, size)
+    return bool(size >= whole)
+
+
+@compiled
+def _longest_chunk(
+    rows: Rows, i: int, counts: Numbers, table: Numbers, until_s: float, most: float
+) -> float:
+    low, high = 0.0, most
+    more = counts.copy()
+    add_chunk(more, rows, i, high)
+    if sure_s(table, more) <= until_s:
+        return high
+    while high - low > 1:
+        middle = np.floor((low + high) / 2)
+        more[:] = counts
+        add_chunk(more, rows, i, middle)
+        if sure_s(table, more) <= until_s:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: float) -> bool:
+    """Takes the request's place, blocks and tokens off what is left, or says that it cannot."""
+    place = 1.0 - rows[i, RESIDENT]
+    need = 0.0
+    if left[FREE_BLOCKS] < np.inf:
+        need = _blocks(rows[i, COMPUTED] + size, left) - _blocks(rows[i, COMPUTED], left)
+    while left[FREE_BLOCKS] < need or left[MAX_RESIDENT] < place:
+        victim = _victim(rows, work, tokens, left) if rows[i, KIND] <= PLAIN else -1
+        if victim < 0:
+            return False
+        tokens[victim] = EVICT
+        left[FREE_BLOCKS] += _blocks(rows[victim, COMPUTED], left)
+        left[MAX_RESIDENT] += rows[victim, RESIDENT]
+    left[FREE_BLOCKS] -= need
+    left[MAX_RESIDENT] -= place
+    left[MAX_TOKENS] -= size
+    return True
+
+
+@compiled
+def _blocks(tokens: float, left: Numbers) -> float:
+    return float(np.ceil(tokens / left[BLOCK_TOKENS]))
+
+
+@compiled
+def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> int:
+    """Best effort that frees the most blocks for each token to compute again; later rows first."""
+    best, best_worth = -1, 0.0
+    for i in range(len(rows)):
+        if rows[i, KIND] <= PLAIN or rows[i, RESIDENT] == 0 or tokens[i] != 0 or work[i] < 0:
+            continue
+        worth = _blocks(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
+        if worth >= best_worth:
+            best, best_worth = i, worth
+    return best
