@@ -6,7 +6,6 @@ from vllm.v1.engine import EngineCoreRequest
 
 from shared.engine.vllm_scheduler import TERMS_KEY
 from shared.rpc import slos_pb2 as pb
-from shared.scheduling.step_former import queue_priority
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 
 
@@ -29,10 +28,7 @@ def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
 
 
 def attach_terms(request: EngineCoreRequest, terms: Terms) -> None:
-    """Puts the terms where the scheduler finds them, and the request where it belongs in the
-    waiting queue.
-    """
-    request.priority = queue_priority(terms, client_priority=request.priority)
+    """Puts the terms where the scheduler finds them."""
     params = request.sampling_params
     if params is not None:
         params.extra_args = {**(params.extra_args or {}), TERMS_KEY: terms_as_plain(terms)}

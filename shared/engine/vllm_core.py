@@ -49,7 +49,7 @@ def engine_arguments(
         "max_num_batched_tokens": options.max_step_tokens,
         "enforce_eager": cpu if options.eager is None else options.eager,
         "scheduler_cls": _SCHEDULER,
-        "scheduling_policy": "priority",
+        "scheduling_policy": "fcfs",
         "additional_config": {"slos": {"link": link, "host_pid": os.getpid()}},
     }
     if options.max_model_len is not None:

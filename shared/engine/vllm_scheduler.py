@@ -1,31 +1,38 @@
-"""Our scheduler inside vLLM's engine core: shapes each step, then delegates to vLLM's own.
-Decisions are the step former's.
+"""Our scheduler inside vLLM's engine core: the step former says who gets how many tokens, vLLM's
+own scheduler carries it out. Decides nothing itself.
 
 The engine core imports this class by name, so everything it needs reaches it through
 `VllmConfig.additional_config["slos"]`.
 """
 
+import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+import numpy as np
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from shared.batch_time import Step
+from shared.batch_time import ADDITIVE, StepCurve, StepTable
 from shared.engine.link import SchedulerEnd
 from shared.engine.parent import end_with_parent
-from shared.engine.step_times import StepTimes
-from shared.engines import Policy, StepReport
-from shared.scheduling.step_former import Candidate, StepShape, shape_step
+from shared.engine.policy_limits import speculation_limit, step_limit
+from shared.engine.request_rows import Late, RequestRows, row_of
+from shared.engine.step_ledger import Share, Standing, StepBook, StepLedger, counts_of
+from shared.engine.vllm_steering import SteeredScheduler
+from shared.engines import Policy
+from shared.scheduling.former import StepFormer, StepPlan
+from shared.scheduling.rows import COMPUTED, TOTAL
+from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS
 from shared.scheduling.terms import Terms, terms_from_plain
 
 TERMS_KEY = "slos"
 """Where a request carries its terms: `sampling_params.extra_args[TERMS_KEY]`."""
+
+_UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
 
 
 def _now_s() -> float:
@@ -39,67 +46,8 @@ def terms_of(request: Request) -> Terms:
     return terms_from_plain(raw) if raw else Terms(arrived_at_s=0.0)
 
 
-@dataclass(slots=True)
-class StepBook:
-    """What one scheduled step holds, kept until its output is there."""
-
-    started_at_s: float
-    prefill_tokens: int = 0
-    decode_tokens: int = 0
-    decode_context_tokens: int = 0
-    longest_context_tokens: int = 0
-    chunks: int = 0
-    earlier_tokens: int = 0
-    attention_pairs: float = 0.0
-    longest_prompt_tokens: int = 0
-    speculated_tokens: int = 0
-
-    def add(
-        self, tokens: int, drafted_tokens: int, earlier_tokens: int, prompt_tokens: int
-    ) -> None:
-        """`earlier_tokens` are those that were computed before, of a prompt of `prompt_tokens`."""
-        chunk_tokens = max(0, min(tokens, prompt_tokens - earlier_tokens))
-        if chunk_tokens:
-            self.chunks += 1
-            self.prefill_tokens += chunk_tokens
-            self.earlier_tokens += earlier_tokens
-            self.attention_pairs += chunk_tokens * (earlier_tokens + chunk_tokens / 2)
-            longest_tokens = max(self.longest_prompt_tokens, earlier_tokens + chunk_tokens)
-            self.longest_prompt_tokens = longest_tokens
-        else:
-            self.speculated_tokens += drafted_tokens
-            self.decode_tokens += tokens - drafted_tokens
-            self.decode_context_tokens += earlier_tokens
-            self.longest_context_tokens = max(self.longest_context_tokens, earlier_tokens)
-
-    def as_step(self) -> Step:
-        return Step(
-            decodes=self.decode_tokens,
-            speculated_tokens=self.speculated_tokens,
-            speculation_steps=self.speculated_tokens / max(1, self.decode_tokens),
-            decode_context_tokens=self.decode_context_tokens,
-            longest_context_tokens=self.longest_context_tokens or None,
-            chunks=self.chunks,
-            prefill_tokens=self.prefill_tokens,
-            earlier_tokens=self.earlier_tokens,
-            attention_pairs=self.attention_pairs,
-            longest_prompt_tokens=self.longest_prompt_tokens,
-        )
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What goes into the next report."""
-
-    step: int = 0
-    last_ended_at_s: float = 0.0
-    finished: list[str] = field(default_factory=list)
-    transfers_failed: int = 0
-    last_state: tuple[int, int, int] = (-1, -1, -1)
-
-
-class SlosScheduler(AsyncScheduler):
-    """Shapes, then delegates."""
+class SlosScheduler(SteeredScheduler):
+    """Forms each step, then has vLLM schedule just that."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -107,200 +55,236 @@ class SlosScheduler(AsyncScheduler):
         end_with_parent(settings["host_pid"])
         self._slos_link = SchedulerEnd(settings["link"])
         self._slos_policy = Policy()
-        self._slos_terms: dict[str, Terms] = {}
-        self._slos_ledger = Ledger()
-        # Steps in flight, oldest first: with asynchronous scheduling one is formed while
-        # another runs.
-        self._slos_books: dict[int, StepBook] = {}
-        self._slos_times = StepTimes()
-        self._slos_may_hold = True
+        self._slos_ledger = StepLedger()
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
+        former = StepFormer(
+            _UNKNOWN_SPEED,
+            max_tokens=self._slos_engine_max_tokens,
+            block_tokens=self.block_size,
+            max_resident=self.max_num_running_reqs,
+        )
+        former.form(0.0)  # compiled here rather than in the first step
+        self._slos_rows: RequestRows[Request] = RequestRows(former)
+        self._slos_books: dict[int, StepBook] = {}
 
-    # -- shaping ------------------------------------------------------------------------------
+    # -- forming ------------------------------------------------------------------------------
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        started_at_s = _now_s()
+        now_s = _now_s()
         self._slos_listen()
-        shape = self._slos_shape()
-        held = self._slos_apply(shape)
-        output = super().schedule(throttle_prefills)
-        # Held ones keep their blocks and their place; vLLM's runner lets rows leave and rejoin.
-        self.running.extend(held)
-        self._slos_may_hold = not held or len(self.running) > len(shape.order)
-        self._slos_books[id(output)] = self._slos_book(output, started_at_s)
+        starts_s = self._slos_ledger.starts_at_s(now_s)
+        plan = self._slos_form(starts_s)
+        chosen = self._slos_rows.of_slots(plan.order)
+        output = self.schedule_chosen(
+            chosen,
+            self._slos_caps_of(plan, chosen),
+            self._slos_blocked_first() if self.slos_blocked else (),
+            throttle_prefills,
+        )
+        self._slos_note(output, plan, now_s, starts_s)
         return output
 
     def _slos_listen(self) -> None:
         news = self._slos_link.news()
         if news is None:
             return
-        self._slos_policy = news.policy or self._slos_policy
         if news.profile is not None:
-            self._slos_times.start_from(news.profile)
+            self._slos_ledger.times.start_from(news.profile)
+        if news.policy is not None:
+            self._slos_policy = news.policy
+            limits = self._slos_rows.former.limits
+            limits[LONGEST_S] = news.policy.longest_step_s
+            limits[MAX_TOKENS] = step_limit(news.policy, self._slos_engine_max_tokens)
 
-    def _slos_shape(self) -> StepShape:
-        return shape_step(
-            map(self._slos_candidate, self.running),
-            self._slos_policy,
-            engine_max_tokens=self._slos_engine_max_tokens,
-            next_waiting=self._slos_next_waiting(),
+    def _slos_form(self, starts_s: float) -> StepPlan:
+        if self.num_spec_tokens:
+            self._slos_cut_drafts()
+        former = self._slos_rows.former
+        former.table = self._slos_ledger.times.table or _UNKNOWN_SPEED
+        former.limits[FREE_BLOCKS] = self._slos_free_blocks()
+        plan = former.form(starts_s)
+        for request in self._slos_rows.of_slots(plan.evicted):
+            self._slos_evict(request)
+        return plan
+
+    def _slos_cut_drafts(self) -> None:
+        for request in self.running:
+            allowed = speculation_limit(
+                self._slos_rows.terms(request.request_id), self._slos_policy
+            )
+            if allowed is not None and len(request.spec_token_ids) > allowed:
+                request.spec_token_ids = request.spec_token_ids[:allowed]
+        self._slos_rows.set_drafts(
+            ((one.request_id, len(one.spec_token_ids)) for one in self.running),
+            self._slos_ledger.drafts.gain,
         )
 
-    def _slos_candidate(self, request: Request) -> Candidate:
-        return Candidate(
-            request_id=request.request_id,
-            terms=self._slos_terms[request.request_id],
-            prefilling=request.num_computed_tokens < request.num_prompt_tokens,
-            produced_tokens=request.num_output_tokens,
-            drafted_tokens=len(request.spec_token_ids),
-        )
-
-    def _slos_next_waiting(self) -> Candidate | None:
-        """The most urgent request that could start at once if it were given the tokens."""
-        # A hold that let nobody in is not repeated: what waits may lack more than tokens.
-        if not self._slos_may_hold or not self.waiting or self.kv_holding_waiting:
-            return None
-        if len(self.running) >= self.max_num_active_reqs:
-            return None
-        request = self.waiting.peek_request()
-        startable = request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
-        fits = self._slos_blocks_for(request) <= self._slos_free_blocks()
-        return self._slos_candidate(request) if startable and fits else None
-
-    def _slos_blocks_for(self, request: Request) -> int:
-        blocks: int = -(-(request.num_tokens + 1) // self.block_size)
-        return blocks
+    def _slos_evict(self, request: Request) -> None:
+        if request.status == RequestStatus.RUNNING:
+            self.running.remove(request)
+            self._preempt_request(request, _now_s(), drop_stale_output=self.requires_kv_delivery)
 
     def _slos_free_blocks(self) -> int:
         free_blocks: int = self.kv_cache_manager.block_pool.get_num_free_blocks()
         return free_blocks
 
-    def _slos_apply(self, shape: StepShape) -> list[Request]:
-        """Returns the requests that sit this step out; they must be put back after it."""
-        self.max_num_scheduled_tokens = shape.max_tokens
-        for request_id, allowed_tokens in shape.speculation_tokens.items():
-            request = self.requests[request_id]
-            request.spec_token_ids = request.spec_token_ids[:allowed_tokens]
-        ordered = [self.requests[request_id] for request_id in shape.order]
-        self.running = [each for each in ordered if each.request_id not in shape.held]
-        return [each for each in ordered if each.request_id in shape.held]
+    def _slos_caps_of(self, plan: StepPlan, chosen: list[Request]) -> dict[str, int]:
+        """The tokens of those that get less than all that they could use."""
+        rows = self._slos_rows.former.rows
+        missing = rows[plan.order, TOTAL] - rows[plan.order, COMPUTED]
+        cut = np.flatnonzero(plan.tokens[plan.order] < missing).tolist()
+        return {chosen[i].request_id: int(plan.tokens[plan.order[i]]) for i in cut}
+
+    def _slos_blocked_first(self) -> Iterator[Request]:
+        """Promised ones whose KV is to be fetched, as long as there is room for all of them."""
+        free_blocks = self._slos_free_blocks()
+        for request_id, request in self.slos_blocked.items():
+            free_blocks -= math.ceil((request.num_tokens + 1) / self.block_size)
+            if free_blocks < 0:
+                return
+            if self._slos_rows.is_promised(request_id):
+                yield request
+
+    # -- what became of it --------------------------------------------------------------------
+
+    def _slos_note(
+        self, output: SchedulerOutput, plan: StepPlan, now_s: float, starts_s: float
+    ) -> None:
+        as_planned = (
+            output.total_num_scheduled_tokens == plan.tokens[plan.order].sum()
+            and len(output.num_scheduled_tokens) == len(plan.order)
+            and not output.scheduled_new_reqs
+            and not output.scheduled_cached_reqs.resumed_req_ids
+            and not output.scheduled_spec_decode_tokens
+        )
+        book = StepBook(started_at_s=now_s, counts=plan.counts, expected_s=plan.expected_s)
+        if as_planned:
+            book.flight = self._slos_rows.take_off(plan, starts_s + plan.expected_s)
+        else:
+            self._slos_note_other(output, book, starts_s)
+        self._slos_ledger.began(book)
+        self._slos_books[id(output)] = book
+
+    def _slos_note_other(self, output: SchedulerOutput, book: StepBook, starts_s: float) -> None:
+        """A step that was not planned in just this way: by what vLLM says of each request."""
+        scheduled = output.num_scheduled_tokens
+        requests = [self.requests[one] for one in scheduled]
+        for request_id in scheduled:
+            self.slos_blocked.pop(request_id, None)
+        gives = [not one.is_prefill_chunk for one in requests]
+        computed = [one.num_computed_tokens for one in requests]
+        drafted = [len(output.scheduled_spec_decode_tokens.get(one, ())) for one in scheduled]
+        book.counts = counts_of(
+            Share(tokens=tokens, drafted_tokens=drafts, earlier_tokens=done - tokens, gives=give)
+            for tokens, drafts, done, give in zip(
+                scheduled.values(), drafted, computed, gives, strict=True
+            )
+        )
+        book.expected_s = self._slos_ledger.times.expected_s(book.step)
+        total = [one.num_tokens + one.num_output_placeholders for one in requests]
+        book.flight = self._slos_rows.take_off_as(
+            scheduled, computed, total, gives, starts_s + book.expected_s
+        )
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        now_s = _now_s()
+        sampled = model_runner_output.sampled_token_ids
+        index = model_runner_output.req_id_to_index
+        drafts = scheduler_output.scheduled_spec_decode_tokens
+        given = {one: len(sampled[index[one]]) for one in drafts if sampled}
+        book = self._slos_books.pop(id(scheduler_output))
+        late = Late() if book.flight is None else self._slos_rows.land(book.flight, now_s)
+        staged = self._slos_rows.staged.intersection(index) if sampled else ()
+        tokens_of_staged = {one: list(sampled[index[one]]) for one in staged}
+        self._slos_note_drafts(drafts, given)
+        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
+            scheduler_output, model_runner_output
+        )
+        self._slos_correct(given)
+        self._slos_note_stages(tokens_of_staged, now_s)
+        self._slos_report(book, late)
+        return outputs
+
+    def _slos_note_drafts(self, drafts: dict[str, list[int]], given: dict[str, int]) -> None:
+        for request_id, tokens in given.items():
+            if request_id in self._slos_rows and tokens:
+                class_name = self._slos_rows.terms(request_id).class_name
+                self._slos_ledger.drafts.observe(class_name, len(drafts[request_id]), tokens - 1)
+
+    def _slos_correct(self, given: dict[str, int]) -> None:
+        """Of those that had drafts, how many tokens came is known only now."""
+        for request_id, tokens in given.items():
+            request = self.requests.get(request_id)
+            if request is not None and request_id in self._slos_rows:
+                self._slos_rows.correct(
+                    request_id,
+                    more=max(0, tokens - 1),
+                    computed=request.num_computed_tokens,
+                    total=request.num_tokens + request.num_output_placeholders,
+                )
+
+    def _slos_note_stages(self, tokens: dict[str, list[int]], now_s: float) -> None:
+        for request_id, token_ids in tokens.items():
+            if request_id in self._slos_rows:
+                ahead = int(self.requests[request_id].num_output_placeholders > 0)
+                self._slos_rows.produced(request_id, token_ids, ahead, now_s)
+
+    def _slos_report(self, book: StepBook | None, late: Late) -> None:
+        running, waiting = self.get_request_counts()
+        standing = Standing(
+            running=running,
+            waiting=waiting,
+            free_kv_blocks=self._slos_free_blocks(),
+            queued_prefill_tokens=self._slos_rows.queued_prefill_tokens,
+        )
+        rows = self._slos_rows.rows
+        report = self._slos_ledger.ended(book, late, standing, rows, _now_s())
+        if report is not None:
+            self._slos_link.report(report)
 
     # -- the life of a request ----------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
-        self._slos_terms[request.request_id] = terms_of(request)
         super().add_request(request)
+        terms = terms_of(request)
+        blocked = self.slos_must_wait(request)
+        if blocked:
+            self.slos_blocked[request.request_id] = request
+        row = row_of(
+            terms,
+            tokens=request.num_tokens,
+            left=min(request.max_tokens, max(1, self.max_model_len - request.num_tokens)),
+            came_s=math.inf if blocked else _now_s(),
+            priority=request.priority,
+        )
+        self._slos_rows.add(request.request_id, request, terms, row)
 
     def finish_requests(
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
     ) -> list[Request]:
         finished: list[Request] = super().finish_requests(request_ids, finished_status)
         # An abort may leave the engine idle, and no step would come to tell of it.
-        self._slos_report(StepBook(started_at_s=_now_s()), accepted_tokens=0)
+        self._slos_report(None, Late())
         return finished
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> Any:
         self._slos_ledger.finished.append(request.request_id)
+        self._slos_rows.remove(request.request_id)
+        self.slos_blocked.pop(request.request_id, None)
         return super()._free_request(request, delay_free_blocks)
 
-    def _free_blocks(self, request: Request) -> None:
-        super()._free_blocks(request)
-        self._slos_terms.pop(request.request_id, None)
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super()._preempt_request(request, *args, **kwargs)
+        self._slos_ledger.evicted += 1
+        self._slos_rows.evicted(request.request_id, request.num_tokens)
 
     def _update_waiting_for_remote_kv(self, request: Request) -> None:
         if request.request_id in self.failed_recving_kv_req_ids:
             self._slos_ledger.transfers_failed += 1
         super()._update_waiting_for_remote_kv(request)
 
-    # -- reporting ----------------------------------------------------------------------------
-
-    def _slos_book(self, output: SchedulerOutput, started_at_s: float) -> StepBook:
-        book = StepBook(started_at_s=started_at_s)
-        for request_id, tokens in output.num_scheduled_tokens.items():
-            request = self.requests[request_id]
-            # vLLM has already advanced the count by what it just scheduled.
-            earlier_tokens = request.num_computed_tokens - tokens
-            drafted_tokens = len(output.scheduled_spec_decode_tokens.get(request_id, ()))
-            book.add(tokens, drafted_tokens, earlier_tokens, request.num_prompt_tokens)
-        return book
-
-    def update_from_output(
-        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
-    ) -> dict[int, EngineCoreOutputs]:
-        accepted_tokens = _accepted_tokens(scheduler_output, model_runner_output)
-        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
-            scheduler_output, model_runner_output
-        )
-        book = self._slos_books.pop(id(scheduler_output))
-        self._slos_report(book, accepted_tokens=accepted_tokens)
-        return outputs
-
-    def _slos_report(self, book: StepBook, *, accepted_tokens: int) -> None:
-        ledger = self._slos_ledger
-        running, waiting = self.get_request_counts()
-        state = (running, waiting, self._slos_free_blocks())
-        computed_tokens = book.prefill_tokens + book.decode_tokens + book.speculated_tokens
-        if not computed_tokens and not ledger.finished and state == ledger.last_state:
-            return
-        now_s = _now_s()
-        # Steps overlap under asynchronous scheduling: a step's time runs from the end of the one
-        # before.
-        duration_s = now_s - max(book.started_at_s, ledger.last_ended_at_s)
-        predicted_s = 0.0
-        if computed_tokens:
-            predicted_s = self._slos_times.expected_s(book.as_step())
-            self._slos_times.observe(book.as_step(), duration_s, now_s)
-        ledger.step += 1
-        self._slos_link.report(
-            StepReport(
-                step=ledger.step,
-                ended_at_s=now_s,
-                duration_s=duration_s if computed_tokens else 0.0,
-                prefill_tokens=book.prefill_tokens,
-                decode_tokens=book.decode_tokens,
-                decode_context_tokens=book.decode_context_tokens,
-                longest_context_tokens=book.longest_context_tokens,
-                chunks=book.chunks,
-                earlier_tokens=book.earlier_tokens,
-                attention_pairs=book.attention_pairs,
-                longest_prompt_tokens=book.longest_prompt_tokens,
-                speculated_tokens=book.speculated_tokens,
-                accepted_tokens=accepted_tokens,
-                running=running,
-                waiting=waiting,
-                queued_prefill_tokens=self._slos_queued_prefill_tokens(),
-                free_kv_blocks=state[2],
-                kv_transfers_failed=ledger.transfers_failed,
-                finished=tuple(ledger.finished),
-                predicted_s=predicted_s,
-                step_time=self._slos_times.news(now_s),
-            )
-        )
-        if computed_tokens:  # an abort comes in the middle of a step
-            ledger.last_ended_at_s = now_s
-        ledger.last_state = state
-        ledger.transfers_failed = 0
-        ledger.finished.clear()
-
-    def _slos_queued_prefill_tokens(self) -> int:
-        queued = (
-            request.num_prompt_tokens - request.num_computed_tokens
-            for request in self.requests.values()
-            if not request.is_finished() and request.num_computed_tokens < request.num_prompt_tokens
-        )
-        return sum(queued)
-
     def shutdown(self) -> None:
         self._slos_link.close()
         super().shutdown()
-
-
-def _accepted_tokens(output: SchedulerOutput, result: ModelRunnerOutput) -> int:
-    """Drafted tokens that the model confirmed in this step: all sampled ones but the last of each
-    request.
-    """
-    accepted = 0
-    for request_id in output.scheduled_spec_decode_tokens:
-        sampled = result.sampled_token_ids[result.req_id_to_index[request_id]]
-        accepted += max(0, len(sampled) - 1)
-    return accepted

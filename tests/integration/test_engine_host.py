@@ -245,7 +245,7 @@ def test_the_earlier_deadline_is_served_first(host: Host) -> None:
         patient = pool.submit(host.generate, "patient", max_tokens=2)
         time.sleep(0.05)
         urgent = pool.submit(
-            host.generate, "urgent", max_tokens=2, terms=pb.EngineTerms(ttft_s=0.1)
+            host.generate, "urgent", max_tokens=2, terms=pb.EngineTerms(ttft_s=20.0)
         )
         patient_at_s, urgent_at_s = patient.result()[1], urgent.result()[1]
     host.set_policy(pb.Policy(version=7))

@@ -80,13 +80,3 @@ def test_terms_come_back_whole_from_a_serializer_that_knows_no_tuples() -> None:
     )
 
     assert terms_from_plain(through_the_wire(terms_as_plain(terms))) == terms
-
-
-def test_the_earlier_deadline_queues_first_and_client_priority_still_counts() -> None:
-    soon, late, hurried = make_request(), make_request(), make_request(priority=-100)
-
-    attach_terms(soon, Terms(first_token_due_s=10.0))
-    attach_terms(late, Terms(first_token_due_s=50.0))
-    attach_terms(hurried, Terms(first_token_due_s=50.0))
-
-    assert hurried.priority < soon.priority < late.priority

@@ -1,0 +1,280 @@
+"""The rows of one engine core's requests, kept true from step to step. Knows neither vLLM nor a
+clock; what a step holds is the step former's to say.
+
+A row is ahead of what has happened: once a token is in a step that runs, the row tells of the next
+one, due a pace later. When the step ends, the guess of when it would is put right.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time.table import Numbers
+from shared.scheduling.former import StepFormer, StepPlan
+from shared.scheduling.rows import (
+    AVAILABLE,
+    BEST_EFFORT,
+    COMPUTED,
+    DRAFT,
+    DUE,
+    GAIN,
+    KIND,
+    LEFT,
+    LOST,
+    PLAIN,
+    PRODUCED,
+    PROMISED,
+    RESIDENT,
+    TOTAL,
+    TPOT,
+    Rows,
+    key_of,
+    new_row,
+)
+from shared.scheduling.terms import Terms
+
+Request = TypeVar("Request")
+Slots = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+_FIRST_SLOTS = 64
+# All have been available for long, but by how long says who goes first.
+_BACK_S, _STEP_S, _MOST_PRIORITY = 2e6, 1e3, 1000
+
+
+def row_of(
+    terms: Terms, *, tokens: int, left: int, came_s: float = 0.0, priority: int = 0
+) -> Numbers:
+    """The row of a request with `tokens` to compute that may give `left`.
+
+    Infinite `came_s`: it cannot run yet. Those that asked for nothing go by `priority`, lower
+    first, then by when they came.
+    """
+    place_s = came_s - _BACK_S + _STEP_S * max(-_MOST_PRIORITY, min(_MOST_PRIORITY, priority))
+    due_s, tpot_s = terms.first_token_due_s, _pace_s(terms, 0)
+    asks = min(due_s, tpot_s) < math.inf
+    kind = BEST_EFFORT if terms.best_effort else PROMISED if asks else PLAIN
+    return new_row(
+        key=key_of(terms.decision_id),
+        tokens=tokens,
+        produced=terms.produced_tokens,
+        left=left,
+        due_s=due_s,
+        tpot_s=tpot_s,
+        ttft_s=math.inf if terms.produced_tokens else due_s - terms.arrived_at_s,
+        kind=kind,
+        available_s=place_s,
+    )
+
+
+def _pace_s(terms: Terms, stage: int) -> float:
+    if terms.stages:
+        return terms.stages[min(stage, len(terms.stages) - 1)].tpot_s
+    return math.inf if terms.tpot_s is None else terms.tpot_s
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A step that runs: by request, when the token that it gives is due (inf: it gives none, or it
+    was not promised), and whether that is its first.
+    """
+
+    slots: Slots
+    serials: Slots
+    due_s: Numbers
+    first: Mask
+    ends_s: float  # as predicted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Promised tokens of one step that came after their deadline."""
+
+    tokens: int = 0
+    worst_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Seat(Generic[Request]):
+    slot: int
+    request: Request
+    terms: Terms
+    stage: int = 0
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        stages = self.terms.stages
+        return stages[self.stage].end_token_ids if self.stage < len(stages) - 1 else ()
+
+
+class RequestRows(Generic[Request]):
+    """Requests by id and by slot. `former` holds their rows."""
+
+    def __init__(self, former: StepFormer) -> None:
+        self.former = former
+        self._seats: dict[str, _Seat[Request]] = {}
+        self._requests: list[Request | None] = [None] * _FIRST_SLOTS
+        self._serials = np.zeros(_FIRST_SLOTS, dtype=np.intp)
+        self._last_serial = 0
+        self._staged: set[str] = set()  # whose pace will change
+
+    @property
+    def rows(self) -> Rows:
+        """Of all that still have something to give."""
+        rows = self.former.rows
+        return rows[rows[:, LEFT] > 0]
+
+    @property
+    def queued_prefill_tokens(self) -> int:
+        """Not computed yet of the prompts in the engine."""
+        rows = self.former.rows
+        waiting = rows[rows[:, PRODUCED] == 0]
+        return int(np.sum(waiting[:, TOTAL] - waiting[:, COMPUTED]))
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._seats
+
+    # -- coming and going ---------------------------------------------------------------------
+
+    def add(self, request_id: str, request: Request, terms: Terms, row: Numbers) -> None:
+        slot = self.former.add(row)
+        while slot >= len(self._requests):
+            self._requests += [None] * len(self._requests)
+            self._serials = np.concatenate([self._serials, np.zeros_like(self._serials)])
+        self._last_serial += 1
+        self._requests[slot], self._serials[slot] = request, self._last_serial
+        self._seats[request_id] = _Seat(slot, request, terms)
+        if any(stage.end_token_ids for stage in terms.stages[:-1]):
+            self._staged.add(request_id)
+
+    def remove(self, request_id: str) -> None:
+        """Unknown ones are no matter."""
+        seat = self._seats.pop(request_id, None)
+        if seat is not None:
+            self.former.remove(seat.slot)
+            self._requests[seat.slot], self._serials[seat.slot] = None, 0
+            self._staged.discard(request_id)
+
+    def terms(self, request_id: str) -> Terms:
+        return self._seats[request_id].terms
+
+    def row(self, request_id: str) -> Numbers:
+        """To be read and to be changed."""
+        changed: Numbers = self.former.rows[self._seats[request_id].slot]
+        return changed
+
+    def of_slots(self, slots: Slots) -> list[Request]:
+        """The requests in these slots, in this order."""
+        found = [self._requests[slot] for slot in slots.tolist()]
+        return [one for one in found if one is not None]
+
+    def is_promised(self, request_id: str) -> bool:
+        return bool(self.row(request_id)[KIND] == PROMISED)
+
+    # -- a step -------------------------------------------------------------------------------
+
+    def set_drafts(self, drafts: Iterable[tuple[str, int]], gain: Callable[[str], float]) -> None:
+        """How many tokens are drafted for each of these, and what `gain` says of its class."""
+        for request_id, drafted in drafts:
+            row = self.row(request_id)
+            row[DRAFT] = drafted
+            row[GAIN] = gain(self._seats[request_id].terms.class_name) if drafted else 1.0
+
+    def take_off(self, plan: StepPlan, ends_s: float) -> Flight:
+        """The step runs just as planned, without drafts, and is to end at `ends_s`."""
+        rows, slots = self.former.rows, plan.order
+        computed = rows[slots, COMPUTED] + plan.tokens[slots]
+        total = rows[slots, TOTAL]
+        gives = computed >= total
+        return self._advance(slots, computed, total + gives, gives, ends_s)
+
+    def take_off_as(
+        self,
+        request_ids: Iterable[str],
+        computed: Sequence[int],
+        total: Sequence[int],
+        gives: Sequence[bool],
+        ends_s: float,
+    ) -> Flight:
+        """The same for a step that became another one: how each of its requests stands now.
+
+        `computed` and `total` count this step as done; `gives`: whether a token comes of it.
+        """
+        slots = np.array([self._seats[one].slot for one in request_ids], dtype=np.intp)
+        counts = np.array(computed, dtype=np.float64), np.array(total, dtype=np.float64)
+        return self._advance(slots, *counts, np.array(gives, dtype=np.bool_), ends_s)
+
+    def _advance(
+        self, slots: Slots, computed: Numbers, total: Numbers, gives: Mask, ends_s: float
+    ) -> Flight:
+        rows = self.former.rows
+        own = rows[slots]
+        due_s = own[:, DUE]
+        first = gives & (own[:, PRODUCED] == 0)
+        promised = gives & ((own[:, KIND] == PROMISED) | (own[:, KIND] == LOST))
+        next_s = np.where(first, ends_s, due_s) + own[:, TPOT]
+        flight = Flight(
+            slots=slots,
+            serials=self._serials[slots],
+            due_s=np.where(promised, due_s, np.inf),
+            first=first,
+            ends_s=ends_s,
+        )
+        own[:, COMPUTED], own[:, TOTAL], own[:, RESIDENT] = computed, total, 1.0
+        own[:, DUE] = np.where(gives, next_s, due_s)
+        own[:, PRODUCED] += gives
+        own[:, LEFT] -= gives
+        own[:, AVAILABLE] = np.minimum(own[:, AVAILABLE], ends_s)
+        rows[slots] = own
+        return flight
+
+    def land(self, flight: Flight, now: float) -> Late:
+        """The step has ended: first tokens start their pace now, whoever was late is told."""
+        there = self._serials[flight.slots] == flight.serials
+        starting = flight.slots[there & flight.first]
+        self.former.rows[starting, DUE] += now - flight.ends_s
+        late_s = now - flight.due_s[there]
+        late_s = late_s[late_s > 0]
+        if not len(late_s):
+            return Late()
+        return Late(tokens=len(late_s), worst_s=float(late_s.max()))
+
+    def correct(self, request_id: str, *, more: int, computed: int, total: int) -> None:
+        """A step gave `more` tokens than the one that was counted for it."""
+        row = self.row(request_id)
+        row[COMPUTED], row[TOTAL] = computed, total
+        row[PRODUCED] += more
+        row[LEFT] -= more
+        if more and row[DUE] < math.inf:
+            row[DUE] += more * row[TPOT]
+
+    def evicted(self, request_id: str, total: int) -> None:
+        """Its KV is gone; promise and pace stay."""
+        row = self.row(request_id)
+        row[COMPUTED] = row[RESIDENT] = row[DRAFT] = 0.0
+        row[TOTAL] = total
+
+    # -- stages -------------------------------------------------------------------------------
+
+    @property
+    def staged(self) -> frozenset[str]:
+        """Whose tokens must be shown to `produced`."""
+        return frozenset(self._staged)
+
+    def produced(self, request_id: str, token_ids: Iterable[int], ahead: int, now: float) -> None:
+        """Starts the next stage where one of these tokens ends the one before.
+
+        `ahead`: how many of its tokens are in steps that run.
+        """
+        seat = self._seats[request_id]
+        if not set(seat.end_token_ids).intersection(token_ids):
+            return
+        seat.stage += 1
+        row = self.row(request_id)
+        row[TPOT] = _pace_s(seat.terms, seat.stage)
+        row[DUE] = now + (1 + ahead) * row[TPOT]
+        if not seat.end_token_ids:
+            self._staged.discard(request_id)

@@ -1,0 +1,219 @@
+"""What an engine's steps did, kept until each is over, and the reports of it. Knows neither vLLM
+nor a clock.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.batch_time import Step
+from shared.batch_time.table import (
+    CHUNKS,
+    COUNTS,
+    DECODE_CONTEXT,
+    DECODES,
+    EARLIER,
+    LONGEST_CONTEXT,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    SPECULATED,
+    SPECULATION_STEPS,
+    Numbers,
+)
+from shared.engine.request_rows import Flight, Late
+from shared.engine.step_times import StepTimes
+from shared.engines import Drafts, StepReport
+from shared.scheduling.rows import Rows, to_wire
+
+_GAIN_KEPT = 0.95  # of what is known of a class's accepted drafts, with each verification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one request got of a step. `earlier_tokens` were computed before."""
+
+    tokens: int
+    drafted_tokens: int
+    earlier_tokens: int
+    gives: bool
+
+
+def counts_of(shares: Iterable[Share]) -> Numbers:
+    """The step's counts as the step former has them: one token that gives the next is a decode."""
+    counts = np.zeros(COUNTS)
+    for one in shares:
+        own = one.tokens - one.drafted_tokens
+        if one.gives and own <= 1:
+            counts[DECODES] += own
+            counts[SPECULATED] += one.drafted_tokens
+            counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], one.drafted_tokens)
+            counts[DECODE_CONTEXT] += one.earlier_tokens
+            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], one.earlier_tokens)
+        else:
+            counts[CHUNKS] += 1
+            counts[PREFILL] += own
+            counts[EARLIER] += one.earlier_tokens
+            counts[PAIRS] += own * (one.earlier_tokens + own / 2)
+            counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], one.earlier_tokens + own)
+    return counts
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StepBook:
+    """One step from its start to its end."""
+
+    started_at_s: float
+    counts: Numbers
+    expected_s: float = 0.0
+    flight: Flight | None = None
+
+    @property
+    def step(self) -> Step:
+        counts = self.counts
+        return Step(
+            decodes=counts[DECODES],
+            speculated_tokens=counts[SPECULATED],
+            speculation_steps=counts[SPECULATION_STEPS],
+            decode_context_tokens=counts[DECODE_CONTEXT],
+            longest_context_tokens=counts[LONGEST_CONTEXT] or None,
+            chunks=counts[CHUNKS],
+            prefill_tokens=counts[PREFILL],
+            earlier_tokens=counts[EARLIER],
+            attention_pairs=counts[PAIRS],
+            longest_prompt_tokens=counts[LONGEST_PROMPT],
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.counts[PREFILL] + self.counts[DECODES]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How the engine stands between two steps."""
+
+    running: int
+    waiting: int
+    free_kv_blocks: int
+    queued_prefill_tokens: int
+
+
+@dataclass(slots=True)
+class DraftLedger:
+    """What became of drafted tokens, by class: since the last report, and on average of late."""
+
+    _since: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    _accepted: dict[str, float] = field(default_factory=dict)
+
+    def observe(self, class_name: str, drafted_tokens: int, accepted_tokens: int) -> None:
+        since = self._since[class_name]
+        since[0] += 1
+        since[1] += drafted_tokens
+        since[2] += accepted_tokens
+        before = self._accepted.get(class_name, float(accepted_tokens))
+        self._accepted[class_name] = _GAIN_KEPT * before + (1 - _GAIN_KEPT) * accepted_tokens
+
+    def gain(self, class_name: str) -> float:
+        """Tokens that a step with drafts gives a request of this class on average."""
+        return 1.0 + self._accepted.get(class_name, 0.0)
+
+    def take(self) -> tuple[Drafts, ...]:
+        """Everything since the last call."""
+        taken = tuple(
+            Drafts(class_name=name, verifications=a, drafted_tokens=b, accepted_tokens=c)
+            for name, (a, b, c) in self._since.items()
+        )
+        self._since.clear()
+        return taken
+
+
+@dataclass(slots=True)
+class StepLedger:
+    """Steps in flight, oldest first, and what goes into the next report."""
+
+    times: StepTimes = field(default_factory=StepTimes)
+    drafts: DraftLedger = field(default_factory=DraftLedger)
+    finished: list[str] = field(default_factory=list)
+    transfers_failed: int = 0
+    evicted: int = 0
+    _step: int = 0
+    _last_ended_at_s: float = 0.0
+    _busy_until_s: float = 0.0
+    _flying: deque[float] = field(default_factory=deque)  # expected seconds of each that runs
+    _last: Standing | None = None
+
+    def starts_at_s(self, now: float) -> float:
+        """When a step that is formed now begins: after those that run."""
+        return max(now, self._busy_until_s)
+
+    def began(self, book: StepBook) -> None:
+        if not book.is_empty:
+            self._busy_until_s = self.starts_at_s(book.started_at_s) + book.expected_s
+            self._flying.append(book.expected_s)
+
+    def ended(
+        self, book: StepBook | None, late: Late, standing: Standing, rows: Rows, now: float
+    ) -> StepReport | None:
+        """The report of a step, or (None) of what happened without one; None when nothing did."""
+        empty = book is None or book.is_empty
+        if empty and not self.finished and standing == self._last:
+            return None
+        duration_s = 0.0
+        if book is not None and not empty:
+            # Steps overlap under asynchronous scheduling: a step's time runs from the end of the
+            # one before.
+            duration_s = now - max(book.started_at_s, self._last_ended_at_s)
+            self._last_ended_at_s = now
+            self._flying.popleft()
+            self._busy_until_s = now + sum(self._flying)
+            self.times.observe(book.step, duration_s, now)
+        self._step += 1
+        self._last = standing
+        report = self._report(book, duration_s, late, standing, rows, now)
+        self.finished.clear()
+        self.transfers_failed = self.evicted = 0
+        return report
+
+    def _report(
+        self,
+        book: StepBook | None,
+        duration_s: float,
+        late: Late,
+        standing: Standing,
+        rows: Rows,
+        now: float,
+    ) -> StepReport:
+        counts = np.zeros(COUNTS) if book is None else book.counts
+        drafts = self.drafts.take()
+        return StepReport(
+            step=self._step,
+            ended_at_s=now,
+            duration_s=duration_s,
+            prefill_tokens=int(counts[PREFILL]),
+            decode_tokens=int(counts[DECODES]),
+            decode_context_tokens=int(counts[DECODE_CONTEXT]),
+            longest_context_tokens=int(counts[LONGEST_CONTEXT]),
+            chunks=int(counts[CHUNKS]),
+            earlier_tokens=int(counts[EARLIER]),
+            attention_pairs=float(counts[PAIRS]),
+            longest_prompt_tokens=int(counts[LONGEST_PROMPT]),
+            speculated_tokens=int(counts[SPECULATED]),
+            accepted_tokens=sum(one.accepted_tokens for one in drafts),
+            running=standing.running,
+            waiting=standing.waiting,
+            queued_prefill_tokens=standing.queued_prefill_tokens,
+            free_kv_blocks=standing.free_kv_blocks,
+            kv_transfers_failed=self.transfers_failed,
+            finished=tuple(self.finished),
+            predicted_s=0.0 if book is None else book.expected_s,
+            busy_s=max(0.0, self._busy_until_s - now),
+            late=late.tokens,
+            worst_late_s=late.worst_s,
+            evicted=self.evicted,
+            drafts=drafts,
+            requests=to_wire(rows, now),
+            step_time=self.times.news(now),
+        )

@@ -1,0 +1,97 @@
+"""Has vLLM's scheduler schedule chosen requests and no others; others choose them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import FCFSRequestQueue
+from vllm.v1.request import Request, RequestStatus
+
+_UNPLANNED_TOKENS = 64  # of a request whose KV came or failed to come since the step was formed
+
+
+class SteeredScheduler(AsyncScheduler):
+    """vLLM's scheduler under the policy `fcfs`, whose queues are cut down for the time of a step.
+
+    `slos_blocked` are requests that cannot run before something arrives (KV, a grammar). vLLM finds
+    out by itself that it did, so they take part in every step.
+    """
+
+    running: list[Request]
+    waiting: FCFSRequestQueue
+    kv_holding_waiting: FCFSRequestQueue
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slos_blocked: dict[str, Request] = {}
+        self._slos_caps: Mapping[str, int] = {}
+
+    def schedule_chosen(
+        self,
+        chosen: list[Request],
+        caps: Mapping[str, int],
+        blocked_first: Iterable[Request],
+        throttle_prefills: bool,
+    ) -> SchedulerOutput:
+        """`caps`: tokens of those that get less than they could use. Of the blocked ones, those in
+        `blocked_first` may take their KV blocks before what waits, the others after.
+        """
+        self._slos_caps = caps
+        held = self._hold_running(chosen)
+        held_waiting = self._hold_waiting(chosen, blocked_first)
+        output = super().schedule(throttle_prefills)
+        # Held ones keep their blocks and their place; vLLM's runner lets rows leave and rejoin.
+        self.running.extend(held)
+        for request in held_waiting:
+            self._enqueue(request)
+        return output
+
+    def _hold_running(self, chosen: list[Request]) -> list[Request]:
+        """Leaves only the chosen ones, in order; the others are to be put back."""
+        running = [one for one in chosen if one.status == RequestStatus.RUNNING]
+        held: list[Request] = []
+        if len(running) < len(self.running):
+            kept = set(running)
+            held = [one for one in self.running if one not in kept]
+        self.running = running
+        return held
+
+    def _hold_waiting(
+        self, chosen: list[Request], blocked_first: Iterable[Request]
+    ) -> list[Request]:
+        if not self.waiting and not self.kv_holding_waiting:
+            return []
+        starting = (one for one in chosen if one.status != RequestStatus.RUNNING)
+        pool = [*self.kv_holding_waiting, *self.waiting]
+        there = set(pool)
+        wanted = dict.fromkeys((*blocked_first, *starting, *self.slos_blocked.values()))
+        self.waiting, self.kv_holding_waiting = FCFSRequestQueue(), FCFSRequestQueue()
+        for request in wanted:
+            if request in there:
+                self._enqueue(request)
+        return [one for one in pool if one not in wanted]
+
+    def _enqueue(self, request: Request) -> None:
+        holds = self._holds_kv_blocks(request)
+        (self.kv_holding_waiting if holds else self.waiting).add_request(request)
+
+    def _reserve_prefill_lookahead(
+        self, request: Request, num_computed_tokens: int, num_new_tokens: int
+    ) -> int:
+        """vLLM asks this for every request of a step, with what it would give it."""
+        request_id = request.request_id
+        if request_id in self.slos_blocked:
+            num_new_tokens = min(num_new_tokens, _UNPLANNED_TOKENS)
+        elif request_id in self._slos_caps:
+            num_new_tokens = min(num_new_tokens, self._slos_caps[request_id])
+        reserved: int = super()._reserve_prefill_lookahead(
+            request, num_computed_tokens, num_new_tokens
+        )
+        return reserved
+
+    def slos_must_wait(self, request: Request) -> bool:
+        """Whether a new request cannot run before something arrives."""
+        params = request.kv_transfer_params
+        fetched = bool(params and params.get("do_remote_prefill"))
+        return fetched or bool(self._is_blocked_waiting_status(request.status))
