@@ -20,6 +20,7 @@ from services.bench.planner_world import World
 from shared.options import load
 
 _STEPS_PER_ROUND = 10
+_WIDTH = 130  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,7 +73,8 @@ def _formed(world: World, options: PlannerBenchOptions) -> Row:
 
 def _print(measured: Measured) -> None:
     console = Console()
+    wide = console if console.is_terminal else Console(width=_WIDTH)
     for table in make_tables(measured):
-        console.print(table)
+        wide.print(table)
     for sentence in sentences(measured):
         console.print(sentence, highlight=False, soft_wrap=True)

@@ -220,9 +220,12 @@ def _resident_mib() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class First:
-    """Of a new process: seconds to load the code, to make a first decision, and a second one."""
+    """Of a new process: seconds to load the code, to compile it (or find it compiled on disk) as
+    the planner does before it is ready, then to make a first decision and a second one.
+    """
 
     load_s: float
+    prepare_s: float
     first_s: float
     second_s: float
 

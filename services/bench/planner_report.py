@@ -118,7 +118,8 @@ def sentences(measured: Measured) -> Iterator[str]:
         )
     for name, first in measured.first.items():
         yield (
-            f"A new process, {name}: loads in {first.load_s:.2f} s, decides first in "
-            f"{first.first_s:.2f} s, then in {1000 * first.second_s:.1f} ms."
+            f"A new process, {name}: loads in {first.load_s:.2f} s, is prepared in "
+            f"{first.prepare_s:.2f} s, decides first in {1000 * first.first_s:.1f} ms, then in "
+            f"{1000 * first.second_s:.1f} ms."
         )
     yield measured.machine.line()

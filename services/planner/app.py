@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.planner.config import PlannerOptions
 from services.planner.metrics import PlannerMetrics, serve_metrics
+from services.planner.prepare import prepare
 from services.planner.service import PlannerService
 from services.planner.state import ClusterState
 from shared.clock import Clock, MonotonicClock
@@ -51,6 +52,7 @@ async def serve(
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     port = _bind(server, options)
+    prepare()
     await server.start()
     await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
     on_ready(port)

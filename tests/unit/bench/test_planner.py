@@ -111,7 +111,7 @@ def test_what_was_measured_is_shown_to_programs_and_people() -> None:
         steps=[row],
         intake=Intake(engines=64, reports_per_s=100, report_bytes=7000, per_report_s=5e-5),
         memory=Memory(decisions=100, before_mib=50.0, after_mib=(51.0, 52.0)),
-        first={"cold": First(load_s=1.0, first_s=2.0, second_s=0.001)},
+        first={"cold": First(load_s=1.0, prepare_s=5.0, first_s=2.0, second_s=0.001)},
     )
     told = json.loads(json.dumps(as_json(measured)))
 
