@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from services.planner.engine_state import EngineState
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, KIND, PLAIN, PROMISED, TPOT, Rows
-from shared.scheduling.simulate import Forecast, simulate, steady_share
+from shared.scheduling.simulate import Flags, Forecast, simulate, steady_share
 
 _ROUNDING_S = 1e-6
 _SAME_PACE = math.log(1.1)  # paces that differ less are of one tier
@@ -72,20 +71,43 @@ class Bench:
 
     def try_one(self, row: Numbers, kv_blocks: float) -> Trial:
         """Whether all promises hold with this request as well."""
-        rows = np.vstack([self.rows, row])
+        return self.try_all(row[None], kv_blocks)[0]
+
+    def try_all(self, newcomers: Rows, kv_blocks: float) -> list[Trial]:
+        """Whether all promises hold with all of these requests together; one answer for each."""
+        n = len(newcomers)
+        rows = np.vstack([self.rows, newcomers])
         if not self._has_room(rows, kv_blocks):
-            return Trial(reason=Reason.MEMORY)
+            return [Trial(reason=Reason.MEMORY)] * n
         if steady_share(rows, self.table) > max(1.0, self.share):
-            return Trial(reason=Reason.COMPUTE)
-        forecast = self._simulated(rows)
-        late = forecast.late(rows)
-        others_late = self._made_late(forecast, late[:-1]) if late[:-1].any() else 0
-        return Trial(
-            reason=Reason.COMPUTE if late[-1] or others_late else Reason.NONE,
-            first_s=float(forecast.first_s[-1]),
-            pace_s=float(forecast.pace_s[-1]),
-            others_late=others_late,
-        )
+            return [Trial(reason=Reason.COMPUTE)] * n
+        forecast, others_late = self._with(rows, n)
+        late = bool(forecast.late(rows)[-n:].any()) or others_late > 0
+        return [
+            Trial(
+                reason=Reason.COMPUTE if late else Reason.NONE,
+                first_s=float(forecast.first_s[i]),
+                pace_s=float(forecast.pace_s[i]),
+                others_late=others_late,
+            )
+            for i in range(len(self.rows), len(rows))
+        ]
+
+    def _with(self, rows: Rows, newcomers: int) -> tuple[Forecast, int]:
+        """How the last ones of these fare, and how many of those before are late because of them.
+
+        The simulation ends at the first who is late, for then it is a no; unless that one would be
+        late anyway, which is no reason to turn others away.
+        """
+        guarded = (rows[:, KIND] == PROMISED) & (rows[:, DUE] >= self.engine.free_at_s(self.now))
+        forecast = self._simulated(rows, guarded)
+        if not forecast.late(rows)[:-newcomers].any():
+            return forecast, 0
+        alone = self._late_alone()
+        if alone.any():
+            guarded[:-newcomers] &= ~alone
+            forecast = self._simulated(rows, guarded)
+        return forecast, self._made_late(forecast, forecast.late(rows)[:-newcomers])
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""
@@ -98,8 +120,8 @@ class Bench:
             pace_s=float(forecast.pace_s[-1]),
         )
 
-    def give(self, row: Numbers, kv_blocks: float) -> None:
-        self.rows = np.vstack([self.rows, row])
+    def give(self, rows: Rows, kv_blocks: float) -> None:
+        self.rows = np.vstack([self.rows, rows])
         self.kv_blocks += kv_blocks
         self._alone = None
 
@@ -111,17 +133,22 @@ class Bench:
         fits = self.kv_blocks + kv_blocks <= engine.kv_blocks
         return fits and len(rows) <= engine.max_running_requests
 
-    def _simulated(self, rows: Rows) -> Forecast:
+    def _simulated(self, rows: Rows, guarded: Flags | None = None) -> Forecast:
         starts_s = self.engine.free_at_s(self.now)
-        return simulate(rows, self.table, self.engine.limits, starts_s)
+        return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
 
-    def _made_late(self, forecast: Forecast, late: npt.NDArray[np.bool_]) -> int:
+    def _late_alone(self) -> Flags:
+        if self._alone is None:
+            self._alone = self._simulated(self.rows)
+        return self._alone.late(self.rows)
+
+    def _made_late(self, forecast: Forecast, late: Flags) -> int:
         """How many of those who stand here are late, or later, because of the request.
 
         One whose deadline has passed already is no reason to turn others away.
         """
         if self._alone is None:
-            self._alone = self._simulated(self.rows)
+            return 0
         n = len(self.rows)
         worse = forecast.worst_late_s[:n] > self._alone.worst_late_s + _ROUNDING_S
         starved = np.isinf(forecast.first_s[:n]) & np.isfinite(self._alone.first_s)

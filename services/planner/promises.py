@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from services.planner.candidates import Candidate
 from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
 from services.planner.state import ClusterState
-from services.planner.wishes import Wish, best_first
+from services.planner.wishes import Wish, by_program
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
@@ -45,6 +47,8 @@ class Round:
         decides who of all that want an engine is to have it.
         """
         ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
+        if len(ordered) > 1 and self._all_on_one(ordered):
+            return
         for wish in ordered:
             self._place(wish)
         left = [wish for wish in ordered if wish.chosen is None]
@@ -71,6 +75,41 @@ class Round:
         if engine.name not in self._benches:
             self._benches[engine.name] = Bench.of(engine, table, self._now)
         return self._benches[engine.name]
+
+    def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
+        """Whether the first choice of the first has room for all: one look in the place of many."""
+        engine = wishes[0].ways[0].decode.engine
+        ways = [_colocated_on(wish, engine) for wish in wishes]
+        bench = self.bench(engine)
+        if bench is None or self._several_engines(wishes):
+            return False
+        return self._give_all(
+            bench, wishes, {id(w): way for w, way in zip(wishes, ways, strict=True)}
+        )
+
+    def _several_engines(self, wishes: Sequence[Wish]) -> bool:
+        return any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes)
+
+    def _give_all(
+        self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
+    ) -> bool:
+        """Gives the engine to all of them together, or to nobody."""
+        chosen = [way for way in (ways[id(wish)] for wish in wishes) if way is not None]
+        if len(chosen) < len(wishes) or not wishes:
+            return False
+        rows = np.array([self._whole(wish, way) for wish, way in zip(wishes, chosen, strict=True)])
+        blocks = sum(bench.blocks(wish.kv_tokens) for wish in wishes)
+        trials = bench.try_all(rows, blocks)
+        if not trials[0].kept:
+            return False
+        bench.give(rows, blocks)
+        for wish, way, trial in zip(wishes, chosen, trials, strict=True):
+            _foretell(wish, way, [trial])
+            wish.chosen = way
+        return True
+
+    def _whole(self, wish: Wish, way: Candidate) -> Numbers:
+        return _at_client(wish.demand.whole(_hit(wish, way), self._now))
 
     # ---- one wish
 
@@ -133,8 +172,7 @@ class Round:
             return []
         demand, computed = wish.demand, _hit(wish, way)
         if way.colocated:
-            row = _at_client(demand.whole(computed, self._now))
-            return [_Part(start, row, start.blocks(wish.kv_tokens))]
+            return [_Part(start, self._whole(wish, way), start.blocks(wish.kv_tokens))]
         prompt = _at_client(demand.prompt_only(computed, self._now))
         first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
@@ -163,36 +201,33 @@ class Round:
         free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
         before = self._benches[engine.name]
         bench = Bench.of(engine, before.table, self._now)
-        kept = self._verified(bench, best_first(bench, [*here, *free]), ways)
-        if _worth(wish for wish, _ in kept) <= _worth(here):
-            return
-        self._benches[engine.name] = bench
         for wish in here:
             wish.chosen = None
-        for wish, trial in kept:
-            way = ways[id(wish)]
-            assert way is not None
-            _foretell(wish, way, [trial])
-            wish.chosen = way
+        first, others = by_program(bench, [*here, *free])
+        if not self._give_all(bench, first, ways):
+            others = [*first, *others]
+        for wish in others:
+            self._give_one(bench, wish, ways[id(wish)])
+        kept = [wish for wish in (*first, *others) if wish.chosen is not None]
+        if _worth(kept) <= _worth(here):
+            for wish in kept:
+                wish.chosen = None
+            for wish in here:
+                wish.chosen = ways[id(wish)]
+            return
+        self._benches[engine.name] = bench
         for wish in here:
             if wish.chosen is None:
                 self._place(wish)
 
-    def _verified(
-        self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
-    ) -> list[tuple[Wish, Trial]]:
-        """Those that hold in an exact simulation, one after the other."""
-        kept = []
-        for wish in wishes:
-            way = ways[id(wish)]
-            assert way is not None
-            row = _at_client(wish.demand.whole(_hit(wish, way), self._now))
-            blocks = bench.blocks(wish.kv_tokens)
-            trial = bench.try_one(row, blocks)
-            if trial.kept:
-                bench.give(row, blocks)
-                kept.append((wish, trial))
-        return kept
+    def _give_one(self, bench: Bench, wish: Wish, way: Candidate | None) -> None:
+        assert way is not None
+        row, blocks = self._whole(wish, way), bench.blocks(wish.kv_tokens)
+        trial = bench.try_one(row, blocks)
+        if trial.kept:
+            bench.give(row, blocks)
+            _foretell(wish, way, [trial])
+            wish.chosen = way
 
 
 def _hit(wish: Wish, way: Candidate) -> int:
@@ -217,9 +252,8 @@ def _at_client(row: Numbers) -> Numbers:
 def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial]) -> None:
     """Puts the simulated times in the place of the estimated ones."""
     first_s = trials[0].first_s + DELIVERY_S - wish.demand.arrived_at_s
-    later_s = first_s - way.ttft_s
+    way.finish_s += first_s - way.ttft_s
     way.ttft_s = first_s
-    way.finish_s += later_s
     if not math.isnan(trials[-1].pace_s):
         way.decode.tpot_s = trials[-1].pace_s
 

@@ -41,13 +41,13 @@ class Wish:
         return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
 
 
-def best_first(bench: Bench, wishes: Sequence[Wish]) -> list[Wish]:
-    """Those that the program accepts on this engine, then the others; by value, then deadline."""
+def by_program(bench: Bench, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
+    """Those that the program accepts on this engine, and the others; by value, then deadline."""
     by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
     rivals = by_worth[:MOST_CANDIDATES]
-    accepted = _accepted(bench, rivals)
-    first = [wish for wish, taken in zip(rivals, accepted, strict=True) if taken]
-    return first + [wish for wish in by_worth if wish not in first]
+    taken = {id(w) for w, yes in zip(rivals, _accepted(bench, rivals), strict=True) if yes}
+    first = [wish for wish in by_worth if id(wish) in taken]
+    return first, [wish for wish in by_worth if id(wish) not in taken]
 
 
 def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:

@@ -28,6 +28,7 @@ from shared.scheduling.rows import (
     GAIN,
     KIND,
     LEFT,
+    LOST,
     PRODUCED,
     PROMISED,
     RESIDENT,
@@ -38,6 +39,7 @@ from shared.scheduling.rows import (
 from shared.scheduling.shares import Tokens
 
 Times = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 _ROUNDING_S = 1e-9
 _PACES = 3.0  # the simulation goes on for so many of the loosest pace after the last first token
 _MOST_STEPS = 2048
@@ -57,24 +59,32 @@ class Forecast:
     pace_s: Times
     ended_s: float
 
-    def late(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Promised requests that get a token too late, or none in the whole simulation."""
-        starved = np.isinf(self.first_s) & np.isfinite(rows[:, DUE])
+    def late(self, rows: Rows) -> Flags:
+        """Promised requests that get a token too late, or none although it was due."""
+        starved = np.isinf(self.first_s) & (rows[:, DUE] < self.ended_s)
         broken = (self.worst_late_s > _ROUNDING_S) | starved
-        result: npt.NDArray[np.bool_] = broken & (rows[:, KIND] == PROMISED)
+        result: Flags = broken & (rows[:, KIND] == PROMISED)
         return result
 
 
 def simulate(
-    rows: Rows, table: StepTable, limits: Numbers, now: float, *, most_steps: int = _MOST_STEPS
+    rows: Rows,
+    table: StepTable,
+    limits: Numbers,
+    now: float,
+    *,
+    guarded: Flags | None = None,
+    most_steps: int = _MOST_STEPS,
 ) -> Forecast:
-    """Runs the engine from `now` until all prompts are computed and some paces beyond.
+    """Runs the engine from `now` until all prompts are computed and some paces beyond, or until one
+    of the `guarded` is late.
 
     `rows` are not changed. Nobody finishes before its LEFT is used up.
     """
     simulated = rows.copy()
     seen = np.empty((len(rows), 4))
-    ended_s = run(simulated, seen, table.numbers, limits, now, most_steps)
+    guards = np.zeros(len(rows), dtype=np.bool_) if guarded is None else guarded
+    ended_s = run(simulated, seen, guards, table.numbers, limits, now, most_steps)
     with np.errstate(invalid="ignore", divide="ignore"):
         pace_s = np.where(seen[:, 2] > 1, (seen[:, 1] - seen[:, 0]) / (seen[:, 2] - 1), math.nan)
     return Forecast(
@@ -84,7 +94,13 @@ def simulate(
 
 @compiled
 def run(
-    rows: Rows, seen: Times, table: Numbers, limits: Numbers, now: float, most_steps: int
+    rows: Rows,
+    seen: Times,
+    guarded: Flags,
+    table: Numbers,
+    limits: Numbers,
+    now: float,
+    most_steps: int,
 ) -> float:
     """Changes `rows`; `seen` gets for each: first and last token's time, tokens, worst lateness."""
     n = len(rows)
@@ -93,13 +109,15 @@ def run(
     seen[:, 0] = np.inf
     seen[:, 1] = seen[:, 2] = 0.0
     seen[:, 3] = -np.inf
+    kinds = rows[:, KIND].copy()
     loosest_s = 0.0
     for i in range(n):
         if rows[i, KIND] == PROMISED and rows[i, TPOT] < np.inf:
             loosest_s = max(loosest_s, rows[i, TPOT])
     goes_on_s = np.inf
     for _ in range(most_steps):
-        settle_lost(rows, table, now)
+        if settle_lost(rows, table, now) > 0:
+            _note_lost(rows, seen, kinds)
         lasts_s = form(rows, tokens, counts, table, limits, now)
         if lasts_s == 0:
             now = _next_arrival(rows, now)
@@ -108,12 +126,30 @@ def run(
             continue
         now += lasts_s
         apply(rows, seen, tokens, now)
+        if _guard_is_late(rows, seen, guarded, now):
+            break
         if goes_on_s == np.inf and not _prompt_waits(rows):
             settled = _held_for_ever(rows, table, now)
             goes_on_s = now if settled else now + _PACES * loosest_s
         if now >= goes_on_s:
             break
     return now
+
+
+@compiled
+def _note_lost(rows: Rows, seen: Times, kinds: Numbers) -> None:
+    """A promise that was given up is late, whenever its token comes."""
+    for i in range(len(rows)):
+        if rows[i, KIND] == LOST and kinds[i] == PROMISED:
+            seen[i, 3] = np.inf
+
+
+@compiled
+def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
+    for i in range(len(rows)):
+        if guarded[i] and (seen[i, 3] > _ROUNDING_S or now > rows[i, DUE] + _ROUNDING_S):
+            return True
+    return False
 
 
 @compiled
