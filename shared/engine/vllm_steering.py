@@ -26,6 +26,7 @@ class SteeredScheduler(AsyncScheduler):
         super().__init__(*args, **kwargs)
         self.slos_blocked: dict[str, Request] = {}
         self._slos_caps: Mapping[str, int] = {}
+        self._slos_gives_all = False
 
     def schedule_chosen(
         self,
@@ -38,6 +39,8 @@ class SteeredScheduler(AsyncScheduler):
         `blocked_first` may take their KV blocks before what waits, the others after.
         """
         self._slos_caps = caps
+        # Asked some hundred times a step: be quick where there is nothing to say.
+        self._slos_gives_all = not (caps or self.slos_blocked) and self.num_prefill_lookahead < 2
         held = self._hold_running(chosen)
         held_waiting = self._hold_waiting(chosen, blocked_first)
         output = super().schedule(throttle_prefills)
@@ -80,6 +83,8 @@ class SteeredScheduler(AsyncScheduler):
         self, request: Request, num_computed_tokens: int, num_new_tokens: int
     ) -> int:
         """vLLM asks this for every request of a step, with what it would give it."""
+        if self._slos_gives_all:
+            return num_new_tokens
         request_id = request.request_id
         if request_id in self.slos_blocked:
             num_new_tokens = min(num_new_tokens, _UNPLANNED_TOKENS)

@@ -1,0 +1,197 @@
+"""What a step's scheduling costs inside vLLM: our scheduler and vLLM's own, side by side, without a
+model. Measures; prints nothing.
+"""
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from vllm import SamplingParams
+from vllm.config import set_current_vllm_config
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
+from shared.clock import Clock
+from shared.engine.config import EngineOptions
+from shared.engine.vllm_core import engine_arguments
+from shared.engine.vllm_scheduler import TERMS_KEY, SlosScheduler
+from shared.engines import Role
+from shared.scheduling.terms import Terms, terms_as_plain
+
+_BLOCK_TOKENS = 16
+_PROMPT_TOKENS = 64
+_SEED = 1
+_FAR_S = 1e6  # targets that no step of this measurement misses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerCost:
+    """Microseconds of one step of `running` requests that all decode: forming it, taking in what it
+    gave, for one scheduler. `with_slo`: every request has a promise.
+    """
+
+    scheduler: str
+    running: int
+    with_slo: bool
+    schedule_us: float
+    update_us: float
+
+    def as_json(self) -> dict[str, str | int | float | bool]:
+        return {
+            "scheduler": self.scheduler,
+            "running": self.running,
+            "with_slo": self.with_slo,
+            "schedule_us": round(self.schedule_us, 1),
+            "update_us": round(self.update_us, 1),
+        }
+
+
+def measure_schedulers(
+    model_path: str, folder: Path, clock: Clock, *, running: Sequence[int], steps: int
+) -> list[SchedulerCost]:
+    """Medians over `steps`, of which each scheduler makes one in turn. `folder` is for a socket."""
+    costs: list[SchedulerCost] = []
+    for requests in running:
+        for with_slo in (False, True):
+            costs += _measure(model_path, folder, clock, requests, steps, with_slo)
+    return costs
+
+
+def _measure(
+    model_path: str, folder: Path, clock: Clock, requests: int, steps: int, with_slo: bool
+) -> Iterator[SchedulerCost]:
+    config = _config(model_path, folder, requests, steps)
+    with set_current_vllm_config(config):
+        lanes = [_Lane(name, _make(kind, config), clock) for name, kind in _SCHEDULERS.items()]
+    for lane in lanes:
+        lane.fill(requests, steps, with_slo)
+    for _ in range(steps):
+        for lane in lanes:
+            lane.step()
+    for lane in lanes:
+        schedule_us, update_us = (1e6 * float(one) for one in np.median(lane.times_s, axis=0))
+        yield SchedulerCost(
+            scheduler=lane.name,
+            running=requests,
+            with_slo=with_slo,
+            schedule_us=schedule_us,
+            update_us=update_us,
+        )
+        lane.scheduler.shutdown()
+
+
+_SCHEDULERS: dict[str, Any] = {"vllm": AsyncScheduler, "slos": SlosScheduler}
+
+
+def _config(model_path: str, folder: Path, requests: int, steps: int) -> Any:
+    options = EngineOptions(
+        model=model_path,
+        dtype="float32",
+        kv_transport="none",
+        block_size_tokens=_BLOCK_TOKENS,
+        max_running_requests=requests,
+        max_step_tokens=max(2048, requests * _PROMPT_TOKENS),
+        max_model_len=_PROMPT_TOKENS + steps + 64,
+        vllm={"async_scheduling": True, "enable_prefix_caching": False},
+    )
+    link = f"ipc://{folder / f'link-{os.getpid()}'}"
+    arguments = engine_arguments(
+        options, role=Role.DECODE, engine_id="bench", link=link, model_path=model_path
+    )
+    config = AsyncEngineArgs(**arguments).create_engine_config()
+    config.cache_config.num_gpu_blocks = _blocks(requests, config.model_config.max_model_len)
+    return config
+
+
+def _blocks(requests: int, tokens: int) -> int:
+    return requests * -(-tokens // _BLOCK_TOKENS) + 1
+
+
+def _make(kind: Any, config: Any) -> Any:
+    attention = FullAttentionSpec(
+        block_size=_BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=torch.float32
+    )
+    return kind(
+        vllm_config=config,
+        kv_cache_config=KVCacheConfig(
+            num_blocks=config.cache_config.num_gpu_blocks,
+            kv_cache_tensors=[],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], attention)],
+        ),
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=_BLOCK_TOKENS,
+        log_stats=True,
+    )
+
+
+class _Lane:
+    """One scheduler with a step always in flight, as asynchronous scheduling has it."""
+
+    def __init__(self, name: str, scheduler: Any, clock: Clock) -> None:
+        self.name, self.scheduler = name, scheduler
+        self.times_s: list[tuple[float, float]] = []
+        self._clock = clock
+        self._flying: Any = None
+
+    def fill(self, requests: int, steps: int, with_slo: bool) -> None:
+        if isinstance(self.scheduler, SlosScheduler):
+            self.scheduler._slos_ledger.times.start_from(_profile())
+        chance = random.Random(_SEED)  # noqa: S311 - prompts of a measurement
+        for number in range(requests):
+            self.scheduler.add_request(_request(number, steps, with_slo, chance))
+        for _ in range(3):  # the prompts, and the first steps of each sort
+            self.step()
+        self.times_s.clear()
+
+    def step(self) -> None:
+        now = self._clock.now
+        began_s = now()
+        output = self.scheduler.schedule()
+        scheduled_s = now() - began_s
+        update_s = 0.0
+        if self._flying is not None:
+            result = _result(self._flying)
+            began_s = now()
+            self.scheduler.update_from_output(self._flying, result)
+            update_s = now() - began_s
+        self._flying = output
+        self.times_s.append((scheduled_s, update_s))
+
+
+def _profile() -> dict[str, Any]:
+    """Of an engine that is fast enough for all."""
+    steps = [Step(decodes=k).with_chunk(c) for k in (1, 4, 16) for c in (0, 16, 64)]
+    return to_plain(fit_curve(ADDITIVE, steps, [1e-3 + 1e-6 * one.tokens for one in steps]))
+
+
+def _request(number: int, steps: int, with_slo: bool, chance: random.Random) -> Request:
+    params = SamplingParams(temperature=0, max_tokens=steps + 32, ignore_eos=True)
+    if with_slo:
+        terms = Terms(first_token_due_s=_FAR_S, tpot_s=chance.choice((50.0, 100.0, 200.0)))
+        params.extra_args = {TERMS_KEY: terms_as_plain(terms)}
+    return Request(
+        request_id=f"r{number}",
+        prompt_token_ids=[chance.randrange(100, 200) for _ in range(_PROMPT_TOKENS)],
+        sampling_params=params,
+        pooling_params=None,
+    )
+
+
+def _result(output: Any) -> ModelRunnerOutput:
+    """Every request whose prompt is computed gives a token."""
+    names = list(output.num_scheduled_tokens)
+    return ModelRunnerOutput(
+        req_ids=names,
+        req_id_to_index={name: place for place, name in enumerate(names)},
+        sampled_token_ids=[[7] for _ in names],
+    )
