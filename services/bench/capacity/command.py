@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +26,7 @@ from shared.errors import ConfigError, SlosError
 from shared.models import is_local, resolve_model
 from shared.options import load
 
-_WIDTH = 170  # of the tables where there is no terminal
+_WIDTH = 180  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,7 +62,7 @@ def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
             run_dir=run_dir,
             environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
         )
-        result = CapacityResult(machine=machine, needed=options.attainment)
+        result = CapacityResult(machine=machine, needed=options.attainment, options=asdict(options))
         try:
             asyncio.run(_run(options, loads, systems, result))
         except SlosError as error:

@@ -8,6 +8,7 @@ from pydantic import Field
 from shared.options import option
 
 Count = Annotated[int, Field(ge=1)]
+StepTokens = Annotated[int, Field(ge=64)]  # vLLM wants one for each of the requests of a step
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Multiple = Annotated[float, Field(ge=1)]
@@ -42,7 +43,7 @@ class CapacityOptions:
     tight_tpot: Multiple = option(1.75, help="tight TPOT, multiple of a request's alone")
     loose_tpot: Multiple = option(5.0, help="loose TPOT, multiple of a request's alone")
     attainment: Share = option(0.9, help="share of requests that must get what they ask for")
-    token_budgets: tuple[Count, ...] = option(
+    token_budgets: tuple[StepTokens, ...] = option(
         (64, 128, 512), help="token budgets of stock vLLM, of which the best counts"
     )
     ours: bool = option(True, help="measure ours; without it a second stock server takes its place")

@@ -26,7 +26,7 @@ def draw(result: CapacityResult, path: Path) -> None:
         _dress(field, load, result.needed)
     fields[0].set_ylabel("requests that got what they asked for, %")
     try:
-        figure.savefig(path)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot {path} cannot be written: {error}") from error
 

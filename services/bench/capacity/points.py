@@ -57,6 +57,15 @@ class Point:
             found.setdefault(one.seen.offered.class_name, []).append(one)
         return dict(sorted(found.items()))
 
+    def line(self) -> str:
+        """For those who watch."""
+        low, high = self.interval
+        return (
+            f"{self.load}, {self.system}: {self.rate_rps:.2f}/s, {len(self.judged)} requests, "
+            f"{self.attainment:.0%} attained ({low:.0%} to {high:.0%}), "
+            f"{self.busy_cores:.1f} cores busy before"
+        )
+
     def as_json(self) -> dict[str, Any]:
         late_s = [one.seen.sent_late_s for one in self.judged]
         return {

@@ -62,7 +62,7 @@ def _class_capacity(found: Mapping[str, Any] | None) -> str:
 def _points_table(result: CapacityResult, one: Searched) -> Table:
     table = Table(title=f"{one.load}: {one.contender}")
     classes = result.class_names(one.load)
-    table.add_column("variant")
+    table.add_column("variant", no_wrap=True)
     for name in ("requests/s", "requests", "attained", "95 %", "every token", *classes):
         table.add_column(name, justify="right")
     for name in ("refused", "best effort", "cut", "failed", "sent late p99 ms", "busy before"):

@@ -34,6 +34,7 @@ class CapacityResult:
 
     machine: Machine
     needed: float
+    options: Mapping[str, Any] = field(default_factory=dict)  # as they were told
     targets: Targets | None = None
     point_s: float = 0.0
     points: list[Point] = field(default_factory=list)
@@ -89,6 +90,7 @@ class CapacityResult:
         return {
             "bench": "capacity",
             "machine": self.machine.as_json(),
+            "options": self.options,
             "attainment_needed": self.needed,
             "point_s": round(self.point_s, 1),
             "zero_load": self.targets.zero_load.as_json() if self.targets else None,

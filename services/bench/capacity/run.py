@@ -1,6 +1,6 @@
 """The course of `bench capacity`: which systems are up when, and which are asked in which order."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,12 +12,12 @@ from services.bench.capacity.classes import Multiples, Targets, mix
 from services.bench.capacity.options import CapacityOptions
 from services.bench.capacity.pace import first_rate, point_seconds, speculation_rounds
 from services.bench.capacity.points import Point
-from services.bench.capacity.result import CapacityResult, Searched
+from services.bench.capacity.result import CapacityResult
 from services.bench.capacity.saturation import in_turns
-from services.bench.capacity.search import Bisection, Contender
 from services.bench.capacity.stage import Say, Stage
-from services.bench.capacity.systems import OURS, STOCK, System, Systems
+from services.bench.capacity.systems import OURS, SAME_STEP_TOKENS, STOCK, System, Systems
 from services.bench.capacity.trace import TraceScale, read_trace
+from services.bench.capacity.trial import Trial
 from services.bench.capacity.workload import Load, Prompts, poisson
 from shared.clock import Clock
 from shared.errors import SlosError
@@ -61,15 +61,16 @@ class Run:
     async def all(self) -> None:
         """Raises what a fault of the first systems is; later ones become notes."""
         options = self.options
-        stock = [f"{STOCK}-{tokens}" for tokens in options.token_budgets]
+        budgets = options.token_budgets if options.search else (SAME_STEP_TOKENS,)
+        stock = [f"{STOCK}-{tokens}" for tokens in budgets]
         self.result.point_s = point_seconds(options, len(self.loads))
-        for name, tokens in zip(stock, options.token_budgets, strict=True):
+        for name, tokens in zip(stock, budgets, strict=True):
             await self._start(self.systems.stock(name, tokens))
         measure, targets = await self._look_at_idle(self._up[stock[-1]])
         rivals = await self._start_rivals(measure)
-        trial = _Trial(run=self, measure=measure, targets=targets)
+        trial = self._trial(measure, targets)
         best = stock[0]
-        contenders = {STOCK: tuple(stock), rivals[0]: tuple(rivals)}
+        contenders: dict[str, tuple[str, ...]] = {STOCK: tuple(stock), rivals[0]: tuple(rivals)}
         if options.search:
             for load in self.loads:
                 found = await trial.search(load, contenders, options.rounds)
@@ -78,20 +79,42 @@ class Run:
                 await self._end_all_but([best, *rivals])
             await self._overload(trial, best, contenders[rivals[0]][0])
         if options.saturation:
-            await self._saturation(measure, [best, rivals[0]])
+            await self._saturation(measure, rivals[0])
         await self._end_all_but([])
-        await self._later(trial, best)
+        await self._later(trial, measure, best)
 
-    async def _later(self, trial: "_Trial", best: str) -> None:
+    def _trial(self, measure: Measure, targets: Targets) -> Trial:
+        async def take(system: str, load: Load, rate_rps: float) -> Point:
+            asked, seconds = self._up[system], self.result.point_s
+            point = await measure.point(asked, load, rate_rps, seconds, targets)
+            self.say(point.line())
+            return point
+
+        def first_rps(load: Load, contender: str) -> float:
+            return self._first_rps(contender) or first_rate(load, targets.zero_load)
+
+        return Trial(take=take, result=self.result, first_rps=first_rps)
+
+    def _first_rps(self, contender: str) -> float:
+        """What was told, or the capacity that the same system showed before; 0 where unknown."""
+        base = contender.removesuffix(WITH_DRAFTS)
+        found = [
+            float(self.result.capacity_json(one)["capacity_rps"])
+            for one in self.result.searched
+            if one.contender == base
+        ]
+        return self.options.first_rate or next((one for one in found if one), 0.0)
+
+    async def _later(self, trial: Trial, measure: Measure, best: str) -> None:
         """What is worth a note, not the whole run, when it fails."""
         options = self.options
         parts: list[tuple[bool, str, Callable[[], Awaitable[None]]]] = [
             (
                 bool(options.speculation_tokens and options.search),
                 "speculation",
-                lambda: self._speculation(trial, best),
+                lambda: self._speculation(trial, measure, best),
             ),
-            (options.fleet and options.ours, "two engines", lambda: self._fleet(trial)),
+            (options.fleet and options.ours, "two engines", lambda: self._fleet(trial, measure)),
         ]
         for wanted, name, part in parts:
             if not wanted:
@@ -152,7 +175,7 @@ class Run:
             del self._up[name]
             await self.stage.end(name)
 
-    async def _overload(self, trial: "_Trial", stock: str, rival: str) -> None:
+    async def _overload(self, trial: Trial, stock: str, rival: str) -> None:
         ours = self.result.searched[1]  # the rival on the first load
         capacity_rps = self.result.capacity_json(ours)["capacity_rps"]
         if self.options.overload and capacity_rps:
@@ -160,9 +183,14 @@ class Run:
             for name in (stock, rival):
                 await trial.point(name, self.loads[0], self.result.overload_rps)
 
-    async def _saturation(self, measure: Measure, names: Sequence[str]) -> None:
+    async def _saturation(self, measure: Measure, rival: str) -> None:
+        """Stock vLLM may compute as many tokens in a step as ours."""
+        stock = f"{STOCK}-{SAME_STEP_TOKENS}"
+        await self._end_all_but([stock, rival])
+        if stock not in self._up:
+            await measure.warm_up(await self._start(self.systems.stock(stock, SAME_STEP_TOKENS)))
         self.result.throughputs += await in_turns(
-            [self._up[name] for name in names],
+            [self._up[stock], self._up[rival]],
             Prompts(measure.text_ids, self.options.seed + 1),
             self.clock,
             in_flight=self.options.saturation_in_flight,
@@ -170,7 +198,7 @@ class Run:
             turns=_TURNS,
         )
 
-    async def _speculation(self, trial: "_Trial", best: str) -> None:
+    async def _speculation(self, trial: Trial, measure: Measure, best: str) -> None:
         """Both with drafts, from the capacity without on."""
         drafts = self.options.speculation_tokens
         step_tokens = int(best.rpartition("-")[2])
@@ -179,78 +207,16 @@ class Run:
             name = f"{OURS}{WITH_DRAFTS}"
             systems.append(self.systems.ours(name, self.configuration, drafts))
         for system in systems:
-            await trial.measure.warm_up(await self._start(system))
+            await measure.warm_up(await self._start(system))
         names = (f"{STOCK}{WITH_DRAFTS}", f"{OURS}{WITH_DRAFTS}")
         contenders = {name: (system.name,) for name, system in zip(names, systems, strict=False)}
         await trial.search(self.loads[0], contenders, speculation_rounds(self.options))
 
-    async def _fleet(self, trial: "_Trial") -> None:
+    async def _fleet(self, trial: Trial, measure: Measure) -> None:
         """A prefill and a decode engine, and two that do both; where each runs is our choice."""
         pairs = {"prefill and decode": ("prefill", "decode"), "both co-located": ("decode",) * 2}
         contenders = {name: (name,) for name in pairs}
         for name, roles in pairs.items():
             system = self.systems.ours_in_two(name, self.configuration, roles)
-            await trial.measure.warm_up(await self._start(system))
+            await measure.warm_up(await self._start(system))
         await trial.search(self.loads[0], contenders, self.options.rounds)
-
-    def asked(self, name: str) -> Asked:
-        return self._up[name]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trial:
-    """Searches and single points of a run."""
-
-    run: Run
-    measure: Measure
-    targets: Targets
-
-    async def search(
-        self, load: Load, contenders: Mapping[str, tuple[str, ...]], rounds: int
-    ) -> dict[str, Contender]:
-        """In each round every contender at its own next rate, in turns, the order changing."""
-        made = {
-            name: Contender(
-                name=name, variants=variants, bisection=Bisection(self._first_rate(load, name))
-            )
-            for name, variants in contenders.items()
-        }
-        self.run.result.searched += [
-            Searched(load=load.name, contender=name, variants=variants)
-            for name, variants in contenders.items()
-        ]
-        for number in range(rounds):
-            turns = list(made.values())
-            for contender in turns if number % 2 == 0 else reversed(turns):
-                rate_rps = contender.bisection.next_rps
-                points = {
-                    name: await self.point(name, load, rate_rps) for name in contender.variants
-                }
-                attainments = {name: point.attainment for name, point in points.items()}
-                contender.note(rate_rps, attainments, self.run.options.attainment)
-        return made
-
-    async def point(self, name: str, load: Load, rate_rps: float) -> Point:
-        result, asked = self.run.result, self.run.asked(name)
-        point = await self.measure.point(asked, load, rate_rps, result.point_s, self.targets)
-        result.points.append(point)
-        low, high = point.interval
-        self.run.say(
-            f"{load.name}, {name}: {rate_rps:.2f}/s, {len(point.judged)} requests, "
-            f"{point.attainment:.0%} attained ({low:.0%} to {high:.0%}), "
-            f"{point.busy_cores:.1f} cores busy before"
-        )
-        return point
-
-    def _first_rate(self, load: Load, contender: str) -> float:
-        """What was told, or the capacity found of the same system before, or by the idle times."""
-        run, base = self.run, contender.removesuffix(WITH_DRAFTS)
-        if run.options.first_rate:
-            return run.options.first_rate
-        found = [
-            float(run.result.capacity_json(one)["capacity_rps"])
-            for one in run.result.searched
-            if one.contender == base
-        ]
-        known = [capacity_rps for capacity_rps in found if capacity_rps]
-        return known[0] if known else first_rate(load, self.targets.zero_load)

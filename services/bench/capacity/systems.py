@@ -16,6 +16,7 @@ from services.node.plan import Part
 from services.node.ports import LOOPBACK
 
 STOCK, OURS = "vllm", "slos-serve"
+SAME_STEP_TOKENS = 2048  # with so many at most in a step stock vLLM has the limit of ours
 _LOOKUP = {"prompt_lookup_max": 4, "prompt_lookup_min": 2}  # of n-gram drafts, as our engine host's
 
 

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.bench.capacity.options import CapacityOptions
-from services.bench.capacity.systems import Systems
+from services.bench.capacity.systems import SAME_STEP_TOKENS, Systems
 from services.node.plan import Part
 
 CLASSES = Path("classes.yaml")
@@ -55,3 +55,9 @@ def test_two_engines_have_roles_names_and_ports_of_their_own() -> None:
     for name in ("name", "port", "kv-port"):
         assert len({flag(part, name) for part in engines}) == 2
     assert len({part.address for part in parts}) == len(parts)
+
+
+def test_at_saturation_both_may_compute_as_many_tokens_in_a_step() -> None:
+    engine = named(systems().ours("ours", CLASSES).parts, "engine")
+
+    assert flag(engine, "max-step-tokens") == str(SAME_STEP_TOKENS)
