@@ -13,6 +13,7 @@ from services.bench.planner_measure import (
     formed_steps,
     intake,
     memory,
+    scheduling,
 )
 from services.bench.planner_options import PlannerBenchOptions
 from services.bench.planner_report import Measured, Row, as_json, make_tables, sentences
@@ -58,6 +59,11 @@ def measure(options: PlannerBenchOptions) -> Measured:
         steps=[_formed(World(running=running), options) for running in options.formed],
         intake=intake(fleet, options.reporting_engines, options.reports_per_s, options.limit_s),
         first=first_decisions() if options.first else {},
+        scheduling=(
+            scheduling(options.scheduled, options.scheduled_steps)
+            if options.scheduled_steps
+            else []
+        ),
     )
 
 

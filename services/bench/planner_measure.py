@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from services.bench.planner_world import NOW_S, World, all_reports, step_table
 from services.bench.spread import percentile
@@ -27,7 +28,7 @@ _WARM_UP = 3
 _SAMPLES = 10  # of memory
 _IN_FLIGHT = 64
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
-_FIRST_LIMIT_S = 300.0
+_PROCESS_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,16 +234,27 @@ class First:
 def first_decisions() -> dict[str, First]:
     """Without compiled code on disk, and with it."""
     with tempfile.TemporaryDirectory(prefix="slos-bench-") as folder:
-        return {name: _first(folder) for name in ("cold", "warm")}
+        cache = {"NUMBA_CACHE_DIR": folder}
+        return {
+            name: First(**_said_by("services.bench.planner_first", environ=cache))
+            for name in ("cold", "warm")
+        }
 
 
-def _first(folder: str) -> First:
+def scheduling(running: Sequence[int], steps: int) -> list[dict[str, Any]]:
+    """Microseconds of vLLM's scheduler and of ours, a step in turn, all requests decoding."""
+    said: list[dict[str, Any]] = _said_by("services.bench.planner_schedule", steps, *running)
+    return said
+
+
+def _said_by(module: str, *words: int, environ: Mapping[str, str] | None = None) -> Any:
+    """What a process of ours prints in its last line."""
     done = subprocess.run(
-        [sys.executable, "-m", "services.bench.planner_first"],
-        env={**os.environ, "NUMBA_CACHE_DIR": folder},
+        [sys.executable, "-m", module, *map(str, words)],
+        env={**os.environ, **(environ or {})},
         check=True,
         capture_output=True,
         text=True,
-        timeout=_FIRST_LIMIT_S,
+        timeout=_PROCESS_LIMIT_S,
     )
-    return First(**json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])

@@ -33,5 +33,11 @@ class PlannerBenchOptions:
     memory: Annotated[int, Field(ge=0)] = option(
         100_000, help="decisions over which memory is watched; 0: not"
     )
+    scheduled: tuple[Count, ...] = option(
+        (64, 256), help="requests with which vLLM's scheduler is timed beside ours; needs vLLM"
+    )
+    scheduled_steps: Annotated[int, Field(ge=0)] = option(
+        200, help="steps of each of the two schedulers; 0: not"
+    )
     first: bool = option(True, help="measure how soon a new process decides")
     json: bool = option(False, help="print one JSON object instead of tables")

@@ -45,6 +45,7 @@ class Measured:
     intake: Intake
     memory: Memory | None
     first: Mapping[str, First]
+    scheduling: Sequence[Mapping[str, Any]]  # as `scheduler_cost.SchedulerCost.as_json` says
 
 
 def as_json(measured: Measured) -> dict[str, Any]:
@@ -64,12 +65,15 @@ def as_json(measured: Measured) -> dict[str, Any]:
         },
         "memory": None if measured.memory is None else asdict(measured.memory),
         "first_decision": {name: asdict(first) for name, first in measured.first.items()},
+        "scheduling": list(measured.scheduling),
     }
 
 
 def make_tables(measured: Measured) -> Iterator[Table]:
     yield _table("Decisions", [*measured.decisions, *measured.fleets])
     yield _table("Steps formed", measured.steps)
+    if measured.scheduling:
+        yield _scheduling(measured.scheduling)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
@@ -100,6 +104,22 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
             f"{taken.p99_ms:.3f}",
             f"{taken.max_ms:.3f}",
             f"{taken.cpu_p99_ms:.3f}",
+        )
+    return table
+
+
+def _scheduling(costs: Sequence[Mapping[str, Any]]) -> Table:
+    """vLLM's scheduler and ours by number of requests, and with promises and without."""
+    table = Table(title="Scheduling inside vLLM, medians in us")
+    for name in ("scheduler", "running", "promises", "schedule()", "update_from_output()"):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        table.add_row(
+            str(cost["scheduler"]),
+            str(cost["running"]),
+            "yes" if cost["with_slo"] else "no",
+            f"{cost['schedule_us']:.0f}",
+            f"{cost['update_us']:.0f}",
         )
     return table
 

@@ -112,11 +112,14 @@ def test_what_was_measured_is_shown_to_programs_and_people() -> None:
         intake=Intake(engines=64, reports_per_s=100, report_bytes=7000, per_report_s=5e-5),
         memory=Memory(decisions=100, before_mib=50.0, after_mib=(51.0, 52.0)),
         first={"cold": First(load_s=1.0, prepare_s=5.0, first_s=2.0, second_s=0.001)},
+        scheduling=[
+            {"scheduler": "slos", "running": 8, "with_slo": True, "schedule_us": 9, "update_us": 4}
+        ],
     )
     told = json.loads(json.dumps(as_json(measured)))
 
     assert told["decisions"][0]["p99_ms"] == 3.0
     assert told["reports"]["share_of_a_core"] == pytest.approx(0.32)
     assert told["first_decision"]["cold"]["first_s"] == 2.0
-    assert [table.row_count for table in make_tables(measured)] == [2, 1]
+    assert [table.row_count for table in make_tables(measured)] == [2, 1, 1]
     assert any("32 % of a core" in sentence for sentence in sentences(measured))
