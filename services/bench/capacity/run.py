@@ -1,6 +1,6 @@
 """The course of `bench capacity`: which systems are up when, and which are asked in which order."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -106,25 +106,20 @@ class Run:
         return self.options.first_rate or next((one for one in found if one), 0.0)
 
     async def _later(self, trial: Trial, measure: Measure, best: str) -> None:
-        """What is worth a note, not the whole run, when it fails."""
         options = self.options
-        parts: list[tuple[bool, str, Callable[[], Awaitable[None]]]] = [
-            (
-                bool(options.speculation_tokens and options.search),
-                "speculation",
-                lambda: self._speculation(trial, measure, best),
-            ),
-            (options.fleet and options.ours, "two engines", lambda: self._fleet(trial, measure)),
-        ]
-        for wanted, name, part in parts:
-            if not wanted:
-                continue
-            try:
-                await part()
-            except SlosError as error:
-                self.result.notes.append(f"{name}: not measured: {error}")
-                self.say(self.result.notes[-1])
-            await self._end_all_but([])
+        if options.speculation_tokens and options.search:
+            await self._or_note("speculation", self._speculation(trial, measure, best))
+        if options.fleet and options.ours:
+            await self._or_note("two engines", self._fleet(trial, measure))
+
+    async def _or_note(self, name: str, part: Awaitable[None]) -> None:
+        """A fault in it is worth a note, not what was measured before it."""
+        try:
+            await part
+        except SlosError as error:
+            self.result.notes.append(f"{name}: not measured: {error}")
+            self.say(self.result.notes[-1])
+        await self._end_all_but([])
 
     async def _look_at_idle(self, asked: Asked) -> tuple[Measure, Targets]:
         """Zero-load times of stock vLLM, from which all targets come."""
