@@ -20,6 +20,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
+from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
@@ -39,6 +40,7 @@ from shared.scheduling.shares import (
     LONGEST_S,
     MAX_RESIDENT,
     MAX_TOKENS,
+    ONE,
     Sorts,
     Tokens,
     add_chunk,
@@ -46,17 +48,14 @@ from shared.scheduling.shares import (
     decode_fits,
     give_chunk,
     give_decode,
-    take,
 )
 
 _KINDS = 4
 _PROMISED_DECODE, _PROMISED_PROMPT = 0, 1  # the first two sorts of work
-_ONE = 1.5  # tokens; what has no more than this to compute decodes, be it the end of a prompt
 _CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
 _GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
-_SMALLEST_CHUNK = 16  # that the first in line gets even where no time is left for it
 
 
 @compiled
@@ -109,7 +108,9 @@ def form(
         if of_sort[sort] + of_sort[sort + 1] > 0:
             _rest_of_sort(rows, work, tokens, counts, table, left, until_s, sort)
     if counts[DECODES] + counts[PREFILL] == 0:
-        _at_least_one(rows, work, tokens, counts, left)
+        at_least_one(rows, work, tokens, counts, left)
+    if counts[DECODES] + counts[PREFILL] == 0:
+        make_room(rows, work, tokens, counts, left)
     if counts[DECODES] + counts[PREFILL] == 0:
         return 0.0
     return sure_s(table, counts)
@@ -120,7 +121,7 @@ def _sort_of(rows: Rows, i: int, now: float) -> int:
     """Twice its kind, and one more for a prompt; -1 for what cannot run."""
     if rows[i, LEFT] <= 0 or rows[i, AVAILABLE] > now:
         return -1
-    prompt = rows[i, TOTAL] - rows[i, COMPUTED] > _ONE
+    prompt = rows[i, TOTAL] - rows[i, COMPUTED] > ONE
     return int(2 * rows[i, KIND]) + int(prompt)
 
 
@@ -318,24 +319,3 @@ def _rest_of_sort(
             give_chunk(rows, work, tokens, counts, table, left, i, until_s)
             if tokens[i] <= 0 and until_s < np.inf and left[FREE_BLOCKS] > 0:
                 return
-
-
-@compiled
-def _at_least_one(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers) -> None:
-    """An engine never stands still: the first in line gets a little where nothing is in time."""
-    best = -1
-    for i in range(len(rows)):
-        if work[i] < 0 or tokens[i] != 0:
-            continue
-        if best < 0 or (rows[i, KIND], rows[i, DUE]) < (rows[best, KIND], rows[best, DUE]):
-            best = i
-    if best < 0:
-        return
-    size = rows[best, TOTAL] - rows[best, COMPUTED]
-    if size <= _ONE:
-        give_decode(rows, work, tokens, counts, left, best)
-        return
-    size = min(float(_SMALLEST_CHUNK), size)
-    if take(rows, work, tokens, left, best, size):
-        tokens[best] = int(size)
-        add_chunk(counts, rows, best, size)

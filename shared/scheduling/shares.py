@@ -26,6 +26,7 @@ from shared.scheduling.rows import COMPUTED, DRAFT, KIND, PLAIN, RESIDENT, TOTAL
 
 Tokens = npt.NDArray[np.int64]
 Sorts = npt.NDArray[np.int8]
+ONE: Final = 1.5  # tokens; what has no more than this to compute decodes, be it a prompt's end
 EVICT: Final = -1  # in the place of a number of tokens: drop its KV
 
 # Limits of an engine, in one array.
@@ -113,17 +114,21 @@ def _longest_chunk(
 
 @compiled
 def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: float) -> bool:
-    """Takes the request's place, blocks and tokens off what is left, or says that it cannot."""
+    """Takes the request's place, blocks and tokens off what is left, or says that it cannot.
+
+    A prompt is begun only where all of it has room.
+    """
     place = 1.0 - rows[i, RESIDENT]
     need = 0.0
     if left[FREE_BLOCKS] < np.inf:
-        need = _blocks(rows[i, COMPUTED] + size, left) - _blocks(rows[i, COMPUTED], left)
+        until = rows[i, COMPUTED] + size if place == 0 else rows[i, TOTAL]
+        need = blocks_of(until, left) - blocks_of(rows[i, COMPUTED], left)
     while left[FREE_BLOCKS] < need or left[MAX_RESIDENT] < place:
         victim = _victim(rows, work, tokens, left) if rows[i, KIND] <= PLAIN else -1
         if victim < 0:
             return False
         tokens[victim] = EVICT
-        left[FREE_BLOCKS] += _blocks(rows[victim, COMPUTED], left)
+        left[FREE_BLOCKS] += blocks_of(rows[victim, COMPUTED], left)
         left[MAX_RESIDENT] += rows[victim, RESIDENT]
     left[FREE_BLOCKS] -= need
     left[MAX_RESIDENT] -= place
@@ -132,7 +137,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: f
 
 
 @compiled
-def _blocks(tokens: float, left: Numbers) -> float:
+def blocks_of(tokens: float, left: Numbers) -> float:
     return float(np.ceil(tokens / left[BLOCK_TOKENS]))
 
 
@@ -143,7 +148,7 @@ def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> int:
     for i in range(len(rows)):
         if rows[i, KIND] <= PLAIN or rows[i, RESIDENT] == 0 or tokens[i] != 0 or work[i] < 0:
             continue
-        worth = _blocks(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
+        worth = blocks_of(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
         if worth >= best_worth:
             best, best_worth = i, worth
     return best
