@@ -3,7 +3,7 @@ own step former. It promises nothing and keeps nothing beyond one round of decis
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from shared.scheduling.rows import DUE, KIND, PLAIN, PROMISED, TPOT, Rows
 from shared.scheduling.simulate import Flags, Forecast, simulate, steady_share
 
 _ROUNDING_S = 1e-6
-_SAME_PACE = math.log(1.1)  # paces that differ less are of one tier
+_SAME_PACE = 1.1  # paces that differ by a smaller factor are of one tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,31 +42,51 @@ class Bench:
     table: StepTable
     now: float
     rows: Rows
-    kv_blocks: float
+    # What is asked for again and again, until somebody is given to the engine.
     _alone: Forecast | None = None
+    _kv_blocks: float | None = None
+    _share: float | None = None
+    _tightest_s: float | None = None
+    _company: dict[float, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, engine: EngineState, table: StepTable, now: float) -> "Bench":
-        rows = engine.standing_rows()
-        return cls(engine, table, now, rows, engine.kv_blocks_needed(rows))
+        return cls(engine, table, now, engine.standing_rows())
+
+    @property
+    def kv_blocks(self) -> float:
+        """That all who stand here will need."""
+        if self._kv_blocks is None:
+            self._kv_blocks = self.engine.kv_blocks_needed(self.rows)
+        return self._kv_blocks
 
     @property
     def share(self) -> float:
         """Of its time that its promised paces take, above 1 too much."""
-        return steady_share(self.rows, self.table)
+        if self._share is None:
+            self._share = steady_share(self.rows, self.table)
+        return self._share
 
     @property
     def tightest_s(self) -> float:
-        paces_s = self.rows[self.rows[:, KIND] == PROMISED, TPOT]
-        return float(paces_s.min()) if len(paces_s) else math.inf
+        if self._tightest_s is None:
+            paces_s = self.rows[self.rows[:, KIND] == PROMISED, TPOT]
+            self._tightest_s = float(paces_s.min()) if len(paces_s) else math.inf
+        return self._tightest_s
 
     def company(self, tpot_s: float) -> int:
         """Residents of the same tier."""
+        found = self._company.get(tpot_s)
+        if found is None:
+            found = self._company[tpot_s] = self._count_company(tpot_s)
+        return found
+
+    def _count_company(self, tpot_s: float) -> int:
         promised = self.rows[:, KIND] == PROMISED
         if math.isinf(tpot_s):
             return int((promised & np.isinf(self.rows[:, TPOT])).sum())
-        with np.errstate(divide="ignore"):
-            near = np.abs(np.log(self.rows[:, TPOT] / tpot_s)) < _SAME_PACE
+        paces_s = self.rows[:, TPOT]
+        near = (paces_s < tpot_s * _SAME_PACE) & (paces_s * _SAME_PACE > tpot_s)
         return int((promised & near).sum())
 
     def try_one(self, row: Numbers, kv_blocks: float) -> Trial:
@@ -121,9 +141,10 @@ class Bench:
         )
 
     def give(self, rows: Rows, kv_blocks: float) -> None:
+        self._kv_blocks = self.kv_blocks + kv_blocks
         self.rows = np.vstack([self.rows, rows])
-        self.kv_blocks += kv_blocks
-        self._alone = None
+        self._alone = self._share = self._tightest_s = None
+        self._company.clear()
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
