@@ -28,7 +28,7 @@ from shared.engine.vllm_scheduler import TERMS_KEY, SlosScheduler
 from shared.engines import Role
 from shared.scheduling.terms import Terms, terms_as_plain
 
-_BLOCK_TOKENS = 16
+BLOCK_TOKENS = 16
 _PROMPT_TOKENS = 64
 _SEED = 1
 _FAR_S = 1e6  # targets that no step of this measurement misses
@@ -70,9 +70,10 @@ def measure_schedulers(
 def _measure(
     model_path: str, folder: Path, clock: Clock, requests: int, steps: int, with_slo: bool
 ) -> Iterator[SchedulerCost]:
-    config = _config(model_path, folder, requests, steps)
-    with set_current_vllm_config(config):
-        lanes = [_Lane(name, _make(kind, config), clock) for name, kind in _SCHEDULERS.items()]
+    tokens = _PROMPT_TOKENS + steps + 64
+    blocks = requests * -(-tokens // BLOCK_TOKENS) + 1
+    config = scheduler_config(model_path, folder, requests, tokens, blocks)
+    lanes = [_Lane(name, make_scheduler(kind, config), clock) for name, kind in _SCHEDULERS.items()]
     for lane in lanes:
         lane.fill(requests, steps, with_slo)
     for _ in range(steps):
@@ -93,15 +94,18 @@ def _measure(
 _SCHEDULERS: dict[str, Any] = {"vllm": AsyncScheduler, "slos": SlosScheduler}
 
 
-def _config(model_path: str, folder: Path, requests: int, steps: int) -> Any:
+def scheduler_config(
+    model_path: str, folder: Path, requests: int, model_len_tokens: int, blocks: int
+) -> Any:
+    """vLLM's configuration of an engine that is never started, with `blocks` of KV."""
     options = EngineOptions(
         model=model_path,
         dtype="float32",
         kv_transport="none",
-        block_size_tokens=_BLOCK_TOKENS,
+        block_size_tokens=BLOCK_TOKENS,
         max_running_requests=requests,
         max_step_tokens=max(2048, requests * _PROMPT_TOKENS),
-        max_model_len=_PROMPT_TOKENS + steps + 64,
+        max_model_len=model_len_tokens,
         vllm={"async_scheduling": True, "enable_prefix_caching": False},
     )
     link = f"ipc://{folder / f'link-{os.getpid()}'}"
@@ -109,29 +113,27 @@ def _config(model_path: str, folder: Path, requests: int, steps: int) -> Any:
         options, role=Role.DECODE, engine_id="bench", link=link, model_path=model_path
     )
     config = AsyncEngineArgs(**arguments).create_engine_config()
-    config.cache_config.num_gpu_blocks = _blocks(requests, config.model_config.max_model_len)
+    config.cache_config.num_gpu_blocks = blocks
     return config
 
 
-def _blocks(requests: int, tokens: int) -> int:
-    return requests * -(-tokens // _BLOCK_TOKENS) + 1
-
-
-def _make(kind: Any, config: Any) -> Any:
+def make_scheduler(kind: Any, config: Any) -> Any:
+    """A scheduler of this class without an engine."""
     attention = FullAttentionSpec(
-        block_size=_BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=torch.float32
+        block_size=BLOCK_TOKENS, num_kv_heads=1, head_size=32, dtype=torch.float32
     )
-    return kind(
-        vllm_config=config,
-        kv_cache_config=KVCacheConfig(
-            num_blocks=config.cache_config.num_gpu_blocks,
-            kv_cache_tensors=[],
-            kv_cache_groups=[KVCacheGroupSpec(["layer"], attention)],
-        ),
-        structured_output_manager=StructuredOutputManager(config),
-        block_size=_BLOCK_TOKENS,
-        log_stats=True,
-    )
+    with set_current_vllm_config(config):
+        return kind(
+            vllm_config=config,
+            kv_cache_config=KVCacheConfig(
+                num_blocks=config.cache_config.num_gpu_blocks,
+                kv_cache_tensors=[],
+                kv_cache_groups=[KVCacheGroupSpec(["layer"], attention)],
+            ),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=BLOCK_TOKENS,
+            log_stats=True,
+        )
 
 
 class _Lane:

@@ -251,11 +251,15 @@ class RequestRows(Generic[Request]):
         if more and row[DUE] < math.inf:
             row[DUE] += more * row[TPOT]
 
-    def evicted(self, request_id: str, total: int) -> None:
-        """Its KV is gone; promise and pace stay."""
+    def evicted(self, request_id: str, lost_tokens: int) -> None:
+        """Its KV is gone; promise and pace stay. `lost_tokens` it was to give in steps that run."""
         row = self.row(request_id)
         row[COMPUTED] = row[RESIDENT] = row[DRAFT] = 0.0
-        row[TOTAL] = total
+        row[TOTAL] -= lost_tokens
+        row[PRODUCED] -= lost_tokens
+        row[LEFT] += lost_tokens
+        if lost_tokens and row[DUE] < math.inf:
+            row[DUE] -= lost_tokens * row[TPOT]
 
     # -- stages -------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from shared.engine.step_ledger import Share, Standing, StepBook, StepLedger, cou
 from shared.engine.vllm_steering import SteeredScheduler
 from shared.engines import Policy
 from shared.scheduling.former import StepFormer, StepPlan
-from shared.scheduling.rows import COMPUTED, TOTAL
+from shared.scheduling.rows import COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS
 from shared.scheduling.terms import Terms, terms_from_plain
 
@@ -75,9 +75,10 @@ class SlosScheduler(SteeredScheduler):
         starts_s = self._slos_ledger.starts_at_s(now_s)
         plan = self._slos_form(starts_s)
         chosen = self._slos_rows.of_slots(plan.order)
+        caps = self._slos_caps_of(plan, chosen)
         output = self.schedule_chosen(
-            chosen,
-            self._slos_caps_of(plan, chosen),
+            chosen if not len(plan.evicted) else self._slos_with_room(chosen, caps),
+            caps,
             self._slos_blocked_first() if self.slos_blocked else (),
             throttle_prefills,
         )
@@ -134,6 +135,23 @@ class SlosScheduler(SteeredScheduler):
         missing = rows[plan.order, TOTAL] - rows[plan.order, COMPUTED]
         cut = np.flatnonzero(plan.tokens[plan.order] < missing).tolist()
         return {chosen[i].request_id: int(plan.tokens[plan.order[i]]) for i in cut}
+
+    def _slos_with_room(self, chosen: list[Request], caps: dict[str, int]) -> list[Request]:
+        """Those for whom there is room at once: what was evicted may be free only when the step
+        that runs has ended, and vLLM would evict a chosen one in its stead.
+        """
+        free_blocks, found = self._slos_free_blocks(), []
+        for request in chosen:
+            row = self._slos_rows.row(request.request_id)
+            until = row[COMPUTED] + caps.get(request.request_id, row[TOTAL] - row[COMPUTED])
+            if request.status != RequestStatus.RUNNING:
+                until = row[TOTAL]
+            held_blocks = math.ceil(row[COMPUTED] / self.block_size)
+            need = math.ceil((until + row[DRAFT]) / self.block_size) - held_blocks
+            if need <= free_blocks:
+                free_blocks -= need
+                found.append(request)
+        return found
 
     def _slos_blocked_first(self) -> Iterator[Request]:
         """Promised ones whose KV is to be fetched, as long as there is room for all of them."""
@@ -276,9 +294,11 @@ class SlosScheduler(SteeredScheduler):
         return super()._free_request(request, delay_free_blocks)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        ahead = request.num_output_placeholders
         super()._preempt_request(request, *args, **kwargs)
         self._slos_ledger.evicted += 1
-        self._slos_rows.evicted(request.request_id, request.num_tokens)
+        lost_tokens = ahead if request.drop_stale_output else 0
+        self._slos_rows.evicted(request.request_id, lost_tokens)
 
     def _update_waiting_for_remote_kv(self, request: Request) -> None:
         if request.request_id in self.failed_recving_kv_req_ids:

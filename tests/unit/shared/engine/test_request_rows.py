@@ -136,11 +136,25 @@ def test_an_evicted_request_keeps_its_promise() -> None:
     rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.1), now=0.1)
     due_s = rows.row("a")[DUE]
 
-    rows.evicted("a", total=41)
+    rows.evicted("a", lost_tokens=0)
 
     row = rows.row("a")
     assert (row[COMPUTED], row[TOTAL], row[RESIDENT]) == (0, 41, 0)
     assert row[DUE] == due_s
+
+
+def test_a_token_that_is_dropped_with_its_kv_is_due_again() -> None:
+    rows = make_rows()
+    add(rows, "a", Terms(first_token_due_s=1.0, tpot_s=0.1))
+    rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.1), now=0.1)
+    before = rows.row("a").copy()
+    rows.take_off(rows.former.form(0.1), ends_s=0.2)
+
+    rows.evicted("a", lost_tokens=1)
+
+    row = rows.row("a")
+    for column in (TOTAL, PRODUCED, LEFT, DUE):
+        assert row[column] == pytest.approx(before[column])
 
 
 def test_accepted_drafts_move_the_deadline_by_as_many_paces() -> None:

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ TABLE = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.05, 0.001, 0.002, 
 BLOCK = 16
 
 
-def formed(*rows: dict[str, float], free_blocks: float, resident: int = 0) -> StepPlan:
+def formed(*rows: dict[str, Any], free_blocks: float, resident: int = 0) -> StepPlan:
     """The first `resident` of the rows hold their KV."""
     former = StepFormer(TABLE, max_tokens=512, block_tokens=BLOCK, max_resident=8)
     for number, one in enumerate(rows):
@@ -22,7 +23,7 @@ def formed(*rows: dict[str, float], free_blocks: float, resident: int = 0) -> St
     return former.form(1.0)
 
 
-def decode(computed: int, kind: float = PLAIN, came_s: float = 0.0) -> dict[str, float]:
+def decode(computed: int, kind: float = PLAIN, came_s: float = 0.0) -> dict[str, Any]:
     return {
         "tokens": computed + 1,
         "computed": computed,
@@ -58,14 +59,14 @@ def test_nobody_is_evicted_while_somebody_can_go_on() -> None:
 
 @pytest.mark.parametrize("kind", [PROMISED, PLAIN, BEST_EFFORT])
 def test_a_prompt_is_begun_only_where_all_of_it_has_room(kind: float) -> None:
-    prompt = {"tokens": 600, "kind": kind, "due_s": math.inf}
+    prompt: dict[str, Any] = {"tokens": 600, "kind": kind, "due_s": math.inf}
 
     assert formed(prompt, free_blocks=37).tokens.tolist() == [0]
     assert formed(prompt, free_blocks=38).tokens.tolist() == [512]
 
 
 def test_one_that_waits_evicts_nobody_of_its_own_kind() -> None:
-    prompt = {"tokens": 600, "kind": PLAIN}
+    prompt: dict[str, Any] = {"tokens": 600, "kind": PLAIN}
     plan = formed(decode(100), prompt, free_blocks=3, resident=1)
 
     assert plan.tokens.tolist() == [1, 0]

@@ -1,0 +1,208 @@
+"""Our scheduler inside vLLM's, without a model: random loads, too little KV, aborts."""
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm import SamplingParams
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+from services.bench.scheduler_cost import BLOCK_TOKENS, make_scheduler, scheduler_config
+from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
+from shared.engine.config import EngineOptions
+from shared.engine.environment import engine_environment
+from shared.engine.vllm_scheduler import TERMS_KEY, SlosScheduler
+from shared.models.tiny import make_tiny_model
+from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL
+from shared.scheduling.terms import Terms, terms_as_plain
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+MODEL_LEN = 256
+
+
+@dataclass(slots=True)
+class Load:
+    """A scheduler, what it was asked, what it gave; a step is always in flight."""
+
+    scheduler: Any
+    chance: random.Random
+    wanted: dict[str, int] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+    flying: Any = None
+    evicted: int = 0
+
+    def ask(self, terms: Terms, prompt_tokens: int, output_tokens: int) -> str:
+        name = f"r{len(self.wanted)}"
+        params = SamplingParams(temperature=0, max_tokens=output_tokens, ignore_eos=True)
+        params.extra_args = {TERMS_KEY: terms_as_plain(terms)}
+        prompt = [self.chance.randrange(100, 200) for _ in range(prompt_tokens)]
+        self.scheduler.add_request(
+            Request(
+                request_id=name,
+                prompt_token_ids=prompt,
+                sampling_params=params,
+                pooling_params=None,
+            )
+        )
+        self.wanted[name], self.given[name] = output_tokens, 0
+        return name
+
+    def step(self) -> int:
+        """How many tokens were scheduled. The one before is taken in after it is formed."""
+        output = self.scheduler.schedule()
+        self.check_rows()
+        if self.flying is not None:
+            self.take_in(self.flying)
+            self.check_rows()
+        self.flying = output if output.total_num_scheduled_tokens else None
+        return int(output.total_num_scheduled_tokens)
+
+    def take_in(self, output: Any) -> None:
+        names = list(output.num_scheduled_tokens)
+        requests = self.scheduler.requests
+        ready = [
+            name in requests and not self.is_mid_prompt(requests[name], output) for name in names
+        ]
+        result = ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: place for place, name in enumerate(names)},
+            sampled_token_ids=[[7] if one else [] for one in ready],
+        )
+        for outputs in self.scheduler.update_from_output(output, result).values():
+            for one in outputs.outputs:
+                self.given[one.request_id] += len(one.new_token_ids)
+
+    @staticmethod
+    def is_mid_prompt(request: Request, output: Any) -> bool:
+        """Whether the step ends before the last token that is known of this request."""
+        cached = output.scheduled_cached_reqs
+        starts = dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+        starts |= {one.req_id: one.num_computed_tokens for one in output.scheduled_new_reqs}
+        name = request.request_id
+        ended_at = starts[name] + output.num_scheduled_tokens[name]
+        return bool(ended_at < request.num_tokens)
+
+    def check_rows(self) -> None:
+        """Every row says of its request what vLLM says."""
+        rows = self.scheduler._slos_rows
+        for name, request in self.scheduler.requests.items():
+            if request.is_finished():
+                continue
+            row = rows.row(name)
+            assert row[COMPUTED] == request.num_computed_tokens, name
+            assert row[RESIDENT] == (request.status == RequestStatus.RUNNING), name
+            if not request.num_stale_output_tokens:
+                assert row[TOTAL] == request.num_tokens + request.num_output_placeholders, name
+        assert len(rows._seats) == len(self.scheduler.requests)
+
+    def run_dry(self, most_steps: int = 3000) -> None:
+        for _ in range(most_steps):
+            if not self.scheduler.requests:
+                return
+            self.step()
+        raise AssertionError(f"left: {[*self.scheduler.requests]}")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_tiny_model(tmp_path_factory.mktemp("model")))
+
+
+@contextmanager
+def load(model: str, *, requests: int, blocks: int, seed: int = 1) -> Iterator[Load]:
+    os.environ.update(engine_environment(EngineOptions(), cpu=True))
+    with tempfile.TemporaryDirectory() as folder:
+        config = scheduler_config(model, Path(folder), requests, MODEL_LEN, blocks)
+        scheduler = make_scheduler(SlosScheduler, config)
+        steps = [Step(decodes=k).with_chunk(c) for k in (1, 4, 16) for c in (0, 16, 64)]
+        fit = fit_curve(ADDITIVE, steps, [1e-3 + 1e-6 * one.tokens for one in steps])
+        scheduler._slos_ledger.times.start_from(to_plain(fit))
+        yield Load(scheduler, random.Random(seed))
+        scheduler.shutdown()
+
+
+def some_terms(chance: random.Random, now_s: float) -> Terms:
+    kind = chance.random()
+    if kind < 0.4:
+        return Terms()
+    return Terms(
+        best_effort=kind < 0.6,
+        first_token_due_s=now_s + chance.choice((0.01, 1.0, 100.0)),
+        tpot_s=chance.choice((0.001, 0.05, 1.0)),
+        arrived_at_s=now_s,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("blocks", [20, 60, 400])
+def test_every_request_gets_all_its_tokens_whatever_the_memory(
+    model: str, seed: int, blocks: int
+) -> None:
+    with load(model, requests=8, blocks=blocks, seed=seed) as one:
+        chance = one.chance
+        for _ in range(40):
+            for _ in range(chance.randrange(3)):
+                terms = some_terms(chance, now_s=now())
+                one.ask(terms, chance.randrange(1, 120), chance.randrange(1, 40))
+            for _ in range(chance.randrange(4)):
+                one.step()
+        one.run_dry()
+
+    assert one.given == one.wanted
+
+
+def test_an_abort_leaves_no_row_behind(model: str) -> None:
+    with load(model, requests=4, blocks=100) as one:
+        names = [one.ask(Terms(), 50, 30) for _ in range(8)]
+        for _ in range(5):
+            one.step()
+        one.scheduler.finish_requests(names[::2], RequestStatus.FINISHED_ABORTED)
+        one.run_dry()
+
+        assert len(one.scheduler._slos_rows.rows) == 0
+    assert all(one.given[name] == 30 for name in names[1::2])
+
+
+def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
+    blocks = 9  # eight of them to give: one of these requests with its answer, and a little
+    with load(model, requests=4, blocks=blocks) as one:
+        loose = Terms(best_effort=True, first_token_due_s=now() + 100, tpot_s=10.0)
+        patient = one.ask(loose, 6 * BLOCK_TOKENS, 20)
+        for _ in range(4):
+            one.step()
+        assert one.given[patient] > 0
+        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        urgent = one.ask(promise, 5 * BLOCK_TOKENS, 4)
+        before = one.given[patient]
+        steps = 0
+        while one.given[urgent] < 4:
+            one.step()
+            steps += 1
+
+        assert steps <= 7
+        assert one.given[patient] <= before + 1  # the one in the step that ran
+        one.run_dry()
+    assert one.given[patient] == 20
+
+
+def test_a_promise_goes_before_what_asked_for_nothing(model: str) -> None:
+    with load(model, requests=1, blocks=100) as one:
+        one.ask(Terms(), 50, 2)
+        one.ask(Terms(), 50, 2)
+        last = one.ask(Terms(first_token_due_s=now() + 50, arrived_at_s=now()), 50, 2)
+        for _ in range(4):
+            one.step()
+
+        assert one.given[last] == 2
+
+
+def now() -> float:
+    return time.monotonic()  # noqa: TID251 - the scheduler's clock
