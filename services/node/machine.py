@@ -131,7 +131,7 @@ def read_model() -> tuple[Path, bool, str]:
     """The cache folder, whether the embedded model is in it, and else why it cannot be got."""
     try:
         # A library that it imports may be what is missing here, and that is for us to say.
-        from shared.models import cache_folder
+        from shared.kept import cache_folder
         from shared.models.fetch import PACKAGE
         from shared.models.kept import KeptFolder
     except ImportError as error:

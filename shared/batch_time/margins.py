@@ -8,7 +8,7 @@ from shared.batch_time.steps import Kind
 # half as long again, and as little as half.
 _RISE, _FALL = 0.06, 0.03
 _LEAST_RATIO, _MOST_RATIO = 0.5, 1.5
-_MARGIN_GAIN, _MOST_MARGIN = 0.02, 3.0
+_MARGIN_GAIN, _MOST_MARGIN = 0.02, 1.5
 
 
 class Drift:
@@ -38,7 +38,8 @@ class Margins:
 
     def __init__(self, level: float, known: Mapping[Kind, float] | None = None) -> None:
         self._level = level
-        self._factors = {kind: max(1.0, (known or {}).get(kind, 1.0)) for kind in Kind}
+        known = known or {}
+        self._factors = {kind: min(_MOST_MARGIN, max(1.0, known.get(kind, 1.0))) for kind in Kind}
 
     def of(self, kind: Kind) -> float:
         return max(self._factors.values()) if kind is Kind.MIXED else self._factors[kind]

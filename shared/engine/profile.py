@@ -11,6 +11,7 @@ from shared.batch_time import (
     RICH,
     BatchTimeModel,
     Fit,
+    Form,
     Kind,
     StepTable,
     fit_curve,

