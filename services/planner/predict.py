@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from services.planner.engine_state import EngineState
 from services.planner.state import ClusterState
-from shared.batch_time import Step
 
 
 @dataclass(slots=True)
@@ -92,7 +91,7 @@ def step_s(
     table = engine.table or state.any_table
     if table is None:
         return math.nan
-    return table.expected_s(Step(decodes=decode_tokens, decode_context_tokens=context_tokens))
+    return table.decodes_s(decode_tokens, context_tokens)
 
 
 def _prefill_s(
@@ -104,7 +103,11 @@ def _prefill_s(
         return 0.0
     if table is None:
         return math.nan
-    decode_tokens = beside.decode_tokens if beside else 0
-    context_tokens = beside.context_tokens if beside else 0
-    step = Step(decodes=decode_tokens, decode_context_tokens=context_tokens)
-    return table.prompt_s(tokens, max(1, engine.description.max_step_tokens - decode_tokens), step)
+    most_tokens = engine.description.max_step_tokens
+    if beside is None:
+        return table.prompt_s(tokens, most_tokens)
+    decodes = beside.decode_tokens
+    chunk_tokens = max(1, most_tokens - decodes)
+    return table.prompt_s(
+        tokens, chunk_tokens, decodes=decodes, context_tokens=beside.context_tokens
+    )

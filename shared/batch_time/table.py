@@ -84,10 +84,16 @@ class StepTable:
         """What the promised share of such steps keeps within."""
         return float(sure_s(self.numbers, _counts(step)))
 
-    def prompt_s(self, tokens: int, chunk_tokens: int, beside: Step | None = None) -> float:
-        """Expected seconds to compute a prompt in steps of `chunk_tokens`, each with `beside`."""
-        counts = _counts(beside or Step())
-        return float(prompt_s(self.numbers, counts, float(tokens), float(chunk_tokens)))
+    def decodes_s(self, decodes: float, context_tokens: float) -> float:
+        """Expected seconds of a step of so many decodes that read so much KV together."""
+        return float(_decodes_s(self.numbers, float(decodes), float(context_tokens)))
+
+    def prompt_s(
+        self, tokens: int, chunk_tokens: int, *, decodes: float = 0, context_tokens: float = 0
+    ) -> float:
+        """Expected seconds to compute a prompt in steps of `chunk_tokens`, each beside decodes."""
+        beside = float(decodes), float(context_tokens)
+        return float(_prompt_s(self.numbers, float(tokens), float(chunk_tokens), *beside))
 
 
 def _counts(step: Step) -> Numbers:
@@ -155,17 +161,36 @@ def sure_s(table: Numbers, counts: Numbers) -> float:
 
 
 @compiled
-def prompt_s(table: Numbers, beside: Numbers, tokens: float, chunk_tokens: float) -> float:
-    """Expected seconds of a prompt that is computed chunk after chunk, each beside the same work."""
+def _decode_counts(decodes: float, context_tokens: float) -> Numbers:
+    """Of decodes that are all about as long."""
+    counts = np.zeros(COUNTS)
+    counts[DECODES] = decodes
+    counts[DECODE_CONTEXT] = context_tokens
+    counts[LONGEST_CONTEXT] = context_tokens / decodes if decodes > 0 else 0.0
+    return counts
+
+
+@compiled
+def _decodes_s(table: Numbers, decodes: float, context_tokens: float) -> float:
+    return expected_s(table, _decode_counts(decodes, context_tokens))
+
+
+@compiled
+def _prompt_s(
+    table: Numbers, tokens: float, chunk_tokens: float, decodes: float, context_tokens: float
+) -> float:
+    """Chunk after chunk, each beside the same decodes."""
+    beside = _decode_counts(decodes, context_tokens)
+    counts = beside.copy()
     total_s, done = 0.0, 0.0
     while done < tokens:
         size = min(chunk_tokens, tokens - done)
-        counts = beside.copy()
-        counts[CHUNKS] += 1
-        counts[PREFILL] += size
-        counts[EARLIER] += done
-        counts[PAIRS] += size * (done + size / 2)
-        counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], done + size)
+        counts[:] = beside
+        counts[CHUNKS] = 1.0
+        counts[PREFILL] = size
+        counts[EARLIER] = done
+        counts[PAIRS] = size * (done + size / 2)
+        counts[LONGEST_PROMPT] = done + size
         total_s += expected_s(table, counts)
         done += size
     return total_s

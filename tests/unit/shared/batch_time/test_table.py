@@ -64,3 +64,26 @@ def test_a_table_survives_the_wire(curve: StepCurve, step: Step) -> None:
 def test_bytes_that_are_no_table_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="table of step times"):
         StepTable.from_bytes(data)
+
+
+@given(curves(), st.integers(0, 200), st.floats(0, 2000))
+def test_decodes_take_what_a_step_of_them_takes(
+    curve: StepCurve, decodes: int, each_tokens: float
+) -> None:
+    table, context = StepTable.of(curve, drift=1.2), decodes * each_tokens
+    step = Step(decodes=decodes, decode_context_tokens=context)
+
+    assert table.decodes_s(decodes, context) == pytest.approx(table.expected_s(step))
+
+
+@given(curves(), st.integers(1, 3000), st.integers(1, 1000), st.integers(0, 50), st.floats(0, 2000))
+def test_a_prompt_takes_its_chunks_one_after_the_other(
+    curve: StepCurve, tokens: int, chunk_tokens: int, decodes: int, each_tokens: float
+) -> None:
+    table, context = StepTable.of(curve), decodes * each_tokens
+    beside = Step(decodes=decodes, decode_context_tokens=context)
+    chunks = [(at, min(chunk_tokens, tokens - at)) for at in range(0, tokens, chunk_tokens)]
+    one_by_one_s = sum(table.expected_s(beside.with_chunk(size, at)) for at, size in chunks)
+    together_s = table.prompt_s(tokens, chunk_tokens, decodes=decodes, context_tokens=context)
+
+    assert together_s == pytest.approx(one_by_one_s)
