@@ -1,19 +1,18 @@
 """Compilation of numeric functions, kept on disk between starts; nothing else knows numba."""
 
-import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numba
-
-from shared.kept import cache_folder
-
-_WHERE_COMPILED = ("shared/batch_time", "shared/scheduling", "services/planner")
-_KEPT_VERSIONS = 4
+from llvmlite.binding import ffi
 
 F = TypeVar("F", bound=Callable[..., object])
+
+# vLLM on CPU looks into the attributes of whatever any module holds, and llvmlite answers the
+# question for this one with a foreign function: then no engine core starts beside numba.
+if not isinstance(vars(ffi.lib), dict):
+    ffi.lib._fntab["__dict__"] = {}
 
 
 def compiled(function: F) -> F:
@@ -21,32 +20,28 @@ def compiled(function: F) -> F:
 
     A function must be called once with its real types before it is in anybody's way.
     """
-    result: F = numba.njit(cache=True, nogil=True)(function)
+    dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
+    if cache := getattr(dispatcher, "_cache", None):
+        # What numba kept it would take for current as long as the function's own file is the same,
+        # even when those that it calls have changed.
+        stamps: dict[str, object] = {}
+        _add_stamps(stamps, function)
+        cache._cache_file._source_stamp = tuple(stamps.items())
+    result: F = dispatcher
     return result
 
 
-def _fingerprint() -> str:
-    """New with every change of what is compiled: numba looks at a function's own file, not at those
-    of what it calls.
+def _add_stamps(stamps: dict[str, object], function: Callable[..., object]) -> None:
+    """Of the function's file, of all whose compiled functions are known in there, and so on; with
+    the numbers that are imported from elsewhere.
     """
-    root, digest = Path(__file__).parent.parent, hashlib.sha256()
-    for folder in _WHERE_COMPILED:
-        for source in sorted((root / folder).glob("*.py")):
-            code = source.read_bytes()
-            if b"@compiled" in code:
-                digest.update(code)
-    return digest.hexdigest()[:16]
-
-
-def _own_folder() -> Path:
-    """Makes room for it: a few of those of other versions stay."""
-    kept = cache_folder() / "compiled"
-    own = kept / _fingerprint()
-    if kept.is_dir() and not own.is_dir():
-        others = sorted(kept.iterdir(), key=lambda one: one.stat().st_mtime)
-        for old in others[:-_KEPT_VERSIONS]:
-            shutil.rmtree(old, ignore_errors=True)
-    return own
-
-
-numba.config.CACHE_DIR = str(_own_folder())
+    path = Path(function.__code__.co_filename)
+    if str(path) in stamps:
+        return
+    status = path.stat()
+    stamps[str(path)] = status.st_mtime_ns, status.st_size
+    for name, value in function.__globals__.items():
+        if isinstance(value, (int, float)):
+            stamps[f"{path} {name}"] = value
+        elif hasattr(value, "py_func"):
+            _add_stamps(stamps, value.py_func)
