@@ -43,12 +43,12 @@ def main(argv: Sequence[str]) -> int:
     if not options.search and not options.saturation:
         raise ConfigError("--no-search leaves nothing to measure without --saturation.")
     result = measure(options, loads_of(options))
-    if options.plot:
-        draw(result, Path(options.plot).expanduser())
     if options.json:
-        print(json.dumps(result.as_json()))
+        print(json.dumps(result.as_json()), flush=True)
     else:
         _print(result)
+    if options.plot:  # last: whatever becomes of it, the numbers are out
+        draw(result, Path(options.plot).expanduser())
     return 0
 
 
