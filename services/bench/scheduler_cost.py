@@ -22,9 +22,10 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
 from shared.clock import Clock
+from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.config import EngineOptions
 from shared.engine.vllm_core import engine_arguments
-from shared.engine.vllm_scheduler import TERMS_KEY, SlosScheduler
+from shared.engine.vllm_scheduler import SlosScheduler
 from shared.engines import Role
 from shared.scheduling.terms import Terms, terms_as_plain
 

@@ -4,7 +4,7 @@ import math
 
 from vllm.v1.engine import EngineCoreRequest
 
-from shared.engine.vllm_scheduler import TERMS_KEY
+from shared.engine.carried_terms import TERMS_KEY
 from shared.rpc import slos_pb2 as pb
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 

@@ -17,6 +17,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from shared.batch_time import ADDITIVE, StepCurve, StepTable
+from shared.engine.carried_terms import terms_in
 from shared.engine.link import SchedulerEnd
 from shared.engine.parent import end_with_parent
 from shared.engine.policy_limits import speculation_limit, step_limit
@@ -27,23 +28,12 @@ from shared.engines import Policy
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS
-from shared.scheduling.terms import Terms, terms_from_plain
-
-TERMS_KEY = "slos"
-"""Where a request carries its terms: `sampling_params.extra_args[TERMS_KEY]`."""
 
 _UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
 
 
 def _now_s() -> float:
     return time.monotonic()  # noqa: TID251 - the engine core calls us without a clock
-
-
-def terms_of(request: Request) -> Terms:
-    """The terms that the host attached; a request without any asked for nothing."""
-    params = request.sampling_params
-    raw = (params.extra_args or {}).get(TERMS_KEY) if params is not None else None
-    return terms_from_plain(raw) if raw else Terms(arrived_at_s=0.0)
 
 
 class SlosScheduler(SteeredScheduler):
@@ -76,12 +66,10 @@ class SlosScheduler(SteeredScheduler):
         plan = self._slos_form(starts_s)
         chosen = self._slos_rows.of_slots(plan.order)
         caps = self._slos_caps_of(plan, chosen)
-        output = self.schedule_chosen(
-            chosen if not len(plan.evicted) else self._slos_with_room(chosen, caps),
-            caps,
-            self._slos_blocked_first() if self.slos_blocked else (),
-            throttle_prefills,
-        )
+        if len(plan.evicted):
+            chosen = self._slos_with_room(chosen, caps)
+        first = self._slos_blocked_first() if self.slos_blocked else ()
+        output = self.schedule_chosen(chosen, caps, first, throttle_prefills)
         self._slos_note(output, plan, now_s, starts_s)
         return output
 
@@ -146,8 +134,8 @@ class SlosScheduler(SteeredScheduler):
             until = row[COMPUTED] + caps.get(request.request_id, row[TOTAL] - row[COMPUTED])
             if request.status != RequestStatus.RUNNING:
                 until = row[TOTAL]
-            held_blocks = math.ceil(row[COMPUTED] / self.block_size)
-            need = math.ceil((until + row[DRAFT]) / self.block_size) - held_blocks
+            need = math.ceil((until + row[DRAFT]) / self.block_size)
+            need -= math.ceil(row[COMPUTED] / self.block_size)
             if need <= free_blocks:
                 free_blocks -= need
                 found.append(request)
@@ -266,7 +254,8 @@ class SlosScheduler(SteeredScheduler):
 
     def add_request(self, request: Request) -> None:
         super().add_request(request)
-        terms = terms_of(request)
+        params = request.sampling_params
+        terms = terms_in(params.extra_args if params is not None else None)
         blocked = self.slos_must_wait(request)
         if blocked:
             self.slos_blocked[request.request_id] = request

@@ -17,12 +17,13 @@ from vllm.v1.request import Request, RequestStatus
 
 from services.bench.scheduler_cost import BLOCK_TOKENS, make_scheduler, scheduler_config
 from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
+from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.config import EngineOptions
 from shared.engine.environment import engine_environment
-from shared.engine.vllm_scheduler import TERMS_KEY, SlosScheduler
+from shared.engine.vllm_scheduler import SlosScheduler
 from shared.models.tiny import make_tiny_model
-from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL
-from shared.scheduling.terms import Terms, terms_as_plain
+from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT
+from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 MODEL_LEN = 256
@@ -191,6 +192,20 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
         assert one.given[patient] <= before + 1  # the one in the step that ran
         one.run_dry()
     assert one.given[patient] == 20
+
+
+def test_the_token_that_ends_a_stage_changes_the_pace(model: str) -> None:
+    stages = (StageTerms(tpot_s=5.0, end_token_ids=(7,)), StageTerms(tpot_s=2.0))
+    with load(model, requests=2, blocks=100) as one:
+        name = one.ask(Terms(first_token_due_s=now() + 50, stages=stages), 50, 8)
+        one.step()
+        assert one.scheduler._slos_rows.row(name)[TPOT] == 5.0
+        one.step()  # what the first step gave, a 7, is taken in
+
+        row = one.scheduler._slos_rows.row(name)
+        assert row[TPOT] == 2.0
+        assert row[DUE] == pytest.approx(now() + 4.0, abs=0.5)
+        one.run_dry()
 
 
 def test_a_promise_goes_before_what_asked_for_nothing(model: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from vllm import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 
+from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.terms import attach_terms, terms_from_wire
-from shared.engine.vllm_scheduler import TERMS_KEY
 from shared.rpc import slos_pb2 as pb
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain, terms_from_plain
 
