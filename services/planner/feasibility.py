@@ -12,9 +12,8 @@ from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, KIND, PLAIN, PROMISED, TPOT, Rows
-from shared.scheduling.simulate import Flags, Forecast, simulate, steady_share
+from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate, steady_share
 
-_ROUNDING_S = 1e-6
 _SAME_PACE = 1.1  # paces that differ by a smaller factor are of one tier
 
 
@@ -43,7 +42,6 @@ class Bench:
     now: float
     rows: Rows
     # What is asked for again and again, until somebody is given to the engine.
-    _alone: Forecast | None = None
     _kv_blocks: float | None = None
     _share: float | None = None
     _tightest_s: float | None = None
@@ -94,40 +92,31 @@ class Bench:
         return self.try_all(row[None], kv_blocks)[0]
 
     def try_all(self, newcomers: Rows, kv_blocks: float) -> list[Trial]:
-        """Whether all promises hold with all of these requests together; one answer for each."""
+        """Whether all promises hold with all of these requests together; one answer for each.
+
+        The simulation ends at the first who is late. While somebody is late who could still be on
+        time, nobody new is taken; who is late whatever is done is no reason to turn others away.
+        """
         n = len(newcomers)
         rows = np.vstack([self.rows, newcomers])
         if not self._has_room(rows, kv_blocks):
             return [Trial(reason=Reason.MEMORY)] * n
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
-        forecast, others_late = self._with(rows, n)
-        late = bool(forecast.late(rows)[-n:].any()) or others_late > 0
+        starts_s = self.engine.free_at_s(self.now)
+        guarded = at_stake(rows, self.table, starts_s)
+        guarded[-n:] = True
+        forecast = self._simulated(rows, guarded)
+        late = forecast.late(rows) & guarded
         return [
             Trial(
-                reason=Reason.COMPUTE if late else Reason.NONE,
+                reason=Reason.COMPUTE if late.any() else Reason.NONE,
                 first_s=float(forecast.first_s[i]),
                 pace_s=float(forecast.pace_s[i]),
-                others_late=others_late,
+                others_late=int(late[:-n].sum()),
             )
             for i in range(len(self.rows), len(rows))
         ]
-
-    def _with(self, rows: Rows, newcomers: int) -> tuple[Forecast, int]:
-        """How the last ones of these fare, and how many of those before are late because of them.
-
-        The simulation ends at the first who is late, for then it is a no; unless that one would be
-        late anyway, which is no reason to turn others away.
-        """
-        guarded = (rows[:, KIND] == PROMISED) & (rows[:, DUE] >= self.engine.free_at_s(self.now))
-        forecast = self._simulated(rows, guarded)
-        if not forecast.late(rows)[:-newcomers].any():
-            return forecast, 0
-        alone = self._late_alone()
-        if alone.any():
-            guarded[:-newcomers] &= ~alone
-            forecast = self._simulated(rows, guarded)
-        return forecast, self._made_late(forecast, forecast.late(rows)[:-newcomers])
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""
@@ -143,7 +132,7 @@ class Bench:
     def give(self, rows: Rows, kv_blocks: float) -> None:
         self._kv_blocks = self.kv_blocks + kv_blocks
         self.rows = np.vstack([self.rows, rows])
-        self._alone = self._share = self._tightest_s = None
+        self._share = self._tightest_s = None
         self._company.clear()
 
     def blocks(self, tokens: float) -> float:
@@ -157,21 +146,3 @@ class Bench:
     def _simulated(self, rows: Rows, guarded: Flags | None = None) -> Forecast:
         starts_s = self.engine.free_at_s(self.now)
         return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
-
-    def _late_alone(self) -> Flags:
-        if self._alone is None:
-            self._alone = self._simulated(self.rows)
-        return self._alone.late(self.rows)
-
-    def _made_late(self, forecast: Forecast, late: Flags) -> int:
-        """How many of those who stand here are late, or later, because of the request.
-
-        One whose deadline has passed already is no reason to turn others away.
-        """
-        if self._alone is None:
-            return 0
-        n = len(self.rows)
-        worse = forecast.worst_late_s[:n] > self._alone.worst_late_s + _ROUNDING_S
-        starved = np.isinf(forecast.first_s[:n]) & np.isfinite(self._alone.first_s)
-        passed = self.rows[:, DUE] < self.engine.free_at_s(self.now)
-        return int((late & (worse | starved) & ~passed).sum())

@@ -5,6 +5,8 @@ The order of service follows the cumulative deadlines of the paper's demand line
 Algorithm 2), with steps as long as the next deadline allows rather than as the tightest pace.
 """
 
+from typing import Final
+
 import numpy as np
 
 from shared.batch_time.table import (
@@ -50,6 +52,7 @@ from shared.scheduling.shares import (
     give_decode,
 )
 
+ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
 _KINDS = 4
 _PROMISED_DECODE, _PROMISED_PROMPT = 0, 1  # the first two sorts of work
 _CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
@@ -70,7 +73,7 @@ def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
         if rows[i, KIND] != PROMISED or rows[i, AVAILABLE] > now or rows[i, DUE] == np.inf:
             continue
         if rows[i, PRODUCED] == 0:
-            if now + _prompt_s(rows, i, table) > rows[i, DUE]:
+            if now + _prompt_s(rows, i, table) > rows[i, DUE] + ROUNDING_S:
                 rows[i, KIND] = LOST
                 settled += 1
         elif now > rows[i, DUE] + _GIVEN_UP * rows[i, TPOT]:

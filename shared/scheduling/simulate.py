@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.kernel import form, settle_lost
+from shared.scheduling.kernel import ROUNDING_S, form, settle_lost
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
@@ -36,11 +36,10 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import Tokens
+from shared.scheduling.shares import ONE, Tokens, add_chunk, add_decode
 
 Times = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-_ROUNDING_S = 1e-9
 _PACES = 3.0  # the simulation goes on for so many of the loosest pace after the last first token
 _MOST_STEPS = 2048
 
@@ -62,7 +61,7 @@ class Forecast:
     def late(self, rows: Rows) -> Flags:
         """Promised requests that get a token too late, or none although it was due."""
         starved = np.isinf(self.first_s) & (rows[:, DUE] < self.ended_s)
-        broken = (self.worst_late_s > _ROUNDING_S) | starved
+        broken = (self.worst_late_s > ROUNDING_S) | starved
         result: Flags = broken & (rows[:, KIND] == PROMISED)
         return result
 
@@ -90,6 +89,29 @@ def simulate(
     return Forecast(
         first_s=seen[:, 0], worst_late_s=seen[:, 3], pace_s=pace_s, ended_s=float(ended_s)
     )
+
+
+def at_stake(rows: Rows, table: StepTable, now: float) -> Flags:
+    """Promised requests whose next token could still be on time if the step from `now` on were
+    theirs alone.
+    """
+    stakes = np.zeros(len(rows), dtype=np.bool_)
+    _find_stakes(rows, stakes, table.numbers, now)
+    return stakes
+
+
+@compiled
+def _find_stakes(rows: Rows, stakes: Flags, table: Numbers, now: float) -> None:
+    counts = np.zeros(COUNTS)
+    for i in range(len(rows)):
+        if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
+            continue
+        counts[:] = 0.0
+        if rows[i, TOTAL] - rows[i, COMPUTED] > ONE:
+            add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
+        else:
+            add_decode(counts, rows, i)
+        stakes[i] = max(now, rows[i, AVAILABLE]) + sure_s(table, counts) <= rows[i, DUE]
 
 
 @compiled
@@ -147,7 +169,7 @@ def _note_lost(rows: Rows, seen: Times, kinds: Numbers) -> None:
 @compiled
 def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
     for i in range(len(rows)):
-        if guarded[i] and (seen[i, 3] > _ROUNDING_S or now > rows[i, DUE] + _ROUNDING_S):
+        if guarded[i] and (seen[i, 3] > ROUNDING_S or now > rows[i, DUE] + ROUNDING_S):
             return True
     return False
 
