@@ -96,7 +96,13 @@ _SCHEDULERS: dict[str, Any] = {"vllm": AsyncScheduler, "slos": SlosScheduler}
 
 
 def scheduler_config(
-    model_path: str, folder: Path, requests: int, model_len_tokens: int, blocks: int
+    model_path: str,
+    folder: Path,
+    requests: int,
+    model_len_tokens: int,
+    blocks: int,
+    *,
+    prefix_caching: bool = False,
 ) -> Any:
     """vLLM's configuration of an engine that is never started, with `blocks` of KV."""
     options = EngineOptions(
@@ -107,7 +113,7 @@ def scheduler_config(
         max_running_requests=requests,
         max_step_tokens=max(2048, requests * _PROMPT_TOKENS),
         max_model_len=model_len_tokens,
-        vllm={"async_scheduling": True, "enable_prefix_caching": False},
+        vllm={"async_scheduling": True, "enable_prefix_caching": prefix_caching},
     )
     link = f"ipc://{folder / f'link-{os.getpid()}'}"
     arguments = engine_arguments(

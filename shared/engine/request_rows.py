@@ -46,9 +46,16 @@ _BACK_S, _STEP_S, _MOST_PRIORITY = 2e6, 1e3, 1000
 
 
 def row_of(
-    terms: Terms, *, tokens: int, left: int, came_s: float = 0.0, priority: int = 0
+    terms: Terms,
+    *,
+    tokens: int,
+    left: int,
+    computed: int = 0,
+    came_s: float = 0.0,
+    priority: int = 0,
 ) -> Numbers:
-    """The row of a request with `tokens` to compute that may give `left`.
+    """The row of a request with `tokens` to compute, `computed` of them found cached, that may
+    give `left`.
 
     Infinite `came_s`: it cannot run yet. Those that asked for nothing go by `priority`, lower
     first, then by when they came.
@@ -60,6 +67,7 @@ def row_of(
     return new_row(
         key=key_of(terms.decision_id),
         tokens=tokens,
+        computed=computed,
         produced=terms.produced_tokens,
         left=left,
         due_s=due_s,

@@ -262,6 +262,7 @@ class SlosScheduler(SteeredScheduler):
         row = row_of(
             terms,
             tokens=request.num_tokens,
+            computed=0 if blocked else self.kv_cache_manager.get_computed_blocks(request)[1],
             left=min(request.max_tokens, max(1, self.max_model_len - request.num_tokens)),
             came_s=math.inf if blocked else _now_s(),
             priority=request.priority,

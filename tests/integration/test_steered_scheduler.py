@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from vllm import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
@@ -38,19 +40,26 @@ class Load:
     wanted: dict[str, int] = field(default_factory=dict)
     given: dict[str, int] = field(default_factory=dict)
     flying: Any = None
-    evicted: int = 0
+    hasher: Any = None
 
-    def ask(self, terms: Terms, prompt_tokens: int, output_tokens: int) -> str:
+    def ask(
+        self,
+        terms: Terms,
+        prompt_tokens: int,
+        output_tokens: int,
+        prompt: list[int] | None = None,
+    ) -> str:
         name = f"r{len(self.wanted)}"
         params = SamplingParams(temperature=0, max_tokens=output_tokens, ignore_eos=True)
         params.extra_args = {TERMS_KEY: terms_as_plain(terms)}
-        prompt = [self.chance.randrange(100, 200) for _ in range(prompt_tokens)]
+        prompt = prompt or [self.chance.randrange(100, 200) for _ in range(prompt_tokens)]
         self.scheduler.add_request(
             Request(
                 request_id=name,
                 prompt_token_ids=prompt,
                 sampling_params=params,
                 pooling_params=None,
+                block_hasher=self.hasher,
             )
         )
         self.wanted[name], self.given[name] = output_tokens, 0
@@ -118,15 +127,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextmanager
-def load(model: str, *, requests: int, blocks: int, seed: int = 1) -> Iterator[Load]:
+def load(
+    model: str, *, requests: int, blocks: int, seed: int = 1, prefix_caching: bool = False
+) -> Iterator[Load]:
     os.environ.update(engine_environment(EngineOptions(), cpu=True))
     with tempfile.TemporaryDirectory() as folder:
-        config = scheduler_config(model, Path(folder), requests, MODEL_LEN, blocks)
+        config = scheduler_config(
+            model, Path(folder), requests, MODEL_LEN, blocks, prefix_caching=prefix_caching
+        )
         scheduler = make_scheduler(SlosScheduler, config)
         steps = [Step(decodes=k).with_chunk(c) for k in (1, 4, 16) for c in (0, 16, 64)]
         fit = fit_curve(ADDITIVE, steps, [1e-3 + 1e-6 * one.tokens for one in steps])
         scheduler._slos_ledger.times.start_from(to_plain(fit))
-        yield Load(scheduler, random.Random(seed))
+        loaded = Load(scheduler, random.Random(seed))
+        if prefix_caching:
+            init_none_hash(sha256)
+            loaded.hasher = get_request_block_hasher(BLOCK_TOKENS, sha256)
+        yield loaded
         scheduler.shutdown()
 
 
@@ -192,6 +209,19 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
         assert one.given[patient] <= before + 1  # the one in the step that ran
         one.run_dry()
     assert one.given[patient] == 20
+
+
+def test_what_is_cached_of_a_prompt_counts_as_computed(model: str) -> None:
+    prompt = list(range(100, 200))
+    with load(model, requests=2, blocks=60, prefix_caching=True) as one:
+        one.ask(Terms(), 100, 2, prompt)
+        one.run_dry()
+        again = one.ask(Terms(), 100, 2, prompt)
+
+        assert one.scheduler._slos_rows.row(again)[COMPUTED] == 6 * BLOCK_TOKENS
+        assert one.step() == 100 - 6 * BLOCK_TOKENS
+        one.run_dry()
+    assert one.given == one.wanted
 
 
 def test_the_token_that_ends_a_stage_changes_the_pace(model: str) -> None:
