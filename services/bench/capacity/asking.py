@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.bench.answers import AnswerFailed
 from services.bench.capacity.classes import Targets, ZeroLoad
-from services.bench.capacity.client import Ask, Note, Reply, StreamClient
+from services.bench.capacity.client import Ask, Client, Note, Reply
 from services.bench.capacity.judge import Ended, Judged
 from services.bench.capacity.open_loop import OpenLoop
 from services.bench.capacity.points import Point
@@ -28,7 +28,7 @@ class Asked:
     """One system that is up."""
 
     name: str
-    client: StreamClient
+    client: Client
     knows_slos: bool
 
 
@@ -60,11 +60,20 @@ class Measure:
         return ZeroLoad(ttft_s=tuple(ttft_s), tpot_s=percentile(paces_s, 50))
 
     async def point(
-        self, asked: Asked, load: Load, rate_rps: float, seconds: float, targets: Targets
+        self,
+        asked: Asked,
+        load: Load,
+        rate_rps: float,
+        seconds: float,
+        targets: Targets,
+        *,
+        turn: int,
     ) -> Point:
-        """The same requests and prompts for every system; prompts are of this rate alone."""
+        """The same requests and prompts for every system; prompts are of this rate and turn alone,
+        so that none is kept from a point before.
+        """
         offered = load.offered(rate_rps, seconds)
-        prompts = Prompts(self.text_ids, f"{self.seed} {load.name} {rate_rps}")
+        prompts = Prompts(self.text_ids, f"{self.seed} {load.name} {rate_rps} {turn}")
         made = iter([prompts.next(one.prompt_tokens) for one in offered])
 
         async def send(one: Offered, note: Note) -> Reply:
@@ -115,6 +124,6 @@ def _slo(offered: Offered, targets: Targets) -> dict[str, Any]:
     return {"class": offered.class_name, "ttft_ms": round(1000 * ttft_s, 1)}
 
 
-async def text_ids(client: StreamClient) -> list[int]:
+async def text_ids(client: Client) -> list[int]:
     """Tokens of the demo's texts."""
     return await client.tokenize((files("services.node") / "demo_texts.txt").read_text("utf-8"))

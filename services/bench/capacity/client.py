@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 import orjson
@@ -34,6 +34,14 @@ class Reply:
     admission: str = ""
     reason: str = ""
     message: str = ""
+
+
+class Client(Protocol):
+    """Whoever can be asked."""
+
+    async def ask(self, ask: Ask, note: Note) -> Reply: ...
+
+    async def tokenize(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

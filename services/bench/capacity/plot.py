@@ -32,7 +32,7 @@ def draw(result: CapacityResult, path: Path) -> None:
 
 
 def _line(field: Any, result: CapacityResult, one: Searched) -> None:
-    points = result.best_points(one)
+    points = result.best_points(one, overload=True)
     shares = [100 * point.attainment for point in points.values()]
     bounds = [[100 * bound for bound in point.interval] for point in points.values()]
     below = [share - low for share, (low, _) in zip(shares, bounds, strict=True)]

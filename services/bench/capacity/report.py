@@ -16,7 +16,7 @@ def tables(result: CapacityResult) -> Iterator[Table]:
         yield _capacities_table(result)
     for one in result.searched:
         yield _points_table(result, one)
-    if result.overload_points():
+    if result.overload:
         yield _overload_table(result)
     if result.throughputs:
         yield _throughput_table(result)
@@ -68,7 +68,9 @@ def _points_table(result: CapacityResult, one: Searched) -> Table:
     for name in ("refused", "best effort", "cut", "failed", "sent late p99 ms", "busy before"):
         table.add_column(name, justify="right")
     points = [
-        point for point in result.points if point.load == one.load and point.system in one.variants
+        point
+        for point in [*result.points, *result.overload]
+        if point.load == one.load and point.system in one.variants
     ]
     for point in sorted(points, key=lambda each: (each.rate_rps, each.system)):
         table.add_row(*_point_row(point, classes))
@@ -94,14 +96,14 @@ def _point_row(point: Point, classes: list[str]) -> Iterator[str]:
 
 def _overload_table(result: CapacityResult) -> Table:
     table = Table(
-        title=f"Overload, {result.overload_rps or 0:.2f} requests/s: times of admitted requests "
+        title=f"Overload, {result.overload[0].rate_rps:.2f} requests/s: times of admitted requests "
         "as shares of their targets"
     )
     table.add_column("system")
     table.add_column("class")
     for name in ("requests", "refused", "attained", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99"):
         table.add_column(name, justify="right")
-    for point in result.overload_points():
+    for point in result.overload:
         shown = point.as_json()["classes"]
         for name, judged in point.by_class.items():
             counts, spread = shown[name], times(judged)

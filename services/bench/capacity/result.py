@@ -7,6 +7,7 @@ from typing import Any
 from services.bench.capacity.classes import Targets
 from services.bench.capacity.points import Point, times
 from services.bench.capacity.search import capacity, crossing
+from services.bench.capacity.workload import Load
 from services.bench.machine import Machine
 
 
@@ -39,19 +40,27 @@ class CapacityResult:
     point_s: float = 0.0
     points: list[Point] = field(default_factory=list)
     searched: list[Searched] = field(default_factory=list)
-    overload_rps: float | None = None
+    overload: list[Point] = field(default_factory=list)
     throughputs: list[Throughput] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def best_points(self, one: Searched) -> dict[float, Point]:
-        """By rate, ascending; of several variants at one rate the one that attained most."""
+    def best_points(self, one: Searched, *, overload: bool = False) -> dict[float, Point]:
+        """By rate, ascending; of several variants at one rate the one that attained most.
+
+        Those under overload are not part of the search, but may be wanted beside it.
+        """
         best: dict[float, Point] = {}
-        for point in self.points:
+        for point in [*self.points, *(self.overload if overload else ())]:
             if point.load == one.load and point.system in one.variants:
                 before = best.get(point.rate_rps)
                 if before is None or point.attainment > before.attainment:
                     best[point.rate_rps] = point
         return dict(sorted(best.items()))
+
+    def times_taken(self, system: str, load: Load, rate_rps: float) -> int:
+        """How many points there are of a system at a rate."""
+        wanted = (system, load.name, rate_rps)
+        return sum((one.system, one.load, one.rate_rps) == wanted for one in self.points)
 
     def attainments(self, one: Searched, class_name: str | None = None) -> dict[float, float]:
         """By rate, of all requests or of one class."""
@@ -83,9 +92,6 @@ class CapacityResult:
             "crossing_rps": round(crossing(attainments, self.needed), 4),
         }
 
-    def overload_points(self) -> list[Point]:
-        return [one for one in self.points if one.rate_rps == self.overload_rps]
-
     def as_json(self) -> dict[str, Any]:
         return {
             "bench": "capacity",
@@ -96,11 +102,7 @@ class CapacityResult:
             "zero_load": self.targets.zero_load.as_json() if self.targets else None,
             "targets": self.targets.configuration() if self.targets else None,
             "capacities": [self.capacity_json(one) for one in self.searched],
-            "overload": [
-                {"load": one.load, "system": one.system, "rate_rps": one.rate_rps}
-                | times(one.judged)
-                for one in self.overload_points()
-            ],
+            "overload": [point.as_json() | times(point.judged) for point in self.overload],
             "saturation": _saturation(self.throughputs),
             "points": [point.as_json() for point in self.points],
             "notes": self.notes,

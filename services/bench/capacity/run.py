@@ -86,7 +86,8 @@ class Run:
     def _trial(self, measure: Measure, targets: Targets) -> Trial:
         async def take(system: str, load: Load, rate_rps: float) -> Point:
             asked, seconds = self._up[system], self.result.point_s
-            point = await measure.point(asked, load, rate_rps, seconds, targets)
+            turn = self.result.times_taken(system, load, rate_rps)
+            point = await measure.point(asked, load, rate_rps, seconds, targets, turn=turn)
             self.say(point.line())
             return point
 
@@ -174,9 +175,10 @@ class Run:
         ours = self.result.searched[1]  # the rival on the first load
         capacity_rps = self.result.capacity_json(ours)["capacity_rps"]
         if self.options.overload and capacity_rps:
-            self.result.overload_rps = self.options.overload * capacity_rps
-            for name in (stock, rival):
-                await trial.point(name, self.loads[0], self.result.overload_rps)
+            rate_rps = self.options.overload * capacity_rps
+            self.result.overload += [
+                await trial.take(name, self.loads[0], rate_rps) for name in (stock, rival)
+            ]
 
     async def _saturation(self, measure: Measure, rival: str) -> None:
         """Stock vLLM may compute as many tokens in a step as ours."""

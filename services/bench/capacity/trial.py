@@ -41,15 +41,9 @@ class Trial:
                 await self._round(load, contender)
         return made
 
-    async def point(self, system: str, load: Load, rate_rps: float) -> Point:
-        point = await self.take(system, load, rate_rps)
-        self.result.points.append(point)
-        return point
-
     async def _round(self, load: Load, contender: Contender) -> None:
         rate_rps = contender.bisection.next_rps
-        attainments = {
-            variant: (await self.point(variant, load, rate_rps)).attainment
-            for variant in contender.variants
-        }
+        points = {name: await self.take(name, load, rate_rps) for name in contender.variants}
+        self.result.points += points.values()
+        attainments = {name: point.attainment for name, point in points.items()}
         contender.note(rate_rps, attainments, self.result.needed)

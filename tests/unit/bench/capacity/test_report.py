@@ -28,7 +28,7 @@ def measured() -> CapacityResult:
     return CapacityResult(
         machine=MACHINE,
         needed=0.9,
-        overload_rps=4.0,
+        overload=[point("vllm-64", 6.0, Ended.CUT), point("slos-serve", 6.0, Ended.DONE)],
         points=[
             point("vllm-64", 2.0, Ended.DONE),
             point("vllm-64", 4.0, Ended.CUT),
@@ -49,7 +49,7 @@ def test_the_tables_show_capacities_overload_and_throughput() -> None:
     shown = out.getvalue()
 
     assert "Capacity at 90% attainment" in shown
-    assert "Overload, 4.00 requests/s" in shown
+    assert "Overload, 6.00 requests/s" in shown
     assert "96.0" in shown
 
 
