@@ -12,6 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from services.planner.fluid import BUSY_S, spare_rate
+from services.planner.program_states import (
+    HELD,
+    SPARE,
+    WORTH,
+    Integers,
+    keep_forced,
+    most_worth,
+    pareto,
+    promising,
+)
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
@@ -19,8 +29,10 @@ from shared.compiled import compiled
 MOST_CANDIDATES = 62  # a set of them is one machine word
 _FEW_STATES = 256  # not worth the search for those that are beaten
 _MOST_STATES = 4096  # beyond, those of the least value go and the answer may not be the best one
+_FEW_CANDIDATES = 8  # not worth a search before the search
+_NARROW = 16
+_ROUNDING = 1e-9
 _ITEM = (DUE_S, PROMPT, TIER, BLOCKS, VALUE, FORCED) = range(6)
-_STATE = (WORTH, HELD, SPARE) = range(3)
 
 Items = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -54,7 +66,13 @@ def best_set(problem: Problem) -> Mask:
     candidates = np.flatnonzero(problem.items[:, FORCED] == 0)
     if len(candidates) > MOST_CANDIDATES:
         raise ValueError(f"{len(candidates)} candidates at once, at most {MOST_CANDIDATES}")
-    chosen = int(_best_mask(*_arguments(problem)))
+    arguments = _arguments(problem)
+    # What a narrow search finds bounds the wide one: states that cannot come up to it are dropped.
+    least = -np.inf
+    if len(candidates) > _FEW_CANDIDATES:
+        found = int(_best_mask(*arguments, least, _NARROW))
+        least = sum(problem.items[i, VALUE] for bit, i in enumerate(candidates) if found >> bit & 1)
+    chosen = int(_best_mask(*arguments, least, _MOST_STATES))
     accepted: Mask = problem.items[:, FORCED] == 1
     for bit, item in enumerate(candidates):
         accepted[item] = bool(chosen >> bit & 1)
@@ -155,9 +173,18 @@ def _best_mask(
     free_blocks: float,
     engine: Numbers,
     table: Numbers,
+    least: float,
+    most_states: int,
 ) -> int:
-    """States side by side: numbers, accepted by tier, and the set of candidates as bits."""
+    """The set of the greatest value, as bits, given that there is one worth `least`.
+
+    States side by side: numbers, accepted by tier, and the set of candidates. Of more than
+    `most_states` those of the least value go.
+    """
     tiers = len(paces_s)
+    to_come = 0.0
+    for i in range(len(items)):
+        to_come += items[i, VALUE] * (1.0 - items[i, FORCED])
     floor = _least_spare(items, paces_s, contexts, engine, table)
     room = _room(items)
     states, taken = np.zeros((room, 3)), np.zeros((room, tiers), dtype=np.int64)
@@ -175,7 +202,7 @@ def _best_mask(
         if items[i, FORCED] == 1:
             always[tier] += 1
             rates[:] = np.nan
-            count = _keep_forced(states, taken, masks, count, items[i, PROMPT], floor[i])
+            count = keep_forced(states, taken, masks, count, items[i, PROMPT], floor[i])
             continue
         before = count
         for k in range(before):
@@ -193,10 +220,12 @@ def _best_mask(
             masks[count] = masks[k] | (np.int64(1) << bit)
             count += 1
         bit += 1
-        if count > _FEW_STATES:
-            count = _pareto(states, taken, masks, count)
-        count = min(count, _MOST_STATES)
-    return _most_worth(states, masks, count)
+        to_come -= items[i, VALUE]
+        count = promising(states, taken, masks, count, least - to_come - _ROUNDING)
+        if count > min(_FEW_STATES, most_states):
+            count = pareto(states, taken, masks, count)
+        count = min(count, most_states)
+    return most_worth(states, masks, count)
 
 
 @compiled
@@ -209,7 +238,7 @@ def _room(items: Items) -> int:
 
 
 @compiled
-def _span(items: Items, tiers: int) -> npt.NDArray[np.int64]:
+def _span(items: Items, tiers: int) -> Integers:
     """The places that one more of each tier is apart in a table over all numbers by tier."""
     span = np.ones(tiers + 1, dtype=np.int64)
     for tier in range(tiers):
@@ -223,9 +252,9 @@ def _span(items: Items, tiers: int) -> npt.NDArray[np.int64]:
 @compiled
 def _rate(
     known: Numbers,
-    span: npt.NDArray[np.int64],
+    span: Integers,
     always: Numbers,
-    taken: npt.NDArray[np.int64],
+    taken: Integers,
     paces_s: Numbers,
     contexts: Numbers,
     engine: Numbers,
@@ -238,72 +267,3 @@ def _rate(
     if np.isnan(known[place]):
         known[place] = spare_rate(always + taken, paces_s, contexts, engine, table)
     return float(known[place])
-
-
-@compiled
-def _keep_forced(
-    states: Numbers,
-    taken: npt.NDArray[np.int64],
-    masks: npt.NDArray[np.int64],
-    count: int,
-    prompt: float,
-    floor: float,
-) -> int:
-    """A running request takes its tokens; the states in which it would be late are gone."""
-    kept = 0
-    for k in range(count):
-        if states[k, SPARE] - prompt >= floor or masks[k] == 0:
-            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
-            states[kept, SPARE] -= prompt
-            kept += 1
-    return kept
-
-
-@compiled
-def _pareto(
-    states: Numbers, taken: npt.NDArray[np.int64], masks: npt.NDArray[np.int64], count: int
-) -> int:
-    """Drops every state that another one beats or equals in value, memory, spare and each tier.
-
-    The states are left in the order of their value, the greatest first.
-    """
-    order = np.argsort(-states[:count, WORTH])
-    states[:count], taken[:count], masks[:count] = (
-        states[:count][order],
-        taken[:count][order],
-        masks[:count][order],
-    )
-    kept = 0
-    for k in range(count):
-        beaten = False
-        for other in range(kept):
-            if _beats(states[other], taken[other], states[k], taken[k]):
-                beaten = True
-                break
-        if not beaten:
-            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
-            kept += 1
-    return kept
-
-
-@compiled
-def _beats(
-    state: Numbers,
-    taken: npt.NDArray[np.int64],
-    other: Numbers,
-    other_taken: npt.NDArray[np.int64],
-) -> bool:
-    if state[WORTH] < other[WORTH] or state[HELD] > other[HELD] or state[SPARE] < other[SPARE]:
-        return False
-    return bool(np.all(taken <= other_taken))
-
-
-@compiled
-def _most_worth(states: Numbers, masks: npt.NDArray[np.int64], count: int) -> int:
-    best = 0
-    for k in range(1, count):
-        if states[k, WORTH] > states[best, WORTH] or (
-            states[k, WORTH] == states[best, WORTH] and states[k, SPARE] > states[best, SPARE]
-        ):
-            best = k
-    return int(masks[best])

@@ -17,10 +17,11 @@ PROBLEMS = 200  # of each seed
 MOST_RUNNING, MOST_CANDIDATES, TIERS = 40, 8, 3
 
 
-def problem(chance: random.Random) -> Problem:
+def problem(chance: random.Random, candidates: int | None = None) -> Problem:
     running = [_running(chance) for _ in range(chance.randint(0, MOST_RUNNING))]
     values = (1.0,) if chance.random() < 0.5 else (0.5, 1.0, 2.0, 3.5)
-    waiting = [_candidate(chance, values) for _ in range(chance.randint(1, MOST_CANDIDATES))]
+    number = candidates or chance.randint(1, MOST_CANDIDATES)
+    waiting = [_candidate(chance, values) for _ in range(number)]
     return Problem(
         items=np.array(sorted([*running, *waiting])),
         paces_s=np.array(sorted(chance.uniform(0.015, 0.3) for _ in range(TIERS))),
@@ -76,6 +77,17 @@ def test_the_program_finds_what_trying_all_subsets_finds(seed: int) -> None:
         assert value(one, accepted) == max(value(one, s) for s in subsets(one) if holds(one, s))
         between += 0 < value(one, accepted) < one.items[one.items[:, FORCED] == 0, VALUE].sum()
     assert between > PROBLEMS / 4  # most others are all or nothing
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_search_among_more_candidates_finds_it_too(seed: int) -> None:
+    chance = random.Random(seed)
+    for candidates in (9, 10, 11):
+        one = problem(chance, candidates)
+        accepted = best_set(one)
+
+        assert holds(one, accepted)
+        assert value(one, accepted) == max(value(one, s) for s in subsets(one) if holds(one, s))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,97 @@
+"""The states of the multi-SLO program side by side, and which of them are worth going on with.
+
+Knows no requests: a state is its numbers, how many of each tier it has accepted, and whom, as bits.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+
+WORTH, HELD, SPARE = range(3)
+
+Integers = npt.NDArray[np.int64]
+
+
+@compiled
+def keep_forced(
+    states: Numbers,
+    taken: Integers,
+    masks: Integers,
+    count: int,
+    prompt: float,
+    floor: float,
+) -> int:
+    """A running request takes its tokens; the states in which it would be late are gone."""
+    kept = 0
+    for k in range(count):
+        if states[k, SPARE] - prompt >= floor or masks[k] == 0:
+            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
+            states[kept, SPARE] -= prompt
+            kept += 1
+    return kept
+
+
+@compiled
+def promising(
+    states: Numbers,
+    taken: Integers,
+    masks: Integers,
+    count: int,
+    least: float,
+) -> int:
+    kept = 0
+    for k in range(count):
+        if states[k, WORTH] >= least:
+            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
+            kept += 1
+    return kept
+
+
+@compiled
+def pareto(states: Numbers, taken: Integers, masks: Integers, count: int) -> int:
+    """Drops every state that another one beats or equals in value, memory, spare and each tier.
+
+    The states are left in the order of their value, the greatest first.
+    """
+    order = np.argsort(-states[:count, WORTH])
+    states[:count], taken[:count], masks[:count] = (
+        states[:count][order],
+        taken[:count][order],
+        masks[:count][order],
+    )
+    kept = 0
+    for k in range(count):
+        beaten = False
+        for other in range(kept):
+            if _beats(states[other], taken[other], states[k], taken[k]):
+                beaten = True
+                break
+        if not beaten:
+            states[kept], taken[kept], masks[kept] = states[k], taken[k], masks[k]
+            kept += 1
+    return kept
+
+
+@compiled
+def _beats(
+    state: Numbers,
+    taken: Integers,
+    other: Numbers,
+    other_taken: Integers,
+) -> bool:
+    if state[WORTH] < other[WORTH] or state[HELD] > other[HELD] or state[SPARE] < other[SPARE]:
+        return False
+    return bool(np.all(taken <= other_taken))
+
+
+@compiled
+def most_worth(states: Numbers, masks: Integers, count: int) -> int:
+    best = 0
+    for k in range(1, count):
+        if states[k, WORTH] > states[best, WORTH] or (
+            states[k, WORTH] == states[best, WORTH] and states[k, SPARE] > states[best, SPARE]
+        ):
+            best = k
+    return int(masks[best])
