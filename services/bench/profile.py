@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -56,13 +57,18 @@ def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
 
     profile = profile_alone(options)
     if profile is None or not profile.steps:
-        raise DeadlinePassed(
-            "Too few steps could be measured; give more time with --profile-limit-s."
-        )
+        raise _too_few()
     rows = tuple(Timed(step=one.step, seconds=one.seconds) for one in profile.steps)
     name = f"this machine, {options.api_model_name}"
     table = Table(name=name, note="whole steps of an engine core", rows=rows)
-    return table, [measure(table, form) for form in (PAPER, RICH)]
+    try:
+        return table, [measure(table, form) for form in (PAPER, RICH)]
+    except ValueError as error:
+        raise _too_few() from error
+
+
+def _too_few() -> DeadlinePassed:
+    return DeadlinePassed("Too few steps could be measured; give more time with --profile-limit-s.")
 
 
 def _plot_path(name: str) -> Path | None:
@@ -73,6 +79,8 @@ def _plot_path(name: str) -> Path | None:
         raise ConfigError(f"--plot: read {name!r}, allowed is a file that ends in .svg, .png, .pdf")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot: there is no folder {path.parent}; make it first")
+    if find_spec("matplotlib") is None:
+        raise ConfigError("--plot needs matplotlib; install the extra `plots`")
     return path
 
 
