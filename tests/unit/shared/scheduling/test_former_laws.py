@@ -10,7 +10,7 @@ import pytest
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import CHUNKS, COUNTS, DECODES, PREFILL, Numbers, sure_s
-from shared.scheduling.kernel import FREE_BLOCKS, LIMITS, MAX_RESIDENT, MAX_TOKENS, Tokens, form
+from shared.scheduling.kernel import form
 from shared.scheduling.rows import (
     BEST_EFFORT,
     COMPUTED,
@@ -26,6 +26,7 @@ from shared.scheduling.rows import (
     TTFT,
     Rows,
 )
+from shared.scheduling.shares import FREE_BLOCKS, LIMITS, MAX_RESIDENT, MAX_TOKENS, Tokens
 from shared.scheduling.simulate import simulate
 from tests.unit.shared.scheduling.loads import BLOCK_TOKENS, TABLES, limits, requests, slower
 
