@@ -3,12 +3,14 @@
 Each draft after the first counts only if all before it were accepted (SLOs-Serve, section 4.3).
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
+from shared.compiled import compiled
 from shared.engines import Drafts
 
 _HIGHEST = 0.999  # acceptance that is ever believed; at one no rejection could be learned from
@@ -36,21 +38,31 @@ def produced_tokens(alpha: float, verified: int, caution: Caution = Caution.EXPE
     `verified` counts the one of plain decoding: the drafts are one less. Expected it is
     Acc(n) = (1 - alpha^n) / (1 - alpha). Never falls with `alpha` or `verified`.
     """
-    mean = float(np.sum(alpha ** np.arange(verified)))
+    mean = sum(alpha**accepted for accepted in range(verified))
     if caution is Caution.FLOOR:
-        return float(np.floor(mean + 1e-9))
-    return mean if caution is Caution.EXPECTED else min(mean, _low(alpha, verified))
+        return float(math.floor(mean + 1e-9))
+    return mean if caution is Caution.EXPECTED else min(mean, float(_low(alpha, verified)))
 
 
+@compiled
 def _low(alpha: float, verified: int) -> float:
     """The low quantile of the mean over a few verifications, exactly."""
-    reached = alpha ** np.arange(verified)  # at least 1, 2, ... tokens
-    one = reached - np.append(reached[1:], 0.0)
-    several = one
-    for _ in range(_WINDOW - 1):
-        several = np.convolve(several, one)
-    below = int(np.searchsorted(np.cumsum(several), _LOW_SHARE))
-    return (_WINDOW + below) / _WINDOW
+    most = _WINDOW * verified
+    chances = np.zeros(most + 1)  # of so many tokens together
+    chances[0] = 1.0
+    for _ in range(_WINDOW):
+        before = chances.copy()
+        chances[:] = 0.0
+        reached = 1.0  # the chance of at least so many tokens from one verification
+        for tokens in range(1, verified + 1):
+            stays = alpha if tokens < verified else 0.0
+            chances[tokens:] += reached * (1.0 - stays) * before[: most + 1 - tokens]
+            reached *= alpha
+    total, below = 0, chances[0]
+    while below < _LOW_SHARE and total < most:
+        total += 1
+        below += chances[total]
+    return total / _WINDOW
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,5 +164,5 @@ def _likeliest(counts: _Counts, prior: float, prior_tokens: float) -> float:
 
 def _lower_bound(share: float, trials: float) -> float:
     square = _CONFIDENCE**2
-    spread = _CONFIDENCE * float(np.sqrt(share * (1 - share) / trials + square / (4 * trials**2)))
+    spread = _CONFIDENCE * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
     return max(0.0, (share + square / (2 * trials) - spread) / (1 + square / trials))

@@ -113,6 +113,7 @@ def best_speculation(
 def prepare() -> None:
     """Compiles what plans need, so that no plan waits for it."""
     _room(np.zeros(16 + COUNTS), np.zeros(COUNTS), 1.0, 2)
+    produced_tokens(0.5, 2, Caution.LOW)
 
 
 def _speculation(choice: Bought, plain: Bought) -> Speculation:
