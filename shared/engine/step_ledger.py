@@ -150,19 +150,17 @@ class StepLedger:
         return max(now, self._busy_until_s)
 
     def began(self, book: StepBook) -> None:
-        if not book.is_empty:
-            self._busy_until_s = self.starts_at_s(book.started_at_s) + book.expected_s
-            self._flying.append(book.expected_s)
+        self._busy_until_s = self.starts_at_s(book.started_at_s) + book.expected_s
+        self._flying.append(book.expected_s)
 
     def ended(
         self, book: StepBook | None, late: Late, standing: Standing, rows: Rows, now: float
     ) -> StepReport | None:
         """The report of a step, or (None) of what happened without one; None when nothing did."""
-        empty = book is None or book.is_empty
-        if empty and not self.finished and standing == self._last:
+        if book is None and not self.finished and standing == self._last:
             return None
         duration_s = 0.0
-        if book is not None and not empty:
+        if book is not None:
             # Steps overlap under asynchronous scheduling: a step's time runs from the end of the
             # one before.
             duration_s = now - max(book.started_at_s, self._last_ended_at_s)

@@ -168,8 +168,9 @@ class SlosScheduler(SteeredScheduler):
             book.flight = self._slos_rows.take_off(plan, starts_s + plan.expected_s)
         else:
             self._slos_note_other(output, book, starts_s)
-        self._slos_ledger.began(book)
-        self._slos_books[id(output)] = book
+        if not book.is_empty:  # vLLM need not come back with an empty one
+            self._slos_ledger.began(book)
+            self._slos_books[id(output)] = book
 
     def _slos_note_other(self, output: SchedulerOutput, book: StepBook, starts_s: float) -> None:
         """A step that was not planned in just this way: by what vLLM says of each request."""
@@ -200,8 +201,9 @@ class SlosScheduler(SteeredScheduler):
         index = model_runner_output.req_id_to_index
         drafts = scheduler_output.scheduled_spec_decode_tokens
         given = {one: len(sampled[index[one]]) for one in drafts if sampled}
-        book = self._slos_books.pop(id(scheduler_output))
-        late = Late() if book.flight is None else self._slos_rows.land(book.flight, now_s)
+        book = self._slos_books.pop(id(scheduler_output), None)
+        flight = book.flight if book is not None else None
+        late = Late() if flight is None else self._slos_rows.land(flight, now_s)
         staged = self._slos_rows.staged.intersection(index) if sampled else ()
         tokens_of_staged = {one: list(sampled[index[one]]) for one in staged}
         self._slos_note_drafts(drafts, given)
