@@ -32,22 +32,21 @@ def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
 
     For what needs no promise, and where too little is known to give one.
     """
-    no = early_no(query, state, now)
+    ways = open_ways(query, state, now)
+    no = early_no(query, state, ways, now)
     if no is not None:
         return no
-    ways = open_ways(query, state, now)
     goal = goal_of(query, state, ways)
     candidates = rank(query, state, ways, goal, now)
     placement = _answer(query, state, ways, candidates[0], goal)
     return decision_of(placement, candidates, goal, ways)
 
 
-def early_no(query: PlacementQuery, state: ClusterState, now: float) -> Decision | None:
+def early_no(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision | None:
     """The answer to what cannot run here, or not now; None when it can."""
     contradiction = _impossible(query, state)
     if contradiction:
         return Decision(placement=answers.refused(query, "", Reason.NEVER, contradiction))
-    ways = open_ways(query, state, now)
     if not ways.exist:
         return Decision(placement=_nowhere(query, state, now), ways=tuple(ways.rejected))
     return None

@@ -73,9 +73,9 @@ def _case(
     asked: Asked, query: PlacementQuery, state: ClusterState, round_: Round, now: float
 ) -> _Case | None:
     """None for what needs no promise to be answered: it cannot run, or nothing is known."""
-    if early_no(query, state, now) is not None:
-        return None
     ways = open_ways(query, state, now)
+    if early_no(query, state, ways, now) is not None:
+        return None
     goal = goal_of(query, state, ways)
     candidates = rank(query, state, ways, goal, now)
     if any(round_.bench(way.decode.engine) is None for way in candidates[:1]):
