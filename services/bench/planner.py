@@ -53,8 +53,9 @@ def measure(options: PlannerBenchOptions) -> Measured:
             for candidates in options.candidates
         ],
         fleets=[
-            _decided(fleet, engines, options.fleet_candidates, options)
+            _decided(fleet, engines, candidates, options)
             for engines in options.engines
+            for candidates in options.fleet_candidates
         ],
         steps=[_formed(World(running=running), options) for running in options.formed],
         intake=intake(fleet, options.reporting_engines, options.reports_per_s, options.limit_s),

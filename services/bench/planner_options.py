@@ -20,7 +20,9 @@ class PlannerBenchOptions:
     candidates: tuple[Count, ...] = option((1, 8, 32), help="requests that are decided together")
     engines: tuple[Count, ...] = option((1, 8, 64, 256), help="engines of a fleet")
     fleet_running: Count = option(128, help="requests that run on each engine of a fleet")
-    fleet_candidates: Count = option(8, help="requests that are decided together in a fleet")
+    fleet_candidates: tuple[Count, ...] = option(
+        (1, 8), help="requests that are decided together in a fleet"
+    )
     formed: tuple[Count, ...] = option(
         (32, 64, 128, 256, 512, 1024), help="requests of which one step is formed"
     )
