@@ -202,9 +202,8 @@ class SlosScheduler(SteeredScheduler):
         drafts = scheduler_output.scheduled_spec_decode_tokens
         given = {one: len(sampled[index[one]]) for one in drafts if sampled}
         book = self._slos_books.pop(id(scheduler_output), None)
-        flight = book.flight if book is not None else None
-        late = Late() if flight is None else self._slos_rows.land(flight, now_s)
-        staged = self._slos_rows.staged.intersection(index) if sampled else ()
+        late = self._slos_rows.land(book.flight, now_s) if book and book.flight else Late()
+        staged = self._slos_rows.staged.intersection(index if sampled else ())
         tokens_of_staged = {one: list(sampled[index[one]]) for one in staged}
         self._slos_note_drafts(drafts, given)
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
@@ -257,7 +256,7 @@ class SlosScheduler(SteeredScheduler):
     def add_request(self, request: Request) -> None:
         super().add_request(request)
         params = request.sampling_params
-        terms = terms_in(params.extra_args if params is not None else None)
+        terms = terms_in(params.extra_args if params else None)
         blocked = self.slos_must_wait(request)
         if blocked:
             self.slos_blocked[request.request_id] = request
@@ -275,8 +274,7 @@ class SlosScheduler(SteeredScheduler):
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
     ) -> list[Request]:
         finished: list[Request] = super().finish_requests(request_ids, finished_status)
-        # An abort may leave the engine idle, and no step would come to tell of it.
-        self._slos_report(None, Late())
+        self._slos_report(None, Late())  # no step may come that could tell of it
         return finished
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> Any:
