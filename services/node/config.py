@@ -20,7 +20,9 @@ class NodeOptions:
 
     model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
     served_model_name: str = option("", help="name of the model in the API; default: model")
-    prefill: Count = option(1, help="number of prefill engines")
+    prefill: Annotated[int, Field(ge=0)] = option(
+        1, help="number of prefill engines; 0: decode engines compute all prompts"
+    )
     decode: Count = option(1, help="number of decode engines")
     host: str = option("127.0.0.1", help="address that the gateway listens on")
     port: Port = option(8000, help="port of the gateway")

@@ -11,7 +11,7 @@ from services.planner.predict import (
     forecast_decode,
     forecast_prefill,
     idle_prefill_s,
-    step_s,
+    idle_step_s,
     transfer_s,
 )
 from services.planner.state import ClusterState
@@ -96,9 +96,7 @@ def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> 
     """The pace of the best engine if it had nothing else to do."""
     prompt_tokens = query.prompt_tokens
     engines = {*ways.colocated, *ways.decodes}
-    return _least(
-        step_s(state, engine, decode_tokens=1, context_tokens=prompt_tokens) for engine in engines
-    )
+    return _least(idle_step_s(state, engine, prompt_tokens) for engine in engines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

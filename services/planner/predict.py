@@ -81,8 +81,19 @@ def transfer_s(
 
 
 def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int) -> float:
-    """The zero-load time to first token."""
-    return _prefill_s(state, engine, prompt_tokens, beside=None)
+    """The zero-load time to first token, of an engine that nothing slows down."""
+    return _prefill_s(state, engine, prompt_tokens, beside=None) / _drift(state, engine)
+
+
+def idle_step_s(state: ClusterState, engine: EngineState, context_tokens: float) -> float:
+    """The zero-load time per token, of an engine that nothing slows down."""
+    seconds = step_s(state, engine, decode_tokens=1, context_tokens=context_tokens)
+    return seconds / _drift(state, engine)
+
+
+def _drift(state: ClusterState, engine: EngineState) -> float:
+    table = engine.table or state.any_table
+    return 1.0 if table is None else table.drift
 
 
 def step_s(

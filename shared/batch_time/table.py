@@ -19,7 +19,7 @@ from shared.compiled import compiled
 Numbers = npt.NDArray[np.float64]
 HEADER = 8
 WIDTH = 1 + len(Feature)
-_PIECES = 0
+_PIECES, _DRIFT = 0, 1
 _KINDS = (Kind.DECODE, Kind.PREFILL, Kind.MIXED)
 # Offsets into the counts of a step, the form in which compiled code keeps one.
 (
@@ -76,6 +76,11 @@ class StepTable:
 
     def to_bytes(self) -> bytes:
         return self.numbers.tobytes()
+
+    @property
+    def drift(self) -> float:
+        """How many times as long as its fit the engine takes at present, 1 at least."""
+        return float(self.numbers[_DRIFT])
 
     def expected_s(self, step: Step) -> float:
         return float(expected_s(self.numbers, _counts(step)))
