@@ -18,8 +18,8 @@ from shared.scheduling.rows import COMPUTED, KIND, LEFT, LOST, PRODUCED, TOTAL, 
 from shared.scheduling.speculation import Engine, Tier, best_speculation
 
 _WINDOW_S = 30.0  # what was asked is kept for one to two of these
-_TTFT_SHARE = 0.25  # of the tightest TTFT that a step may take which began before the request came
-_LEAST_STEPS = 2.0  # empty steps that the longest step is never shorter than
+_TTFT_SHARE = 1 / 3  # of the tightest TTFT that a step may take which began before the request came
+_LEAST_STEPS = 4.0  # empty steps that the longest step is never shorter than
 _WORTH = 0.1  # relative change of the longest step that is worth telling
 _SAME_PACE = math.log(1.1)  # paces that differ less are one tier
 _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64

@@ -16,7 +16,7 @@ from shared.engines import StepReport
 _TELLING_PREFILL_TOKENS = 16
 _TELLING_REPORTS = 3  # the first of a kind may have compiled; refusals must not rest on it
 _PRIOR_TRUST, _FIT_TRUST = 3.0, 30.0  # weight of a given prior and of a measured fit, in reports
-_PROMISED = 0.95
+_PROMISED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,3 +1,5 @@
+import pytest
+
 from services.planner.advice import ADVICE_PAUSE_S, advise
 from services.planner.attachments import Attachment
 from services.planner.state import ClusterState
@@ -23,7 +25,7 @@ def test_an_engine_that_made_a_promise_is_told_how_long_its_steps_may_last() -> 
 
     advise(attachment, state, NOW_S)
 
-    assert attachment.policy.longest_step_s == 0.5
+    assert attachment.policy.longest_step_s == pytest.approx(2 / 3)
     assert attachment.policy.version == 2
 
 
@@ -47,4 +49,4 @@ def test_an_engine_is_looked_at_only_so_often() -> None:
     assert attachment.policy == before
 
     advise(attachment, state, NOW_S + ADVICE_PAUSE_S)
-    assert attachment.policy.longest_step_s == 0.5
+    assert attachment.policy.longest_step_s == pytest.approx(2 / 3)

@@ -65,9 +65,9 @@ def policy(now: EngineNow, asked: dict[str, Asked] = ASKED, alpha: float = 0.7) 
 
 
 @pytest.mark.parametrize(
-    ("ttft_s", "longest_s"), [(2.0, 0.5), (0.3, 0.075), (0.04, 2 * 0.0248), (math.inf, 0.0)]
+    ("ttft_s", "longest_s"), [(2.1, 0.7), (0.36, 0.12), (0.04, 4 * 0.0248), (math.inf, 0.0)]
 )
-def test_a_step_lasts_a_quarter_of_the_tightest_first_token_at_most(
+def test_a_step_lasts_a_third_of_the_tightest_first_token_at_most(
     ttft_s: float, longest_s: float
 ) -> None:
     asked = {"code": Asked(ttft_s=ttft_s), "chat": Asked(ttft_s=max(ttft_s, 3.0))}

@@ -84,7 +84,7 @@ class Engine:
             return
         self.ends_s = now + expected_s(TABLE.numbers, counts) * self._factor()
         self._after, self._seen = self.rows.copy(), np.zeros((len(self.rows), 4))
-        apply(self._after, self._seen, tokens, self.ends_s)
+        apply(self._after, self._seen, tokens, self.ends_s, 0.0)
 
     def end(self) -> tuple[str, ...]:
         """The step is over; returns who has all that it wanted."""
