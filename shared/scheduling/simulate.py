@@ -179,8 +179,11 @@ def _note_lost(rows: Rows, seen: Times, kinds: Numbers) -> None:
 
 @compiled
 def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
+    """One that waits for a token which was due is late, however late that will be."""
     for i in range(len(rows)):
-        if guarded[i] and (seen[i, 3] > ROUNDING_S or now > rows[i, DUE] + ROUNDING_S):
+        if guarded[i] and rows[i, LEFT] > 0:
+            seen[i, 3] = max(seen[i, 3], now - rows[i, DUE])
+        if guarded[i] and seen[i, 3] > ROUNDING_S:
             return True
     return False
 

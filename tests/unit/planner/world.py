@@ -213,7 +213,7 @@ def lives_at(
             group_id=f"r{number}",
             model="m",
             prompt_tokens=10 + int(chance.lognormvariate(6, 1)) % 3500,
-            max_output_tokens=500,
+            max_output_tokens=chance.choice((200, 500)),
             targets=targets,
         )
         lives.append(Life(query=query, arrives_s=now, output_tokens=chance.randint(1, 200)))

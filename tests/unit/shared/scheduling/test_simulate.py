@@ -1,0 +1,52 @@
+"""Where a simulation ends, and what it says of those whom it ends for."""
+
+import math
+
+import numpy as np
+import pytest
+
+from shared.scheduling.former import engine_limits
+from shared.scheduling.rows import RESIDENT, Rows, new_row
+from shared.scheduling.simulate import simulate
+from tests.unit.shared.scheduling.loads import TABLES
+
+LIMITS = engine_limits(max_tokens=512, block_tokens=16, max_resident=64)
+
+
+def decoding(due_s: float, *, tpot_s: float = 0.1, left: int = 100) -> Rows:
+    row = new_row(
+        tokens=101, computed=100, produced=1, left=left, due_s=due_s, tpot_s=tpot_s, ttft_s=1.0
+    )
+    row[RESIDENT] = 1
+    return row[None]
+
+
+def prompt(tokens: int, due_s: float) -> Rows:
+    return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5, ttft_s=due_s)[None]
+
+
+def test_whoever_ends_a_simulation_by_waiting_for_a_token_is_late() -> None:
+    rows = np.vstack([decoding(0.2), decoding(0.011, tpot_s=0.011), prompt(4000, 60.0)])
+
+    forecast = simulate(rows, TABLES[0], LIMITS, 0.0, guarded=np.array([True, True, True]))
+
+    assert forecast.late(rows).any()
+    assert math.isfinite(forecast.ended_s)
+
+
+def test_one_that_has_all_its_tokens_is_not_late_for_the_next() -> None:
+    rows = np.vstack([decoding(0.2, left=2), prompt(3000, 60.0)])
+
+    forecast = simulate(rows, TABLES[0], LIMITS, 0.0, guarded=np.array([True, True]))
+
+    assert not forecast.late(rows).any()
+    assert math.isfinite(forecast.first_s[1])
+
+
+def test_a_simulation_that_nobody_ends_gives_every_prompt_its_first_token() -> None:
+    rows = np.vstack([decoding(1.0, tpot_s=0.5), prompt(3000, 60.0), prompt(100, 60.0)])
+
+    forecast = simulate(rows, TABLES[0], LIMITS, 0.0, guarded=np.ones(3, dtype=np.bool_))
+
+    assert np.isfinite(forecast.first_s).all()
+    assert forecast.first_s[1] == pytest.approx(forecast.ended_s, abs=1.0)
