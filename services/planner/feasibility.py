@@ -11,9 +11,12 @@ from services.planner.engine_state import EngineState
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
-from shared.scheduling.rows import DUE, KIND, PLAIN, PROMISED, TPOT, Rows
+from shared.scheduling.rows import DUE, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
 from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate, steady_share
 
+DELIVERY_S = 0.01
+"""What a token needs from its engine to its client; promises are kept there, not here."""
+_TTFT_RESERVE, _TPOT_RESERVE = 0.08, 0.03  # shares of a promise that planning leaves unused
 _SAME_PACE = 1.1  # paces that differ by a smaller factor are of one tier
 
 
@@ -103,9 +106,9 @@ class Bench:
             return [Trial(reason=Reason.MEMORY)] * n
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
-        starts_s = self.engine.free_at_s(self.now)
-        guarded = at_stake(rows, self.table, starts_s)
+        guarded = at_stake(rows, self.table, self.engine.free_at_s(self.now))
         guarded[-n:] = True
+        rows = _with_reserve(rows)
         forecast = self._simulated(rows, guarded)
         late = forecast.late(rows) & guarded
         return [
@@ -146,3 +149,15 @@ class Bench:
     def _simulated(self, rows: Rows, guarded: Flags | None = None) -> Forecast:
         starts_s = self.engine.free_at_s(self.now)
         return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
+
+
+def _with_reserve(rows: Rows) -> Rows:
+    """The same with somewhat tighter promises: nobody new may use up what time the others have left
+    to the last, for that is what they hold out with when the engine is slower than expected.
+    """
+    tighter = rows.copy()
+    waiting = (rows[:, KIND] == PROMISED) & (rows[:, PRODUCED] == 0) & np.isfinite(rows[:, DUE])
+    ttft_s = np.where(np.isfinite(rows[:, TTFT]), rows[:, TTFT], 0.0)
+    tighter[waiting, DUE] -= DELIVERY_S + _TTFT_RESERVE * ttft_s[waiting]
+    tighter[:, TPOT] *= 1 - _TPOT_RESERVE
+    return tighter

@@ -10,16 +10,12 @@ import numpy as np
 
 from services.planner.candidates import Candidate
 from services.planner.engine_state import EngineState
-from services.planner.feasibility import Bench, Trial
+from services.planner.feasibility import DELIVERY_S, Bench, Trial
 from services.planner.state import ClusterState
 from services.planner.wishes import Wish, by_program
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
-from shared.scheduling.rows import DUE
-
-DELIVERY_S = 0.01
-"""What a token needs from its engine to its client; promises are kept there, not here."""
 
 _TRIED = 6  # ways that are simulated for one request; more would cost more than they find
 _SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
@@ -109,7 +105,7 @@ class Round:
         return True
 
     def _whole(self, wish: Wish, way: Candidate) -> Numbers:
-        return _at_client(wish.demand.whole(_hit(wish, way), self._now))
+        return wish.demand.whole(_hit(wish, way), self._now)
 
     # ---- one wish
 
@@ -173,7 +169,7 @@ class Round:
         demand, computed = wish.demand, _hit(wish, way)
         if way.colocated:
             return [_Part(start, self._whole(wish, way), start.blocks(wish.kv_tokens))]
-        prompt = _at_client(demand.prompt_only(computed, self._now))
+        prompt = demand.prompt_only(computed, self._now)
         first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
         return [
@@ -242,11 +238,6 @@ def _colocated_on(wish: Wish, engine: EngineState) -> Candidate | None:
 
 def _worth(wishes: Iterable[Wish]) -> float:
     return sum(wish.value for wish in wishes)
-
-
-def _at_client(row: Numbers) -> Numbers:
-    row[DUE] -= DELIVERY_S
-    return row
 
 
 def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial]) -> None:

@@ -12,8 +12,9 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
+from services.planner.feasibility import DELIVERY_S
 from services.planner.placement import Decision, decide, decision_of, early_no
-from services.planner.promises import DELIVERY_S, Round
+from services.planner.promises import Round
 from services.planner.state import ClusterState
 from services.planner.ways import Ways, open_ways
 from services.planner.wishes import Wish

@@ -114,7 +114,8 @@ def _find_stakes(rows: Rows, stakes: Flags, table: Numbers, now: float) -> None:
             add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
         else:
             add_decode(counts, rows, i)
-        stakes[i] = max(now, rows[i, AVAILABLE]) + sure_s(table, counts) <= rows[i, DUE]
+        likely_s = expected_s(table, counts)
+        stakes[i] = max(now, rows[i, AVAILABLE]) + likely_s <= rows[i, DUE]
 
 
 @compiled
