@@ -25,3 +25,4 @@ def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
     policy = policy_for(present, asked, book.acceptance, attachment.policy, now)
     if worth_sending(attachment.policy, policy):
         attachment.send(policy)
+        engine.told(policy)

@@ -8,10 +8,11 @@ import numpy as np
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
-from shared.engines import EngineDescription, EngineView, StepReport
+from shared.engines import EngineDescription, EngineView, Policy, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import AVAILABLE, KEY, KIND, LEFT, PLAIN, TOTAL, Rows, empty, from_wire
+from shared.scheduling.shares import LONGEST_S
 
 # A request needs about this long from the decision to the engine's queue; a step that began
 # earlier cannot have seen it.
@@ -123,6 +124,10 @@ class EngineState:
     def context_tokens(self) -> int:
         """Context that each step reads now; an idle engine's last report says nothing of it."""
         return self.report.context_tokens if self.report and self.report.running else 0
+
+    def told(self, policy: Policy) -> None:
+        """What it is to do from now on, so that what is foreseen of it is what it will do."""
+        self._limits[LONGEST_S] = policy.longest_step_s
 
     def free_at_s(self, now: float) -> float:
         """When it can form a step that holds a request placed now."""
