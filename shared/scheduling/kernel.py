@@ -56,6 +56,8 @@ ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by les
 _KINDS = 4
 _PROMISED_DECODE, _PROMISED_PROMPT = 0, 1  # the first two sorts of work
 _CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
+_AT_EASE = 0.25  # prompts that need less of the time left to them than this can do with less
+_AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
@@ -187,7 +189,10 @@ def _promised_prompts(
 
     Returns how long the step may last now that some of the prompts end in it.
     """
-    share = 1.0 if _overloaded(rows, work, table, now) else 0.0
+    pressure = _pressure(rows, work, table, now)
+    share = 1.0 if pressure > 1 else 0.0
+    if pressure < _AT_EASE:
+        until_s = min(until_s, max(sure_s(table, counts), _unhurried_s(rows, work, now)))
     while True:
         first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf
@@ -200,19 +205,36 @@ def _promised_prompts(
 
 
 @compiled
-def _overloaded(rows: Rows, work: Sorts, table: Numbers, now: float) -> bool:
-    """Whether the prompts that wait cannot all be on time even with the engine to themselves."""
+def _pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> float:
+    """The greatest share of the time up to a prompt's deadline that it and those due before it need
+    of the engine. Above 1 they cannot all be on time even with the engine to themselves.
+    """
     shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
+    most = 0.0
     for j in range(len(rows)):
         if work[j] != _PROMISED_PROMPT or rows[j, DUE] == np.inf:
             continue
-        work_s = 0.0
+        work_s = shared_s
         for i in range(len(rows)):
             if work[i] == _PROMISED_PROMPT and rows[i, DUE] <= rows[j, DUE]:
                 work_s += _prompt_s(rows, i, table) - shared_s
-        if now + shared_s + work_s > rows[j, DUE]:
-            return True
-    return False
+        left_s = rows[j, DUE] - now
+        most = max(most, work_s / left_s if left_s > 0 else np.inf)
+    return most
+
+
+@compiled
+def _unhurried_s(rows: Rows, work: Sorts, now: float) -> float:
+    """How long a step may last for prompts that have time: decodes get ahead of their paces before
+    anything else lives on that, so that a prompt that comes in a hurry finds slack to use.
+    """
+    until_s = np.inf
+    for i in range(len(rows)):
+        if work[i] == _PROMISED_DECODE:
+            ahead_s = rows[i, DUE] - now - rows[i, TPOT]
+            spare_s = max(0.0, ahead_s - _AHEAD * rows[i, TPOT])
+            until_s = min(until_s, _GETS_AHEAD * rows[i, TPOT] + spare_s)
+    return until_s
 
 
 @compiled
