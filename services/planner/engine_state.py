@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import AVAILABLE, KEY, KIND, LEFT, PLAIN, TOTAL, Rows, empty, from_wire
+from shared.scheduling.rows import KEY, KIND, LEFT, PLAIN, TOTAL, Rows, empty, from_wire
 from shared.scheduling.shares import LONGEST_S
 
 # A request needs about this long from the decision to the engine's queue; a step that began
@@ -238,13 +238,6 @@ class EngineState:
         if hold:
             self.unseen_prefill_tokens -= hold.prefill_tokens
             self.unseen_kv_tokens -= hold.kv_tokens
-
-
-def later(hold: Hold, available_at_s: float) -> Hold:
-    """The same request, but it reaches its engine then."""
-    row = hold.row.copy()
-    row[AVAILABLE] = available_at_s
-    return replace(hold, due_at_s=available_at_s, row=row)
 
 
 def _end(hold: Hold) -> float:

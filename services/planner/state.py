@@ -248,19 +248,17 @@ class ClusterState:
             due_at_s=now,
             ends_at_s=ends_at_s,
         )
+        first_at_s = now + first_in_s
         if prefill is None:
             engine = self.engines[decode.name]
-            computed = demand.computed_on(engine.name, engine.description.block_size_tokens)
-            row = demand.whole(computed, now, best_effort=best_effort)
+            row = demand.whole(_hit(demand, engine), now, best_effort=best_effort)
             engine.hold(replace(whole, row=row))
         else:
-            first_at_s = now + first_in_s
             arrives_at_s = first_at_s + (chosen.transfer_s or 0.0)
             engine = self.engines[prefill.name]
-            computed = demand.computed_on(engine.name, engine.description.block_size_tokens)
-            row = demand.prompt_only(computed, now, best_effort=best_effort)
-            prompt = replace(whole, kv_tokens=query.prompt_tokens, ends_at_s=arrives_at_s, row=row)
-            engine.hold(prompt)
+            row = demand.prompt_only(_hit(demand, engine), now, best_effort=best_effort)
+            first = replace(whole, kv_tokens=query.prompt_tokens, ends_at_s=arrives_at_s, row=row)
+            engine.hold(first)
             row = demand.answer_only(first_at_s, arrives_at_s, best_effort=best_effort)
             rest = replace(whole, prefill_tokens=0, due_at_s=arrives_at_s, row=row)
             self.engines[decode.name].hold(rest)
@@ -298,6 +296,11 @@ def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
     for engine in engines:
         counts[engine.description.role] += 1
     return counts
+
+
+def _hit(demand: Demand, engine: EngineState) -> int:
+    """Tokens of its prompt that the engine has already."""
+    return demand.computed_on(engine.name, engine.description.block_size_tokens)
 
 
 def _table_of(description: EngineDescription) -> StepTable | None:

@@ -5,23 +5,20 @@ The order of service follows the cumulative deadlines of the paper's demand line
 Algorithm 2), with steps as long as the next deadline allows rather than as the tightest pace.
 """
 
-from typing import Final
-
 import numpy as np
 
 from shared.batch_time.table import (
     CHUNKS,
-    COUNTS,
     DECODES,
     EARLIER,
     LONGEST_PROMPT,
     PAIRS,
     PREFILL,
     Numbers,
-    expected_s,
     sure_s,
 )
 from shared.compiled import compiled
+from shared.scheduling.pressure import pressure, prompt_s
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -29,9 +26,6 @@ from shared.scheduling.rows import (
     DUE,
     KIND,
     LEFT,
-    LOST,
-    PRODUCED,
-    PROMISED,
     RESIDENT,
     TOTAL,
     TPOT,
@@ -43,45 +37,22 @@ from shared.scheduling.shares import (
     MAX_RESIDENT,
     MAX_TOKENS,
     ONE,
+    PROMISED_DECODE,
+    PROMISED_PROMPT,
     Sorts,
     Tokens,
-    add_chunk,
     add_decode,
     decode_fits,
     give_chunk,
     give_decode,
 )
 
-ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
 _KINDS = 4
-_PROMISED_DECODE, _PROMISED_PROMPT = 0, 1  # the first two sorts of work
 _CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
 _AT_EASE = 0.25  # prompts that need less of the time left to them than this can do with less
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
-_GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
-
-
-@compiled
-def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
-    """Takes promises that cannot be kept any more out of the way of the others.
-
-    A first token that would be late even if the engine did nothing else makes its request LOST. A
-    request that is far behind its pace starts anew from here. Returns how many were settled.
-    """
-    settled = 0
-    for i in range(len(rows)):
-        if rows[i, KIND] != PROMISED or rows[i, AVAILABLE] > now or rows[i, DUE] == np.inf:
-            continue
-        if rows[i, PRODUCED] == 0:
-            if now + _prompt_s(rows, i, table) > rows[i, DUE] + ROUNDING_S:
-                rows[i, KIND] = LOST
-                settled += 1
-        elif now > rows[i, DUE] + _GIVEN_UP * rows[i, TPOT]:
-            rows[i, DUE] = now
-            settled += 1
-    return settled
 
 
 @compiled
@@ -103,11 +74,11 @@ def form(
         if work[i] >= 0:
             of_sort[work[i]] += 1
     until_s = np.inf
-    if of_sort[_PROMISED_DECODE] > 0:
-        prompts_wait = of_sort[_PROMISED_PROMPT] > 0
+    if of_sort[PROMISED_DECODE] > 0:
+        prompts_wait = of_sort[PROMISED_PROMPT] > 0
         until_s = _urgent_decodes(rows, work, tokens, counts, table, left, now, prompts_wait)
     until_s = _bounded(until_s, left)
-    if of_sort[_PROMISED_DECODE] + of_sort[_PROMISED_PROMPT] > 0:
+    if of_sort[PROMISED_DECODE] + of_sort[PROMISED_PROMPT] > 0:
         until_s = _promised_prompts(rows, work, tokens, counts, table, left, now, until_s)
     for sort in range(2, 2 * _KINDS, 2):
         if of_sort[sort] + of_sort[sort + 1] > 0:
@@ -152,7 +123,7 @@ def _urgent_decodes(
     everyone[DECODES] = 0.0
     until_s = np.inf
     for i in range(len(rows)):
-        if work[i] == _PROMISED_DECODE:
+        if work[i] == PROMISED_DECODE:
             add_decode(everyone, rows, i)
             wait_s = rows[i, DUE] - now
             until_s = min(until_s, wait_s if wait_s >= least_s else _CATCH_UP * rows[i, TPOT])
@@ -162,7 +133,7 @@ def _urgent_decodes(
         may_wait_s = max(until_s, 0.0) + all_s
     for i in range(len(rows)):
         hurries = may_wait_s == np.inf or rows[i, DUE] - now < may_wait_s
-        if work[i] == _PROMISED_DECODE and hurries:
+        if work[i] == PROMISED_DECODE and hurries:
             give_decode(rows, work, tokens, counts, left, i)
     return until_s
 
@@ -189,9 +160,9 @@ def _promised_prompts(
 
     Returns how long the step may last now that some of the prompts end in it.
     """
-    pressure = _pressure(rows, work, table, now)
-    share = 1.0 if pressure > 1 else 0.0
-    if pressure < _AT_EASE:
+    hurry = pressure(rows, work, table, now)
+    share = 1.0 if hurry > 1 else 0.0
+    if hurry < _AT_EASE:
         until_s = min(until_s, max(sure_s(table, counts), _unhurried_s(rows, work, now)))
     while True:
         first = _first_prompt(rows, work, tokens, table, share)
@@ -205,32 +176,13 @@ def _promised_prompts(
 
 
 @compiled
-def _pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> float:
-    """The greatest share of the time up to a prompt's deadline that it and those due before it need
-    of the engine. Above 1 they cannot all be on time even with the engine to themselves.
-    """
-    shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
-    most = 0.0
-    for j in range(len(rows)):
-        if work[j] != _PROMISED_PROMPT or rows[j, DUE] == np.inf:
-            continue
-        work_s = shared_s
-        for i in range(len(rows)):
-            if work[i] == _PROMISED_PROMPT and rows[i, DUE] <= rows[j, DUE]:
-                work_s += _prompt_s(rows, i, table) - shared_s
-        left_s = rows[j, DUE] - now
-        most = max(most, work_s / left_s if left_s > 0 else np.inf)
-    return most
-
-
-@compiled
 def _unhurried_s(rows: Rows, work: Sorts, now: float) -> float:
     """How long a step may last for prompts that have time: decodes get ahead of their paces before
     anything else lives on that, so that a prompt that comes in a hurry finds slack to use.
     """
     until_s = np.inf
     for i in range(len(rows)):
-        if work[i] == _PROMISED_DECODE:
+        if work[i] == PROMISED_DECODE:
             ahead_s = rows[i, DUE] - now - rows[i, TPOT]
             spare_s = max(0.0, ahead_s - _AHEAD * rows[i, TPOT])
             until_s = min(until_s, _GETS_AHEAD * rows[i, TPOT] + spare_s)
@@ -244,19 +196,11 @@ def _first_prompt(rows: Rows, work: Sorts, tokens: Tokens, table: Numbers, share
     """
     first, least_s = -1, np.inf
     for i in range(len(rows)):
-        if work[i] == _PROMISED_PROMPT and tokens[i] == 0:
-            rank_s = rows[i, DUE] + (share * _prompt_s(rows, i, table) if share > 0 else 0.0)
+        if work[i] == PROMISED_PROMPT and tokens[i] == 0:
+            rank_s = rows[i, DUE] + (share * prompt_s(rows, i, table) if share > 0 else 0.0)
             if first < 0 or rank_s < least_s:
                 first, least_s = i, rank_s
     return first
-
-
-@compiled
-def _prompt_s(rows: Rows, i: int, table: Numbers) -> float:
-    """The rest of a prompt in one step of its own."""
-    counts = np.zeros(COUNTS)
-    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
-    return expected_s(table, counts)
 
 
 @compiled
@@ -283,7 +227,7 @@ def _decodes_before(
     more = counts.copy()
     given, seen = 0, 0
     for i in range(len(rows)):
-        if work[i] != _PROMISED_DECODE or tokens[i] != 0 or rows[i, DUE] > due_s:
+        if work[i] != PROMISED_DECODE or tokens[i] != 0 or rows[i, DUE] > due_s:
             continue
         add_decode(more, rows, i)
         seen = i + 1
@@ -296,7 +240,7 @@ def _decodes_before(
         _give_those(rows, work, tokens, counts, left, given, seen, due_s)
         return
     for i in range(given, seen):
-        if work[i] == _PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
+        if work[i] == PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
             if not decode_fits(rows, i, counts, table, until_s):
                 return
             give_decode(rows, work, tokens, counts, left, i)
@@ -314,7 +258,7 @@ def _give_those(
     due_s: float,
 ) -> None:
     for i in range(first, end):
-        if work[i] == _PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
+        if work[i] == PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
             give_decode(rows, work, tokens, counts, left, i)
 
 

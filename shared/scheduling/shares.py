@@ -27,6 +27,7 @@ from shared.scheduling.rows import COMPUTED, DRAFT, KIND, PLAIN, RESIDENT, TOTAL
 Tokens = npt.NDArray[np.int64]
 Sorts = npt.NDArray[np.int8]
 ONE: Final = 1.5  # tokens; what has no more than this to compute decodes, be it a prompt's end
+PROMISED_DECODE, PROMISED_PROMPT = 0, 1  # the first two sorts of work
 EVICT: Final = -1  # in the place of a number of tokens: drop its KV
 
 # Limits of an engine, in one array.

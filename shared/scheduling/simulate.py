@@ -21,7 +21,8 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.kernel import ROUNDING_S, form, settle_lost
+from shared.scheduling.kernel import form
+from shared.scheduling.pressure import ROUNDING_S, settle_lost
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,

@@ -1,0 +1,74 @@
+"""How pressed an engine is for its promised prompts, and which promises are lost. Compiled; it
+gives nobody tokens.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.compiled import compiled
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    DUE,
+    KIND,
+    LOST,
+    PRODUCED,
+    PROMISED,
+    TOTAL,
+    TPOT,
+    Rows,
+)
+from shared.scheduling.shares import PROMISED_PROMPT, Sorts, add_chunk
+
+ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
+_GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
+
+
+@compiled
+def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
+    """Takes promises that cannot be kept any more out of the way of the others.
+
+    A first token that would be late even if the engine did nothing else makes its request LOST. A
+    request that is far behind its pace starts anew from here. Returns how many were settled.
+    """
+    settled = 0
+    for i in range(len(rows)):
+        if rows[i, KIND] != PROMISED or rows[i, AVAILABLE] > now or rows[i, DUE] == np.inf:
+            continue
+        if rows[i, PRODUCED] == 0:
+            if now + prompt_s(rows, i, table) > rows[i, DUE] + ROUNDING_S:
+                rows[i, KIND] = LOST
+                settled += 1
+        elif now > rows[i, DUE] + _GIVEN_UP * rows[i, TPOT]:
+            rows[i, DUE] = now
+            settled += 1
+    return settled
+
+
+@compiled
+def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> float:
+    """The greatest share of the time up to a prompt's deadline that it and those due before it need
+    of the engine. Above 1 they cannot all be on time even with the engine to themselves.
+    """
+    shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
+    most = 0.0
+    for j in range(len(rows)):
+        if work[j] != PROMISED_PROMPT or rows[j, DUE] == np.inf:
+            continue
+        work_s = shared_s
+        for i in range(len(rows)):
+            if work[i] == PROMISED_PROMPT and rows[i, DUE] <= rows[j, DUE]:
+                work_s += prompt_s(rows, i, table) - shared_s
+        left_s = rows[j, DUE] - now
+        most = max(most, work_s / left_s if left_s > 0 else np.inf)
+    return most
+
+
+@compiled
+def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
+    """The rest of a prompt in one step of its own."""
+    counts = np.zeros(COUNTS)
+    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
+    return expected_s(table, counts)
