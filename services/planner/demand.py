@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from shared.batch_time.table import Numbers
+from shared.engines import EngineDescription
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
 
 
@@ -31,12 +32,12 @@ class Demand:
     def ttft_s(self) -> float:
         return self.due_s - self.arrived_at_s
 
-    def computed_on(self, engine: str, block_tokens: int) -> int:
+    def computed_on(self, engine: EngineDescription) -> int:
         """Prefix hits, whole blocks; the last token is always computed."""
-        if engine != self.home:
+        if engine.name != self.home:
             return 0
         hit = min(self.cached_tokens, self.prompt_tokens - 1)
-        return hit - hit % block_tokens
+        return hit - hit % engine.block_size_tokens
 
     def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
         """The row on an engine that computes the prompt and the answer."""

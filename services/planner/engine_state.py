@@ -48,7 +48,8 @@ class Hold:
 class EngineState:
     """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
 
-    `rows` are the requests of its last report, `heard_at_s` is when that came.
+    `rows` are the requests of its last report, `heard_at_s` is when that came. `limits` are those
+    of its steps; KV is accounted for apart (`kv_blocks_needed`).
     """
 
     description: EngineDescription
@@ -61,10 +62,10 @@ class EngineState:
     unseen: dict[str, Hold] = field(default_factory=dict)
     unseen_prefill_tokens: int = 0
     unseen_kv_tokens: int = 0
-    _limits: Numbers = field(init=False, repr=False)
+    limits: Numbers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._limits = engine_limits(
+        self.limits = engine_limits(
             max_tokens=self.description.max_step_tokens,
             block_tokens=self.description.block_size_tokens,
             max_resident=self.description.max_running_requests,
@@ -88,11 +89,6 @@ class EngineState:
             waiting=self.report.waiting if self.report else 0,
             free_kv_blocks=self.free_kv_blocks,
         )
-
-    @property
-    def limits(self) -> Numbers:
-        """Those of its steps; KV is accounted for apart (`kv_blocks_needed`)."""
-        return self._limits
 
     @property
     def requests(self) -> int:
@@ -127,7 +123,7 @@ class EngineState:
 
     def told(self, policy: Policy) -> None:
         """What it is to do from now on, so that what is foreseen of it is what it will do."""
-        self._limits[LONGEST_S] = policy.longest_step_s
+        self.limits[LONGEST_S] = policy.longest_step_s
 
     def free_at_s(self, now: float) -> float:
         """When it can form a step that holds a request placed now."""

@@ -73,18 +73,12 @@ class Round:
         return self._benches[engine.name]
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
-        """Whether the first choice of the first has room for all: one look in the place of many."""
-        engine = wishes[0].ways[0].decode.engine
-        ways = [_colocated_on(wish, engine) for wish in wishes]
-        bench = self.bench(engine)
-        if bench is None or self._several_engines(wishes):
+        """Where there is but one engine and one way: whether it has room for all, at one look."""
+        if any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes):
             return False
-        return self._give_all(
-            bench, wishes, {id(w): way for w, way in zip(wishes, ways, strict=True)}
-        )
-
-    def _several_engines(self, wishes: Sequence[Wish]) -> bool:
-        return any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes)
+        engine = wishes[0].ways[0].decode.engine
+        bench = self.bench(engine)
+        return bench is not None and self._give_all(bench, wishes, _ways_to(wishes, engine))
 
     def _give_all(
         self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
@@ -166,10 +160,10 @@ class Round:
         end = self.bench(way.decode.engine)
         if start is None or end is None:
             return []
-        demand, computed = wish.demand, _hit(wish, way)
         if way.colocated:
             return [_Part(start, self._whole(wish, way), start.blocks(wish.kv_tokens))]
-        prompt = demand.prompt_only(computed, self._now)
+        demand = wish.demand
+        prompt = demand.prompt_only(_hit(wish, way), self._now)
         first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
         return [
@@ -192,7 +186,7 @@ class Round:
         """Gives the engine to those that the program chooses where that is worth more than what
         was found one by one; who has to go finds another way or waits.
         """
-        ways = {id(wish): _colocated_on(wish, engine) for wish in wishes}
+        ways = _ways_to(wishes, engine)
         here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
         free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
         before = self._benches[engine.name]
@@ -228,12 +222,15 @@ class Round:
 
 def _hit(wish: Wish, way: Candidate) -> int:
     """Tokens of its prompt that the engine of its prefill has already."""
-    engine = way.prefill.engine
-    return wish.demand.computed_on(engine.name, engine.description.block_size_tokens)
+    return wish.demand.computed_on(way.prefill.engine.description)
 
 
-def _colocated_on(wish: Wish, engine: EngineState) -> Candidate | None:
-    return next((w for w in wish.ways if w.colocated and w.decode.engine is engine), None)
+def _ways_to(wishes: Sequence[Wish], engine: EngineState) -> dict[int, Candidate | None]:
+    """By a wish's id: its co-located way on this engine, if it has one."""
+    return {
+        id(wish): next((w for w in wish.ways if w.colocated and w.decode.engine is engine), None)
+        for wish in wishes
+    }
 
 
 def _worth(wishes: Iterable[Wish]) -> float:

@@ -40,7 +40,6 @@ class Asked:
 class _Case:
     """One wish with what its answer needs."""
 
-    asked: Asked
     wish: Wish
     ways: Ways
 
@@ -57,7 +56,7 @@ def decide_round(asked: Sequence[Asked], state: ClusterState, now: float) -> lis
     somebody_placed = False
     for number, one in enumerate(asked):
         query = state.sessions.enrich(one.query, now)
-        case = None if query.targets.asks_for_nothing else _case(one, query, state, round_, now)
+        case = None if query.targets.asks_for_nothing else _case(query, state, round_, now)
         if case is not None:
             cases[number] = case
         elif not somebody_placed:
@@ -70,9 +69,7 @@ def decide_round(asked: Sequence[Asked], state: ClusterState, now: float) -> lis
     return decisions
 
 
-def _case(
-    asked: Asked, query: PlacementQuery, state: ClusterState, round_: Round, now: float
-) -> _Case | None:
+def _case(query: PlacementQuery, state: ClusterState, round_: Round, now: float) -> _Case | None:
     """None for what needs no promise to be answered: it cannot run, or nothing is known."""
     ways = open_ways(query, state, now)
     if early_no(query, state, ways, now) is not None:
@@ -90,7 +87,7 @@ def _case(
         kv_tokens=query.prompt_tokens + cautious,
         ways=candidates,
     )
-    return _Case(asked=asked, wish=wish, ways=ways)
+    return _Case(wish=wish, ways=ways)
 
 
 def _answer(case: _Case, state: ClusterState, round_: Round) -> Decision | None:

@@ -251,12 +251,13 @@ class ClusterState:
         first_at_s = now + first_in_s
         if prefill is None:
             engine = self.engines[decode.name]
-            row = demand.whole(_hit(demand, engine), now, best_effort=best_effort)
+            row = demand.whole(demand.computed_on(engine.description), now, best_effort=best_effort)
             engine.hold(replace(whole, row=row))
         else:
             arrives_at_s = first_at_s + (chosen.transfer_s or 0.0)
             engine = self.engines[prefill.name]
-            row = demand.prompt_only(_hit(demand, engine), now, best_effort=best_effort)
+            computed = demand.computed_on(engine.description)
+            row = demand.prompt_only(computed, now, best_effort=best_effort)
             first = replace(whole, kv_tokens=query.prompt_tokens, ends_at_s=arrives_at_s, row=row)
             engine.hold(first)
             row = demand.answer_only(first_at_s, arrives_at_s, best_effort=best_effort)
@@ -296,11 +297,6 @@ def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
     for engine in engines:
         counts[engine.description.role] += 1
     return counts
-
-
-def _hit(demand: Demand, engine: EngineState) -> int:
-    """Tokens of its prompt that the engine has already."""
-    return demand.computed_on(engine.name, engine.description.block_size_tokens)
 
 
 def _table_of(description: EngineDescription) -> StepTable | None:

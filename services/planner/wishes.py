@@ -60,8 +60,8 @@ def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
     items[: len(running), 1] = _prompt_left(running)
     items[: len(running), 5] = 1.0
     for place, wish in enumerate(wishes, start=len(running)):
-        demand, engine = wish.demand, bench.engine
-        hit = demand.computed_on(engine.name, engine.description.block_size_tokens)
+        demand = wish.demand
+        hit = demand.computed_on(bench.engine.description)
         due_s, prompt_tokens = demand.due_s - bench.now, demand.prompt_tokens - hit
         items[place, [0, 1, 3, 4]] = due_s, prompt_tokens, bench.blocks(wish.kv_tokens), wish.value
     items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)

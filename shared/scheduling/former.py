@@ -18,6 +18,7 @@ from shared.scheduling.shares import (
     LONGEST_S,
     MAX_RESIDENT,
     MAX_TOKENS,
+    ONE,
     Tokens,
 )
 
@@ -119,6 +120,6 @@ def _order(rows: Rows, tokens: Tokens) -> npt.NDArray[np.intp]:
     """Decodes, then prompts that end here, then those that are cut short."""
     chosen = np.flatnonzero(tokens > 0)
     missing = rows[chosen, TOTAL] - rows[chosen, COMPUTED]
-    rank = (missing > 1.5).astype(np.int64) + (missing > tokens[chosen])
+    rank = (missing > ONE).astype(np.int64) + (missing > tokens[chosen])
     order: npt.NDArray[np.intp] = chosen[np.argsort(rank, kind="stable")]
     return order

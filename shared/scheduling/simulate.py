@@ -22,7 +22,7 @@ from shared.batch_time.table import (
 )
 from shared.compiled import compiled
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import ROUNDING_S, settle_lost
+from shared.scheduling.pressure import ROUNDING_S, prompt_s, settle_lost
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
@@ -39,7 +39,7 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import ONE, Tokens, add_chunk, add_decode
+from shared.scheduling.shares import ONE, Tokens, add_decode
 
 Times = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -110,12 +110,12 @@ def _find_stakes(rows: Rows, stakes: Flags, table: Numbers, now: float) -> None:
     for i in range(len(rows)):
         if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
             continue
-        counts[:] = 0.0
         if rows[i, TOTAL] - rows[i, COMPUTED] > ONE:
-            add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
+            likely_s = prompt_s(rows, i, table)
         else:
+            counts[:] = 0.0
             add_decode(counts, rows, i)
-        likely_s = expected_s(table, counts)
+            likely_s = expected_s(table, counts)
         stakes[i] = max(now, rows[i, AVAILABLE]) + likely_s <= rows[i, DUE]
 
 
@@ -202,7 +202,7 @@ def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) 
         if tokens[i] <= 0:
             continue
         row[RESIDENT] = 1.0
-        decodes = row[TOTAL] - row[COMPUTED] <= 1.5
+        decodes = row[TOTAL] - row[COMPUTED] <= ONE
         row[COMPUTED] = row[TOTAL] if decodes else row[COMPUTED] + tokens[i]
         if row[COMPUTED] < row[TOTAL]:
             continue
