@@ -1,0 +1,149 @@
+"""How long a step of a simulated engine really takes. The planner never sees it: it fits a form of
+its own to profiled steps, and the two differ as a fit differs from a machine.
+
+The sum of: what every step costs, the layers (weights read against arithmetic, whichever is longer,
+with a smooth corner, and arithmetic in whole tiles), each sequence, attention (KV read by decodes,
+causal pairs of chunks; one call for both costs more than the two alone), and the drafts.
+"""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from shared.batch_time.table import (
+    CHUNKS,
+    DECODE_CONTEXT,
+    DECODES,
+    EARLIER,
+    PAIRS,
+    PREFILL,
+    SPECULATED,
+    SPECULATION_STEPS,
+    Numbers,
+)
+from shared.compiled import compiled
+
+# Offsets into the numbers of a true step, in the order of the fields of TrueStep.
+(
+    FIXED,
+    WEIGHTS,
+    WEIGHTS_TOKEN,
+    ARITHMETIC,
+    ARITHMETIC_TOKEN,
+    CORNER,
+    TILE_TOKENS,
+    TILE_SHARE,
+    SEQUENCE,
+    CONTEXT,
+    EARLIER_TOKEN,
+    PAIR,
+    MIXED_SHARE,
+    MIXED_CHUNK_TOKENS,
+    MIXED_DECODES,
+    DRAFT,
+    DRAFT_SEQUENCE,
+    NOISE_SIGMA,
+) = range(18)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrueStep:
+    """Seconds of a step as a function of its counts; more work of any sort never takes less.
+
+    `fixed_s`: what every step costs on the host. `weights_s`, `weights_token_s`: the layers of a
+    small step, bound by reading weights; `arithmetic_s`, `arithmetic_token_s`: of a large one;
+    `corner`: how sharply one goes over into the other, as the exponent of a norm. `tile_share` of
+    the tokens that fill up the last tile of `tile_tokens` are computed too. `sequence_s`: each
+    decode and each chunk. `context_s`: each KV token that decodes read; `earlier_s`: that chunks
+    read; `pair_s`: each pair of attention within chunks. `mixed_share`: by how much attention that
+    serves decodes and chunks in one call may cost more than the two alone, half of it reached at
+    `mixed_chunk_tokens` of prompt and at `mixed_decodes`. `draft_s`: one run of the draft model,
+    `draft_sequence_s`: more for each sequence. `noise_sigma`: of the logarithm of a step's own
+    factor. Raises ValueError where a number is negative, or
+    the corner or what is halved is none.
+    """
+
+    fixed_s: float = 0.0
+    weights_s: float
+    weights_token_s: float
+    arithmetic_s: float
+    arithmetic_token_s: float
+    corner: float = 8.0
+    tile_tokens: float = 128.0
+    tile_share: float = 0.0
+    sequence_s: float = 0.0
+    context_s: float
+    earlier_s: float = 0.0
+    pair_s: float
+    mixed_share: float = 0.0
+    mixed_chunk_tokens: float = 64.0
+    mixed_decodes: float = 8.0
+    draft_s: float = 0.0
+    draft_sequence_s: float = 0.0
+    noise_sigma: float = 0.0
+    numbers: Numbers = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        named = {one.name: float(getattr(self, one.name)) for one in fields(self) if one.init}
+        for name, value in named.items():
+            least = 1.0 if name in _AT_LEAST_ONE else 0.0
+            if not least <= value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be {least:g} at least, and finite")
+        object.__setattr__(self, "numbers", np.array(list(named.values()), dtype=np.float64))
+
+
+_AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")
+
+
+@compiled
+def true_s(numbers: Numbers, counts: Numbers) -> float:
+    """Seconds of the step of these counts (as in `shared.batch_time.table`) without any noise."""
+    decodes, prefill = counts[DECODES], counts[PREFILL]
+    tokens = prefill + decodes + counts[SPECULATED]
+    drafts = counts[SPECULATION_STEPS]
+    return float(
+        numbers[FIXED]
+        + _layers_s(numbers, tokens)
+        + numbers[SEQUENCE] * (decodes + counts[CHUNKS])
+        + _attention_s(numbers, counts)
+        + drafts * (numbers[DRAFT] + numbers[DRAFT_SEQUENCE] * decodes)
+    )
+
+
+@compiled
+def noisy_s(numbers: Numbers, counts: Numbers, normal: float) -> float:
+    """The same as it happens, but for stalls: times a log-normal factor whose mean is 1.
+
+    `normal` is a draw of the standard normal distribution.
+    """
+    sigma = numbers[NOISE_SIGMA]
+    return float(true_s(numbers, counts) * np.exp(sigma * (normal - 0.5 * sigma)))
+
+
+@compiled
+def _layers_s(numbers: Numbers, tokens: float) -> float:
+    tile = numbers[TILE_TOKENS]
+    padding = np.ceil(tokens / tile) * tile - tokens
+    padded = tokens + numbers[TILE_SHARE] * padding
+    weights_s = numbers[WEIGHTS] + numbers[WEIGHTS_TOKEN] * tokens
+    arithmetic_s = numbers[ARITHMETIC] + numbers[ARITHMETIC_TOKEN] * padded
+    longer_s = max(weights_s, arithmetic_s)
+    if longer_s <= 0:
+        return 0.0
+    ratio = min(weights_s, arithmetic_s) / longer_s
+    corner = numbers[CORNER]
+    return float(longer_s * (1.0 + ratio**corner) ** (1.0 / corner))
+
+
+@compiled
+def _attention_s(numbers: Numbers, counts: Numbers) -> float:
+    decodes, prefill = counts[DECODES], counts[PREFILL]
+    alone_s = (
+        numbers[CONTEXT] * counts[DECODE_CONTEXT]
+        + numbers[EARLIER_TOKEN] * counts[EARLIER]
+        + numbers[PAIR] * counts[PAIRS]
+    )
+    chunk_share = prefill / (prefill + numbers[MIXED_CHUNK_TOKENS])
+    decode_share = decodes / (decodes + numbers[MIXED_DECODES])
+    # both halves saturate, so that the whole surplus is only met by large mixed steps
+    return float(alone_s * (1.0 + numbers[MIXED_SHARE] * chunk_share * decode_share))
