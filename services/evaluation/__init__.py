@@ -1,0 +1,1 @@
+"""Loads through whole systems on simulated fleets: ours with the production planner, and rivals."""

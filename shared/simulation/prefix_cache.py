@@ -1,0 +1,42 @@
+"""Prefixes that an engine still has in KV blocks which nobody uses. Free blocks are theirs until
+somebody needs them; the one longest unused goes first.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class PrefixCache:
+    """By the name of a prefix, how many tokens of it are there."""
+
+    block_tokens: int
+    _tokens: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    _blocks: int = 0
+
+    @property
+    def blocks(self) -> int:
+        return self._blocks
+
+    def keep(self, name: str, tokens: int) -> None:
+        """Whole blocks are kept; the newest and longest of a name counts."""
+        self.take(name)
+        blocks = tokens // self.block_tokens
+        if blocks:
+            self._tokens[name] = blocks * self.block_tokens
+            self._blocks += blocks
+
+    def tokens(self, name: str) -> int:
+        return self._tokens.get(name, 0)
+
+    def take(self, name: str) -> int:
+        """The prefix is somebody's from now on."""
+        tokens = self._tokens.pop(name, 0)
+        self._blocks -= tokens // self.block_tokens
+        return tokens
+
+    def shrink(self, blocks: float) -> None:
+        """Lets go until it has no more than so many blocks."""
+        while self._blocks > blocks:
+            _, tokens = self._tokens.popitem(last=False)
+            self._blocks -= tokens // self.block_tokens

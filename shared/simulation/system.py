@@ -1,0 +1,95 @@
+"""What a serving system is to the simulation: who places requests, and who forms steps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.batch_time.table import Numbers
+from shared.requests import Admission
+from shared.scheduling.rows import PLAIN
+from shared.scheduling.shares import Tokens
+from shared.simulation.engine import SimEngine
+from shared.workloads.calls import Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A request that waits to be placed. `life` is its row in the run's lives.
+
+    `ttft_s` is its target in seconds, infinite where none was asked. `produced` tokens were given
+    on an engine that is gone.
+    """
+
+    life: int
+    call: Call
+    program_id: str
+    round: int
+    arrives_s: float
+    ttft_s: float
+    produced: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.program_id}.{self.round}"
+
+    @property
+    def prompt_tokens(self) -> int:
+        """What has to be computed before it gives its next token."""
+        return self.call.prompt_tokens + self.produced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a request runs. `prefill` None: its prompt is computed where it decodes.
+
+    `kind` is that of its row (`shared.scheduling.rows`), `key` the number it is known by.
+    """
+
+    decode: str
+    prefill: str | None = None
+    kind: float = PLAIN
+    admission: Admission = Admission.ADMITTED
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class No:
+    """Refused; it will not run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A request that ended on an engine. `first_s` and `last_s` are those of its tokens."""
+
+    ticket: Ticket
+    tokens: int
+    first_s: float
+    last_s: float
+    moved_s: float
+
+
+class System(Protocol):
+    """One serving system over one fleet. `place` gives an answer for each that waits, None: hold
+    it; while somebody is held it is asked again after `recheck_s` and whenever a request ends.
+    """
+
+    recheck_s: float
+
+    def place(
+        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
+    ) -> Sequence[Route | No | None]:
+        """Where each goes."""
+
+    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+        """Fills `tokens`, one for each row of the engine, and `counts`, as
+        `shared.scheduling.kernel.form` does; 0 where there is nothing to do.
+        """
+
+    def ended(self, ended: Ended) -> None:
+        """A request has all its tokens."""
+
+    def lost(self, engine: SimEngine, now: float) -> None:
+        """The engine died with all that it held."""
+
+    def joined(self, engine: SimEngine) -> None:
+        """The engine came (back)."""
