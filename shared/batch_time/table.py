@@ -83,11 +83,11 @@ class StepTable:
         return float(self.numbers[_DRIFT])
 
     def expected_s(self, step: Step) -> float:
-        return float(expected_s(self.numbers, _counts(step)))
+        return float(expected_s(self.numbers, counts_of(step)))
 
     def sure_s(self, step: Step) -> float:
         """What the promised share of such steps keeps within."""
-        return float(sure_s(self.numbers, _counts(step)))
+        return float(sure_s(self.numbers, counts_of(step)))
 
     def decodes_s(self, decodes: float, context_tokens: float) -> float:
         """Expected seconds of a step of so many decodes that read so much KV together."""
@@ -101,7 +101,8 @@ class StepTable:
         return float(_prompt_s(self.numbers, float(tokens), float(chunk_tokens), *beside))
 
 
-def _counts(step: Step) -> Numbers:
+def counts_of(step: Step) -> Numbers:
+    """As compiled code keeps a step."""
     return np.array(
         [
             step.decodes,

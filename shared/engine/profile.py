@@ -6,29 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.batch_time import (
-    ADDITIVE,
-    RICH,
-    BatchTimeModel,
-    Fit,
-    Form,
-    Kind,
-    StepTable,
-    fit_curve,
-    to_plain,
-)
+from shared.batch_time import BatchTimeModel, Fit, StepTable, to_plain
+from shared.batch_time.profile_fit import MeasuredStep, fit_of
 from shared.clock import Clock
 from shared.engine.config import EngineOptions, ProfileWhen
 from shared.engine.link import HostEnd
 from shared.engine.profile_kept import identity, keep_fit, kept_fit
-from shared.engine.profile_run import MeasuredStep, measure_steps
+from shared.engine.profile_run import measure_steps
 from shared.engine.vllm_core import EngineCore
 from shared.errors import DeadlinePassed
 from shared.kept import cache_folder
 
 _LOG = logging.getLogger(__name__)
-_FEW_STEPS, _TOO_FEW_STEPS = 40, 8
-_HELD_UP, _MOST_ARE_USUAL = 1.5, 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,26 +83,3 @@ class Profiler:
             return None
         _LOG.info("measured %d steps in %.1f s", len(steps), self.clock.now() - began_s)
         return Profile(fit=fit, steps=steps)
-
-
-def fit_of(steps: Sequence[MeasuredStep]) -> Fit | None:
-    """By the rich form where there are steps enough of each kind, else by the additive one."""
-    if len(steps) < _TOO_FEW_STEPS:
-        return None
-    steps = _undisturbed(steps)
-    kinds = {one.step.kind for one in steps}
-    form = RICH if len(steps) >= _FEW_STEPS and len(kinds) == len(Kind) else ADDITIVE
-    return _fit(form, steps)
-
-
-def _fit(form: Form, steps: Sequence[MeasuredStep]) -> Fit:
-    return fit_curve(form, [one.step for one in steps], [one.seconds for one in steps])
-
-
-def _undisturbed(steps: Sequence[MeasuredStep]) -> Sequence[MeasuredStep]:
-    """Without those few that something else on the machine held up: they tell nothing of the
-    engine, and one of them would widen the margins of all promises for long.
-    """
-    curve = _fit(ADDITIVE, steps).curve
-    usual = [one for one in steps if one.seconds <= _HELD_UP * curve.step_time(one.step)]
-    return usual if len(usual) >= _MOST_ARE_USUAL * len(steps) else steps

@@ -10,27 +10,26 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.batch_time import ADDITIVE, Step, fit_curve, step_of
+from shared.batch_time.profile_fit import MeasuredStep
+from shared.batch_time.profile_plan import (
+    ENOUGH_STEPS,
+    OPENING,
+    TRIAL_SHARE,
+    WARM_UP,
+    Limits,
+    Plan,
+    Trial,
+)
 from shared.clock import Clock
 from shared.engine.link import HostEnd
-from shared.engine.profile_plan import OPENING, WARM_UP, Limits, Plan, Trial
 from shared.engine.vllm_core import EngineCore
 from shared.engines import Policy, StepReport
 from shared.errors import DeadlinePassed
 
 _SEED = 1
-_SHARE = 0.3  # of all the time that one trial may take
-_ENOUGH_STEPS = 300
 _POLICY_WAIT_S = 0.005  # it travels beside the requests, on a socket of its own
 _IDLE_LIMIT_S = 10.0
 _LIMIT_GRACE_S = 2.0  # beyond the limit for the trial that runs; then it is cut off
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredStep:
-    """A step of this engine and the seconds that it took."""
-
-    step: Step
-    seconds: float
 
 
 async def measure_steps(
@@ -89,8 +88,8 @@ class _Run:
         for trial in OPENING:
             if trial.fits(self.limits):
                 self._note(plan, await self._try(trial, end_s))
-        while len(self.measured) < _ENOUGH_STEPS:
-            chosen = self._next(plan, min(end_s - self.clock.now(), _SHARE * limit_s))
+        while len(self.measured) < ENOUGH_STEPS:
+            chosen = self._next(plan, min(end_s - self.clock.now(), TRIAL_SHARE * limit_s))
             if chosen is None:
                 break
             self._note(plan, await self._try(chosen, end_s))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time import ADDITIVE, Feature, Kind, Step, StepCurve
-from shared.batch_time.forms import USUAL, features
+from shared.batch_time.curve import StepCurve
+from shared.batch_time.forms import ADDITIVE, USUAL, Feature, features
+from shared.batch_time.steps import Kind, Step
 
 Floats = npt.NDArray[np.float64]
 _SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,6 +23,8 @@ _SLACK_TOKENS = 16  # outputs beyond the planned ones, while the next prompt com
 _BANDS = np.arange(0.0, 16.0, 2.0)  # log2 of a step's tokens: its time is learned in each apart
 _TOLD_BY_BANDS = (Feature.FIXED, Feature.TOKENS, Feature.PREFILL_TOKENS, Feature.DECODE_TOKENS)
 _PRIOR = 1e-3  # what is known of each coefficient before, in steps
+ENOUGH_STEPS = 300
+TRIAL_SHARE = 0.3  # of all the time, that one trial may take
 _MOST_TIMES = 2  # the same trial again says how steps vary, a third time little
 
 

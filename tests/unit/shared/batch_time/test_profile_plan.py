@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.batch_time import ADDITIVE, Kind, Step, StepCurve
-from shared.engine.profile_plan import (
+from shared.batch_time.profile_plan import (
     OPENING,
     WARM_UP,
     Limits,

@@ -1,0 +1,44 @@
+"""The fit of an engine's profile: measured steps without those that something held up. Measures
+nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.batch_time.fit import Fit, fit_curve
+from shared.batch_time.forms import ADDITIVE, RICH, Form
+from shared.batch_time.steps import Kind, Step
+
+_FEW_STEPS, _TOO_FEW_STEPS = 40, 8
+_HELD_UP, _MOST_ARE_USUAL = 1.5, 0.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredStep:
+    """A step of an engine and the seconds that it took."""
+
+    step: Step
+    seconds: float
+
+
+def fit_of(steps: Sequence[MeasuredStep]) -> Fit | None:
+    """By the rich form where there are steps enough of each kind, else by the additive one."""
+    if len(steps) < _TOO_FEW_STEPS:
+        return None
+    steps = _undisturbed(steps)
+    kinds = {one.step.kind for one in steps}
+    form = RICH if len(steps) >= _FEW_STEPS and len(kinds) == len(Kind) else ADDITIVE
+    return _fit(form, steps)
+
+
+def _fit(form: Form, steps: Sequence[MeasuredStep]) -> Fit:
+    return fit_curve(form, [one.step for one in steps], [one.seconds for one in steps])
+
+
+def _undisturbed(steps: Sequence[MeasuredStep]) -> Sequence[MeasuredStep]:
+    """Without those few that something else on the machine held up: they tell nothing of the
+    engine, and one of them would widen the margins of all promises for long.
+    """
+    curve = _fit(ADDITIVE, steps).curve
+    usual = [one for one in steps if one.seconds <= _HELD_UP * curve.step_time(one.step)]
+    return usual if len(usual) >= _MOST_ARE_USUAL * len(steps) else steps
