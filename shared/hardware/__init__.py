@@ -3,6 +3,7 @@
 from shared.hardware.catalogue import load, names, read
 from shared.hardware.hardware import Draft, Hardware
 from shared.hardware.memory import KvMemory
+from shared.hardware.profile import exact, paper_form, profiled
 from shared.hardware.truth import TrueStep, noisy_s, true_s
 
 __all__ = [
@@ -10,9 +11,12 @@ __all__ = [
     "Hardware",
     "KvMemory",
     "TrueStep",
+    "exact",
     "load",
     "names",
     "noisy_s",
+    "paper_form",
+    "profiled",
     "read",
     "true_s",
 ]

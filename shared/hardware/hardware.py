@@ -23,8 +23,8 @@ class Hardware:
 
     `step`: the true time of a step, and its noise. `stall_chance`, `stall_s`: a rare step that
     lasts so much longer. `host_overhead_s`: between two steps, in no step's time.
-    `link_bytes_per_s`, `link_latency_s`: of a KV transfer between two such engines. `gpus` share the
-    model by tensor parallelism.
+    `link_bytes_per_s`, `link_latency_s`: of a KV transfer between two such engines. The model is
+    on `gpus` by tensor parallelism.
     """
 
     name: str
