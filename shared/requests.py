@@ -139,7 +139,12 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a placed request ended, as its gateway saw it. Times are None for stages not reached."""
+    """How a placed request ended, as its gateway saw it. Times are None for stages not reached.
+
+    `held_s` is from the arrival to the placement, `queue_s` from there to the first step that held
+    some of it, `prefill_s` from there to the end of its prompt. With the transfer, where the first
+    token had to wait for that, they make up `ttft_s`.
+    """
 
     decision_id: str
     request_id: str
@@ -151,6 +156,9 @@ class Outcome:
     recomputed: bool = False  # the KV did not arrive, the decode engine computed the prompt again
     message: str = ""
     transfer_s: float | None = None  # from the end of the prefill to the decode engine's first word
+    held_s: float | None = None
+    queue_s: float | None = None
+    prefill_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,14 +183,40 @@ class WayConsidered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepSums:
+    """The steps of one engine over a part of a request's life, its own and those of others.
+
+    `expected_s` and `sure_s` are what the engine's table of step times said of these very steps
+    when the request was placed. `beyond_sure` counts those that took longer than sure,
+    `worst_excess_s` is by how much the worst one did.
+    """
+
+    engine: str
+    steps: int
+    real_s: float
+    expected_s: float
+    sure_s: float
+    beyond_sure: int
+    worst_excess_s: float
+    prefill_tokens: int
+    decode_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What was decided, out of which ways, and how it ended (None while it runs)."""
+    """What was decided, out of which ways, and how it ended (None while it runs).
+
+    `before_first` and `after_first` are the steps from the decision to the first token, and from
+    there to the last; None while they are not known.
+    """
 
     query: PlacementQuery
     placement: Placement
     decided_at_epoch_s: float
     ways: tuple[WayConsidered, ...] = ()
     outcome: Outcome | None = None
+    before_first: StepSums | None = None
+    after_first: StepSums | None = None
 
 
 class Phase(Enum):

@@ -14,14 +14,14 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from services.gateway.continuation import must_stay_whole, output_budget_tokens
 from services.gateway.drive import Drive, WaitLimits, enter
 from services.gateway.engine_links import EngineLinks
+from services.gateway.outcome import outcome_of
 from services.gateway.output_buffer import OutputBuffer
 from services.gateway.planner_link import Planner, PlannerLimits, PlannerLink
-from services.gateway.report import lateness
 from services.gateway.scope import RequestScope, SequenceRecord, current_scope
 from services.gateway.stages import StageEnds, stage_progress
 from shared.clock import Clock
 from shared.errors import InvalidRequest, SlosError
-from shared.requests import Outcome, Phase, PlacementQuery, Reason, SloTargets
+from shared.requests import Admission, Phase, PlacementQuery, Reason, SloTargets
 
 OnFailed = Callable[[str, Exception], None]
 _LOG = logging.getLogger(__name__)
@@ -229,7 +229,10 @@ class ClusterCore(EngineCoreClient):
 
     def _settle(self, sequence: _Sequence, finished: str, message: str = "") -> None:
         placement = sequence.record.placement
-        if placement and placement.runs and placement.reason is not Reason.PLANNER_AWAY:
+        if placement is None or placement.reason is Reason.PLANNER_AWAY:
+            return
+        # One that was put off and waits no more has ended as well; a refusal has by itself.
+        if placement.admission is not Admission.REFUSED:
             self.planner.settle(outcome_of(sequence.scope, sequence.record, finished, message))
 
     def _query(self, sequence: _Sequence, waited_s: float) -> PlacementQuery:
@@ -264,25 +267,6 @@ class ClusterCore(EngineCoreClient):
             await self._cluster.clock.sleep(_PRUNE_EVERY_S)
             addresses = {view.description.address for view in self.planner.engines}
             await self._cluster.engines.prune(addresses, idle_s=_IDLE_CHANNEL_S)
-
-
-def outcome_of(
-    scope: RequestScope, record: SequenceRecord, finished: str, message: str = ""
-) -> Outcome:
-    """How a sequence ended; one that was aborted or asked for nothing is neither met nor missed."""
-    judged = finished != "abort" and not scope.targets.asks_for_nothing
-    return Outcome(
-        decision_id=record.placement.decision_id if record.placement else "",
-        request_id=record.request_id,
-        finished="stop" if finished == "repetition" else finished,
-        output_tokens=record.output_tokens,
-        ttft_s=scope.ttft_s(record),
-        tpot_s=record.tpot_s,
-        met=(finished != "error" and lateness(scope, record) <= 1) if judged else None,
-        recomputed=record.recomputed,
-        message=message,
-        transfer_s=record.transfer_s,
-    )
 
 
 def _refuse_more_input(request: EngineCoreRequest) -> None:

@@ -206,6 +206,16 @@ def shift_events(outputs: list[EngineCoreOutput], by_s: float) -> None:
             event.timestamp += by_s
 
 
+def started_at_s(outputs: list[EngineCoreOutput]) -> float | None:
+    """When the first step began that held some of the request; None where none of them tells."""
+    for output in outputs:
+        for event in output.events or ():
+            if event.type is EngineCoreEventType.SCHEDULED:
+                began_s: float = event.timestamp
+                return began_s
+    return None
+
+
 def _asks_about_prompt(params: SamplingParams) -> bool:
     return params.prompt_logprobs is not None or params.prompt_logprob_token_ids is not None
 

@@ -24,6 +24,7 @@ from services.gateway.continuation import (
     read_prefill,
     resample_outputs,
     shift_events,
+    started_at_s,
 )
 from services.gateway.scope import RequestScope, SequenceRecord
 from shared.clock import Clock
@@ -175,6 +176,8 @@ class Drive:
                 async for reply in replies:
                     heard()
                     shift_events(reply.outputs, self.clock.now() - reply.core_time_s)
+                    if self.record.started_at_s is None:
+                        self.record.started_at_s = started_at_s(reply.outputs)
                     last = reply.outputs[-1].finish_reason is not None
                     on_reply(reply)
                     if last:

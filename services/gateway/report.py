@@ -16,7 +16,7 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
     placement = worst.placement if worst else None
     report = {
         "class": scope.targets.class_name,
-        "targets": _targets(scope.targets, placement),
+        "targets": _targets(scope.targets_in_force, placement),
         "achieved": {
             "ttft_ms": milliseconds(scope.ttft_s(worst) if worst else None),
             "tpot_ms": milliseconds(worst.tpot_s if worst else None),
@@ -33,7 +33,7 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
 
 def met(scope: RequestScope) -> bool | None:
     """Whether every sequence kept every target; None when nothing was asked for."""
-    if scope.targets.asks_for_nothing:
+    if scope.targets_in_force.asks_for_nothing:
         return None
     return bool(scope.sequences) and all(
         lateness(scope, one) <= 1 for one in scope.sequences.values()
@@ -53,13 +53,13 @@ def attained(scope: RequestScope) -> bool | None:
 
 def lateness(scope: RequestScope, sequence: SequenceRecord) -> float:
     """The worst quotient of achieved and asked; infinite without a token, 0 if nothing is asked."""
-    ttft_s = scope.ttft_s(sequence)
+    ttft_s, targets = scope.ttft_s(sequence), scope.targets_in_force
     if ttft_s is None:
-        return 0.0 if scope.targets.asks_for_nothing else float("inf")
-    ttft_target_s = _ttft_target_s(scope.targets, sequence.placement)
+        return 0.0 if targets.asks_for_nothing else float("inf")
+    ttft_target_s = _ttft_target_s(targets, sequence.placement)
     late = ttft_s / ttft_target_s if ttft_target_s else 0.0
-    if scope.targets.tpot_s and sequence.tpot_s is not None:
-        late = max(late, sequence.tpot_s / scope.targets.tpot_s)
+    if targets.tpot_s and sequence.tpot_s is not None:
+        late = max(late, sequence.tpot_s / targets.tpot_s)
     return max(late, sequence.stages.lateness) if sequence.stages else late
 
 

@@ -1,7 +1,7 @@
 """What the gateway knows of a request: the cluster client fills it, the HTTP layer reads it."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.gateway.stages import StageProgress
 from shared.errors import SlosError
@@ -17,6 +17,7 @@ class SequenceRecord:
     phase: Phase = Phase.PLACING
     placement: Placement | None = None
     placed_at_s: float | None = None
+    started_at_s: float | None = None  # the first step that held some of it
     first_token_at_s: float | None = None
     last_token_at_s: float | None = None
     output_tokens: int = 0
@@ -32,6 +33,21 @@ class SequenceRecord:
         if self.prefilled_at_s is None or self.decoding_at_s is None:
             return None
         return self.decoding_at_s - self.prefilled_at_s
+
+    @property
+    def queue_s(self) -> float | None:
+        """From the placement to the first step that held some of it."""
+        if self.placed_at_s is None or self.started_at_s is None:
+            return None
+        return self.started_at_s - self.placed_at_s
+
+    @property
+    def prefill_s(self) -> float | None:
+        """From its first step to the end of its prompt."""
+        ends = [at_s for at_s in (self.prefilled_at_s, self.first_token_at_s) if at_s is not None]
+        if self.started_at_s is None or not ends:
+            return None
+        return min(ends) - self.started_at_s
 
     @property
     def tpot_s(self) -> float | None:
@@ -53,6 +69,23 @@ class RequestScope:
     wants_report: bool = False
     sequences: dict[str, SequenceRecord] = field(default_factory=dict)
     failure: SlosError | None = None
+
+    @property
+    def targets_in_force(self) -> SloTargets:
+        """What was asked for; where nothing was, what its session asks for, which only the
+        planner's answer tells.
+        """
+        if not self.targets.asks_for_nothing:
+            return self.targets
+        placements = [one.placement for one in self.sequences.values() if one.placement]
+        told = next((one for one in placements if one.ttft_s or one.tpot_s), None)
+        if told is None:
+            return self.targets
+        return replace(self.targets, ttft_s=told.ttft_s, tpot_s=told.tpot_s)
+
+    def held_s(self, sequence: SequenceRecord) -> float | None:
+        """From the arrival to the placement."""
+        return None if sequence.placed_at_s is None else sequence.placed_at_s - self.arrived_at_s
 
     def ttft_s(self, sequence: SequenceRecord) -> float | None:
         if sequence.first_token_at_s is None:

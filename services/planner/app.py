@@ -5,11 +5,13 @@ import logging
 import secrets
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.planner.config import PlannerOptions
+from services.planner.decisions_log import DecisionsLog
 from services.planner.metrics import PlannerMetrics, serve_metrics
 from services.planner.prepare import prepare
 from services.planner.service import PlannerService
@@ -21,6 +23,7 @@ from shared.rpc.slos_pb2_grpc import add_PlannerServicer_to_server
 
 _LOG = logging.getLogger(__name__)
 _TIDY_EVERY_S = 1.0
+_MIB = 1 << 20
 
 
 async def run(options: PlannerOptions) -> int:
@@ -43,6 +46,7 @@ async def serve(
 ) -> None:
     """Serves until `stop` is set, then ends every call within the limit."""
     clock = MonotonicClock()
+    log = _decisions_log(options)
     state = ClusterState(options.numbers, epoch=secrets.token_hex(3), now=clock.now())
     service = PlannerService(
         state, metrics, clock, registration_limit_s=options.registration_limit_s
@@ -57,7 +61,7 @@ async def serve(
     await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
     on_ready(port)
     beside = [
-        asyncio.create_task(_tidy(state, metrics, clock)),
+        asyncio.create_task(_tidy(service, metrics, clock, log)),
         asyncio.create_task(service.waiting.run()),
     ]
     try:
@@ -68,6 +72,17 @@ async def serve(
         service.close()
         await healthy.enter_graceful_shutdown()
         await server.stop(options.shutdown_limit_s)
+        if log is not None:
+            await asyncio.gather(*beside, return_exceptions=True)
+            log.put(service.books.ledger.all_that_is_left())
+            await log.write()
+
+
+def _decisions_log(options: PlannerOptions) -> DecisionsLog | None:
+    if not options.decisions_log:
+        return None
+    path = Path(options.decisions_log).expanduser()
+    return DecisionsLog.open(path, int(options.decisions_log_mib * _MIB))
 
 
 def _bind(server: grpc.aio.Server, options: PlannerOptions) -> int:
@@ -84,8 +99,14 @@ def _say_ready(options: PlannerOptions, port: int) -> None:
     _LOG.info("planner listens on %s:%s", options.host, port)
 
 
-async def _tidy(state: ClusterState, metrics: PlannerMetrics, clock: Clock) -> None:
+async def _tidy(
+    service: PlannerService, metrics: PlannerMetrics, clock: Clock, log: DecisionsLog | None
+) -> None:
     while True:
         await clock.sleep(_TIDY_EVERY_S)
-        state.forget_old_holds(clock.now())
-        metrics.shown(state)
+        service.state.forget_old_holds(clock.now())
+        metrics.shown(service.state)
+        ended = service.books.close_ended()
+        if log is not None:
+            log.put(ended)
+            await log.write()

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from services.planner.ledger import Ledger
 from services.planner.metrics import PlannerMetrics
 from services.planner.placement import Decision
 from services.planner.rounds import Asked, decide_round
 from services.planner.state import ClusterState
+from shared.batch_time import StepTable
 from shared.clock import Clock, wall_time_s
 from shared.requests import Admission, Explanation, Outcome, Placement, PlacementQuery, Reason
 
@@ -21,6 +23,7 @@ class Books:
     state: ClusterState
     metrics: PlannerMetrics
     clock: Clock
+    ledger: Ledger = field(default_factory=Ledger)
 
     def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | None]:
         began_s = self.clock.now()
@@ -29,8 +32,11 @@ class Books:
         return decisions
 
     def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
-        """Gives the decision its id and notes what it takes of the engines."""
-        placement = replace(decision.placement, decision_id=self.state.next_decision_id)
+        """Gives the decision its id, that of the request's record if it has one, and notes what it
+        takes of the engines.
+        """
+        decision_id = asked.decision_id or self.state.next_decision_id
+        placement = replace(decision.placement, decision_id=decision_id)
         explanation = Explanation(
             query=self.state.sessions.enrich(asked.query, now),
             placement=placement,
@@ -38,6 +44,7 @@ class Books:
             ways=decision.ways,
         )
         self.state.commit(explanation, decision.chosen, now)
+        self.ledger.decided(explanation, _tables(self.state, placement), now)
         self.metrics.decided(placement, now - asked.first_asked_at_s)
         _log_decision(asked.query, placement)
         return placement
@@ -49,7 +56,7 @@ class Books:
         return self.commit(asked, replace(decision, placement=again), now)
 
     def withdraw(self, placement: Placement) -> None:
-        self.state.settle(
+        self.settle(
             Outcome(
                 decision_id=placement.decision_id,
                 request_id="",
@@ -57,6 +64,23 @@ class Books:
                 message="The gateway no longer waited for the decision.",
             )
         )
+
+    def settle(self, outcome: Outcome) -> None:
+        self.state.settle(outcome)
+        self.ledger.settled(outcome, self.clock.now())
+
+    def close_ended(self) -> list[Explanation]:
+        """The decisions that ended since the last call, with all that will be known of them."""
+        ended = self.ledger.ended(self.clock.now())
+        for explanation in ended:
+            self.state.note(explanation)
+        return ended
+
+
+def _tables(state: ClusterState, placement: Placement) -> dict[str, StepTable | None]:
+    """By engine name the step times that the decision rests on."""
+    engines = [state.engines.get(ref.name) for ref in (placement.prefill, placement.decode) if ref]
+    return {one.name: one.table or state.any_table for one in engines if one}
 
 
 def _nothing_yet(query: PlacementQuery) -> Placement:

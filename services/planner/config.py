@@ -47,6 +47,12 @@ class PlannerOptions:
     kept_decisions: Annotated[int, Field(ge=1, le=1_000_000)] = option(
         4096, help="how many of the latest decisions --explain can tell of"
     )
+    decisions_log: str = option(
+        "", help="file that every decision is appended to when it has ended, as a line of JSON"
+    )
+    decisions_log_mib: Annotated[float, Field(gt=0)] = option(
+        256.0, help="size at which that file is set aside as FILE.1, in place of the one before"
+    )
     registration_limit_s: Seconds = option(
         5.0, help="seconds that an engine has to register once it is connected"
     )

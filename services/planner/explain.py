@@ -53,6 +53,8 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     if placement.message:
         yield f"          {placement.message}"
     yield f"Outcome:  {_ended(explanation.outcome, placement)}"
+    if explanation.outcome is not None:
+        yield from _lived(explanation, explanation.outcome)
 
 
 def _asked(query: PlacementQuery) -> str:
@@ -95,6 +97,26 @@ def _ended(outcome: Outcome | None, placement: Placement) -> str:
         f"TTFT {milliseconds(outcome.ttft_s)} ms, TPOT {milliseconds(outcome.tpot_s)} ms"
         f"{met}{moved}{recomputed}. {outcome.message}".rstrip()
     )
+
+
+def _lived(explanation: Explanation, outcome: Outcome) -> Iterator[str]:
+    """Where its time went, and how long steps took beside what was expected of them."""
+    times = {"held": outcome.held_s, "queued": outcome.queue_s, "prompt": outcome.prefill_s}
+    parts = [f"{name} {milliseconds(time_s)} ms" for name, time_s in times.items() if time_s]
+    if parts:
+        yield f"Took:     {', '.join(parts)}"
+    spans = {
+        "to the first token": explanation.before_first,
+        "after it": explanation.after_first,
+    }
+    for words, sums in spans.items():
+        if sums is not None:
+            yield (
+                f"Steps:    {words} {sums.steps} of {sums.engine} in "
+                f"{milliseconds(sums.real_s)} ms, {milliseconds(sums.expected_s)} ms expected; "
+                f"{sums.beyond_sure} longer than sure, by {milliseconds(sums.worst_excess_s)} ms "
+                "at most"
+            )
 
 
 def _table(explanation: Explanation) -> Table:

@@ -7,6 +7,7 @@ import numpy as np
 from services.planner.program import Problem, best_set, holds
 from services.planner.rounds import Asked, decide_round
 from services.planner.state import ClusterState, PlannerNumbers
+from services.planner.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, Role, StepReport
 from shared.requests import PlacementQuery, SloTargets
@@ -26,6 +27,9 @@ def prepare() -> None:
     assert engine is not None, refusal
     state.observe(engine, [_report(table)], 0.0)
     decide_round([_asked(0.0), _asked(1e6)], state, 0.0)
+    history = StepHistory()
+    history.add([_report(table)], 1.0)
+    history.sums(engine.name, table, 0.0, 2.0)
     _solve(table)
     speculation.prepare()
 

@@ -28,12 +28,14 @@ class Asked:
     """A request that waits for its decision. Times are on the planner's clock.
 
     `query.waited_s` holds for the moment of the round; `arrived_at_s` is when the request came to
-    its gateway, `first_asked_at_s` when the planner first heard of it.
+    its gateway, `first_asked_at_s` when the planner first heard of it. `decision_id` is that of its
+    record so far: one that is put off and asks again has one record.
     """
 
     query: PlacementQuery
     arrived_at_s: float
     first_asked_at_s: float
+    decision_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,8 +52,9 @@ class PlannerService(PlannerServicer):
         self._registration_limit_s = registration_limit_s
         self._bell = Bell(clock, _WATCH_PAUSE_S)
         self._started_epoch_s = wall_time_s()
+        self.books = Books(state=state, metrics=metrics, clock=clock)
         self.waiting = WaitingRoom(
-            decider=Books(state=state, metrics=metrics, clock=clock),
+            decider=self.books,
             clock=clock,
             numbers=WaitingNumbers(hold_s=state.numbers.hold_s),
         )
@@ -91,7 +92,7 @@ class PlannerService(PlannerServicer):
         del context
         outcomes = [codec.outcome_from_wire(outcome) for outcome in request.outcomes]
         for outcome in outcomes:
-            self.state.settle(outcome)
+            self.books.settle(outcome)
         self.waiting.freed()
         self._metrics.settled(outcomes)
         return pb.SettleReply()
@@ -179,6 +180,7 @@ class PlannerService(PlannerServicer):
         """At once: what it held is gone with it."""
         engine = attachment.engine
         self.state.leave(engine, self._clock.now())
+        self.books.ledger.left(engine.name)
         if self.attachments.get(engine.name) is attachment:
             del self.attachments[engine.name]
         _LOG.info("detached %s: %s", engine.name, attachment.ended_because or "connection lost")
@@ -211,6 +213,7 @@ class PlannerService(PlannerServicer):
         except ValueError as error:
             _LOG.warning("a report of %s cannot be read: %s", engine.name, error)
             return
+        self.books.ledger.reported(engine.name, reports, now)
         if reports and _may_free(before, reports):
             self.waiting.freed()
         advise(attachment, self.state, now)

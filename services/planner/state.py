@@ -157,6 +157,7 @@ class ClusterState:
             tpot_s=math.inf if tpot_s is None else tpot_s,
             cached_tokens=cached_tokens,
             home=home,
+            drafts=self.policies.drafting.of(math.inf if tpot_s is None else tpot_s),
         )
 
     def _cached(self, query: PlacementQuery, now: float) -> tuple[str, int]:
@@ -217,6 +218,12 @@ class ClusterState:
         self._explanations[outcome.decision_id] = replace(explanation, outcome=outcome)
         if outcome.finished in ("stop", "length"):
             self._learn(explanation, outcome)
+
+    def note(self, explanation: Explanation) -> None:
+        """Keeps what came to be known of a decision after its end, if it is still remembered."""
+        decision_id = explanation.placement.decision_id
+        if decision_id in self._explanations:
+            self._explanations[decision_id] = explanation
 
     def explain(self, decision_id: str) -> Explanation | None:
         return self._explanations.get(decision_id)

@@ -174,8 +174,10 @@ class WaitingRoom:
         for call in self._waiting():
             if call.ends_at_s <= until_s:
                 asked = _as_of(call.asked, now)
-                self._places[asked.query.request_id] = asked
-                call.answer.set_result(self.decider.put_off(asked, call.so_far, now))
+                placement = self.decider.put_off(asked, call.so_far, now)
+                kept = replace(asked, decision_id=placement.decision_id)
+                self._places[asked.query.request_id] = kept
+                call.answer.set_result(placement)
         while len(self._places) > _KEPT_PLACES:
             self._places.popitem(last=False)
 

@@ -287,6 +287,9 @@ def outcome_to_wire(outcome: Outcome) -> pb.Outcome:
         recomputed=outcome.recomputed,
         message=outcome.message,
         transfer_s=outcome.transfer_s,
+        held_s=outcome.held_s,
+        queue_s=outcome.queue_s,
+        prefill_s=outcome.prefill_s,
     )
 
 
@@ -302,4 +305,7 @@ def outcome_from_wire(wire: pb.Outcome) -> Outcome:
         recomputed=wire.recomputed,
         message=wire.message,
         transfer_s=wire.transfer_s if wire.HasField("transfer_s") else None,
+        held_s=wire.held_s if wire.HasField("held_s") else None,
+        queue_s=wire.queue_s if wire.HasField("queue_s") else None,
+        prefill_s=wire.prefill_s if wire.HasField("prefill_s") else None,
     )

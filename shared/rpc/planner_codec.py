@@ -1,7 +1,7 @@
 """Views of engines and explained decisions to protocol messages and back, field by field."""
 
 from shared.engines import EngineView
-from shared.requests import Explanation, Way, WayConsidered
+from shared.requests import Explanation, StepSums, Way, WayConsidered
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 
@@ -58,8 +58,37 @@ def considered_from_wire(wire: pb.Option) -> WayConsidered:
     )
 
 
+def sums_to_wire(sums: StepSums) -> pb.StepSums:
+    return pb.StepSums(
+        engine=sums.engine,
+        steps=sums.steps,
+        real_s=sums.real_s,
+        expected_s=sums.expected_s,
+        sure_s=sums.sure_s,
+        beyond_sure=sums.beyond_sure,
+        worst_excess_s=sums.worst_excess_s,
+        prefill_tokens=sums.prefill_tokens,
+        decode_tokens=sums.decode_tokens,
+    )
+
+
+def sums_from_wire(wire: pb.StepSums) -> StepSums:
+    return StepSums(
+        engine=wire.engine,
+        steps=wire.steps,
+        real_s=wire.real_s,
+        expected_s=wire.expected_s,
+        sure_s=wire.sure_s,
+        beyond_sure=wire.beyond_sure,
+        worst_excess_s=wire.worst_excess_s,
+        prefill_tokens=wire.prefill_tokens,
+        decode_tokens=wire.decode_tokens,
+    )
+
+
 def explanation_to_wire(explanation: Explanation) -> pb.ExplainReply:
     outcome = explanation.outcome
+    before, after = explanation.before_first, explanation.after_first
     return pb.ExplainReply(
         found=True,
         query=codec.query_to_wire(explanation.query),
@@ -67,6 +96,8 @@ def explanation_to_wire(explanation: Explanation) -> pb.ExplainReply:
         decided_at_epoch_s=explanation.decided_at_epoch_s,
         options=[considered_to_wire(considered) for considered in explanation.ways],
         outcome=None if outcome is None else codec.outcome_to_wire(outcome),
+        before_first=None if before is None else sums_to_wire(before),
+        after_first=None if after is None else sums_to_wire(after),
     )
 
 
@@ -77,4 +108,6 @@ def explanation_from_wire(wire: pb.ExplainReply) -> Explanation:
         decided_at_epoch_s=wire.decided_at_epoch_s,
         ways=tuple(considered_from_wire(option) for option in wire.options),
         outcome=codec.outcome_from_wire(wire.outcome) if wire.HasField("outcome") else None,
+        before_first=sums_from_wire(wire.before_first) if wire.HasField("before_first") else None,
+        after_first=sums_from_wire(wire.after_first) if wire.HasField("after_first") else None,
     )

@@ -995,6 +995,9 @@ class Outcome(_message.Message):
     RECOMPUTED_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TRANSFER_S_FIELD_NUMBER: _builtins.int
+    HELD_S_FIELD_NUMBER: _builtins.int
+    QUEUE_S_FIELD_NUMBER: _builtins.int
+    PREFILL_S_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     request_id: _builtins.str
     finished: _builtins.str
@@ -1005,6 +1008,9 @@ class Outcome(_message.Message):
     recomputed: _builtins.bool
     message: _builtins.str
     transfer_s: _builtins.float
+    held_s: _builtins.float
+    queue_s: _builtins.float
+    prefill_s: _builtins.float
     def __init__(
         self,
         *,
@@ -1018,13 +1024,22 @@ class Outcome(_message.Message):
         recomputed: _builtins.bool = ...,
         message: _builtins.str = ...,
         transfer_s: _builtins.float | None = ...,
+        held_s: _builtins.float | None = ...,
+        queue_s: _builtins.float | None = ...,
+        prefill_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "met", b"met", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "held_s", b"held_s", "met", b"met", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "recomputed", b"recomputed", "request_id", b"request_id", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "held_s", b"held_s", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "recomputed", b"recomputed", "request_id", b"request_id", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held_s: _TypeAlias = _typing.Literal["held_s"]  # noqa: Y015
+    _WhichOneofArgType__held_s: _TypeAlias = _typing.Literal["_held_s", b"_held_s"]  # noqa: Y015
     _WhichOneofReturnType__met: _TypeAlias = _typing.Literal["met"]  # noqa: Y015
     _WhichOneofArgType__met: _TypeAlias = _typing.Literal["_met", b"_met"]  # noqa: Y015
+    _WhichOneofReturnType__prefill_s: _TypeAlias = _typing.Literal["prefill_s"]  # noqa: Y015
+    _WhichOneofArgType__prefill_s: _TypeAlias = _typing.Literal["_prefill_s", b"_prefill_s"]  # noqa: Y015
+    _WhichOneofReturnType__queue_s: _TypeAlias = _typing.Literal["queue_s"]  # noqa: Y015
+    _WhichOneofArgType__queue_s: _TypeAlias = _typing.Literal["_queue_s", b"_queue_s"]  # noqa: Y015
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
     _WhichOneofReturnType__transfer_s: _TypeAlias = _typing.Literal["transfer_s"]  # noqa: Y015
@@ -1032,7 +1047,13 @@ class Outcome(_message.Message):
     _WhichOneofReturnType__ttft_s: _TypeAlias = _typing.Literal["ttft_s"]  # noqa: Y015
     _WhichOneofArgType__ttft_s: _TypeAlias = _typing.Literal["_ttft_s", b"_ttft_s"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_s) -> _WhichOneofReturnType__held_s | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__met) -> _WhichOneofReturnType__met | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefill_s) -> _WhichOneofReturnType__prefill_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_s) -> _WhichOneofReturnType__queue_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_s) -> _WhichOneofReturnType__tpot_s | None: ...
     @_typing.overload
@@ -1175,6 +1196,51 @@ class Option(_message.Message):
 Global___Option: _TypeAlias = Option  # noqa: Y015
 
 @_typing.final
+class StepSums(_message.Message):
+    """Steps of one engine over a part of a request's life, beside what its table said of them at the decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    REAL_S_FIELD_NUMBER: _builtins.int
+    EXPECTED_S_FIELD_NUMBER: _builtins.int
+    SURE_S_FIELD_NUMBER: _builtins.int
+    BEYOND_SURE_FIELD_NUMBER: _builtins.int
+    WORST_EXCESS_S_FIELD_NUMBER: _builtins.int
+    PREFILL_TOKENS_FIELD_NUMBER: _builtins.int
+    DECODE_TOKENS_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    steps: _builtins.int
+    real_s: _builtins.float
+    expected_s: _builtins.float
+    sure_s: _builtins.float
+    beyond_sure: _builtins.int
+    worst_excess_s: _builtins.float
+    prefill_tokens: _builtins.int
+    decode_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        steps: _builtins.int = ...,
+        real_s: _builtins.float = ...,
+        expected_s: _builtins.float = ...,
+        sure_s: _builtins.float = ...,
+        beyond_sure: _builtins.int = ...,
+        worst_excess_s: _builtins.float = ...,
+        prefill_tokens: _builtins.int = ...,
+        decode_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beyond_sure", b"beyond_sure", "decode_tokens", b"decode_tokens", "engine", b"engine", "expected_s", b"expected_s", "prefill_tokens", b"prefill_tokens", "real_s", b"real_s", "steps", b"steps", "sure_s", b"sure_s", "worst_excess_s", b"worst_excess_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepSums: _TypeAlias = StepSums  # noqa: Y015
+
+@_typing.final
 class ExplainReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1186,6 +1252,8 @@ class ExplainReply(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     KEPT_DECISIONS_FIELD_NUMBER: _builtins.int
     PLANNER_STARTED_EPOCH_S_FIELD_NUMBER: _builtins.int
+    BEFORE_FIRST_FIELD_NUMBER: _builtins.int
+    AFTER_FIRST_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     decided_at_epoch_s: _builtins.float
     kept_decisions: _builtins.int
@@ -1200,6 +1268,12 @@ class ExplainReply(_message.Message):
     def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___Option]: ...
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
+    @_builtins.property
+    def before_first(self) -> Global___StepSums:
+        """from the decision to the first token"""
+
+    @_builtins.property
+    def after_first(self) -> Global___StepSums: ...
     def __init__(
         self,
         *,
@@ -1211,10 +1285,12 @@ class ExplainReply(_message.Message):
         outcome: Global___Outcome | None = ...,
         kept_decisions: _builtins.int = ...,
         planner_started_epoch_s: _builtins.float = ...,
+        before_first: Global___StepSums | None = ...,
+        after_first: Global___StepSums | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "placement", b"placement", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_first", b"after_first", "before_first", b"before_first", "outcome", b"outcome", "placement", b"placement", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_epoch_s", b"decided_at_epoch_s", "found", b"found", "kept_decisions", b"kept_decisions", "options", b"options", "outcome", b"outcome", "placement", b"placement", "planner_started_epoch_s", b"planner_started_epoch_s", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_first", b"after_first", "before_first", b"before_first", "decided_at_epoch_s", b"decided_at_epoch_s", "found", b"found", "kept_decisions", b"kept_decisions", "options", b"options", "outcome", b"outcome", "placement", b"placement", "planner_started_epoch_s", b"planner_started_epoch_s", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,7 +56,11 @@ def says(*replies: Reply | Exception, then_hang: bool = False) -> Answer:
 
 
 def handing_over(token: int = 9, **output: Any) -> Answer:
-    given = {"finish_reason": FinishReason.LENGTH, "kv_transfer_params": BLOCKS, **output}
+    given: dict[str, Any] = {
+        "finish_reason": FinishReason.LENGTH,
+        "kv_transfer_params": BLOCKS,
+        **output,
+    }
     return says(reply(token, **given))
 
 
@@ -416,3 +420,17 @@ def test_a_record_moves_only_along_the_table() -> None:
     enter(record, Phase.DONE)
     with pytest.raises(AssertionError):
         enter(record, Phase.DECODING)
+
+
+@pytest.mark.parametrize("way", list(Way))
+async def test_the_first_step_of_the_first_engine_starts_a_request(way: Way) -> None:
+    def began(at_s: float) -> dict[str, Any]:
+        return {"events": [EngineCoreEvent(EngineCoreEventType.SCHEDULED, at_s)]}
+
+    prefill = handing_over(core_time_s=7.0, **began(6.0))
+    decode = says(reply(5, core_time_s=50.0, **began(30.0)), reply(6), ending())
+    run = make(FakeEngines(p=prefill, d=decode), way)
+
+    await run.drive.run()
+
+    assert run.record.started_at_s == (99.0 if way is Way.DISAGGREGATED else 80.0)

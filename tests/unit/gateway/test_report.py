@@ -134,3 +134,14 @@ def test_a_request_that_was_never_placed_still_has_its_report() -> None:
     report = slo_report(request_scope())
 
     assert (report["decision_id"], report["met"]) == (None, False)
+
+
+def test_a_round_without_targets_shows_those_of_its_session() -> None:
+    scope = request_scope(SloTargets(), session_id="s")
+    placed = replace(PLACED, ttft_s=0.5, tpot_s=0.001)
+    give_tokens(add_sequence(scope, placement=placed))
+
+    report = slo_report(scope)
+
+    assert report["targets"] == {"ttft_ms": 500.0, "tpot_ms": 1.0}
+    assert (report["met"], attained(scope)) == (False, False)

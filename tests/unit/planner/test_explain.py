@@ -16,6 +16,7 @@ from shared.requests import (
     Reason,
     SloTargets,
     Stage,
+    StepSums,
     Way,
 )
 from tests.unit.planner.builders import (
@@ -91,3 +92,33 @@ def test_a_refusal_is_told_with_its_reason_and_what_stood_in_the_way() -> None:
     assert "it did not run" in text
     assert "Not disaggregated: the caller asked for colocated." in text
     assert "Not colocated on d0: would start after 1.03 s" in text
+
+
+def test_where_the_time_went_and_how_long_steps_took_is_told() -> None:
+    sums = StepSums(
+        engine="d0",
+        steps=7,
+        real_s=0.2,
+        expected_s=0.15,
+        sure_s=0.18,
+        beyond_sure=2,
+        worst_excess_s=0.03,
+        prefill_tokens=100,
+        decode_tokens=20,
+    )
+    explanation = Explanation(
+        query=make_query(),
+        placement=Placement(
+            decision_id="d-1", admission=Admission.ADMITTED, reason=Reason.NONE, decode=D0
+        ),
+        decided_at_epoch_s=0.0,
+        outcome=Outcome(
+            decision_id="d-1", request_id="r1", finished="stop", held_s=0.01, queue_s=0.02
+        ),
+        before_first=sums,
+    )
+
+    words = " ".join(shown(explanation).split())
+
+    assert "held 10 ms, queued 20 ms" in words
+    assert "to the first token 7 of d0 in 200 ms, 150 ms expected; 2 longer than sure" in words

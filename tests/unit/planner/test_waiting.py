@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from services.planner.books import Books
+from services.planner.metrics import PlannerMetrics
 from services.planner.placement import Decision
 from services.planner.rounds import Asked
 from services.planner.waiting import WaitingNumbers, WaitingRoom
 from shared.requests import Admission, Placement, Reason
-from tests.unit.planner.builders import make_query
+from tests.unit.planner.builders import make_cluster, make_query
 
 NUMBERS = WaitingNumbers(hold_s=0.5, pause_s=0.005, recheck_s=0.05)
 
@@ -268,3 +270,21 @@ async def test_closing_puts_everybody_off() -> None:
         answers = await asyncio.gather(*calls)
 
     assert {one.admission for one in answers} == {Admission.DEFERRED}
+
+
+async def test_who_is_put_off_again_and_again_has_one_record() -> None:
+    state = make_cluster(grace_s=1e6)  # without an engine everybody is put off
+    clock = HandClock()
+    books = Books(state=state, metrics=PlannerMetrics(), clock=clock)
+    room = WaitingRoom(decider=books, clock=clock, numbers=NUMBERS)
+    running = asyncio.create_task(room.run())
+    ids = set()
+    for _ in range(3):
+        call = asyncio.create_task(room.place(make_query("r1"), 2.0))
+        await settle()
+        await clock.move(0.6)
+        ids.add((await call).decision_id)
+    running.cancel()
+
+    assert len(ids) == 1
+    assert len(books.ledger.all_that_is_left()) == 1

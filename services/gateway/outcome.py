@@ -1,0 +1,27 @@
+"""How a sequence ended, in the words that the planner is told it in. Pure; it tells nobody."""
+
+from services.gateway.report import lateness
+from services.gateway.scope import RequestScope, SequenceRecord
+from shared.requests import Outcome
+
+
+def outcome_of(
+    scope: RequestScope, record: SequenceRecord, finished: str, message: str = ""
+) -> Outcome:
+    """How a sequence ended; one that was aborted or asked for nothing is neither met nor missed."""
+    judged = finished != "abort" and not scope.targets_in_force.asks_for_nothing
+    return Outcome(
+        decision_id=record.placement.decision_id if record.placement else "",
+        request_id=record.request_id,
+        finished="stop" if finished == "repetition" else finished,
+        output_tokens=record.output_tokens,
+        ttft_s=scope.ttft_s(record),
+        tpot_s=record.tpot_s,
+        met=(finished != "error" and lateness(scope, record) <= 1) if judged else None,
+        recomputed=record.recomputed,
+        message=message,
+        transfer_s=record.transfer_s,
+        held_s=scope.held_s(record),
+        queue_s=record.queue_s,
+        prefill_s=record.prefill_s,
+    )
