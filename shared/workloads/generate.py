@@ -1,0 +1,131 @@
+"""Loads of an application: the same for the same seed, at any rate. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+import numpy as np
+
+from shared.workloads.applications import Application, Kind, ToolLoop
+from shared.workloads.calls import Call, Load, Program, StageLoad, at_rate
+from shared.workloads.lengths import correlated, even, fitted, picked
+
+
+def generate(application: Application, *, rate: float, requests: int, seed: int) -> Load:
+    """`requests` programs at exactly `rate` programs per second.
+
+    Another rate stretches the same programs: lengths, order and relative gaps stay. Kinds have
+    equal shares, each with arrivals of its own. Raises ValueError for fewer programs than kinds
+    and for a rate that is not above 0.
+    """
+    kinds = application.kinds
+    if requests < len(kinds):
+        raise ValueError(f"{application.name} has {len(kinds)} kinds of programs, not {requests}")
+    numbers = [requests // len(kinds) + (n < requests % len(kinds)) for n in range(len(kinds))]
+    programs = sorted(
+        chain.from_iterable(
+            _programs(kind, number, application.name, np.random.default_rng((seed, place)))
+            for place, (kind, number) in enumerate(zip(kinds, numbers, strict=True))
+        ),
+        key=lambda program: program.arrives_s,
+    )
+    named = (
+        replace(one, program_id=f"{application.name.lower()}-{number}")
+        for number, one in enumerate(programs)
+    )
+    return at_rate(tuple(named), rate)
+
+
+def _programs(kind: Kind, count: int, name: str, draw: np.random.Generator) -> Iterator[Program]:
+    times = kind.arrivals.times(draw, count)
+    calls = _loops(kind, kind.loop, count, draw) if kind.loop else _single(kind, count, draw)
+    for time, ones in zip(times.tolist(), calls, strict=True):
+        yield Program(program_id="", application=name, arrives_s=time, calls=ones)
+
+
+def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple[Call, ...]]:
+    at_prompt, at_answer = correlated(draw, count, kind.correlation)
+    prompts = kind.prompt.drawn(at_prompt)
+    parts = [kind.answers[0].tokens.drawn(at_answer)]
+    parts += [later.tokens.drawn(even(draw, count)) for later in kind.answers[1:]]
+    if kind.context_tokens is not None:
+        parts[0] = fitted(draw, prompts, parts[0], kind.context_tokens)
+    rows = zip(
+        prompts.tolist(),
+        zip(*(part.tolist() for part in parts), strict=True),
+        _acceptances(kind, count, draw),
+        strict=True,
+    )
+    for prompt, tokens, acceptance in rows:
+        yield (_call(kind, prompt, tokens, acceptance),)
+
+
+def _call(kind: Kind, prompt: int, tokens: Sequence[int], acceptance: float) -> Call:
+    return Call(
+        class_name=kind.class_name,
+        prompt_tokens=prompt,
+        stages=tuple(
+            StageLoad(name=answer.stage, output_tokens=number, tpot_s=answer.tpot_s)
+            for answer, number in zip(kind.answers, tokens, strict=True)
+        ),
+        max_output_tokens=sum(answer.tokens.most for answer in kind.answers),
+        ttft_slowdown=kind.ttft_slowdown,
+        acceptance=acceptance,
+    )
+
+
+def _acceptances(kind: Kind, count: int, draw: np.random.Generator) -> list[float]:
+    """One for each call; 0 and 1 themselves are never drawn."""
+    weight = kind.acceptance_weight
+    drawn = draw.beta(kind.acceptance * weight, (1 - kind.acceptance) * weight, count)
+    return [float(one) for one in drawn]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """A call of a tool loop: `tool_s` before it, `response_tokens` of the tool after it."""
+
+    answer_tokens: int
+    response_tokens: int
+    tool_s: float
+    acceptance: float
+
+
+def _loops(
+    kind: Kind, loop: ToolLoop, count: int, draw: np.random.Generator
+) -> Iterator[tuple[Call, ...]]:
+    prompts = kind.prompt.drawn(even(draw, count))
+    numbers = picked(loop.calls, even(draw, count)) + 1
+    rounds = _rounds(kind, loop, int(numbers.sum()), draw)
+    quick = (replace(kind.answers[0], tpot_s=loop.tpot_s),)
+    within = replace(kind, class_name=loop.class_name, answers=quick)
+    for prompt, number in zip(prompts.tolist(), numbers.tolist(), strict=True):
+        kinds = [within] * (number - 1) + [kind]
+        yield tuple(_loop(prompt, kinds, islice(rounds, number)))
+
+
+def _rounds(kind: Kind, loop: ToolLoop, count: int, draw: np.random.Generator) -> Iterator[_Round]:
+    answers = kind.answers[0].tokens.drawn(even(draw, count))
+    responses = loop.response.drawn(even(draw, count))
+    tools = loop.median_tool_s * np.exp(loop.sigma_tool * draw.standard_normal(count))
+    acceptances = _acceptances(kind, count, draw)
+    for answer, response, tool_s, acceptance in zip(
+        answers.tolist(),
+        responses.tolist(),
+        np.minimum(tools, loop.longest_tool_s).tolist(),
+        acceptances,
+        strict=True,
+    ):
+        yield _Round(
+            answer_tokens=answer, response_tokens=response, tool_s=tool_s, acceptance=acceptance
+        )
+
+
+def _loop(prompt: int, kinds: Sequence[Kind], rounds: Iterator[_Round]) -> Iterator[Call]:
+    """The context grows by every answer and by what the tool says to it."""
+    known = 0
+    for kind, one in zip(kinds, rounds, strict=True):
+        call = _call(kind, prompt, [one.answer_tokens], one.acceptance)
+        yield replace(call, prefix_tokens=known, after_s=one.tool_s if known else 0.0)
+        known = prompt + one.answer_tokens
+        prompt = known + one.response_tokens
