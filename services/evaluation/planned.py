@@ -221,6 +221,8 @@ class Planned:
             rows=engine.rows,
             free_kv_blocks=int(engine.free_blocks),
         )
+        if state.description.max_speculation_tokens:
+            book.drafting.observe(engine.rows)
         asked = book.asked(engine.name, now)
         policy = policy_for(present, asked, book.acceptance, attached.policy, now)
         if worth_sending(attached.policy, policy):

@@ -1,8 +1,9 @@
 """What a request asks of the engines, as the rows that they will see. Places nothing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from services.planner.drafting import Drafts
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
@@ -12,7 +13,8 @@ from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
 class Demand:
     """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
 
-    `cached_tokens` of the prompt are on the engine `home` already.
+    `cached_tokens` of the prompt are on the engine `home` already. `drafts` are those that its
+    decodes may count on.
     """
 
     prompt_tokens: int
@@ -23,6 +25,7 @@ class Demand:
     cached_tokens: int = 0
     home: str = ""
     key: int = 0
+    drafts: Drafts = field(default_factory=Drafts)
 
     @property
     def asks(self) -> bool:
@@ -51,6 +54,8 @@ class Demand:
             ttft_s=self.ttft_s,
             kind=self._kind(best_effort),
             available_s=available_s,
+            draft=self.drafts.tokens,
+            gain=self.drafts.gain,
         )
 
     def prompt_only(
@@ -82,6 +87,8 @@ class Demand:
             tpot_s=self.tpot_s,
             kind=self._kind(best_effort),
             available_s=arrives_s,
+            draft=self.drafts.tokens,
+            gain=self.drafts.gain,
         )
 
     def _kind(self, best_effort: bool) -> float:

@@ -13,11 +13,11 @@ from shared.batch_time.table import Numbers
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
 from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate, steady_share
+from shared.scheduling.tiers import tier_of, tiers_of
 
 DELIVERY_S = 0.01
 """What a token needs from its engine to its client; promises are kept there, not here."""
 _TTFT_RESERVE, _TPOT_RESERVE = 0.08, 0.03  # shares of a promise that planning leaves unused
-_SAME_PACE = 1.1  # paces that differ by a smaller factor are of one tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,11 +84,7 @@ class Bench:
 
     def _count_company(self, tpot_s: float) -> int:
         promised = self.rows[:, KIND] == PROMISED
-        if math.isinf(tpot_s):
-            return int((promised & np.isinf(self.rows[:, TPOT])).sum())
-        paces_s = self.rows[:, TPOT]
-        near = (paces_s < tpot_s * _SAME_PACE) & (paces_s * _SAME_PACE > tpot_s)
-        return int((promised & near).sum())
+        return int((promised & (tiers_of(self.rows[:, TPOT]) == tier_of(tpot_s))).sum())
 
     def try_one(self, row: Numbers, kv_blocks: float) -> Trial:
         """Whether all promises hold with this request as well."""

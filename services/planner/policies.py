@@ -10,18 +10,19 @@ from typing import TypeVar
 
 import numpy as np
 
+from services.planner.drafting import Drafting
 from shared.batch_time import Step, StepTable
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
 from shared.scheduling.acceptance import Acceptance, Caution
 from shared.scheduling.rows import COMPUTED, KIND, LEFT, LOST, PRODUCED, TOTAL, TPOT, Rows
 from shared.scheduling.speculation import Engine, Tier, best_speculation
+from shared.scheduling.tiers import tiers_of
 
 _WINDOW_S = 30.0  # what was asked is kept for one to two of these
 _TTFT_SHARE = 1 / 3  # of the tightest TTFT that a step may take which began before the request came
 _LEAST_STEPS = 4.0  # empty steps that the longest step is never shorter than
 _WORTH = 0.1  # relative change of the longest step that is worth telling
-_SAME_PACE = math.log(1.1)  # paces that differ less are one tier
 _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
 _V = TypeVar("_V")
 
@@ -62,6 +63,7 @@ class PolicyBook:
 
     def __init__(self) -> None:
         self.acceptance = Acceptance()
+        self.drafting = Drafting()
         self._engines: OrderedDict[str, OrderedDict[str, _Lately]] = OrderedDict()
 
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
@@ -179,7 +181,7 @@ def _tiers(rows: Rows) -> list[Tier]:
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
     decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
     paces_s = np.where(decoding[:, KIND] < LOST, decoding[:, TPOT], math.inf)
-    places = np.array([_place(pace_s) for pace_s in paces_s])
+    places = tiers_of(paces_s)
     return [
         Tier(
             tpot_s=float(paces_s[places == place].min()),
@@ -188,10 +190,6 @@ def _tiers(rows: Rows) -> list[Tier]:
         )
         for place in np.unique(places)
     ]
-
-
-def _place(tpot_s: float) -> float:
-    return round(math.log(tpot_s) / _SAME_PACE) if 0 < tpot_s < math.inf else math.inf
 
 
 def _nearest(tiers: Sequence[Tier], tpot_s: float) -> int:

@@ -13,9 +13,9 @@ from shared.batch_time.table import Numbers
 from shared.requests import PlacementQuery, Reason
 from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows
 from shared.scheduling.shares import LONGEST_S, MAX_TOKENS
+from shared.scheduling.tiers import tiers_of
 
 _FAR_S = 3600.0  # stands for "never due" where numbers must be finite
-_PACES_PER_DECADE = 24  # paces within a tenth of each other are one tier
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -54,7 +54,7 @@ def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
     running = bench.rows[bench.rows[:, KIND] == PROMISED]
     paces_s = np.concatenate([running[:, TPOT], [wish.demand.tpot_s for wish in wishes]])
     contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
-    tiers, tier_of = np.unique(_tier_numbers(paces_s), return_inverse=True)
+    tiers, tier_of = np.unique(tiers_of(paces_s), return_inverse=True)
     items = np.zeros((len(paces_s), 6))
     items[: len(running), 0] = np.where(running[:, PRODUCED] > 0, 0.0, running[:, DUE] - bench.now)
     items[: len(running), 1] = _prompt_left(running)
@@ -86,9 +86,3 @@ def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
 def _prompt_left(rows: Rows) -> Numbers:
     left: Numbers = np.where(rows[:, PRODUCED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
     return left
-
-
-def _tier_numbers(paces_s: Numbers) -> Numbers:
-    finite = np.minimum(paces_s, _FAR_S)
-    numbers: Numbers = np.round(np.log10(finite) * _PACES_PER_DECADE)
-    return numbers

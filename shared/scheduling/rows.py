@@ -58,12 +58,15 @@ def new_row(
     ttft_s: float = math.inf,
     kind: float = PROMISED,
     available_s: float = 0.0,
+    draft: float = 0.0,
+    gain: float = 1.0,
 ) -> npt.NDArray[np.float64]:
     """A request with `tokens` to have computed before it gives its next one."""
     row: npt.NDArray[np.float64] = empty(1)[0]
     row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
     row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
     row[DUE], row[TPOT], row[TTFT] = due_s, tpot_s, ttft_s
+    row[DRAFT], row[GAIN] = draft, gain
     return row
 
 

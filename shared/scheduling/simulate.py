@@ -16,6 +16,8 @@ from shared.batch_time.table import (
     DECODE_CONTEXT,
     DECODES,
     LONGEST_CONTEXT,
+    SPECULATED,
+    SPECULATION_STEPS,
     Numbers,
     expected_s,
     sure_s,
@@ -259,9 +261,7 @@ def _held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
             tightest_s = min(tightest_s, rows[i, TPOT])
             soonest_s = min(soonest_s, rows[i, DUE])
-            counts[DECODES] += 1
-            counts[DECODE_CONTEXT] += rows[i, TOTAL]
-            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])
+            _add_share(counts, rows, i, 1.0)
     return bool(sure_s(table, counts) <= min(tightest_s, soonest_s - now))
 
 
@@ -280,14 +280,28 @@ def _steady_share(rows: Rows, table: Numbers) -> float:
     tightest_s = np.inf
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
-            tightest_s = min(tightest_s, rows[i, TPOT])
+            tightest_s = min(tightest_s, _step_pace_s(rows, i))
     if tightest_s == np.inf:
         return 0.0
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, TPOT] < np.inf:
-            share = tightest_s / rows[i, TPOT]
-            counts[DECODES] += share
-            counts[DECODE_CONTEXT] += share * rows[i, TOTAL]
-            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])
+            _add_share(counts, rows, i, tightest_s / _step_pace_s(rows, i))
     return float(_likely_s(sure_s(table, counts), table, counts) / tightest_s)
+
+
+@compiled
+def _step_pace_s(rows: Rows, i: int) -> float:
+    """From one of its steps to the next; with drafts each gives more than a token."""
+    gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
+    return float(rows[i, TPOT] * gain)
+
+
+@compiled
+def _add_share(counts: Numbers, rows: Rows, i: int, share: float) -> None:
+    """A decode that is in such a share of the steps, with all that it has to read by then."""
+    counts[DECODES] += share
+    counts[SPECULATED] += share * rows[i, DRAFT]
+    counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], rows[i, DRAFT])
+    counts[DECODE_CONTEXT] += share * rows[i, TOTAL]
+    counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])

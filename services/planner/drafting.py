@@ -1,0 +1,51 @@
+"""What drafts give requests at present, by the tier of their pace, learned from what engines report
+of them: what a newcomer may count on. Sets no lengths.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, LEFT, PRODUCED, TOTAL, TPOT, Rows
+from shared.scheduling.tiers import tier_of, tiers_of
+
+_FRESH = 0.1  # weight of the newest mean; engines are looked at some ten times a second
+_MOST_TIERS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafts:
+    """Drafted tokens of a step, and tokens that the step then gives, on average."""
+
+    tokens: float = 0.0
+    gain: float = 1.0
+
+
+@dataclass(slots=True)
+class Drafting:
+    """Over all engines: drafts are a matter of the model and of what is asked."""
+
+    _tiers: dict[float, Drafts] = field(default_factory=dict)
+
+    def observe(self, rows: Rows) -> None:
+        """The requests of one engine; those whose text gave no draft count as well."""
+        missing = rows[:, TOTAL] - rows[:, COMPUTED]
+        decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
+        gains = np.where(decoding[:, DRAFT] > 0, decoding[:, GAIN], 1.0)
+        numbers = tiers_of(decoding[:, TPOT])
+        for tier in np.unique(numbers).tolist():
+            here = numbers == tier
+            self._note(tier, float(decoding[here, DRAFT].mean()), float(gains[here].mean()))
+
+    def of(self, tpot_s: float) -> Drafts:
+        """What a request of this pace may count on; nothing where nothing was seen."""
+        return self._tiers.get(tier_of(tpot_s), Drafts())
+
+    def _note(self, tier: float, tokens: float, gain: float) -> None:
+        before = self._tiers.pop(tier, Drafts())
+        self._tiers[tier] = Drafts(
+            tokens=before.tokens + _FRESH * (tokens - before.tokens),
+            gain=before.gain + _FRESH * (gain - before.gain),
+        )
+        if len(self._tiers) > _MOST_TIERS:
+            del self._tiers[next(iter(self._tiers))]

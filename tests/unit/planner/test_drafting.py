@@ -1,0 +1,43 @@
+"""What newcomers may count on of drafts."""
+
+import math
+
+import numpy as np
+
+from services.planner.drafting import Drafting
+from shared.scheduling.rows import Rows, new_row
+
+
+def decoding(count: int, *, tpot_s: float, draft: float, gain: float) -> Rows:
+    row = new_row(
+        tokens=50, computed=49, produced=9, left=90, tpot_s=tpot_s, draft=draft, gain=gain
+    )
+    return np.vstack([row] * count)
+
+
+def test_where_nothing_was_seen_nothing_is_counted_on() -> None:
+    drafts = Drafting().of(0.05)
+    assert (drafts.tokens, drafts.gain) == (0.0, 1.0)
+
+
+def test_a_tier_comes_to_what_its_requests_get_those_without_a_draft_counted() -> None:
+    drafting = Drafting()
+    rows = np.vstack(
+        [
+            decoding(3, tpot_s=0.05, draft=4, gain=3.0),
+            decoding(1, tpot_s=0.05, draft=0, gain=3.0),
+            decoding(2, tpot_s=0.1, draft=2, gain=1.5),
+        ]
+    )
+    for _ in range(200):
+        drafting.observe(rows)
+    assert np.isclose(drafting.of(0.05).tokens, 3.0)
+    assert np.isclose(drafting.of(0.05).gain, 2.5)
+    assert np.isclose(drafting.of(0.1).gain, 1.5)
+    assert drafting.of(math.inf).gain == 1.0
+
+
+def test_prompts_tell_nothing_of_drafts() -> None:
+    drafting = Drafting()
+    drafting.observe(np.vstack([new_row(tokens=50, left=90, tpot_s=0.05, draft=4, gain=3.0)]))
+    assert drafting.of(0.05).tokens == 0.0
