@@ -68,6 +68,10 @@ class Record:
     ended_s: float
 
 
+# Looks on, now and then; True: what it wanted to know is known, and the run may end.
+Watch = Callable[[Sequence[Ticket], Lives, float], bool]
+
+
 @dataclass(order=True, slots=True)
 class _Event:
     at_s: float
@@ -84,8 +88,9 @@ class Run:
         system: System,
         engines: Sequence[SimEngine],
         conditions: Conditions | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self._load, self._system = load, system
+        self._load, self._system, self._watch = load, system, watch
         self._conditions = conditions or Conditions()
         self._engines: dict[str, SimEngine] = {engine.name: engine for engine in engines}
         self._serving = dict(self._engines)
@@ -103,7 +108,9 @@ class Run:
         self._now = 0.0
 
     def record(self) -> Record:
-        """Runs until everybody is served or refused, or the time to drain is over."""
+        """Runs until everybody is served or refused, the time to drain is over, or the watch has
+        seen enough.
+        """
         for program in self._load:
             self._at(program.arrives_s, _come(self, program, 0))
         for outage in self._conditions.outages:
@@ -133,6 +140,8 @@ class Run:
                 heapq.heappop(self._events).happens(now)
             if self._waiting and (self._to_decide or now >= self._recheck_s):
                 self._decide(now)
+            if self._watch and self._watch(self._tickets, self._lives[: len(self._tickets)], now):
+                return
 
     def _decide(self, now: float) -> None:
         self._to_decide = False
