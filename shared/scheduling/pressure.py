@@ -53,15 +53,17 @@ def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> float:
     of the engine. Above 1 they cannot all be on time even with the engine to themselves.
     """
     shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
-    most = 0.0
-    for j in range(len(rows)):
-        if work[j] != PROMISED_PROMPT or rows[j, DUE] == np.inf:
-            continue
-        work_s = shared_s
-        for i in range(len(rows)):
-            if work[i] == PROMISED_PROMPT and rows[i, DUE] <= rows[j, DUE]:
-                work_s += prompt_s(rows, i, table) - shared_s
-        left_s = rows[j, DUE] - now
+    dues_s, takes_s = np.empty(len(rows)), np.empty(len(rows))
+    prompts = 0
+    for i in range(len(rows)):
+        if work[i] == PROMISED_PROMPT and rows[i, DUE] < np.inf:
+            dues_s[prompts] = rows[i, DUE]
+            takes_s[prompts] = prompt_s(rows, i, table) - shared_s
+            prompts += 1
+    most, work_s = 0.0, shared_s
+    for i in np.argsort(dues_s[:prompts]):
+        work_s += takes_s[i]
+        left_s = dues_s[i] - now
         most = max(most, work_s / left_s if left_s > 0 else np.inf)
     return most
 

@@ -254,15 +254,33 @@ def _prompt_waits(rows: Rows) -> bool:
 
 @compiled
 def _held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
-    """Whether steps of everybody, one after the other, keep all paces from here on."""
+    """Whether all paces are kept from here on by a step of those that cannot wait for it, and then
+    steps of everybody, one after the other.
+    """
     counts = np.zeros(COUNTS)
-    tightest_s = soonest_s = np.inf
+    tightest_s = np.inf
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
             tightest_s = min(tightest_s, rows[i, TPOT])
-            soonest_s = min(soonest_s, rows[i, DUE])
             _add_share(counts, rows, i, 1.0)
-    return bool(sure_s(table, counts) <= min(tightest_s, soonest_s - now))
+    all_s = sure_s(table, counts)
+    if all_s > tightest_s:
+        return False
+    counts[:] = 0.0
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, DUE] - now < 2 * all_s:
+            _add_share(counts, rows, i, 1.0)
+    first_s = sure_s(table, counts) if counts[DECODES] > 0 else 0.0
+    for i in range(len(rows)):
+        if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
+            continue
+        wait_s = rows[i, DUE] - now
+        first = wait_s < 2 * all_s
+        if wait_s < (first_s if first else first_s + all_s):
+            return False
+        if first and wait_s + rows[i, TPOT] < first_s + all_s:
+            return False
+    return True
 
 
 def steady_share(rows: Rows, table: StepTable) -> float:
