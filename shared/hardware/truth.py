@@ -84,12 +84,19 @@ class TrueStep:
     numbers: Numbers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        named = {one.name: float(getattr(self, one.name)) for one in fields(self) if one.init}
-        for name, value in named.items():
+        for name, value in self.plain.items():
             least = 1.0 if name in _AT_LEAST_ONE else 0.0
             if not least <= value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be {least:g} at least, and finite")
-        object.__setattr__(self, "numbers", np.array(list(named.values()), dtype=np.float64))
+        object.__setattr__(self, "numbers", np.array(list(self.plain.values())))
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """By name, in the order of `numbers`."""
+        return {one.name: float(getattr(self, one.name)) for one in fields(self) if one.init}
+
+    def changed(self, **numbers: float) -> "TrueStep":
+        return TrueStep(**{**self.plain, **numbers})
 
 
 _AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")

@@ -1,0 +1,74 @@
+"""`slos-serve bench hardware`: makes the tables of simulated engines from measurements.
+
+Says how well they fit, and how well a planner can know them.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.bench.fit_options import FitOptions
+from services.bench.hardware_believed import believed
+from services.bench.hardware_made import Made
+from services.bench.hardware_mixed import fit_mixed
+from services.bench.hardware_paper import paper_tables
+from services.bench.hardware_plans import Plans
+from services.bench.hardware_report import Fitted, as_json, fitted, show
+from shared.errors import ConfigError
+from shared.hardware import load as load_hardware
+from shared.hardware import names
+from shared.options import load, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareOptions:
+    """All have defaults."""
+
+    data: str = option(
+        "", help="folder of measured tables; none: shared/data/timing here or further up"
+    )
+    write: str = option("", help="write the tables that are made into this folder")
+    json: bool = option(False, help="print one JSON object instead of tables")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Without measurements shows only what planners know of the tables that ship.
+
+    Raises ConfigError where a measurement cannot be read or the folder to write into is none.
+    """
+    options = load(
+        HardwareOptions,
+        section="bench_hardware",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve bench hardware",
+    )
+    folder = FitOptions(data=options.data).folder(Path.cwd())
+    made = list(made_tables(folder)) if folder else []
+    if options.write:
+        _write(made, Path(options.write))
+    found: list[Fitted] = [fitted(one) for one in made]
+    known = {name: believed(load_hardware(name)) for name in names()}
+    if options.json:
+        print(json.dumps(as_json(found, known)))
+    else:
+        show(found, known)
+    return 0
+
+
+def made_tables(folder: Path) -> Iterator[Made]:
+    """Raises ConfigError where the folder has no measured mixed calls."""
+    mixed = fit_mixed(folder)
+    yield from paper_tables(mixed)
+    yield from Plans(folder=folder, mixed=mixed).all()
+
+
+def _write(made: Sequence[Made], folder: Path) -> None:
+    if not made:
+        raise ConfigError("--write: no measurements here; give their folder with --data")
+    if not folder.is_dir():
+        raise ConfigError(f"--write: there is no folder {folder}; make it first")
+    for one in made:
+        (folder / f"{one.name}.toml").write_text(one.text, encoding="utf-8")
