@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from services.evaluation.engine_reports import MODEL, description_of, report_of
+from services.evaluation.scaled_lengths import ScaledLengths
 from services.planner.engine_state import EngineState
 from services.planner.placement import Decision
 from services.planner.policies import EngineNow, policy_for, worth_sending
 from services.planner.rounds import Asked, decide_round
 from services.planner.state import ClusterState, PlannerNumbers
 from shared.batch_time.table import Numbers
-from shared.engine.policy_limits import step_limit
 from shared.engine.step_ledger import DraftLedger
-from shared.engines import EngineDescription, KvAddress, Policy, StepReport
+from shared.engines import Policy, Role
 from shared.requests import (
     Admission,
     Explanation,
@@ -25,11 +26,11 @@ from shared.requests import (
     Placement,
     PlacementQuery,
     SloTargets,
+    Way,
 )
 from shared.scheduling.kernel import form
 from shared.scheduling.pressure import settle_lost
 from shared.scheduling.rows import (
-    AVAILABLE,
     BEST_EFFORT,
     COMPUTED,
     DRAFT,
@@ -38,22 +39,32 @@ from shared.scheduling.rows import (
     PROMISED,
     TOTAL,
     key_of,
-    to_wire,
 )
 from shared.scheduling.shares import LONGEST_S, MAX_TOKENS, ONE, Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ended, No, Route, Ticket
 
-_MODEL = "simulated"
 _ADVICE_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What may be switched off to see what it is worth."""
+    """What may be switched off, or put wrong, to see what it is worth.
+
+    `best_effort`: who cannot be promised anything runs all the same. `max_step_tokens` 0: the
+    engine's own. `round_robin`: each request in turn may have but one decode engine. `way`: the
+    only one that is allowed. `length_factor`: answers are taken to be so many times as long as
+    those of their class were.
+    """
 
     speculation: bool = True
-    on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
+    best_effort: bool = True
+    by_program: bool = True
+    same_pace_first: bool = True
+    max_step_tokens: int = 0
+    round_robin: bool = False
+    way: Way | None = None
+    length_factor: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -64,8 +75,6 @@ class _Attached:
     policy: Policy = field(default_factory=Policy)
     advised_s: float = -math.inf
     drafts: DraftLedger = field(default_factory=DraftLedger)
-    finished: list[str] = field(default_factory=list)
-    reports: int = 0
 
 
 class Planned:
@@ -76,9 +85,13 @@ class Planned:
     def __init__(self, settings: Settings, engines: Sequence[SimEngine]) -> None:
         link = engines[0].hardware
         numbers = PlannerNumbers(
-            kv_bytes_per_second=link.link_bytes_per_s, kv_fixed_s=link.link_latency_s
+            kv_bytes_per_second=link.link_bytes_per_s,
+            kv_fixed_s=link.link_latency_s,
+            by_program=settings.by_program,
+            same_pace_first=settings.same_pace_first,
         )
         self.state = ClusterState(numbers, epoch="s", now=0.0)
+        self.state.lengths = ScaledLengths(settings.length_factor)
         self._settings = settings
         self._attached: dict[str, _Attached] = {}
         self._decisions: dict[int, str] = {}  # by life
@@ -94,6 +107,11 @@ class Planned:
         """A round of the production planner over all that wait."""
         for engine in engines.values():
             self._report(engine, now)
+        if self._settings.round_robin:
+            return [self._in_turn(ticket, now) for ticket in waiting]
+        return self._round(waiting, now)
+
+    def _round(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
         asked = [self._asked(ticket, now) for ticket in waiting]
         decisions = decide_round(asked, self.state, now)
         return [
@@ -101,22 +119,37 @@ class Planned:
             for ticket, one, decision in zip(waiting, asked, decisions, strict=True)
         ]
 
+    def _in_turn(self, ticket: Ticket, now: float) -> Route | No | None:
+        """To the planner it looks as if all other decode engines were draining."""
+        engines = [one.state for one in self._attached.values()]
+        decodes = [one for one in engines if one.description.role is Role.DECODE]
+        turn = decodes[ticket.life % len(decodes)]
+        for engine in decodes:
+            engine.draining = engine is not turn
+        try:
+            return self._round([ticket], now)[0]
+        finally:
+            for engine in decodes:
+                engine.draining = False
+
     def _asked(self, ticket: Ticket, now: float) -> Asked:
         query = PlacementQuery(
             request_id=ticket.name,
             group_id=ticket.name,
             session_id=ticket.program_id if ticket.round or ticket.call.prefix_tokens else None,
-            model=_MODEL,
+            model=MODEL,
             targets=self._targets(ticket),
             prompt_tokens=ticket.prompt_tokens,
             max_output_tokens=ticket.call.max_output_tokens - ticket.produced,
             waited_s=now - ticket.arrives_s,
+            forced_way=self._settings.way,
         )
         came_s = ticket.arrives_s
         return Asked(query=query, arrived_at_s=came_s, first_asked_at_s=came_s)
 
     def _targets(self, ticket: Ticket) -> SloTargets:
-        targets = ticket.call.targets(self._settings.on_refuse)
+        best_effort = self._settings.best_effort
+        targets = ticket.call.targets(OnRefuse.BEST_EFFORT if best_effort else OnRefuse.REFUSE)
         asks_start = math.isfinite(ticket.ttft_s) and not ticket.produced
         ttft_s = ticket.ttft_s if asks_start else None
         return replace(targets, ttft_s=ttft_s, ttft_slowdown=None)
@@ -162,7 +195,7 @@ class Planned:
 
     def joined(self, engine: SimEngine) -> None:
         """It registers, with the step times of its profile."""
-        state, refusal = self.state.register(_description(engine, speculates=self._speculates))
+        state, refusal = self.state.register(description_of(engine, speculates=self._speculates))
         assert state is not None, refusal
         self._attached[engine.name] = _Attached(state)
 
@@ -171,31 +204,8 @@ class Planned:
         return self._settings.speculation
 
     def _report(self, engine: SimEngine, now: float) -> None:
-        """The engine as it will be when the running step is over, which is what engines tell."""
         attached = self._attached[engine.name]
-        rows = engine.after
-        if (rows[:, AVAILABLE] > now).any():
-            rows = rows.copy()
-            rows[rows[:, AVAILABLE] > now, AVAILABLE] = math.inf
-        attached.reports += 1
-        missing = rows[:, TOTAL] - rows[:, COMPUTED]
-        report = StepReport(
-            step=attached.reports,
-            ended_at_s=now,
-            duration_s=0.0,
-            prefill_tokens=0,
-            decode_tokens=int((missing <= ONE).sum()),
-            decode_context_tokens=int(rows[missing <= ONE, TOTAL].sum()),
-            speculated_tokens=0,
-            accepted_tokens=0,
-            running=len(rows),
-            waiting=0,
-            queued_prefill_tokens=int(missing[missing > ONE].sum()),
-            free_kv_blocks=int(engine.free_blocks),
-            busy_s=0.0 if engine.is_idle else max(0.0, engine.ends_s - now),
-            drafts=attached.drafts.take(),
-            requests=to_wire(rows, now),
-        )
+        report = report_of(engine, attached.drafts.take(), now)
         self.state.observe(attached.state, [report], now)
 
     # ---- the engines
@@ -215,6 +225,8 @@ class Planned:
             return
         attached.advised_s = now
         state, book = attached.state, self.state.policies
+        most_tokens = self._settings.max_step_tokens or engine.hardware.max_step_tokens
+        engine.limits[MAX_TOKENS] = state.limits[MAX_TOKENS] = most_tokens
         present = EngineNow(
             description=state.description,
             table=state.table,
@@ -229,7 +241,6 @@ class Planned:
             attached.policy = policy
             state.told(policy)
             engine.limits[LONGEST_S] = policy.longest_step_s
-            engine.limits[MAX_TOKENS] = step_limit(policy, engine.hardware.max_step_tokens)
 
     def _draft(self, engine: SimEngine, attached: _Attached) -> None:
         """What the last step's drafts became is known; each row drafts what its class may."""
@@ -264,26 +275,4 @@ def _route(placement: Placement, query: PlacementQuery) -> Route:
         kind=BEST_EFFORT if best_effort else kind,
         admission=placement.admission,
         key=key_of(placement.decision_id),
-    )
-
-
-def _description(engine: SimEngine, *, speculates: bool) -> EngineDescription:
-    hardware = engine.hardware
-    drafts = hardware.draft.max_speculation_tokens if hardware.draft and speculates else 0
-    return EngineDescription(
-        name=engine.name,
-        engine_id=f"{engine.name}-1",
-        role=engine.role,
-        address=f"{engine.name}:1",
-        model=_MODEL,
-        vllm_version="simulated",
-        block_size_tokens=hardware.block_size_tokens,
-        kv_blocks=hardware.kv_blocks,
-        kv_bytes_per_token=int(hardware.kv_bytes_per_token),
-        max_model_len_tokens=hardware.max_model_len_tokens,
-        max_running_requests=hardware.max_running_requests,
-        max_step_tokens=hardware.max_step_tokens,
-        max_speculation_tokens=drafts,
-        kv_address=KvAddress(transport="nixl", host=engine.name, port=1),
-        step_time=engine.table.to_bytes(),
     )

@@ -173,7 +173,7 @@ class EngineState:
         if newest and (report.requests or not report.running + report.waiting):
             self.rows = from_wire(report.requests, now)
             self._see_rows()
-        if not report.requests:
+        if newest and not report.requests:
             self._see(before_s=now - report.duration_s - ARRIVAL_S)
         self._release_requests(report.finished)
         if report.running == 0 and report.waiting == 0:

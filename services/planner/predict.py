@@ -75,8 +75,8 @@ def transfer_s(
     numbers = state.numbers
     weight = prefill.engine.description.kv_bytes_per_token * prompt_tokens
     moved_s = numbers.kv_fixed_s + weight / numbers.kv_bytes_per_second
-    moved_s *= state.transfer_ratio(prefill.engine.name, decode.engine.name)
-    share = state.recomputed_share(prefill.engine.name, decode.engine.name)
+    moved_s *= state.transfers.ratio(prefill.engine.name, decode.engine.name)
+    share = state.transfers.recomputed_share(prefill.engine.name, decode.engine.name)
     return moved_s + share * prefill.prefill_s if share else moved_s
 
 

@@ -43,12 +43,13 @@ class Round:
         decides who of all that want an engine is to have it.
         """
         ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
-        if len(ordered) > 1 and self._all_on_one(ordered):
+        by_program = self._state.numbers.by_program
+        if by_program and len(ordered) > 1 and self._all_on_one(ordered):
             return
         for wish in ordered:
             self._place(wish)
         left = [wish for wish in ordered if wish.chosen is None]
-        if not left or len(wishes) == 1:
+        if not left or len(wishes) == 1 or not by_program:
             return
         for engine in self._contested(left):
             self._reconsider(engine, ordered)
@@ -133,6 +134,7 @@ class Round:
         benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
         company = {name: bench.company(tpot_s) for name, bench in benches.items() if bench}
         most = max(company.values(), default=0) or 1
+        by_pace = self._state.numbers.same_pace_first
         quickest: dict[str, float] = {}
         for way in wish.ways:
             name = way.decode.engine.name
@@ -144,8 +146,8 @@ class Round:
             assert bench is not None
             return (
                 way.colocated and engine.description.role is Role.PREFILL,
-                tpot_s * _SLOWER < bench.tightest_s < math.inf,
-                -company[engine.name] / most,
+                by_pace and tpot_s * _SLOWER < bench.tightest_s < math.inf,
+                -company[engine.name] / most if by_pace else 0.0,
                 -_hit(wish, way),
                 way.finish_s > _SLOWER * quickest[engine.name],
                 -bench.share,

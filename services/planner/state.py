@@ -12,6 +12,7 @@ from services.planner.lengths import OutputLengths
 from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
 from services.planner.sessions import Sessions
+from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
 from shared.engines import EngineDescription, Role, StepReport
 from shared.requests import (
@@ -30,9 +31,6 @@ _V = TypeVar("_V")
 _KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
-_KEPT_PAIRS = 65_536
-_FRESH = 0.1  # weight of the newest value in a running mean
-_LEAST_RATIO, _MOST_RATIO = 0.1, 20.0  # of a measured transfer and the one that was expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,9 @@ class PlannerNumbers:
     engines that nothing is known of. `grace_s` is how long after its own start or the loss of an
     engine the planner has requests wait, `hold_s` each time, rather than refuse them.
     `patience_s` is how long a request that asked for no start waits for an engine that can hold its
-    pace.
+    pace. `by_program`: the multi-SLO program settles who gets an engine that not all can have, else
+    the earliest deadline does; `same_pace_first`: engines whose residents have the same pace are
+    preferred. Both are there to be switched off where somebody wants to see what they are worth.
     """
 
     model: str | None = None
@@ -55,6 +55,8 @@ class PlannerNumbers:
     retry_after_s: float = 1.0
     patience_s: float = 5.0
     kept_decisions: int = 4096
+    by_program: bool = True
+    same_pace_first: bool = True
 
 
 class ClusterState:
@@ -72,8 +74,7 @@ class ClusterState:
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self._tables: OrderedDict[str, StepTable] = OrderedDict()
         self._groups: OrderedDict[str, tuple[str | None, str, float]] = OrderedDict()
-        self._recomputed: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._transfer_ratio: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self.transfers = Transfers()
         self.lengths = OutputLengths()
         self.sessions = Sessions()
         self.policies = PolicyBook()
@@ -174,14 +175,6 @@ class ClusterState:
             return query.prompt_tokens
         return min(query.prompt_tokens, engines[1].description.block_size_tokens)
 
-    def recomputed_share(self, prefill: str, decode: str) -> float:
-        """How often the KV did not arrive between these two lately, 0 to 1."""
-        return self._recomputed.get((prefill, decode), 0.0)
-
-    def transfer_ratio(self, prefill: str, decode: str) -> float:
-        """How long transfers between these two took lately beside what the numbers say."""
-        return self._transfer_ratio.get((prefill, decode), 1.0)
-
     # ---- decisions
 
     @property
@@ -217,7 +210,8 @@ class ClusterState:
             return
         self._explanations[outcome.decision_id] = replace(explanation, outcome=outcome)
         if outcome.finished in ("stop", "length"):
-            self._learn(explanation, outcome)
+            self.lengths.learn(explanation.query.targets.class_name, outcome.output_tokens)
+            self.transfers.learn(explanation, outcome)
 
     def note(self, explanation: Explanation) -> None:
         """Keeps what came to be known of a decision after its end, if it is still remembered."""
@@ -274,29 +268,6 @@ class ClusterState:
         self.policies.placed(query, placement, now)
         engines = (prefill.name if prefill else None, decode.name, now)
         _remember(self._groups, query.group_id, engines, _KEPT_GROUPS)
-
-    def _learn(self, explanation: Explanation, outcome: Outcome) -> None:
-        self.lengths.learn(explanation.query.targets.class_name, outcome.output_tokens)
-        prefill, decode = explanation.placement.prefill, explanation.placement.decode
-        if prefill and decode:
-            pair = (prefill.name, decode.name)
-            share = self._recomputed.get(pair, 0.0)
-            share += _FRESH * (float(outcome.recomputed) - share)
-            _remember(self._recomputed, pair, share, _KEPT_PAIRS)
-            self._learn_transfer(pair, explanation, outcome)
-
-    def _learn_transfer(
-        self, pair: tuple[str, str], explanation: Explanation, outcome: Outcome
-    ) -> None:
-        """What was measured holds the decode engine's first step as well."""
-        expected_s = explanation.ways[0].transfer_s if explanation.ways else None
-        if outcome.transfer_s is None or not expected_s or outcome.recomputed:
-            return
-        ratio = self.transfer_ratio(*pair)
-        step_s = explanation.placement.predicted_tpot_s or 0.0
-        moved_s = max(0.0, outcome.transfer_s - step_s)
-        ratio += _FRESH * (min(_MOST_RATIO, moved_s * ratio / expected_s) - ratio)
-        _remember(self._transfer_ratio, pair, max(_LEAST_RATIO, ratio), _KEPT_PAIRS)
 
 
 def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:

@@ -30,7 +30,7 @@ from shared.requests import StepSums
 
 _FIRST_ROWS: Final = 256
 MOST_STEPS: Final = 4096
-_ENDED, _DURATION, _COUNTS = 0, 1, 2
+_MIDDLE, _DURATION, _COUNTS = 0, 1, 2
 _WIDTH: Final = _COUNTS + COUNTS
 # Of two clocks, one gains on the other by less than this; what a report needs on its way is never
 # taken for a clock's going slow.
@@ -39,8 +39,11 @@ _CLOCK_GAIN: Final = 1e-4
 
 @dataclass(slots=True, eq=False)
 class StepHistory:
-    """Rows in the order of the steps' ends, on the clock of whoever keeps them. The last
-    MOST_STEPS at least, twice as many at most.
+    """Rows in the order of the steps, on the clock of whoever keeps them. The last MOST_STEPS at
+    least, twice as many at most.
+
+    A step belongs to the time that its middle is in: what is told late by a report's way or a
+    token's is less than half a step.
     """
 
     _rows: Numbers = field(default_factory=lambda: np.zeros((_FIRST_ROWS, _WIDTH)))
@@ -65,9 +68,9 @@ class StepHistory:
     def sums(
         self, engine: str, table: StepTable | None, start_s: float, end_s: float
     ) -> StepSums | None:
-        """Of the steps that ended within these times; None where it remembers none of them."""
-        ended = self._rows[: self._count, _ENDED]
-        first, last = np.searchsorted(ended, (start_s, end_s), side="right")
+        """Of the steps within these times; None where it remembers none of them."""
+        middles = self._rows[: self._count, _MIDDLE]
+        first, last = np.searchsorted(middles, (start_s, end_s), side="right")
         steps = self._rows[first:last]
         if not len(steps) or table is None:
             return None
@@ -88,10 +91,10 @@ class StepHistory:
         if self._count == len(self._rows):
             self._make_room()
         row = self._rows[self._count]
-        row[_ENDED] = report.ended_at_s + self._offset_s
+        row[_MIDDLE] = report.ended_at_s + self._offset_s - report.duration_s / 2
         row[_DURATION] = report.duration_s
         if self._count:
-            row[_ENDED] = max(row[_ENDED], self._rows[self._count - 1, _ENDED])
+            row[_MIDDLE] = max(row[_MIDDLE], self._rows[self._count - 1, _MIDDLE])
         _fill(row[_COUNTS:], report)
         self._count += 1
 

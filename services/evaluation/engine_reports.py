@@ -1,0 +1,59 @@
+"""What a simulated engine tells the planner, as a real one would. Decides nothing."""
+
+import math
+
+from shared.engines import Drafts, EngineDescription, KvAddress, StepReport
+from shared.scheduling.rows import AVAILABLE, COMPUTED, TOTAL, to_wire
+from shared.scheduling.shares import ONE
+from shared.simulation.engine import SimEngine
+
+MODEL = "simulated"
+
+
+def report_of(engine: SimEngine, drafts: tuple[Drafts, ...], now: float) -> StepReport:
+    """The engine as it will be when the running step is over, which is what engines tell."""
+    rows = engine.after
+    if (rows[:, AVAILABLE] > now).any():
+        rows = rows.copy()
+        rows[rows[:, AVAILABLE] > now, AVAILABLE] = math.inf
+    missing = rows[:, TOTAL] - rows[:, COMPUTED]
+    return StepReport(
+        step=engine.steps,
+        ended_at_s=now,
+        duration_s=0.0,
+        prefill_tokens=0,
+        decode_tokens=int((missing <= ONE).sum()),
+        decode_context_tokens=int(rows[missing <= ONE, TOTAL].sum()),
+        speculated_tokens=0,
+        accepted_tokens=0,
+        running=len(rows),
+        waiting=0,
+        queued_prefill_tokens=int(missing[missing > ONE].sum()),
+        free_kv_blocks=int(engine.free_blocks),
+        busy_s=0.0 if engine.is_idle else max(0.0, engine.ends_s - now),
+        drafts=drafts,
+        requests=to_wire(rows, now),
+    )
+
+
+def description_of(engine: SimEngine, *, speculates: bool) -> EngineDescription:
+    """What it registers with; `speculates`: it has its draft model."""
+    hardware = engine.hardware
+    drafts = hardware.draft.max_speculation_tokens if hardware.draft and speculates else 0
+    return EngineDescription(
+        name=engine.name,
+        engine_id=f"{engine.name}-1",
+        role=engine.role,
+        address=f"{engine.name}:1",
+        model=MODEL,
+        vllm_version="simulated",
+        block_size_tokens=hardware.block_size_tokens,
+        kv_blocks=hardware.kv_blocks,
+        kv_bytes_per_token=int(hardware.kv_bytes_per_token),
+        max_model_len_tokens=hardware.max_model_len_tokens,
+        max_running_requests=hardware.max_running_requests,
+        max_step_tokens=hardware.max_step_tokens,
+        max_speculation_tokens=drafts,
+        kv_address=KvAddress(transport="nixl", host=engine.name, port=1),
+        step_time=engine.table.to_bytes(),
+    )
