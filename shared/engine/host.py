@@ -218,9 +218,9 @@ class Host:
 
     async def _take_reports(self) -> None:
         while True:
-            report = await self.link.next_report()
-            self.state.take(report)
-            self.metrics.observe(report)
+            for report in await self.link.next_reports():
+                self.state.take(report)
+                self.metrics.observe(report)
             self.metrics.attached(self.state.attached)
 
     async def stop(self, server: grpc.aio.Server) -> None:

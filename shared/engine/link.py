@@ -5,6 +5,7 @@ Both ends live on one machine; a report that finds the pipe full is dropped and 
 next one says more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Instructions:
 
 
 _to_wire = msgspec.msgpack.Encoder().encode
-_report_from_wire = msgspec.msgpack.Decoder(StepReport).decode
+_reports_from_wire = msgspec.msgpack.Decoder(list[StepReport]).decode
 _instructions_from_wire = msgspec.msgpack.Decoder(Instructions).decode
 
 
@@ -47,11 +48,12 @@ class SchedulerEnd:
         self._socket.connect(address)
         self.dropped_reports = 0
 
-    def report(self, report: StepReport) -> None:
+    def report(self, reports: Sequence[StepReport]) -> None:
+        """In one message: a message costs more than its content."""
         try:
-            self._socket.send(_to_wire(report), zmq.NOBLOCK)
+            self._socket.send(_to_wire(reports), zmq.NOBLOCK)
         except zmq.Again:
-            self.dropped_reports += 1
+            self.dropped_reports += len(reports)
 
     def news(self) -> Instructions | None:
         """The last of each that arrived since the call before, or None."""
@@ -83,9 +85,10 @@ class HostEnd:
         socket.bind(f"ipc://{path}")
         return cls(socket)
 
-    async def next_report(self) -> StepReport:
-        report: StepReport = _report_from_wire(await self.socket.recv())
-        return report
+    async def next_reports(self) -> list[StepReport]:
+        """Of one step or of several, oldest first."""
+        reports: list[StepReport] = _reports_from_wire(await self.socket.recv())
+        return reports
 
     async def send_policy(self, policy: Policy) -> None:
         """Gives the policy to the scheduler, which reads it at its next step."""

@@ -145,7 +145,7 @@ class _Run:
 
     async def _see(self, seen: list[StepReport], enough: Callable[[], bool]) -> None:
         while not enough():
-            seen.append(await self.link.next_report())
+            seen += await self.link.next_reports()
 
     async def _become_idle(self, names: list[str], seen: list[StepReport]) -> None:
         left = [name for name in names if not _left(name, seen)]

@@ -6,7 +6,7 @@ one, due a pace later. When the step ends, the guess of when it would is put rig
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time.table import Numbers
+from shared.engine.free_steps import queued_tokens, run_freely
+from shared.engine.new_rows import pace_s
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import (
     AVAILABLE,
-    BEST_EFFORT,
     COMPUTED,
     DRAFT,
     DUE,
@@ -32,8 +33,6 @@ from shared.scheduling.rows import (
     TOTAL,
     TPOT,
     Rows,
-    key_of,
-    new_row,
 )
 from shared.scheduling.terms import Terms
 
@@ -41,47 +40,6 @@ Request = TypeVar("Request")
 Slots = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 _FIRST_SLOTS = 64
-# All have been available for long, but by how long says who goes first.
-_BACK_S, _STEP_S, _MOST_PRIORITY = 2e6, 1e3, 1000
-
-
-def row_of(
-    terms: Terms,
-    *,
-    tokens: int,
-    left: int,
-    computed: int = 0,
-    came_s: float = 0.0,
-    priority: int = 0,
-) -> Numbers:
-    """The row of a request with `tokens` to compute, `computed` of them found cached, that may
-    give `left`.
-
-    Infinite `came_s`: it cannot run yet. Those that asked for nothing go by `priority`, lower
-    first, then by when they came.
-    """
-    place_s = came_s - _BACK_S + _STEP_S * max(-_MOST_PRIORITY, min(_MOST_PRIORITY, priority))
-    due_s, tpot_s = terms.first_token_due_s, _pace_s(terms, 0)
-    asks = min(due_s, tpot_s) < math.inf
-    kind = BEST_EFFORT if terms.best_effort else PROMISED if asks else PLAIN
-    return new_row(
-        key=key_of(terms.decision_id),
-        tokens=tokens,
-        computed=computed,
-        produced=terms.produced_tokens,
-        left=left,
-        due_s=due_s,
-        tpot_s=tpot_s,
-        ttft_s=math.inf if terms.produced_tokens else due_s - terms.arrived_at_s,
-        kind=kind,
-        available_s=place_s,
-    )
-
-
-def _pace_s(terms: Terms, stage: int) -> float:
-    if terms.stages:
-        return terms.stages[min(stage, len(terms.stages) - 1)].tpot_s
-    return math.inf if terms.tpot_s is None else terms.tpot_s
 
 
 @dataclass(slots=True, eq=False)
@@ -106,10 +64,9 @@ class Late:
 
 
 @dataclass(slots=True)
-class _Seat(Generic[Request]):
-    slot: int
-    request: Request
+class _Seat:
     terms: Terms
+    in_turn: bool
     stage: int = 0
 
     @property
@@ -123,11 +80,16 @@ class RequestRows(Generic[Request]):
 
     def __init__(self, former: StepFormer) -> None:
         self.former = former
-        self._seats: dict[str, _Seat[Request]] = {}
+        self._seats: dict[str, _Seat] = {}
+        self._slots: dict[str, int] = {}
         self._requests: list[Request | None] = [None] * _FIRST_SLOTS
         self._serials = np.zeros(_FIRST_SLOTS, dtype=np.intp)
         self._last_serial = 0
+        self._out_of_turn = 0
         self._staged: set[str] = set()  # whose pace will change
+        # Compiled here rather than in the first step.
+        self.take_off_freely({})
+        queued_tokens(former.rows)
 
     @property
     def rows(self) -> Rows:
@@ -138,23 +100,31 @@ class RequestRows(Generic[Request]):
     @property
     def queued_prefill_tokens(self) -> int:
         """Not computed yet of the prompts in the engine."""
-        rows = self.former.rows
-        waiting = rows[rows[:, PRODUCED] == 0]
-        return int(np.sum(waiting[:, TOTAL] - waiting[:, COMPUTED]))
+        return int(queued_tokens(self.former.rows))
+
+    @property
+    def all_in_turn(self) -> bool:
+        """Whether nobody asked for anything, so that whoever came first may go first."""
+        return not self._out_of_turn
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._seats
 
     # -- coming and going ---------------------------------------------------------------------
 
-    def add(self, request_id: str, request: Request, terms: Terms, row: Numbers) -> None:
+    def add(
+        self, request_id: str, request: Request, terms: Terms, row: Numbers, priority: int = 0
+    ) -> None:
         slot = self.former.add(row)
         while slot >= len(self._requests):
             self._requests += [None] * len(self._requests)
             self._serials = np.concatenate([self._serials, np.zeros_like(self._serials)])
         self._last_serial += 1
         self._requests[slot], self._serials[slot] = request, self._last_serial
-        self._seats[request_id] = _Seat(slot, request, terms)
+        in_turn = bool(row[KIND] == PLAIN and not priority)
+        self._slots[request_id] = slot
+        self._seats[request_id] = _Seat(terms, in_turn)
+        self._out_of_turn += not in_turn
         if any(stage.end_token_ids for stage in terms.stages[:-1]):
             self._staged.add(request_id)
 
@@ -162,8 +132,10 @@ class RequestRows(Generic[Request]):
         """Unknown ones are no matter."""
         seat = self._seats.pop(request_id, None)
         if seat is not None:
-            self.former.remove(seat.slot)
-            self._requests[seat.slot], self._serials[seat.slot] = None, 0
+            slot = self._slots.pop(request_id)
+            self.former.remove(slot)
+            self._out_of_turn -= not seat.in_turn
+            self._requests[slot], self._serials[slot] = None, 0
             self._staged.discard(request_id)
 
     def terms(self, request_id: str) -> Terms:
@@ -171,7 +143,7 @@ class RequestRows(Generic[Request]):
 
     def row(self, request_id: str) -> Numbers:
         """To be read and to be changed."""
-        changed: Numbers = self.former.rows[self._seats[request_id].slot]
+        changed: Numbers = self.former.rows[self._slots[request_id]]
         return changed
 
     def of_slots(self, slots: Slots) -> list[Request]:
@@ -199,9 +171,23 @@ class RequestRows(Generic[Request]):
         gives = computed >= total
         return self._advance(slots, computed, total + gives, gives, ends_s)
 
+    def take_off_freely(self, scheduled: Mapping[str, int]) -> Numbers:
+        """vLLM runs a step of its own, with so many tokens for each; returns the step's counts.
+
+        For times when `all_in_turn`: nothing of it is due, so there is nothing to land.
+        """
+        tokens = np.fromiter(scheduled.values(), np.int64, len(scheduled))
+        return run_freely(self.former.rows, self._slots_of(scheduled), tokens)
+
+    def begin(self, request_id: str, *, computed: int, total: int, now: float) -> None:
+        """It gets a place; with what its KV came to meanwhile."""
+        row = self.row(request_id)
+        row[COMPUTED], row[TOTAL], row[RESIDENT] = computed, total, 1.0
+        row[AVAILABLE] = min(row[AVAILABLE], now)
+
     def take_off_as(
         self,
-        request_ids: Iterable[str],
+        request_ids: Collection[str],
         computed: Sequence[int],
         total: Sequence[int],
         gives: Sequence[bool],
@@ -211,9 +197,12 @@ class RequestRows(Generic[Request]):
 
         `computed` and `total` count this step as done; `gives`: whether a token comes of it.
         """
-        slots = np.array([self._seats[one].slot for one in request_ids], dtype=np.intp)
+        slots = self._slots_of(request_ids)
         counts = np.array(computed, dtype=np.float64), np.array(total, dtype=np.float64)
         return self._advance(slots, *counts, np.array(gives, dtype=np.bool_), ends_s)
+
+    def _slots_of(self, request_ids: Collection[str]) -> Slots:
+        return np.fromiter(map(self._slots.__getitem__, request_ids), np.intp, len(request_ids))
 
     def _advance(
         self, slots: Slots, computed: Numbers, total: Numbers, gives: Mask, ends_s: float
@@ -286,7 +275,7 @@ class RequestRows(Generic[Request]):
             return
         seat.stage += 1
         row = self.row(request_id)
-        row[TPOT] = _pace_s(seat.terms, seat.stage)
+        row[TPOT] = pace_s(seat.terms, seat.stage)
         row[DUE] = now + (1 + ahead) * row[TPOT]
         if not seat.end_token_ids:
             self._staged.discard(request_id)

@@ -2,9 +2,10 @@
 nor a clock.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from shared.engine.step_times import StepTimes
 from shared.engines import Drafts, StepReport
 from shared.scheduling.rows import Rows, to_wire
 
+_TELL_EVERY_S = 0.02  # of what nobody waits to hear of
 _GAIN_KEPT = 0.95  # of what is known of a class's accepted drafts, with each verification
 
 
@@ -101,6 +103,16 @@ class Standing:
     queued_prefill_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A step that is over and not reported yet."""
+
+    book: StepBook
+    duration_s: float
+    late: Late
+    at_s: float
+
+
 @dataclass(slots=True)
 class DraftLedger:
     """What became of drafted tokens, by class: since the last report, and on average of late."""
@@ -144,6 +156,8 @@ class StepLedger:
     _busy_until_s: float = 0.0
     _flying: deque[float] = field(default_factory=deque)  # expected seconds of each that runs
     _last: Standing | None = None
+    _ended: list[_Ended] = field(default_factory=list)
+    _told_at_s: float = -math.inf
 
     def starts_at_s(self, now: float) -> float:
         """When a step that is formed now begins: after those that run."""
@@ -153,43 +167,57 @@ class StepLedger:
         self._busy_until_s = self.starts_at_s(book.started_at_s) + book.expected_s
         self._flying.append(book.expected_s)
 
-    def ended(
-        self, book: StepBook | None, late: Late, standing: Standing, rows: Rows, now: float
-    ) -> StepReport | None:
-        """The report of a step, or (None) of what happened without one; None when nothing did."""
-        if book is None and not self.finished and standing == self._last:
-            return None
-        duration_s = 0.0
-        if book is not None:
-            # Steps overlap under asynchronous scheduling: a step's time runs from the end of the
-            # one before.
-            duration_s = now - max(book.started_at_s, self._last_ended_at_s)
-            self._last_ended_at_s = now
-            self._flying.popleft()
-            self._busy_until_s = now + sum(self._flying)
-            self.times.observe(book.step, duration_s, now)
-        self._step += 1
-        self._last = standing
-        report = self._report(book, duration_s, late, standing, rows, now)
+    def ended(self, book: StepBook, late: Late, now: float) -> None:
+        """The oldest step that runs is over."""
+        self._ended.append(_Ended(book, self._took_s(book, now), late, now))
+
+    def may_wait(self, now: float) -> bool:
+        """Whether what nobody waits to hear of was told a moment ago."""
+        return now - self._told_at_s < _TELL_EVERY_S
+
+    def reports(self, standing: Standing, rows: Rows, now: float) -> list[StepReport]:
+        """Of every step since the last call, or of what happened without one; none when nothing
+        did. The last tells what happened beside the steps and how the requests stand.
+        """
+        if not self._ended and not self.finished and standing == self._last:
+            return []
+        told = [self._report(one, standing, now) for one in self._ended or [_nothing(now)]]
+        drafts = self.drafts.take()
+        told[-1] = replace(
+            told[-1],
+            accepted_tokens=sum(one.accepted_tokens for one in drafts),
+            kv_transfers_failed=self.transfers_failed,
+            finished=tuple(self.finished),
+            evicted=self.evicted,
+            drafts=drafts,
+            requests=to_wire(rows, now),
+            step_time=self.times.news(now),
+        )
+        self._last, self._told_at_s = standing, now
+        self._ended.clear()
         self.finished.clear()
         self.transfers_failed = self.evicted = 0
-        return report
+        return told
 
-    def _report(
-        self,
-        book: StepBook | None,
-        duration_s: float,
-        late: Late,
-        standing: Standing,
-        rows: Rows,
-        now: float,
-    ) -> StepReport:
-        counts = np.zeros(COUNTS) if book is None else book.counts
-        drafts = self.drafts.take()
+    def _took_s(self, book: StepBook, now: float) -> float:
+        """Steps overlap under asynchronous scheduling: a step's time runs from the end of the one
+        before.
+        """
+        duration_s = now - max(book.started_at_s, self._last_ended_at_s)
+        self._last_ended_at_s = now
+        self._flying.popleft()
+        self._busy_until_s = now + sum(self._flying)
+        if self.times.learns_at(now):
+            self.times.observe(book.step, duration_s, now)
+        return duration_s
+
+    def _report(self, ended: _Ended, standing: Standing, now: float) -> StepReport:
+        counts = ended.book.counts
+        self._step += 1
         return StepReport(
             step=self._step,
-            ended_at_s=now,
-            duration_s=duration_s,
+            ended_at_s=ended.at_s,
+            duration_s=ended.duration_s,
             prefill_tokens=int(counts[PREFILL]),
             decode_tokens=int(counts[DECODES]),
             decode_context_tokens=int(counts[DECODE_CONTEXT]),
@@ -199,19 +227,18 @@ class StepLedger:
             attention_pairs=float(counts[PAIRS]),
             longest_prompt_tokens=int(counts[LONGEST_PROMPT]),
             speculated_tokens=int(counts[SPECULATED]),
-            accepted_tokens=sum(one.accepted_tokens for one in drafts),
+            accepted_tokens=0,
             running=standing.running,
             waiting=standing.waiting,
             queued_prefill_tokens=standing.queued_prefill_tokens,
             free_kv_blocks=standing.free_kv_blocks,
-            kv_transfers_failed=self.transfers_failed,
-            finished=tuple(self.finished),
-            predicted_s=0.0 if book is None else book.expected_s,
+            predicted_s=ended.book.expected_s,
             busy_s=max(0.0, self._busy_until_s - now),
-            late=late.tokens,
-            worst_late_s=late.worst_s,
-            evicted=self.evicted,
-            drafts=drafts,
-            requests=to_wire(rows, now),
-            step_time=self.times.news(now),
+            late=ended.late.tokens,
+            worst_late_s=ended.late.worst_s,
         )
+
+
+def _nothing(now: float) -> _Ended:
+    """In the place of a step where none was."""
+    return _Ended(StepBook(started_at_s=now, counts=np.zeros(COUNTS)), 0.0, Late(), now)

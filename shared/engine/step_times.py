@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.batch_time import ADDITIVE, BatchTimeModel, Step, StepCurve, StepTable, from_plain
+from shared.batch_time.table import Numbers, expected_s
 
 _LEARN_EVERY_S = 0.02  # learning takes some 50 us, far less than one in a hundred of that
 _TELL_EVERY_S = 1.0
@@ -32,13 +33,17 @@ class StepTimes:
         self._told_at_s = 0.0
         self._set_table()
 
-    def expected_s(self, step: Step) -> float:
-        """0 while nothing is known."""
-        return 0.0 if self.table is None else self.table.expected_s(step)
+    def expected_s(self, counts: Numbers) -> float:
+        """By a step's counts; 0 while nothing is known."""
+        return 0.0 if self.table is None else float(expected_s(self.table.numbers, counts))
+
+    def learns_at(self, now_s: float) -> bool:
+        """Not from every step where steps are short."""
+        return now_s - self._learned_at_s >= _LEARN_EVERY_S
 
     def observe(self, step: Step, duration_s: float, now_s: float) -> None:
-        """Learns, but not from every step where steps are short."""
-        if now_s - self._learned_at_s >= _LEARN_EVERY_S:
+        """Learns from it where it is time to."""
+        if self.learns_at(now_s):
             self._learned_at_s = now_s
             self._model.learn(step, duration_s)
             self._set_table()

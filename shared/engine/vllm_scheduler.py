@@ -7,7 +7,7 @@ The engine core imports this class by name, so everything it needs reaches it th
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,17 @@ from vllm.v1.request import Request, RequestStatus
 from shared.batch_time import ADDITIVE, StepCurve, StepTable
 from shared.engine.carried_terms import terms_in
 from shared.engine.link import SchedulerEnd
+from shared.engine.new_rows import row_of
 from shared.engine.parent import end_with_parent
 from shared.engine.policy_limits import speculation_limit, step_limit
-from shared.engine.request_rows import Late, RequestRows, row_of
-from shared.engine.step_ledger import Share, Standing, StepBook, StepLedger, counts_of
+from shared.engine.request_rows import Late, RequestRows
+from shared.engine.step_ledger import Standing, StepBook, StepLedger
+from shared.engine.vllm_room import Room, promised_first, with_room
 from shared.engine.vllm_steering import SteeredScheduler
+from shared.engine.vllm_steps import after, begun
 from shared.engines import Policy
 from shared.scheduling.former import StepFormer, StepPlan
-from shared.scheduling.rows import COMPUTED, DRAFT, TOTAL
+from shared.scheduling.rows import COMPUTED, TOTAL
 from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS
 
 _UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
@@ -56,19 +59,22 @@ class SlosScheduler(SteeredScheduler):
         former.form(0.0)  # compiled here rather than in the first step
         self._slos_rows: RequestRows[Request] = RequestRows(former)
         self._slos_books: dict[int, StepBook] = {}
+        self._slos_bounded = False  # whether the policy bounds steps
 
     # -- forming ------------------------------------------------------------------------------
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         now_s = _now_s()
         self._slos_listen()
+        if self._slos_is_free:
+            return self._slos_run_freely(now_s, throttle_prefills)
         starts_s = self._slos_ledger.starts_at_s(now_s)
         plan = self._slos_form(starts_s)
         chosen = self._slos_rows.of_slots(plan.order)
         caps = self._slos_caps_of(plan, chosen)
         if len(plan.evicted):
-            chosen = self._slos_with_room(chosen, caps)
-        first = self._slos_blocked_first() if self.slos_blocked else ()
+            chosen = with_room(chosen, caps, self._slos_rows, self._slos_room())
+        first = promised_first(self.slos_blocked, self._slos_rows, self._slos_room())
         output = self.schedule_chosen(chosen, caps, first, throttle_prefills)
         self._slos_note(output, plan, now_s, starts_s)
         return output
@@ -84,6 +90,23 @@ class SlosScheduler(SteeredScheduler):
             limits = self._slos_rows.former.limits
             limits[LONGEST_S] = news.policy.longest_step_s
             limits[MAX_TOKENS] = step_limit(news.policy, self._slos_engine_max_tokens)
+            cut = limits[MAX_TOKENS] < self._slos_engine_max_tokens
+            self._slos_bounded = bool(cut or limits[LONGEST_S] > 0)
+
+    @property
+    def _slos_is_free(self) -> bool:
+        """Whether vLLM's own order is ours: nobody asked for anything or soon will."""
+        return self._slos_rows.all_in_turn and not (self._slos_bounded or self.num_spec_tokens)
+
+    def _slos_run_freely(self, now_s: float, throttle_prefills: bool) -> SchedulerOutput:
+        output = self.schedule_freely(throttle_prefills)
+        for request_id, computed, total in begun(output, self.requests):
+            self.slos_blocked.pop(request_id, None)
+            self._slos_rows.begin(request_id, computed=computed, total=total, now=now_s)
+        counts = self._slos_rows.take_off_freely(output.num_scheduled_tokens)
+        expected_s = self._slos_ledger.times.expected_s(counts)
+        self._slos_keep(output, StepBook(started_at_s=now_s, counts=counts, expected_s=expected_s))
+        return output
 
     def _slos_form(self, starts_s: float) -> StepPlan:
         if self.num_spec_tokens:
@@ -117,39 +140,15 @@ class SlosScheduler(SteeredScheduler):
         free_blocks: int = self.kv_cache_manager.block_pool.get_num_free_blocks()
         return free_blocks
 
+    def _slos_room(self) -> Room:
+        return Room(free_blocks=self._slos_free_blocks(), block_tokens=self.block_size)
+
     def _slos_caps_of(self, plan: StepPlan, chosen: list[Request]) -> dict[str, int]:
         """The tokens of those that get less than all that they could use."""
         rows = self._slos_rows.former.rows
         missing = rows[plan.order, TOTAL] - rows[plan.order, COMPUTED]
         cut = np.flatnonzero(plan.tokens[plan.order] < missing).tolist()
         return {chosen[i].request_id: int(plan.tokens[plan.order[i]]) for i in cut}
-
-    def _slos_with_room(self, chosen: list[Request], caps: dict[str, int]) -> list[Request]:
-        """Those for whom there is room at once: what was evicted may be free only when the step
-        that runs has ended, and vLLM would evict a chosen one in its stead.
-        """
-        free_blocks, found = self._slos_free_blocks(), []
-        for request in chosen:
-            row = self._slos_rows.row(request.request_id)
-            until = row[COMPUTED] + caps.get(request.request_id, row[TOTAL] - row[COMPUTED])
-            if request.status != RequestStatus.RUNNING:
-                until = row[TOTAL]
-            need = math.ceil((until + row[DRAFT]) / self.block_size)
-            need -= math.ceil(row[COMPUTED] / self.block_size)
-            if need <= free_blocks:
-                free_blocks -= need
-                found.append(request)
-        return found
-
-    def _slos_blocked_first(self) -> Iterator[Request]:
-        """Promised ones whose KV is to be fetched, as long as there is room for all of them."""
-        free_blocks = self._slos_free_blocks()
-        for request_id, request in self.slos_blocked.items():
-            free_blocks -= math.ceil((request.num_tokens + 1) / self.block_size)
-            if free_blocks < 0:
-                return
-            if self._slos_rows.is_promised(request_id):
-                yield request
 
     # -- what became of it --------------------------------------------------------------------
 
@@ -168,29 +167,26 @@ class SlosScheduler(SteeredScheduler):
             book.flight = self._slos_rows.take_off(plan, starts_s + plan.expected_s)
         else:
             self._slos_note_other(output, book, starts_s)
+        self._slos_keep(output, book)
+
+    def _slos_keep(self, output: SchedulerOutput, book: StepBook) -> None:
         if not book.is_empty:  # vLLM need not come back with an empty one
             self._slos_ledger.began(book)
             self._slos_books[id(output)] = book
 
     def _slos_note_other(self, output: SchedulerOutput, book: StepBook, starts_s: float) -> None:
         """A step that was not planned in just this way: by what vLLM says of each request."""
-        scheduled = output.num_scheduled_tokens
-        requests = [self.requests[one] for one in scheduled]
-        for request_id in scheduled:
+        for request_id in output.num_scheduled_tokens:
             self.slos_blocked.pop(request_id, None)
-        gives = [not one.is_prefill_chunk for one in requests]
-        computed = [one.num_computed_tokens for one in requests]
-        drafted = [len(output.scheduled_spec_decode_tokens.get(one, ())) for one in scheduled]
-        book.counts = counts_of(
-            Share(tokens=tokens, drafted_tokens=drafts, earlier_tokens=done - tokens, gives=give)
-            for tokens, drafts, done, give in zip(
-                scheduled.values(), drafted, computed, gives, strict=True
-            )
-        )
-        book.expected_s = self._slos_ledger.times.expected_s(book.step)
-        total = [one.num_tokens + one.num_output_placeholders for one in requests]
+        became = after(output, self.requests)
+        book.counts = became.counts
+        book.expected_s = self._slos_ledger.times.expected_s(book.counts)
         book.flight = self._slos_rows.take_off_as(
-            scheduled, computed, total, gives, starts_s + book.expected_s
+            became.request_ids,
+            became.computed,
+            became.total,
+            became.gives,
+            starts_s + book.expected_s,
         )
 
     def update_from_output(
@@ -203,7 +199,7 @@ class SlosScheduler(SteeredScheduler):
         given = {one: len(sampled[index[one]]) for one in drafts if sampled}
         book = self._slos_books.pop(id(scheduler_output), None)
         late = self._slos_rows.land(book.flight, now_s) if book and book.flight else Late()
-        staged = self._slos_rows.staged.intersection(index if sampled else ())
+        staged = [one for one in self._slos_rows.staged if sampled and one in index]
         tokens_of_staged = {one: list(sampled[index[one]]) for one in staged}
         self._slos_note_drafts(drafts, given)
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
@@ -211,7 +207,10 @@ class SlosScheduler(SteeredScheduler):
         )
         self._slos_correct(given)
         self._slos_note_stages(tokens_of_staged, now_s)
-        self._slos_report(book, late)
+        ended_s = _now_s()
+        if book is not None:
+            self._slos_ledger.ended(book, late, ended_s)
+        self._slos_report(ended_s)
         return outputs
 
     def _slos_note_drafts(self, drafts: dict[str, list[int]], given: dict[str, int]) -> None:
@@ -238,18 +237,19 @@ class SlosScheduler(SteeredScheduler):
                 ahead = int(self.requests[request_id].num_output_placeholders > 0)
                 self._slos_rows.produced(request_id, token_ids, ahead, now_s)
 
-    def _slos_report(self, book: StepBook | None, late: Late) -> None:
+    def _slos_report(self, now_s: float) -> None:
+        if self._slos_is_free and self.running and self._slos_ledger.may_wait(now_s):
+            return  # another step will tell
+        rows = self._slos_rows
         running, waiting = self.get_request_counts()
         standing = Standing(
             running=running,
             waiting=waiting,
             free_kv_blocks=self._slos_free_blocks(),
-            queued_prefill_tokens=self._slos_rows.queued_prefill_tokens,
+            queued_prefill_tokens=rows.queued_prefill_tokens,
         )
-        rows = self._slos_rows.rows
-        report = self._slos_ledger.ended(book, late, standing, rows, _now_s())
-        if report is not None:
-            self._slos_link.report(report)
+        if reports := self._slos_ledger.reports(standing, rows.rows, now_s):
+            self._slos_link.report(reports)
 
     # -- the life of a request ----------------------------------------------------------------
 
@@ -268,13 +268,13 @@ class SlosScheduler(SteeredScheduler):
             came_s=math.inf if blocked else _now_s(),
             priority=request.priority,
         )
-        self._slos_rows.add(request.request_id, request, terms, row)
+        self._slos_rows.add(request.request_id, request, terms, row, request.priority)
 
     def finish_requests(
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
     ) -> list[Request]:
         finished: list[Request] = super().finish_requests(request_ids, finished_status)
-        self._slos_report(None, Late())  # no step may come that could tell of it
+        self._slos_report(_now_s())  # no step may come that could tell of it
         return finished
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> Any:

@@ -38,17 +38,25 @@ class SteeredScheduler(AsyncScheduler):
         """`caps`: tokens of those that get less than they could use. Of the blocked ones, those in
         `blocked_first` may take their KV blocks before what waits, the others after.
         """
-        self._slos_caps = caps
-        # Asked some hundred times a step: be quick where there is nothing to say.
-        self._slos_gives_all = not (caps or self.slos_blocked) and self.num_prefill_lookahead < 2
         held = self._hold_running(chosen)
         held_waiting = self._hold_waiting(chosen, blocked_first)
-        output = super().schedule(throttle_prefills)
+        unplanned = dict.fromkeys(self.slos_blocked, _UNPLANNED_TOKENS)
+        output = self._schedule_within({**caps, **unplanned}, throttle_prefills)
         # Held ones keep their blocks and their place; vLLM's runner lets rows leave and rejoin.
         self.running.extend(held)
         for request in held_waiting:
             self._enqueue(request)
         return output
+
+    def schedule_freely(self, throttle_prefills: bool) -> SchedulerOutput:
+        """Whoever is there, as vLLM will."""
+        return self._schedule_within({}, throttle_prefills)
+
+    def _schedule_within(self, caps: Mapping[str, int], throttle_prefills: bool) -> SchedulerOutput:
+        self._slos_caps = caps
+        # Asked some hundred times a step: be quick where there is nothing to say.
+        self._slos_gives_all = not caps and self.num_prefill_lookahead < 2
+        return super().schedule(throttle_prefills)
 
     def _hold_running(self, chosen: list[Request]) -> list[Request]:
         """Leaves only the chosen ones, in order; the others are to be put back."""
@@ -85,11 +93,9 @@ class SteeredScheduler(AsyncScheduler):
         """vLLM asks this for every request of a step, with what it would give it."""
         if self._slos_gives_all:
             return num_new_tokens
-        request_id = request.request_id
-        if request_id in self.slos_blocked:
-            num_new_tokens = min(num_new_tokens, _UNPLANNED_TOKENS)
-        elif request_id in self._slos_caps:
-            num_new_tokens = min(num_new_tokens, self._slos_caps[request_id])
+        num_new_tokens = min(
+            num_new_tokens, self._slos_caps.get(request.request_id, num_new_tokens)
+        )
         reserved: int = super()._reserve_prefill_lookahead(
             request, num_computed_tokens, num_new_tokens
         )

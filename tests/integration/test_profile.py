@@ -53,9 +53,9 @@ async def main(folder):
                 "fit": profile.fit.curve.coefficients,
             })
         await core.add_synthetic("after", [5] * 40, 3)
-        report = await link.next_report()
-        while "after" not in report.finished:
-            report = await link.next_report()
+        report = None
+        while report is None or "after" not in report.finished:
+            report = (await link.next_reports())[-1]
         told[1] |= {
             "free_after": report.free_kv_blocks, "blocks": core.config.cache_config.num_gpu_blocks,
             "predicted_s": report.predicted_s, "running": report.running,

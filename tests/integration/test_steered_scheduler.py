@@ -14,6 +14,7 @@ import pytest
 from vllm import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
@@ -102,6 +103,8 @@ class Load:
 
     def check_rows(self) -> None:
         """Every row says of its request what vLLM says."""
+        if not isinstance(self.scheduler, SlosScheduler):
+            return
         rows = self.scheduler._slos_rows
         for name, request in self.scheduler.requests.items():
             if request.is_finished():
@@ -128,17 +131,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @contextmanager
 def load(
-    model: str, *, requests: int, blocks: int, seed: int = 1, prefix_caching: bool = False
+    model: str,
+    *,
+    requests: int,
+    blocks: int,
+    seed: int = 1,
+    prefix_caching: bool = False,
+    kind: Any = SlosScheduler,
 ) -> Iterator[Load]:
     os.environ.update(engine_environment(EngineOptions(), cpu=True))
     with tempfile.TemporaryDirectory() as folder:
         config = scheduler_config(
             model, Path(folder), requests, MODEL_LEN, blocks, prefix_caching=prefix_caching
         )
-        scheduler = make_scheduler(SlosScheduler, config)
+        scheduler = make_scheduler(kind, config)
         steps = [Step(decodes=k).with_chunk(c) for k in (1, 4, 16) for c in (0, 16, 64)]
         fit = fit_curve(ADDITIVE, steps, [1e-3 + 1e-6 * one.tokens for one in steps])
-        scheduler._slos_ledger.times.start_from(to_plain(fit))
+        if kind is SlosScheduler:
+            scheduler._slos_ledger.times.start_from(to_plain(fit))
         loaded = Load(scheduler, random.Random(seed))
         if prefix_caching:
             init_none_hash(sha256)
@@ -174,6 +184,42 @@ def test_every_request_gets_all_its_tokens_whatever_the_memory(
                 one.step()
         one.run_dry()
 
+    assert one.given == one.wanted
+
+
+@pytest.mark.parametrize("blocks", [30, 400])
+def test_while_nobody_asks_for_anything_every_step_is_stock_vllms(model: str, blocks: int) -> None:
+    steps: list[list[dict[str, int]]] = []
+    for kind in (AsyncScheduler, SlosScheduler):
+        with load(model, requests=8, blocks=blocks, kind=kind) as one:
+            steps.append([])
+            for _ in range(150):
+                for _ in range(one.chance.randrange(2)):
+                    one.ask(Terms(), one.chance.randrange(1, 120), one.chance.randrange(1, 40))
+                one.step()
+                steps[-1].append(one.flying.num_scheduled_tokens if one.flying else {})
+
+    assert sum(map(len, steps[0])) > 500
+    assert steps[0] == steps[1]
+
+
+def test_a_promise_among_many_that_asked_for_nothing_is_kept_and_then_they_go_on(
+    model: str,
+) -> None:
+    with load(model, requests=4, blocks=200) as one:
+        for _ in range(8):
+            one.ask(Terms(), 60, 20)
+        for _ in range(5):
+            one.step()
+        assert one.scheduler._slos_is_free
+        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        urgent = one.ask(promise, 50, 3)
+        one.step()
+        assert not one.scheduler._slos_is_free
+        one.run_dry()
+
+        assert one.scheduler._slos_is_free
+    assert one.given[urgent] == 3
     assert one.given == one.wanted
 
 

@@ -4,23 +4,18 @@ import numpy as np
 import pytest
 
 from shared.batch_time import ADDITIVE, StepCurve, StepTable
-from shared.engine.request_rows import RequestRows, row_of
+from shared.engine.new_rows import row_of
+from shared.engine.request_rows import RequestRows
 from shared.scheduling.former import StepFormer
 from shared.scheduling.rows import (
     AVAILABLE,
-    BEST_EFFORT,
     COMPUTED,
     DUE,
-    KEY,
-    KIND,
     LEFT,
-    PLAIN,
     PRODUCED,
-    PROMISED,
     RESIDENT,
     TOTAL,
     TPOT,
-    TTFT,
 )
 from shared.scheduling.terms import StageTerms, Terms
 
@@ -34,39 +29,6 @@ def make_rows(max_resident: int = 8) -> RequestRows[str]:
 
 def add(rows: RequestRows[str], name: str, terms: Terms, tokens: int = 40, left: int = 5) -> None:
     rows.add(name, name.upper(), terms, row_of(terms, tokens=tokens, left=left))
-
-
-def test_a_promise_becomes_a_row() -> None:
-    terms = Terms(
-        arrived_at_s=10.0, first_token_due_s=12.0, tpot_s=0.1, decision_id="d-ab12-77", stages=()
-    )
-
-    row = row_of(terms, tokens=40, left=5)
-
-    assert (row[DUE], row[TPOT], row[TTFT], row[KIND]) == (12.0, 0.1, 2.0, PROMISED)
-    assert (row[TOTAL], row[LEFT], row[PRODUCED], row[KEY]) == (40, 5, 0, 77)
-
-
-@pytest.mark.parametrize(
-    ("terms", "kind"),
-    [
-        (Terms(), PLAIN),
-        (Terms(best_effort=True, first_token_due_s=1.0), BEST_EFFORT),
-        (Terms(tpot_s=0.1), PROMISED),
-        (Terms(stages=(StageTerms(tpot_s=0.2),)), PROMISED),
-    ],
-)
-def test_what_was_asked_says_what_kind_a_request_is(terms: Terms, kind: float) -> None:
-    assert row_of(terms, tokens=1, left=1)[KIND] == kind
-
-
-def test_of_those_that_asked_for_nothing_the_urgent_and_then_the_older_come_first() -> None:
-    def place_s(came_s: float, priority: int = 0) -> float:
-        return float(row_of(Terms(), tokens=1, left=1, came_s=came_s, priority=priority)[AVAILABLE])
-
-    assert place_s(100, priority=-1) < place_s(5) < place_s(6) < place_s(5, priority=1)
-    assert place_s(100, priority=9999) < 0
-    assert place_s(math.inf) == math.inf
 
 
 def test_a_row_runs_ahead_of_a_step_and_is_put_right_when_it_ends() -> None:
@@ -196,3 +158,48 @@ def test_requests_come_back_in_the_order_of_their_slots() -> None:
     rows.remove("r7")
     assert len(rows.rows) == 89
     assert "r7" not in rows
+
+
+def test_a_step_of_vllms_own_leaves_the_rows_that_the_same_planned_step_would() -> None:
+    planned, free = make_rows(), make_rows()
+    for rows in (planned, free):
+        add(rows, "a", Terms(), tokens=40)
+        add(rows, "b", Terms(), tokens=600)
+        add(rows, "c", Terms(), tokens=1)
+    names = "abc"
+    for _ in range(4):
+        plan = planned.former.form(0.0)
+        scheduled = {names[i]: int(plan.tokens[i]) for i in plan.order}
+        planned.take_off(plan, 0.1)
+        for name in scheduled:
+            row = free.row(name)
+            free.begin(name, computed=row[COMPUTED], total=row[TOTAL], now=0.1)
+
+        counts = free.take_off_freely(scheduled)
+
+        assert counts.tolist() == pytest.approx(plan.counts.tolist())
+        assert free.former.rows == pytest.approx(planned.former.rows)
+
+
+def test_whoever_asks_for_something_or_is_urgent_ends_the_order_of_coming_until_it_leaves() -> None:
+    rows = make_rows()
+    add(rows, "a", Terms())
+    assert rows.all_in_turn
+
+    add(rows, "b", Terms(best_effort=True))
+    rows.add("c", "C", Terms(), row_of(Terms(), tokens=4, left=1, priority=-1), -1)
+    rows.remove("b")
+    assert not rows.all_in_turn
+
+    rows.remove("c")
+    assert rows.all_in_turn
+
+
+def test_what_had_to_wait_is_there_once_vllm_began_it() -> None:
+    rows = make_rows()
+    rows.add("a", "A", Terms(), row_of(Terms(), tokens=40, left=5, came_s=math.inf))
+
+    rows.begin("a", computed=39, total=40, now=7.0)
+
+    row = rows.row("a")
+    assert (row[COMPUTED], row[TOTAL], row[RESIDENT], row[AVAILABLE]) == (39, 40, 1, 7.0)

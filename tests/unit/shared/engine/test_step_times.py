@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 
 from shared.batch_time import RICH, Step, StepTable, fit_curve, to_plain
+from shared.batch_time.table import counts_of
 from shared.engine.step_times import StepTimes
 
 
@@ -23,7 +24,7 @@ def profile() -> dict[str, object]:
 def test_nothing_is_expected_and_told_while_nothing_is_known() -> None:
     times = StepTimes()
 
-    assert times.expected_s(Step(decodes=3)) == 0
+    assert times.expected_s(counts_of(Step(decodes=3))) == 0
     assert times.news(1.0) == b""
 
 
@@ -33,8 +34,8 @@ def test_with_a_profile_the_first_step_is_expected_right_and_the_table_told() ->
 
     told = StepTable.from_bytes(times.news(1.0))
 
-    assert times.expected_s(Step(decodes=8)) == pytest.approx(0.076, rel=0.01)
-    assert told.expected_s(Step(decodes=8)) == times.expected_s(Step(decodes=8))
+    assert times.expected_s(counts_of(Step(decodes=8))) == pytest.approx(0.076, rel=0.01)
+    assert told.expected_s(Step(decodes=8)) == times.expected_s(counts_of(Step(decodes=8)))
 
 
 def test_an_engine_that_slows_down_is_followed() -> None:
@@ -44,7 +45,7 @@ def test_an_engine_that_slows_down_is_followed() -> None:
     for number in range(60):
         times.observe(step, 1.4 * seconds(step), 0.1 * number)
 
-    assert times.expected_s(step) == pytest.approx(1.4 * seconds(step), rel=0.1)
+    assert times.expected_s(counts_of(step)) == pytest.approx(1.4 * seconds(step), rel=0.1)
 
 
 def test_a_table_is_told_when_it_is_new_and_once_a_second_at_most() -> None:

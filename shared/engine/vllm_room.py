@@ -1,0 +1,54 @@
+"""For which of vLLM's requests there are free KV blocks. Sets none aside."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vllm.v1.request import Request, RequestStatus
+
+from shared.engine.request_rows import RequestRows
+from shared.scheduling.rows import COMPUTED, DRAFT, TOTAL
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """KV blocks that are free, less those that were taken in thought."""
+
+    free_blocks: int
+    block_tokens: int
+
+    def take(self, tokens: float, before: float = 0.0) -> bool:
+        """Blocks for `tokens`, of which `before` have theirs; False where they are too few."""
+        need = math.ceil(tokens / self.block_tokens) - math.ceil(before / self.block_tokens)
+        if need > self.free_blocks:
+            return False
+        self.free_blocks -= need
+        return True
+
+
+def with_room(
+    chosen: Sequence[Request], caps: Mapping[str, int], rows: RequestRows[Request], room: Room
+) -> list[Request]:
+    """Those for whom there is room at once: what was evicted may be free only when the step that
+    runs has ended, and vLLM would evict a chosen one in its stead.
+    """
+    found = []
+    for request in chosen:
+        row = rows.row(request.request_id)
+        until = row[COMPUTED] + caps.get(request.request_id, row[TOTAL] - row[COMPUTED])
+        if request.status != RequestStatus.RUNNING:
+            until = row[TOTAL]
+        if room.take(until + row[DRAFT], row[COMPUTED]):
+            found.append(request)
+    return found
+
+
+def promised_first(
+    blocked: Mapping[str, Request], rows: RequestRows[Request], room: Room
+) -> Iterator[Request]:
+    """Promised ones whose KV is to be fetched, as long as there is room for all of them."""
+    for request_id, request in blocked.items():
+        if not room.take(request.num_tokens + 1):
+            return
+        if rows.is_promised(request_id):
+            yield request
