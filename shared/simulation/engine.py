@@ -3,7 +3,6 @@ gets tokens is its system's to say.
 """
 
 import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,38 +11,32 @@ import numpy.typing as npt
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers
-from shared.compiled import compiled
 from shared.engines import Role
 from shared.hardware import Hardware
 from shared.hardware.truth import noisy_s
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import (
-    COMPUTED,
-    DRAFT,
-    GAIN,
-    TOTAL,
-    TPOT,
-    Rows,
-    empty,
-)
-from shared.scheduling.shares import BLOCK_TOKENS, EVICT, FREE_BLOCKS, Tokens
-from shared.scheduling.simulate import Times, apply
-from shared.simulation.lives import (
-    ACCEPTANCE,
-    CHANGES_AT,
-    EVICTED,
-    LATER_PACE,
-    OUTPUT,
-    STARTED,
-    TOKENS,
-    Lives,
-    give,
-)
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL, Rows, empty
+from shared.scheduling.shares import FREE_BLOCKS, Tokens
+from shared.simulation.chance import Chance
+from shared.simulation.lives import Lives
 from shared.simulation.prefix_cache import PrefixCache
+from shared.simulation.steps import (
+    ENDED,
+    PREFILLED,
+    SUMS,
+    Fates,
+    Flags,
+    Who,
+    close_up,
+    finish,
+    let_go,
+    start,
+    used_blocks,
+)
 
 Former = Callable[["SimEngine", Tokens, Numbers, float], float]
-Who = npt.NDArray[np.int64]
-_STAYS, _ENDED, _PREFILLED = 0, 1, 2
+_FIRST_PLACES = 64
+_NOBODY: Numbers = np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,197 +50,226 @@ class Drafted:
 
 class SimEngine:
     """`rows` are in the order of arrival; `who` are their lives. `after` is what `rows` will be
-    when the running step has ended.
+    when the running step has ended. All are views, good until somebody comes or a step ends.
 
-    `table` is what its system knows of its step times, not what they are.
+    `table` is what its system knows of its step times, not what they are. Of tokens, in all:
+    `computed_tokens` in steps, `dropped_tokens` of KV by evictions, `found_tokens` in the prefix
+    cache.
     """
 
     def __init__(
         self, name: str, role: Role, hardware: Hardware, table: StepTable, *, seed: int
     ) -> None:
         self.name, self.role, self.hardware, self.table = name, role, hardware, table
-        self.rows: Rows = empty(0)
-        self.after: Rows = self.rows
-        self.who: Who = np.zeros(0, dtype=np.int64)
-        self.prefill_only: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
         self.cache = PrefixCache(hardware.block_size_tokens)
         self.leased_blocks = 0.0
         self.ends_s = math.inf
         self.alive = True
-        self.steps, self.busy_s, self.computed_tokens = 0, 0.0, 0.0
-        self.counts = np.zeros(COUNTS)
+        self.steps, self.busy_s = 0, 0.0
+        self.computed_tokens = self.dropped_tokens = self.found_tokens = 0.0
+        self.counts: Numbers = np.zeros(COUNTS)
         self.drafted: Drafted | None = None
-        self.limits = engine_limits(
-            max_tokens=hardware.max_step_tokens,
-            block_tokens=hardware.block_size_tokens,
-            max_resident=hardware.max_running_requests,
-        )
-        self._seen: Times = np.empty((0, 4))
-        self._tokens: Tokens = np.zeros(0, dtype=np.int64)
-        self._chance = random.Random(f"{name} {seed}")  # noqa: S311 - noise, no secret
+        self.limits = self._own_limits()
+        self._leases: dict[int, float] = {}  # blocks, by life
+        self._count = 0
+        self._rows, self._after = empty(_FIRST_PLACES), empty(_FIRST_PLACES)
+        self._who: Who = np.zeros(_FIRST_PLACES, dtype=np.int64)
+        self._prefill_only: Flags = np.zeros(_FIRST_PLACES, dtype=np.bool_)
+        self._tokens: Tokens = np.zeros(_FIRST_PLACES, dtype=np.int64)
+        self._fates: Fates = np.zeros(_FIRST_PLACES, dtype=np.int8)
+        self._seen = np.zeros((_FIRST_PLACES, 4))
+        self._sums = np.zeros(SUMS)
+        self._chance = Chance(name, seed)
+
+    @property
+    def rows(self) -> Rows:
+        return self._rows[: self._count]
+
+    @property
+    def after(self) -> Rows:
+        return (self._rows if self.is_idle else self._after)[: self._count]
+
+    @property
+    def who(self) -> Who:
+        return self._who[: self._count]
+
+    @property
+    def prefill_only(self) -> Flags:
+        """Whose KV goes to another engine once the prompt is computed."""
+        return self._prefill_only[: self._count]
 
     @property
     def is_idle(self) -> bool:
         """No step runs."""
-        return math.isinf(self.ends_s)
+        return self.ends_s == math.inf
 
     @property
     def free_blocks(self) -> float:
-        """Blocks that nobody uses; cached prefixes give way."""
-        used = float(_used_blocks(self.rows, self.limits))
-        return self.hardware.kv_blocks - self.leased_blocks - used
+        """Blocks that nobody uses, nor will by the end of the running step; cached prefixes give
+        way.
+        """
+        count, block_tokens = self._count, float(self.hardware.block_size_tokens)
+        used = used_blocks(self._rows[:count], self._tokens[:count], block_tokens)
+        return float(self.hardware.kv_blocks - self.leased_blocks - used)
 
     def add(self, row: Numbers, life: int, *, prefill_only: bool = False) -> None:
-        """A request comes, also while a step runs."""
-        self.rows = np.vstack([self.rows, row])
-        self.after = np.vstack([self.after, row])
-        self.who = np.append(self.who, life)
-        self.prefill_only = np.append(self.prefill_only, prefill_only)
-        self._tokens = np.append(self._tokens, 0)
-        self._seen = np.vstack([self._seen, [math.inf, 0.0, 0.0, -math.inf]])
+        """A request comes, also while a step runs; what it has computed was found or sent."""
+        place = self._count
+        if place == len(self._who):
+            self._grow()
+        self._rows[place] = self._after[place] = row
+        self._who[place], self._prefill_only[place] = life, prefill_only
+        self._tokens[place] = self._seen[place, 2] = 0
+        self._count = place + 1
+        if self.cache.blocks:
+            self.cache.shrink(max(0.0, self.free_blocks))
 
     def begin(self, form: Former, lives: Lives, now: float) -> bool:
-        """Forms a step and starts it; whether there was one."""
+        """Forms a step and starts it; whether there was one. Raises RuntimeError where the former
+        gives out what the engine does not have.
+        """
         self.ends_s = math.inf
-        if not len(self.rows):
+        if not self._count:
             return False
-        free_blocks = self.free_blocks
-        self.cache.shrink(max(0.0, free_blocks))
-        self.limits[FREE_BLOCKS] = free_blocks
-        tokens, counts = np.zeros(len(self.rows), dtype=np.int64), np.zeros(COUNTS)
-        if form(self, tokens, counts, now) == 0:
+        formed = self._form(form, now) or (let_go(self.rows, now) and self._form(form, now))
+        if not formed:
+            self._tokens[: self._count] = 0
             return False
-        lasts_s = self._lasts_s(counts)
-        self.ends_s = now + self.hardware.host_overhead_s + lasts_s
+        lasts_s = self._lasts_s()
+        ends_s = now + self.hardware.host_overhead_s + lasts_s
+        self._start(lives, now, ends_s)
+        self.ends_s = ends_s
         self.steps, self.busy_s = self.steps + 1, self.busy_s + lasts_s
-        self.computed_tokens += float(tokens[tokens > 0].sum())
-        self.counts, self._tokens = counts, tokens
-        _note_start(self.rows, self.who, lives, tokens, now)
-        self._foresee(lives)
         return True
 
-    def end(self, lives: Lives) -> tuple[Who, Who]:
-        """The step is over; the lives that have all their tokens, and those whose prompt is done
-        and which go on elsewhere.
+    def end(self, lives: Lives, given_s: float) -> tuple[list[int], list[int]]:
+        """The step is over and its tokens are given; the lives that have all their tokens, and
+        those whose prompt is done and which go on elsewhere.
         """
-        fates = np.zeros(len(self.rows), dtype=np.int8)
-        before, self.rows = self.rows, self.after
-        _settle(self.rows, self.who, lives, self._seen, self.prefill_only, fates, self.ends_s)
-        ended, moves = self.who[fates == _ENDED], self.who[fates == _PREFILLED]
-        if len(ended) or len(moves):
-            prompts = before[fates == _PREFILLED, TOTAL]
-            self.leased_blocks += float(np.ceil(prompts / self.limits[BLOCK_TOKENS]).sum())
-            self.keep(fates == _STAYS)
-        else:
-            self._forget_step()
+        count = self._count
+        self._rows, self._after = self._after, self._rows
         self.ends_s = math.inf
-        return ended, moves
+        rows, who, fates = self._rows[:count], self._who[:count], self._fates[:count]
+        prefill_only = self._prefill_only[:count]
+        seen, tokens = self._seen[:count], self._tokens[:count]
+        if not finish(rows, who, lives, seen, tokens, prefill_only, fates, given_s):
+            return [], []
+        ended: list[int] = who[fates == ENDED].tolist()
+        moves = np.flatnonzero(fates == PREFILLED).tolist()
+        sent: list[int] = who[moves].tolist()
+        for place, life in zip(moves, sent, strict=True):
+            self._lease(life, float(self._after[place, TOTAL]))
+        self._count = close_up(rows, who, prefill_only, fates)
+        return ended, sent
 
-    def keep(self, stays: npt.NDArray[np.bool_]) -> None:
-        """Drops all other rows; no step may run."""
-        self.rows, self.who = self.rows[stays], self.who[stays]
-        self.prefill_only = self.prefill_only[stays]
-        self._forget_step()
+    def find(self, name: str, tokens: int, *, stays: bool) -> int:
+        """How many of a prefix's first tokens are cached, in whole blocks. It `stays` for others,
+        or is the finder's own from now on.
+        """
+        cached = self.cache.use(name) if stays else self.cache.take(name)
+        found = min(tokens, cached)
+        found -= found % self.hardware.block_size_tokens
+        self.found_tokens += found
+        return found
 
-    def clear(self) -> Who:
+    def keep(self, name: str, tokens: int) -> None:
+        """Blocks that were just given up stay cached for as long as nobody needs them."""
+        self.cache.keep(name, tokens)
+        self.cache.shrink(max(0.0, self.free_blocks))
+
+    def release(self, life: int) -> None:
+        """The KV of a request that went on elsewhere is not needed any more."""
+        self.leased_blocks -= self._leases.pop(life, 0.0)
+
+    def has_lease(self, life: int) -> bool:
+        return life in self._leases
+
+    def lose(self, life: int, now: float) -> None:
+        """The KV that was on its way to a request here will not come: it is computed here."""
+        place = int(np.flatnonzero(self.who == life)[0])
+        for rows in (self._rows, self._after):
+            rows[place, AVAILABLE], rows[place, COMPUTED] = now, 0.0
+
+    def clear(self) -> list[int]:
         """The engine dies; returns whom it had."""
-        had = self.who
-        self.keep(np.zeros(len(self.rows), dtype=np.bool_))
+        had: list[int] = self.who.tolist()
+        self._count = 0
         self.cache = PrefixCache(self.hardware.block_size_tokens)
+        self._leases.clear()
         self.leased_blocks, self.ends_s, self.alive = 0.0, math.inf, False
+        self.drafted, self.limits = None, self._own_limits()
         return had
 
-    def computed(self, life: int) -> float:
-        """Tokens of a request in the KV cache."""
-        return float(self.rows[self.who == life, COMPUTED][0])
+    def _own_limits(self) -> Numbers:
+        return engine_limits(
+            max_tokens=self.hardware.max_step_tokens,
+            block_tokens=self.hardware.block_size_tokens,
+            max_resident=self.hardware.max_running_requests,
+        )
 
-    def _forget_step(self) -> None:
-        self.after = self.rows
-        self._tokens = np.zeros(len(self.rows), dtype=np.int64)
-        self._seen = np.zeros((len(self.rows), 4))
+    def _lease(self, life: int, tokens: float) -> None:
+        blocks = float(math.ceil(tokens / self.hardware.block_size_tokens))
+        self._leases[life] = blocks
+        self.leased_blocks += blocks
 
-    def _lasts_s(self, counts: Numbers) -> float:
+    def _form(self, form: Former, now: float) -> bool:
+        tokens = self._tokens[: self._count]
+        tokens[:] = 0
+        self.limits[FREE_BLOCKS] = self.free_blocks
+        return form(self, tokens, self.counts, now) != 0
+
+    def _start(self, lives: Lives, now: float, ends_s: float) -> None:
+        count, sums = self._count, self._sums
+        rows, after, seen = self._rows[:count], self._after[:count], self._seen[:count]
+        tokens, who = self._tokens[:count], self._who[:count]
+        uniforms = self._chance.uniforms(count) if self.hardware.draft else _NOBODY
+        start(rows, after, seen, tokens, who, lives, uniforms, sums, now, ends_s)
+        given, dropped, residents, drafting = sums.tolist()
+        self.computed_tokens += given
+        self.dropped_tokens += dropped
+        self.drafted = self._note_drafts() if drafting else None
+        free = self.free_blocks
+        self._check(free, given, residents)
+        if self.cache.blocks > free:
+            self.cache.shrink(free)
+
+    def _check(self, free: float, given: float, residents: float) -> None:
+        """A former that gives out what is not there would make its system look too good."""
         hardware = self.hardware
-        lasts_s = float(noisy_s(hardware.step.numbers, counts, self._chance.gauss(0.0, 1.0)))
-        if hardware.stall_chance and self._chance.random() < hardware.stall_chance:
+        for what, taken, there in (
+            ("KV blocks", -free, 0.0),
+            ("tokens in a step", given, hardware.max_step_tokens),
+            ("requests", residents, hardware.max_running_requests),
+        ):
+            if taken > there:
+                raise RuntimeError(
+                    f"{self.name} has room for {there:g} {what} more, its former gave {taken:g}"
+                )
+
+    def _note_drafts(self) -> Drafted:
+        rows, seen = self.rows, self._seen[: self._count]
+        drafting = np.flatnonzero(
+            (self._tokens[: self._count] > 1) & (rows[:, DRAFT] > 0) & (seen[:, 2] > 0)
+        )
+        return Drafted(
+            lives=self.who[drafting],
+            drafted=rows[drafting, DRAFT],
+            accepted=seen[drafting, 2] - 1,
+        )
+
+    def _lasts_s(self) -> float:
+        hardware = self.hardware
+        lasts_s = float(noisy_s(hardware.step.numbers, self.counts, self._chance.normal()))
+        if hardware.stall_chance and self._chance.uniforms(1)[0] < hardware.stall_chance:
             lasts_s += hardware.stall_s
         return lasts_s
 
-    def _foresee(self, lives: Lives) -> None:
-        """What the step will have done; how many drafts are accepted is settled here."""
-        rows, tokens = self.rows, self._tokens
-        drafting = np.flatnonzero((tokens > 1) & (rows[:, DRAFT] > 0))
-        self.after = rows.copy()
-        self.drafted = None
-        if len(drafting):
-            chances = np.array([self._chance.random() for _ in drafting])
-            gains = _draw_gains(rows, self.who, lives, drafting, chances)
-            self.after[drafting, GAIN] = gains
-            self.drafted = Drafted(
-                lives=self.who[drafting], drafted=rows[drafting, DRAFT], accepted=gains - 1
-            )
-        self._seen = np.zeros((len(rows), 4))
-        apply(self.after, self._seen, tokens, self.ends_s, 0.0)
-        if len(drafting):
-            self.after[drafting, GAIN] = rows[drafting, GAIN]
-
-
-@compiled
-def _used_blocks(rows: Rows, limits: Numbers) -> float:
-    used = 0.0
-    for i in range(len(rows)):
-        used += np.ceil(rows[i, COMPUTED] / limits[BLOCK_TOKENS])
-    return used
-
-
-@compiled
-def _note_start(rows: Rows, who: Who, lives: Lives, tokens: Tokens, now: float) -> None:
-    for i in range(len(rows)):
-        if tokens[i] > 0 and np.isnan(lives[who[i], STARTED]):
-            lives[who[i], STARTED] = now
-        elif tokens[i] == EVICT:
-            lives[who[i], EVICTED] += 1
-
-
-@compiled
-def _draw_gains(
-    rows: Rows, who: Who, lives: Lives, drafting: npt.NDArray[np.intp], chances: Numbers
-) -> Numbers:
-    """One token and the drafts accepted before the first that is not: one uniform number says how
-    many. Nobody gives more than it has to give.
-    """
-    gains = np.ones(len(drafting))
-    for place in range(len(drafting)):
-        i = drafting[place]
-        life = lives[who[i]]
-        reached = life[ACCEPTANCE]
-        most = min(rows[i, DRAFT], life[OUTPUT] - life[TOKENS] - 1)
-        while gains[place] <= most and chances[place] < reached:
-            gains[place] += 1
-            reached *= life[ACCEPTANCE]
-    return gains
-
-
-@compiled
-def _settle(
-    rows: Rows,
-    who: Who,
-    lives: Lives,
-    seen: Times,
-    prefill_only: npt.NDArray[np.bool_],
-    fates: npt.NDArray[np.int8],
-    now: float,
-) -> None:
-    """Gives the tokens of the step that ended to their lives; says who leaves."""
-    for i in range(len(rows)):
-        if seen[i, 2] == 0:
-            continue
-        life = lives[who[i]]
-        before = life[TOKENS]
-        give(life, seen[i, 2], now)
-        if before < life[CHANGES_AT] <= life[TOKENS]:
-            rows[i, TPOT] = life[LATER_PACE]
-        if life[TOKENS] >= life[OUTPUT]:
-            fates[i] = _ENDED
-        elif prefill_only[i]:
-            fates[i] = _PREFILLED
+    def _grow(self) -> None:
+        more = len(self._who)
+        self._rows = np.concatenate([self._rows, empty(more)])
+        self._after = np.concatenate([self._after, empty(more)])
+        self._who = np.concatenate([self._who, np.zeros_like(self._who)])
+        self._prefill_only = np.concatenate([self._prefill_only, np.zeros(more, dtype=np.bool_)])
+        self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+        self._fates = np.concatenate([self._fates, np.zeros_like(self._fates)])
+        self._seen = np.concatenate([self._seen, np.zeros_like(self._seen)])

@@ -19,6 +19,7 @@ from shared.simulation.lives import (
     LAST,
     LATER_PACE,
     MOVED,
+    NEVER_CAME,
     OUTPUT,
     PACE,
     PLACED,
@@ -27,10 +28,11 @@ from shared.simulation.lives import (
     STARTED,
     TOKENS,
     TTFT,
+    UNDECIDED,
     WORST_LATE,
     Lives,
 )
-from shared.simulation.run import Record
+from shared.simulation.record import Record
 
 Mask = npt.NDArray[np.bool_]
 _ROUNDING_S = 1e-6
@@ -54,6 +56,7 @@ class Cause(StrEnum):
     REFUSED = "refused"
     BEST_EFFORT = "best_effort"  # not promised
     UNFINISHED = "unfinished"
+    NEVER_CAME = "never_came"  # an earlier call of its program was refused or did not end
     HELD = "held"  # waited for a decision
     QUEUE = "queue"  # waited on its engine for its first step
     PREFILL = "prefill"
@@ -166,11 +169,17 @@ def causes(lives: Lives) -> dict[Cause, int]:
     return {cause: count for cause, count in found.items() if count}
 
 
+_OF_ADMISSION = {
+    UNDECIDED: Cause.HELD,
+    BEST_EFFORT: Cause.BEST_EFFORT,
+    REFUSED: Cause.REFUSED,
+    NEVER_CAME: Cause.NEVER_CAME,
+}
+
+
 def _cause(life: npt.NDArray[np.float64]) -> Cause:
-    if life[ADMISSION] == REFUSED:
-        return Cause.REFUSED
-    if life[ADMISSION] == BEST_EFFORT:
-        return Cause.BEST_EFFORT
+    if cause := _OF_ADMISSION.get(int(life[ADMISSION])):
+        return cause
     if not life[TOKENS] >= life[OUTPUT]:
         return Cause.UNFINISHED
     if life[FIRST] - life[ARRIVES] <= life[TTFT] + _ROUNDING_S:

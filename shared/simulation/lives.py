@@ -37,7 +37,8 @@ Lives = npt.NDArray[np.float64]
     EVICTED,  # times
 ) = range(19)
 COLUMNS: Final = 19
-UNDECIDED, ADMITTED, BEST_EFFORT, REFUSED = range(4)  # in ADMISSION
+# In ADMISSION. Never came: an earlier call of its program was refused, or did not end.
+UNDECIDED, ADMITTED, BEST_EFFORT, REFUSED, NEVER_CAME = range(5)
 _WINDOW_TOKENS = 10
 
 

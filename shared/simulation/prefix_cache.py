@@ -19,15 +19,22 @@ class PrefixCache:
         return self._blocks
 
     def keep(self, name: str, tokens: int) -> None:
-        """Whole blocks are kept; the newest and longest of a name counts."""
-        self.take(name)
-        blocks = tokens // self.block_tokens
+        """Whole blocks are kept; the longest of a name counts, and is the newest."""
+        blocks = max(tokens, self.take(name)) // self.block_tokens
         if blocks:
             self._tokens[name] = blocks * self.block_tokens
             self._blocks += blocks
 
     def tokens(self, name: str) -> int:
+        """Of this prefix that are there; to look does not make it newer."""
         return self._tokens.get(name, 0)
+
+    def use(self, name: str) -> int:
+        """Tokens of it that are there, and stay."""
+        if name not in self._tokens:
+            return 0
+        self._tokens.move_to_end(name)
+        return self._tokens[name]
 
     def take(self, name: str) -> int:
         """The prefix is somebody's from now on."""

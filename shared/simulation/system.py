@@ -73,7 +73,8 @@ class System(Protocol):
     it; while somebody is held it is asked again after `recheck_s` and whenever a request ends.
     """
 
-    recheck_s: float
+    @property
+    def recheck_s(self) -> float: ...
 
     def place(
         self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float

@@ -1,0 +1,29 @@
+"""Random numbers of one engine, drawn in bulk; the same seed gives the same ones."""
+
+import numpy as np
+
+from shared.batch_time.table import Numbers
+
+_BULK = 4096
+
+
+class Chance:
+    """Normal numbers for the noise of steps, uniform ones for what may or may not happen."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._random = np.random.default_rng([seed, *name.encode()])
+        self._normals: list[float] = []
+        self._uniforms: Numbers = np.zeros(0)
+        self._used = 0
+
+    def normal(self) -> float:
+        if not self._normals:
+            self._normals = self._random.standard_normal(_BULK).tolist()
+        return self._normals.pop()
+
+    def uniforms(self, count: int) -> Numbers:
+        """So many numbers from 0 up to 1, used once."""
+        if self._used + count > len(self._uniforms):
+            self._uniforms, self._used = self._random.random(max(_BULK, count)), 0
+        start, self._used = self._used, self._used + count
+        return self._uniforms[start : self._used]

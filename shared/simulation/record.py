@@ -1,0 +1,48 @@
+"""What a run goes through beside its load, and what it leaves behind. Runs nothing."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shared.simulation.engine import SimEngine
+from shared.simulation.lives import Lives
+from shared.simulation.system import Route, Ticket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """An engine dies at `from_s` and is back at `until_s`."""
+
+    engine: str
+    from_s: float
+    until_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What the run goes through beside its load. `network_s` is one way between any two parts,
+    `decision_s` what a round of decisions takes; `drain_s` is how long after the last call came
+    those that are still open are waited for.
+    """
+
+    network_s: float = 0.0005
+    decision_s: float = 0.001
+    drain_s: float = 120.0
+    outages: tuple[Outage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Record:
+    """What a run left behind. `tickets` and `lives` go together: one for each call of the load that
+    came, or that its program was never to come to.
+    """
+
+    tickets: tuple[Ticket, ...]
+    lives: Lives
+    routes: dict[int, Route]
+    engines: tuple[SimEngine, ...]
+    ended_s: float
+
+
+# Looks on, now and then; True: what it wanted to know is known, and the run may end.
+Watch = Callable[[Sequence[Ticket], Lives, float], bool]

@@ -1,0 +1,73 @@
+"""A ticket as rows of numbers: what it wants in the lives of a run, what it is to an engine."""
+
+import math
+
+from shared.batch_time.table import Numbers
+from shared.scheduling.rows import new_row
+from shared.simulation.lives import (
+    ACCEPTANCE,
+    ARRIVES,
+    CHANGES_AT,
+    LAST,
+    LATER_PACE,
+    OUTPUT,
+    PACE,
+    TOKENS,
+    TTFT,
+    Lives,
+)
+from shared.simulation.system import Route, Ticket
+
+
+def want(lives: Lives, ticket: Ticket) -> None:
+    """Notes what the ticket asks for and what it will be."""
+    call, life = ticket.call, lives[ticket.life]
+    life[ARRIVES], life[TTFT] = ticket.arrives_s, ticket.ttft_s
+    life[OUTPUT], life[ACCEPTANCE] = call.output_tokens, call.acceptance
+    life[PACE] = call.stages[0].tpot_s
+    life[LATER_PACE] = call.stages[-1].tpot_s
+    life[CHANGES_AT] = call.stages[0].output_tokens
+
+
+def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now: float) -> Numbers:
+    """To the engine that computes its prompt, of which `computed` tokens are there already."""
+    split = route.prefill is not None
+    pace_s = _pace_s(lives, ticket.life)
+    due_s = ticket.arrives_s + ticket.ttft_s
+    if ticket.produced:
+        due_s = float(lives[ticket.life, LAST]) + pace_s
+    return new_row(
+        key=route.key,
+        tokens=ticket.prompt_tokens,
+        computed=computed,
+        produced=ticket.produced,
+        left=1 if split else ticket.call.max_output_tokens - ticket.produced,
+        due_s=due_s,
+        tpot_s=math.inf if split else pace_s,
+        ttft_s=ticket.ttft_s,
+        kind=route.kind,
+        available_s=now,
+    )
+
+
+def second_row(
+    ticket: Ticket, route: Route, lives: Lives, *, computed: int, available_s: float
+) -> Numbers:
+    """To the engine that decodes what another one computed; its KV is there at `available_s`."""
+    pace_s = _pace_s(lives, ticket.life)
+    return new_row(
+        key=route.key,
+        tokens=ticket.prompt_tokens + 1,
+        computed=computed,
+        produced=ticket.produced + 1,
+        left=ticket.call.max_output_tokens - ticket.produced - 1,
+        due_s=float(lives[ticket.life, LAST]) + pace_s,
+        tpot_s=pace_s,
+        kind=route.kind,
+        available_s=available_s,
+    )
+
+
+def _pace_s(lives: Lives, life: int) -> float:
+    row = lives[life]
+    return float(row[PACE] if row[TOKENS] < row[CHANGES_AT] else row[LATER_PACE])
