@@ -11,8 +11,13 @@ from shared.option_values import nearest
 PROGRAM = "slos-serve bench"
 MODULES = {
     "capacity": ("services.bench.capacity.command", "the load that keeps its targets, with vLLM's"),
+    "day": (
+        "services.bench.day.command",
+        "a day in its life: predicted beside real, misses by cause",
+    ),
     "fit": ("services.bench.fit", "how well step times are fitted, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
+    "hardware": ("services.bench.hardware", "how true simulated engines are; makes their tables"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
     "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
 }

@@ -40,12 +40,15 @@ async def _announce(plan: NodePlan) -> None:
     print(f"Serving {plan.model_name} at {plan.url}/v1 (Ctrl-C ends it)", flush=True)
 
 
-def run_node(options: NodeOptions, *, config: str | None, use: Use) -> int:
+def run_node(
+    options: NodeOptions, *, config: str | None, use: Use, console: Console | None = None
+) -> int:
     """Starts a node, hands it to `use`, serves on if that says so, and ends every process.
 
-    `config` is the YAML file that all parts read. Raises ConfigError and DeadlinePassed.
+    `config` is the YAML file that all parts read; `console` is where progress is told, by default
+    stdout. Raises ConfigError and DeadlinePassed.
     """
-    console = Console()
+    console = console or Console()
     ports = assign_ports(options)  # before the model: that may take a while, a taken port not
     around = survey(options, config, console)
     return asyncio.run(_Node(options, plan_node(options, ports, around), console).run(use))

@@ -19,11 +19,12 @@ Note = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request. `slo` is None for a server that knows none."""
+    """One request. `slo` is None for a server that knows none; `name` is its id, empty: any."""
 
     prompt: Sequence[int]
     output_tokens: int
     slo: Mapping[str, Any] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,9 @@ class StreamClient:
 
     async def ask(self, ask: Ask, note: Note) -> Reply:
         """Calls `note` with a number of tokens whenever some come. Never raises for the server."""
-        body = self._body(ask)
+        url, named = f"{self.url}/v1/completions", {"x-request-id": ask.name} if ask.name else {}
         try:
-            async with self.session.post(f"{self.url}/v1/completions", json=body) as response:
+            async with self.session.post(url, json=self._body(ask), headers=named) as response:
                 if response.status != HTTPStatus.OK:
                     return read_error(response.status, await response.read())
                 return await read_stream(response.content, ask.output_tokens, note)

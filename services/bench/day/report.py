@@ -1,0 +1,108 @@
+"""What `bench day` shows on a terminal. Pure rendering of the summary."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from services.bench.day.summary import WORST_SHOWN
+
+
+def tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+    yield _groups_table("By way", summary["ways"])
+    yield _groups_table("By class", summary["classes"])
+    yield _beside_table(summary["ways"])
+    yield _causes_table(summary["causes"])
+    if summary["misses"]:
+        yield _misses_table(summary["misses"])
+    if summary["steps"]:
+        yield _steps_table(summary["steps"])
+
+
+def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _groups_table(title: str, groups: Mapping[str, Any]) -> Table:
+    counted = ("requests", "admitted", "best_effort", "refused", "lost", "attained", "broken")
+    table = _table(title, ("",), (*(name.replace("_", " ") for name in counted), "share", "95 %"))
+    for name, group in groups.items():
+        low, high = group["attained_95"]
+        table.add_row(
+            name,
+            *(str(group[one]) for one in counted),
+            f"{group['attained_share']:.1%}",
+            f"{low:.0%} to {high:.0%}",
+        )
+    return table
+
+
+def _beside_table(ways: Mapping[str, Any]) -> Table:
+    numbers = ("requests", "error p50 ms", "error p95 ms", "of target p50", "of target p95")
+    table = _table("Real less predicted, of what was promised", ("way", "time"), numbers)
+    for name, group in ways.items():
+        for time in ("ttft", "tpot"):
+            if (found := group[time]) is not None:
+                table.add_row(
+                    name,
+                    time.upper(),
+                    str(found["requests"]),
+                    f"{found['error_p50_ms']:.1f}",
+                    f"{found['error_p95_ms']:.1f}",
+                    f"{found['of_target_p50']:.2f}",
+                    f"{found['of_target_p95']:.2f}",
+                )
+    return table
+
+
+def _causes_table(causes: Mapping[str, Any]) -> Table:
+    numbers = ("misses", "of TTFT", "of TPOT", "excess p50 ms", "excess most ms")
+    table = _table("Broken promises by the cause that dominates", ("cause", "ways"), numbers)
+    for name, found in causes.items():
+        ways = ", ".join(f"{count} {way}" for way, count in found["ways"].items())
+        counts = (str(found[one]) for one in ("misses", "ttft", "tpot"))
+        most = f"{found['excess_most_ms']:.1f}"
+        table.add_row(name, ways, *counts, f"{found['excess_p50_ms']:.1f}", most)
+    return table
+
+
+def _misses_table(misses: list[dict[str, Any]]) -> Table:
+    title = f"The worst of {len(misses)}, milliseconds: real / predicted / asked"
+    table = _table(title, ("decision", "class", "way", "cause"), ("TTFT", "TPOT", "late by"))
+    table.add_column("beyond what was predicted")
+    for miss in misses[:WORST_SHOWN]:
+        excess = ", ".join(f"{cause} {taken:.0f}" for cause, taken in miss["excess_ms"].items())
+        table.add_row(
+            miss["decision_id"],
+            miss["class"],
+            miss["way"],
+            miss["cause"],
+            _three(miss, "ttft"),
+            _three(miss, "tpot"),
+            f"{miss['late_by']:.2f}",
+            excess,
+        )
+    return table
+
+
+def _three(miss: Mapping[str, Any], time: str) -> str:
+    values = (miss[f"{time}_ms"], miss[f"{time}_predicted_ms"], miss[f"{time}_target_ms"])
+    return " / ".join("-" if value is None else f"{value:.0f}" for value in values)
+
+
+def _steps_table(steps: Mapping[str, Any]) -> Table:
+    numbers = ("real to expected", "beyond sure", "worst excess ms")
+    table = _table("Steps beside what their table said at the decision", ("engine",), numbers)
+    for name, found in steps.items():
+        table.add_row(
+            name,
+            f"{found['real_to_expected']:.2f}",
+            f"{found['beyond_sure_share']:.1%}",
+            f"{found['worst_excess_ms']:.1f}",
+        )
+    return table

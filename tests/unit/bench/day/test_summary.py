@@ -1,0 +1,82 @@
+"""The day's numbers: everybody is counted once, whatever is missing."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.bench.capacity.judge import Ended
+from services.bench.day.plot import ends
+from services.bench.day.records import Day, Lived
+from services.bench.day.report import tables
+from services.bench.day.summary import by_way, misses, summary_json
+from shared.requests import Admission, Reason, Way
+from tests.unit.bench.day.days import judged, kept, late_start, moved, outcome, record, sums
+
+REFUSED = Lived(
+    judged=judged(None, ended=Ended.REFUSED, admission="refused"),
+    record=record(None, admission=Admission.REFUSED, reason=Reason.COMPUTE, decode=None),
+)
+BEST_EFFORT = Lived(
+    judged=judged(2.0, admission="best_effort"),
+    record=record(outcome(), admission=Admission.BEST_EFFORT, reason=Reason.COMPUTE),
+)
+UNKNOWN = Lived(judged=judged(0.5), record=None)
+UNENDED = Lived(judged=judged(2.0), record=record(None))
+LATE = late_start(prefill_s=1.8)
+SLOW = moved(outcome(tpot_s=0.2, transfer_s=1.5), after=sums(real_s=3.0, expected_s=2.0))
+ANY = [kept(), REFUSED, BEST_EFFORT, UNKNOWN, UNENDED, LATE, SLOW]
+
+
+@given(lived=st.lists(st.sampled_from(ANY), min_size=1))
+def test_every_request_is_in_one_way_one_class_and_one_end(lived: Sequence[Lived]) -> None:
+    summary = summary_json(Day(lived=lived))
+
+    for groups in (summary["ways"], summary["classes"]):
+        assert sum(group["requests"] for group in groups.values()) == len(lived)
+    assert sum(len(times) for times in ends(lived).values()) == len(lived)
+    found = misses(Day(lived=lived))
+    assert sum(cause["misses"] for cause in summary["causes"].values()) == len(found)
+    assert summary["all"]["broken"] == len(found)
+    assert list(tables(summary))
+
+
+def test_a_day_is_told_by_way() -> None:
+    summary = summary_json(Day(lived=ANY, others=3))
+
+    colocated, nowhere = summary["ways"]["colocated"], summary["ways"]["not placed"]
+    assert (colocated["requests"], colocated["admitted"], colocated["attained"]) == (4, 3, 1)
+    assert (colocated["best_effort"], colocated["lost"], colocated["broken"]) == (1, 1, 2)
+    assert (nowhere["requests"], nowhere["refused"], nowhere["lost"]) == (2, 1, 1)
+    assert summary["causes"]["prefill"]["ways"] == {"colocated": 1}
+    assert summary["causes"]["transfer"]["ways"] == {Way.DISAGGREGATED: 1}
+    assert summary["causes"]["lost"]["misses"] == 1
+    assert summary["not_promised"] == {"compute": 2}
+    assert summary["decisions_of_other_requests"] == 3
+
+
+def test_errors_are_of_promises_that_ended_and_shares_are_of_their_targets() -> None:
+    (group,) = by_way(Day(lived=[kept(), LATE, BEST_EFFORT, UNENDED]))
+
+    found = group.as_json()["ttft"]
+
+    assert found["requests"] == 2
+    assert found["error_p95_ms"] == pytest.approx(1500.0)
+    assert found["of_target_p95"] == pytest.approx(1.5)
+
+
+def test_the_worst_comes_first() -> None:
+    worst = late_start(prefill_s=9.0, seen_s=9.4)
+
+    found = misses(Day(lived=[LATE, worst, kept()]))
+
+    assert [miss.lived for miss in found] == [worst, LATE]
+
+
+def test_steps_are_told_by_engine() -> None:
+    steps = summary_json(Day(lived=[SLOW, kept()]))["steps"]
+
+    assert steps == {
+        "d0": {"real_to_expected": 1.5, "beyond_sure_share": 0.1, "worst_excess_ms": 10.0}
+    }
