@@ -93,6 +93,7 @@ class Planned:
         self.state = ClusterState(numbers, epoch="s", now=0.0)
         self.state.lengths = ScaledLengths(settings.length_factor)
         self._settings = settings
+        self._model_len_tokens = link.max_model_len_tokens
         self._attached: dict[str, _Attached] = {}
         self._decisions: dict[int, str] = {}  # by life
         self._classes: dict[int, str] = {}
@@ -140,12 +141,17 @@ class Planned:
             model=MODEL,
             targets=self._targets(ticket),
             prompt_tokens=ticket.prompt_tokens,
-            max_output_tokens=ticket.call.max_output_tokens - ticket.produced,
+            max_output_tokens=self._most_tokens(ticket),
             waited_s=now - ticket.arrives_s,
             forced_way=self._settings.way,
         )
         came_s = ticket.arrives_s
         return Asked(query=query, arrived_at_s=came_s, first_asked_at_s=came_s)
+
+    def _most_tokens(self, ticket: Ticket) -> int:
+        """As much as the call allows, and what the model's length leaves, as clients ask for it."""
+        left = ticket.call.max_output_tokens - ticket.produced
+        return max(1, min(left, self._model_len_tokens - ticket.prompt_tokens))
 
     def _targets(self, ticket: Ticket) -> SloTargets:
         best_effort = self._settings.best_effort
