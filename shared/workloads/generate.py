@@ -61,6 +61,9 @@ def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple
 
 
 def _call(kind: Kind, prompt: int, tokens: Sequence[int], acceptance: float) -> Call:
+    most = sum(answer.tokens.most for answer in kind.answers)
+    if kind.context_tokens is not None:
+        most = min(most, kind.context_tokens - prompt)  # what a server of that context takes
     return Call(
         class_name=kind.class_name,
         prompt_tokens=prompt,
@@ -68,7 +71,7 @@ def _call(kind: Kind, prompt: int, tokens: Sequence[int], acceptance: float) -> 
             StageLoad(name=answer.stage, output_tokens=number, tpot_s=answer.tpot_s)
             for answer, number in zip(kind.answers, tokens, strict=True)
         ),
-        max_output_tokens=sum(answer.tokens.most for answer in kind.answers),
+        max_output_tokens=max(most, sum(tokens)),
         ttft_slowdown=kind.ttft_slowdown,
         acceptance=acceptance,
     )
