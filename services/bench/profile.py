@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from services.bench.fit_report import WIDTH, Compared, make_table
 from services.bench.fit_tables import Table, Timed
 from services.bench.profile_report import as_json, coefficients_table
 from shared.batch_time import PAPER, RICH, to_plain
+from shared.batch_time.profile_fit import MeasuredStep
 from shared.engine.config import EngineOptions, ProfileWhen
 from shared.engine.environment import set_environment
 from shared.errors import ConfigError, DeadlinePassed
@@ -39,18 +41,31 @@ def main(argv: Sequence[str]) -> int:
     """Raises ConfigError, and DeadlinePassed where too little could be measured."""
     options = load(ProfileOptions, section=SECTION, argv=argv, environ=os.environ, prog=PROGRAM)
     path = _plot_path(options.plot)
-    table, measured = measured_engine(options)
+    profile = _profile(options)
+    table, measured = _measured(options, profile.steps)
     if path is not None:
         # Only where a picture is asked for: matplotlib is no part of serving.
         from services.bench.profile_plot import draw
 
         draw(table, measured[-1].fit, path)
-    _show(options, table, measured)
+    _show(options, table, measured, profile.engine)
     return 0
 
 
 def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
     """This machine's engine: its steps, and the paper's form and ours fitted to them."""
+    return _measured(options, _profile(options).steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What an engine says of itself: measured steps, and what it can hold."""
+
+    steps: Sequence[MeasuredStep]
+    engine: Mapping[str, Any]
+
+
+def _profile(options: EngineOptions) -> _Found:
     set_environment(options, os.environ)
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
     from shared.engine.profile_alone import profile_alone
@@ -58,7 +73,13 @@ def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
     profile = profile_alone(options)
     if profile is None or not profile.steps:
         raise _too_few()
-    rows = tuple(Timed(step=one.step, seconds=one.seconds) for one in profile.steps)
+    return _Found(steps=profile.steps, engine=profile.engine)
+
+
+def _measured(
+    options: EngineOptions, steps: Sequence[MeasuredStep]
+) -> tuple[Table, list[Measured]]:
+    rows = tuple(Timed(step=one.step, seconds=one.seconds) for one in steps)
     name = f"this machine, {options.api_model_name}"
     table = Table(name=name, note="whole steps of an engine core", rows=rows)
     try:
@@ -84,10 +105,16 @@ def _plot_path(name: str) -> Path | None:
     return path
 
 
-def _show(options: ProfileOptions, table: Table, measured: Sequence[Measured]) -> None:
+def _show(
+    options: ProfileOptions,
+    table: Table,
+    measured: Sequence[Measured],
+    engine: Mapping[str, Any],
+) -> None:
     compared = Compared(table=table, measured=measured)
     if options.json:
-        shown = as_json(compared) | {"fit": to_plain(measured[-1].fit)}
+        found = {"fit": to_plain(measured[-1].fit), "engine": dict(engine)}
+        shown = as_json(compared) | found
         print(json.dumps(shown))
         return
     console = Console()

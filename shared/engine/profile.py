@@ -3,8 +3,9 @@ stands in the way of serving.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from shared.batch_time import BatchTimeModel, Fit, StepTable, to_plain
 from shared.batch_time.profile_fit import MeasuredStep, fit_of
@@ -22,10 +23,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A fit, and the steps behind it where they were measured by this process."""
+    """A fit, the steps behind it where they were measured by this process, and what the engine can
+    hold, as `EngineCore.limits` says it.
+    """
 
     fit: Fit
     steps: Sequence[MeasuredStep] = ()
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def table(self) -> StepTable:
@@ -82,4 +86,4 @@ class Profiler:
             )
             return None
         _LOG.info("measured %d steps in %.1f s", len(steps), self.clock.now() - began_s)
-        return Profile(fit=fit, steps=steps)
+        return Profile(fit=fit, steps=steps, engine=self.core.limits())

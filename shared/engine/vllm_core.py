@@ -196,6 +196,21 @@ class EngineCore:
             "vllm": vllm.__version__,
         }
 
+    def limits(self) -> dict[str, Any]:
+        """What it can hold, for whoever wants to simulate it."""
+        config, hardware = self.config, self.hardware()
+        return {
+            "model": str(config.model_config.served_model_name or config.model_config.model),
+            "device": hardware["device"],
+            "gpus": hardware["tensor_parallel"],
+            "block_size_tokens": config.cache_config.block_size,
+            "kv_blocks": config.cache_config.num_gpu_blocks - 1,
+            "kv_bytes_per_token": self._kv_bytes_per_token(),
+            "max_step_tokens": config.scheduler_config.max_num_batched_tokens,
+            "max_running_requests": config.scheduler_config.max_num_seqs,
+            "max_model_len_tokens": config.model_config.max_model_len,
+        }
+
     def describe(
         self, options: EngineOptions, *, role: Role, name: str, address: str
     ) -> EngineDescription:

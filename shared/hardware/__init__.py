@@ -3,15 +3,18 @@
 from shared.hardware.catalogue import load, names, read
 from shared.hardware.hardware import Draft, Hardware
 from shared.hardware.memory import KvMemory
+from shared.hardware.own import from_profile
 from shared.hardware.profile import exact, paper_form, profiled
-from shared.hardware.truth import TrueStep, noisy_s, true_s
+from shared.hardware.truth import KnownStep, TrueStep, noisy_s, true_s
 
 __all__ = [
     "Draft",
     "Hardware",
+    "KnownStep",
     "KvMemory",
     "TrueStep",
     "exact",
+    "from_profile",
     "load",
     "names",
     "noisy_s",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.hardware.truth import TrueStep
+from shared.hardware.truth import KnownStep, TrueStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Hardware:
     gpu: str
     gpus: int
     source: str
-    step: TrueStep
+    step: TrueStep | KnownStep
     stall_chance: float
     stall_s: float
     kv_blocks: int

@@ -55,9 +55,10 @@ def exact(hardware: Hardware) -> StepTable:
     return StepTable.of(fit.curve)
 
 
-def measured(hardware: Hardware, seed: int = 0) -> list[MeasuredStep]:
+@cache
+def measured(hardware: Hardware, seed: int = 0) -> tuple[MeasuredStep, ...]:
     """The noisy steps of one profile, in the order in which the plan chose them."""
-    return list(_steps(hardware, np.random.default_rng(seed), _LIMIT_S))
+    return tuple(_steps(hardware, np.random.default_rng(seed), _LIMIT_S))
 
 
 def _fitted(hardware: Hardware, seed: int) -> Fit:

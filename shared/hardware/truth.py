@@ -3,13 +3,15 @@ its own to profiled steps, and the two differ as a fit differs from a machine.
 
 The sum of: what every step costs, the layers (weights read against arithmetic, whichever is longer,
 with a smooth corner, and arithmetic in whole tiles), each sequence, attention (KV read by decodes,
-causal pairs of chunks; one call for both costs more than the two alone), and the drafts.
+causal pairs of chunks; one call for both costs more than the two alone), and the drafts. Of an
+engine that was only profiled, what its own fit says (KnownStep).
 """
 
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from shared.batch_time import StepTable
 from shared.batch_time.table import (
     CHUNKS,
     DECODE_CONTEXT,
@@ -20,6 +22,7 @@ from shared.batch_time.table import (
     SPECULATED,
     SPECULATION_STEPS,
     Numbers,
+    sure_s,
 )
 from shared.compiled import compiled
 
@@ -44,6 +47,9 @@ from shared.compiled import compiled
     DRAFT_SEQUENCE,
     NOISE_SIGMA,
 ) = range(18)
+# A known step begins with a number that no true step has there, then its sigmas of decode, prefill
+# and mixed steps, then a table whose margins are mean factors.
+_KNOWN, _TABLE = -1.0, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +105,37 @@ class TrueStep:
         return TrueStep(**{**self.plain, **numbers})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownStep:
+    """Seconds of a step of an engine of which nothing is known but a fit and how far its steps
+    lay from it.
+
+    `table`: its margins are the mean of measured over fitted time. `sigmas`: of the log-normal
+    factor on decode, prefill and mixed steps.
+    """
+
+    table: StepTable
+    sigmas: tuple[float, float, float]
+    numbers: Numbers = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        numbers = np.array([_KNOWN, *self.sigmas, *self.table.numbers])
+        object.__setattr__(self, "numbers", numbers)
+
+    @property
+    def noise_sigma(self) -> float:
+        """Of all kinds, about."""
+        return float(np.mean(self.sigmas))
+
+
 _AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")
 
 
 @compiled
 def true_s(numbers: Numbers, counts: Numbers) -> float:
     """Seconds of the step of these counts (as in `shared.batch_time.table`) without any noise."""
+    if numbers[FIXED] < 0:
+        return sure_s(numbers[_TABLE:], counts)
     decodes, prefill = counts[DECODES], counts[PREFILL]
     tokens = prefill + decodes + counts[SPECULATED]
     drafts = counts[SPECULATION_STEPS]
@@ -123,8 +154,17 @@ def noisy_s(numbers: Numbers, counts: Numbers, normal: float) -> float:
 
     `normal` is a draw of the standard normal distribution.
     """
-    sigma = numbers[NOISE_SIGMA]
+    sigma = _sigma(numbers, counts)
     return float(true_s(numbers, counts) * np.exp(sigma * (normal - 0.5 * sigma)))
+
+
+@compiled
+def _sigma(numbers: Numbers, counts: Numbers) -> float:
+    if numbers[FIXED] >= 0:
+        return float(numbers[NOISE_SIGMA])
+    if counts[PREFILL] > 0:
+        return float(numbers[3] if counts[DECODES] > 0 else numbers[2])
+    return float(numbers[1])
 
 
 @compiled

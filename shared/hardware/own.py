@@ -1,0 +1,82 @@
+"""Hardware of one's own: what `slos-serve profile` found out of an engine, to be simulated."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.batch_time import Fit, Kind, StepTable, from_plain
+from shared.errors import ConfigError
+from shared.hardware.hardware import Hardware
+from shared.hardware.truth import KnownStep
+
+_CURE = "make one with `slos-serve profile --json > FILE`"
+_KINDS = (Kind.DECODE, Kind.PREFILL, Kind.MIXED)
+_TOLD_LEVELS = (0.8, 0.9, 0.95)
+_STANDARD = (0.8416, 1.2816, 1.6449)  # the same of the standard normal distribution
+
+
+def from_profile(
+    path: Path,
+    *,
+    link_bytes_per_s: float = 1.0e9,
+    link_latency_s: float = 0.005,
+    host_overhead_s: float = 0.0,
+) -> Hardware:
+    """An engine whose steps last as its own fit says, with the spread that the profile saw.
+
+    A profile says nothing of links and of what passes between steps: `slos-serve bench kv`
+    measures the former. Raises ConfigError where the file is no profile.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        fit, engine = from_plain(plain["fit"]), plain["engine"]
+        return Hardware(
+            name=path.stem,
+            source=f"`slos-serve profile`: {fit.steps} steps of {engine['device']}",
+            step=known_step(fit),
+            stall_chance=0.0,
+            stall_s=0.0,
+            link_bytes_per_s=link_bytes_per_s,
+            link_latency_s=link_latency_s,
+            host_overhead_s=host_overhead_s,
+            **_described(engine),
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is no profile of an engine ({error!r}); {_CURE}") from error
+
+
+def known_step(fit: Fit) -> KnownStep:
+    """Of a kind of step that the profile never saw, what it says of the others."""
+    spreads = [_spread(fit, kind) for kind in _KINDS]
+    means = {kind: mean for kind, (mean, _) in zip(_KINDS, spreads, strict=True)}
+    decode, prefill, mixed = (sigma for _, sigma in spreads)
+    table = StepTable.of(fit.curve, margins=means)
+    return KnownStep(table=table, sigmas=(decode, prefill, mixed))
+
+
+def _spread(fit: Fit, kind: Kind) -> tuple[float, float]:
+    """Mean and sigma of the log-normal distribution with the quantiles that the fit has seen."""
+    known = fit.margins.get(kind) or next(iter(fit.margins.values()))
+    median = float(np.interp(0.5, fit.levels, known))
+    found = np.interp(_TOLD_LEVELS, fit.levels, known)
+    sigma = max(0.0, float(np.mean(np.log(found / median) / np.array(_STANDARD))))
+    return median * float(np.exp(sigma**2 / 2)), sigma
+
+
+def _described(engine: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": str(engine["model"]),
+        "gpu": str(engine["device"]),
+        "gpus": int(engine["gpus"]),
+        "kv_blocks": int(engine["kv_blocks"]),
+        "block_size_tokens": int(engine["block_size_tokens"]),
+        "kv_bytes_per_token": float(engine["kv_bytes_per_token"]),
+        "max_step_tokens": int(engine["max_step_tokens"]),
+        "max_running_requests": int(engine["max_running_requests"]),
+        "max_model_len_tokens": int(engine["max_model_len_tokens"]),
+    }
