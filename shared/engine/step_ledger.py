@@ -167,9 +167,12 @@ class StepLedger:
         self._busy_until_s = self.starts_at_s(book.started_at_s) + book.expected_s
         self._flying.append(book.expected_s)
 
-    def ended(self, book: StepBook, late: Late, now: float) -> None:
-        """The oldest step that runs is over."""
-        self._ended.append(_Ended(book, self._took_s(book, now), late, now))
+    def ended(self, book: StepBook, late: Late, now: float, *, at_leisure: bool = False) -> None:
+        """The oldest step that runs is over. `at_leisure`: nobody was promised anything."""
+        duration_s = self._took_s(book, now)
+        if self.times.learns_at(now, at_leisure=at_leisure):
+            self.times.observe(book.step, duration_s, now)
+        self._ended.append(_Ended(book, duration_s, late, now))
 
     def may_wait(self, now: float) -> bool:
         """Whether what nobody waits to hear of was told a moment ago."""
@@ -207,8 +210,6 @@ class StepLedger:
         self._last_ended_at_s = now
         self._flying.popleft()
         self._busy_until_s = now + sum(self._flying)
-        if self.times.learns_at(now):
-            self.times.observe(book.step, duration_s, now)
         return duration_s
 
     def _report(self, ended: _Ended, standing: Standing, now: float) -> StepReport:

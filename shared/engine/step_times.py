@@ -10,6 +10,7 @@ from shared.batch_time import ADDITIVE, BatchTimeModel, Step, StepCurve, StepTab
 from shared.batch_time.table import Numbers, expected_s
 
 _LEARN_EVERY_S = 0.02  # learning takes some 50 us, far less than one in a hundred of that
+_AT_LEISURE_S = 0.1
 _TELL_EVERY_S = 1.0
 
 
@@ -37,9 +38,9 @@ class StepTimes:
         """By a step's counts; 0 while nothing is known."""
         return 0.0 if self.table is None else float(expected_s(self.table.numbers, counts))
 
-    def learns_at(self, now_s: float) -> bool:
-        """Not from every step where steps are short."""
-        return now_s - self._learned_at_s >= _LEARN_EVERY_S
+    def learns_at(self, now_s: float, *, at_leisure: bool = False) -> bool:
+        """Not from every step where steps are short; `at_leisure`: no promise rests on it now."""
+        return now_s - self._learned_at_s >= (_AT_LEISURE_S if at_leisure else _LEARN_EVERY_S)
 
     def observe(self, step: Step, duration_s: float, now_s: float) -> None:
         """Learns from it where it is time to."""

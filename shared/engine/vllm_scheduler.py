@@ -209,7 +209,7 @@ class SlosScheduler(SteeredScheduler):
         self._slos_note_stages(tokens_of_staged, now_s)
         ended_s = _now_s()
         if book is not None:
-            self._slos_ledger.ended(book, late, ended_s)
+            self._slos_ledger.ended(book, late, ended_s, at_leisure=self._slos_is_free)
         self._slos_report(ended_s)
         return outputs
 
