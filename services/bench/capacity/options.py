@@ -31,7 +31,9 @@ class CapacityOptions:
         ("mixed",), help="mixes of classes under Poisson arrivals: mixed, summary, code, chat"
     )
     trace: tuple[str, ...] = option(
-        (), help="CSV files with arrival_s, input_tokens, output_tokens: one more load each"
+        (),
+        help="traces: Azure, Mooncake, BurstGPT, or CSV with arrival_s, input_tokens, "
+        "output_tokens; one more load each",
     )
     trace_start_s: Annotated[float, Field(ge=0)] = option(
         900.0, help="arrivals of a trace are taken from here on"
