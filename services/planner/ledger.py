@@ -63,7 +63,8 @@ class Ledger:
         self._histories.setdefault(engine, StepHistory()).add(reports, now)
 
     def left(self, engine: str) -> None:
-        """Another process may come under its name, with another clock."""
+        """It will tell no more, and another process may come under its name, with another clock."""
+        self._close_settled(math.inf)
         self._histories.pop(engine, None)
 
     def settled(self, outcome: Outcome, now: float) -> None:
@@ -75,8 +76,7 @@ class Ledger:
 
     def ended(self, now: float) -> list[Explanation]:
         """Those that ended since the last call, but for what may still be told of them."""
-        while self._settled and self._settled[0][0] <= now - _SETTLING_S:
-            self._ended.append(self._with_steps(self._settled.popleft()[1]))
+        self._close_settled(now - _SETTLING_S)
         taken, self._ended = self._ended, []
         return taken
 
@@ -86,6 +86,10 @@ class Ledger:
         taken += [one.explanation for one in self._open.values()]
         self._open.clear()
         return taken
+
+    def _close_settled(self, until_s: float) -> None:
+        while self._settled and self._settled[0][0] <= until_s:
+            self._ended.append(self._with_steps(self._settled.popleft()[1]))
 
     def _with_steps(self, one: _Open) -> Explanation:
         explanation, outcome = one.explanation, one.explanation.outcome

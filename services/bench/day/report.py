@@ -1,11 +1,13 @@
 """What `bench day` shows on a terminal. Pure rendering of the summary."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
 from services.bench.day.summary import WORST_SHOWN
+
+_WORTH_A_WORD_MS: Final = 5.0
 
 
 def tables(summary: Mapping[str, Any]) -> Iterator[Table]:
@@ -76,7 +78,10 @@ def _misses_table(misses: list[dict[str, Any]]) -> Table:
     table = _table(title, ("decision", "class", "way", "cause"), ("TTFT", "TPOT", "late by"))
     table.add_column("beyond what was predicted")
     for miss in misses[:WORST_SHOWN]:
-        excess = ", ".join(f"{cause} {taken:.0f}" for cause, taken in miss["excess_ms"].items())
+        taken = {
+            cause: ms for cause, ms in miss["excess_ms"].items() if abs(ms) >= _WORTH_A_WORD_MS
+        }
+        excess = ", ".join(f"{cause} {ms:.0f}" for cause, ms in taken.items())
         table.add_row(
             miss["decision_id"],
             miss["class"],

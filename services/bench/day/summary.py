@@ -75,13 +75,14 @@ class Group:
     lived: Sequence[Lived]
 
     def as_json(self) -> dict[str, Any]:
+        """A request whose planner was away is best effort and lost: it ran without a decision."""
         attained = sum(one.judged.is_met for one in self.lived)
         low, high = interval(attained, len(self.lived))
         return {
             "requests": len(self.lived),
             "admitted": sum(was_promised(one) for one in self.lived),
             "refused": sum(one.judged.seen.ended is Ended.REFUSED for one in self.lived),
-            "best_effort": sum(_admission(one) is Admission.BEST_EFFORT for one in self.lived),
+            "best_effort": sum(_is_best_effort(one) for one in self.lived),
             "lost": sum(not _ended(one) for one in self.lived),
             "attained": attained,
             "attained_share": round(attained / len(self.lived), 4),
@@ -181,8 +182,12 @@ def summary_json(day: Day) -> dict[str, Any]:
 
 def _reasons(day: Day) -> dict[str, int]:
     """Why nothing was promised."""
-    kept = (one for one in day.lived if one.record and not was_promised(one))
-    return dict(Counter(one.record.placement.reason.value for one in kept if one.record))
+    return dict(Counter(_reason(one) for one in day.lived if not was_promised(one)))
+
+
+def _reason(lived: Lived) -> str:
+    """By the record; without one by what the client was told."""
+    return lived.record.placement.reason.value if lived.record else lived.judged.seen.reason
 
 
 def _groups(day: Day, key: Callable[[Lived], str]) -> list[Group]:
@@ -197,8 +202,10 @@ def _way(lived: Lived) -> str:
     return placement.way.value if placement and placement.runs else NOWHERE
 
 
-def _admission(lived: Lived) -> Admission | None:
-    return lived.record.placement.admission if lived.record else None
+def _is_best_effort(lived: Lived) -> bool:
+    if lived.record is None:
+        return lived.judged.seen.was_best_effort
+    return lived.record.placement.admission is Admission.BEST_EFFORT
 
 
 def _ended(lived: Lived) -> bool:

@@ -106,6 +106,18 @@ def test_what_nobody_tells_of_is_given_up_without_an_outcome() -> None:
     assert [one.placement.decision_id for one in left] == ["d-1", "d-2"]
 
 
+def test_an_engine_that_leaves_takes_nothing_along_of_what_has_ended() -> None:
+    ledger = Ledger()
+    ledger.decided(decision(), TABLES, 10.0)
+    steps(ledger, "d0")
+    ledger.settled(outcome(), 13.0)
+    ledger.left("d0")
+
+    (ended,) = ledger.ended(13.0)
+
+    assert ended.before_first is not None
+
+
 def test_an_engine_that_came_back_says_nothing_of_the_one_before() -> None:
     ledger = Ledger()
     ledger.decided(decision(), TABLES, 10.0)

@@ -22,7 +22,10 @@ BEST_EFFORT = Lived(
     judged=judged(2.0, admission="best_effort"),
     record=record(outcome(), admission=Admission.BEST_EFFORT, reason=Reason.COMPUTE),
 )
-UNKNOWN = Lived(judged=judged(0.5), record=None)
+UNKNOWN = Lived(
+    judged=judged(0.5, admission="best_effort", reason="planner_away"),
+    record=None,
+)
 UNENDED = Lived(judged=judged(2.0), record=record(None))
 LATE = late_start(prefill_s=1.8)
 SLOW = moved(outcome(tpot_s=0.2, transfer_s=1.5), after=sums(real_s=3.0, expected_s=2.0))
@@ -52,7 +55,7 @@ def test_a_day_is_told_by_way() -> None:
     assert summary["causes"]["prefill"]["ways"] == {"colocated": 1}
     assert summary["causes"]["transfer"]["ways"] == {Way.DISAGGREGATED: 1}
     assert summary["causes"]["lost"]["misses"] == 1
-    assert summary["not_promised"] == {"compute": 2}
+    assert summary["not_promised"] == {"compute": 2, "planner_away": 1}
     assert summary["decisions_of_other_requests"] == 3
 
 
