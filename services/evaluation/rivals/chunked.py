@@ -1,0 +1,107 @@
+"""Steps of chunked prefill, as vLLM V1 forms them (v1/core/sched/scheduler.py) and Sarathi-Serve
+does (arXiv 2403.02310, algorithm 3): all that run, then who waits, within a budget of tokens.
+Compiled; keeps nothing.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from services.evaluation.rivals.room import (
+    begin,
+    blocks_for,
+    can_run,
+    decodes,
+    finish,
+    give,
+    make_room,
+    size_of,
+)
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+from shared.scheduling.rows import COMPUTED, KEY, RESIDENT, TOTAL, Rows
+from shared.scheduling.shares import EVICT, MAX_RESIDENT, MAX_TOKENS, Tokens
+
+
+@compiled
+def form(
+    rows: Rows,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    limits: Numbers,
+    now: float,
+    by_priority: bool,
+) -> float:
+    """As `shared.scheduling.kernel.form`; MAX_TOKENS of `limits` is the budget.
+
+    `by_priority`: who waits is ordered by KEY, the lowest first, and the highest gives way first.
+    """
+    left = begin(rows, tokens, limits)
+    ranks = rows[:, KEY].copy() if by_priority else np.zeros(len(rows))
+    _decodes_run(rows, tokens, left, ranks, now)
+    _prompts_run(rows, tokens, left, ranks, now)
+    if not _preempted(rows, tokens):
+        order = np.argsort(ranks, kind="mergesort")
+        _start(rows, tokens, left, ranks, order, now, True)
+        _start(rows, tokens, left, ranks, order, now, False)
+    return float(finish(rows, tokens, counts, table, limits, now))
+
+
+@compiled
+def _decodes_run(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, now: float) -> None:
+    for i in range(len(rows)):
+        runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
+        if runs and decodes(rows, i) and not _go_on(rows, tokens, left, ranks, i, now):
+            return
+
+
+@compiled
+def _prompts_run(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, now: float) -> None:
+    """What was begun started after all that decode, so it is behind them in the running queue."""
+    for i in range(len(rows)):
+        runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
+        if runs and not decodes(rows, i) and not _go_on(rows, tokens, left, ranks, i, now):
+            return
+
+
+@compiled
+def _go_on(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, now: float) -> bool:
+    """Whether there may be tokens for those behind it."""
+    size = min(size_of(rows, i), left[MAX_TOKENS])
+    if size < 1:
+        return False
+    need = blocks_for(rows, i, size, left)
+    if make_room(rows, tokens, left, i, need, ranks, now, True):
+        give(rows, tokens, left, i, size)
+    return True
+
+
+@compiled
+def _preempted(rows: Rows, tokens: Tokens) -> bool:
+    return bool(np.any((tokens == EVICT) & (rows[:, RESIDENT] > 0)))
+
+
+@compiled
+def _start(
+    rows: Rows,
+    tokens: Tokens,
+    left: Numbers,
+    ranks: Numbers,
+    order: npt.NDArray[np.intp],
+    now: float,
+    have_kv: bool,
+) -> None:
+    """Those whose KV came from elsewhere, or all others; nobody passes one that has no room. All of
+    a prompt must have room (scheduler_reserve_full_isl).
+    """
+    for i in order:
+        waits = rows[i, RESIDENT] == 0 and tokens[i] == 0 and can_run(rows, i, now)
+        if not waits or (decodes(rows, i) and rows[i, COMPUTED] > 0) != have_kv:
+            continue
+        size = min(size_of(rows, i), left[MAX_TOKENS])
+        if size < 1 or left[MAX_RESIDENT] < 1:
+            return
+        need = blocks_for(rows, i, max(size, rows[i, TOTAL] - rows[i, COMPUTED]), left)
+        if not make_room(rows, tokens, left, i, need, ranks, now, False):
+            return
+        give(rows, tokens, left, i, size)

@@ -1,0 +1,157 @@
+"""Steps by deadline, as QoServe forms them (arXiv 2503.22562, also called Niyama, and its authors'
+code): decodes always run, prompts get what their slack leaves, by deadline and work left; prompts
+that cannot be on time are relegated before they begin. Compiled; what it keeps is in the rows.
+"""
+
+import numpy as np
+
+from services.evaluation.rivals.room import (
+    begin,
+    blocks_for,
+    can_run,
+    decodes,
+    finish,
+    give,
+    make_room,
+    size_of,
+)
+from shared.batch_time.table import DECODES, SPECULATED, Numbers, expected_s, sure_s
+from shared.compiled import compiled
+from shared.scheduling.rows import COMPUTED, DUE, KIND, LOST, PRODUCED, RESIDENT, TOTAL, Rows
+from shared.scheduling.shares import MAX_RESIDENT, MAX_TOKENS, Tokens, add_chunk, add_decode
+
+_LEAST_TOKENS = 128.0  # of a step, decodes included, whatever the slack
+_GRAIN_TOKENS = 128.0
+_NEVER_S = 1e9
+
+
+@compiled
+def form(
+    rows: Rows,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    limits: Numbers,
+    now: float,
+    alpha_s: float,
+) -> float:
+    """As `shared.scheduling.kernel.form`; relegated rows become LOST.
+
+    Prompts are ordered by deadline plus `alpha_s` for each token that is left of them.
+    """
+    left = begin(rows, tokens, limits)
+    counts[:] = 0.0
+    slack_s = _decodes(rows, tokens, counts, left, now)
+    first = _first(rows, now, alpha_s)
+    if first >= 0:
+        budget = _prompt_tokens(rows, counts, table, left, first, slack_s)
+        per_s = _prompt_tokens_per_s(rows, counts, table, first, budget)
+        _relegate(rows, now, per_s)
+        urgency = _urgency(rows, now, alpha_s)
+        for i in np.argsort(urgency, kind="mergesort"):
+            if urgency[i] == np.inf or budget < 1:
+                break
+            budget -= _prompt(rows, tokens, left, i, budget, now)
+    return float(finish(rows, tokens, counts, table, limits, now))
+
+
+@compiled
+def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: float) -> float:
+    """Returns the least time until a token is due of those that were not relegated."""
+    slack_s, kinds = np.inf, rows[:, KIND].copy()
+    for i in range(len(rows)):
+        if tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
+            continue
+        size, runs = min(size_of(rows, i), left[MAX_TOKENS]), rows[i, RESIDENT] > 0
+        if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
+            continue
+        need = blocks_for(rows, i, size, left)
+        if not make_room(rows, tokens, left, i, need, kinds, now, runs):
+            continue
+        give(rows, tokens, left, i, size)
+        add_decode(counts, rows, i)
+        if rows[i, KIND] != LOST:
+            slack_s = min(slack_s, rows[i, DUE] - now)
+    return slack_s
+
+
+@compiled
+def _urgency(rows: Rows, now: float, alpha_s: float) -> Numbers:
+    """The least comes first; relegated ones come after all others, what is no prompt never."""
+    urgency = np.full(len(rows), np.inf)
+    for i in range(len(rows)):
+        if decodes(rows, i) or not can_run(rows, i, now):
+            continue
+        due_s = rows[i, DUE] - now if rows[i, DUE] < np.inf else _NEVER_S
+        urgency[i] = due_s + alpha_s * (rows[i, TOTAL] - rows[i, COMPUTED])
+        if rows[i, KIND] == LOST:
+            urgency[i] += 10 * _NEVER_S
+    return urgency
+
+
+@compiled
+def _first(rows: Rows, now: float, alpha_s: float) -> int:
+    """The most urgent prompt; -1: there is none."""
+    urgency = _urgency(rows, now, alpha_s)
+    first = -1
+    for i in range(len(rows)):
+        if urgency[i] < np.inf and (first < 0 or urgency[i] < urgency[first]):
+            first = i
+    return first
+
+
+@compiled
+def _prompt_tokens(
+    rows: Rows, counts: Numbers, table: Numbers, left: Numbers, first: int, slack_s: float
+) -> float:
+    """The most that end within the slack, in whole grains of all tokens of the step."""
+    decoding = counts[DECODES] + counts[SPECULATED]
+    most = decoding + left[MAX_TOKENS]
+    low, high = _LEAST_TOKENS, np.floor(most / _GRAIN_TOKENS) * _GRAIN_TOKENS
+    while high > low:
+        middle = np.ceil((low + high) / 2 / _GRAIN_TOKENS) * _GRAIN_TOKENS
+        more = counts.copy()
+        add_chunk(more, rows, first, max(0.0, middle - decoding))
+        if sure_s(table, more) <= slack_s:
+            low = middle
+        else:
+            high = middle - _GRAIN_TOKENS
+    return float(max(0.0, min(low - decoding, left[MAX_TOKENS])))
+
+
+@compiled
+def _prompt_tokens_per_s(
+    rows: Rows, counts: Numbers, table: Numbers, first: int, budget: float
+) -> float:
+    """What steps like this one compute of prompts."""
+    if budget < 1:
+        return np.inf
+    more = counts.copy()
+    add_chunk(more, rows, first, budget)
+    return float(budget / expected_s(table, more))
+
+
+@compiled
+def _relegate(rows: Rows, now: float, per_s: float) -> None:
+    """Eagerly: before anything was computed for them."""
+    for i in range(len(rows)):
+        begun = rows[i, RESIDENT] > 0 or rows[i, PRODUCED] > 0
+        if begun or decodes(rows, i) or not can_run(rows, i, now):
+            continue
+        if now + (rows[i, TOTAL] - rows[i, COMPUTED]) / per_s > rows[i, DUE]:
+            rows[i, KIND] = LOST
+
+
+@compiled
+def _prompt(rows: Rows, tokens: Tokens, left: Numbers, i: int, budget: float, now: float) -> float:
+    """Tokens that it got; nothing is begun that has no room as a whole."""
+    rest = rows[i, TOTAL] - rows[i, COMPUTED]
+    size = min(rest, budget, left[MAX_TOKENS])
+    if tokens[i] != 0 or size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
+        return 0.0
+    runs = rows[i, RESIDENT] > 0
+    need = blocks_for(rows, i, size if runs else rest, left)
+    if not make_room(rows, tokens, left, i, need, rows[:, KIND].copy(), now, runs):
+        return 0.0
+    give(rows, tokens, left, i, size)
+    return float(size)

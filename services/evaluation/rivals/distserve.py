@@ -1,0 +1,24 @@
+"""DistServe (arXiv 2401.09670): prompts on prefill engines, decodes on decode engines, always."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from services.evaluation.rivals.rival import Rival
+from services.evaluation.rivals.routers import Split
+from services.evaluation.rivals.vllm import whole_prompts
+from services.evaluation.settings import Scene, Setting, disaggregated
+from shared.simulation.engine import SimEngine
+from shared.workloads.calls import Load
+
+
+def settings(scene: Scene) -> Iterator[Setting]:
+    """Every ratio; prompts go together up to where an engine is saturated."""
+    for setting in disaggregated(scene):
+        for budget in scene.budgets(2048, 8192):
+            yield replace(setting, budget_tokens=budget)
+
+
+def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
+    """First come first served on both sides."""
+    assert setting.budget_tokens is not None
+    return Rival(Split(), whole_prompts(setting.budget_tokens), drafts=setting.drafts)

@@ -1,0 +1,87 @@
+"""Steps that are either whole prompts or decodes, prompts first: vLLM before chunked prefill (V0),
+as the paper ran it, and the engines of DistServe (arXiv 2401.09670). Compiled; keeps nothing.
+"""
+
+import numpy as np
+
+from services.evaluation.rivals.room import (
+    begin,
+    blocks_for,
+    can_run,
+    decodes,
+    finish,
+    give,
+    make_room,
+    size_of,
+)
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL, Rows
+from shared.scheduling.shares import FREE_BLOCKS, MAX_RESIDENT, MAX_TOKENS, Tokens, blocks_of
+
+_WATERMARK = 0.01  # of all blocks stay free when a prompt is begun
+
+
+@compiled
+def form(
+    rows: Rows,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    limits: Numbers,
+    now: float,
+    budget_tokens: float,
+) -> float:
+    """As `shared.scheduling.kernel.form`. `budget_tokens` bounds prompts that go together; one that
+    is longer goes alone, in parts where the engine has no steps of its length.
+    """
+    left = begin(rows, tokens, limits)
+    if not _prompts(rows, tokens, left, now, budget_tokens):
+        _decodes(rows, tokens, left, now)
+    return float(finish(rows, tokens, counts, table, limits, now))
+
+
+@compiled
+def _prompts(rows: Rows, tokens: Tokens, left: Numbers, now: float, budget_tokens: float) -> bool:
+    """In order of arrival, until one does not fit."""
+    ranks, spare = np.zeros(len(rows)), _spare_blocks(rows, left)
+    given = 0.0
+    for i in range(len(rows)):
+        if tokens[i] != 0 or decodes(rows, i) or not can_run(rows, i, now):
+            continue
+        rest = rows[i, TOTAL] - rows[i, COMPUTED]
+        if given > 0 and (given + rest > budget_tokens or rest > left[MAX_TOKENS]):
+            break
+        place = 1.0 - rows[i, RESIDENT]
+        need = blocks_for(rows, i, rest, left) + spare * place
+        if left[MAX_RESIDENT] < place:
+            break
+        if not make_room(rows, tokens, left, i, need, ranks, now, False):
+            break
+        size = min(rest, left[MAX_TOKENS])
+        give(rows, tokens, left, i, size)
+        given += size
+    return given > 0
+
+
+@compiled
+def _spare_blocks(rows: Rows, left: Numbers) -> float:
+    blocks = left[FREE_BLOCKS]
+    for i in range(len(rows)):
+        blocks += blocks_of(rows[i, COMPUTED], left)
+    return float(np.floor(_WATERMARK * blocks)) if blocks < np.inf else 0.0
+
+
+@compiled
+def _decodes(rows: Rows, tokens: Tokens, left: Numbers, now: float) -> None:
+    """All of them; where KV runs out the last gives way."""
+    ranks = np.zeros(len(rows))
+    for i in range(len(rows)):
+        if tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
+            continue
+        size = min(size_of(rows, i), left[MAX_TOKENS])
+        if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
+            continue
+        runs = rows[i, RESIDENT] > 0
+        if make_room(rows, tokens, left, i, blocks_for(rows, i, size, left), ranks, now, runs):
+            give(rows, tokens, left, i, size)

@@ -1,0 +1,41 @@
+"""QoServe or Niyama (arXiv 2503.22562): chunks by slack, order by deadline, eager relegation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from services.evaluation.rivals import deadline
+from services.evaluation.rivals.rival import Rival, StepFormer
+from services.evaluation.rivals.routers import LeastLoaded
+from services.evaluation.rivals.vllm import budgets
+from services.evaluation.settings import Scene, Setting, colocated
+from shared.simulation.engine import SimEngine
+from shared.workloads.calls import Load
+
+_ALPHAS_S = (0.0, 0.001, 0.008)  # 0: by deadline alone; the paper's is 8 ms
+_MOST_TOKENS = 2560  # the longest step of its authors, in whole grains
+
+
+def settings(scene: Scene) -> Iterator[Setting]:
+    """How much the work that is left counts beside the deadline."""
+    for setting in colocated(scene):
+        for alpha_s in _ALPHAS_S:
+            (budget,) = scene.budgets(_MOST_TOKENS)
+            yield replace(setting, alpha_s=alpha_s, budget_tokens=budget)
+
+
+def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
+    """What it relegates still counts as promised: it is judged by what it gets."""
+    assert setting.alpha_s is not None
+    return Rival(
+        LeastLoaded(),
+        by_deadline(setting.alpha_s),
+        drafts=setting.drafts,
+        budget_tokens=budgets(setting, engines),
+    )
+
+
+def by_deadline(alpha_s: float) -> StepFormer:
+    """Steps whose prompts are taken by deadline and work left."""
+    return lambda rows, tokens, counts, table, limits, now: deadline.form(
+        rows, tokens, counts, table, limits, now, alpha_s
+    )

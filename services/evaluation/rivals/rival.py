@@ -1,0 +1,58 @@
+"""What rivals have in common: a router, a step former, and drafts of a fixed length."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from services.evaluation.rivals.room import set_drafts
+from services.evaluation.rivals.routers import Router
+from shared.batch_time.table import Numbers
+from shared.scheduling.rows import Rows
+from shared.scheduling.shares import MAX_TOKENS, Tokens
+from shared.simulation.engine import SimEngine
+from shared.simulation.system import Ended, No, Route, Ticket
+
+StepFormer = Callable[[Rows, Tokens, Numbers, Numbers, Numbers, float], float]
+
+
+class Rival:
+    """A `System` that promises everything and holds back nobody.
+
+    `form_step` has the arguments of `shared.scheduling.kernel.form`; it may have steps of
+    `budget_tokens`, by the name of an engine, as far as the engine has them.
+    """
+
+    recheck_s = 0.1
+
+    def __init__(
+        self,
+        router: Router,
+        form_step: StepFormer,
+        *,
+        drafts: int = 0,
+        budget_tokens: Mapping[str, int] | None = None,
+    ) -> None:
+        self._router, self._form_step, self._drafts = router, form_step, float(drafts)
+        self._budget_tokens = budget_tokens or {}
+
+    def place(
+        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
+    ) -> list[Route | No | None]:
+        """At once, in order of arrival."""
+        return [self._router.route(ticket, engines, now) for ticket in waiting]
+
+    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+        """Drafts, then the step."""
+        most = engine.hardware.max_step_tokens
+        engine.limits[MAX_TOKENS] = min(most, self._budget_tokens.get(engine.name, most))
+        set_drafts(engine.rows, self._drafts)
+        limits, table = engine.limits, engine.table.numbers
+        return float(self._form_step(engine.rows, tokens, counts, table, limits, now))
+
+    def ended(self, ended: Ended) -> None:
+        """The router forgets it."""
+        self._router.ended(ended.ticket.life)
+
+    def lost(self, engine: SimEngine, now: float) -> None:
+        """What it had is placed anew, which the router notices by itself."""
+
+    def joined(self, engine: SimEngine) -> None:
+        """It takes part from the next request on."""

@@ -1,0 +1,178 @@
+"""Tokens, KV blocks and places of a step as rivals share them out, and who gives way where KV runs
+out. Compiled; it chooses nobody to go on. What gives way is computed anew later.
+"""
+
+import numpy as np
+
+from shared.batch_time.table import DECODES, PREFILL, Numbers, sure_s
+from shared.compiled import compiled
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    DRAFT,
+    LEFT,
+    PRODUCED,
+    RESIDENT,
+    TOTAL,
+    Rows,
+)
+from shared.scheduling.shares import (
+    EVICT,
+    FREE_BLOCKS,
+    MAX_RESIDENT,
+    MAX_TOKENS,
+    ONE,
+    Tokens,
+    add_chunk,
+    add_decode,
+    blocks_of,
+)
+
+
+@compiled
+def set_drafts(rows: Rows, drafts: float) -> None:
+    """So many for everyone who gave a token and has but the next one to compute."""
+    for i in range(len(rows)):
+        rows[i, DRAFT] = drafts if rows[i, PRODUCED] > 0 and decodes(rows, i) else 0.0
+
+
+@compiled
+def begin(rows: Rows, tokens: Tokens, limits: Numbers) -> Numbers:
+    """Nobody has anything yet; what is left of the limits beside those who have a place."""
+    tokens[:] = 0
+    left = limits.copy()
+    for i in range(len(rows)):
+        left[MAX_RESIDENT] -= rows[i, RESIDENT]
+    return left
+
+
+@compiled
+def can_run(rows: Rows, i: int, now: float) -> bool:
+    return bool(rows[i, LEFT] > 0 and rows[i, AVAILABLE] <= now)
+
+
+@compiled
+def decodes(rows: Rows, i: int) -> bool:
+    return bool(rows[i, TOTAL] - rows[i, COMPUTED] <= ONE)
+
+
+@compiled
+def size_of(rows: Rows, i: int) -> float:
+    """All that it can use in one step."""
+    if decodes(rows, i):
+        return float(1.0 + rows[i, DRAFT])
+    return float(rows[i, TOTAL] - rows[i, COMPUTED])
+
+
+@compiled
+def blocks_for(rows: Rows, i: int, size: float, left: Numbers) -> float:
+    """More than it has."""
+    return float(blocks_of(rows[i, COMPUTED] + size, left) - blocks_of(rows[i, COMPUTED], left))
+
+
+@compiled
+def give(rows: Rows, tokens: Tokens, left: Numbers, i: int, size: float) -> None:
+    """There is room for it. Drafts that do not fit are not verified."""
+    if decodes(rows, i):
+        rows[i, DRAFT] = size - 1.0
+    left[FREE_BLOCKS] -= blocks_for(rows, i, size, left)
+    left[MAX_TOKENS] -= size
+    left[MAX_RESIDENT] -= 1.0 - rows[i, RESIDENT]
+    tokens[i] = int(size)
+
+
+@compiled
+def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
+    """Takes back what it was given in this step, and all that it had."""
+    if tokens[i] > 0:
+        left[FREE_BLOCKS] += blocks_for(rows, i, float(tokens[i]), left)
+        left[MAX_TOKENS] += tokens[i]
+    if tokens[i] > 0 or rows[i, RESIDENT] > 0:
+        left[MAX_RESIDENT] += 1.0
+    left[FREE_BLOCKS] += blocks_of(rows[i, COMPUTED], left)
+    tokens[i] = EVICT
+
+
+@compiled
+def make_room(
+    rows: Rows,
+    tokens: Tokens,
+    left: Numbers,
+    i: int,
+    need: float,
+    ranks: Numbers,
+    now: float,
+    others_run: bool,
+) -> bool:
+    """Whether row `i` has `need` blocks now. Prefixes of those who wait give way first, then, if
+    `others_run`, the running one of the highest rank, the last of these; that may be `i` itself.
+    """
+    while left[FREE_BLOCKS] < need:
+        victim = _waiting_holder(rows, tokens, i, now)
+        if victim < 0 and others_run:
+            victim = _last_running(rows, tokens, ranks)
+        if victim < 0:
+            return False
+        evict(rows, tokens, left, victim)
+        if victim == i:
+            return False
+    return True
+
+
+@compiled
+def _waiting_holder(rows: Rows, tokens: Tokens, but: int, now: float) -> int:
+    """The last one that waits to begin and keeps a prefix that was in the cache."""
+    for i in range(len(rows) - 1, -1, -1):
+        waits = rows[i, RESIDENT] == 0 and rows[i, PRODUCED] == 0 and tokens[i] == 0
+        if waits and i != but and rows[i, COMPUTED] > 0 and can_run(rows, i, now):
+            return i
+    return -1
+
+
+@compiled
+def _last_running(rows: Rows, tokens: Tokens, ranks: Numbers) -> int:
+    last = -1
+    for i in range(len(rows)):
+        if rows[i, RESIDENT] > 0 and tokens[i] != EVICT and (last < 0 or ranks[i] >= ranks[last]):
+            last = i
+    return last
+
+
+@compiled
+def finish(
+    rows: Rows, tokens: Tokens, counts: Numbers, table: Numbers, limits: Numbers, now: float
+) -> float:
+    """Counts what was given. Where that is nothing, the first that can run goes on at the cost of
+    all others. Returns the seconds within which the step surely ends, 0 where there is none.
+    """
+    if not np.any(tokens > 0):
+        _force_first(rows, tokens, limits, now)
+    counts[:] = 0.0
+    for i in range(len(rows)):
+        if tokens[i] > 0 and decodes(rows, i):
+            add_decode(counts, rows, i)
+        elif tokens[i] > 0:
+            add_chunk(counts, rows, i, float(tokens[i]))
+    if counts[DECODES] + counts[PREFILL] == 0:
+        return 0.0
+    return float(sure_s(table, counts))
+
+
+@compiled
+def _force_first(rows: Rows, tokens: Tokens, limits: Numbers, now: float) -> None:
+    left = begin(rows, tokens, limits)
+    first = -1
+    for i in range(len(rows)):
+        if can_run(rows, i, now) and (first < 0 or rows[i, RESIDENT] > rows[first, RESIDENT]):
+            first = i
+    if first < 0:
+        return
+    size = min(size_of(rows, first), left[MAX_TOKENS])
+    need, place = blocks_for(rows, first, size, left), 1.0 - rows[first, RESIDENT]
+    for i in range(len(rows) - 1, -1, -1):
+        if left[FREE_BLOCKS] >= need and left[MAX_RESIDENT] >= place:
+            break
+        if i != first and rows[i, COMPUTED] > 0 and can_run(rows, i, now):
+            evict(rows, tokens, left, i)
+    if left[FREE_BLOCKS] >= need and left[MAX_RESIDENT] >= place and size >= 1:
+        give(rows, tokens, left, first, size)

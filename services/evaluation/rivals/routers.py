@@ -1,0 +1,169 @@
+"""Where rivals send a request: to the engine with the least to do, or a prompt to a prefill engine
+and the rest to a decode engine. Knows what engines tell and what was sent, and holds nobody back.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shared.compiled import compiled
+from shared.engines import Role
+from shared.scheduling.rows import COMPUTED, PLAIN, TOTAL, Rows
+from shared.scheduling.shares import ONE
+from shared.simulation.engine import SimEngine
+from shared.simulation.system import Route, Ticket
+
+Engines = Mapping[str, SimEngine]
+_REQUEST_TOKENS = 128.0  # of prompts that weigh as much as one more request on an engine
+_ON_ITS_WAY_S = 0.1  # after this an engine has what was sent to it, or is done with it
+
+
+class Router(Protocol):
+    """One for each run."""
+
+    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
+        """None where no engine can give it tokens."""
+
+    def ended(self, life: int) -> None:
+        """It has all its tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    at_s: float
+    engine: str
+    tokens: int
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What is on its way to engines or on them, by what the router itself has sent."""
+
+    _decodes_on: dict[int, str] = field(default_factory=dict)  # by life
+    _requests: Counter[str] = field(default_factory=Counter)
+    _under_way: dict[int, _Sent] = field(default_factory=dict)
+
+    def sent(self, ticket: Ticket, prefill: str, decode: str, tokens: int, now: float) -> None:
+        """`tokens` of its prompt are to be computed by `prefill`."""
+        self.ended(ticket.life)
+        self._decodes_on[ticket.life] = decode
+        self._requests[decode] += 1
+        self._under_way[ticket.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
+
+    def ended(self, life: int) -> None:
+        """It weighs on nobody any more."""
+        self._under_way.pop(life, None)
+        if (engine := self._decodes_on.pop(life, None)) is not None:
+            self._requests[engine] -= 1
+
+    def requests(self, engine: SimEngine) -> int:
+        """That get their tokens from it, now or once their prompt is computed elsewhere."""
+        return self._requests[engine.name]
+
+    def queued_tokens(self, engine: SimEngine, now: float) -> float:
+        """Of prompts that it has to compute."""
+        queued = float(queued_tokens(engine.after))
+        for life, sent in list(self._under_way.items()):
+            if now - sent.at_s > _ON_ITS_WAY_S:
+                del self._under_way[life]
+            elif sent.engine == engine.name and not (engine.who == life).any():
+                queued += sent.tokens
+        return queued
+
+
+@dataclass(slots=True)
+class LeastLoaded:
+    """All of a request on one engine: the one with the fewest tokens of prompts to compute, those
+    of this one that it has not cached among them, and with the fewest requests (as the KV routers
+    of Dynamo and llm-d weigh overlap, queue and load). `tightness`: see `key_of_class`.
+    """
+
+    tightness: Mapping[str, int] = field(default_factory=dict)
+    _traffic: Traffic = field(default_factory=Traffic)
+
+    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
+        name = least_loaded(ticket, engines, self._traffic, now)
+        if name is None:
+            return None
+        self._traffic.sent(ticket, name, name, uncached(ticket, engines[name]), now)
+        return Route(decode=name, kind=PLAIN, key=self.tightness.get(ticket.call.class_name, 0))
+
+    def ended(self, life: int) -> None:
+        self._traffic.ended(life)
+
+
+@dataclass(slots=True)
+class Split:
+    """Prompts of `threshold_tokens` and more, of what the chosen decode engine has not cached, go
+    to the prefill engine that has the fewest tokens queued; shorter ones stay.
+    """
+
+    threshold_tokens: int = 0
+    _traffic: Traffic = field(default_factory=Traffic)
+
+    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
+        decode = self._decode(ticket, engines, now)
+        if decode is None:
+            return None
+        tokens = uncached(ticket, engines[decode])
+        prefill = None
+        if tokens >= self.threshold_tokens:
+            prefill = _least(
+                (self._traffic.queued_tokens(engine, now), engine.name)
+                for engine in of_role(engines, Role.PREFILL)
+            )
+        self._traffic.sent(ticket, prefill or decode, decode, tokens, now)
+        return Route(decode=decode, prefill=prefill, kind=PLAIN)
+
+    def _decode(self, ticket: Ticket, engines: Engines, now: float) -> str | None:
+        """Without a threshold nothing but decodes weighs on decode engines."""
+        if self.threshold_tokens:
+            return least_loaded(ticket, engines, self._traffic, now)
+        return _least(
+            (self._traffic.requests(engine), engine.name)
+            for engine in of_role(engines, Role.DECODE)
+        )
+
+    def ended(self, life: int) -> None:
+        self._traffic.ended(life)
+
+
+def of_role(engines: Engines, role: Role) -> list[SimEngine]:
+    return [engine for engine in engines.values() if engine.role is role]
+
+
+def uncached(ticket: Ticket, engine: SimEngine) -> int:
+    """Tokens of its prompt that this engine would have to compute."""
+    call = ticket.call
+    kept = engine.cache.tokens(call.prefix_group or ticket.program_id) if call.prefix_tokens else 0
+    return ticket.prompt_tokens - min(call.prefix_tokens, kept)
+
+
+def least_loaded(ticket: Ticket, engines: Engines, traffic: Traffic, now: float) -> str | None:
+    """Of the decode engines."""
+    return _least(
+        (
+            traffic.queued_tokens(engine, now)
+            + uncached(ticket, engine)
+            + _REQUEST_TOKENS * traffic.requests(engine),
+            engine.name,
+        )
+        for engine in of_role(engines, Role.DECODE)
+    )
+
+
+def _least(costs: Iterable[tuple[float, str]]) -> str | None:
+    return min(costs, default=(math.inf, None))[1]
+
+
+@compiled
+def queued_tokens(rows: Rows) -> float:
+    """Of prompts that are not computed yet."""
+    queued = 0.0
+    for i in range(len(rows)):
+        rest = rows[i, TOTAL] - rows[i, COMPUTED]
+        if rest > ONE:
+            queued += rest
+    return queued

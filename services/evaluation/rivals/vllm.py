@@ -1,0 +1,75 @@
+"""vLLM as the paper ran it (prefill first), and vLLM today (chunked prefill, one budget)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from services.evaluation.rivals import chunked, prefill_first
+from services.evaluation.rivals.rival import Rival, StepFormer
+from services.evaluation.rivals.routers import LeastLoaded
+from services.evaluation.settings import Scene, Setting, colocated
+from shared.simulation.engine import SimEngine
+from shared.workloads.calls import Load
+
+
+def paper_settings(scene: Scene) -> Iterator[Setting]:
+    """Its default bounds prompts by the length of the model, which is 2,048 for the paper's."""
+    for setting in colocated(scene):
+        for budget in scene.budgets(2048, 8192):
+            yield replace(setting, budget_tokens=budget)
+
+
+def build_paper(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
+    """Prompts before decodes, on the engine with the least to do."""
+    assert setting.budget_tokens is not None
+    return Rival(LeastLoaded(), whole_prompts(setting.budget_tokens), drafts=setting.drafts)
+
+
+def whole_prompts(budget_tokens: int) -> StepFormer:
+    """Steps of whole prompts, as many as the budget bears, or of decodes."""
+    return lambda rows, tokens, counts, table, limits, now: prefill_first.form(
+        rows, tokens, counts, table, limits, now, float(budget_tokens)
+    )
+
+
+def settings(scene: Scene) -> Iterator[Setting]:
+    """Budgets that people set (`--max-num-batched-tokens`), and priorities where classes differ."""
+    ranks = len(set(tightness(scene.load).values()))
+    for setting in colocated(scene):
+        for budget in scene.budgets(256, 512, 1024, 2048, 8192):
+            yield replace(setting, budget_tokens=budget, by_priority=False)
+            if ranks > 1:
+                yield replace(setting, budget_tokens=budget, by_priority=True)
+
+
+def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
+    """First come first served, or tight classes first (`--scheduling-policy priority`)."""
+    return Rival(
+        LeastLoaded(tightness(load) if setting.by_priority else {}),
+        chunks(by_priority=bool(setting.by_priority)),
+        drafts=setting.drafts,
+        budget_tokens=budgets(setting, engines),
+    )
+
+
+def chunks(*, by_priority: bool = False) -> StepFormer:
+    """Steps of all that run, filled up with chunks."""
+    return lambda rows, tokens, counts, table, limits, now: chunked.form(
+        rows, tokens, counts, table, limits, now, by_priority
+    )
+
+
+def budgets(setting: Setting, engines: Sequence[SimEngine]) -> dict[str, int]:
+    """The same for each engine."""
+    assert setting.budget_tokens is not None
+    return {engine.name: setting.budget_tokens for engine in engines}
+
+
+def tightness(load: Load) -> dict[str, int]:
+    """The rank of each class: 0 has the tightest TTFT, of those alike the tightest pace."""
+    wishes: dict[str, tuple[float, float]] = {}
+    for call in (call for program in load for call in program.calls):
+        ttft = call.ttft_slowdown if call.ttft_slowdown is not None else call.ttft_s
+        tpot_s = min(stage.tpot_s for stage in call.stages)
+        wishes.setdefault(call.class_name, (ttft if ttft is not None else 1e9, tpot_s))
+    ranks = {wish: rank for rank, wish in enumerate(sorted(set(wishes.values())))}
+    return {name: ranks[wish] for name, wish in wishes.items()}

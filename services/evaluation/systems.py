@@ -1,0 +1,58 @@
+"""All systems by name: ours and its rivals, with what is to be tuned of each. Runs nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from services.evaluation.planned import Planned, Settings
+from services.evaluation.rivals import distserve, dynamo, qoserve, sarathi, vllm
+from services.evaluation.settings import Scene, Setting
+from shared.simulation.engine import SimEngine
+from shared.simulation.system import System
+from shared.workloads.calls import Load
+
+OURS: Final = "slos-serve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemSpec:
+    """One serving system. `settings` are all ways to run it that are worth a try in a scene, the
+    first of them as good a guess as any; `build` makes it anew for one run over fresh engines of
+    the setting's roles.
+    """
+
+    name: str
+    settings: Callable[[Scene], Iterator[Setting]]
+    build: Callable[[Setting, Sequence[SimEngine], Load], System]
+
+
+def _our_settings(scene: Scene) -> Iterator[Setting]:
+    """With speculation where there is a draft model, and without; how long drafts are is decided
+    at run time, and so is what goes to a prefill engine.
+    """
+    most = scene.drafts[-1]
+    for drafts in sorted({most, 0}, reverse=True):
+        yield Setting(decode=scene.replicas, drafts=drafts)
+    for prefill, decode in scene.splits if scene.replicas > 1 else ():
+        yield Setting(prefill=prefill, decode=decode, drafts=most)
+
+
+def _build_ours(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Planned:  # noqa: ARG001 - as all builders
+    return Planned(Settings(speculation=setting.drafts > 0), engines)
+
+
+SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            SystemSpec(name=OURS, settings=_our_settings, build=_build_ours),
+            SystemSpec(name="vllm-paper", settings=vllm.paper_settings, build=vllm.build_paper),
+            SystemSpec(name="vllm", settings=vllm.settings, build=vllm.build),
+            SystemSpec(name="sarathi", settings=sarathi.settings, build=sarathi.build),
+            SystemSpec(name="distserve", settings=distserve.settings, build=distserve.build),
+            SystemSpec(name="qoserve", settings=qoserve.settings, build=qoserve.build),
+            SystemSpec(name="dynamo", settings=dynamo.settings, build=dynamo.build),
+        )
+    }
+)
