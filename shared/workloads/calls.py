@@ -39,10 +39,11 @@ class Call:
     acceptance: float = 0.7
 
     def __post_init__(self) -> None:
-        if not self.stages or any(stage.output_tokens < 0 for stage in self.stages):
+        outputs = [stage.output_tokens for stage in self.stages]
+        if not outputs or min(outputs) < 0:
             raise ValueError("a call has at least one stage, and none with tokens below 0")
-        if not 0 < self.output_tokens <= self.max_output_tokens:
-            raise ValueError(f"{self.output_tokens} tokens of at most {self.max_output_tokens}")
+        if not 0 < sum(outputs) <= self.max_output_tokens:
+            raise ValueError(f"{sum(outputs)} tokens of at most {self.max_output_tokens}")
         if not 0 <= self.prefix_tokens <= self.prompt_tokens or self.prompt_tokens < 1:
             raise ValueError(f"{self.prefix_tokens} of {self.prompt_tokens} prompt tokens")
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from operator import itemgetter
 
 import numpy as np
 
 from shared.workloads.applications import Application, Kind, ToolLoop
-from shared.workloads.calls import Call, Load, Program, StageLoad, at_rate
+from shared.workloads.calls import Call, Load, Program, StageLoad
 from shared.workloads.lengths import correlated, even, fitted, picked
 
 
@@ -21,26 +22,36 @@ def generate(application: Application, *, rate: float, requests: int, seed: int)
     kinds = application.kinds
     if requests < len(kinds):
         raise ValueError(f"{application.name} has {len(kinds)} kinds of programs, not {requests}")
+    if rate <= 0:
+        raise ValueError(f"a rate is above 0, not {rate}")
     numbers = [requests // len(kinds) + (n < requests % len(kinds)) for n in range(len(kinds))]
     programs = sorted(
         chain.from_iterable(
-            _programs(kind, number, application.name, np.random.default_rng((seed, place)))
+            _programs(kind, number, np.random.default_rng((seed, place)))
             for place, (kind, number) in enumerate(zip(kinds, numbers, strict=True))
         ),
-        key=lambda program: program.arrives_s,
+        key=itemgetter(0),
     )
-    named = (
-        replace(one, program_id=f"{application.name.lower()}-{number}")
-        for number, one in enumerate(programs)
+    start, end = programs[0][0], programs[-1][0]
+    stretch = (requests - 1) / (rate * (end - start)) if end > start else 0.0
+    return tuple(
+        Program(
+            program_id=f"{application.name.lower()}-{number}",
+            application=application.name,
+            arrives_s=(time - start) * stretch,
+            calls=calls,
+        )
+        for number, (time, calls) in enumerate(programs)
     )
-    return at_rate(tuple(named), rate)
 
 
-def _programs(kind: Kind, count: int, name: str, draw: np.random.Generator) -> Iterator[Program]:
+def _programs(
+    kind: Kind, count: int, draw: np.random.Generator
+) -> Iterator[tuple[float, tuple[Call, ...]]]:
+    """Arrivals between 0 and 1, and what arrives."""
     times = kind.arrivals.times(draw, count)
     calls = _loops(kind, kind.loop, count, draw) if kind.loop else _single(kind, count, draw)
-    for time, ones in zip(times.tolist(), calls, strict=True):
-        yield Program(program_id="", application=name, arrives_s=time, calls=ones)
+    return zip(times.tolist(), calls, strict=True)
 
 
 def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple[Call, ...]]:
@@ -60,13 +71,23 @@ def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple
         yield (_call(kind, prompt, tokens, acceptance),)
 
 
-def _call(kind: Kind, prompt: int, tokens: Sequence[int], acceptance: float) -> Call:
+def _call(
+    kind: Kind,
+    prompt: int,
+    tokens: Sequence[int],
+    acceptance: float,
+    *,
+    known: int = 0,
+    after_s: float = 0.0,
+) -> Call:
     most = sum(answer.tokens.most for answer in kind.answers)
     if kind.context_tokens is not None:
         most = min(most, kind.context_tokens - prompt)  # what a server of that context takes
     return Call(
         class_name=kind.class_name,
         prompt_tokens=prompt,
+        prefix_tokens=known,
+        after_s=after_s,
         stages=tuple(
             StageLoad(name=answer.stage, output_tokens=number, tpot_s=answer.tpot_s)
             for answer, number in zip(kind.answers, tokens, strict=True)
@@ -128,7 +149,8 @@ def _loop(prompt: int, kinds: Sequence[Kind], rounds: Iterator[_Round]) -> Itera
     """The context grows by every answer and by what the tool says to it."""
     known = 0
     for kind, one in zip(kinds, rounds, strict=True):
-        call = _call(kind, prompt, [one.answer_tokens], one.acceptance)
-        yield replace(call, prefix_tokens=known, after_s=one.tool_s if known else 0.0)
+        after_s = one.tool_s if known else 0.0
+        tokens = (one.answer_tokens,)
+        yield _call(kind, prompt, tokens, one.acceptance, known=known, after_s=after_s)
         known = prompt + one.answer_tokens
         prompt = known + one.response_tokens
