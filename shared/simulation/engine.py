@@ -53,8 +53,8 @@ class SimEngine:
     when the running step has ended. All are views, good until somebody comes or a step ends.
 
     `table` is what its system knows of its step times, not what they are. Of tokens, in all:
-    `computed_tokens` in steps, `dropped_tokens` of KV by evictions, `found_tokens` in the prefix
-    cache.
+    `computed_tokens` in steps, `dropped_tokens` of KV for want of room, `found_tokens` in the
+    prefix cache.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class SimEngine:
         self.counts: Numbers = np.zeros(COUNTS)
         self.drafted: Drafted | None = None
         self.limits = self._own_limits()
+        self._block = float(hardware.block_size_tokens)
+        self._own_blocks = float(hardware.kv_blocks)
         self._leases: dict[int, float] = {}  # blocks, by life
         self._count = 0
         self._rows, self._after = empty(_FIRST_PLACES), empty(_FIRST_PLACES)
@@ -108,9 +110,9 @@ class SimEngine:
         """Blocks that nobody uses, nor will by the end of the running step; cached prefixes give
         way.
         """
-        count, block_tokens = self._count, float(self.hardware.block_size_tokens)
-        used = used_blocks(self._rows[:count], self._tokens[:count], block_tokens)
-        return float(self.hardware.kv_blocks - self.leased_blocks - used)
+        count = self._count
+        used = used_blocks(self._rows[:count], self._tokens[:count], self._block)
+        return float(self._own_blocks - self.leased_blocks - used)
 
     def add(self, row: Numbers, life: int, *, prefill_only: bool = False) -> None:
         """A request comes, also while a step runs; what it has computed was found or sent."""
@@ -131,8 +133,7 @@ class SimEngine:
         self.ends_s = math.inf
         if not self._count:
             return False
-        formed = self._form(form, now) or (let_go(self.rows, now) and self._form(form, now))
-        if not formed:
+        if not self._form(form, now) and not self._form_in_more_room(form, now):
             self._tokens[: self._count] = 0
             return False
         lasts_s = self._lasts_s()
@@ -218,17 +219,24 @@ class SimEngine:
         self.limits[FREE_BLOCKS] = self.free_blocks
         return form(self, tokens, self.counts, now) != 0
 
+    def _form_in_more_room(self, form: Former, now: float) -> bool:
+        """Nobody could go on: what waits must not hold the blocks that others need."""
+        dropped = let_go(self.rows, now)
+        self.dropped_tokens += dropped
+        return dropped > 0 and self._form(form, now)
+
     def _start(self, lives: Lives, now: float, ends_s: float) -> None:
         count, sums = self._count, self._sums
         rows, after, seen = self._rows[:count], self._after[:count], self._seen[:count]
         tokens, who = self._tokens[:count], self._who[:count]
         uniforms = self._chance.uniforms(count) if self.hardware.draft else _NOBODY
-        start(rows, after, seen, tokens, who, lives, uniforms, sums, now, ends_s)
-        given, dropped, residents, drafting = sums.tolist()
+        block = self._block
+        start(rows, after, seen, tokens, who, lives, uniforms, sums, block, now, ends_s)
+        given, dropped, residents, drafting, used = sums.tolist()
         self.computed_tokens += given
         self.dropped_tokens += dropped
         self.drafted = self._note_drafts() if drafting else None
-        free = self.free_blocks
+        free = self._own_blocks - self.leased_blocks - used
         self._check(free, given, residents)
         if self.cache.blocks > free:
             self.cache.shrink(free)
@@ -236,15 +244,12 @@ class SimEngine:
     def _check(self, free: float, given: float, residents: float) -> None:
         """A former that gives out what is not there would make its system look too good."""
         hardware = self.hardware
-        for what, taken, there in (
-            ("KV blocks", -free, 0.0),
-            ("tokens in a step", given, hardware.max_step_tokens),
-            ("requests", residents, hardware.max_running_requests),
-        ):
-            if taken > there:
-                raise RuntimeError(
-                    f"{self.name} has room for {there:g} {what} more, its former gave {taken:g}"
-                )
+        most_tokens, most = hardware.max_step_tokens, hardware.max_running_requests
+        if free < 0 or given > most_tokens or residents > most:
+            raise RuntimeError(
+                f"the former of {self.name} gave {-free:g} KV blocks more than there are, "
+                f"{given:g} of {most_tokens} tokens, or places to {residents:g} of {most} requests"
+            )
 
     def _note_drafts(self) -> Drafted:
         rows, seen = self.rows, self._seen[: self._count]

@@ -33,8 +33,8 @@ Flags = npt.NDArray[np.bool_]
 Fates = npt.NDArray[np.int8]
 STAYS, ENDED, PREFILLED = 0, 1, 2
 # What a step came to, in one array.
-GIVEN, DROPPED, RESIDENTS, DRAFTING = range(4)
-SUMS = 4
+GIVEN, DROPPED, RESIDENTS, DRAFTING, USED_BLOCKS = range(5)
+SUMS = 5
 
 
 @compiled
@@ -48,15 +48,14 @@ def used_blocks(rows: Rows, tokens: Tokens, block_tokens: float) -> float:
 
 
 @compiled
-def let_go(rows: Rows, now: float) -> bool:
-    """Those that wait give up the blocks that they found or were sent; whether anybody had some."""
-    had = False
+def let_go(rows: Rows, now: float) -> float:
+    """Those that wait give up what they found or were sent; how many tokens these were."""
+    dropped = 0.0
     for i in range(len(rows)):
-        waits = rows[i, RESIDENT] == 0 and rows[i, AVAILABLE] <= now
-        if waits and rows[i, COMPUTED] > 0:
+        if rows[i, RESIDENT] == 0 and rows[i, AVAILABLE] <= now:
+            dropped += rows[i, COMPUTED]
             rows[i, COMPUTED] = 0.0
-            had = True
-    return had
+    return dropped
 
 
 @compiled
@@ -69,6 +68,7 @@ def start(
     lives: Lives,
     uniforms: Numbers,
     sums: Numbers,
+    block_tokens: float,
     now: float,
     ends_s: float,
 ) -> None:
@@ -95,6 +95,7 @@ def start(
         after[i, GAIN] = rows[i, GAIN]
         if tokens[i] > 0 or (rows[i, RESIDENT] > 0 and tokens[i] != EVICT):
             sums[RESIDENTS] += 1
+    sums[USED_BLOCKS] = used_blocks(rows, tokens, block_tokens)
 
 
 @compiled
