@@ -122,7 +122,9 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: f
     place = 1.0 - rows[i, RESIDENT]
     need = 0.0
     if left[FREE_BLOCKS] < np.inf:
-        until = rows[i, COMPUTED] + size if place == 0 else rows[i, TOTAL]
+        until = rows[i, COMPUTED] + size
+        if place > 0:  # drafts may reach beyond the end of KV that came from elsewhere
+            until = max(until, rows[i, TOTAL])
         need = blocks_of(until, left) - blocks_of(rows[i, COMPUTED], left)
     while left[FREE_BLOCKS] < need or left[MAX_RESIDENT] < place:
         victim = _victim(rows, work, tokens, left) if rows[i, KIND] <= PLAIN else -1
