@@ -125,6 +125,7 @@ def test_mixed_has_its_kinds_in_equal_shares_and_of_the_same_time() -> None:
 def test_nothing_is_longer_than_the_model_of_the_paper_can_take(name: str) -> None:
     calls = [call for one in sample(name) for call in one.calls]
     assert max(call.prompt_tokens + call.output_tokens for call in calls) <= 2048
+    assert max(call.prompt_tokens + call.max_output_tokens for call in calls) <= 2048
 
 
 def test_a_tool_loops_prompt_holds_all_rounds_before() -> None:
