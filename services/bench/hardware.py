@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.bench.fit_options import FitOptions
+from services.bench.hardware_answers import answers
 from services.bench.hardware_believed import believed
 from services.bench.hardware_made import Made
 from services.bench.hardware_mixed import fit_mixed
 from services.bench.hardware_paper import paper_tables
 from services.bench.hardware_plans import Plans
-from services.bench.hardware_report import Fitted, as_json, fitted, show
+from services.bench.hardware_report import Answered, answered, as_json, fitted, show
 from shared.errors import ConfigError
 from shared.hardware import load as load_hardware
 from shared.hardware import names
@@ -49,12 +50,13 @@ def main(argv: Sequence[str]) -> int:
     made = list(made_tables(folder)) if folder else []
     if options.write:
         _write(made, Path(options.write))
-    found: list[Fitted] = [fitted(one) for one in made]
+    found = [fitted(one) for one in made]
+    whole = list(_answered(made, folder)) if folder else []
     known = {name: believed(load_hardware(name)) for name in names()}
     if options.json:
-        print(json.dumps(as_json(found, known)))
+        print(json.dumps(as_json(found, whole, known)))
     else:
-        show(found, known)
+        show(found, whole, known)
     return 0
 
 
@@ -63,6 +65,12 @@ def made_tables(folder: Path) -> Iterator[Made]:
     mixed = fit_mixed(folder)
     yield from paper_tables(mixed)
     yield from Plans(folder=folder, mixed=mixed).all()
+
+
+def _answered(made: Sequence[Made], folder: Path) -> Iterator[Answered]:
+    for one in made:
+        if found := answers(folder, one.gpu, one.model, one.gpus):
+            yield answered(one, found)
 
 
 def _write(made: Sequence[Made], folder: Path) -> None:

@@ -23,6 +23,7 @@ _MOST_MOVE = 1.0  # of a logarithm, in one round
 _CALM = 1e-7
 _NOTHING = 1e-3  # of all predicted time, summed: a number that adds less is none
 _DIGITS = 4
+_SHARPEST = 128.0  # beyond it a corner is one
 
 
 @compiled
@@ -96,9 +97,12 @@ def _slope(errors: Callable[[Floats], Floats], here: _Point) -> Floats:
 
 
 def _tidy(start: TrueStep, found: dict[str, float], counts: Floats) -> TrueStep:
-    """Rounded, the corner no softer than it can be, and zero for what adds next to nothing."""
+    """Rounded; no corner softer or sharper than it can be; zero for what adds next to nothing."""
     rounded = {name: float(f"{value:.{_DIGITS}g}") for name, value in found.items()}
-    step = start.changed(**{**rounded, "corner": max(1.0, rounded.get("corner", start.corner))})
+    corner = min(_SHARPEST, max(1.0, rounded.get("corner", start.corner)))
+    tile_share = rounded.get("tile_share", start.tile_share)
+    rounded |= {"corner": corner, "tile_share": tile_share if tile_share > _NOTHING else 0.0}
+    step = start.changed(**rounded)
     whole = true_times_s(step.numbers, counts).sum()
     for name in (one for one in found if one.endswith("_s")):
         without = step.changed(**{name: 0.0})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.bench.fit_tables import Table, Timed, composed, read_rows, sarathi, splitwise
+from services.bench.hardware_answers import answers, decode_rows
 from services.bench.hardware_facts import (
     A100_80GB,
     H100_80GB,
@@ -57,6 +58,10 @@ _COEFFICIENTS = "composed_coefficients.csv"
 _THREE_PIECES = "3 pieces + kv + ca"
 # Kernels of an OPT-125m at batch 1 and what each sequence adds, up to 2.0 and 1.3 ms at 64.
 _DRAFT_S = {A100_80GB.name: (1.0e-3, 1.6e-5), H100_80GB.name: (0.6e-3, 1.1e-5)}
+_OF_70B = (
+    "Step: prompts as measured for Splitwise, decodes as means of whole answers of vLLM\n"
+    "(LLM-Inference-Bench). KV read: arithmetic on bandwidth."
+)
 _NOTES = {
     "noise": "Noise: 2 %, about what repeats of a step differ by in splitwise's measurement.",
     "engine": "To an engine's step: 1.1 times the kernels, 1.3 ms and 0.04 ms for each sequence\n"
@@ -90,18 +95,18 @@ class Plans:
                 yield self._made(gpu, model, 1, fit_true(start, _FREE, rows), rows, what, "engine")
 
     def _splitwise(self) -> Iterator[Made]:
+        """Prompts as one measured them, decodes as vLLM answered them."""
         tables = self._by_name("splitwise_perf_model.csv.gz", splitwise)
         for gpu, engine in _SPLITWISE:
             if found := tables.get(engine):
                 start = self._start(gpu, LLAMA_2_70B, _LLAMA_70B_GPUS)
                 free = [name for name in _FREE if name not in ("earlier_s", "context_s")]
-                step = fit_true(start, free, found.rows)
-                what = (
-                    "Step: whole iterations as measured for Splitwise; small ones are bound by\n"
-                    "launching kernels one by one, as engines of 2023 did. KV read: arithmetic\n"
-                    "on bandwidth."
-                )
-                yield self._made(gpu, LLAMA_2_70B, _LLAMA_70B_GPUS, step, found.rows, what)
+                rough = fit_true(start, free, found.rows)
+                whole = answers(self.folder, gpu, LLAMA_2_70B, _LLAMA_70B_GPUS)
+                prompts = tuple(row for row in found.rows if row.step.chunks)
+                rows = (*prompts, *decode_rows(rough, whole))
+                step = fit_true(start, free, rows if whole else found.rows)
+                yield self._made(gpu, LLAMA_2_70B, _LLAMA_70B_GPUS, step, rows, _OF_70B)
 
     def _yi(self) -> Iterator[Made]:
         for table in sarathi(self.folder):

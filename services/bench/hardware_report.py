@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from services.bench.fit_report import WIDTH
+from services.bench.hardware_answers import Answers, simulated_s
 from services.bench.hardware_believed import Believed
 from services.bench.hardware_fit import true_times_s
 from services.bench.hardware_made import Made
@@ -39,6 +40,29 @@ class Fitted:
     by_kind: Mapping[Kind, Off]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Simulated over measured time of whole answers to static batches."""
+
+    name: str
+    batches: int
+    least: float
+    median: float
+    most: float
+
+
+def answered(made: Made, found: Sequence[Answers]) -> Answered:
+    """Of one answer at least."""
+    ratios = [simulated_s(made.step, one) / one.seconds for one in found]
+    return Answered(
+        name=made.name,
+        batches=len(ratios),
+        least=min(ratios),
+        median=float(np.median(ratios)),
+        most=max(ratios),
+    )
+
+
 def fitted(made: Made) -> Fitted:
     if not made.rows:
         return Fitted(name=made.name, checked=made.checked, by_kind={})
@@ -53,10 +77,11 @@ def fitted(made: Made) -> Fitted:
     return Fitted(name=made.name, checked=made.checked, by_kind=by_kind)
 
 
-def as_json(found: Sequence[Fitted], known: Known) -> dict[str, Any]:
+def as_json(found: Sequence[Fitted], whole: Sequence[Answered], known: Known) -> dict[str, Any]:
     return {
         "bench": "hardware",
         "fitted": [asdict(one) for one in found],
+        "answers_simulated_over_measured": [asdict(one) for one in whole],
         "believed": {
             name: {
                 form: {kind: asdict(one) for kind, one in by_kind.items()}
@@ -67,11 +92,12 @@ def as_json(found: Sequence[Fitted], known: Known) -> dict[str, Any]:
     }
 
 
-def show(found: Sequence[Fitted], known: Known) -> None:
+def show(found: Sequence[Fitted], whole: Sequence[Answered], known: Known) -> None:
     console = Console()
     wide = console if console.is_terminal else Console(width=WIDTH)
     if found:
         wide.print(_fitted_table(found))
+        wide.print(_answered_table(whole))
     else:
         wide.print("no measurements here: give their folder with --data")
     wide.print(_known_table(known))
@@ -82,6 +108,16 @@ def _fitted_table(found: Sequence[Fitted]) -> Shown:
     for one in found:
         cells = [_off(one.by_kind.get(kind)) for kind in Kind]
         shown.add_row(one.name + (" (not fitted to)" if one.checked else ""), "", *cells)
+    return shown
+
+
+def _answered_table(whole: Sequence[Answered]) -> Shown:
+    shown = Shown(title="Whole answers of vLLM to static batches: simulated over measured time")
+    for name in ("hardware", "batches", "least", "median", "most"):
+        shown.add_column(name, justify="left" if name == "hardware" else "right")
+    for one in whole:
+        ratios = (f"{ratio:.2f}" for ratio in (one.least, one.median, one.most))
+        shown.add_row(one.name, str(one.batches), *ratios)
     return shown
 
 

@@ -9,6 +9,7 @@ import pytest
 from services.bench.fit_options import FitOptions
 from services.bench.fit_tables import Timed
 from services.bench.hardware import made_tables
+from services.bench.hardware_answers import answers, simulated_s
 from services.bench.hardware_fit import fit_true, true_times_s
 from services.bench.hardware_made import Made
 from services.bench.hardware_mixed import fit_mixed
@@ -100,6 +101,20 @@ def test_composed_steps_are_met_within_ten_percent(made: list[Made], kind: Kind)
 
     assert len(off) >= 4
     assert max(one.p95 for one in off) < 12
+
+
+@needs_data
+def test_whole_answers_take_what_vllm_took_within_fifteen_percent(made: list[Made]) -> None:
+    """Of which only the models of 70 billion were fitted to."""
+    assert MEASURED is not None
+    ratios = [
+        simulated_s(one.step, each) / each.seconds
+        for one in made
+        for each in answers(MEASURED, one.gpu, one.model, one.gpus)
+    ]
+
+    assert len(ratios) > 80
+    assert 0.85 < min(ratios) < max(ratios) < 1.15
 
 
 @needs_data
