@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.batch_time import Step
+from shared.batch_time.table import counts_of
+from shared.hardware import from_profile, true_s
 from shared.models.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
@@ -16,6 +20,7 @@ LIMIT_S = 4.0
 SCRIPT = """
 import asyncio, json, os, sys, tempfile
 from pathlib import Path
+from shared.batch_time import to_plain
 from shared.clock import MonotonicClock
 from shared.engine.config import EngineOptions
 from shared.engine.environment import set_environment
@@ -51,6 +56,7 @@ async def main(folder):
                 "kinds": sorted({one.step.kind.value for one in profile.steps}),
                 "largest": max((one.step.tokens for one in profile.steps), default=0),
                 "fit": profile.fit.curve.coefficients,
+                "plain": {"fit": to_plain(profile.fit), "engine": dict(profile.engine)},
             })
         await core.add_synthetic("after", [5] * 40, 3)
         report = None
@@ -116,3 +122,16 @@ def test_afterwards_the_engine_is_empty_and_knows_what_its_steps_take(
     assert second["running"] == 0
     assert second["free_after"] == second["blocks"] - 1
     assert second["predicted_s"] > 0
+
+
+def test_an_engine_that_was_measured_can_be_simulated(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(told[0]["plain"]))
+
+    hardware = from_profile(path)
+
+    assert hardware.kv_blocks == told[1]["blocks"] - 1
+    assert hardware.max_step_tokens == 256
+    assert true_s(hardware.step.numbers, counts_of(Step(decodes=2, decode_context_tokens=80))) > 0
