@@ -10,9 +10,10 @@ from vllm.v1.engine import EngineCoreRequest
 
 from services.gateway.continuation import Prefilled, release_request
 from services.gateway.drive import Reply
+from services.gateway.shared_outputs import Replies, SharedOutputs, in_our_words, reply_of
 from shared.clock import Clock
 from shared.engine.wire import decode_outputs, encode_request
-from shared.errors import EngineDraining, EngineLost, InvalidRequest, SlosError
+from shared.errors import EngineLost, InvalidRequest, SlosError
 from shared.requests import EngineRef, Placement
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
@@ -26,8 +27,13 @@ class _Link:
     channel: grpc.aio.Channel
     generate: "grpc.aio.UnaryStreamMultiCallable[pb.GenerateRequest, pb.GenerateReply]"
     abort: "grpc.aio.UnaryUnaryMultiCallable[pb.AbortRequest, pb.AbortReply]"
+    outputs: SharedOutputs
     calls: int = 0
     used_at_s: float = 0.0
+
+    async def close(self) -> None:
+        await self.outputs.close()
+        await self.channel.close(None)
 
 
 class EngineLinks:
@@ -58,20 +64,19 @@ class EngineLinks:
         link.calls += 1
         try:
             await self._connect(engine, link)
+            if not request.abort_immediately:  # such a one has no outputs
+                message.reader = await link.outputs.reader()
             call = link.generate(message)
+            if message.reader:
+                replies = link.outputs.replies(engine, request.request_id, call)
+            else:
+                replies = _own_replies(engine, call)
             try:
-                async for reply in call:
-                    outputs = decode_outputs(reply.outputs)
-                    if outputs:
-                        yield Reply(
-                            outputs=outputs,
-                            core_time_s=reply.core_time_s,
-                            weight_version=reply.weight_version or None,
-                        )
-            except grpc.aio.AioRpcError as error:
-                raise _in_our_words(engine, error) from error
+                async for reply in replies:
+                    yield reply
             finally:
                 call.cancel()
+                await replies.aclose()
         finally:
             link.calls -= 1
             link.used_at_s = self._clock.now()
@@ -98,7 +103,7 @@ class EngineLinks:
             if address not in addresses and link.calls == 0 and link.used_at_s < oldest_s
         ]
         for address in gone:
-            await self._links.pop(address).channel.close(None)
+            await self._links.pop(address).close()
 
     async def close(self) -> None:
         """Ends every call and all work in the background."""
@@ -106,7 +111,7 @@ class EngineLinks:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         for link in self._links.values():
-            await link.channel.close(None)
+            await link.close()
         self._links.clear()
 
     def _link(self, address: str) -> _Link:
@@ -114,7 +119,12 @@ class EngineLinks:
         if link is None:
             channel = open_channel(address)
             stub = EngineStub(channel)
-            link = _Link(channel=channel, generate=stub.Generate, abort=stub.Abort)
+            link = _Link(
+                channel=channel,
+                generate=stub.Generate,
+                abort=stub.Abort,
+                outputs=SharedOutputs(stub.Outputs),
+            )
             self._links[address] = link
         return link
 
@@ -172,8 +182,11 @@ def _encoded(request: EngineCoreRequest) -> list[bytes]:
         ) from error
 
 
-def _in_our_words(engine: EngineRef, error: grpc.aio.AioRpcError) -> SlosError:
-    details = error.details() or error.code().name.lower().replace("_", " ")
-    if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
-        return EngineDraining(f"Engine {engine.name} takes nothing new: {details}")
-    return EngineLost(details)
+async def _own_replies(engine: EngineRef, call: Replies) -> AsyncGenerator[Reply, None]:
+    """Of an engine that answers each call by itself."""
+    try:
+        async for reply in call:
+            if outputs := decode_outputs(reply.outputs):
+                yield reply_of(outputs, reply)
+    except grpc.aio.AioRpcError as error:
+        raise in_our_words(engine, error.code(), error.details()) from error

@@ -224,6 +224,7 @@ class Host:
             self.metrics.attached(self.state.attached)
 
     async def stop(self, server: grpc.aio.Server) -> None:
+        self.service.streams.end_readers()
         await server.stop(_SERVER_GRACE_S)
         await self.client.close()
 

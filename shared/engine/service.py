@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NoReturn
@@ -72,12 +73,15 @@ class EngineService(EngineServicer):
             await self._core.add(core_request)
             return
         try:
-            stream = self.streams.add(request_id)
+            stream = self.streams.add(request_id, request.reader)
         except SlosError as error:
             await _refuse(context, error)
         finished = False
         try:
             await self._core.add(core_request)
+            if stream.reader is not None:
+                await stream.until_ended()
+                finished = True
             while not finished:
                 deliveries = await stream.take()
                 finished = deliveries[-1].output.finished
@@ -89,6 +93,18 @@ class EngineService(EngineServicer):
             self.streams.remove(request_id)
             if not finished:
                 await self._core.abort([request_id])
+
+    async def Outputs(  # type: ignore[override] # noqa: N802 - writes, so that it ends at once
+        self,
+        request: pb.OutputsRequest,
+        context: "grpc.aio.ServicerContext[pb.OutputsRequest, pb.GenerateReply]",
+    ) -> None:
+        with self.streams.reader(request.reader) as reader:
+            await context.write(pb.GenerateReply())
+            with suppress(EngineDraining):
+                while True:
+                    for reply in _replies(await reader.take()):
+                        await context.write(reply)
 
     async def _read(
         self,
@@ -121,6 +137,8 @@ class EngineService(EngineServicer):
         for output in outputs.outputs:
             delivery = Delivery(output, outputs.timestamp, outputs.weight_version or "")
             self.streams.give(output.request_id, delivery)
+            if output.finished:
+                self.streams.end(output.request_id)
 
     async def Abort(  # noqa: N802
         self,

@@ -46,6 +46,11 @@ class EngineStub:
                 request_serializer=shared_dot_rpc_dot_slos__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
                 _registered_method=True)
+        self.Outputs = channel.unary_stream(
+                '/slos.v1.Engine/Outputs',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.OutputsRequest.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
+                _registered_method=True)
         self.Abort = channel.unary_unary(
                 '/slos.v1.Engine/Abort',
                 request_serializer=shared_dot_rpc_dot_slos__pb2.AbortRequest.SerializeToString,
@@ -81,6 +86,14 @@ class EngineServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Outputs(self, request, context):
+        """The replies of all requests that name this reader, one for each engine step that concerns any of
+        them; the first, empty, says that requests may name it now. They end with the reader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Abort(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,6 +124,11 @@ def add_EngineServicer_to_server(servicer, server):
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.GenerateRequest.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.SerializeToString,
+            ),
+            'Outputs': grpc.unary_stream_rpc_method_handler(
+                    servicer.Outputs,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.OutputsRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.SerializeToString,
             ),
             'Abort': grpc.unary_unary_rpc_method_handler(
@@ -184,6 +202,33 @@ class Engine:
             target,
             '/slos.v1.Engine/Generate',
             shared_dot_rpc_dot_slos__pb2.GenerateRequest.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Outputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slos.v1.Engine/Outputs',
+            shared_dot_rpc_dot_slos__pb2.OutputsRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
             options,
             channel_credentials,

@@ -36,6 +36,10 @@ class EngineStub:
     Describe: _grpc.UnaryUnaryMultiCallable[_slos_pb2.DescribeRequest, _slos_pb2.EngineDescription]
     Generate: _grpc.UnaryStreamMultiCallable[_slos_pb2.GenerateRequest, _slos_pb2.GenerateReply]
     """One reply per engine step that concerns the request; the last one carries its finish reason."""
+    Outputs: _grpc.UnaryStreamMultiCallable[_slos_pb2.OutputsRequest, _slos_pb2.GenerateReply]
+    """The replies of all requests that name this reader, one for each engine step that concerns any of
+    them; the first, empty, says that requests may name it now. They end with the reader.
+    """
     Abort: _grpc.UnaryUnaryMultiCallable[_slos_pb2.AbortRequest, _slos_pb2.AbortReply]
     Drain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]
     """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
@@ -49,6 +53,10 @@ class EngineAsyncStub(EngineStub):
     Describe: _aio.UnaryUnaryMultiCallable[_slos_pb2.DescribeRequest, _slos_pb2.EngineDescription]  # type: ignore[assignment]
     Generate: _aio.UnaryStreamMultiCallable[_slos_pb2.GenerateRequest, _slos_pb2.GenerateReply]  # type: ignore[assignment]
     """One reply per engine step that concerns the request; the last one carries its finish reason."""
+    Outputs: _aio.UnaryStreamMultiCallable[_slos_pb2.OutputsRequest, _slos_pb2.GenerateReply]  # type: ignore[assignment]
+    """The replies of all requests that name this reader, one for each engine step that concerns any of
+    them; the first, empty, says that requests may name it now. They end with the reader.
+    """
     Abort: _aio.UnaryUnaryMultiCallable[_slos_pb2.AbortRequest, _slos_pb2.AbortReply]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]  # type: ignore[assignment]
     """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
@@ -71,6 +79,16 @@ class EngineServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_slos_pb2.GenerateReply], _abc.AsyncIterator[_slos_pb2.GenerateReply]]:
         """One reply per engine step that concerns the request; the last one carries its finish reason."""
+
+    @_abc_1.abstractmethod
+    def Outputs(
+        self,
+        request: _slos_pb2.OutputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_slos_pb2.GenerateReply], _abc.AsyncIterator[_slos_pb2.GenerateReply]]:
+        """The replies of all requests that name this reader, one for each engine step that concerns any of
+        them; the first, empty, says that requests may name it now. They end with the reader.
+        """
 
     @_abc_1.abstractmethod
     def Abort(

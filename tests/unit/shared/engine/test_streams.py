@@ -100,3 +100,46 @@ async def test_waiting_for_empty_ends_with_the_last_request() -> None:
 
     streams.remove("b")
     await asyncio.wait_for(waiting, 1)
+
+
+async def test_requests_that_name_a_reader_give_to_it_in_order_and_end_by_themselves() -> None:
+    streams: Streams[int] = Streams()
+    with streams.reader("gateway") as reader:
+        one, other = streams.add("a", "gateway"), streams.add("b", "gateway")
+        for item, name in enumerate("abba"):
+            streams.give(name, item)
+        streams.end("a")
+
+        assert await reader.take() == [0, 1, 2, 3]
+        await asyncio.wait_for(one.until_ended(), 1)
+        ending = asyncio.create_task(other.until_ended())
+        await asyncio.sleep(0)
+        assert not ending.done()
+        streams.end("b")
+        await asyncio.wait_for(ending, 1)
+
+
+async def test_a_reader_that_leaves_ends_who_gave_to_it_and_nobody_else() -> None:
+    streams: Streams[int] = Streams()
+    alone = streams.add("alone")
+    with streams.reader("gateway"):
+        read = streams.add("read", "gateway")
+
+    with pytest.raises(EngineLost):
+        await read.until_ended()
+    with pytest.raises(EngineLost, match="has left"):
+        streams.add("later", "gateway")
+    streams.give("alone", 1)
+    assert await alone.take() == [1]
+
+
+async def test_an_engine_that_stops_lets_its_readers_take_what_was_given() -> None:
+    streams: Streams[int] = Streams()
+    with streams.reader("gateway") as reader:
+        streams.add("a", "gateway")
+        streams.give("a", 1)
+        streams.end_readers()
+
+        assert await reader.take() == [1]
+        with pytest.raises(EngineDraining):
+            await reader.take()
