@@ -1,7 +1,7 @@
 """What of a system is tuned, and for which scene. Tries nothing out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from shared.engines import Role
 from shared.hardware import Hardware
@@ -51,6 +51,16 @@ class Scene:
         )
 
 
+_IN_WORDS = {
+    "budget_tokens": "steps of {} tokens",
+    "by_priority": "tight classes first",
+    "pace_share": "{:g} of the tightest pace",
+    "assumed_decodes": "beside {} decodes",
+    "alpha_s": "{:g} s for each token left",
+    "threshold_tokens": "prompts from {} tokens on",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One way to run a system; None where a system has no such thing.
@@ -79,9 +89,11 @@ class Setting:
     @property
     def label(self) -> str:
         """In words, without what the system does not have."""
-        told = {one.name: getattr(self, one.name) for one in fields(self)}
-        parts = [f"{name} {value:g}" for name, value in told.items() if value is not None]
-        return ", ".join(parts)
+        parts = [f"{self.prefill} prefill + {self.decode} decode" if self.prefill else ""]
+        parts.append(f"drafts of {self.drafts}" if self.drafts else "no drafts")
+        told = {name: getattr(self, name) for name in _IN_WORDS}
+        parts += [_IN_WORDS[name].format(one) for name, one in told.items() if one]
+        return ", ".join(part for part in parts if part)
 
 
 def colocated(scene: Scene) -> Iterator[Setting]:

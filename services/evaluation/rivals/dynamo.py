@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from services.evaluation.rivals.rival import Rival
 from services.evaluation.rivals.routers import Split
 from services.evaluation.rivals.vllm import chunks
@@ -14,15 +16,25 @@ from shared.engines import Role
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
-_THRESHOLDS = (512, 1024, 2048)  # tokens that are not cached; the default is the last
+_BUDGET_TOKENS = 2048
+_SHARES = (0.25, 0.5, 0.75)  # of prompts that are shorter than the threshold
+_GRAIN_TOKENS = 64
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Budgets are those of decode engines; prefill engines have the longest steps there are."""
-    budgets = scene.budgets(512, 2048)
-    for setting, most, threshold in itertools.product(disaggregated(scene), budgets, _THRESHOLDS):
-        if setting.prefill <= setting.decode:
-            yield replace(setting, budget_tokens=most, threshold_tokens=threshold)
+    """The threshold is tuned to the prompts that there are. The budget is that of decode engines;
+    prefill engines have the longest steps that they can.
+    """
+    (budget,) = scene.budgets(_BUDGET_TOKENS)
+    for setting, threshold in itertools.product(disaggregated(scene), thresholds(scene.load)):
+        yield replace(setting, budget_tokens=budget, threshold_tokens=threshold)
+
+
+def thresholds(load: Load) -> list[int]:
+    """Tokens that are not cached, in grains of 64."""
+    prompts = [call.new_prompt_tokens for program in load for call in program.calls]
+    grains = np.ceil(np.quantile(prompts, _SHARES) / _GRAIN_TOKENS)
+    return sorted({int(grain) * _GRAIN_TOKENS for grain in grains})
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders

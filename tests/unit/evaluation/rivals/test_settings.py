@@ -74,6 +74,8 @@ def test_the_budget_of_sarathi_keeps_its_share_of_the_tightest_pace(
 
 
 def test_a_label_names_what_the_system_has_and_nothing_else() -> None:
-    setting = Setting(decode=4, drafts=3, budget_tokens=512, by_priority=True)
+    vllm = Setting(decode=4, drafts=3, budget_tokens=512, by_priority=True)
+    dynamo = Setting(prefill=1, decode=3, threshold_tokens=1024)
 
-    assert setting.label == "prefill 0, decode 4, drafts 3, budget_tokens 512, by_priority 1"
+    assert vllm.label == "drafts of 3, steps of 512 tokens, tight classes first"
+    assert dynamo.label == "1 prefill + 3 decode, no drafts, prompts from 1024 tokens on"
