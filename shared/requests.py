@@ -206,8 +206,9 @@ class StepSums:
 class Explanation:
     """What was decided, out of which ways, and how it ended (None while it runs).
 
-    `before_first` and `after_first` are the steps from the decision to the first token, and from
-    there to the last; None while they are not known.
+    `before_first` are the steps from the decision to the first token, or to the moment at which it
+    was due, when it came later; `after_first` those from the first token to the last. None while
+    they are not known.
     """
 
     query: PlacementQuery

@@ -97,10 +97,11 @@ class Ledger:
         if outcome is None or outcome.ttft_s is None or placement.decode is None:
             return explanation
         first_at_s = one.arrived_at_s + outcome.ttft_s
+        due_at_s = one.arrived_at_s + (placement.ttft_s or math.inf)
         last_at_s = first_at_s + (outcome.tpot_s or 0.0) * max(0, outcome.output_tokens - 1)
         start, end = placement.prefill or placement.decode, placement.decode
         spans = (
-            (start.name, one.decided_at_s, first_at_s),
+            (start.name, one.decided_at_s, min(first_at_s, due_at_s)),
             (end.name, first_at_s, last_at_s),
         )
         before, after = (

@@ -1293,7 +1293,7 @@ class ExplainReply(_message.Message):
     def outcome(self) -> Global___Outcome: ...
     @_builtins.property
     def before_first(self) -> Global___StepSums:
-        """from the decision to the first token"""
+        """from the decision to the first token, or to when it was due"""
 
     @_builtins.property
     def after_first(self) -> Global___StepSums: ...

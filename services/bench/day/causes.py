@@ -13,12 +13,12 @@ from shared.requests import Admission, Explanation, Outcome, Reason, StepSums, W
 class Cause(StrEnum):
     """Where time was lost. `LOST`: nobody can tell, for record, end or times are missing."""
 
-    QUEUE = "queue"  # held by the planner, then without a part in any step
+    QUEUE = "queue"  # held by the planner, then without a part in the engine's steps
     PREFILL = "prefill"  # its prompt took more steps than predicted, or fuller ones
     TRANSFER = "transfer"  # of KV, with the decode engine's first step
     DECODE = "decode interference"  # its tokens came in fewer steps, or in fuller ones
     MODEL = "model error"  # steps took longer than the step times said of just these
-    DELIVERY = "delivery"  # between client and gateway, late sending included
+    DELIVERY = "delivery"  # on the way between client, gateway, planner and engine
     LOST = "lost"
 
 
@@ -38,7 +38,8 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Miss:
     """A broken promise with the cause that dominates, and what each cause took beyond what was
-    predicted, in seconds. `late_by` is the worst quotient of real and asked.
+    predicted, in seconds, of the first target that was missed. `late_by` is the worst quotient of
+    real and asked.
     """
 
     lived: Lived
@@ -66,7 +67,7 @@ def miss_of(lived: Lived) -> Miss | None:
     seen, judged = lived.judged.seen, lived.judged
     ttft = (seen.ttft_s or 0.0) / judged.ttft_target_s
     tpot = (seen.tpot_s or 0.0) / judged.tpot_target_s
-    excess = _excess(lived, missed_ttft=ttft > 1, missed_tpot=tpot > 1)
+    excess = _excess(lived, missed_ttft=ttft > 1)
     return Miss(
         lived=lived,
         cause=max(excess, key=lambda one: excess[one]) if excess else Cause.LOST,
@@ -77,45 +78,62 @@ def miss_of(lived: Lived) -> Miss | None:
     )
 
 
-def _excess(lived: Lived, *, missed_ttft: bool, missed_tpot: bool) -> dict[Cause, float]:
-    """Of the targets that were missed; empty where it cannot be told of any of them."""
-    parts = [
-        *((start_parts(lived) or ()) if missed_ttft else ()),
-        *((pace_parts(lived) or ()) if missed_tpot else ()),
-    ]
-    excess: dict[Cause, float] = {}
-    for part in parts:
-        excess[part.cause] = excess.get(part.cause, 0.0) + part.excess_s
-    return excess
+def _excess(lived: Lived, *, missed_ttft: bool) -> dict[Cause, float]:
+    """Of the first target that was missed: a request that starts late is promised nothing any more,
+    and its pace is what is left over. Empty where it cannot be told.
+    """
+    parts = (start_parts(lived) if missed_ttft else pace_parts(lived)) or ()
+    return {part.cause: part.excess_s for part in parts}
+
+
+@dataclass(slots=True)
+class _Clipped:
+    """Hands out lengths of time one after the other, until there is none left."""
+
+    left_s: float
+
+    def take(self, seconds: float) -> float:
+        taken_s = min(max(0.0, seconds), self.left_s)
+        self.left_s -= taken_s
+        return taken_s
 
 
 def start_parts(lived: Lived) -> Sequence[Part] | None:
-    """The time to the first token: real seconds add up to what the client saw, predicted ones to
-    the predicted TTFT. None where a time is missing.
+    """The time to the first token, or to the moment at which it was due, when it came later: what
+    comes after that is but a consequence. Real seconds add up to that time as the client saw it,
+    predicted ones to the predicted TTFT. None where a time is missing.
     """
     record, seen_s = lived.record, lived.judged.seen.ttft_s
     if record is None or record.outcome is None or seen_s is None:
         return None
     outcome, predicted_s = record.outcome, record.placement.predicted_ttft_s
-    held_s, queue_s, prefill_s = outcome.held_s, outcome.queue_s, outcome.prefill_s
     if outcome.ttft_s is None or predicted_s is None:
         return None
-    if held_s is None or queue_s is None or prefill_s is None:
+    if outcome.held_s is None or outcome.queue_s is None or outcome.prefill_s is None:
         return None
+    until_s = min(seen_s, lived.judged.ttft_target_s)
+    delivery_s = min(seen_s - outcome.ttft_s, until_s)
+    clipped = _Clipped(until_s - delivery_s)
+    waited_s = clipped.take(record.query.waited_s)
+    answer_s = clipped.take(outcome.held_s - record.query.waited_s)
+    queue_s = clipped.take(outcome.queue_s)
+    prefill_s = clipped.take(outcome.prefill_s)
+    moved_s = clipped.take(outcome.ttft_s - outcome.held_s - outcome.queue_s - outcome.prefill_s)
+    idle_s = _idle_s(record.before_first, queue_s, prefill_s)
+    queue_s -= idle_s
     model_s = _model_s(record.before_first)
     in_queue_s = model_s * queue_s / ((queue_s + prefill_s) or 1.0)
     prompt_s = _predicted_prefill_s(record, predicted_s)
-    moved_s = outcome.ttft_s - held_s - queue_s - prefill_s
     return (
         Part(
             cause=Cause.QUEUE,
-            real_s=held_s + queue_s - in_queue_s,
+            real_s=waited_s + queue_s - in_queue_s,
             predicted_s=predicted_s - prompt_s,
         ),
         Part(cause=Cause.PREFILL, real_s=prefill_s - (model_s - in_queue_s), predicted_s=prompt_s),
         Part(cause=Cause.TRANSFER, real_s=moved_s),
         Part(cause=Cause.MODEL, real_s=model_s),
-        Part(cause=Cause.DELIVERY, real_s=seen_s - outcome.ttft_s),
+        Part(cause=Cause.DELIVERY, real_s=delivery_s + answer_s + idle_s + clipped.left_s),
     )
 
 
@@ -142,6 +160,13 @@ def pace_parts(lived: Lived) -> Sequence[Part] | None:
         Part(cause=Cause.MODEL, real_s=model_s),
         Part(cause=Cause.DELIVERY, real_s=seen.tpot_s * (len(seen.token_times_s) - 1) - total_s),
     )
+
+
+def _idle_s(sums: StepSums | None, queue_s: float, prefill_s: float) -> float:
+    """How much of the time in the engine's queue no step ran there: it had not arrived yet."""
+    if sums is None:
+        return 0.0
+    return min(max(0.0, queue_s + prefill_s - sums.real_s), queue_s)
 
 
 def _way(record: Explanation) -> WayConsidered:

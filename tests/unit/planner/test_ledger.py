@@ -75,6 +75,19 @@ def test_an_end_is_handed_out_with_the_steps_before_and_after_the_first_token() 
     assert ledger.ended(15.0) == []
 
 
+def test_what_runs_after_a_first_token_was_due_is_not_laid_to_its_being_late() -> None:
+    ledger = Ledger()
+    ledger.decided(decision(ttft_s=1.0), TABLES, 10.0)
+    steps(ledger, "d0")
+    ledger.settled(outcome(), 13.1)
+
+    (ended,) = ledger.ended(14.0)
+
+    assert ended.before_first is not None
+    assert ended.after_first is not None
+    assert (ended.before_first.steps, ended.after_first.steps) == (5, 20)
+
+
 def test_a_refusal_has_ended_when_it_is_made() -> None:
     ledger = Ledger()
     refused = decision(admission=Admission.REFUSED, decode=None)

@@ -13,6 +13,7 @@ from services.bench.day.records import Lived
 from shared.requests import Admission, Reason, Way
 from tests.unit.bench.day.days import (
     GAPS,
+    TTFT_S,
     judged,
     kept,
     late_start,
@@ -44,17 +45,19 @@ def cause_of(lived: Lived) -> Cause | None:
     model_s=signed,
     way_s=seconds,
 )
-def test_the_parts_of_a_start_add_up_to_what_was_seen_and_to_what_was_predicted(
+def test_the_parts_of_a_start_add_up_to_the_token_or_its_deadline_and_to_what_was_predicted(
     held_s: float, queue_s: float, prefill_s: float, rest_s: float, model_s: float, way_s: float
 ) -> None:
     gateway_s = held_s + queue_s + prefill_s + rest_s
+    held_s += 0.1  # the planner answered then
+    gateway_s += 0.1
     ended = outcome(ttft_s=gateway_s, held_s=held_s, queue_s=queue_s, prefill_s=prefill_s)
     before = sums(real_s=5.0 + model_s, expected_s=5.0)
     lived = Lived(judged=judged(gateway_s + way_s), record=record(ended, before=before))
 
     real_s, predicted_s = total(start_parts(lived))
 
-    assert real_s == pytest.approx(gateway_s + way_s)
+    assert real_s == pytest.approx(min(gateway_s + way_s, TTFT_S))
     assert predicted_s == pytest.approx(0.5)
 
 
@@ -74,11 +77,13 @@ def test_the_parts_of_a_pace_add_up_to_the_time_from_the_first_token_to_the_last
 @pytest.mark.parametrize(
     ("lived", "cause"),
     [
-        (late_start(held_s=1.6), Cause.QUEUE),
+        (late_start(held_s=1.6), Cause.DELIVERY),  # 0.1 s of these before the decision
         (late_start(queue_s=1.6), Cause.QUEUE),
         (late_start(prefill_s=1.8), Cause.PREFILL),
-        (late_start(prefill_s=1.8, before=sums(real_s=2.0, expected_s=0.5)), Cause.MODEL),
-        (late_start(queue_s=1.6, before=sums(real_s=2.0, expected_s=0.5)), Cause.MODEL),
+        (late_start(prefill_s=1.8, before=sums(real_s=0.9, expected_s=0.3)), Cause.MODEL),
+        (late_start(queue_s=1.6, before=sums(real_s=0.9, expected_s=0.3)), Cause.MODEL),
+        (late_start(queue_s=1.6, before=sums(real_s=0.9, expected_s=0.9)), Cause.QUEUE),
+        (late_start(queue_s=1.6, before=sums(real_s=0.1, expected_s=0.1)), Cause.DELIVERY),
         (late_start(), Cause.DELIVERY),
         (moved(outcome(tpot_s=0.2, transfer_s=1.5)), Cause.TRANSFER),
         (moved(outcome(tpot_s=0.2, transfer_s=0.07)), Cause.DECODE),
@@ -138,6 +143,15 @@ def test_what_was_kept_or_never_promised_is_no_miss() -> None:
         lived = Lived(judged=late, record=not_promised)
         assert not was_promised(lived)
         assert miss_of(lived) is None
+
+
+def test_a_request_that_started_late_is_not_asked_why_it_went_on_slowly() -> None:
+    slow = outcome(ttft_s=2.0, queue_s=1.6, tpot_s=2.0)
+    miss = miss_of(Lived(judged=judged(2.0, 2.0), record=record(slow)))
+
+    assert miss is not None
+    assert (miss.cause, miss.missed_ttft, miss.missed_tpot) == (Cause.QUEUE, True, True)
+    assert Cause.DECODE not in miss.excess_s
 
 
 def test_quicker_steps_than_expected_are_no_excuse() -> None:
