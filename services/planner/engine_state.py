@@ -11,7 +11,7 @@ from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import KEY, KIND, LEFT, PLAIN, TOTAL, Rows, empty, from_wire
+from shared.scheduling.rows import KEY, KIND, PLAIN, Rows, empty, from_wire
 from shared.scheduling.shares import LONGEST_S
 
 # A request needs about this long from the decision to the engine's queue; a step that began
@@ -19,22 +19,22 @@ from shared.scheduling.shares import LONGEST_S
 ARRIVAL_S = 0.05
 SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
 HOLDS_LIMIT = 8192
-# A request that produces more than was expected is expected to produce this share more.
-_LONGER = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hold:
     """What one placed request takes of one engine. `due_at_s` is when it reaches the engine.
 
-    `ends_at_s` is when it is predicted to leave, None when unknown. `row` is the request as the
-    engine will see it, on the planner's clock.
+    `kv_tokens` is what nine in ten of its class will not exceed, `ends_at_s` when it is predicted
+    to leave, None when unknown. `row` is the request as the engine will see it, on the planner's
+    clock.
     """
 
     decision_id: str
     request_id: str
     prefill_tokens: int
     kv_tokens: int
+    class_name: str
     due_at_s: float
     ends_at_s: float | None = None
     row: Numbers = field(default_factory=lambda: empty(1)[0])
@@ -49,7 +49,7 @@ class EngineState:
     """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
 
     `rows` are the requests of its last report, `heard_at_s` is when that came. `limits` are those
-    of its steps; KV is accounted for apart (`kv_blocks_needed`).
+    of its steps; KV is accounted for apart (`kv_forecast`).
     """
 
     description: EngineDescription
@@ -137,15 +137,11 @@ class EngineState:
         standing: Rows = rows[rows[:, KIND] <= PLAIN]
         return standing
 
-    def kv_blocks_needed(self, rows: Rows) -> float:
-        """What these requests will need at the most, by how long answers usually are."""
+    def classes(self, rows: Rows) -> list[str | None]:
+        """Of these requests; None where nobody knows."""
         holds = (*self.seen.values(), *self.unseen.values())
-        expected = {hold.key: hold.kv_tokens for hold in holds}
-        usual = np.array([expected.get(key, 0) for key in rows[:, KEY]])
-        longer = rows[:, TOTAL] * (1 + _LONGER)
-        final = np.where(usual > rows[:, TOTAL], usual, longer)
-        tokens = np.minimum(rows[:, TOTAL] + rows[:, LEFT], final)
-        return float(np.ceil(tokens / self.description.block_size_tokens).sum())
+        known = {hold.key: hold.class_name for hold in holds}
+        return [known.get(key) for key in rows[:, KEY].tolist()]
 
     def hold(self, hold: Hold) -> None:
         if len(self.seen) + len(self.unseen) >= HOLDS_LIMIT:

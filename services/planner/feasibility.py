@@ -3,11 +3,13 @@ own step former. It promises nothing and keeps nothing beyond one round of decis
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from services.planner.engine_state import EngineState
+from services.planner.kv_forecast import Classes, Places, blocks_needed
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
@@ -43,7 +45,9 @@ class Bench:
     engine: EngineState
     table: StepTable
     now: float
+    classes: Classes
     rows: Rows
+    places: Places
     # What is asked for again and again, until somebody is given to the engine.
     _kv_blocks: float | None = None
     _share: float | None = None
@@ -51,14 +55,15 @@ class Bench:
     _company: dict[float, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, engine: EngineState, table: StepTable, now: float) -> "Bench":
-        return cls(engine, table, now, engine.standing_rows())
+    def of(cls, engine: EngineState, table: StepTable, now: float, classes: Classes) -> "Bench":
+        rows = engine.standing_rows()
+        return cls(engine, table, now, classes, rows, classes.places(engine.classes(rows)))
 
     @property
     def kv_blocks(self) -> float:
         """That all who stand here will need."""
         if self._kv_blocks is None:
-            self._kv_blocks = self.engine.kv_blocks_needed(self.rows)
+            self._kv_blocks = self._blocks_needed(self.rows, self.places)
         return self._kv_blocks
 
     @property
@@ -86,11 +91,11 @@ class Bench:
         promised = self.rows[:, KIND] == PROMISED
         return int((promised & (tiers_of(self.rows[:, TPOT]) == tier_of(tpot_s))).sum())
 
-    def try_one(self, row: Numbers, kv_blocks: float) -> Trial:
+    def try_one(self, row: Numbers, class_name: str) -> Trial:
         """Whether all promises hold with this request as well."""
-        return self.try_all(row[None], kv_blocks)[0]
+        return self.try_all(row[None], [class_name])[0]
 
-    def try_all(self, newcomers: Rows, kv_blocks: float) -> list[Trial]:
+    def try_all(self, newcomers: Rows, class_names: Sequence[str]) -> list[Trial]:
         """Whether all promises hold with all of these requests together; one answer for each.
 
         The simulation ends at the first who is late. While somebody is late who could still be on
@@ -98,7 +103,7 @@ class Bench:
         """
         n = len(newcomers)
         rows = np.vstack([self.rows, newcomers])
-        if not self._has_room(rows, kv_blocks):
+        if not self._has_room(rows, class_names):
             return [Trial(reason=Reason.MEMORY)] * n
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
@@ -128,19 +133,25 @@ class Bench:
             pace_s=float(forecast.pace_s[-1]),
         )
 
-    def give(self, rows: Rows, kv_blocks: float) -> None:
-        self._kv_blocks = self.kv_blocks + kv_blocks
+    def give(self, rows: Rows, class_names: Sequence[str]) -> None:
         self.rows = np.vstack([self.rows, rows])
-        self._share = self._tightest_s = None
+        self.places = np.concatenate([self.places, self.classes.places(class_names)])
+        self._share = self._tightest_s = self._kv_blocks = None
         self._company.clear()
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
 
-    def _has_room(self, rows: Rows, kv_blocks: float) -> bool:
+    def _has_room(self, rows: Rows, class_names: Sequence[str]) -> bool:
         engine = self.engine.description
-        fits = self.kv_blocks + kv_blocks <= engine.kv_blocks
-        return fits and len(rows) <= engine.max_running_requests
+        if len(rows) > engine.max_running_requests:
+            return False
+        places = np.concatenate([self.places, self.classes.places(class_names)])
+        return self._blocks_needed(rows, places) <= engine.kv_blocks
+
+    def _blocks_needed(self, rows: Rows, places: Places) -> float:
+        block_tokens = self.engine.description.block_size_tokens
+        return blocks_needed(rows, places, self.classes.survivals, block_tokens)
 
     def _simulated(self, rows: Rows, guarded: Flags | None = None) -> Forecast:
         starts_s = self.engine.free_at_s(self.now)

@@ -11,6 +11,7 @@ import numpy as np
 from services.planner.candidates import Candidate
 from services.planner.engine_state import EngineState
 from services.planner.feasibility import DELIVERY_S, Bench, Trial
+from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
 from services.planner.wishes import Wish, by_program
 from shared.batch_time.table import Numbers
@@ -27,7 +28,7 @@ class _Part:
 
     bench: Bench
     row: Numbers
-    kv_blocks: float
+    class_name: str
 
 
 class Round:
@@ -37,6 +38,7 @@ class Round:
         self._state = state
         self._now = now
         self._benches: dict[str, Bench] = {}
+        self._classes = Classes(state.lengths)
 
     def promise(self, wishes: Sequence[Wish]) -> None:
         """Each by its deadline the first way that holds; where some are left over, the program
@@ -70,7 +72,7 @@ class Round:
         if table is None:
             return None
         if engine.name not in self._benches:
-            self._benches[engine.name] = Bench.of(engine, table, self._now)
+            self._benches[engine.name] = Bench.of(engine, table, self._now, self._classes)
         return self._benches[engine.name]
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
@@ -89,11 +91,11 @@ class Round:
         if len(chosen) < len(wishes) or not wishes:
             return False
         rows = np.array([self._whole(wish, way) for wish, way in zip(wishes, chosen, strict=True)])
-        blocks = sum(bench.blocks(wish.kv_tokens) for wish in wishes)
-        trials = bench.try_all(rows, blocks)
+        names = [wish.class_name for wish in wishes]
+        trials = bench.try_all(rows, names)
         if not trials[0].kept:
             return False
-        bench.give(rows, blocks)
+        bench.give(rows, names)
         for wish, way, trial in zip(wishes, chosen, trials, strict=True):
             _foretell(wish, way, [trial])
             wish.chosen = way
@@ -108,7 +110,7 @@ class Round:
         for way in self._in_order(wish)[:_TRIED]:
             parts, trials = self._parts(wish, way), []
             for part in parts:
-                trials.append(part.bench.try_one(part.row, part.kv_blocks))
+                trials.append(part.bench.try_one(part.row, part.class_name))
                 if not trials[-1].kept:
                     wish.trials.append(trials[-1])
                     way.rejected = _why(part.bench, trials[-1])
@@ -122,7 +124,7 @@ class Round:
         self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Trial]
     ) -> None:
         for part in parts:
-            part.bench.give(part.row, part.kv_blocks)
+            part.bench.give(part.row[None], [part.class_name])
         _foretell(wish, way, trials)
         wish.chosen = way
 
@@ -163,14 +165,14 @@ class Round:
         if start is None or end is None:
             return []
         if way.colocated:
-            return [_Part(start, self._whole(wish, way), start.blocks(wish.kv_tokens))]
+            return [_Part(start, self._whole(wish, way), wish.class_name)]
         demand = wish.demand
         prompt = demand.prompt_only(_hit(wish, way), self._now)
         first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
         return [
-            _Part(start, prompt, start.blocks(demand.prompt_tokens)),
-            _Part(end, answer, end.blocks(wish.kv_tokens)),
+            _Part(start, prompt, wish.class_name),
+            _Part(end, answer, wish.class_name),
         ]
 
     # ---- many wishes for one engine
@@ -192,7 +194,7 @@ class Round:
         here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
         free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
         before = self._benches[engine.name]
-        bench = Bench.of(engine, before.table, self._now)
+        bench = Bench.of(engine, before.table, self._now, self._classes)
         for wish in here:
             wish.chosen = None
         first, others = by_program(bench, [*here, *free])
@@ -214,10 +216,10 @@ class Round:
 
     def _give_one(self, bench: Bench, wish: Wish, way: Candidate | None) -> None:
         assert way is not None
-        row, blocks = self._whole(wish, way), bench.blocks(wish.kv_tokens)
-        trial = bench.try_one(row, blocks)
+        row = self._whole(wish, way)
+        trial = bench.try_one(row, wish.class_name)
         if trial.kept:
-            bench.give(row, blocks)
+            bench.give(row[None], [wish.class_name])
             _foretell(wish, way, [trial])
             wish.chosen = way
 

@@ -81,12 +81,11 @@ def _case(query: PlacementQuery, state: ClusterState, round_: Round, now: float)
     if any(round_.bench(way.decode.engine) is None for way in candidates[:1]):
         return None
     ttft_s = float("inf") if goal.ttft_s is None else goal.ttft_s
-    cautious = state.lengths.cautious(query.targets.class_name, query.max_output_tokens)
     wish = Wish(
         query=query,
         goal=goal,
         demand=state.demand(query, ttft_s, now),
-        kv_tokens=query.prompt_tokens + cautious,
+        kv_tokens=query.prompt_tokens + state.expected_output_tokens(query),
         ways=candidates,
     )
     return _Case(wish=wish, ways=ways)

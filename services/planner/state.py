@@ -246,6 +246,7 @@ class ClusterState:
             request_id=query.request_id,
             prefill_tokens=self.tokens_to_compute(query, now),
             kv_tokens=query.prompt_tokens + answer_tokens,
+            class_name=query.targets.class_name,
             due_at_s=now,
             ends_at_s=ends_at_s,
         )

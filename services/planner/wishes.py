@@ -31,6 +31,10 @@ class Wish:
     trials: list[Trial] = field(default_factory=list)  # of ways that did not hold
 
     @property
+    def class_name(self) -> str:
+        return self.query.targets.class_name
+
+    @property
     def value(self) -> float:
         return self.query.targets.value
 
