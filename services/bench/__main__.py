@@ -19,6 +19,10 @@ MODULES = {
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
     "hardware": ("services.bench.hardware", "how true simulated engines are; makes their tables"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
+    "reality": (
+        "services.bench.reality.command",
+        "the running system beside the simulator, on the same requests",
+    ),
     "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
 }
 

@@ -67,14 +67,17 @@ class Parts:
             "kv-transport": self.options.kv_transport,
             "metrics-port": 0,
             "planner": self.planner_address,
-            "kv-cache-gib": self.options.kv_cache_gib,
-            "block-size-tokens": _BLOCK_TOKENS,
-            "max-running-requests": _MOST_RUNNING,
-            "max-step-tokens": _MOST_STEP_TOKENS,
-            **self._model_flags(),
+            **self._engine_flags(),
         }
         return self._on_threads(
             self._part("engine", Rank.ENGINE, "services.decode", flags, self.engine_address)
+        )
+
+    def profile(self) -> Part:
+        """Measures an engine like ours, prints what it found and ends; it listens nowhere."""
+        flags = {"profile": "fresh", "json": None, **self._engine_flags()}
+        return self._on_threads(
+            self._part("profile", Rank.ENGINE, "services.bench.profile", flags, "")
         )
 
     def stub(self) -> Part:
@@ -119,6 +122,15 @@ class Parts:
         threads = self.options.threads or max(1, len(os.sched_getaffinity(0)) - 1)
         model = {"OMP_NUM_THREADS": str(threads), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         return replace(engine, environ={**engine.environ, **model})
+
+    def _engine_flags(self) -> dict[str, object]:
+        return {
+            "kv-cache-gib": self.options.kv_cache_gib,
+            "block-size-tokens": _BLOCK_TOKENS,
+            "max-running-requests": _MOST_RUNNING,
+            "max-step-tokens": _MOST_STEP_TOKENS,
+            **self._model_flags(),
+        }
 
     def _model_flags(self) -> dict[str, object]:
         return {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from shared.batch_time import PAPER, RICH, to_plain
 from shared.batch_time.profile_fit import MeasuredStep
 from shared.engine.config import EngineOptions, ProfileWhen
 from shared.engine.environment import set_environment
+from shared.entry import exit_status
 from shared.errors import ConfigError, DeadlinePassed
 from shared.options import load, option
 
@@ -67,6 +69,8 @@ class _Found:
 
 def _profile(options: EngineOptions) -> _Found:
     set_environment(options, os.environ)
+    # what was found alone goes to stdout, so that it can be kept in a file
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
     from shared.engine.profile_alone import profile_alone
 
@@ -121,3 +125,7 @@ def _show(
     wide = console if console.is_terminal else Console(width=WIDTH)
     wide.print(coefficients_table(measured[-1].fit))
     wide.print(make_table([compared]))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, sys.argv[1:], program=PROGRAM))

@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
     """Starts all systems, asks them and ends them. A fault after the first point is a note."""
-    machine, model = Machine.read(), resolve_model(options.model, say=_say)
-    with _folder(options.run_dir) as run_dir:
+    machine, model = Machine.read(), resolve_model(options.model, say=say)
+    with folder(options.run_dir) as run_dir:
         systems = Systems(
             options=options,
             model=model,
@@ -77,21 +77,21 @@ async def _run(
 ) -> None:
     clock = MonotonicClock()
     limits = {"start_limit_s": options.start_limit_s, "answer_limit_s": options.answer_limit_s}
-    async with stage(clock, **limits, say=_say) as made:
+    async with stage(clock, **limits, say=say) as made:
         await Run(
             options=options,
             loads=loads,
             systems=systems,
             stage=made,
             clock=clock,
-            say=_say,
+            say=say,
             result=result,
             configuration=systems.run_dir / "classes.yaml",
         ).all()
 
 
 @contextmanager
-def _folder(named: str) -> Iterator[Path]:
+def folder(named: str) -> Iterator[Path]:
     """The operator's for good, or one that goes with us."""
     if named:
         folder = Path(named).expanduser().resolve()
@@ -102,7 +102,7 @@ def _folder(named: str) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Beside the result, which alone goes to stdout."""
     print(line, file=sys.stderr, flush=True)
 

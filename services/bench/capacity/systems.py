@@ -39,6 +39,10 @@ class Systems:
     run_dir: Path
     environ: Mapping[str, str]
 
+    def profile(self) -> Part:
+        """Measures the engine that all systems have, alone."""
+        return self._parts("profile").profile()
+
     def stock(self, name: str, step_tokens: int, speculation_tokens: int = 0) -> System:
         """`vllm serve`; engine, model and threads as ours."""
         made = self._parts(name)

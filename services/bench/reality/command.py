@@ -1,0 +1,86 @@
+"""`slos-serve bench reality`: the running system beside the simulator, on the same requests."""
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from services.bench.capacity.command import folder, say
+from services.bench.capacity.options import CapacityOptions
+from services.bench.capacity.stage import stage
+from services.bench.capacity.systems import Systems
+from services.bench.machine import Machine
+from services.bench.reality.course import Course
+from services.bench.reality.options import RealityOptions
+from services.bench.reality.own_engine import profile, read
+from services.bench.reality.plot import draw
+from services.bench.reality.report import as_json, table
+from shared.clock import MonotonicClock
+from shared.errors import ConfigError
+from shared.models import is_local, resolve_model
+from shared.options import load
+
+_WIDTH = 180  # of the table where there is no terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError, DeadlinePassed, and what kept a system from being measured."""
+    options = load(
+        RealityOptions,
+        section="bench_reality",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve bench reality",
+    )
+    if not options.real:
+        raise ConfigError("say --real: the simulator is compared with engines on this machine.")
+    machine = Machine.read()
+    with folder(options.run_dir) as run_dir:
+        course = asyncio.run(_run(options, run_dir))
+    if options.json:
+        print(json.dumps(as_json(course, machine, asdict(options))), flush=True)
+    else:
+        console = Console()
+        wide = console if console.is_terminal else Console(width=_WIDTH)
+        wide.print(table(course.compared))
+        console.print(machine.line(), highlight=False, soft_wrap=True)
+    if options.plot:
+        draw(course, Path(options.plot).expanduser())
+    return 0
+
+
+async def _run(options: RealityOptions, run_dir: Path) -> Course:
+    model = resolve_model(options.model, say=say)
+    systems = Systems(
+        options=CapacityOptions(
+            model=options.model,
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+            kv_cache_gib=options.kv_cache_gib,
+            threads=options.threads,
+        ),
+        model=model,
+        run_dir=run_dir,
+        environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
+    )
+    found = await profile(systems.profile(), options.start_limit_s)
+    links = {"link_bytes_per_s": options.link_bytes_per_s}
+    engine = read(found, link_latency_s=options.link_latency_s, **links)
+    clock = MonotonicClock()
+    limits = {"start_limit_s": options.start_limit_s, "answer_limit_s": options.answer_limit_s}
+    async with stage(clock, **limits, say=say) as made:
+        course = Course(
+            options=options,
+            systems=systems,
+            stage=made,
+            clock=clock,
+            say=say,
+            configuration=run_dir / "classes.yaml",
+            engine=engine,
+        )
+        await course.all()
+    return course

@@ -1,0 +1,137 @@
+"""What the running system and its twin did with the same requests, side by side. Pure."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.bench.capacity.judge import Judged
+from services.bench.spread import percentile
+from shared.simulation.judge import Rule, finished, kept, tpots_s, ttfts_s
+from shared.simulation.lives import ADMISSION, ADMITTED
+from shared.simulation.record import Record
+
+ATTAINED_WITHIN: Final = 0.05  # of all requests
+TIMES_WITHIN: Final = 0.15  # of the measured time
+TIMES: Final = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Of one request. Times are nan where it was not promised, did not end or has no such time."""
+
+    met: bool
+    ttft_s: float
+    tpot_s: float
+
+
+def seen(judged: Sequence[Judged]) -> list[Outcome]:
+    """What clients of the running system saw, in the order of sending."""
+    return [
+        Outcome(
+            met=one.is_met,
+            ttft_s=_known(one.seen.ttft_s) if one.is_promise_answered else math.nan,
+            tpot_s=_known(one.seen.tpot_s) if one.is_promise_answered else math.nan,
+        )
+        for one in judged
+    ]
+
+
+def simulated(record: Record) -> list[Outcome]:
+    """The same of a simulation, in the order of arrival."""
+    lives = record.lives
+    counts = finished(lives) & (lives[:, ADMISSION] == ADMITTED)
+    rows = zip(kept(lives, Rule.MEAN), counts, ttfts_s(lives), tpots_s(lives), strict=True)
+    return [
+        Outcome(
+            met=bool(met),
+            ttft_s=float(ttft_s) if done else math.nan,
+            tpot_s=float(tpot_s) if done else math.nan,
+        )
+        for met, done, ttft_s, tpot_s in rows
+    ]
+
+
+def _known(time_s: float | None) -> float:
+    return math.nan if time_s is None else time_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """All requests of one side; times in seconds, nan where there are none."""
+
+    attained: float
+    times_s: dict[str, float]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> "Side":
+        ttfts_s = [one.ttft_s for one in outcomes]
+        tpots_s = [one.tpot_s for one in outcomes]
+        return cls(
+            attained=sum(one.met for one in outcomes) / len(outcomes),
+            times_s={
+                "ttft_p50": _percentile(ttfts_s, 50),
+                "ttft_p99": _percentile(ttfts_s, 99),
+                "tpot_p50": _percentile(tpots_s, 50),
+                "tpot_p99": _percentile(tpots_s, 99),
+            },
+        )
+
+    def as_json(self) -> dict[str, float | None]:
+        shown = {
+            f"{name}_ms": None if math.isnan(time_s) else round(1000 * time_s, 2)
+            for name, time_s in self.times_s.items()
+        }
+        return {"attained": round(self.attained, 4), **shown}
+
+
+def _percentile(times_s: Iterable[float], percent: float) -> float:
+    known = [time_s for time_s in times_s if not math.isnan(time_s)]
+    return percentile(known, percent) if known else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One system at one rate. `busy_cores` were at work just before, for others than us."""
+
+    system: str
+    rate_rps: float
+    requests: int
+    busy_cores: float
+    real: Side
+    twin: Side
+
+    @property
+    def attained_off(self) -> float:
+        """By how much the simulation attains more."""
+        return self.twin.attained - self.real.attained
+
+    @property
+    def times_off(self) -> dict[str, float]:
+        """Simulated over measured, less 1."""
+        return {
+            name: self.twin.times_s[name] / self.real.times_s[name] - 1 if self.has(name) else 0.0
+            for name in TIMES
+        }
+
+    def has(self, name: str) -> bool:
+        """Whether both sides have this time."""
+        return not math.isnan(self.real.times_s[name] + self.twin.times_s[name])
+
+    @property
+    def is_true(self) -> bool:
+        near = abs(self.attained_off) <= ATTAINED_WITHIN
+        return near and all(abs(off) <= TIMES_WITHIN for off in self.times_off.values())
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "system": self.system,
+            "rate_rps": round(self.rate_rps, 4),
+            "requests": self.requests,
+            "busy_cores_before": round(self.busy_cores, 2),
+            "real": self.real.as_json(),
+            "simulated": self.twin.as_json(),
+            "attained_off": round(self.attained_off, 4),
+            "times_off": {name: round(off, 4) for name, off in self.times_off.items()},
+            "true": self.is_true,
+        }

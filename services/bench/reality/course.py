@@ -1,0 +1,155 @@
+"""The course of `bench reality`: each system in turn is started, asked, ended and simulated."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from services.bench.capacity.asking import Asked, Measure, text_ids
+from services.bench.capacity.classes import Multiples, Targets, mix
+from services.bench.capacity.pace import first_rate
+from services.bench.capacity.points import Point
+from services.bench.capacity.stage import Say, Stage
+from services.bench.capacity.systems import OURS, STOCK, System, Systems
+from services.bench.capacity.workload import Load, poisson
+from services.bench.reality.compare import Compared, Outcome, Side, seen
+from services.bench.reality.options import RealityOptions
+from services.bench.reality.own_engine import OwnEngine
+from services.bench.reality.twin import Twin, ours, stock
+from shared.clock import Clock
+from shared.engines import Role
+
+_COUNT: Final = 20_000  # requests made beforehand, more than any point has
+_MULTIPLES: Final = Multiples(tight_ttft=3.0, loose_ttft=10.0, tight_tpot=1.75, loose_tpot=5.0)
+FLEET: Final = f"{OURS}, prefill and decode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A system, and its twin before it knows what passes between steps."""
+
+    system: System
+    twin: Twin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """What a twin learned from its light load."""
+
+    system: str
+    between_steps_ms: float
+    on_the_way_ms: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """What it finds is in `compared` at any time; `pairs` are the same requests on both sides."""
+
+    options: RealityOptions
+    systems: Systems
+    stage: Stage
+    clock: Clock
+    say: Say
+    configuration: Path
+    engine: OwnEngine
+    compared: list[Compared] = field(default_factory=list)
+    calibrated: list[Calibrated] = field(default_factory=list)
+    requests: dict[str, list[tuple[Outcome, Outcome]]] = field(default_factory=dict)
+    _load: Load = field(init=False)
+    _targets: Targets | None = None
+    _first_rps: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._load = poisson("poisson", mix(self.options.mix), self.options.seed, _COUNT)
+
+    async def all(self) -> None:
+        """Raises DeadlinePassed, PartDied and AnswerFailed."""
+        for pair in self._pairs():
+            measure = await self._start(pair.system)
+            await self._compare(pair, *measure)
+            await self.stage.end(pair.system.name)
+
+    def _pairs(self) -> list[Pair]:
+        options, systems = self.options, self.systems
+        hardware, table = self.engine.hardware, self.engine.table
+        pairs: list[Pair] = []
+        if options.stock or options.ours or options.fleet:  # its idle times make all targets
+            name = f"{STOCK}-{options.step_tokens}"
+            twin = stock(hardware, table, options.step_tokens)
+            pairs.append(Pair(system=systems.stock(name, options.step_tokens), twin=twin))
+        if options.ours:
+            twin = ours(hardware, table, (Role.DECODE,))
+            pairs.append(Pair(system=systems.ours(OURS, self.configuration), twin=twin))
+        if options.fleet:
+            roles = ("prefill", "decode")
+            twin = ours(hardware, table, (Role.PREFILL, Role.DECODE))
+            system = systems.ours_in_two(FLEET, self.configuration, roles)
+            pairs.append(Pair(system=system, twin=twin))
+        return pairs
+
+    async def _start(self, system: System) -> tuple[Asked, Measure]:
+        """The first one says what an idle machine takes, which is what targets are made of."""
+        client = await self.stage.start(system)
+        asked = Asked(name=system.name, client=client, knows_slos=system.knows_slos)
+        measure = Measure(
+            clock=self.clock,
+            text_ids=await text_ids(client),
+            seed=self.options.seed,
+            drain_s=self.options.drain_s,
+        )
+        await measure.warm_up(asked)
+        if self._targets is None:
+            self._targets = Targets(zero_load=await measure.zero_load(asked), multiples=_MULTIPLES)
+            self._first_rps = first_rate(self._load, self._targets.zero_load)
+            gateway = {"classes": self._targets.configuration()}
+            self.configuration.write_text(yaml.safe_dump({"gateway": gateway}))
+            self.say(f"idle: {self._targets.zero_load.as_json()}")
+        return asked, measure
+
+    async def _compare(self, pair: Pair, asked: Asked, measure: Measure) -> None:
+        light = await self._point(asked, measure, self.options.light_load)
+        wait_s, seed = self._wait_s(light), self.options.seed
+        twin = pair.twin.calibrated(light.judged, wait_s=wait_s, seed=seed)
+        self.calibrated.append(
+            Calibrated(
+                system=asked.name,
+                between_steps_ms=1000 * twin.between_steps_s,
+                on_the_way_ms=1000 * twin.on_the_way_s,
+            )
+        )
+        self.say(f"{self.calibrated[-1]}")
+        for multiple in self.options.loads:
+            point = await self._point(asked, measure, multiple)
+            self._note(point, twin)
+
+    async def _point(self, asked: Asked, measure: Measure, multiple: float) -> Point:
+        assert self._targets is not None
+        rate_rps, seconds = multiple * self._first_rps, self.options.point_s
+        load, targets = self._load, self._targets
+        point = await measure.point(asked, load, rate_rps, seconds, targets, turn=0)
+        self.say(point.line())
+        return point
+
+    def _note(self, point: Point, twin: Twin) -> None:
+        real, wait_s = seen(point.judged), self._wait_s(point)
+        twins = [
+            twin.outcomes(point.judged, wait_s=wait_s, seed=self.options.seed + number)
+            for number in range(self.options.twins)
+        ]
+        compared = Compared(
+            system=point.system,
+            rate_rps=point.rate_rps,
+            requests=len(point.judged),
+            busy_cores=point.busy_cores,
+            real=Side.of(real),
+            twin=Side.of([outcome for outcomes in twins for outcome in outcomes]),
+        )
+        self.compared.append(compared)
+        self.requests.setdefault(point.system, []).extend(zip(real, twins[0], strict=True))
+        self.say(f"{compared.as_json()}")
+
+    def _wait_s(self, point: Point) -> float:
+        """From the last arrival to where the running system's open requests were cut."""
+        last_s = max(one.seen.offered.at_s for one in point.judged)
+        return point.seconds - last_s + self.options.drain_s

@@ -1,0 +1,45 @@
+"""What `bench reality` can be told. Reads nothing itself."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from services.bench.capacity.options import Count, Positive, StepTokens
+from shared.options import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealityOptions:
+    """All have defaults, but that engines may be started must be said: `real`."""
+
+    real: bool = option(False, help="start real engines on this machine")
+    model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
+    dtype: str = option("float32", help="as vLLM spells it")
+    max_model_len: Count = option(2048, help="longest prompt plus answer in tokens")
+    kv_cache_gib: Positive = option(1.0, help="KV cache of each engine")
+    threads: Annotated[int, Field(ge=0)] = option(
+        0, help="threads of each engine's model; 0: one less than there are cores"
+    )
+    mix: str = option("mixed", help="classes under Poisson arrivals: mixed, summary, code, chat")
+    step_tokens: StepTokens = option(128, help="token budget of stock vLLM")
+    loads: tuple[Positive, ...] = option(
+        (0.7, 1.0, 1.3), help="loads to compare at, multiples of what keeps an engine well used"
+    )
+    light_load: Positive = option(
+        0.15, help="load at which what passes between steps is found out, as a multiple of the same"
+    )
+    point_s: Positive = option(60.0, help="arrivals of one point last so long")
+    drain_s: Positive = option(20.0, help="how long what is still open may take after a point")
+    stock: bool = option(True, help="compare stock vLLM")
+    ours: bool = option(True, help="compare ours on one engine")
+    fleet: bool = option(True, help="compare ours on a prefill and a decode engine")
+    twins: Count = option(5, help="simulations of each point, each with noise of its own")
+    link_bytes_per_s: Positive = option(5e8, help="KV between engines, as `bench kv` measures it")
+    link_latency_s: Annotated[float, Field(ge=0)] = option(0.005, help="of each KV transfer")
+    seed: int = option(1, help="of arrivals, lengths, prompts and noise")
+    plot: str = option("", help="file for the scatter plot, e.g. reality.svg")
+    run_dir: str = option("", help="folder for profile and logs; default: a temporary one")
+    start_limit_s: Positive = option(240.0, help="how long the start of one system may take")
+    answer_limit_s: Positive = option(120.0, help="how long one answer may take")
+    json: bool = option(False, help="print one JSON object instead of a table")

@@ -1,0 +1,50 @@
+"""What `bench reality` shows: a line for each system and rate, measured beside simulated."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from services.bench.machine import Machine
+from services.bench.reality.compare import ATTAINED_WITHIN, TIMES, TIMES_WITHIN, Compared
+from services.bench.reality.course import Course
+
+
+def as_json(course: Course, machine: Machine, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bench": "reality",
+        "machine": machine.as_json(),
+        "options": options,
+        "attained_within": ATTAINED_WITHIN,
+        "times_within": TIMES_WITHIN,
+        "calibrated": [asdict(one) for one in course.calibrated],
+        "points": [one.as_json() for one in course.compared],
+    }
+
+
+def table(compared: Sequence[Compared]) -> Table:
+    """Times in milliseconds, measured / simulated."""
+    shown = Table(title="Measured / simulated; attained in %, times in ms")
+    shown.add_column("system", no_wrap=True)
+    for name in ("requests/s", "requests", "attained", *map(_words, TIMES), "within"):
+        shown.add_column(name, justify="right")
+    for one in compared:
+        shown.add_row(*_row(one))
+    return shown
+
+
+def _words(name: str) -> str:
+    measure, percent = name.split("_")
+    return f"{measure.upper()} {percent}"
+
+
+def _row(one: Compared) -> Iterator[str]:
+    yield one.system
+    yield f"{one.rate_rps:.2f}"
+    yield str(one.requests)
+    yield f"{100 * one.real.attained:.1f} / {100 * one.twin.attained:.1f}"
+    for name in TIMES:
+        real_ms, twin_ms = 1000 * one.real.times_s[name], 1000 * one.twin.times_s[name]
+        yield f"{real_ms:.0f} / {twin_ms:.0f}  ({one.times_off[name]:+.0%})"
+    yield "yes" if one.is_true else "no"

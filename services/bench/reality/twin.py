@@ -1,0 +1,115 @@
+"""The twin of a running system: the same requests on simulated engines whose steps last as long as
+the real engine's profile says. Pure but for reading that profile.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from services.bench.capacity.judge import Judged
+from services.bench.reality.compare import Outcome, seen, simulated
+from services.evaluation.planned import Planned, Settings
+from services.evaluation.rivals.rival import Rival
+from services.evaluation.rivals.routers import LeastLoaded
+from services.evaluation.rivals.vllm import chunks
+from shared.batch_time import StepTable
+from shared.engines import Role
+from shared.hardware import Hardware
+from shared.simulation.engine import SimEngine
+from shared.simulation.record import Conditions
+from shared.simulation.run import Run
+from shared.simulation.system import System
+from shared.workloads.calls import Call, Load, Program, StageLoad
+
+Build = Callable[[Sequence[SimEngine]], System]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """`between_steps_s` passes on the host from one step to the next, `on_the_way_s` with a
+    request and its answers outside of engines.
+    """
+
+    hardware: Hardware
+    table: StepTable
+    roles: tuple[Role, ...]
+    build: Build
+    between_steps_s: float = 0.0
+    on_the_way_s: float = 0.0
+
+    def outcomes(self, judged: Sequence[Judged], *, wait_s: float, seed: int) -> list[Outcome]:
+        """What becomes of the same requests; what is open `wait_s` after the last is cut."""
+        hardware = replace(self.hardware, host_overhead_s=self.between_steps_s)
+        engines = [
+            SimEngine(f"{role.value}-{number}", role, hardware, self.table, seed=seed)
+            for number, role in enumerate(self.roles)
+        ]
+        conditions = Conditions(network_s=self.on_the_way_s / 2, decision_s=0.0, drain_s=wait_s)
+        return simulated(Run(load_of(judged), self.build(engines), engines, conditions).record())
+
+    def calibrated(self, light: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
+        """What a profile of an engine alone cannot say, from requests that met few others."""
+        real = seen(light)
+        bare = self.outcomes(light, wait_s=wait_s, seed=seed)
+        step_s = _median_off([one.tpot_s for one in real], [one.tpot_s for one in bare])
+        stepped = replace(self, between_steps_s=step_s)
+        timed = stepped.outcomes(light, wait_s=wait_s, seed=seed)
+        way_s = _median_off([one.ttft_s for one in real], [one.ttft_s for one in timed])
+        return replace(stepped, on_the_way_s=max(0.0, way_s))
+
+
+def _median_off(real_s: Sequence[float], twin_s: Sequence[float]) -> float:
+    """Of those that have both; 0 where nobody has."""
+    pairs = zip(real_s, twin_s, strict=True)
+    found = [real - twin for real, twin in pairs if real == real and twin == twin]  # not nan
+    return statistics.median(found) if found else 0.0
+
+
+def load_of(judged: Sequence[Judged]) -> Load:
+    """The requests as they were due, with their own targets."""
+    return tuple(
+        Program(
+            program_id=f"r{number}",
+            application="reality",
+            arrives_s=one.seen.offered.at_s,
+            calls=(_call(one),),
+        )
+        for number, one in enumerate(judged)
+    )
+
+
+def _call(judged: Judged) -> Call:
+    offered = judged.seen.offered
+    answer = StageLoad(
+        name="answer", output_tokens=offered.output_tokens, tpot_s=judged.tpot_target_s
+    )
+    return Call(
+        class_name=offered.class_name,
+        prompt_tokens=offered.prompt_tokens,
+        stages=(answer,),
+        max_output_tokens=offered.output_tokens,
+        ttft_s=judged.ttft_target_s,
+        acceptance=0.0,
+    )
+
+
+def stock(hardware: Hardware, table: StepTable, step_tokens: int) -> Twin:
+    """vLLM with a budget of tokens for each step."""
+    bounded = replace(hardware, max_step_tokens=step_tokens)
+    return Twin(
+        hardware=bounded,
+        table=table,
+        roles=(Role.DECODE,),
+        build=lambda _: Rival(LeastLoaded(), chunks()),
+    )
+
+
+def ours(hardware: Hardware, table: StepTable, roles: tuple[Role, ...]) -> Twin:
+    """Our planner over engines in these roles; what it cannot promise it refuses."""
+    settings = Settings(speculation=False, best_effort=False)
+    return Twin(
+        hardware=hardware,
+        table=table,
+        roles=roles,
+        build=lambda engines: Planned(settings, engines),
+    )
