@@ -52,6 +52,7 @@ class Scene:
 
 
 _IN_WORDS = {
+    "drafting_requests": "up to {} requests",
     "budget_tokens": "steps of {} tokens",
     "by_priority": "tight classes first",
     "pace_share": "{:g} of the tightest pace",
@@ -65,15 +66,17 @@ _IN_WORDS = {
 class Setting:
     """One way to run a system; None where a system has no such thing.
 
-    `drafts`: verified by every decode of every step. `budget_tokens`: of a step. `by_priority`:
-    tighter classes first. `pace_share`, `assumed_decodes`: the part of the tightest TPOT that a
-    step may take, beside how many decodes. `alpha_s`: seconds of deadline that a token of prompt
-    left is worth. `threshold_tokens`: prompts from here on go to prefill engines.
+    `drafts`: verified by every decode of every step, on engines that have `drafting_requests` at
+    most. `budget_tokens`: of a step. `by_priority`: tighter classes first. `pace_share`,
+    `assumed_decodes`: the part of the tightest TPOT that a step may take, beside how many decodes.
+    `alpha_s`: seconds of deadline that a token of prompt left is worth. `threshold_tokens`: prompts
+    from here on go to prefill engines.
     """
 
     prefill: int = 0
     decode: int = 1
     drafts: int = 0
+    drafting_requests: int | None = None
     budget_tokens: int | None = None
     by_priority: bool | None = None
     pace_share: float | None = None

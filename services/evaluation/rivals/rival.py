@@ -1,5 +1,6 @@
 """What rivals have in common: a router, a step former, and drafts of a fixed length."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from services.evaluation.rivals.room import set_drafts
@@ -17,7 +18,8 @@ class Rival:
     """A `System` that promises everything and holds back nobody.
 
     `form_step` has the arguments of `shared.scheduling.kernel.form`; it may have steps of
-    `budget_tokens`, by the name of an engine, as far as the engine has them.
+    `budget_tokens`, by the name of an engine, as far as the engine has them. Nobody drafts on an
+    engine with more than `drafting_requests`.
     """
 
     recheck_s = 0.1
@@ -28,9 +30,11 @@ class Rival:
         form_step: StepFormer,
         *,
         drafts: int = 0,
+        drafting_requests: int | None = None,
         budget_tokens: Mapping[str, int] | None = None,
     ) -> None:
         self._router, self._form_step, self._drafts = router, form_step, float(drafts)
+        self._drafting_requests = math.inf if drafting_requests is None else drafting_requests
         self._budget_tokens = budget_tokens or {}
 
     def place(
@@ -43,7 +47,8 @@ class Rival:
         """Drafts, then the step."""
         most = engine.hardware.max_step_tokens
         engine.limits[MAX_TOKENS] = min(most, self._budget_tokens.get(engine.name, most))
-        set_drafts(engine.rows, self._drafts)
+        drafting = len(engine.rows) <= self._drafting_requests
+        set_drafts(engine.rows, self._drafts if drafting else 0.0)
         limits, table = engine.limits, engine.table.numbers
         return float(self._form_step(engine.rows, tokens, counts, table, limits, now))
 

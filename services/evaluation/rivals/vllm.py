@@ -10,6 +10,8 @@ from services.evaluation.settings import Scene, Setting, colocated
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
+_DRAFTING_REQUESTS = 32
+
 
 def paper_settings(scene: Scene) -> Iterator[Setting]:
     """Its default bounds prompts by the length of the model, which is 2,048 for the paper's."""
@@ -32,13 +34,18 @@ def whole_prompts(budget_tokens: int) -> StepFormer:
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Budgets that people set (`--max-num-batched-tokens`), and priorities where classes differ."""
+    """Budgets that people set (`--max-num-batched-tokens`), drafts for all or for few requests
+    (`num_speculative_tokens_per_batch_size`), and priorities where classes differ.
+    """
     ranks = len(set(tightness(scene.load).values()))
     for setting in colocated(scene):
         for budget in scene.budgets(256, 512, 1024, 2048, 8192):
-            yield replace(setting, budget_tokens=budget, by_priority=False)
+            one = replace(setting, budget_tokens=budget)
+            yield one
+            if setting.drafts:
+                yield replace(one, drafting_requests=_DRAFTING_REQUESTS)
             if ranks > 1:
-                yield replace(setting, budget_tokens=budget, by_priority=True)
+                yield replace(one, by_priority=True)
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
@@ -47,6 +54,7 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
         LeastLoaded(tightness(load) if setting.by_priority else {}),
         chunks(by_priority=bool(setting.by_priority)),
         drafts=setting.drafts,
+        drafting_requests=setting.drafting_requests,
         budget_tokens=budgets(setting, engines),
     )
 

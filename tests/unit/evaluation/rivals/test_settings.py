@@ -53,8 +53,8 @@ def test_priorities_are_tried_where_classes_differ() -> None:
     mixed = SYSTEMS["vllm"].settings(scene())
     same = SYSTEMS["vllm"].settings(scene(programs=CHATS))
 
-    assert {one.by_priority for one in mixed} == {False, True}
-    assert {one.by_priority for one in same} == {False}
+    assert {one.by_priority for one in mixed} == {None, True}
+    assert {one.by_priority for one in same} == {None}
 
 
 def test_the_tightest_ttft_ranks_first_then_the_tightest_pace() -> None:
