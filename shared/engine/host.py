@@ -127,7 +127,7 @@ def _wire(
     )
 
     async def on_draining() -> None:
-        registration.draining = True
+        registration.drain()
 
     return Host(
         options=options,

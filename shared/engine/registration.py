@@ -49,6 +49,11 @@ class Registration:
     _said_lost: bool = False
     _back_off: BackOff = field(default_factory=BackOff)
 
+    def drain(self) -> None:
+        """Tells the planner that this engine takes nothing new."""
+        self.draining = True
+        self.state.wake()
+
     async def keep(self) -> None:
         """Stays attached until cancelled.
 
@@ -97,7 +102,8 @@ class Registration:
             if self.draining and not told_draining:
                 told_draining = True
                 yield DrainingNotice()
-            reports = self.state.take_unsent()
-            if reports:
+            if reports := self.state.take_unsent():
                 yield reports
-            await self.clock.sleep(self.report_every_s)
+                await self.clock.sleep(self.report_every_s)
+            else:
+                await self.state.until_news()

@@ -3,6 +3,7 @@
 Written by the host's loops, read by its services.
 """
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -22,21 +23,33 @@ class EngineState:
     attached: bool = False
     alive: bool = True
     unsent: deque[StepReport] = field(default_factory=lambda: deque(maxlen=_KEPT_REPORTS))
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, report: StepReport) -> None:
         self.last = report
         self.unsent.append(report)
+        self._news.set()
 
     def take_unsent(self) -> list[StepReport]:
         reports = list(self.unsent)
         self.unsent.clear()
+        self._news.clear()
         return reports
+
+    async def until_news(self) -> None:
+        """Until there is something to send, or `wake` is called."""
+        await self._news.wait()
+
+    def wake(self) -> None:
+        """There is something else to tell the planner."""
+        self._news.set()
 
     def restate(self) -> None:
         """Leaves just the present state to be sent: what a planner that knows nothing yet needs."""
         self.unsent.clear()
         if self.last is not None:
             self.unsent.append(replace(self.last, finished=(), kv_transfers_failed=0))
+            self._news.set()
 
     @property
     def free_kv_blocks(self) -> int:

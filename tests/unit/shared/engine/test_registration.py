@@ -113,6 +113,23 @@ async def test_reports_and_draining_go_up_once() -> None:
     assert second[0].step == 5
 
 
+async def test_an_engine_with_nothing_to_tell_sleeps_until_it_has() -> None:
+    registration = make(FakePlanner(([], PlannerUnavailable("away"))), [])
+    news = registration._news()
+    waiting = asyncio.ensure_future(anext(news))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+
+    registration.state.take(make_report(step=1))
+    assert [one.step for one in await asyncio.wait_for(waiting, 1)] == [1]
+
+    waiting = asyncio.ensure_future(anext(news))
+    await asyncio.sleep(0)
+    registration.drain()
+    assert getattr(await asyncio.wait_for(waiting, 1), "draining", False) is True
+
+
 def test_back_off_doubles_up_to_its_limit_and_starts_again() -> None:
     back_off = BackOff(first_s=1.0, most_s=5.0)
 
