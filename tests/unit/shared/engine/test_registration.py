@@ -122,7 +122,9 @@ async def test_an_engine_with_nothing_to_tell_sleeps_until_it_has() -> None:
     assert not waiting.done()
 
     registration.state.take(make_report(step=1))
-    assert [one.step for one in await asyncio.wait_for(waiting, 1)] == [1]
+    first = await asyncio.wait_for(waiting, 1)
+    assert isinstance(first, list)
+    assert [one.step for one in first] == [1]
 
     waiting = asyncio.ensure_future(anext(news))
     await asyncio.sleep(0)
