@@ -15,7 +15,7 @@ from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions
-from shared.simulation.system import Ended, Route, Ticket
+from shared.simulation.system import Ended, No, Route, Ticket
 from shared.workloads.calls import Call, Load, Program, StageLoad
 
 AT_ONCE = Conditions(network_s=0.0, decision_s=0.0)
@@ -131,9 +131,9 @@ class InTurns:
     placed: int = 0
 
     def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], _: float
-    ) -> list[Route | None]:
-        return [self._route(list(engines)) for _ in waiting]
+        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
+    ) -> list[Route | No | None]:
+        return [self._route(list(engines)) for ticket in waiting if ticket.arrives_s <= now]
 
     def _route(self, names: list[str]) -> Route | None:
         decode = [name for name in names if name.startswith("d")]

@@ -1,0 +1,88 @@
+"""What a request got, kept as sums while its tokens come, is what a list of them all would say."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.simulation.lives import (
+    ARRIVES,
+    CHANGED,
+    CHANGES_AT,
+    FIRST,
+    LAST,
+    LATER_PACE,
+    PACE,
+    SLOW_WINDOWS,
+    TOKENS,
+    TTFT,
+    WORST_LATE,
+    Lives,
+    give,
+    new_lives,
+)
+
+times = st.integers(0, 2000).map(lambda ticks: ticks / 1024)  # sums of these are exact
+paces = st.integers(1, 200).map(lambda ticks: ticks / 1024)
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[Lives, list[float]]:
+    """A request and the times of all its tokens, of which some come at once."""
+    life = new_lives(1)[0]
+    life[ARRIVES], life[TTFT] = draw(times), draw(st.one_of(times, st.just(math.inf)))
+    life[PACE], life[LATER_PACE] = draw(paces), draw(paces)
+    life[CHANGES_AT] = draw(st.integers(1, 30))
+    now, came_s = float(life[ARRIVES]), []
+    for gap_s in draw(st.lists(times, min_size=1, max_size=25)):
+        now += gap_s
+        count = draw(st.integers(1, 4))
+        give(life, count, now)
+        came_s += [now] * count
+    return life, came_s
+
+
+def due_s(life: Lives, number: int) -> float:
+    """Of token `number`, counted from 0: a pace after the one before."""
+    due = life[ARRIVES] + life[TTFT]
+    for before in range(number):
+        due += life[PACE] if before < life[CHANGES_AT] else life[LATER_PACE]
+    return float(due)
+
+
+@given(stories())
+def test_times_and_counts_are_those_of_the_tokens(story: tuple[Lives, list[float]]) -> None:
+    life, came_s = story
+
+    assert (life[FIRST], life[LAST], life[TOKENS]) == (came_s[0], came_s[-1], len(came_s))
+    changes_at = int(life[CHANGES_AT])
+    if changes_at <= len(came_s):
+        assert life[CHANGED] == came_s[changes_at - 1]
+    else:
+        assert math.isnan(life[CHANGED])
+
+
+@given(stories())
+def test_the_worst_lateness_is_that_of_any_token_against_its_deadline(
+    story: tuple[Lives, list[float]],
+) -> None:
+    life, came_s = story
+
+    late_s = [came - due_s(life, number) for number, came in enumerate(came_s)]
+    assert life[WORST_LATE] == pytest.approx(max(late_s), abs=1e-9)
+
+
+@given(stories())
+def test_a_slow_window_is_ten_tokens_that_take_longer_than_ten_paces(
+    story: tuple[Lives, list[float]],
+) -> None:
+    life, came_s = story
+
+    life[TTFT] = 0.0  # only differences of due times count
+    slow = [
+        start
+        for start in range(0, len(came_s) - 10, 10)
+        if came_s[start + 10] - came_s[start] > due_s(life, start + 10) - due_s(life, start) + 1e-9
+    ]
+    assert life[SLOW_WINDOWS] == len(slow)

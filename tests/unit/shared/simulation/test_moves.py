@@ -1,0 +1,71 @@
+"""KV on its way between engines, and what becomes of it when one of them dies."""
+
+import pytest
+
+from shared.simulation.links import Links, transfer_s
+from shared.simulation.lives import FIRST, LAST, MOVED, OUTPUT, TOKENS
+from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.run import Run
+from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
+
+_SLOW_LINK = hardware(link_bytes_per_s=1e5, link_latency_s=0.1)  # 1000 tokens take 10 s
+
+
+def run_split(*outages: Outage) -> tuple[Record, InTurns]:
+    """One request through `p0` to `d0`: 0.01 s of prompt, then 1.1 s on the way."""
+    load = (program("only", 0.0, call(prompt=100, output=5)),)
+    system = InTurns()  # the first request goes through the prefill engine
+    conditions = Conditions(network_s=0.0, decision_s=0.0, outages=outages)
+    return Run(load, system, fleet(_SLOW_LINK, 1, 1), conditions).record(), system
+
+
+def test_transfers_over_one_link_take_turns_and_others_do_not_wait() -> None:
+    links, machine = Links(), _SLOW_LINK
+    alone_s = transfer_s(50, machine)
+
+    assert links.move("a", "x", 50, machine, 0.0) == pytest.approx(alone_s)
+    assert links.move("a", "y", 50, machine, 0.0) == pytest.approx(2 * alone_s)
+    assert links.move("b", "x", 50, machine, 0.0) == pytest.approx(2 * alone_s)
+    assert links.move("c", "z", 50, machine, 0.0) == pytest.approx(alone_s)
+
+
+def test_the_second_token_waits_for_the_kv_and_the_lease_ends_with_its_coming() -> None:
+    record, _ = run_split()
+
+    (life,) = record.lives
+    assert record.routes[0].prefill == "p0"
+    assert life[FIRST] == pytest.approx(0.01)
+    assert life[MOVED] == pytest.approx(1.1)
+    assert life[LAST] == pytest.approx(0.01 + 1.1 + 4 * 0.01)
+    assert [engine.leased_blocks for engine in record.engines] == [0, 0]
+    assert [engine.computed_tokens for engine in record.engines] == [4, 100]
+
+
+def test_where_the_sender_dies_on_the_way_the_prompt_is_computed_again_by_the_receiver() -> None:
+    record, system = run_split(Outage(engine="p0", from_s=0.5))
+
+    (life,) = record.lives
+    assert life[TOKENS] == life[OUTPUT]
+    assert [engine.computed_tokens for engine in record.engines] == [101 + 3, 100]
+    assert life[LAST] == pytest.approx(0.5 + 4 * 0.01)
+    assert len(system.ends) == 1
+
+
+def test_where_the_receiver_dies_on_the_way_the_lease_ends_and_the_request_is_placed_anew() -> None:
+    record, system = run_split(Outage(engine="d0", from_s=0.5, until_s=0.6))
+
+    (life,) = record.lives
+    assert life[TOKENS] == life[OUTPUT]
+    assert system.placed >= 2
+    assert [engine.leased_blocks for engine in record.engines] == [0, 0]
+    assert [end.tokens for end in system.ends] == [5]
+
+
+def test_kv_waits_on_its_engine_until_the_other_has_room() -> None:
+    machine = hardware(kv_blocks=40)
+    load = tuple(program(f"p{n}", 0.0, call(prompt=300, output=20)) for n in range(6))
+
+    record = Run(load, InTurns(), fleet(machine, 1, 1), AT_ONCE).record()
+
+    assert (record.lives[:, TOKENS] == 20).all()
+    assert any(route.prefill for route in record.routes.values())

@@ -1,0 +1,137 @@
+"""Calls that follow each other: prefixes that are found again, and calls that never come."""
+
+from collections.abc import Mapping, Sequence
+
+from shared.simulation.engine import SimEngine
+from shared.simulation.judge import Cause, causes
+from shared.simulation.lives import (
+    ADMISSION,
+    ARRIVES,
+    CHANGED,
+    FIRST,
+    LAST,
+    NEVER_CAME,
+    REFUSED,
+    TOKENS,
+    UNDECIDED,
+)
+from shared.simulation.record import Conditions
+from shared.simulation.run import Run
+from shared.simulation.system import No, Route, Ticket
+from shared.workloads.calls import Call, Load, StageLoad
+from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
+
+
+def run(load: Load, **changes: int) -> tuple[list[SimEngine], Run]:
+    engines = fleet(hardware(**changes))
+    return engines, Run(load, InTurns(), engines, AT_ONCE)
+
+
+def chat(name: str, arrives_s: float, rounds: int = 3) -> Load:
+    calls = [
+        call(prompt=100 * (number + 1), output=10, prefix_tokens=100 * number, after_s=1.0)
+        for number in range(rounds)
+    ]
+    return (program(name, arrives_s, *calls),)
+
+
+def test_a_call_comes_so_long_after_the_one_before_it_has_ended() -> None:
+    _, simulation = run(chat("a", 0.0))
+
+    lives = simulation.record().lives
+
+    assert (lives[1:, ARRIVES] - lives[:-1, LAST]).tolist() == [1.0, 1.0]
+
+
+def test_a_call_finds_whole_blocks_of_what_its_program_left_and_nothing_of_others() -> None:
+    engines, simulation = run(chat("a", 0.0) + chat("b", 0.2))
+
+    simulation.record()
+
+    blocks = [100 // 16, 200 // 16]  # of 100 and 200 tokens that each second and third call knows
+    assert engines[0].found_tokens == 2 * sum(16 * count for count in blocks)
+
+
+def test_nothing_is_found_before_anybody_has_left_something() -> None:
+    engines, simulation = run((program("a", 0.0, call(prompt=100, prefix_tokens=90)),))
+
+    simulation.record()
+
+    assert engines[0].found_tokens == 0
+
+
+def test_what_is_needed_is_not_kept() -> None:
+    """Others took the room in the meantime: 20 blocks hold 320 tokens."""
+    between = program("b", 0.5, call(prompt=290, output=20))
+    engines, simulation = run((*chat("a", 0.0, rounds=2), between), kv_blocks=20)
+
+    simulation.record()
+
+    assert engines[0].found_tokens == 0
+
+
+def test_programs_find_what_the_one_that_they_begin_like_has_left() -> None:
+    first = program("a", 0.0, call(prompt=100))
+    later = [
+        program(f"b{n}", 1.0 + n, call(prompt=120, prefix_tokens=64, prefix_group="a"))
+        for n in range(3)
+    ]
+    engines, simulation = run((first, *later))
+
+    simulation.record()
+
+    assert engines[0].found_tokens == 3 * 64
+
+
+def test_stages_have_times_of_their_own() -> None:
+    stages = tuple(StageLoad(name=name, output_tokens=4, tpot_s=0.1) for name in ("one", "two"))
+    two = Call(class_name="x", prompt_tokens=10, stages=stages, max_output_tokens=8, ttft_s=1.0)
+    _, simulation = run((program("a", 0.0, two),))
+
+    (life,) = simulation.record().lives
+
+    assert life[TOKENS] == 8
+    assert round(100 * (life[CHANGED] - life[FIRST])) == 3
+    assert round(100 * (life[LAST] - life[CHANGED])) == 4
+
+
+class RefusesSecondCalls(InTurns):
+    def place(
+        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
+    ) -> list[Route | No | None]:
+        routes = super().place(waiting, engines, now)
+        return [
+            No() if ticket.round == 1 else route
+            for ticket, route in zip(waiting, routes, strict=True)
+        ]
+
+
+def test_what_would_have_followed_a_refused_call_is_missed_like_it() -> None:
+    record = Run(chat("a", 0.0, rounds=4), RefusesSecondCalls(), fleet(hardware())).record()
+
+    assert record.lives[1:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
+    assert causes(record.lives) == {Cause.REFUSED: 1, Cause.NEVER_CAME: 2}
+
+
+class HoldsAll(InTurns):
+    def _route(self, _: list[str]) -> None:
+        return None
+
+
+def test_who_waits_at_the_end_and_what_would_have_followed_is_missed() -> None:
+    conditions = Conditions(drain_s=1.0)
+
+    record = Run(chat("a", 0.0, rounds=2), HoldsAll(), fleet(hardware()), conditions).record()
+
+    assert record.lives[:, ADMISSION].tolist() == [UNDECIDED, NEVER_CAME]
+    assert causes(record.lives) == {Cause.HELD: 1, Cause.NEVER_CAME: 1}
+    assert record.ended_s <= 1.0
+
+
+def test_a_request_may_end_exactly_at_its_most_tokens() -> None:
+    engines, simulation = run((program("a", 0.0, call(output=7, max_output_tokens=7)),))
+
+    record = simulation.record()
+
+    assert record.lives[0, TOKENS] == 7
+    assert engines[0].free_blocks == engines[0].hardware.kv_blocks
