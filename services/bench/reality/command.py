@@ -67,7 +67,9 @@ async def _run(options: RealityOptions, run_dir: Path) -> Course:
         run_dir=run_dir,
         environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
     )
-    found = await profile(systems.profile(), options.start_limit_s)
+    found = Path(options.profile).expanduser()
+    if not options.profile:
+        found = await profile(systems.profile(), options.start_limit_s)
     links = {"link_bytes_per_s": options.link_bytes_per_s}
     engine = read(found, link_latency_s=options.link_latency_s, **links)
     clock = MonotonicClock()

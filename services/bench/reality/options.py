@@ -38,6 +38,9 @@ class RealityOptions:
     link_bytes_per_s: Positive = option(5e8, help="KV between engines, as `bench kv` measures it")
     link_latency_s: Annotated[float, Field(ge=0)] = option(0.005, help="of each KV transfer")
     seed: int = option(1, help="of arrivals, lengths, prompts and noise")
+    profile: str = option(
+        "", help="file that `slos-serve profile --json` made of this engine; default: measure now"
+    )
     plot: str = option("", help="file for the scatter plot, e.g. reality.svg")
     run_dir: str = option("", help="folder for profile and logs; default: a temporary one")
     start_limit_s: Positive = option(240.0, help="how long the start of one system may take")
