@@ -123,14 +123,18 @@ def start_parts(lived: Lived) -> Sequence[Part] | None:
     queue_s -= idle_s
     model_s = _model_s(record.before_first)
     in_queue_s = model_s * queue_s / ((queue_s + prefill_s) or 1.0)
-    prompt_s = _predicted_prefill_s(record, predicted_s)
+    ahead_s = _predicted_queue_s(record, predicted_s)
     return (
         Part(
             cause=Cause.QUEUE,
             real_s=waited_s + queue_s - in_queue_s,
-            predicted_s=predicted_s - prompt_s,
+            predicted_s=ahead_s,
         ),
-        Part(cause=Cause.PREFILL, real_s=prefill_s - (model_s - in_queue_s), predicted_s=prompt_s),
+        Part(
+            cause=Cause.PREFILL,
+            real_s=prefill_s - (model_s - in_queue_s),
+            predicted_s=predicted_s - ahead_s,
+        ),
         Part(cause=Cause.TRANSFER, real_s=moved_s),
         Part(cause=Cause.MODEL, real_s=model_s),
         Part(cause=Cause.DELIVERY, real_s=delivery_s + answer_s + idle_s + clipped.left_s),
@@ -174,10 +178,12 @@ def _way(record: Explanation) -> WayConsidered:
     return record.ways[0] if record.ways else WayConsidered(way=record.placement.way)
 
 
-def _predicted_prefill_s(record: Explanation, predicted_s: float) -> float:
-    """Of what was predicted after the decision, the estimate for its prompt; the rest is queue."""
-    after_s = max(0.0, predicted_s - record.query.waited_s)
-    return min(_way(record).prefill_s or 0.0, after_s)
+def _predicted_queue_s(record: Explanation, predicted_s: float) -> float:
+    """What it had waited, and the estimate of the prompts before its own; the rest of what was
+    predicted is for its own, which goes in small chunks where there is time.
+    """
+    waited_s = min(record.query.waited_s, predicted_s)
+    return min(waited_s + (_way(record).queue_s or 0.0), predicted_s)
 
 
 def _moved_after_first_s(outcome: Outcome) -> float:

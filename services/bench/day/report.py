@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from services.bench.day.causes import Cause
 from services.bench.day.summary import WORST_SHOWN
 
 _WORTH_A_WORD_MS: Final = 5.0
@@ -14,6 +15,7 @@ def tables(summary: Mapping[str, Any]) -> Iterator[Table]:
     yield _groups_table("By way", summary["ways"])
     yield _groups_table("By class", summary["classes"])
     yield _beside_table(summary["ways"])
+    yield _beyond_table(summary["ways"])
     yield _causes_table(summary["causes"])
     if summary["misses"]:
         yield _misses_table(summary["misses"])
@@ -60,6 +62,21 @@ def _beside_table(ways: Mapping[str, Any]) -> Table:
                     f"{found['of_target_p95']:.2f}",
                 )
     return table
+
+
+def _beyond_table(ways: Mapping[str, Any]) -> Table:
+    causes = [cause.value for cause in Cause if cause is not Cause.LOST]
+    title = "Beyond what was predicted, of all that was promised, ms: p50 / p95"
+    table = _table(title, ("way", "time"), tuple(causes))
+    for name, group in ways.items():
+        for time, beyond in group["beyond"].items():
+            if beyond:
+                table.add_row(name, time.upper(), *(_two(beyond.get(cause)) for cause in causes))
+    return table
+
+
+def _two(found: Mapping[str, float] | None) -> str:
+    return "" if found is None else f"{found['p50_ms']:.0f} / {found['p95_ms']:.0f}"
 
 
 def _causes_table(causes: Mapping[str, Any]) -> Table:

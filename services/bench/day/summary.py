@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from services.bench.capacity.judge import Ended
 from services.bench.capacity.points import interval
-from services.bench.day.causes import Cause, Miss, miss_of, was_promised
+from services.bench.day.causes import (
+    Cause,
+    Miss,
+    Part,
+    miss_of,
+    pace_parts,
+    start_parts,
+    was_promised,
+)
 from services.bench.day.records import Day, Lived
 from services.bench.spread import percentile
 from shared.requests import Admission, StepSums
@@ -19,6 +27,7 @@ WORST_SHOWN: Final = 10
 
 # What was predicted, what came, what was asked for; None where one of them is missing.
 Times = Callable[[Lived], tuple[float, float, float] | None]
+Parts = Callable[[Lived], Sequence[Part] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +99,10 @@ class Group:
             "broken": sum(miss_of(one) is not None for one in self.lived),
             "ttft": beside(self.lived, start_times).as_json(),
             "tpot": beside(self.lived, pace_times).as_json(),
+            "beyond": {
+                "ttft": beyond_json(self.lived, start_parts),
+                "tpot": beyond_json(self.lived, pace_parts),
+            },
         }
 
 
@@ -99,6 +112,18 @@ def by_way(day: Day) -> list[Group]:
 
 def by_class(day: Day) -> list[Group]:
     return _groups(day, lambda one: one.judged.seen.offered.class_name)
+
+
+def beyond_json(lived: Sequence[Lived], parts_of: Parts) -> dict[str, Any]:
+    """Of all that was promised, kept or not: what each cause took beyond what was predicted."""
+    excess: dict[Cause, list[float]] = {}
+    for one in lived:
+        for part in (parts_of(one) or ()) if was_promised(one) else ():
+            excess.setdefault(part.cause, []).append(part.excess_s)
+    return {
+        cause: {"p50_ms": _ms(percentile(found, 50)), "p95_ms": _ms(percentile(found, 95))}
+        for cause, found in excess.items()
+    }
 
 
 def misses(day: Day) -> list[Miss]:

@@ -75,7 +75,7 @@ def record(
     after: StepSums | None = None,
     **placement: Any,
 ) -> Explanation:
-    """Promised after 0.1 s: first token at 0.5 s, of these 0.3 for the prompt, then 0.05 each."""
+    """Promised after 0.1 s: first token at 0.5 s, of these 0.1 behind others, then 0.05 each."""
     fields: dict[str, Any] = {
         "admission": Admission.ADMITTED,
         "reason": Reason.NONE,
@@ -96,7 +96,7 @@ def record(
         ),
         placement=placed,
         decided_at_epoch_s=0.0,
-        ways=(WayConsidered(way=placed.way, prefill_s=0.3, transfer_s=transfer_s),),
+        ways=(WayConsidered(way=placed.way, queue_s=0.1, transfer_s=transfer_s),),
         outcome=ended,
         before_first=before,
         after_first=after,

@@ -69,6 +69,15 @@ def test_errors_are_of_promises_that_ended_and_shares_are_of_their_targets() -> 
     assert found["of_target_p95"] == pytest.approx(1.5)
 
 
+def test_what_was_kept_tells_as_well_where_time_went_beyond_what_was_predicted() -> None:
+    (group,) = by_way(Day(lived=[kept(), LATE, BEST_EFFORT]))
+
+    beyond = group.as_json()["beyond"]
+
+    assert beyond["ttft"]["prefill"] == {"p50_ms": pytest.approx(0.0), "p95_ms": 500.0}
+    assert beyond["tpot"]["decode interference"]["p50_ms"] == pytest.approx(0.0)
+
+
 def test_the_worst_comes_first() -> None:
     worst = late_start(prefill_s=9.0, seen_s=9.4)
 
