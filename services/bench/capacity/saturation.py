@@ -1,15 +1,18 @@
-"""Throughput without targets at saturation: a closed loop on two systems in turns, A B A B."""
+"""Throughput without targets at saturation: so many requests at a time on two systems in turns,
+A B A B. Only tokens are counted that come while all of the load is there.
+"""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from services.bench.answers import Answer, AnswerFailed, Stopwatch
+from services.bench.answers import AnswerFailed
 from services.bench.capacity.asking import Asked
 from services.bench.capacity.client import Ask
 from services.bench.capacity.judge import Ended
 from services.bench.capacity.result import Throughput
 from services.bench.capacity.workload import Prompts
-from services.bench.load import ClosedLoop
 from shared.clock import Clock
 
 _PROMPT_TOKENS: Final = 64
@@ -27,33 +30,57 @@ async def in_turns(
 ) -> list[Throughput]:
     """Each system `turns` times for `seconds`, the others idle meanwhile. Raises AnswerFailed."""
     return [
-        await _one(asked, prompts, clock, in_flight, seconds)
+        await _Saturated(asked=asked, prompts=prompts, in_flight=in_flight).measure(clock, seconds)
         for _ in range(turns)
         for asked in systems
     ]
 
 
-async def _one(
-    asked: Asked, prompts: Prompts, clock: Clock, in_flight: int, seconds: float
-) -> Throughput:
-    async def ask() -> Answer:
-        watch = Stopwatch(clock.now())
+@dataclass(slots=True, kw_only=True)
+class _Saturated:
+    asked: Asked
+    prompts: Prompts
+    in_flight: int
+    tokens: int = 0
+    _answered: int = 0
+    _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
 
-        def note(tokens: int) -> None:
-            watch.note(tokens, clock.now())
+    async def measure(self, clock: Clock, seconds: float) -> Throughput:
+        """From when everybody has had an answer; what runs at the end is given up.
 
-        wanted = Ask(prompt=prompts.next(_PROMPT_TOKENS), output_tokens=_OUTPUT_TOKENS)
-        reply = await asked.client.ask(wanted, note)
+        Raises AnswerFailed.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                clients = [group.create_task(self._client(i)) for i in range(self.in_flight)]
+                await self._all_answered.wait()
+                began_s, before = clock.now(), self.tokens
+                await clock.sleep(seconds)
+                tokens_per_s = (self.tokens - before) / (clock.now() - began_s)
+                for client in clients:
+                    client.cancel()
+        except* AnswerFailed as failed:
+            raise failed.exceptions[0] from None
+        return Throughput(
+            system=self.asked.name,
+            requests_per_s=tokens_per_s / _OUTPUT_TOKENS,
+            tokens_per_s=tokens_per_s,
+        )
+
+    async def _client(self, number: int) -> None:
+        # First answers of all lengths, lest all prompts come at the same moment ever after.
+        await self._ask(1 + number * _OUTPUT_TOKENS // self.in_flight)
+        self._answered += 1
+        if self._answered == self.in_flight:
+            self._all_answered.set()
+        while True:
+            await self._ask(_OUTPUT_TOKENS)
+
+    async def _ask(self, output_tokens: int) -> None:
+        wanted = Ask(prompt=self.prompts.next(_PROMPT_TOKENS), output_tokens=output_tokens)
+        reply = await self.asked.client.ask(wanted, self._note)
         if reply.ended is not Ended.DONE:
-            raise AnswerFailed(f"{asked.name} did not answer: {reply.message or reply.ended}")
-        return watch.answer(_OUTPUT_TOKENS)
+            raise AnswerFailed(f"{self.asked.name} did not answer: {reply.message or reply.ended}")
 
-    async def unknown() -> None:
-        return None
-
-    load = await ClosedLoop(ask=ask, cpu_seconds=unknown, now=clock.now).run(in_flight, seconds)
-    return Throughput(
-        system=asked.name,
-        requests_per_s=load.requests_per_s,
-        tokens_per_s=load.requests_per_s * _OUTPUT_TOKENS,
-    )
+    def _note(self, tokens: int) -> None:
+        self.tokens += tokens
