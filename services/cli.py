@@ -36,6 +36,15 @@ COMMANDS = {
     "profile": Command(
         module="services.bench.profile", help="measure how long this engine's steps take"
     ),
+    "simulate": Command(
+        module="services.evaluation.simulate", help="a load through a simulated fleet, on a laptop"
+    ),
+    "capacity": Command(
+        module="services.evaluation.capacity", help="how much load each system carries, simulated"
+    ),
+    "evaluate": Command(
+        module="services.evaluation.evaluate", help="the whole evaluation, simulated: make evaluate"
+    ),
     "bench": Command(module="services.bench.__main__", help="measure: bench gateway, kv, fit"),
 }
 

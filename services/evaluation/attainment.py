@@ -1,0 +1,98 @@
+"""How many programs of a load kept all their targets, also while the run goes on. Sums only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.simulation.judge import Mask, Rule, finished, kept
+from shared.simulation.lives import (
+    ADMISSION,
+    ARRIVES,
+    BEST_EFFORT,
+    FIRST,
+    REFUSED,
+    SLOW_WINDOWS,
+    TTFT,
+    WORST_LATE,
+    Lives,
+)
+from shared.simulation.system import Ticket
+from shared.workloads.calls import Load
+
+_ROUNDING_S = 1e-6
+_LOOKS = 200  # at a run, over the time in which its load arrives
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The share of programs that keep their targets, as far as it is known."""
+
+    at_least: float
+    at_most: float
+
+    def passes(self, bar: float) -> bool | None:
+        """None: not known yet."""
+        if self.at_least >= bar:
+            return True
+        return False if self.at_most < bar else None
+
+
+class Attainment:
+    """A program counts as a whole: every one of its calls, by one rule, with nothing refused."""
+
+    def __init__(self, load: Load) -> None:
+        self._numbers = {program.program_id: number for number, program in enumerate(load)}
+        self._calls = np.array([len(program.calls) for program in load])
+        self._owners: npt.NDArray[np.int64] = np.zeros(self._calls.sum(), dtype=np.int64)
+        self._known = 0
+
+    def bounds(self, tickets: Sequence[Ticket], lives: Lives, rule: Rule, now: float) -> Bounds:
+        """What is certain at `now`; infinite: all that is open is missed."""
+        owners, programs = self._owner_of(tickets), len(self._calls)
+        kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
+        missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
+        kept_programs = int((kept_calls == self._calls).sum())
+        missed = int((missed_calls > 0).sum())
+        if np.isinf(now):
+            missed = programs - kept_programs
+        return Bounds(at_least=kept_programs / programs, at_most=1 - missed / programs)
+
+    def _owner_of(self, tickets: Sequence[Ticket]) -> npt.NDArray[np.int64]:
+        for ticket in tickets[self._known :]:
+            self._owners[ticket.life] = self._numbers[ticket.program_id]
+        self._known = len(tickets)
+        return self._owners[: self._known]
+
+
+class EarlyEnd:
+    """A watch: ends a run as soon as it is certain on which side of every bar it ends up."""
+
+    def __init__(self, load: Load, rule: Rule, bars: Sequence[float]) -> None:
+        self.ended_early = False
+        self._attainment, self._rule, self._bars = Attainment(load), rule, bars
+        self._every_s = max(load[-1].arrives_s, 1.0) / _LOOKS
+        self._looked_s = 0.0
+
+    def __call__(self, tickets: Sequence[Ticket], lives: Lives, now: float) -> bool:
+        if now < self._looked_s + self._every_s:
+            return False
+        self._looked_s = now
+        bounds = self._attainment.bounds(tickets, lives, self._rule, now)
+        self.ended_early = all(bounds.passes(bar) is not None for bar in self._bars)
+        return self.ended_early
+
+
+def _missed(lives: Lives, rule: Rule, now: float) -> Mask:
+    """Whatever comes, these calls do not keep their targets any more."""
+    admission = lives[:, ADMISSION]
+    unpromised = (admission == BEST_EFFORT) | (admission == REFUSED)
+    due_s = lives[:, ARRIVES] + lives[:, TTFT] + _ROUNDING_S
+    unstarted = np.isnan(lives[:, FIRST]) & (due_s < now)
+    ended: Mask = unpromised | unstarted | (finished(lives) & ~kept(lives, rule))
+    if rule is Rule.DEADLINES:
+        ended |= lives[:, WORST_LATE] > _ROUNDING_S
+    elif rule is Rule.WINDOWS:
+        ended |= lives[:, SLOW_WINDOWS] > 0
+    return ended

@@ -1,0 +1,92 @@
+"""`slos-serve capacity`: how much load every system carries, in every scenario."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from services.evaluation.contenders import spec_of
+from services.evaluation.ledger import Ledger
+from services.evaluation.options import CapacityOptions
+from services.evaluation.output import write_report
+from services.evaluation.parts import RULES, Evaluation, systems_of
+from services.evaluation.report import capacity_tables, settings_table
+from services.evaluation.results import Results
+from services.evaluation.scenarios import FULL, QUICK, application_of, hardware_of, scenario_names
+from services.evaluation.stage import jobs_of, machine_line, progressing
+from services.evaluation.workers import workers
+from shared.errors import ConfigError
+from shared.options import load
+
+_WIDTH = 200  # of what is printed where there is no terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError before anything is simulated."""
+    options = load(
+        CapacityOptions,
+        section="capacity",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve capacity",
+    )
+    results = measure(_checked(options))
+    show(results, Path(options.out))
+    return 0
+
+
+def measure(options: CapacityOptions) -> Results:
+    """All searches, and attainment over load beside them."""
+    effort, bar = QUICK if options.quick else FULL, min(options.attainment)
+    scenarios = [application_of(name).name for name in options.scenarios] or scenario_names()
+    systems = systems_of(options.systems)
+    ledger = Ledger(Path(options.out), older=options.older)
+    results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
+    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+        evaluation = Evaluation(
+            effort=effort,
+            seed=options.seed,
+            crew=crew,
+            points=ledger,
+            results=results,
+            hear=shown.hear,
+            hardware=options.hardware,
+        )
+        replicas, bars = sorted(options.replicas), sorted(options.attainment)
+        evaluation.capacity(scenarios, systems, replicas, bars, options.rule)
+        evaluation.curves(scenarios, systems, bar)
+    count(results, ledger)
+    return results
+
+
+def count(results: Results, ledger: Ledger) -> None:
+    """How many points there are, and what they took."""
+    points = list(ledger)
+    results.points = len(points)
+    results.measured_s = sum(point.wall_s for point in points)
+
+
+def show(results: Results, folder: Path) -> None:
+    """Tables on the terminal, and where the rest is."""
+    console = Console()
+    wide = console if console.is_terminal else Console(width=_WIDTH)
+    for text in (capacity_tables(results), settings_table(results)):
+        wide.print(text, markup=False, highlight=False, soft_wrap=True)
+    for path in write_report(results, folder):
+        console.print(f"written: {path}", markup=False, highlight=False)
+
+
+def _checked(options: CapacityOptions) -> CapacityOptions:
+    """Every name is known. Raises ConfigError with the nearest one."""
+    for scenario in options.scenarios:
+        application_of(scenario)
+    for system in options.systems:
+        spec_of(system)
+    if options.hardware:
+        hardware_of(options.hardware)
+    if options.rule not in RULES:
+        raise ConfigError(f"--rule {options.rule}: allowed is {', '.join(RULES)}")
+    if not options.replicas or not options.attainment:
+        raise ConfigError("--replicas and --attainment need at least one number each")
+    return options

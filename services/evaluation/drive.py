@@ -1,0 +1,86 @@
+"""Carries many searches on at once: what is known is looked up, the rest measured. Pure."""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from services.evaluation.points import Point, Task
+
+T = TypeVar("T")
+Asking = Generator[Task, Point, T]  # asks for points until it knows
+
+
+class Crew(Protocol):
+    """Who measures."""
+
+    jobs: int
+
+    def start(self, task: Task) -> None: ...
+
+    def next(self) -> Point: ...
+
+
+class Points(Protocol):
+    """What is known."""
+
+    def find(self, task: Task) -> Point | None: ...
+
+    def add(self, point: Point) -> None: ...
+
+
+@dataclass(slots=True)
+class _Round:
+    """Searches that wait for a point, in the order in which they were given, and what runs."""
+
+    open: dict[str, tuple[Asking[Any], Task]] = field(default_factory=dict)
+    running: list[Task] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def drive(
+    searches: Mapping[str, Asking[T]],
+    crew: Crew,
+    points: Points,
+    heard: Callable[[int, int, Task], None] = lambda _ended, _all, _task: None,
+) -> dict[str, T]:
+    """What each search came to; earlier ones go first. `heard` is told how many of all are over,
+    whenever a point was measured.
+    """
+    state = _Round()
+    for name, search in searches.items():
+        _advance(state, name, search, None, points)
+    while state.open:
+        for _, task in state.open.values():
+            if len(state.running) < crew.jobs and task not in state.running:
+                state.running.append(task)
+                crew.start(task)
+        point = crew.next()
+        points.add(point)
+        state.running.remove(point.task)
+        _hand_on(state, points)
+        heard(len(state.found), len(searches), point.task)
+    return {name: state.found[name] for name in searches}
+
+
+def _hand_on(state: _Round, points: Points) -> None:
+    """Whoever waits for something that is known now goes on."""
+    for name, (search, task) in list(state.open.items()):
+        known = points.find(task)
+        if known is not None:
+            _advance(state, name, search, known, points)
+
+
+def _advance(
+    state: _Round, name: str, search: Asking[Any], point: Point | None, points: Points
+) -> None:
+    """To the first point that nobody knows, or to the end."""
+    try:
+        while True:
+            task = next(search) if point is None else search.send(point)
+            point = points.find(task)
+            if point is None:
+                state.open[name] = (search, task)
+                return
+    except StopIteration as stop:
+        state.open.pop(name, None)
+        state.found[name] = stop.value

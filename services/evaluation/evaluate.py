@@ -1,0 +1,96 @@
+"""`slos-serve evaluate`: all parts of the evaluation, and the document that tells of them."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from services.evaluation.capacity import count, show
+from services.evaluation.ledger import Ledger
+from services.evaluation.options import EvaluateOptions
+from services.evaluation.output import write_document, write_report
+from services.evaluation.parts import Evaluation, systems_of
+from services.evaluation.results import Results
+from services.evaluation.scenarios import FULL, QUICK, scenario_names
+from services.evaluation.stage import jobs_of, machine_line, progressing
+from services.evaluation.workers import workers
+from shared.errors import ConfigError
+from shared.option_values import nearest
+from shared.options import load
+
+_BARS = (0.9, 0.98)
+_REPLICAS = (1, 4)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError before anything is simulated."""
+    options = load(
+        EvaluateOptions,
+        section="evaluate",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve evaluate",
+    )
+    results = evaluate(options)
+    show(results, Path(options.out))
+    if options.document:
+        write_document(results, Path(options.document))
+    return 0
+
+
+def evaluate(options: EvaluateOptions) -> Results:
+    """Part by part; after each the report is written, so that it can be read meanwhile."""
+    effort = QUICK if options.quick else FULL
+    for part in options.parts:
+        if part not in PARTS:
+            raise ConfigError(f"--parts {part}: unknown{nearest(part, PARTS)}")
+    ledger = Ledger(Path(options.out), older=options.older)
+    results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
+    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+        evaluation = Evaluation(
+            effort=effort,
+            seed=options.seed,
+            crew=crew,
+            points=ledger,
+            results=results,
+            hear=shown.hear,
+        )
+        for name, run in PARTS.items():
+            if not options.parts or name in options.parts:
+                run(evaluation)
+                count(results, ledger)
+                write_report(results, Path(options.out))
+    return results
+
+
+def _capacity(evaluation: Evaluation) -> None:
+    evaluation.capacity(scenario_names(), systems_of(()), _REPLICAS, _BARS)
+
+
+def _rules(evaluation: Evaluation) -> None:
+    evaluation.rules(scenario_names(), systems_of(()), _BARS[0])
+
+
+def _curves(evaluation: Evaluation) -> None:
+    evaluation.curves(scenario_names(), systems_of(()), _BARS[0])
+
+
+def _ablations(evaluation: Evaluation) -> None:
+    evaluation.ablations(_BARS[0])
+
+
+def _bursts(evaluation: Evaluation) -> None:
+    evaluation.bursts(systems_of(()), _BARS[0])
+
+
+def _scaling(evaluation: Evaluation) -> None:
+    evaluation.scaling(_BARS[0])
+
+
+PARTS: dict[str, Callable[[Evaluation], None]] = {
+    "capacity": _capacity,
+    "curves": _curves,
+    "ablations": _ablations,
+    "bursts": _bursts,
+    "scaling": _scaling,
+    "rules": _rules,
+}

@@ -1,0 +1,124 @@
+"""The least engine time that the calls of a load cost, whoever schedules them. Bounds only.
+
+What is relaxed: every step is of the size that is best for all, mixing prompts and decodes costs
+nothing, tiles are never padded, nothing is computed twice, every prefix is still there, and
+each call drafts as many tokens as suit it best (how many of them are accepted remains chance).
+
+What is kept, for any number S of steps that read N tokens together: a step's fixed part and layers
+f(n) are convex in its tokens, so S steps cost at least S f(N/S), and that lies above every tangent
+c1 N + c0 S of it. And S is at least what KV memory (the contexts that all decodes read must fit
+into memory, step by step), the number of running requests and the longest step allow. With a
+tangent and one of these three, the cost is a sum over calls, so that each may be taken alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import ConfigError
+from shared.hardware import Hardware, TrueStep
+from shared.workloads.calls import Call, Load
+
+Seconds = npt.NDArray[np.float64]
+_TANGENTS: Final = 24
+_RISE: Final = 1e-3  # of tokens, for a slope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Of one token, and of one step; steps are counted by `per_context` for each KV token that a
+    decode reads, by `per_decode` for each decode, and by `per_token` for each token.
+    """
+
+    token_s: float
+    step_s: float
+    per_context: float = 0.0
+    per_decode: float = 0.0
+    per_token: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Costs:
+    """Engine seconds of each program: all of it, and the prompt of its first call alone."""
+
+    whole_s: Seconds
+    prompt_s: Seconds
+
+
+def least_costs(load: Load, hardware: Hardware) -> Costs:
+    """Under the prices that make the load as a whole dearest: each of them is a bound. Raises
+    ConfigError for hardware of which nothing but a fit is known.
+    """
+    if not isinstance(hardware.step, TrueStep):
+        raise ConfigError(f"there is no bound for {hardware.name}: name a table of shared/hardware")
+    step = hardware.step
+    found = (_costs(load, hardware, step, price) for price in _prices(hardware, step))
+    return max(found, key=lambda costs: float(costs.whole_s.sum()))
+
+
+def _costs(load: Load, hardware: Hardware, step: TrueStep, price: Price) -> Costs:
+    calls = [call for program in load for call in program.calls]
+    prompts_s = np.array([_prompt_s(call, step, price) for call in calls])
+    starts = np.cumsum([0, *(len(program.calls) for program in load)])[:-1]
+    whole_s = np.add.reduceat(prompts_s + _decodes_s(calls, hardware, step, price), starts)
+    return Costs(whole_s=whole_s, prompt_s=prompts_s[starts])
+
+
+def _prices(hardware: Hardware, step: TrueStep) -> Iterator[Price]:
+    fixed_s = hardware.host_overhead_s + step.fixed_s
+    for tokens in np.geomspace(1.0, hardware.max_step_tokens, _TANGENTS).tolist():
+        at_s = _layers_s(step, tokens)
+        slope_s = (_layers_s(step, tokens * (1 + _RISE)) - at_s) / (tokens * _RISE)
+        # The chord's slope is a little steeper than the tangent's: its start is taken lower.
+        step_s = fixed_s + max(0.0, at_s - slope_s * tokens * (1 + _RISE))
+        yield Price(token_s=slope_s, step_s=step_s, per_context=1 / hardware.kv_tokens)
+        yield Price(token_s=slope_s, step_s=step_s, per_decode=1 / hardware.max_running_requests)
+        yield Price(token_s=slope_s, step_s=step_s, per_token=1 / hardware.max_step_tokens)
+
+
+def _layers_s(step: TrueStep, tokens: float) -> float:
+    """As the true step has it, without tiles."""
+    weights_s = step.weights_s + step.weights_token_s * tokens
+    arithmetic_s = step.arithmetic_s + step.arithmetic_token_s * tokens
+    longer_s, shorter_s = max(weights_s, arithmetic_s), min(weights_s, arithmetic_s)
+    return float(longer_s * (1 + (shorter_s / longer_s) ** step.corner) ** (1 / step.corner))
+
+
+def _prompt_s(call: Call, step: TrueStep, price: Price) -> float:
+    new, earlier = call.new_prompt_tokens, call.prefix_tokens
+    pairs = new * (earlier + new / 2)
+    each_s = price.token_s + price.step_s * price.per_token
+    return new * each_s + step.sequence_s + step.earlier_s * earlier + step.pair_s * pairs
+
+
+def _decodes_s(calls: Sequence[Call], hardware: Hardware, step: TrueStep, price: Price) -> Seconds:
+    """All tokens after the first, with the drafts that make them cheapest."""
+    tokens = np.array([call.output_tokens - 1.0 for call in calls])
+    prompts = np.array([call.prompt_tokens for call in calls])
+    chances = np.array([call.acceptance for call in calls])
+    most = hardware.draft.max_speculation_tokens if hardware.draft else 0
+    gains, cheapest_s = np.ones(len(calls)), np.full(len(calls), np.inf)
+    for drafts in range(most + 1):
+        # A step reads what was computed before it, half of all on average.
+        contexts = prompts + np.maximum(0.0, tokens - gains) / 2
+        each_s = _decode_s(contexts, drafts, hardware, step, price)
+        cheapest_s = np.minimum(cheapest_s, tokens / gains * each_s)
+        gains = gains + chances ** (drafts + 1)
+    return cheapest_s
+
+
+def _decode_s(
+    contexts: Seconds, drafts: int, hardware: Hardware, step: TrueStep, price: Price
+) -> Seconds:
+    """One step of each of these decodes, with its share in what all of the step cost together."""
+    steps = price.per_context * contexts + price.per_decode + price.per_token * (1 + drafts)
+    # A step's runs of the draft model are shared by those that fit into memory beside each other.
+    shared = np.maximum(contexts / hardware.kv_tokens, 1 / hardware.max_running_requests)
+    own_s = (1 + drafts) * price.token_s + step.sequence_s + step.context_s * contexts
+    result: Seconds = (
+        own_s + steps * price.step_s + drafts * (step.draft_sequence_s + step.draft_s * shared)
+    )
+    return result

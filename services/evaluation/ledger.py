@@ -1,0 +1,67 @@
+"""Points on disk, one line of JSON each: what was simulated once is not simulated again."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from services.evaluation.points import Point, Task, from_line, to_line
+from services.evaluation.version import version_of
+from shared.errors import ConfigError
+
+FILE = "points.jsonl"
+
+
+class Ledger:
+    """The points of one folder. Those of other versions of the code are left alone, unless `older`
+    ones are good enough. A line that was cut short by a kill is passed over.
+    """
+
+    def __init__(self, folder: Path, *, older: bool = False) -> None:
+        self._path = folder / FILE
+        self._points: dict[str, list[Point]] = defaultdict(list)
+        self.outdated = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._cut = _is_cut(self._path)
+            for point in _read(self._path):
+                if older or point.version == version_of(point.task.system):
+                    self._points[point.task.load_and_system].append(point)
+                else:
+                    self.outdated += 1
+        except OSError as error:
+            raise ConfigError(f"--out {folder} cannot be used: {error}") from error
+
+    def find(self, task: Task) -> Point | None:
+        """A point that tells all that this task would."""
+        known = self._points.get(task.load_and_system, [])
+        return next((point for point in known if point.answers(task)), None)
+
+    def add(self, point: Point) -> None:
+        """Kept at once: whatever comes, the point is on disk."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(("\n" if self._cut else "") + to_line(point) + "\n")
+        self._cut = False
+        self._points[point.task.load_and_system].append(point)
+
+    def __iter__(self) -> Iterator[Point]:
+        for points in self._points.values():
+            yield from points
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the last line has no end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) != b"\n"
+
+
+def _read(path: Path) -> Iterator[Point]:
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield from_line(line)
+        except (ValueError, KeyError, TypeError):
+            continue

@@ -1,0 +1,97 @@
+"""Simulates one task. Keeps nothing."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from services.evaluation.attainment import Attainment, EarlyEnd
+from services.evaluation.contenders import build, setting_of, table_of
+from services.evaluation.fleets import make_engines
+from services.evaluation.observed import Observed
+from services.evaluation.points import Bin, ClassTimes, Point, Task
+from services.evaluation.scenarios import drain_s, hardware_of, load_of
+from services.evaluation.settings import Scene
+from services.evaluation.version import version_of
+from shared.clock import MonotonicClock
+from shared.simulation.judge import Rule, Share, judge, kept
+from shared.simulation.lives import ADMISSION, ADMITTED, ARRIVES, BEST_EFFORT, PLACED, REFUSED
+from shared.simulation.record import Conditions, Record
+from shared.simulation.run import Run
+from shared.workloads.calls import Load
+
+_HELD_S = 0.02  # a decision that took longer than that was put off
+
+
+def measure(task: Task) -> Point:
+    """Raises ConfigError for names that nobody knows."""
+    load = load_of(task.scenario, rate=task.rate, programs=task.programs, seed=task.seed)
+    return measure_load(task, load)
+
+
+def measure_load(task: Task, load: Load) -> Point:
+    """The same for a load that is at hand."""
+    clock = MonotonicClock()
+    started_s = clock.now()
+    hardware = hardware_of(task.hardware)
+    scene = Scene(hardware=hardware, replicas=task.replicas, load=load)
+    setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
+    engines = make_engines(setting.roles, hardware, table, seed=task.seed)
+    system = Observed(build(task.system, setting, engines, load), clock.now)
+    early = EarlyEnd(load, Rule(task.rule), task.bars)
+    conditions = Conditions(drain_s=drain_s(load, hardware))
+    record = Run(load, system, engines, conditions, early if task.bars else None).record()
+    now = record.ended_s if early.ended_early else math.inf
+    return Point(
+        task=task,
+        version=version_of(task.system),
+        complete=not early.ended_early,
+        attained=_attained(record, load, now),
+        classes=tuple(_class(share) for share in judge(record)),
+        batches=system.batches,
+        decision_ms=system.decision_ms,
+        ended_s=record.ended_s,
+        wall_s=clock.now() - started_s,
+        steps=sum(engine.steps for engine in engines),
+        timeline=tuple(timeline(record, task.bin_s)) if task.bin_s else (),
+    )
+
+
+def _attained(record: Record, load: Load, now: float) -> dict[str, tuple[float, float]]:
+    attainment = Attainment(load)
+    found = {
+        rule.value: attainment.bounds(record.tickets, record.lives, rule, now) for rule in Rule
+    }
+    return {rule: (bounds.at_least, bounds.at_most) for rule, bounds in found.items()}
+
+
+def _class(share: Share) -> ClassTimes:
+    return ClassTimes(
+        name=share.name,
+        requests=share.requests,
+        admitted=share.admitted,
+        best_effort=share.best_effort,
+        refused=share.refused,
+        attained={rule.value: share.attained(rule) for rule in Rule},
+        ttft_s=share.ttft_s,
+        tpot_s=share.tpot_s,
+        ttft_share=share.ttft_share,
+        tpot_share=share.tpot_share,
+        causes={cause.value: count for cause, count in share.causes.items()},
+    )
+
+
+def timeline(record: Record, bin_s: float) -> Sequence[Bin]:
+    """What became of the requests that arrived in each part of the run."""
+    lives = record.lives
+    numbers = (lives[:, ARRIVES] // bin_s).astype(np.int64)
+    admission, good = lives[:, ADMISSION], kept(lives, Rule.MEAN)
+    admitted = admission == ADMITTED
+    waited = admitted & (lives[:, PLACED] - lives[:, ARRIVES] > _HELD_S)
+    groups = (admitted & ~waited, waited, admission == BEST_EFFORT, admission == REFUSED, good)
+    last = int(numbers.max()) + 1 if len(numbers) else 0
+    counts = [np.bincount(numbers[group], minlength=last).tolist() for group in groups]
+    return [
+        Bin(from_s=n * bin_s, admitted=a, held=h, best_effort=b, refused=r, kept=k)
+        for n, (a, h, b, r, k) in enumerate(zip(*counts, strict=True))
+    ]

@@ -1,0 +1,88 @@
+"""What `simulate`, `capacity`, `plan` and `evaluate` can be told. Reads nothing itself."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.options import option
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateOptions:
+    """One load at one rate, through one system or several."""
+
+    scenario: str = option("", help="ChatBot, Coder, Summarizer, Mixed, ToolLLM or Reasoning")
+    trace: str = option("", help="a trace file in its place: Azure, Mooncake, BurstGPT, ServeGen")
+    targets: str = option("Mixed", help="the scenario whose targets the requests of a trace have")
+    fleet: str = option("1", help="engines: 4, or prefill=1,decode=3")
+    rate: NotNegative = option(
+        0.0, help="programs/s offered to the fleet; 0: as in the trace, which has a rate of its own"
+    )
+    system: tuple[str, ...] = option(("slos-serve",), help="systems by name, or all")
+    setting: str = option(
+        "", help="how the system is set up, by its label; default: the best of all"
+    )
+    hardware: str = option("", help="a table of shared/hardware; default: the scenario's own")
+    seconds: NotNegative = option(0.0, help="how long requests arrive; default: 120 s")
+    requests: Natural = option(0, help="how many programs arrive, in place of --seconds")
+    seed: int = option(1, help="of arrivals, lengths and noise")
+    jobs: Natural = option(0, help="processes; 0: one for each core")
+    json: bool = option(False, help="print one JSON object instead of tables")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacityOptions:
+    """How much load each system carries in each scenario."""
+
+    scenarios: tuple[str, ...] = option((), help="by name; default: all six")
+    systems: tuple[str, ...] = option((), help="by name; default: all")
+    replicas: tuple[Count, ...] = option((1, 4), help="engines of the fleets")
+    attainment: tuple[Share, ...] = option(
+        (0.9, 0.98), help="shares of programs that must keep all their targets"
+    )
+    rule: str = option("mean", help="when a target is kept: mean, windows or deadlines")
+    hardware: str = option("", help="a table of shared/hardware; default: each scenario's own")
+    quick: bool = option(False, help="shorter loads, coarser rates: minutes, of the same shape")
+    older: bool = option(False, help="take points that other versions of the code measured, too")
+    out: str = option(".slos/evaluation", help="folder: points so far, report.md, .json and .html")
+    seed: int = option(1, help="of arrivals, lengths and noise")
+    jobs: Natural = option(0, help="processes; 0: one for each core")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """The smallest fleet for a mix of classes."""
+
+    classes: str = option("", help="YAML or TOML file with the classes: lengths, targets, shares")
+    rate: NotNegative = option(0.0, help="requests/s of all classes together")
+    hardware: str = option("llama-3-8b-h100-80gb", help="a table of shared/hardware")
+    attainment: Share = option(0.9, help="share of requests that must keep all their targets")
+    most: Count = option(64, help="engines at most")
+    seconds: Positive = option(120.0, help="how long requests arrive in each simulation")
+    seed: int = option(1, help="of arrivals, lengths and noise")
+    jobs: Natural = option(0, help="processes; 0: one for each core")
+    json: bool = option(False, help="print one JSON object instead of tables")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """All of the evaluation."""
+
+    quick: bool = option(False, help="five minutes in place of an hour, of the same shape")
+    older: bool = option(False, help="take points that other versions of the code measured, too")
+    out: str = option(".slos/evaluation", help="folder: points so far, report.md, .json and .html")
+    document: str = option(
+        "", help="Markdown file whose parts between markers are written anew; figures go beside it"
+    )
+    parts: tuple[str, ...] = option(
+        (), help="capacity, rules, curves, ablations, bursts, scaling; default: all"
+    )
+    seed: int = option(1, help="of arrivals, lengths and noise")
+    jobs: Natural = option(0, help="processes; 0: one for each core")

@@ -1,0 +1,91 @@
+"""Writes reports to disk: Markdown, JSON, one HTML page, and the generated parts of a document."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from services.evaluation.figures import figures
+from services.evaluation.page import page
+from services.evaluation.report import (
+    ablation_table,
+    burst_table,
+    capacity_tables,
+    claims_table,
+    made_line,
+    rules_table,
+    scaling_table,
+    settings_table,
+    whole_report,
+)
+from services.evaluation.results import Results
+from shared.errors import ConfigError
+
+_TITLE: Final = "slos-serve: how much load keeps its targets"
+_MARKED: Final = re.compile(
+    r"(<!-- made: (?P<name>[\w-]+) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL
+)
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """report.md, report.json and report.html. Raises ConfigError where they cannot be written."""
+    markdown = whole_report(results)
+    texts = {
+        "report.md": f"# {_TITLE}\n\n{markdown}",
+        "report.json": json.dumps(results.as_json(), indent=1),
+        "report.html": page(_TITLE, markdown, figures(results)),
+    }
+    return [_write(folder / name, text) for name, text in texts.items()]
+
+
+def write_document(results: Results, document: Path) -> None:
+    """Makes the marked parts of a Markdown file anew; `<!-- made: figure-NAME -->` gets a figure,
+    drawn beside the file. Raises ConfigError for an unknown mark.
+    """
+    drawn = figures(results)
+    made = dict(_made(results))
+    for name in drawn:
+        made[f"figure-{name}"] = f"![{name}](evaluation/{name}.svg)"
+    try:
+        text = document.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--document {document} cannot be read: {error}") from error
+    _write(document, replaced(text, made))
+    for name, svg in drawn.items():
+        _write(document.parent / "evaluation" / f"{name}.svg", svg)
+
+
+def replaced(text: str, made: Mapping[str, str]) -> str:
+    """The text with what stands between marks made anew; figures that were not drawn stay."""
+
+    def fill(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in made and not name.startswith("figure-"):
+            raise ConfigError(f"nothing is made under the mark {name}; there is {', '.join(made)}")
+        new = made[name] + "\n" if name in made else found["old"]
+        return f"{found[1]}{new}{found[4]}"
+
+    return _MARKED.sub(fill, text)
+
+
+def _made(results: Results) -> dict[str, str]:
+    return {
+        "capacity": capacity_tables(results),
+        "rules": rules_table(results),
+        "claims": claims_table(results),
+        "ablations": ablation_table(results),
+        "bursts": burst_table(results),
+        "scaling": scaling_table(results),
+        "settings": settings_table(results),
+        "how": made_line(results),
+    }
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error}; name another folder") from error
+    return path

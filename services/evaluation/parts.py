@@ -1,0 +1,216 @@
+"""The parts of the evaluation: which points each takes, and what it makes of them."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from services.evaluation.contenders import ABLATIONS, ablated
+from services.evaluation.drive import Crew, Points, drive
+from services.evaluation.points import Point, Task
+from services.evaluation.results import Bound, Burst, Load, Results, Scale
+from services.evaluation.scenarios import Effort
+from services.evaluation.search import Found
+from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
+from services.evaluation.systems import OURS, SYSTEMS
+
+Heard = Callable[[int, int, Task], None]
+RULES: Final = ("mean", "windows", "deadlines")
+_SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of our capacity, of which loads are shown
+_QUICK_SHARES: Final = (0.5, 1.0, 1.5)
+_ABLATED: Final = ("ChatBot", "Coder", "Mixed", "ToolLLM")  # as many as the paper's figure has
+_ABLATION_REPLICAS: Final = 2  # the fewest that placement and disaggregation need
+_SCALED: Final = ("ChatBot", "Coder")
+_SIZES: Final = (1, 2, 4, 8, 16, 64)
+_QUICK_SIZES: Final = (1, 2, 4)
+_BURSTY: Final = "Coder"
+_BURST_REPLICAS: Final = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class Evaluation:
+    """Runs parts and keeps what they find in `results`."""
+
+    effort: Effort
+    seed: int
+    crew: Crew
+    points: Points
+    results: Results
+    hear: Callable[[str], Heard]  # of a part's name
+    hardware: str = ""
+    _places: dict[tuple[str, int], Place] = field(default_factory=dict)
+
+    def place(self, scenario: str, replicas: int) -> Place:
+        key = (scenario, replicas)
+        if key not in self._places:
+            self._places[key] = Place(scenario, replicas, self.effort, self.seed, self.hardware)
+        return self._places[key]
+
+    # ---- capacity
+
+    def capacity(
+        self,
+        scenarios: Sequence[str],
+        systems: Sequence[str],
+        replicas: Sequence[int],
+        bars: Sequence[float],
+        rule: str = "mean",
+    ) -> None:
+        """Of every system in every scenario, and the bounds."""
+        bars = sorted(bars)
+        searches = {
+            f"{scenario}, {system}, {rule}": campaign(
+                system, [self.place(scenario, size) for size in sorted(replicas)], bars, rule
+            )
+            for scenario in scenarios
+            for system in systems
+        }
+        for found in drive(searches, self.crew, self.points, self.hear(rule)).values():
+            self.results.capacities += found
+        if rule == "mean":
+            self._bounds(scenarios, replicas, bars)
+
+    def _bounds(
+        self, scenarios: Sequence[str], replicas: Sequence[int], bars: Sequence[float]
+    ) -> None:
+        for scenario in scenarios:
+            for size in replicas:
+                place = self.place(scenario, size)
+                for bar in bars:
+                    rate = place.bound(bar) / place.hardware.gpus
+                    found = Bound(scenario=scenario, replicas=size, bar=bar, rate=rate)
+                    self.results.bounds.append(found)
+
+    def rules(self, scenarios: Sequence[str], systems: Sequence[str], bar: float) -> None:
+        """Capacity of one replica by the other two rules of attainment."""
+        for rule in RULES[1:]:
+            self.capacity(scenarios, systems, (1,), (bar,), rule)
+
+    def setting(self, scenario: str, system: str, replicas: int) -> str:
+        """The best that a search has found; the first of all where none was made."""
+        for one in self.results.capacities:
+            cell = one.cell
+            if (cell.scenario, cell.system, cell.replicas) == (scenario, system, replicas):
+                return one.setting
+        return next(iter(self.place(scenario, replicas).settings(system)))
+
+    def rate(self, scenario: str, system: str, replicas: int, bar: float) -> float:
+        """The capacity found for each engine; a third of the bound where none was looked for."""
+        for one in self.results.at(replicas, bar):
+            if (one.cell.scenario, one.cell.system) == (scenario, system) and one.rate:
+                return one.rate * self.place(scenario, replicas).hardware.gpus
+        return self.place(scenario, replicas).bound(bar) / 3
+
+    # ---- attainment over load
+
+    def curves(self, scenarios: Sequence[str], systems: Sequence[str], bar: float) -> None:
+        """One replica, at shares of our capacity, never ended early."""
+        shares = _QUICK_SHARES if self.effort.name == "quick" else _SHARES
+        searches = {
+            f"{scenario}, {system}": fixed(self._curve(scenario, system, bar, shares))
+            for scenario in scenarios
+            for system in systems
+        }
+        for found in drive(searches, self.crew, self.points, self.hear("curves")).values():
+            self.results.loads += [self._load(point) for point in found.points]
+
+    def _curve(self, scenario: str, system: str, bar: float, shares: Sequence[float]) -> list[Task]:
+        place, setting = self.place(scenario, 1), self.setting(scenario, system, 1)
+        ours = self.rate(scenario, OURS, 1, bar)
+        tasks = [place.task(system, setting, ours * share) for share in shares]
+        return [replace(task, bars=()) for task in tasks]
+
+    def _load(self, point: Point) -> Load:
+        everyone = point.classes[0]
+        return Load(
+            scenario=point.task.scenario,
+            system=point.task.system,
+            setting=point.task.setting,
+            rate=self._for_each_gpu(point.task),
+            attained={rule: low for rule, (low, _) in point.attained.items()},
+            ttft_s=everyone.ttft_s,
+            tpot_s=everyone.tpot_s,
+            batches=point.batches,
+        )
+
+    def _for_each_gpu(self, task: Task) -> float:
+        gpus = self.place(task.scenario, task.replicas).hardware.gpus
+        return task.rate / (task.engines * gpus)
+
+    # ---- what each part of ours is worth
+
+    def ablations(self, bar: float) -> None:
+        """Capacity of ours with something taken away, on two replicas."""
+        searches = {
+            f"{scenario}, {system}": self._ablation(scenario, system, bar)
+            for scenario in _ABLATED
+            for system in (OURS, *(ablated(name) for name in ABLATIONS))
+        }
+        found = drive(searches, self.crew, self.points, self.hear("ablations"))
+        self.results.ablations += list(found.values())
+
+    def _ablation(self, scenario: str, system: str, bar: float) -> Generator[Task, Point, Capacity]:
+        place = self.place(scenario, _ABLATION_REPLICAS)
+        cell = Cell(
+            scenario=scenario, system=system, replicas=_ABLATION_REPLICAS, bar=bar, rule="mean"
+        )
+        found = yield from place.search(cell)
+        return place.found(cell, found)
+
+    # ---- bursts
+
+    def bursts(self, systems: Sequence[str], bar: float) -> None:
+        """The coding load at our capacity: what became of those who came in each part of it."""
+        place = self.place(_BURSTY, _BURST_REPLICAS)
+        rate = self.rate(_BURSTY, OURS, _BURST_REPLICAS, bar)
+        tasks = [
+            place.task(system, self.setting(_BURSTY, system, _BURST_REPLICAS), rate)
+            for system in systems
+        ]
+        bin_s = max(0.5, round(place.programs / rate / 120, 1))
+        searches = {task.system: fixed([replace(task, bars=(), bin_s=bin_s)]) for task in tasks}
+        for found in drive(searches, self.crew, self.points, self.hear("bursts")).values():
+            self.results.bursts += [self._burst(point) for point in found.points]
+
+    def _burst(self, point: Point) -> Burst:
+        everyone = point.classes[0]
+        return Burst(
+            system=point.task.system,
+            setting=point.task.setting,
+            rate=self._for_each_gpu(point.task),
+            bin_s=point.task.bin_s,
+            attained=point.attained["mean"][0],
+            ttft_share=everyone.ttft_share,
+            tpot_share=everyone.tpot_share,
+            timeline=point.timeline,
+        )
+
+    # ---- scaling
+
+    def scaling(self, bar: float) -> None:
+        """Ours on more and more replicas."""
+        sizes = _QUICK_SIZES if self.effort.name == "quick" else _SIZES
+        searches: Mapping[str, Generator[Task, Point, Scale]] = {
+            f"{scenario}, {size} x": self._scale(scenario, size, bar)
+            for size in sizes
+            for scenario in _SCALED
+        }
+        found = drive(searches, self.crew, self.points, self.hear("scaling"))
+        self.results.scaling += list(found.values())
+
+    def _scale(self, scenario: str, size: int, bar: float) -> Generator[Task, Point, Scale]:
+        place = self.place(scenario, size)
+        cell = Cell(scenario=scenario, system=OURS, replicas=size, bar=bar)
+        found: Found = yield from place.search(cell, [next(iter(place.settings(OURS)))])
+        passed = [point for point in found.points if point.task.rate == found.rate * size]
+        shown = passed or list(found.points[-1:])
+        return Scale(
+            scenario=scenario,
+            replicas=size,
+            rate=place.found(cell, found).rate,
+            decision_ms=shown[-1].decision_ms,
+        )
+
+
+def systems_of(names: Sequence[str]) -> tuple[str, ...]:
+    """All of them without a name."""
+    return tuple(names) or tuple(SYSTEMS)

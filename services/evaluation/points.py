@@ -1,0 +1,135 @@
+"""One point: a load at one rate through one system, and what is kept of it. Simulates nothing."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from services.evaluation.attainment import Bounds
+from shared.simulation.judge import Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is simulated. `setting` is a label of those that the system has for so many `replicas`;
+    `engines` are those that it then has. `rate` is programs per second offered to all of them. The
+    run may end once it is known on which side of all `bars` it comes out by `rule`; with `bin_s` a
+    timeline is kept.
+    """
+
+    scenario: str
+    hardware: str
+    system: str
+    setting: str
+    replicas: int
+    engines: int
+    rate: float
+    programs: int
+    seed: int
+    rule: str = Rule.MEAN.value
+    bars: tuple[float, ...] = (0.9, 0.98)
+    bin_s: float = 0.0
+
+    @property
+    def load_and_system(self) -> str:
+        """What two tasks share that differ only in when they may end."""
+        plain = asdict(replace(self, rule="", bars=()))
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassTimes:
+    """One class: requests (each call of a program), shares, and times in seconds, p50 and p99."""
+
+    name: str
+    requests: int
+    admitted: int
+    best_effort: int
+    refused: int
+    attained: Mapping[str, float]  # by rule
+    ttft_s: tuple[float, float]
+    tpot_s: tuple[float, float]
+    ttft_share: float  # p99 as a share of the target
+    tpot_share: float
+    causes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """What came in a part of a timeline: requests that arrived in it, by what became of them."""
+
+    from_s: float
+    admitted: int
+    held: int  # admitted, but after a wait for the decision
+    best_effort: int
+    refused: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What a task came to. `complete`: it was not ended early, so all shares are exact."""
+
+    task: Task
+    version: str
+    complete: bool
+    attained: Mapping[str, tuple[float, float]]  # by rule, at least and at most
+    classes: tuple[ClassTimes, ...]
+    batches: tuple[int, ...]  # steps between two of observed.BATCH_EDGES each
+    decision_ms: tuple[float, float, float]  # rounds p50 and p99, mean for each request
+    ended_s: float  # virtual
+    wall_s: float
+    steps: int
+    timeline: tuple[Bin, ...] = field(default=())
+
+    def bounds(self, rule: str) -> Bounds:
+        low, high = self.attained[rule]
+        return Bounds(at_least=low, at_most=high)
+
+    def passes(self, rule: str, bar: float) -> bool | None:
+        return self.bounds(rule).passes(bar)
+
+    def answers(self, task: Task) -> bool:
+        """Whether it tells all that this task would."""
+        if self.task.load_and_system != task.load_and_system:
+            return False
+        return self.complete or all(self.passes(task.rule, bar) is not None for bar in task.bars)
+
+
+def to_line(point: Point) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(point), separators=(",", ":"), allow_nan=True)
+
+
+def from_line(line: str) -> Point:
+    """Raises ValueError, KeyError or TypeError for a line that is none."""
+    plain: dict[str, Any] = json.loads(line)
+    if not isinstance(plain, dict) or set(plain) != {one.name for one in fields(Point)}:
+        raise ValueError("no point")
+    return Point(
+        **plain
+        | {
+            "task": Task(**plain["task"] | {"bars": tuple(plain["task"]["bars"])}),
+            "attained": {rule: (low, high) for rule, (low, high) in plain["attained"].items()},
+            "classes": tuple(_class(one) for one in plain["classes"]),
+            "batches": tuple(plain["batches"]),
+            "decision_ms": tuple(plain["decision_ms"]),
+            "timeline": tuple(Bin(**one) for one in plain["timeline"]),
+        }
+    )
+
+
+def rounded(rate: float) -> float:
+    """A rate as it is kept: five digits, so that the same search asks the same question twice."""
+    return float(f"{rate:.5g}")
+
+
+def best(points: Sequence[Point], rule: str) -> Point:
+    """The one that may attain most."""
+    return max(points, key=lambda point: point.bounds(rule).at_most)
+
+
+def _class(plain: Mapping[str, Any]) -> ClassTimes:
+    times = {name: tuple(plain[name]) for name in ("ttft_s", "tpot_s")}
+    return ClassTimes(**dict(plain) | times)

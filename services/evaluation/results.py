@@ -1,0 +1,99 @@
+"""All that an evaluation found, as plain data. Renders nothing."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from services.evaluation.points import Bin
+from services.evaluation.study import Capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What no scheduler can go beyond, in programs per second for each GPU."""
+
+    scenario: str
+    replicas: int
+    bar: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One system at one rate (programs per second for each GPU), not ended early.
+
+    `attained` by rule. Times are seconds, p50 and p99 of what was admitted.
+    """
+
+    scenario: str
+    system: str
+    setting: str
+    rate: float
+    attained: Mapping[str, float]
+    ttft_s: tuple[float, float]
+    tpot_s: tuple[float, float]
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """One system under a bursty load; p99 of the admitted as shares of their targets."""
+
+    system: str
+    setting: str
+    rate: float
+    bin_s: float
+    attained: float
+    ttft_share: float
+    tpot_share: float
+    timeline: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Ours on so many replicas: capacity for each GPU, and what a decision took there, in ms."""
+
+    scenario: str
+    replicas: int
+    rate: float
+    decision_ms: tuple[float, float, float]  # rounds p50 and p99, mean for each request
+
+
+@dataclass(slots=True, kw_only=True)
+class Results:
+    """Filled part by part; a part that is empty has not been run."""
+
+    effort: str
+    seed: int
+    machine: str
+    capacities: list[Capacity] = field(default_factory=list)
+    bounds: list[Bound] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    ablations: list[Capacity] = field(default_factory=list)
+    bursts: list[Burst] = field(default_factory=list)
+    scaling: list[Scale] = field(default_factory=list)
+    points: int = 0
+    measured_s: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def at(self, replicas: int, bar: float, rule: str = "mean") -> list[Capacity]:
+        """The capacities of one table."""
+        wanted = (replicas, bar, rule)
+        return [
+            one
+            for one in self.capacities
+            if (one.cell.replicas, one.cell.bar, one.cell.rule) == wanted
+        ]
+
+    def bound(self, scenario: str, replicas: int, bar: float) -> float:
+        """Nan where it was not computed."""
+        return next(
+            (
+                one.rate
+                for one in self.bounds
+                if (one.scenario, one.replicas, one.bar) == (scenario, replicas, bar)
+            ),
+            float("nan"),
+        )

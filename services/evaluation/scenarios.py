@@ -1,0 +1,121 @@
+"""The scenarios of the evaluation: an application, the hardware that it runs on, how long it is
+watched. Simulates nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.evaluation.mix import read_mix
+from shared.errors import ConfigError
+from shared.hardware import Hardware, load, read
+from shared.hardware.own import from_profile
+from shared.option_values import nearest
+from shared.simulation.zero_load import ttft_s
+from shared.workloads.applications import APPLICATIONS, Application
+from shared.workloads.calls import Call, Load, Program
+from shared.workloads.generate import generate
+from shared.workloads.trace_load import TracePlan, classes_of
+from shared.workloads.traces import read_trace
+
+TRACE, CLASSES = "trace", "classes"  # how a scenario begins that is read from a file
+_DRAIN_S: Final = 20.0  # of SLOs-Serve: what is left over may take so long after the last arrival
+_SERVED: Final = "opt-7b-a100-40gb"
+# An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
+_LONG: Final = frozenset({"Reasoning"})
+_OWN_MODEL: Final[Mapping[str, str]] = {
+    "ToolLLM": "toolllama-2-7b-a100-40gb",
+    "Reasoning": "r1-distill-qwen-1.5b-a100-40gb",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much is simulated: seconds of arrivals at half the load that could at best be served
+    (`long_s` for answers of minutes), programs at least and at most for each engine, and how close
+    (as a ratio) a capacity is found.
+    """
+
+    name: str
+    seconds: float
+    long_s: float
+    least_programs: int
+    most_programs: int
+    ratio: float
+
+
+FULL: Final = Effort(
+    name="full", seconds=150, long_s=1200, least_programs=300, most_programs=1200, ratio=1.05
+)
+QUICK: Final = Effort(
+    name="quick", seconds=30, long_s=250, least_programs=80, most_programs=240, ratio=1.2
+)
+
+
+def scenario_names() -> tuple[str, ...]:
+    return tuple(APPLICATIONS)
+
+
+def application_of(name: str) -> Application:
+    """By its name in any case. Raises ConfigError with the nearest name."""
+    found = {one.lower(): one for one in APPLICATIONS}.get(name.lower())
+    if found is None:
+        raise ConfigError(
+            f"unknown scenario {name}{nearest(name, APPLICATIONS)}; "
+            f"there are {', '.join(APPLICATIONS)}, or give --trace FILE"
+        )
+    return APPLICATIONS[found]
+
+
+def hardware_of(name: str) -> Hardware:
+    """A table that ships, a table of one's own (.toml), or what `slos-serve profile --json` told of
+    an engine (.json). Raises ConfigError.
+    """
+    if name.endswith(".toml"):
+        return read(Path(name))
+    return from_profile(Path(name)) if name.endswith(".json") else load(name)
+
+
+def hardware_for(scenario: str) -> str:
+    """The name of the paper's model and GPU for this scenario."""
+    return _OWN_MODEL.get(scenario, _SERVED)
+
+
+def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
+    """The same programs at every rate: of an application, of a trace (`trace:TARGETS:PATH`, with
+    the targets of an application) or of classes of one's own (`classes:PATH`).
+    """
+    sort, _, rest = scenario.partition(":")
+    if sort == TRACE and rest:
+        targets, _, path = rest.partition(":")
+        classes = classes_of(application_of(targets))
+        plan = TracePlan(classes=classes, requests=programs, rate=rate or None, seed=seed)
+        return read_trace(Path(path), plan)
+    application = read_mix(Path(rest)) if sort == CLASSES and rest else application_of(scenario)
+    return generate(application, rate=rate, requests=programs, seed=seed)
+
+
+def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) -> int:
+    """How many programs a point has, from the rate that one engine could serve at best."""
+    seconds = effort.long_s if scenario in _LONG else effort.seconds
+    wanted = min(effort.most_programs, max(effort.least_programs, seconds * best_rate / 2))
+    return round(wanted) * engines
+
+
+def drain_s(load: Load, hardware: Hardware) -> float:
+    """How long after the last arrival a run may go on: as long as the slowest program's own targets
+    allow, and what the paper allows besides.
+    """
+    return _DRAIN_S + max(allowed_s(program, hardware) for program in load)
+
+
+def allowed_s(program: Program, hardware: Hardware) -> float:
+    """How long its targets let a program take, tools and users included."""
+    return sum(call.after_s + call_allowed_s(call, hardware) for call in program.calls)
+
+
+def call_allowed_s(call: Call, hardware: Hardware) -> float:
+    """From the arrival of a call to the latest moment of its last token."""
+    paces_s = sum(stage.output_tokens * stage.tpot_s for stage in call.stages)
+    return ttft_s(call, hardware) + paces_s - call.stages[0].tpot_s

@@ -1,0 +1,174 @@
+"""`slos-serve simulate`: one load at one rate, through one system or several."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from services.evaluation.contenders import settings_of, spec_of
+from services.evaluation.drive import drive
+from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
+from services.evaluation.known import Known
+from services.evaluation.options import SimulateOptions
+from services.evaluation.points import Point, Task, best, rounded
+from services.evaluation.scenarios import TRACE, application_of, hardware_for, hardware_of, load_of
+from services.evaluation.settings import Scene
+from services.evaluation.stage import jobs_of, progressing
+from services.evaluation.study import fixed
+from services.evaluation.systems import SYSTEMS
+from services.evaluation.workers import workers
+from shared.errors import ConfigError
+from shared.options import load
+from shared.workloads.calls import rate as rate_of
+
+_SECONDS: Final = 120.0
+_SAMPLE: Final = 200
+_ALL: Final = "all"
+_WIDTH: Final = 170  # of the tables where there is no terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """`slos-serve simulate SCENARIO ...`. Raises ConfigError before anything is simulated."""
+    options = load(
+        SimulateOptions,
+        section="simulate",
+        argv=_named(argv),
+        environ=os.environ,
+        prog="slos-serve simulate SCENARIO",
+    )
+    points = simulate(options)
+    if options.json:
+        print(json.dumps([asdict(point) for point in points]))
+    else:
+        _print(points)
+    return 0
+
+
+def simulate(options: SimulateOptions) -> list[Point]:
+    """For each system the point of its best setting."""
+    tasks = {system: _tasks(options, system) for system in _systems(options)}
+    searches = {system: fixed(own) for system, own in tasks.items()}
+    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+        found = drive(searches, crew, Known(), shown.hear("simulate"))
+    return [best(one.points, "mean") for one in found.values()]
+
+
+def _named(argv: Sequence[str]) -> list[str]:
+    """The scenario may stand first, without its flag."""
+    if argv and not argv[0].startswith("-"):
+        return ["--scenario", *argv]
+    return list(argv)
+
+
+def _systems(options: SimulateOptions) -> tuple[str, ...]:
+    names = tuple(SYSTEMS) if options.system == (_ALL,) else options.system
+    for name in names:
+        spec_of(name)
+    return names
+
+
+def _tasks(options: SimulateOptions, system: str) -> list[Task]:
+    scenario, fleet = _scenario(options), parse_fleet(options.fleet)
+    hardware_name = options.hardware or hardware_for(options.scenario or options.targets)
+    sample = load_of(scenario, rate=options.rate, programs=_SAMPLE, seed=options.seed)
+    rate = options.rate or rate_of(sample)
+    scene = Scene(hardware=hardware_of(hardware_name), replicas=fleet.engines, load=sample)
+    seconds = options.seconds or _SECONDS
+    return [
+        Task(
+            scenario=scenario,
+            hardware=hardware_name,
+            system=system,
+            setting=label,
+            replicas=fleet.engines,
+            engines=fleet.engines,
+            rate=rounded(rate),
+            programs=options.requests or max(2, round(seconds * rate)),
+            seed=options.seed,
+            bars=(),
+        )
+        for label in _labels(options, system, scene, fleet)
+    ]
+
+
+def _scenario(options: SimulateOptions) -> str:
+    if bool(options.scenario) == bool(options.trace):
+        raise ConfigError("say what is asked of the fleet: SCENARIO, or --trace FILE, not both")
+    if options.trace:
+        if not Path(options.trace).is_file():
+            raise ConfigError(f"--trace {options.trace}: there is no such file")
+        return f"{TRACE}:{application_of(options.targets).name}:{options.trace}"
+    if not options.rate:
+        raise ConfigError("--rate R must be given: programs per second offered to the fleet")
+    return application_of(options.scenario).name
+
+
+def _labels(options: SimulateOptions, system: str, scene: Scene, fleet: Fleet) -> list[str]:
+    """Settings with just the fleet that was asked for; `4` leaves the roles to the system."""
+    known = settings_of(system, scene)
+    if options.setting:
+        if options.setting not in known:
+            raise ConfigError(f"{system} has no such setting; there are: {'; '.join(known)}")
+        return [options.setting]
+    labels = [
+        label
+        for label, setting in known.items()
+        if _fits(fleet_of(setting.roles), fleet, free="=" not in options.fleet)
+    ]
+    if not labels:
+        fleets = sorted({str(fleet_of(one.roles)) for one in known.values()})
+        raise ConfigError(
+            f"{system} cannot run on --fleet {options.fleet}; with {fleet.engines} engines it has "
+            f"{'; '.join(fleets)}"
+        )
+    return labels
+
+
+def _fits(own: Fleet, asked: Fleet, *, free: bool) -> bool:
+    return own.engines == asked.engines if free else own == asked
+
+
+def _print(points: Iterable[Point]) -> None:
+    console = Console()
+    wide = console if console.is_terminal else Console(width=_WIDTH)
+    for point in points:
+        wide.print(_table(point))
+        wide.print(_sentence(point), markup=False, highlight=False)
+
+
+def _table(point: Point) -> Table:
+    task = point.task
+    table = Table(title=f"{task.system}: {task.setting}; {task.engines} engines, {task.rate:.3g}/s")
+    table.add_column("class")
+    for name in ("requests", "admitted", "best effort", "refused", "mean", "windows", "deadlines"):
+        table.add_column(name, justify="right")
+    for name in ("TTFT p50 ms", "p99", "of target", "TPOT p50 ms", "p99", "of target"):
+        table.add_column(name, justify="right")
+    table.add_column("missed by")
+    for one in point.classes:
+        table.add_row(
+            one.name,
+            *(str(number) for number in (one.requests, one.admitted, one.best_effort, one.refused)),
+            *(f"{one.attained[rule]:.1%}" for rule in ("mean", "windows", "deadlines")),
+            *(f"{1e3 * value:.0f}" for value in one.ttft_s),
+            f"{one.ttft_share:.2f}",
+            *(f"{1e3 * value:.1f}" for value in one.tpot_s),
+            f"{one.tpot_share:.2f}",
+            ", ".join(f"{cause} {count}" for cause, count in one.causes.items()),
+        )
+    return table
+
+
+def _sentence(point: Point) -> str:
+    shares = ", ".join(f"{low:.1%} ({rule})" for rule, (low, _) in point.attained.items())
+    p50, p99, _ = point.decision_ms
+    return (
+        f"Programs with all of their requests in time: {shares}. {point.ended_s:.0f} s of "
+        f"{point.task.hardware} simulated in {point.wall_s:.1f} s, {point.steps} steps; a round of "
+        f"decisions took {p50:.2f} ms (p50), {p99:.2f} ms (p99).\n"
+    )

@@ -1,0 +1,70 @@
+"""What every command of the evaluation tells while it runs, and where. Simulates nothing."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from services.evaluation.points import Task
+from shared.clock import MonotonicClock
+
+_EVERY_S: Final = 30.0  # a line, where there is no terminal
+
+
+@dataclass(slots=True)
+class Progressing:
+    """A bar for each part on a terminal, elsewhere a line now and then; always on stderr."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    bars: Progress | None = None
+    _clock: MonotonicClock = field(default_factory=MonotonicClock)
+    _said_s: float = 0.0
+
+    def hear(self, part: str) -> Callable[[int, int, Task], None]:
+        """Who is to be told how far this part is."""
+        bar = self.bars.add_task(part, total=None, what="") if self.bars else None
+
+        def heard(ended: int, whole: int, task: Task) -> None:
+            what = f"{task.scenario}, {task.system}, {task.engines} x, {task.rate:.3g}/s"
+            if self.bars is not None and bar is not None:
+                self.bars.update(bar, completed=ended, total=whole, what=what)
+            elif self._clock.now() - self._said_s >= _EVERY_S:
+                self._said_s = self._clock.now()
+                self.console.print(f"{part}: {ended} of {whole}; {what}", highlight=False)
+
+        return heard
+
+
+@contextmanager
+def progressing() -> Iterator[Progressing]:
+    """Bars for as long as the block lasts."""
+    if not Console(stderr=True).is_terminal:
+        yield Progressing()
+        return
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[what]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield Progressing(bars=bars)
+
+
+def jobs_of(asked: int) -> int:
+    """0: one for each core."""
+    return asked or os.cpu_count() or 1
+
+
+def machine_line() -> str:
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
+        f"{sys.platform}."
+    )

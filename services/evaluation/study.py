@@ -1,0 +1,225 @@
+"""Which capacities are looked for, where each search begins, what was found. Simulates nothing."""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+from services.evaluation.contenders import is_ours, settings_of
+from services.evaluation.points import Point, Task
+from services.evaluation.scenarios import Effort, hardware_for, hardware_of, load_of, programs_for
+from services.evaluation.search import Found, Search, capacity
+from services.evaluation.settings import Scene, Setting
+from services.evaluation.upper_bound import lasting_rate, upper_bound
+from shared.hardware import Hardware
+
+_SAMPLE: Final = 400  # programs that tell what a load costs
+_STILL_IN_RACE: Final = 8
+_FIRST_SHARE: Final = 0.4  # of what could at best be served: where a search begins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One capacity to be found: the highest rate at which a share `bar` keeps its targets."""
+
+    scenario: str
+    system: str
+    replicas: int
+    bar: float
+    rule: str = "mean"
+
+    @property
+    def name(self) -> str:
+        return f"{self.scenario}, {self.system}, {self.replicas} x, {self.bar:.0%} {self.rule}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a search came to, in programs per second for each GPU."""
+
+    cell: Cell
+    rate: float
+    failed: float
+    setting: str
+    points: int
+
+
+class Place:
+    """A scenario on so many replicas: its hardware, how many programs a point has, its bounds."""
+
+    def __init__(
+        self, scenario: str, replicas: int, effort: Effort, seed: int, hardware: str = ""
+    ) -> None:
+        self.scenario, self.replicas, self.effort, self.seed = scenario, replicas, effort, seed
+        self.hardware_name = hardware or hardware_for(scenario)
+        self._known_bounds: dict[float, tuple[float, float]] = {}
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        return hardware_of(self.hardware_name)
+
+    @cached_property
+    def scene(self) -> Scene:
+        sample = load_of(self.scenario, rate=1.0, programs=_SAMPLE, seed=self.seed)
+        return Scene(hardware=self.hardware, replicas=self.replicas, load=sample)
+
+    @cached_property
+    def programs(self) -> int:
+        """For each engine."""
+        best = lasting_rate(self.scene.load, self.hardware, engines=1, bar=0.9)
+        return programs_for(self.scenario, self.effort, 1, best)
+
+    def bound(self, bar: float) -> float:
+        """Programs per second for each engine that nobody can go beyond."""
+        return min(self._bounds(bar))
+
+    def settings(self, system: str) -> dict[str, Setting]:
+        return settings_of(system, self.scene)
+
+    def task(self, system: str, setting: str, rate: float) -> Task:
+        """`rate` is for each engine."""
+        engines = len(self.settings(system)[setting].roles)
+        return Task(
+            scenario=self.scenario,
+            hardware=self.hardware_name,
+            system=system,
+            setting=setting,
+            replicas=self.replicas,
+            engines=engines,
+            rate=rate * engines,
+            programs=self.programs * engines,
+            seed=self.seed,
+        )
+
+    def search(self, cell: Cell, settings: Sequence[str] = ()) -> Search:
+        """For one cell, by these settings, or by all that the system has here."""
+        bounds = self._bounds(cell.bar)
+        return capacity(
+            lambda setting, rate: replace(self.task(cell.system, setting, rate), rule=cell.rule),
+            settings or list(self.settings(cell.system)),
+            bar=cell.bar,
+            first=_FIRST_SHARE * min(bounds),
+            bound=max(bounds),
+            ratio=self.effort.ratio,
+        )
+
+    def like(self, system: str, known: Setting | None) -> list[str]:
+        """Labels of the settings that are tuned as this one is, whatever their fleets; all without
+        one, or where there is none like it.
+        """
+        settings = self.settings(system)
+        if known is None:
+            return list(settings)
+        wanted = replace(known, prefill=0, decode=0)
+        alike = [
+            label for label, one in settings.items() if replace(one, prefill=0, decode=0) == wanted
+        ]
+        return alike or list(settings)
+
+    def _bounds(self, bar: float) -> tuple[float, float]:
+        """For the load that is simulated, and for one that never ends."""
+        if bar not in self._known_bounds:
+            programs, engines = self.programs * self.replicas, self.replicas
+            load = load_of(self.scenario, rate=1.0, programs=programs, seed=self.seed)
+            self._known_bounds[bar] = (
+                upper_bound(load, self.hardware, engines=engines, bar=bar) / engines,
+                lasting_rate(load, self.hardware, engines=engines, bar=bar) / engines,
+            )
+        return self._known_bounds[bar]
+
+    def found(self, cell: Cell, found: Found) -> Capacity:
+        """For each GPU; an engine may have several."""
+        gpus = self.hardware.gpus
+        return Capacity(
+            cell=cell,
+            rate=found.rate / gpus,
+            failed=found.failed / gpus,
+            setting=found.setting,
+            points=len(found.points),
+        )
+
+
+def campaign(
+    system: str, places: Sequence[Place], bars: Sequence[float], rule: str
+) -> Generator[Task, Point, list[Capacity]]:
+    """All cells of one system in one scenario. What was best on few replicas and at a low bar is
+    tried on more and at a higher one; only how its engines are split is searched anew.
+    """
+    capacities: list[Capacity] = []
+    known: Setting | None = None
+    for place in places:
+        labels = place.like(system, known)
+        for bar in bars:
+            cell = Cell(
+                scenario=place.scenario, system=system, replicas=place.replicas, bar=bar, rule=rule
+            )
+            found = yield from place.search(cell, labels)
+            capacities.append(place.found(cell, found))
+            known = known or place.settings(system)[found.setting]
+            labels = [label for label in labels if label in _last(found.points)] or labels
+    return capacities
+
+
+def _last(points: Sequence[Point]) -> set[str]:
+    """Those that were still in the race at the end: the settings of the last few points."""
+    return {point.task.setting for point in points[-_STILL_IN_RACE:]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Ours beside the best of all others in one scenario, and beside the upper bound."""
+
+    scenario: str
+    ours: float
+    rival: float
+    rival_name: str
+    bound: float
+
+    @property
+    def ratio(self) -> float:
+        """Infinite where no rival carries anything."""
+        if not self.rival:
+            return float("inf") if self.ours else 1.0
+        return self.ours / self.rival
+
+
+def compare(capacities: Iterable[Capacity], bounds: Mapping[str, float]) -> list[Comparison]:
+    """Of capacities of one number of replicas, one bar and one rule; where ours is among them."""
+    found: list[Comparison] = []
+    by_scenario: dict[str, dict[str, float]] = {}
+    for one in capacities:
+        by_scenario.setdefault(one.cell.scenario, {})[one.cell.system] = one.rate
+    for scenario, rates in by_scenario.items():
+        ours = next((rate for name, rate in rates.items() if is_ours(name)), None)
+        rivals = {name: rate for name, rate in rates.items() if not is_ours(name)}
+        if ours is None or not rivals:
+            continue
+        best = max(rivals, key=lambda name: rivals[name])
+        found.append(
+            Comparison(
+                scenario=scenario,
+                ours=ours,
+                rival=rivals[best],
+                rival_name=best,
+                bound=bounds.get(scenario, float("nan")),
+            )
+        )
+    return found
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """Nan where a ratio is infinite or there is none."""
+    if not ratios or any(ratio in (0.0, float("inf")) for ratio in ratios):
+        return float("nan")
+    product = 1.0
+    for ratio in ratios:
+        product *= ratio
+    return float(product ** (1 / len(ratios)))
+
+
+def fixed(tasks: Sequence[Task]) -> Search:
+    """No search: just these points."""
+    points: list[Point] = []
+    for task in tasks:
+        points.append((yield task))  # noqa: PERF401 - a generator cannot be had inside a list
+    return Found(rate=0.0, setting="", failed=0.0, points=tuple(points))

@@ -1,0 +1,42 @@
+"""Which code a result was made by: a digest of the sources that it depends on. Runs nothing."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path(__file__).parents[2]
+_SIMULATOR: Final = (
+    "shared/batch_time",
+    "shared/hardware",
+    "shared/scheduling",
+    "shared/simulation",
+    "shared/workloads",
+    "services/evaluation/attainment.py",
+    "services/evaluation/measure.py",
+    "services/evaluation/scenarios.py",
+)
+_OURS: Final = (
+    "services/planner",
+    "services/evaluation/engine_reports.py",
+    "services/evaluation/planned.py",
+    "services/evaluation/scaled_lengths.py",
+)
+_RIVALS: Final = ("services/evaluation/rivals", "services/evaluation/settings.py")
+
+
+@cache
+def version_of(system: str) -> str:
+    """The same for the same sources. A change of our planner leaves the rivals' results valid."""
+    own = _OURS if system.startswith("slos-serve") else _RIVALS
+    digest = hashlib.sha256()
+    for name in (*_SIMULATOR, *own):
+        for path in _sources(_ROOT / name):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _sources(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(one for one in path.rglob("*") if one.suffix in (".py", ".toml"))

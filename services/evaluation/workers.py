@@ -1,0 +1,56 @@
+"""Points measured in processes of their own, so many at a time. Chooses none of them."""
+
+import multiprocessing
+import queue
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from services.evaluation.measure import measure
+from services.evaluation.points import Point, Task
+from shared.errors import DeadlinePassed
+
+POINT_LIMIT_S: Final = 900.0  # a point that takes longer has lost its process
+
+Measure = Callable[[Task], Point]
+
+
+class Workers:
+    """Hands tasks to a pool and points back, in the order in which they come."""
+
+    def __init__(self, pool: "multiprocessing.pool.Pool", jobs: int, measure: Measure) -> None:
+        self.jobs = jobs
+        self._pool, self._measure = pool, measure
+        self._done: queue.SimpleQueue[Point | BaseException] = queue.SimpleQueue()
+
+    def start(self, task: Task) -> None:
+        self._pool.apply_async(
+            self._measure, (task,), callback=self._done.put, error_callback=self._done.put
+        )
+
+    def next(self) -> Point:
+        """The next one that is ready. Raises DeadlinePassed, and whatever a point raised."""
+        try:
+            point = self._done.get(timeout=POINT_LIMIT_S)
+        except queue.Empty:
+            raise DeadlinePassed(
+                f"no point came within {POINT_LIMIT_S:.0f} s: give --jobs fewer, or --quick; "
+                "what was measured is kept, and the same command goes on from there"
+            ) from None
+        if isinstance(point, BaseException):
+            raise point
+        return point
+
+
+@contextmanager
+def workers(jobs: int, measure: Measure = measure) -> Iterator[Workers]:
+    """Processes that end with the block, whatever they are at."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, initializer=_leave_interrupts) as pool:
+        yield Workers(pool, jobs, measure)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,71 @@
+"""Our planner on simulated engines: whoever is let in is served in full, and the same run twice is
+the same.
+"""
+
+import numpy as np
+import pytest
+
+from services.evaluation.planned import Planned, Settings
+from shared.simulation.lives import (
+    ADMISSION,
+    ADMITTED,
+    BEST_EFFORT,
+    NEVER_CAME,
+    OUTPUT,
+    REFUSED,
+    TOKENS,
+    UNDECIDED,
+)
+from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.run import Run
+from shared.workloads.calls import requests
+from tests.unit.shared.simulation.fleet import (
+    NOISE,
+    drafting,
+    fleet,
+    hardware,
+    random_load,
+)
+
+_FLEETS = [(1, 0), (2, 0), (1, 1), (2, 1)]
+_OUTAGE = Outage(engine="d0", from_s=0.5, until_s=1.0)
+
+
+def run(seed: int, size: tuple[int, int], *, refuse: bool = False, lost: bool = False) -> Record:
+    machine = drafting(hardware(noise=NOISE, kv_blocks=300, max_running_requests=16))
+    engines = fleet(machine, *size, seed=seed)
+    system = Planned(Settings(best_effort=not refuse), engines)
+    conditions = Conditions(outages=(_OUTAGE,) if lost else ())
+    return Run(random_load(seed, 60), system, engines, conditions).record()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("size", _FLEETS)
+@pytest.mark.parametrize("lost", [False, True])
+def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
+    lives = run(3, size, lost=lost).lives
+
+    assert set(lives[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
+    assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("size", _FLEETS[1:3])
+def test_every_call_of_the_load_is_served_refused_or_never_comes(size: tuple[int, int]) -> None:
+    lives = run(4, size, refuse=True).lives
+
+    admission = lives[:, ADMISSION]
+    assert len(lives) == requests(random_load(4, 60))
+    assert not (admission == UNDECIDED).any()
+    served = np.isin(admission, (ADMITTED, BEST_EFFORT))
+    assert (lives[served, TOKENS] == lives[served, OUTPUT]).all()
+    assert (lives[~served, TOKENS] == 0).all()
+    assert np.isin(admission[~served], (REFUSED, NEVER_CAME)).all()
+
+
+@pytest.mark.timeout(120)
+def test_the_same_run_twice_is_the_same() -> None:
+    first, again = (run(5, (2, 1), lost=True) for _ in range(2))
+
+    assert first.lives.tobytes() == again.lives.tobytes()
+    assert first.routes == again.routes

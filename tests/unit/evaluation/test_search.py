@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.evaluation.drive import drive
+from services.evaluation.known import Known
+from services.evaluation.ledger import Ledger
+from services.evaluation.points import Task
+from services.evaluation.search import Found, Search, capacity
+from tests.unit.evaluation.builders import Meter, make_task
+
+RATES = st.floats(0.2, 90)
+
+
+def task_of(setting: str, rate: float) -> Task:
+    return make_task(setting=setting, rate=rate)
+
+
+def search(names: list[str], *, ratio: float = 1.05, first: float = 4.0) -> Search:
+    return capacity(task_of, names, bar=0.9, first=first, bound=100.0, ratio=ratio)
+
+
+def find(capacities: dict[str, float], *, ratio: float = 1.05, first: float = 4.0) -> Found:
+    found = drive(
+        {"": search(list(capacities), ratio=ratio, first=first)}, Meter(capacities), Known()
+    )
+    return found[""]
+
+
+@given(capacities=st.lists(RATES, min_size=1, max_size=8), ratio=st.floats(1.02, 1.5), first=RATES)
+@settings(max_examples=60)
+def test_the_capacity_of_the_best_setting_lies_between_the_last_pass_and_the_first_failure(
+    capacities: list[float], ratio: float, first: float
+) -> None:
+    named = {str(number): rate for number, rate in enumerate(capacities)}
+
+    found = find(named, ratio=ratio, first=first)
+
+    best = max(capacities)
+    assert found.rate <= best < found.failed * 1.0001
+    if best > first / 40:
+        assert found.failed <= found.rate * ratio * 1.0001
+        assert named[found.setting] >= found.rate
+
+
+@given(low=RATES, factor=st.floats(1.0, 3.0))
+@settings(max_examples=30)
+def test_a_system_that_carries_more_is_not_found_to_carry_less(low: float, factor: float) -> None:
+    high = min(95.0, low * factor)
+
+    assert find({"a": high}).rate >= find({"a": low}).rate
+
+
+def test_nothing_is_found_where_nothing_passes() -> None:
+    found = find({"a": 0.001, "b": 0.002})
+
+    assert found.rate == 0
+    assert found.setting == "b"  # the one that held out longest
+
+
+def test_most_settings_are_tried_once_only() -> None:
+    capacities = {str(number): 5.0 + number / 100 for number in range(60)}
+    meter = Meter(capacities)
+
+    drive({"": search(list(capacities))}, meter, Known())
+
+    assert len(meter.asked) < 60 + 20 + 12 + 10
+
+
+@pytest.mark.parametrize("wrong", [{"settings": []}, {"ratio": 1.0}])
+def test_a_search_without_settings_or_grain_is_an_error(wrong: dict[str, object]) -> None:
+    given = {"settings": ["a"], "bar": 0.9, "first": 1.0, "bound": 9.0, "ratio": 1.1} | wrong
+    names = given.pop("settings")
+
+    with pytest.raises(ValueError, match="a search needs"):
+        next(capacity(task_of, names, **given))  # type: ignore[arg-type]  # wrong on purpose
+
+
+class Killed(Exception):
+    """What ends a command in the middle."""
+
+
+class Dying(Meter):
+    """Goes away after so many points."""
+
+    def __init__(self, capacities: dict[str, float], after: int) -> None:
+        super().__init__(capacities)
+        self._left = after
+
+    def start(self, task: Task) -> None:
+        if not self._left:
+            raise Killed
+        self._left -= 1
+        super().start(task)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 7])
+def test_a_search_that_was_killed_goes_on_where_it_was_and_finds_the_same(
+    tmp_path: Path, after: int
+) -> None:
+    capacities = {"a": 3.0, "b": 7.0, "c": 2.0}
+    whole = Meter(capacities)
+    expected = drive({"": search(list(capacities))}, whole, Known())[""]
+
+    with pytest.raises(Killed):
+        drive({"": search(list(capacities))}, Dying(capacities, after), Ledger(tmp_path))
+    again = Meter(capacities)
+    found = drive({"": search(list(capacities))}, again, Ledger(tmp_path))[""]
+
+    assert found == expected
+    assert len(again.asked) == len(whole.asked) - after
+
+
+def test_searches_that_ask_the_same_measure_it_once() -> None:
+    meter = Meter({"a": 3.0})
+
+    drive({"one": search(["a"]), "two": search(["a"])}, meter, Known())
+
+    assert len({(task.setting, task.rate) for task in meter.asked}) == len(meter.asked)
