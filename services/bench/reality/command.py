@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         environ=os.environ,
         prog="slos-serve bench reality",
     )
+    if not (options.stock or options.ours or options.fleet):
+        raise ConfigError("--no-stock --no-ours --no-fleet leaves nothing to compare.")
     if not options.real:
         raise ConfigError("say --real: the simulator is compared with engines on this machine.")
     machine = Machine.read()

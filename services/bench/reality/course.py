@@ -74,7 +74,7 @@ class Course:
         options, systems = self.options, self.systems
         hardware, table = self.engine.hardware, self.engine.table
         pairs: list[Pair] = []
-        if options.stock or options.ours or options.fleet:  # its idle times make all targets
+        if options.stock:
             name = f"{STOCK}-{options.step_tokens}"
             twin = stock(hardware, table, options.step_tokens)
             pairs.append(Pair(system=systems.stock(name, options.step_tokens), twin=twin))

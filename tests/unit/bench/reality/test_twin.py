@@ -1,0 +1,96 @@
+"""The twin of a system whose steps and ways are known finds out what a profile cannot say."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.bench.capacity.judge import Ended, Judged, Seen
+from services.bench.capacity.workload import Offered
+from services.bench.reality.compare import Compared, Outcome, Side, seen
+from services.bench.reality.twin import Twin, load_of, stock
+from tests.unit.shared.simulation.fleet import TABLE, hardware
+
+_WAIT_S = 10.0
+
+
+def asked(at_s: float, output: int = 5) -> Offered:
+    return Offered(at_s=at_s, class_name="chat", prompt_tokens=40, output_tokens=output)
+
+
+def judged(offered: Offered, outcome: Outcome | None = None) -> Judged:
+    """As the client saw it; without an outcome it got nothing."""
+    times_s: tuple[float, ...] = ()
+    if outcome is not None:
+        times_s = tuple(outcome.ttft_s + n * outcome.tpot_s for n in range(offered.output_tokens))
+    one = Seen(offered=offered, ended=Ended.DONE if times_s else Ended.CUT, token_times_s=times_s)
+    return Judged(seen=one, ttft_target_s=0.2, tpot_target_s=0.1)
+
+
+def plain(step_s: float = 0.05) -> Twin:
+    return stock(hardware(step_s=step_s), TABLE, 128)
+
+
+def test_a_twin_finds_out_what_passes_between_steps_and_on_the_way() -> None:
+    true = replace(plain(), between_steps_s=0.01, on_the_way_s=0.03)
+    light = [asked(float(second)) for second in range(10)]
+    outcomes = true.outcomes([judged(one) for one in light], wait_s=_WAIT_S, seed=1)
+    measured = [judged(one, got) for one, got in zip(light, outcomes, strict=True)]
+
+    found = plain().calibrated(measured, wait_s=_WAIT_S, seed=1)
+
+    assert found.between_steps_s == pytest.approx(0.01)
+    assert found.on_the_way_s == pytest.approx(0.03)
+
+
+def test_the_twin_is_asked_for_what_the_system_was_asked_for() -> None:
+    wanted = [judged(asked(0.5, output=7)), judged(asked(1.5))]
+
+    load = load_of(wanted)
+
+    assert [program.arrives_s for program in load] == [0.5, 1.5]
+    (call,) = load[0].calls
+    assert (call.prompt_tokens, call.output_tokens, call.ttft_s) == (40, 7, 0.2)
+    assert call.stages[0].tpot_s == 0.1
+
+
+def test_a_budget_of_tokens_bounds_the_steps_of_the_twin() -> None:
+    long = replace(asked(0.0, output=1), prompt_tokens=300)
+
+    (outcome,) = plain().outcomes([judged(long)], wait_s=_WAIT_S, seed=1)
+
+    assert outcome.ttft_s == pytest.approx(3 * 0.05)
+
+
+def side(attained: float, time_s: float) -> Side:
+    names = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
+    return Side(attained=attained, times_s=dict.fromkeys(names, time_s))
+
+
+@pytest.mark.parametrize(
+    ("attained", "time_s", "is_true"),
+    [(0.9, 1.0, True), (0.86, 1.14, True), (0.84, 1.0, False), (0.9, 1.16, False)],
+)
+def test_true_is_within_5_points_and_15_percent(
+    attained: float, time_s: float, is_true: bool
+) -> None:
+    one = Compared(
+        system="ours",
+        rate_rps=1.0,
+        requests=10,
+        busy_cores=0.0,
+        real=side(0.9, 1.0),
+        twin=side(attained, time_s),
+    )
+
+    assert one.is_true is is_true
+
+
+def test_who_got_no_answer_has_no_times_and_is_missed() -> None:
+    outcomes = seen(
+        [judged(asked(0.0)), judged(asked(0.0), Outcome(met=True, ttft_s=0.1, tpot_s=0.05))]
+    )
+
+    whole = Side.of(outcomes)
+
+    assert whole.attained == 0.5
+    assert whole.times_s["ttft_p99"] == pytest.approx(0.1)
