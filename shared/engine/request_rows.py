@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time.table import Numbers
-from shared.engine.free_steps import queued_tokens, run_freely
+from shared.engine.advance import queued_tokens, run_as, run_freely
 from shared.engine.new_rows import pace_s
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import (
@@ -25,7 +25,6 @@ from shared.scheduling.rows import (
     GAIN,
     KIND,
     LEFT,
-    LOST,
     PLAIN,
     PRODUCED,
     PROMISED,
@@ -89,6 +88,7 @@ class RequestRows(Generic[Request]):
         self._staged: set[str] = set()  # whose pace will change
         # Compiled here rather than in the first step.
         self.take_off_freely({})
+        self.take_off_as((), (), (), (), 0.0)
         queued_tokens(former.rows)
 
     @property
@@ -207,26 +207,11 @@ class RequestRows(Generic[Request]):
     def _advance(
         self, slots: Slots, computed: Numbers, total: Numbers, gives: Mask, ends_s: float
     ) -> Flight:
-        rows = self.former.rows
-        own = rows[slots]
-        due_s = own[:, DUE]
-        first = gives & (own[:, PRODUCED] == 0)
-        promised = gives & ((own[:, KIND] == PROMISED) | (own[:, KIND] == LOST))
-        next_s = np.where(first, ends_s, due_s) + own[:, TPOT]
-        flight = Flight(
-            slots=slots,
-            serials=self._serials[slots],
-            due_s=np.where(promised, due_s, np.inf),
-            first=first,
-            ends_s=ends_s,
+        due_s, first = np.empty(len(slots)), np.empty(len(slots), dtype=np.bool_)
+        run_as(self.former.rows, slots, computed, total, gives, ends_s, due_s, first)
+        return Flight(
+            slots=slots, serials=self._serials[slots], due_s=due_s, first=first, ends_s=ends_s
         )
-        own[:, COMPUTED], own[:, TOTAL], own[:, RESIDENT] = computed, total, 1.0
-        own[:, DUE] = np.where(gives, next_s, due_s)
-        own[:, PRODUCED] += gives
-        own[:, LEFT] -= gives
-        own[:, AVAILABLE] = np.minimum(own[:, AVAILABLE], ends_s)
-        rows[slots] = own
-        return flight
 
     def land(self, flight: Flight, now: float) -> Late:
         """The step has ended: first tokens start their pace now, whoever was late is told."""

@@ -1,0 +1,88 @@
+"""How rows run ahead when a step takes off. Compiled; chooses nobody and keeps nothing."""
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time.table import COUNTS, Numbers
+from shared.compiled import compiled
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    DUE,
+    KIND,
+    LEFT,
+    LOST,
+    PRODUCED,
+    PROMISED,
+    RESIDENT,
+    TOTAL,
+    TPOT,
+    Rows,
+)
+from shared.scheduling.shares import ONE, add_chunk, add_decode
+
+Slots = npt.NDArray[np.intp]
+Tokens = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@compiled
+def run_as(
+    rows: Rows,
+    slots: Slots,
+    computed: Numbers,
+    total: Numbers,
+    gives: Mask,
+    ends_s: float,
+    due_s: Numbers,
+    first: Mask,
+) -> None:
+    """Each row as it stands after a step that is to end at `ends_s`; `gives`: with one token more.
+
+    Fills in by place when that token is due (inf: it gives none, or it was not promised) and
+    whether it is the request's first.
+    """
+    for place in range(len(slots)):
+        i = slots[place]
+        due_s[place], first[place] = np.inf, False
+        if gives[place]:
+            first[place] = rows[i, PRODUCED] == 0
+            if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
+                due_s[place] = rows[i, DUE]
+            rows[i, DUE] = (ends_s if first[place] else rows[i, DUE]) + rows[i, TPOT]
+            rows[i, PRODUCED] += 1
+            rows[i, LEFT] -= 1
+        rows[i, COMPUTED], rows[i, TOTAL] = computed[place], total[place]
+        rows[i, RESIDENT] = 1.0
+        rows[i, AVAILABLE] = min(rows[i, AVAILABLE], ends_s)
+
+
+@compiled
+def run_freely(rows: Rows, slots: Slots, tokens: Tokens) -> Numbers:
+    """The same for rows of requests that asked for nothing, which compute so many `tokens` each, of
+    which none is drafted. Returns the step's counts as the step former has them.
+    """
+    counts = np.zeros(COUNTS)
+    for place in range(len(slots)):
+        i, size = slots[place], tokens[place]
+        if rows[i, TOTAL] - rows[i, COMPUTED] <= ONE:
+            add_decode(counts, rows, i)
+        else:
+            add_chunk(counts, rows, i, float(size))
+        rows[i, COMPUTED] += size
+        rows[i, RESIDENT] = 1.0
+        if rows[i, COMPUTED] >= rows[i, TOTAL]:
+            rows[i, TOTAL] += 1
+            rows[i, PRODUCED] += 1
+            rows[i, LEFT] -= 1
+    return counts
+
+
+@compiled
+def queued_tokens(rows: Rows) -> float:
+    """Not computed yet of those that have given nothing."""
+    queued = 0.0
+    for i in range(len(rows)):
+        if rows[i, PRODUCED] == 0:
+            queued += rows[i, TOTAL] - rows[i, COMPUTED]
+    return queued
