@@ -55,6 +55,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+async def _profile(options: RealityOptions, systems: Systems) -> Path:
+    say("profiling the engine")
+    return await profile(systems.profile(), options.start_limit_s)
+
+
 async def _run(options: RealityOptions, run_dir: Path) -> Course:
     model = resolve_model(options.model, say=say)
     systems = Systems(
@@ -69,9 +74,7 @@ async def _run(options: RealityOptions, run_dir: Path) -> Course:
         run_dir=run_dir,
         environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
     )
-    found = Path(options.profile).expanduser()
-    if not options.profile:
-        found = await profile(systems.profile(), options.start_limit_s)
+    found = Path(options.profile) if options.profile else await _profile(options, systems)
     links = {"link_bytes_per_s": options.link_bytes_per_s}
     engine = read(found, link_latency_s=options.link_latency_s, **links)
     clock = MonotonicClock()
