@@ -92,12 +92,13 @@ class ClusterCore(EngineCoreClient):
             self._upkeep = asyncio.create_task(self._keep_up())
 
     async def close(self) -> None:
-        """Ends every request and every connection."""
+        """Ends every request and every connection, and tells the planner of all that ended."""
         self.shutdown()
         tasks = [one.life for one in self._sequences.values() if one.life is not None]
         if self._upkeep is not None:
             tasks.append(self._upkeep)
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.planner.settle_now()
         await self._cluster.engines.close()
 
     def shutdown(self, timeout: float | None = None) -> None:

@@ -109,6 +109,21 @@ class PlannerLink:
         """Tells the planner soon. When it stays away for long, some are forgotten."""
         self._unsettled.append(outcome)
 
+    async def settle_now(self) -> None:
+        """Tells what is still to be told, at the end as well; never raises but when cancelled."""
+        batch = list(self._unsettled)
+        self._unsettled.clear()
+        if not batch:
+            return
+        try:
+            await self._planner.settle(batch)
+        except (PlannerUnavailable, asyncio.CancelledError) as error:
+            self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest go
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        except Exception:  # noqa: BLE001 - a batch is no reason to settle nothing any more
+            _LOG.exception("Outcomes of %d requests could not be told", len(batch))
+
     async def run(self) -> None:
         """Watches and settles until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -164,16 +179,7 @@ class PlannerLink:
     async def _settle(self) -> None:
         while True:
             await self._clock.sleep(self._limits.settle_every_s)
-            batch = list(self._unsettled)
-            self._unsettled.clear()
-            if not batch:
-                continue
-            try:
-                await self._planner.settle(batch)
-            except PlannerUnavailable:
-                self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest go
-            except Exception:  # noqa: BLE001 - a batch is no reason to settle nothing any more
-                _LOG.exception("Outcomes of %d requests could not be told", len(batch))
+            await self.settle_now()
 
 
 def refusal(placement: Placement) -> Refused | NoEngine:

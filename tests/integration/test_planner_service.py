@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import TypeAdapter
 
 from services.planner.app import serve
 from services.planner.config import PlannerOptions
@@ -17,7 +19,7 @@ from services.planner.metrics import PlannerMetrics
 from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, EngineView, Policy, Role
 from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
-from shared.requests import Admission, OnRefuse, Outcome, SloTargets, Way
+from shared.requests import Admission, Explanation, OnRefuse, Outcome, SloTargets, Way
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient, open_channel
 from shared.rpc.slos_pb2_grpc import PlannerStub
@@ -238,6 +240,32 @@ async def test_what_was_placed_and_settled_can_be_explained() -> None:
     assert explanation.placement == placement
     assert explanation.outcome == outcome
     assert (explanation.ways[0].prefill, explanation.ways[0].decode) == ("p0", "d0")
+
+
+async def test_the_log_holds_every_decision_once_whether_its_end_is_known_or_not(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "decisions.jsonl"
+    refused = SloTargets(ttft_s=1e-6, on_refuse=OnRefuse.REFUSE)
+    async with (
+        planner(decisions_log=str(log)) as port,
+        client_of(port) as client,
+        attached(client, make_engine()) as engine,
+    ):
+        engine.outbox.put_nowait([STEP] * 3)
+        await _reported(client)
+        told = await client.place(make_query("told"), LIMIT_S)
+        await client.place(make_query("never told"), LIMIT_S)
+        await client.place(make_query("refused", targets=refused), LIMIT_S)
+        outcome = Outcome(decision_id=told.decision_id, request_id="told", finished="stop")
+        await client.settle([outcome])
+
+    kept = [TypeAdapter(Explanation).validate_json(one) for one in log.read_bytes().splitlines()]
+    ended = {one.query.request_id: (one.placement.admission, one.outcome) for one in kept}
+    assert ended["told"] == (Admission.ADMITTED, outcome)
+    assert ended["never told"] == (Admission.ADMITTED, None)
+    assert ended["refused"] == (Admission.REFUSED, None)
+    assert len(ended) == len(kept)
 
 
 async def test_a_request_that_waits_is_placed_as_soon_as_an_engine_attaches() -> None:

@@ -1,7 +1,7 @@
 """The course of a day on a node that stands: a look at it idle, then everything is sent in time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from shared.clock import Clock
 
 _ANSWER_LIMIT_S: Final = 120.0
 _MOST_REQUESTS: Final = 50_000
+_LEAST_TPOT_S: Final = 0.001  # of a tiny model several tokens come at once, in no time
 _NAME: Final = "node"
 
 
@@ -48,7 +49,8 @@ class Course:
             return await self._send_all(client, measure.text_ids, targets)
 
     async def _targets(self, measure: Measure, asked: Asked) -> Targets:
-        zero_load = await measure.zero_load(asked)
+        measured = await measure.zero_load(asked)
+        zero_load = replace(measured, tpot_s=max(measured.tpot_s, _LEAST_TPOT_S))
         self.say(f"idle: {zero_load.as_json()}")
         options = self.options
         return Targets(

@@ -245,6 +245,18 @@ async def test_outcomes_reach_the_planner_once_also_after_it_was_away() -> None:
     assert [one for batch in desk.planner.settled for one in batch] == outcomes
 
 
+async def test_at_the_end_the_last_outcomes_are_told() -> None:
+    desk = Desk(FakePlanner())
+    outcome = Outcome(decision_id="1", request_id="r", finished="stop")
+
+    await desk.run_for(0.5)
+    desk.link.settle(outcome)
+    await desk.link.settle_now()
+    await desk.link.settle_now()
+
+    assert desk.planner.settled == [[outcome]]
+
+
 @given(
     loads=st.lists(st.integers(0, 5), min_size=1, max_size=5),
     prefill=st.booleans(),

@@ -1,0 +1,41 @@
+"""`bench day` with real engines: everything that came is in the records, with its end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT_S = 280
+COMMAND = (sys.executable, "-m", "services.bench", "day", "--json")
+SMALL = ("--model=tiny", "--minutes=0.1", "--rate=5", "--drain-s=20")
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(LIMIT_S + 20)
+def test_a_short_day_loses_no_request_and_can_be_summed_up_again(tmp_path: Path) -> None:
+    def run(*words: str) -> dict[str, Any]:
+        ended = subprocess.run(
+            [*COMMAND, *words],
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        found: dict[str, Any] = json.loads(ended.stdout)
+        return found
+
+    plot = tmp_path / "day.svg"
+    lived = run(*SMALL, f"--run-dir={tmp_path}", f"--plot={plot}")
+    again = run(f"--records={tmp_path}")
+
+    assert (lived["requests"], lived["all"]["requests"], lived["all"]["lost"]) == (30, 30, 0)
+    assert lived["decisions_of_other_requests"] == 19  # warm-up and idle times
+    assert plot.stat().st_size > 1000
+    assert again["all"] == lived["all"]
+    assert again["causes"] == lived["causes"]
