@@ -21,6 +21,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from shared.clock import Clock, MonotonicClock
 from shared.engine.registration import Registration
 from shared.engine.state import EngineState
+from shared.engine.streams import Streams
 from shared.engine.wire import decode_request, encode_outputs
 from shared.engines import EngineDescription, Policy, Role, StepReport
 from shared.entry import exit_status
@@ -48,11 +49,12 @@ class StubOptions:
 
 
 class StubEngine(EngineServicer):
-    """Gives each request its tokens, one reply for each, as fast as the wire takes them."""
+    """Gives each request its tokens one by one, as fast as the wire takes them."""
 
     def __init__(self, description: EngineDescription, clock: Clock) -> None:
         self._description = description
         self._clock = clock
+        self._streams: Streams[EngineCoreOutput] = Streams()
 
     async def Generate(  # noqa: N802 - gRPC's name
         self,
@@ -64,9 +66,35 @@ class StubEngine(EngineServicer):
         if asked.sampling_params is None:
             return
         tokens = asked.sampling_params.max_tokens or 1
-        for at in range(tokens):
-            output = _output(asked, last=at == tokens - 1)
+        outputs = [_output(asked, last=at == tokens - 1) for at in range(tokens)]
+        if request.reader:
+            await self._give(request.reader, outputs)
+            return
+        for output in outputs:
             yield pb.GenerateReply(outputs=encode_outputs([output]), core_time_s=self._clock.now())
+
+    async def _give(self, reader: str, outputs: Sequence[EngineCoreOutput]) -> None:
+        """One at a time, as if each were of a step that all requests share."""
+        request_id = outputs[0].request_id
+        stream = self._streams.add(request_id, reader)
+        try:
+            for output in outputs:
+                stream.give(output)
+                await asyncio.sleep(0)
+        finally:
+            self._streams.remove(request_id)
+
+    async def Outputs(  # type: ignore[override] # noqa: N802 - writes, so that it ends at once
+        self,
+        request: pb.OutputsRequest,
+        context: "grpc.aio.ServicerContext[pb.OutputsRequest, pb.GenerateReply]",
+    ) -> None:
+        with self._streams.reader(request.reader) as reader:
+            await context.write(pb.GenerateReply())
+            while True:
+                outputs = encode_outputs(await reader.take())
+                now_s = self._clock.now()
+                await context.write(pb.GenerateReply(outputs=outputs, core_time_s=now_s))
 
     async def Describe(  # noqa: N802 - gRPC's name
         self,
