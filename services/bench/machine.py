@@ -39,6 +39,25 @@ def busy_s() -> float:
     return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+def own_s() -> float:
+    """Seconds that this process and all that it started, and they in turn, have been at work."""
+    spent_s: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        children.setdefault(int(fields[1]), []).append(pid)
+        spent_s[pid] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    todo, total_s = [os.getpid()], 0.0
+    while todo:
+        pid = todo.pop()
+        total_s += spent_s.get(pid, 0.0)
+        todo += children.get(pid, [])
+    return total_s
+
+
 def _cpu() -> str:
     try:
         lines = _CPU_FACTS.read_text().splitlines()

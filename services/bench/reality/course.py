@@ -13,6 +13,7 @@ from services.bench.capacity.points import Point
 from services.bench.capacity.stage import Say, Stage
 from services.bench.capacity.systems import OURS, STOCK, System, Systems
 from services.bench.capacity.workload import Load, poisson
+from services.bench.machine import busy_s, own_s
 from services.bench.reality.compare import Compared, Outcome, Side, seen
 from services.bench.reality.options import RealityOptions
 from services.bench.reality.own_engine import OwnEngine
@@ -60,6 +61,7 @@ class Course:
     _load: Load = field(init=False)
     _targets: Targets | None = None
     _first_rps: float = 0.0
+    _others_cores: float = 0.0  # during the last point
 
     def __post_init__(self) -> None:
         self._load = poisson("poisson", mix(self.options.mix), self.options.seed, _COUNT)
@@ -128,8 +130,11 @@ class Course:
         assert self._targets is not None
         rate_rps, seconds = multiple * self._first_rps, self.options.point_s
         load, targets = self._load, self._targets
+        before_s, busy_before_s, own_before_s = self.clock.now(), busy_s(), own_s()
         point = await measure.point(asked, load, rate_rps, seconds, targets, turn=0)
-        self.say(point.line())
+        others_s = (busy_s() - busy_before_s) - (own_s() - own_before_s)
+        self._others_cores = max(0.0, others_s) / (self.clock.now() - before_s)
+        self.say(f"{point.line()}; others took {self._others_cores:.2f} cores meanwhile")
         return point
 
     def _note(self, point: Point, twin: Twin) -> None:
@@ -142,7 +147,7 @@ class Course:
             system=point.system,
             rate_rps=point.rate_rps,
             requests=len(point.judged),
-            busy_cores=point.busy_cores,
+            others_cores=self._others_cores,
             real=Side.of(real),
             twin=Side.of([outcome for outcomes in twins for outcome in outcomes]),
         )

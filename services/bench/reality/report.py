@@ -27,7 +27,14 @@ def table(compared: Sequence[Compared]) -> Table:
     """Times in milliseconds, measured / simulated."""
     shown = Table(title="Measured / simulated; attained in %, times in ms")
     shown.add_column("system", no_wrap=True)
-    for name in ("requests/s", "requests", "attained", *map(_words, TIMES), "within"):
+    for name in (
+        "requests/s",
+        "requests",
+        "attained",
+        *map(_words, TIMES),
+        "within",
+        "others, cores",
+    ):
         shown.add_column(name, justify="right")
     for one in compared:
         shown.add_row(*_row(one))
@@ -48,3 +55,4 @@ def _row(one: Compared) -> Iterator[str]:
         real_ms, twin_ms = 1000 * one.real.times_s[name], 1000 * one.twin.times_s[name]
         yield f"{real_ms:.0f} / {twin_ms:.0f}  ({one.times_off[name]:+.0%})"
     yield "yes" if one.is_true else "no"
+    yield f"{one.others_cores:.1f}"

@@ -77,7 +77,7 @@ def test_true_is_within_5_points_and_15_percent(
         system="ours",
         rate_rps=1.0,
         requests=10,
-        busy_cores=0.0,
+        others_cores=0.0,
         real=side(0.9, 1.0),
         twin=side(attained, time_s),
     )
