@@ -15,7 +15,7 @@ from shared.batch_time import Step, StepTable
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
 from shared.scheduling.acceptance import Acceptance, Caution
-from shared.scheduling.rows import COMPUTED, KIND, LEFT, LOST, PRODUCED, TOTAL, TPOT, Rows
+from shared.scheduling.rows import COMPUTED, KIND, LEFT, LOST, PLAIN, PRODUCED, TOTAL, TPOT, Rows
 from shared.scheduling.speculation import Engine, Tier, best_speculation
 from shared.scheduling.tiers import tiers_of
 
@@ -165,15 +165,23 @@ def _with_speculation(
 def _drafts(
     engine: EngineNow, table: StepTable, tiers: Sequence[Tier], before: Sequence[int] | None
 ) -> tuple[int, ...]:
-    """None where the KV cache has no room for one more block each: drafts would take the last."""
-    if engine.free_kv_blocks < sum(tier.decoding for tier in tiers):
+    """None where the KV cache has no room for one more block each: drafts would take the last.
+    Best effort gives way to them.
+    """
+    if engine.free_kv_blocks + _evictable(engine) < sum(tier.decoding for tier in tiers):
         return (0,) * len(tiers)
     bounds = Engine(
         table=table,
         most_drafts=engine.description.max_speculation_tokens,
         most_tokens=engine.description.max_step_tokens,
     )
-    return best_speculation(tiers, bounds, caution=Caution.LOW, before=before).drafts
+    return best_speculation(tiers, bounds, guard=Caution.LOW, before=before).drafts
+
+
+def _evictable(engine: EngineNow) -> float:
+    """Blocks that best effort has."""
+    tokens = engine.rows[engine.rows[:, KIND] > PLAIN, COMPUTED]
+    return float(tokens.sum()) / engine.description.block_size_tokens
 
 
 def _tiers(rows: Rows) -> list[Tier]:

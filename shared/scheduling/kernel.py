@@ -50,6 +50,7 @@ from shared.scheduling.shares import (
 _KINDS = 4
 _CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
 _AT_EASE = 0.25  # prompts that need less of the time left to them than this can do with less
+_IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
@@ -164,6 +165,8 @@ def _promised_prompts(
     share = 1.0 if hurry > 1 else 0.0
     if hurry < _AT_EASE:
         until_s = min(until_s, max(sure_s(table, counts), _unhurried_s(rows, work, now)))
+    if hurry < _IN_HURRY:
+        _decodes_before(rows, work, tokens, counts, table, left, until_s, np.inf)
     while True:
         first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf

@@ -87,14 +87,16 @@ def best_speculation(
     engine: Engine,
     *,
     caution: Caution = Caution.EXPECTED,
+    guard: Caution | None = None,
     before: Sequence[int] | None = None,
 ) -> Speculation:
     """The drafts per tier that leave the most prefill tokens per second.
 
     `before` are the drafts in force, kept unless others buy 5 % more; plain decoding is kept in the
-    same way, and comes back as soon as it buys more. Under pressure, when plain decoding leaves
-    nothing for prefills, nobody speculates. Where no tier has a pace it is the length that
-    produces most tokens per second.
+    same way, and comes back as soon as it buys more. What is bought is counted by `caution`; with
+    a `guard`, lengths are left out whose steps without prefills would not keep the paces by that
+    count. Under pressure, when plain decoding leaves nothing for prefills, nobody speculates. Where
+    no tier has a pace it is the length that produces most tokens per second.
     """
     plain = _plain(tiers, engine)
     if not any(_paced(tier) for tier in tiers):
@@ -102,9 +104,16 @@ def best_speculation(
     if not plain.prefill_tokens or engine.most_drafts < 1:
         return _speculation(plain, plain)
     produced = produced_by_length(tiers, engine, caution)
-    choices = [bought(one, tiers, engine, produced) for one in _lengths(tiers, produced)]
-    best = max(choices, key=lambda choice: choice.per_s)
+    sure = produced if guard is None else produced_by_length(tiers, engine, guard)
+    choices = [
+        bought(one, tiers, engine, produced)
+        for one in _lengths(tiers, produced)
+        if guard is None or _keeps_paces(one, tiers, engine, sure)
+    ]
+    best = max((plain, *choices), key=lambda choice: choice.per_s)
     kept = _kept(tiers, engine, produced, before)
+    if kept and guard and not _keeps_paces(kept.lengths, tiers, engine, sure):
+        kept = None
     if kept and kept.per_s > plain.per_s and best.per_s <= HYSTERESIS * kept.per_s:
         return _speculation(kept, plain)
     return _speculation(best if best.per_s > HYSTERESIS * plain.per_s else plain, plain)
@@ -180,6 +189,22 @@ def bought(
     )
     counts = _counts(tiers, lengths, [1.0] * len(tiers))
     return _filled(lengths, counts, engine, unit_s)
+
+
+def _keeps_paces(
+    lengths: Lengths,
+    tiers: Sequence[Tier],
+    engine: Engine,
+    produced: Sequence[Sequence[float]],
+) -> bool:
+    """Whether steps of all tiers, without prefills, are no longer than each of them can wait."""
+    counts = _counts(tiers, lengths, [1.0] * len(tiers))
+    step_s = float(sure_s(engine.table.numbers, counts))
+    return all(
+        step_s <= tier.tpot_s * counts[length - 1]
+        for tier, length, counts in zip(tiers, lengths, produced, strict=True)
+        if _paced(tier)
+    )
 
 
 def _plain(tiers: Sequence[Tier], engine: Engine) -> Bought:
