@@ -71,7 +71,8 @@ def best_set(problem: Problem) -> Mask:
     least = -np.inf
     if len(candidates) > _FEW_CANDIDATES:
         found = int(_best_mask(*arguments, least, _NARROW))
-        least = sum(problem.items[i, VALUE] for bit, i in enumerate(candidates) if found >> bit & 1)
+        taken = [i for bit, i in enumerate(candidates) if found >> bit & 1]
+        least = float(problem.items[taken, VALUE].sum())
     chosen = int(_best_mask(*arguments, least, _MOST_STATES))
     accepted: Mask = problem.items[:, FORCED] == 1
     for bit, item in enumerate(candidates):

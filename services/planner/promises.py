@@ -247,7 +247,8 @@ def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial]) -> None:
     way.finish_s += first_s - way.ttft_s
     way.ttft_s = first_s
     if not math.isnan(trials[-1].pace_s):
-        way.decode.tpot_s = trials[-1].pace_s
+        later_tokens = max(1, wish.kv_tokens - wish.demand.prompt_tokens - 1)
+        way.decode.tpot_s = trials[-1].pace_s + way.transfer_s / later_tokens
 
 
 def _why(bench: Bench, trial: Trial) -> str:
