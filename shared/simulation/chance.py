@@ -13,6 +13,7 @@ class Chance:
     def __init__(self, name: str, seed: int) -> None:
         self._random = np.random.default_rng([seed, *name.encode()])
         self._normals: list[float] = []
+        self._events: list[float] = []
         self._uniforms: Numbers = np.zeros(0)
         self._used = 0
 
@@ -20,6 +21,11 @@ class Chance:
         if not self._normals:
             self._normals = self._random.standard_normal(_BULK).tolist()
         return self._normals.pop()
+
+    def uniform(self) -> float:
+        if not self._events:
+            self._events = self._random.random(_BULK).tolist()
+        return self._events.pop()
 
     def uniforms(self, count: int) -> Numbers:
         """So many numbers from 0 up to 1, used once."""

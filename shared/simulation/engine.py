@@ -15,19 +15,16 @@ from shared.engines import Role
 from shared.hardware import Hardware
 from shared.hardware.truth import noisy_s
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL, Rows, empty
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, Rows, empty
 from shared.scheduling.shares import FREE_BLOCKS, Tokens
 from shared.simulation.chance import Chance
 from shared.simulation.lives import Lives
 from shared.simulation.prefix_cache import PrefixCache
 from shared.simulation.steps import (
-    ENDED,
-    PREFILLED,
     SUMS,
-    Fates,
     Flags,
+    Sent,
     Who,
-    close_up,
     finish,
     let_go,
     start,
@@ -78,7 +75,8 @@ class SimEngine:
         self._who: Who = np.zeros(_FIRST_PLACES, dtype=np.int64)
         self._prefill_only: Flags = np.zeros(_FIRST_PLACES, dtype=np.bool_)
         self._tokens: Tokens = np.zeros(_FIRST_PLACES, dtype=np.int64)
-        self._fates: Fates = np.zeros(_FIRST_PLACES, dtype=np.int8)
+        self._ended: Who = np.zeros(_FIRST_PLACES, dtype=np.int64)
+        self._sent: Sent = np.zeros((_FIRST_PLACES, 2), dtype=np.int64)
         self._seen = np.zeros((_FIRST_PLACES, 4))
         self._sums = np.zeros(SUMS)
         self._chance = Chance(name, seed)
@@ -147,21 +145,25 @@ class SimEngine:
         """The step is over and its tokens are given; the lives that have all their tokens, and
         those whose prompt is done and which go on elsewhere.
         """
-        count = self._count
         self._rows, self._after = self._after, self._rows
         self.ends_s = math.inf
-        rows, who, fates = self._rows[:count], self._who[:count], self._fates[:count]
-        prefill_only = self._prefill_only[:count]
-        seen, tokens = self._seen[:count], self._tokens[:count]
-        if not finish(rows, who, lives, seen, tokens, prefill_only, fates, given_s):
-            return [], []
-        ended: list[int] = who[fates == ENDED].tolist()
-        moves = np.flatnonzero(fates == PREFILLED).tolist()
-        sent: list[int] = who[moves].tolist()
-        for place, life in zip(moves, sent, strict=True):
-            self._lease(life, float(self._after[place, TOTAL]))
-        self._count = close_up(rows, who, prefill_only, fates)
-        return ended, sent
+        ended, moved = finish(
+            self._rows[: self._count],
+            self._who,
+            lives,
+            self._seen,
+            self._tokens,
+            self._prefill_only,
+            self._after,
+            self._ended,
+            self._sent,
+            given_s,
+        )
+        self._count -= ended + moved
+        sent = self._sent[:moved].tolist() if moved else []
+        for life, tokens in sent:
+            self._lease(life, tokens)
+        return self._ended[:ended].tolist() if ended else [], [life for life, _ in sent]
 
     def find(self, name: str, tokens: int, *, stays: bool) -> int:
         """How many of a prefix's first tokens are cached, in whole blocks. It `stays` for others,
@@ -208,7 +210,7 @@ class SimEngine:
             max_resident=self.hardware.max_running_requests,
         )
 
-    def _lease(self, life: int, tokens: float) -> None:
+    def _lease(self, life: int, tokens: int) -> None:
         blocks = float(math.ceil(tokens / self.hardware.block_size_tokens))
         self._leases[life] = blocks
         self.leased_blocks += blocks
@@ -265,7 +267,7 @@ class SimEngine:
     def _lasts_s(self) -> float:
         hardware = self.hardware
         lasts_s = float(noisy_s(hardware.step.numbers, self.counts, self._chance.normal()))
-        if hardware.stall_chance and self._chance.uniforms(1)[0] < hardware.stall_chance:
+        if hardware.stall_chance and self._chance.uniform() < hardware.stall_chance:
             lasts_s += hardware.stall_s
         return lasts_s
 
@@ -276,5 +278,6 @@ class SimEngine:
         self._who = np.concatenate([self._who, np.zeros_like(self._who)])
         self._prefill_only = np.concatenate([self._prefill_only, np.zeros(more, dtype=np.bool_)])
         self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
-        self._fates = np.concatenate([self._fates, np.zeros_like(self._fates)])
+        self._ended = np.concatenate([self._ended, np.zeros_like(self._ended)])
+        self._sent = np.concatenate([self._sent, np.zeros_like(self._sent)])
         self._seen = np.concatenate([self._seen, np.zeros_like(self._seen)])

@@ -11,6 +11,7 @@ from shared.scheduling.rows import (
     DRAFT,
     GAIN,
     RESIDENT,
+    TOTAL,
     TPOT,
     Rows,
 )
@@ -30,7 +31,7 @@ from shared.simulation.lives import (
 
 Who = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Fates = npt.NDArray[np.int8]
+Sent = npt.NDArray[np.int64]
 STAYS, ENDED, PREFILLED = 0, 1, 2
 # What a step came to, in one array.
 GIVEN, DROPPED, RESIDENTS, DRAFTING, USED_BLOCKS = range(5)
@@ -119,36 +120,41 @@ def finish(
     seen: Times,
     tokens: Tokens,
     prefill_only: Flags,
-    fates: Fates,
+    before: Rows,
+    ended_lives: Who,
+    sent: Sent,
     now: float,
-) -> int:
-    """Gives the tokens of the step that ended to their lives; says who leaves, and how many do."""
-    leave = 0
+) -> tuple[int, int]:
+    """Gives the tokens of the step that ended to their lives. Those that stay move up, in order.
+
+    `ended_lives` gets those that have all their tokens, `sent` the life and the tokens of each
+    whose prompt is done and which goes on elsewhere. Returns how many there are of both.
+    """
+    ended, moved = 0, 0
     for i in range(len(rows)):
-        fates[i] = STAYS
         tokens[i] = 0
-        if seen[i, 2] == 0:
-            continue
-        life = lives[who[i]]
-        before = life[TOKENS]
-        give(life, seen[i, 2], now)
-        if before < life[CHANGES_AT] <= life[TOKENS]:
-            rows[i, TPOT] = life[LATER_PACE]
-        if life[TOKENS] >= life[OUTPUT]:
-            fates[i] = ENDED
-        elif prefill_only[i]:
-            fates[i] = PREFILLED
-        leave += fates[i] != STAYS
-    return leave
+        fate = STAYS
+        if seen[i, 2] > 0:
+            fate = _settle(rows[i], lives[who[i]], seen[i, 2], prefill_only[i], now)
+        if fate == ENDED:
+            ended_lives[ended] = who[i]
+            ended += 1
+        elif fate == PREFILLED:
+            sent[moved, 0], sent[moved, 1] = who[i], before[i, TOTAL]
+            moved += 1
+        elif ended + moved > 0:
+            place = i - ended - moved
+            rows[place] = rows[i]
+            who[place], prefill_only[place] = who[i], prefill_only[i]
+    return ended, moved
 
 
 @compiled
-def close_up(rows: Rows, who: Who, prefill_only: Flags, fates: Fates) -> int:
-    """Those that stay move up, in order; how many they are."""
-    stay = 0
-    for i in range(len(rows)):
-        if fates[i] == STAYS:
-            rows[stay] = rows[i]
-            who[stay], prefill_only[stay] = who[i], prefill_only[i]
-            stay += 1
-    return stay
+def _settle(row: Numbers, life: Numbers, gained: float, prefill_only: bool, now: float) -> int:
+    before = life[TOKENS]
+    give(life, gained, now)
+    if before < life[CHANGES_AT] <= life[TOKENS]:
+        row[TPOT] = life[LATER_PACE]
+    if life[TOKENS] >= life[OUTPUT]:
+        return ENDED
+    return PREFILLED if prefill_only else STAYS
