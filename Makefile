@@ -1,7 +1,7 @@
 # What one does with this repository. `make help` lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock proto env env-test clean
+.PHONY: help demo evaluate test check format lock proto env env-test clean
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python that the locked packages are built for; say PYTHON=... to choose another.
@@ -18,6 +18,9 @@ demo: env ## serve a real model on this machine and show the times (ARGS=--once 
 
 test: check ## everything: checks, then all tests (ARGS go to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+evaluate: env ## simulate all of docs/evaluation.md (ARGS=--quick for minutes; both go on where they stopped)
+	@$(BIN)/slos-serve evaluate $(if $(findstring --quick,$(ARGS)),,--document docs/evaluation.md) $(ARGS)
 
 check: env-test ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format" >&2; exit 1; }

@@ -42,6 +42,9 @@ COMMANDS = {
     "capacity": Command(
         module="services.evaluation.capacity", help="how much load each system carries, simulated"
     ),
+    "plan": Command(
+        module="services.evaluation.plan", help="the smallest fleet for your classes, simulated"
+    ),
     "evaluate": Command(
         module="services.evaluation.evaluate", help="the whole evaluation, simulated: make evaluate"
     ),

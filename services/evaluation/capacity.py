@@ -64,7 +64,7 @@ def count(results: Results, ledger: Ledger) -> None:
     """How many points there are, and what they took."""
     points = list(ledger)
     results.points = len(points)
-    results.measured_s = sum(point.wall_s for point in points)
+    results.measured_s = sum(point.cpu_s for point in points)
 
 
 def show(results: Results, folder: Path) -> None:

@@ -13,7 +13,7 @@ from services.evaluation.points import Bin, ClassTimes, Point, Task
 from services.evaluation.scenarios import drain_s, hardware_of, load_of
 from services.evaluation.settings import Scene
 from services.evaluation.version import version_of
-from shared.clock import MonotonicClock
+from shared.clock import cpu_time_s
 from shared.simulation.judge import Rule, Share, judge, kept
 from shared.simulation.lives import ADMISSION, ADMITTED, ARRIVES, BEST_EFFORT, PLACED, REFUSED
 from shared.simulation.record import Conditions, Record
@@ -31,13 +31,12 @@ def measure(task: Task) -> Point:
 
 def measure_load(task: Task, load: Load) -> Point:
     """The same for a load that is at hand."""
-    clock = MonotonicClock()
-    started_s = clock.now()
+    started_s = cpu_time_s()
     hardware = hardware_of(task.hardware)
     scene = Scene(hardware=hardware, replicas=task.replicas, load=load)
     setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
-    system = Observed(build(task.system, setting, engines, load), clock.now)
+    system = Observed(build(task.system, setting, engines, load), cpu_time_s)
     early = EarlyEnd(load, Rule(task.rule), task.bars)
     conditions = Conditions(drain_s=drain_s(load, hardware))
     record = Run(load, system, engines, conditions, early if task.bars else None).record()
@@ -51,7 +50,7 @@ def measure_load(task: Task, load: Load) -> Point:
         batches=system.batches,
         decision_ms=system.decision_ms,
         ended_s=record.ended_s,
-        wall_s=clock.now() - started_s,
+        cpu_s=cpu_time_s() - started_s,
         steps=sum(engine.steps for engine in engines),
         timeline=tuple(timeline(record, task.bin_s)) if task.bin_s else (),
     )

@@ -13,7 +13,7 @@ BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16
 
 
 class Observed:
-    """Hands everything on. `clock` gives the real seconds that decisions took."""
+    """Hands everything on. `clock` gives the seconds of a core that decisions took."""
 
     def __init__(self, system: System, clock: Callable[[], float]) -> None:
         self._system, self._clock = system, clock

@@ -19,6 +19,7 @@ _SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of our capacity, of which 
 _QUICK_SHARES: Final = (0.5, 1.0, 1.5)
 _ABLATED: Final = ("ChatBot", "Coder", "Mixed", "ToolLLM")  # as many as the paper's figure has
 _ABLATION_REPLICAS: Final = 2  # the fewest that placement and disaggregation need
+_QUICK_ABLATED: Final = ("ChatBot", "Coder")
 _SCALED: Final = ("ChatBot", "Coder")
 _SIZES: Final = (1, 2, 4, 8, 16, 64)
 _QUICK_SIZES: Final = (1, 2, 4)
@@ -142,7 +143,7 @@ class Evaluation:
         """Capacity of ours with something taken away, on two replicas."""
         searches = {
             f"{scenario}, {system}": self._ablation(scenario, system, bar)
-            for scenario in _ABLATED
+            for scenario in (_QUICK_ABLATED if self.effort.name == "quick" else _ABLATED)
             for system in (OURS, *(ablated(name) for name in ABLATIONS))
         }
         found = drive(searches, self.crew, self.points, self.hear("ablations"))

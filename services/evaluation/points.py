@@ -79,7 +79,7 @@ class Point:
     batches: tuple[int, ...]  # steps between two of observed.BATCH_EDGES each
     decision_ms: tuple[float, float, float]  # rounds p50 and p99, mean for each request
     ended_s: float  # virtual
-    wall_s: float
+    cpu_s: float
     steps: int
     timeline: tuple[Bin, ...] = field(default=())
 

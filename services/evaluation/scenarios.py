@@ -33,8 +33,8 @@ _OWN_MODEL: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """How much is simulated: seconds of arrivals at half the load that could at best be served
-    (`long_s` for answers of minutes), programs at least and at most for each engine, and how close
-    (as a ratio) a capacity is found.
+    (`long_s` for answers of minutes), programs at least and at most for each engine, how close (as
+    a ratio) a capacity is found, and how many settings of a system are tried (0: all).
     """
 
     name: str
@@ -43,13 +43,26 @@ class Effort:
     least_programs: int
     most_programs: int
     ratio: float
+    settings: int
 
 
 FULL: Final = Effort(
-    name="full", seconds=150, long_s=1200, least_programs=300, most_programs=1200, ratio=1.05
+    name="full",
+    seconds=150,
+    long_s=1200,
+    least_programs=300,
+    most_programs=800,
+    ratio=1.07,
+    settings=0,
 )
 QUICK: Final = Effort(
-    name="quick", seconds=30, long_s=250, least_programs=80, most_programs=240, ratio=1.2
+    name="quick",
+    seconds=25,
+    long_s=250,
+    least_programs=60,
+    most_programs=120,
+    ratio=1.3,
+    settings=4,
 )
 
 

@@ -169,6 +169,6 @@ def _sentence(point: Point) -> str:
     p50, p99, _ = point.decision_ms
     return (
         f"Programs with all of their requests in time: {shares}. {point.ended_s:.0f} s of "
-        f"{point.task.hardware} simulated in {point.wall_s:.1f} s, {point.steps} steps; a round of "
-        f"decisions took {p50:.2f} ms (p50), {p99:.2f} ms (p99).\n"
+        f"{point.task.hardware} simulated in {point.cpu_s:.1f} s of a core, {point.steps} steps; "
+        f"a round of decisions took {p50:.2f} ms (p50), {p99:.2f} ms (p99).\n"
     )

@@ -96,7 +96,7 @@ class Place:
         bounds = self._bounds(cell.bar)
         return capacity(
             lambda setting, rate: replace(self.task(cell.system, setting, rate), rule=cell.rule),
-            settings or list(self.settings(cell.system)),
+            settings or self.like(cell.system, None),
             bar=cell.bar,
             first=_FIRST_SHARE * min(bounds),
             bound=max(bounds),
@@ -104,17 +104,18 @@ class Place:
         )
 
     def like(self, system: str, known: Setting | None) -> list[str]:
-        """Labels of the settings that are tuned as this one is, whatever their fleets; all without
-        one, or where there is none like it.
+        """Labels of the settings that are tuned as this one is, whatever their fleets; all, or as
+        many as the effort allows, without one or where there is none like it.
         """
         settings = self.settings(system)
+        spread = _spread(list(settings), self.effort.settings)
         if known is None:
-            return list(settings)
+            return spread
         wanted = replace(known, prefill=0, decode=0)
         alike = [
             label for label, one in settings.items() if replace(one, prefill=0, decode=0) == wanted
         ]
-        return alike or list(settings)
+        return alike or spread
 
     def _bounds(self, bar: float) -> tuple[float, float]:
         """For the load that is simulated, and for one that never ends."""
@@ -158,6 +159,13 @@ def campaign(
             known = known or place.settings(system)[found.setting]
             labels = [label for label in labels if label in _last(found.points)] or labels
     return capacities
+
+
+def _spread(labels: Sequence[str], most: int) -> list[str]:
+    """The first, the last, and others evenly between them."""
+    if not most or len(labels) <= most:
+        return list(labels)
+    return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
 
 
 def _last(points: Sequence[Point]) -> set[str]:

@@ -42,7 +42,7 @@ def make_point(task: Task, share: float, *, ended_s: float = 10.0) -> Point:
         batches=(0,) * 15,
         decision_ms=(1.0, 2.0, 0.5),
         ended_s=ended_s,
-        wall_s=0.1,
+        cpu_s=0.1,
         steps=100,
     )
 

@@ -45,8 +45,8 @@ def test_the_same_task_gives_the_same_point(setting: str) -> None:
     one, other = measure(task), measure(task)
 
     quiet = (0.0, 0.0, 0.0)
-    assert repr(replace(one, wall_s=0.0, decision_ms=quiet)) == repr(
-        replace(other, wall_s=0.0, decision_ms=quiet)
+    assert repr(replace(one, cpu_s=0.0, decision_ms=quiet)) == repr(
+        replace(other, cpu_s=0.0, decision_ms=quiet)
     )
 
 

@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.evaluation.drive import drive
+from services.evaluation.known import Known
+from services.evaluation.options import PlanOptions
+from services.evaluation.plan import sentences
+from services.evaluation.points import Point, Task
+from services.evaluation.sizing import Sized, smallest
+from tests.unit.evaluation.builders import make_point, make_task
+
+
+class Fleets:
+    """Measures at once: a setting keeps everything from so many engines on."""
+
+    jobs = 1
+
+    def __init__(self, least: dict[str, int]) -> None:
+        self.asked: list[Task] = []
+        self._least, self._ready = least, list[Point]()
+
+    def start(self, task: Task) -> None:
+        self.asked.append(task)
+        least = self._least[task.setting]
+        share = 1 - least / 1000 if task.engines >= least else 0.5 - least / 1000
+        self._ready.append(make_point(task, share, ended_s=share))
+
+    def next(self) -> Point:
+        return self._ready.pop(0)
+
+
+def size(least: dict[str, int], most: int = 64) -> Sized:
+    def task_of(engines: int, label: str) -> Task:
+        return replace(make_task(setting=label), engines=engines, replicas=engines, bars=(0.9,))
+
+    search = smallest(lambda _: list(least), task_of, bar=0.9, most=most)
+    return drive({"": search}, Fleets(least), Known())[""]
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=4))
+def test_the_smallest_fleet_that_is_enough_is_found(least: list[int]) -> None:
+    named = {str(number): engines for number, engines in enumerate(least)}
+
+    sized = size(named)
+
+    assert sized.engines == (min(least) if min(least) <= 64 else None)
+    if sized.engines:
+        assert named[sized.choices[0].task.setting] == min(least)
+        assert len(sized.choices) == len(least)
+        assert (sized.fewer is None) == (sized.engines == 1)
+
+
+def test_the_answer_names_the_fleet_the_runner_up_and_what_less_would_miss() -> None:
+    options = PlanOptions(classes="mix.yaml", rate=20.0, hardware="h")
+
+    said = list(sentences(size({"one of each": 3, "two that decode": 4}), options))
+
+    assert said == [
+        "Take 3 x h: one of each. It keeps 99.7% at 20 requests/s.",
+        "Runner-up: two that decode, 49.6%; most of what it misses is by queue (3 requests).",
+        (
+            "With 2 the best is one of each, below 90%; most of what it misses is by queue "
+            "(3 requests)."
+        ),
+    ]
+
+
+def test_too_small_a_limit_is_said_with_what_to_do() -> None:
+    options = PlanOptions(classes="mix.yaml", rate=20.0, hardware="h", most=4)
+
+    (said,) = sentences(size({"a": 9}, most=4), options)
+
+    assert "Not even 4 engines of h keep 90% at 20 requests/s" in said
+    assert "Give --most more" in said
