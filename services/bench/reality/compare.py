@@ -21,8 +21,8 @@ class Outcome:
     """Of one request. Times are nan where it was not promised, did not end or has no such time."""
 
     met: bool
-    ttft_s: float
-    tpot_s: float
+    ttft_s: float = math.nan
+    tpot_s: float = math.nan
 
 
 def seen(judged: Sequence[Judged]) -> list[Outcome]:

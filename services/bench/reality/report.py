@@ -1,5 +1,6 @@
 """What `bench reality` shows: a line for each system and rate, measured beside simulated."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from services.bench.machine import Machine
-from services.bench.reality.compare import ATTAINED_WITHIN, TIMES, TIMES_WITHIN, Compared
+from services.bench.reality.compare import ATTAINED_WITHIN, TIMES, TIMES_WITHIN, Compared, Outcome
 from services.bench.reality.course import Course
 
 
@@ -20,7 +21,23 @@ def as_json(course: Course, machine: Machine, options: Mapping[str, Any]) -> dic
         "times_within": TIMES_WITHIN,
         "calibrated": [asdict(one) for one in course.calibrated],
         "points": [one.as_json() for one in course.compared],
+        "requests": {
+            system: [_times(real, twin) for real, twin in pairs]
+            for system, pairs in course.requests.items()
+        },
     }
+
+
+def _times(real: Outcome, twin: Outcome) -> dict[str, list[float | None]]:
+    """Measured and simulated, of one request."""
+    return {
+        "ttft_ms": [_ms(real.ttft_s), _ms(twin.ttft_s)],
+        "tpot_ms": [_ms(real.tpot_s), _ms(twin.tpot_s)],
+    }
+
+
+def _ms(time_s: float) -> float | None:
+    return None if math.isnan(time_s) else round(1000 * time_s, 2)
 
 
 def table(compared: Sequence[Compared]) -> Table:
