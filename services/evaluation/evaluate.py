@@ -43,6 +43,8 @@ def evaluate(options: EvaluateOptions) -> Results:
     for part in options.parts:
         if part not in PARTS:
             raise ConfigError(f"--parts {part}: unknown{nearest(part, PARTS)}")
+    if options.code_trace and not Path(options.code_trace).is_file():
+        raise ConfigError(f"--code-trace {options.code_trace}: there is no such file")
     ledger = Ledger(Path(options.out), older=options.older)
     results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
     with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
@@ -53,6 +55,7 @@ def evaluate(options: EvaluateOptions) -> Results:
             points=ledger,
             results=results,
             hear=shown.hear,
+            code_trace=options.code_trace,
         )
         for name, run in PARTS.items():
             if not options.parts or name in options.parts:

@@ -10,8 +10,8 @@ from services.evaluation.contenders import build, setting_of, table_of
 from services.evaluation.fleets import make_engines
 from services.evaluation.observed import Observed
 from services.evaluation.points import Bin, ClassTimes, Point, Task
-from services.evaluation.scenarios import drain_s, hardware_of, load_of
-from services.evaluation.settings import Scene
+from services.evaluation.scenarios import drain_s, hardware_of, load_on
+from services.evaluation.scenes import scene_of
 from services.evaluation.version import version_of
 from shared.clock import cpu_time_s
 from shared.simulation.judge import Rule, Share, judge, kept
@@ -25,15 +25,10 @@ _HELD_S = 0.02  # a decision that took longer than that was put off
 
 def measure(task: Task) -> Point:
     """Raises ConfigError for names that nobody knows."""
-    load = load_of(task.scenario, rate=task.rate, programs=task.programs, seed=task.seed)
-    return measure_load(task, load)
-
-
-def measure_load(task: Task, load: Load) -> Point:
-    """The same for a load that is at hand."""
     started_s = cpu_time_s()
     hardware = hardware_of(task.hardware)
-    scene = Scene(hardware=hardware, replicas=task.replicas, load=load)
+    load = load_on(task.scenario, hardware, rate=task.rate, programs=task.programs, seed=task.seed)
+    scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
     setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
     system = Observed(build(task.system, setting, engines, load), cpu_time_s)

@@ -81,6 +81,9 @@ class EvaluateOptions:
     document: str = option(
         "", help="Markdown file whose parts between markers are written anew; figures go beside it"
     )
+    code_trace: str = option(
+        "", help="bursts: a trace of a coding service, in place of arrivals like those of Azure's"
+    )
     parts: tuple[str, ...] = option(
         (), help="capacity, rules, curves, ablations, bursts, scaling; default: all"
     )

@@ -1,6 +1,7 @@
 """The parts of the evaluation: which points each takes, and what it makes of them."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -8,7 +9,7 @@ from services.evaluation.contenders import ABLATIONS, ablated
 from services.evaluation.drive import Crew, Points, drive
 from services.evaluation.points import Point, Task
 from services.evaluation.results import Bound, Burst, Load, Results, Scale
-from services.evaluation.scenarios import Effort
+from services.evaluation.scenarios import TRACE, Effort, hardware_of
 from services.evaluation.search import Found
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
 from services.evaluation.systems import OURS, SYSTEMS
@@ -38,6 +39,7 @@ class Evaluation:
     results: Results
     hear: Callable[[str], Heard]  # of a part's name
     hardware: str = ""
+    code_trace: str = ""  # of a coding service, in place of arrivals like those of one
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)
 
     def place(self, scenario: str, replicas: int) -> Place:
@@ -134,8 +136,7 @@ class Evaluation:
         )
 
     def _for_each_gpu(self, task: Task) -> float:
-        gpus = self.place(task.scenario, task.replicas).hardware.gpus
-        return task.rate / (task.engines * gpus)
+        return task.rate / (task.engines * hardware_of(task.hardware).gpus)
 
     # ---- what each part of ours is worth
 
@@ -154,8 +155,15 @@ class Evaluation:
         cell = Cell(
             scenario=scenario, system=system, replicas=_ABLATION_REPLICAS, bar=bar, rule="mean"
         )
-        found = yield from place.search(cell)
+        found = yield from place.search(cell, self._ablation_settings(place))
         return place.found(cell, found)
+
+    def _ablation_settings(self, place: Place) -> list[str]:
+        """One for each split of the fleet."""
+        labels: dict[tuple[object, ...], str] = {}
+        for label, setting in place.settings(OURS).items():
+            labels.setdefault(setting.roles, label)
+        return list(labels.values())
 
     # ---- bursts
 
@@ -167,6 +175,9 @@ class Evaluation:
             place.task(system, self.setting(_BURSTY, system, _BURST_REPLICAS), rate)
             for system in systems
         ]
+        if self.code_trace:
+            scenario = f"{TRACE}:{_BURSTY}:{self.code_trace}"
+            tasks = [replace(task, scenario=scenario) for task in tasks]
         bin_s = max(0.5, round(place.programs / rate / 120, 1))
         searches = {task.system: fixed([replace(task, bars=(), bin_s=bin_s)]) for task in tasks}
         for found in drive(searches, self.crew, self.points, self.hear("bursts")).values():
@@ -190,26 +201,36 @@ class Evaluation:
     def scaling(self, bar: float) -> None:
         """Ours on more and more replicas."""
         sizes = _QUICK_SIZES if self.effort.name == "quick" else _SIZES
-        searches: Mapping[str, Generator[Task, Point, Scale]] = {
-            f"{scenario}, {size} x": self._scale(scenario, size, bar)
-            for size in sizes
-            for scenario in _SCALED
-        }
-        found = drive(searches, self.crew, self.points, self.hear("scaling"))
-        self.results.scaling += list(found.values())
+        searches = {scenario: self._scales(scenario, sizes, bar) for scenario in _SCALED}
+        for found in drive(searches, self.crew, self.points, self.hear("scaling")).values():
+            self.results.scaling += found
 
-    def _scale(self, scenario: str, size: int, bar: float) -> Generator[Task, Point, Scale]:
-        place = self.place(scenario, size)
-        cell = Cell(scenario=scenario, system=OURS, replicas=size, bar=bar)
-        found: Found = yield from place.search(cell, [next(iter(place.settings(OURS)))])
-        passed = [point for point in found.points if point.task.rate == found.rate * size]
-        shown = passed or list(found.points[-1:])
-        return Scale(
-            scenario=scenario,
-            replicas=size,
-            rate=place.found(cell, found).rate,
-            decision_ms=shown[-1].decision_ms,
-        )
+    def _scales(
+        self, scenario: str, sizes: Sequence[int], bar: float
+    ) -> Generator[Task, Point, list[Scale]]:
+        """Each size is begun with what the one before it carried."""
+        scales: list[Scale] = []
+        first = 0.0
+        for size in sizes:
+            place = self.place(scenario, size)
+            cell = Cell(scenario=scenario, system=OURS, replicas=size, bar=bar)
+            found = yield from place.search(cell, [next(iter(place.settings(OURS)))], first=first)
+            first = found.rate
+            scales.append(_scale(place, cell, found))
+        return scales
+
+
+def _scale(place: Place, cell: Cell, found: Found) -> Scale:
+    """Decisions are those of the highest rate that passed, or of the last one where none did."""
+    engines = cell.replicas
+    passed = [one for one in found.points if math.isclose(one.task.rate, found.rate * engines)]
+    shown = (passed or list(found.points))[-1]
+    return Scale(
+        scenario=cell.scenario,
+        replicas=engines,
+        rate=place.found(cell, found).rate,
+        decision_ms=shown.decision_ms,
+    )
 
 
 def systems_of(names: Sequence[str]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from services.evaluation.known import Known
 from services.evaluation.mix import read_mix
 from services.evaluation.options import PlanOptions
 from services.evaluation.points import Point, Task, rounded
-from services.evaluation.scenarios import CLASSES, hardware_of, load_of
-from services.evaluation.settings import Scene
+from services.evaluation.scenarios import CLASSES
+from services.evaluation.scenes import scene_of
 from services.evaluation.sizing import Sized, Sizing, smallest
 from services.evaluation.stage import jobs_of, progressing
 from services.evaluation.systems import OURS
@@ -24,7 +24,6 @@ from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
 
-_SAMPLE = 200
 _LEAST_PROGRAMS = 200
 _WIDTH = 150  # of the tables where there is no terminal
 
@@ -54,12 +53,11 @@ def plan(options: PlanOptions) -> Sized:
 
 
 def _sizing(options: PlanOptions) -> Sizing:
-    hardware, scenario = hardware_of(options.hardware), f"{CLASSES}:{options.classes}"
-    sample = load_of(scenario, rate=1.0, programs=_SAMPLE, seed=options.seed)
+    scenario = f"{CLASSES}:{options.classes}"
     programs = max(_LEAST_PROGRAMS, round(options.seconds * options.rate))
 
     def labels(size: int) -> Sequence[str]:
-        return list(settings_of(OURS, Scene(hardware=hardware, replicas=size, load=sample)))
+        return list(settings_of(OURS, scene_of(scenario, options.hardware, size, options.seed)))
 
     def task_of(size: int, label: str) -> Task:
         return Task(

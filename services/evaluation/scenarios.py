@@ -3,7 +3,7 @@ watched. Simulates nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from shared.hardware.own import from_profile
 from shared.option_values import nearest
 from shared.simulation.zero_load import ttft_s
 from shared.workloads.applications import APPLICATIONS, Application
-from shared.workloads.calls import Call, Load, Program
+from shared.workloads.calls import Call, Load, Program, at_rate
 from shared.workloads.generate import generate
 from shared.workloads.trace_load import TracePlan, classes_of
 from shared.workloads.traces import read_trace
@@ -107,6 +107,31 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
         return read_trace(Path(path), plan)
     application = read_mix(Path(rest)) if sort == CLASSES and rest else application_of(scenario)
     return generate(application, rate=rate, requests=programs, seed=seed)
+
+
+def load_on(scenario: str, hardware: Hardware, *, rate: float, programs: int, seed: int) -> Load:
+    """What the model takes of a load: programs that are longer than it can be are left out, as
+    SLOs-Serve does, and the others come at the same rate. Raises ConfigError where none is left.
+    """
+    load = load_of(scenario, rate=rate, programs=programs, seed=seed)
+    return fitting(load, hardware, rate=rate)
+
+
+def fitting(load: Load, hardware: Hardware, *, rate: float) -> Load:
+    """The same for a load that is at hand."""
+    most = hardware.max_model_len_tokens
+    kept = tuple(
+        replace(program, calls=tuple(_within(call, most) for call in program.calls))
+        for program in load
+        if all(call.prompt_tokens + call.output_tokens <= most for call in program.calls)
+    )
+    if len(kept) < 2:
+        raise ConfigError(f"{hardware.name} takes {most} tokens, all programs have more")
+    return at_rate(kept, rate)
+
+
+def _within(call: Call, most: int) -> Call:
+    return replace(call, max_output_tokens=min(call.max_output_tokens, most - call.prompt_tokens))
 
 
 def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) -> int:

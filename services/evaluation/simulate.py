@@ -16,7 +16,8 @@ from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
 from services.evaluation.known import Known
 from services.evaluation.options import SimulateOptions
 from services.evaluation.points import Point, Task, best, rounded
-from services.evaluation.scenarios import TRACE, application_of, hardware_for, hardware_of, load_of
+from services.evaluation.scenarios import TRACE, application_of, hardware_for, load_of
+from services.evaluation.scenes import scene_of
 from services.evaluation.settings import Scene
 from services.evaluation.stage import jobs_of, progressing
 from services.evaluation.study import fixed
@@ -75,9 +76,8 @@ def _systems(options: SimulateOptions) -> tuple[str, ...]:
 def _tasks(options: SimulateOptions, system: str) -> list[Task]:
     scenario, fleet = _scenario(options), parse_fleet(options.fleet)
     hardware_name = options.hardware or hardware_for(options.scenario or options.targets)
-    sample = load_of(scenario, rate=options.rate, programs=_SAMPLE, seed=options.seed)
-    rate = options.rate or rate_of(sample)
-    scene = Scene(hardware=hardware_of(hardware_name), replicas=fleet.engines, load=sample)
+    rate = options.rate or _own_rate(scenario, options)
+    scene = scene_of(scenario, hardware_name, fleet.engines, options.seed)
     seconds = options.seconds or _SECONDS
     return [
         Task(
@@ -94,6 +94,12 @@ def _tasks(options: SimulateOptions, system: str) -> list[Task]:
         )
         for label in _labels(options, system, scene, fleet)
     ]
+
+
+def _own_rate(scenario: str, options: SimulateOptions) -> float:
+    """Of the part of the trace that is taken, or of its beginning."""
+    programs = options.requests or _SAMPLE
+    return rate_of(load_of(scenario, rate=0.0, programs=programs, seed=options.seed))
 
 
 def _scenario(options: SimulateOptions) -> str:

@@ -7,13 +7,13 @@ from typing import Final
 
 from services.evaluation.contenders import is_ours, settings_of
 from services.evaluation.points import Point, Task
-from services.evaluation.scenarios import Effort, hardware_for, hardware_of, load_of, programs_for
+from services.evaluation.scenarios import Effort, hardware_for, hardware_of, load_on, programs_for
+from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
 from services.evaluation.settings import Scene, Setting
 from services.evaluation.upper_bound import lasting_rate, upper_bound
 from shared.hardware import Hardware
 
-_SAMPLE: Final = 400  # programs that tell what a load costs
 _STILL_IN_RACE: Final = 8
 _FIRST_SHARE: Final = 0.4  # of what could at best be served: where a search begins
 
@@ -60,8 +60,7 @@ class Place:
 
     @cached_property
     def scene(self) -> Scene:
-        sample = load_of(self.scenario, rate=1.0, programs=_SAMPLE, seed=self.seed)
-        return Scene(hardware=self.hardware, replicas=self.replicas, load=sample)
+        return scene_of(self.scenario, self.hardware_name, self.replicas, self.seed)
 
     @cached_property
     def programs(self) -> int:
@@ -91,14 +90,16 @@ class Place:
             seed=self.seed,
         )
 
-    def search(self, cell: Cell, settings: Sequence[str] = ()) -> Search:
-        """For one cell, by these settings, or by all that the system has here."""
+    def search(self, cell: Cell, settings: Sequence[str] = (), *, first: float = 0.0) -> Search:
+        """For one cell, by these settings, or by all that the system has here; from `first` on,
+        where something is known.
+        """
         bounds = self._bounds(cell.bar)
         return capacity(
             lambda setting, rate: replace(self.task(cell.system, setting, rate), rule=cell.rule),
             settings or self.like(cell.system, None),
             bar=cell.bar,
-            first=_FIRST_SHARE * min(bounds),
+            first=min(first, max(bounds) / 1.5) or _FIRST_SHARE * min(bounds),
             bound=max(bounds),
             ratio=self.effort.ratio,
         )
@@ -121,7 +122,9 @@ class Place:
         """For the load that is simulated, and for one that never ends."""
         if bar not in self._known_bounds:
             programs, engines = self.programs * self.replicas, self.replicas
-            load = load_of(self.scenario, rate=1.0, programs=programs, seed=self.seed)
+            load = load_on(
+                self.scenario, self.hardware, rate=1.0, programs=programs, seed=self.seed
+            )
             self._known_bounds[bar] = (
                 upper_bound(load, self.hardware, engines=engines, bar=bar) / engines,
                 lasting_rate(load, self.hardware, engines=engines, bar=bar) / engines,

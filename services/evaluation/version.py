@@ -15,6 +15,7 @@ _SIMULATOR: Final = (
     "services/evaluation/attainment.py",
     "services/evaluation/measure.py",
     "services/evaluation/scenarios.py",
+    "services/evaluation/scenes.py",
 )
 _OURS: Final = (
     "services/planner",

@@ -9,9 +9,14 @@ from typing import Final
 
 from services.evaluation.measure import measure
 from services.evaluation.points import Point, Task
-from shared.errors import DeadlinePassed
+from shared.errors import DeadlinePassed, SlosError
 
 POINT_LIMIT_S: Final = 900.0  # a point that takes longer has lost its process
+
+
+class PointFailed(SlosError):
+    """A simulation ended with a fault of its own; the message has the task that shows it."""
+
 
 Measure = Callable[[Task], Point]
 
@@ -26,7 +31,10 @@ class Workers:
 
     def start(self, task: Task) -> None:
         self._pool.apply_async(
-            self._measure, (task,), callback=self._done.put, error_callback=self._done.put
+            _named,
+            (self._measure, task),
+            callback=self._done.put,
+            error_callback=self._done.put,
         )
 
     def next(self) -> Point:
@@ -49,6 +57,16 @@ def workers(jobs: int, measure: Measure = measure) -> Iterator[Workers]:
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, initializer=_leave_interrupts) as pool:
         yield Workers(pool, jobs, measure)
+
+
+def _named(measure: Measure, task: Task) -> Point:
+    """Whatever goes wrong tells what it was about."""
+    try:
+        return measure(task)
+    except SlosError:
+        raise
+    except Exception as error:
+        raise PointFailed(f"{type(error).__name__}: {error} in {task}") from error
 
 
 def _leave_interrupts() -> None:

@@ -4,11 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.evaluation.contenders import setting_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.ledger import Ledger
 from services.evaluation.points import Task
+from services.evaluation.scenarios import QUICK
+from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
+from services.evaluation.study import Place
+from services.evaluation.systems import SYSTEMS
 from tests.unit.evaluation.builders import Meter, make_task
 
 RATES = st.floats(0.2, 90)
@@ -119,3 +124,14 @@ def test_searches_that_ask_the_same_measure_it_once() -> None:
     drive({"one": search(["a"]), "two": search(["a"])}, meter, Known())
 
     assert len({(task.setting, task.rate) for task in meter.asked}) == len(meter.asked)
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_whoever_measures_knows_every_setting_that_is_asked_for(system: str, replicas: int) -> None:
+    place = Place("Mixed", replicas, QUICK, 1)
+
+    for label in place.settings(system):
+        task = place.task(system, label, 1.0)
+        scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
+        assert len(setting_of(system, task.setting, scene).roles) == task.engines

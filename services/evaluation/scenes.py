@@ -1,0 +1,23 @@
+"""What systems are tuned for: a sample of the load, the same wherever their settings are listed."""
+
+from functools import lru_cache
+from typing import Final
+
+from services.evaluation.scenarios import hardware_of, load_on
+from services.evaluation.settings import Scene
+from shared.workloads.calls import Load
+
+_SAMPLE: Final = 400
+
+
+def scene_of(scenario: str, hardware: str, replicas: int, seed: int) -> Scene:
+    """Raises ConfigError for names that nobody knows."""
+    return Scene(
+        hardware=hardware_of(hardware), replicas=replicas, load=sample_of(scenario, hardware, seed)
+    )
+
+
+@lru_cache(maxsize=8)
+def sample_of(scenario: str, hardware: str, seed: int) -> Load:
+    """So many programs, one each second."""
+    return load_on(scenario, hardware_of(hardware), rate=1.0, programs=_SAMPLE, seed=seed)
