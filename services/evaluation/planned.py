@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from services.evaluation.engine_reports import MODEL, description_of, report_of
-from services.evaluation.scaled_lengths import ScaledLengths
+from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
 from services.planner.engine_state import EngineState
 from services.planner.placement import Decision
 from services.planner.policies import EngineNow, policy_for, worth_sending
@@ -92,6 +92,7 @@ class Planned:
         )
         self.state = ClusterState(numbers, epoch="s", now=0.0)
         self.state.lengths = ScaledLengths(settings.length_factor)
+        self.state.survival = ScaledSurvival(settings.length_factor)
         self._settings = settings
         self._model_len_tokens = link.max_model_len_tokens
         self._attached: dict[str, _Attached] = {}
@@ -239,8 +240,7 @@ class Planned:
             rows=engine.rows,
             free_kv_blocks=int(engine.free_blocks),
         )
-        if state.description.max_speculation_tokens:
-            book.drafting.observe(engine.rows)
+        self.state.look_at(state, now)
         asked = book.asked(engine.name, now)
         policy = policy_for(present, asked, book.acceptance, attached.policy, now)
         if worth_sending(attached.policy, policy):

@@ -1,6 +1,7 @@
 """Answer lengths that are believed wrongly, to see what a belief is worth."""
 
 from services.planner.lengths import OutputLengths
+from services.planner.survival import Survival
 
 
 class ScaledLengths(OutputLengths):
@@ -10,10 +11,19 @@ class ScaledLengths(OutputLengths):
         super().__init__()
         self._factor = factor
 
-    def usual(self, class_name: str, most_tokens: int) -> int:
-        believed = super().usual(class_name, most_tokens) * self._factor
-        return max(1, min(most_tokens, round(believed)))
+    def learn(self, class_name: str, tokens: int) -> None:
+        super().learn(class_name, round(tokens * self._factor))
 
-    def cautious(self, class_name: str, most_tokens: int, share: float = 0.9) -> int:
-        believed = super().cautious(class_name, most_tokens, share) * self._factor
-        return max(1, min(most_tokens, round(believed)))
+
+class ScaledSurvival(Survival):
+    """The same of answers that still run."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def goes_on(self, class_name: str, key: float, produced: float) -> None:
+        super().goes_on(class_name, key, produced * self._factor)
+
+    def ends(self, class_name: str, key: float, tokens: float) -> None:
+        super().ends(class_name, key, tokens * self._factor)

@@ -21,8 +21,7 @@ def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
         rows=engine.rows,
         free_kv_blocks=engine.free_kv_blocks,
     )
-    if engine.description.max_speculation_tokens:
-        book.drafting.observe(engine.rows)
+    state.look_at(engine, now)
     asked = book.asked(engine.name, now)
     policy = policy_for(present, asked, book.acceptance, attachment.policy, now)
     if worth_sending(attachment.policy, policy):

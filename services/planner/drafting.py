@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, LEFT, PRODUCED, TOTAL, TPOT, Rows
+from shared.scheduling.shares import ONE
 from shared.scheduling.tiers import tier_of, tiers_of
 
 _FRESH = 0.1  # weight of the newest mean; engines are looked at some ten times a second
@@ -30,7 +31,7 @@ class Drafting:
     def observe(self, rows: Rows) -> None:
         """The requests of one engine; those whose text gave no draft count as well."""
         missing = rows[:, TOTAL] - rows[:, COMPUTED]
-        decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
+        decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= ONE)]
         gains = np.where(decoding[:, DRAFT] > 0, decoding[:, GAIN], 1.0)
         numbers = tiers_of(decoding[:, TPOT])
         for tier in np.unique(numbers).tolist():
@@ -40,6 +41,14 @@ class Drafting:
     def of(self, tpot_s: float) -> Drafts:
         """What a request of this pace may count on; nothing where nothing was seen."""
         return self._tiers.get(tier_of(tpot_s), Drafts())
+
+    def count_on(self, rows: Rows) -> None:
+        """Prompts will draft once they decode, though their rows tell of no drafts yet."""
+        prompts = rows[:, TOTAL] - rows[:, COMPUTED] > ONE
+        for tpot_s in np.unique(rows[prompts, TPOT]).tolist():
+            drafts = self.of(tpot_s)
+            here = prompts & (rows[:, TPOT] == tpot_s)
+            rows[here, DRAFT], rows[here, GAIN] = drafts.tokens, drafts.gain
 
     def _note(self, tier: float, tokens: float, gain: float) -> None:
         before = self._tiers.pop(tier, Drafts())

@@ -48,7 +48,8 @@ class Hold:
 class EngineState:
     """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
 
-    `rows` are the requests of its last report, `heard_at_s` is when that came. `limits` are those
+    `rows` are the requests of its last report, `heard_at_s` is when that came,
+    `followed_at_s` when was last learned how far they are. `limits` are those
     of its steps; KV is accounted for apart (`kv_forecast`).
     """
 
@@ -58,6 +59,7 @@ class EngineState:
     report: StepReport | None = None
     rows: Rows = field(default_factory=lambda: empty(0))
     heard_at_s: float = 0.0
+    followed_at_s: float = -math.inf
     seen: dict[str, Hold] = field(default_factory=dict)
     unseen: dict[str, Hold] = field(default_factory=dict)
     unseen_prefill_tokens: int = 0

@@ -13,13 +13,14 @@ from services.planner.kv_forecast import Classes, Places, blocks_needed
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
-from shared.scheduling.rows import DUE, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
+from shared.scheduling.rows import DUE, GAIN, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
 from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate, steady_share
 from shared.scheduling.tiers import tier_of, tiers_of
 
 DELIVERY_S = 0.01
 """What a token needs from its engine to its client; promises are kept there, not here."""
 _TTFT_RESERVE, _TPOT_RESERVE = 0.08, 0.03  # shares of a promise that planning leaves unused
+_GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +71,7 @@ class Bench:
     def share(self) -> float:
         """Of its time that its promised paces take, above 1 too much."""
         if self._share is None:
-            self._share = steady_share(self.rows, self.table)
+            self._share = steady_share(_with_reserve(self.rows), self.table)
         return self._share
 
     @property
@@ -105,11 +106,11 @@ class Bench:
         rows = np.vstack([self.rows, newcomers])
         if not self._has_room(rows, class_names):
             return [Trial(reason=Reason.MEMORY)] * n
-        if steady_share(rows, self.table) > max(1.0, self.share):
-            return [Trial(reason=Reason.COMPUTE)] * n
         guarded = at_stake(rows, self.table, self.engine.free_at_s(self.now))
         guarded[-n:] = True
         rows = _with_reserve(rows)
+        if steady_share(rows, self.table) > max(1.0, self.share):
+            return [Trial(reason=Reason.COMPUTE)] * n
         forecast = self._simulated(rows, guarded)
         late = forecast.late(rows) & guarded
         return [
@@ -167,4 +168,5 @@ def _with_reserve(rows: Rows) -> Rows:
     ttft_s = np.where(np.isfinite(rows[:, TTFT]), rows[:, TTFT], 0.0)
     tighter[waiting, DUE] -= DELIVERY_S + _TTFT_RESERVE * ttft_s[waiting]
     tighter[:, TPOT] *= 1 - _TPOT_RESERVE
+    tighter[:, GAIN] -= _GAIN_RESERVE * (tighter[:, GAIN] - 1)
     return tighter

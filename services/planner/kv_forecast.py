@@ -13,23 +13,23 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.lengths import BIN_TOKENS, OutputLengths
+from services.planner.survival import BIN_TOKENS, Survival
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
 
 Places = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
-_DEVIATIONS = 2.0  # one engine in forty would need more at such a point
+_DEVIATIONS = 3.0  # one engine in a thousand would need more at such a point; it is asked often
 _PARTLY = 0.5  # of a last block, on average
 _LONGER = 0.5  # one longer than all of its class is taken to give half of what it has once more
 
 
 class Classes:
-    """How long the answers of classes last, by numbers; the lengths must not change meanwhile."""
+    """Classes by numbers, for one round of decisions."""
 
-    def __init__(self, lengths: OutputLengths) -> None:
-        self._lengths = lengths
+    def __init__(self, answers: Survival) -> None:
+        self._answers = answers
         self._places: dict[str | None, int] = {None: -1}
         self._survivals: list[Numbers] = []
         self._stacked: Numbers | None = None
@@ -49,7 +49,7 @@ class Classes:
         place = self._places.get(name)
         if place is not None or name is None:
             return -1 if place is None else place
-        survival = self._lengths.survival(name)
+        survival = self._answers.longer(name)
         place = -1
         if survival is not None:
             place = len(self._survivals)
@@ -85,7 +85,8 @@ def _add_up(
             if rows[i, LEFT] <= 0 or ahead >= max(rows[i, LEFT], 1.0):
                 break
             goes_on = _goes_on(survivals, places[i], rows[i, PRODUCED], ahead, rows[i, TOTAL])
-            blocks = (rows[i, TOTAL] + ahead) / block_tokens + _PARTLY
+            grown = max(ahead, min(block_tokens, rows[i, LEFT]))  # before anybody ends
+            blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY
             means[point] += goes_on * blocks
             variances[point] += goes_on * (1.0 - goes_on) * blocks * blocks
 

@@ -5,35 +5,21 @@ length before its end.
 import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import Final
-
-import numpy as np
-import numpy.typing as npt
 
 _KEPT_CLASSES, _KEPT_ANSWERS = 256, 512
 _TELLING = 5  # answers; fewer say nothing of the long ones
 _UNKNOWN_TOKENS = 256
-BIN_TOKENS: Final = 16
-_BINS = 2048
 
 
 @dataclass(slots=True)
 class _Answers:
     lately: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT_ANSWERS))
     ordered: list[int] | None = None
-    longer: npt.NDArray[np.float64] | None = None
 
     def sorted(self) -> list[int]:
         if self.ordered is None:
             self.ordered = sorted(self.lately)
         return self.ordered
-
-    def survival(self) -> npt.NDArray[np.float64]:
-        if self.longer is None:
-            ordered = np.array(self.sorted())
-            there = np.searchsorted(ordered, np.arange(_BINS) * BIN_TOKENS, side="right")
-            self.longer = 1.0 - there / len(ordered)
-        return self.longer
 
 
 class OutputLengths:
@@ -45,7 +31,7 @@ class OutputLengths:
     def learn(self, class_name: str, tokens: int) -> None:
         answers = self._classes.setdefault(class_name, _Answers())
         answers.lately.append(tokens)
-        answers.ordered = answers.longer = None
+        answers.ordered = None
         self._classes.move_to_end(class_name)
         while len(self._classes) > _KEPT_CLASSES:
             self._classes.popitem(last=False)
@@ -62,15 +48,6 @@ class OutputLengths:
         if answers is None or len(answers.lately) < _TELLING:
             return most_tokens
         return max(1, min(most_tokens, self._quantile(answers, share)))
-
-    def survival(self, class_name: str) -> npt.NDArray[np.float64] | None:
-        """The share of its answers longer than 0, 1, 2, ... times BIN_TOKENS; None while little is
-        known.
-        """
-        answers = self._classes.get(class_name)
-        if answers is None or len(answers.lately) < _TELLING:
-            return None
-        return answers.survival()
 
     def _quantile(self, answers: _Answers, share: float) -> int:
         ordered = answers.sorted()

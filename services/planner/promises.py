@@ -14,6 +14,7 @@ from services.planner.feasibility import DELIVERY_S, Bench, Trial
 from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
 from services.planner.wishes import Wish, by_program
+from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
@@ -38,7 +39,7 @@ class Round:
         self._state = state
         self._now = now
         self._benches: dict[str, Bench] = {}
-        self._classes = Classes(state.lengths)
+        self._classes = Classes(state.survival)
 
     def promise(self, wishes: Sequence[Wish]) -> None:
         """Each by its deadline the first way that holds; where some are left over, the program
@@ -72,8 +73,14 @@ class Round:
         if table is None:
             return None
         if engine.name not in self._benches:
-            self._benches[engine.name] = Bench.of(engine, table, self._now, self._classes)
+            self._benches[engine.name] = self._seated(engine, table)
         return self._benches[engine.name]
+
+    def _seated(self, engine: EngineState, table: StepTable) -> Bench:
+        bench = Bench.of(engine, table, self._now, self._classes)
+        if engine.description.max_speculation_tokens:
+            self._state.policies.drafting.count_on(bench.rows)
+        return bench
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
         """Where there is but one engine and one way: whether it has room for all, at one look."""
@@ -194,7 +201,7 @@ class Round:
         here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
         free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
         before = self._benches[engine.name]
-        bench = Bench.of(engine, before.table, self._now, self._classes)
+        bench = self._seated(engine, before.table)
         for wish in here:
             wish.chosen = None
         first, others = by_program(bench, [*here, *free])

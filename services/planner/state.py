@@ -12,6 +12,7 @@ from services.planner.lengths import OutputLengths
 from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
 from services.planner.sessions import Sessions
+from services.planner.survival import Survival
 from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
 from shared.engines import EngineDescription, Role, StepReport
@@ -23,13 +24,14 @@ from shared.requests import (
     PlacementQuery,
     WayConsidered,
 )
-from shared.scheduling.rows import key_of
+from shared.scheduling.rows import KEY, PRODUCED, key_of
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
+_FOLLOW_EVERY_S = 1.0
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
 
 
@@ -76,6 +78,7 @@ class ClusterState:
         self._groups: OrderedDict[str, tuple[str | None, str, float]] = OrderedDict()
         self.transfers = Transfers()
         self.lengths = OutputLengths()
+        self.survival = Survival()
         self.sessions = Sessions()
         self.policies = PolicyBook()
 
@@ -120,6 +123,18 @@ class ClusterState:
         for report in reports:
             engine.observe(report, now, newest=report is reports[-1])
             self.policies.drafted(report.drafts, now)
+
+    def look_at(self, engine: EngineState, now: float) -> None:
+        """Learns from how the engine's requests stand; often enough is some ten times a second."""
+        rows = engine.rows
+        if engine.description.max_speculation_tokens:
+            self.policies.drafting.observe(rows)
+        if now - engine.followed_at_s < _FOLLOW_EVERY_S:
+            return
+        engine.followed_at_s = now
+        for row, name in zip(rows, engine.classes(rows), strict=True):
+            if name is not None and row[PRODUCED] > 0:
+                self.survival.goes_on(name, float(row[KEY]), float(row[PRODUCED]))
 
     @property
     def any_table(self) -> StepTable | None:
@@ -210,7 +225,9 @@ class ClusterState:
             return
         self._explanations[outcome.decision_id] = replace(explanation, outcome=outcome)
         if outcome.finished in ("stop", "length"):
-            self.lengths.learn(explanation.query.targets.class_name, outcome.output_tokens)
+            name, tokens = explanation.query.targets.class_name, outcome.output_tokens
+            self.lengths.learn(name, tokens)
+            self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.transfers.learn(explanation, outcome)
 
     def note(self, explanation: Explanation) -> None:

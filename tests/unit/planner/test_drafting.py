@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from services.planner.drafting import Drafting
-from shared.scheduling.rows import Rows, new_row
+from shared.scheduling.rows import DRAFT, GAIN, Rows, new_row
 
 
 def decoding(count: int, *, tpot_s: float, draft: float, gain: float) -> Rows:
@@ -41,3 +41,15 @@ def test_prompts_tell_nothing_of_drafts() -> None:
     drafting = Drafting()
     drafting.observe(np.vstack([new_row(tokens=50, left=90, tpot_s=0.05, draft=4, gain=3.0)]))
     assert drafting.of(0.05).tokens == 0.0
+
+
+def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> None:
+    drafting = Drafting()
+    for _ in range(200):
+        drafting.observe(decoding(3, tpot_s=0.05, draft=4, gain=3.0))
+    rows = np.vstack(
+        [new_row(tokens=50, left=90, tpot_s=0.05), decoding(1, tpot_s=0.05, draft=1, gain=1.5)]
+    )
+    drafting.count_on(rows)
+    assert np.allclose(rows[:, DRAFT], [4.0, 1.0])
+    assert np.allclose(rows[:, GAIN], [3.0, 1.5])

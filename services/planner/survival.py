@@ -1,0 +1,83 @@
+"""How long the answers of a class go on, learned while they do: those that run have told as much as
+those that ended. Pure.
+
+Whoever ends first has a short answer, so a count of ended answers alone believes all to be short
+until the long ones end. Counted are therefore how many came through each bin of tokens and how many
+ended in it (Kaplan and Meier, 1958).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+BIN_TOKENS: Final = 16
+_BINS = 2048
+_TELLING = 5  # answers that ended; fewer say nothing
+_FADES = 1024.0  # ended answers of a class from which on the old ones count half
+_KEPT_CLASSES, _KEPT_REQUESTS = 256, 65_536
+Shares = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, eq=False)
+class _Counts:
+    """Of one class, by bin: `came` answers had a token in it, of those `ended` had no later one."""
+
+    came: Shares = field(default_factory=lambda: np.zeros(_BINS))
+    ended: Shares = field(default_factory=lambda: np.zeros(_BINS))
+    longer: Shares | None = None
+
+    def share(self) -> Shares | None:
+        if self.ended.sum() < _TELLING:
+            return None
+        if self.longer is None:
+            goes_on = 1.0 - self.ended / np.maximum(self.came, self.ended + (self.came == 0))
+            self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
+        return self.longer
+
+    def fade(self) -> None:
+        if self.ended.sum() > _FADES:
+            self.came *= 0.5
+            self.ended *= 0.5
+
+
+class Survival:
+    """By class; requests are known by the key of their row. Bounded."""
+
+    def __init__(self) -> None:
+        self._classes: OrderedDict[str, _Counts] = OrderedDict()
+        self._reached: OrderedDict[float, int] = OrderedDict()  # by key, bins counted so far
+
+    def goes_on(self, class_name: str, key: float, produced: float) -> None:
+        """A running answer has so many tokens."""
+        self._count(class_name, key, min(_BINS, (int(produced) - 1) // BIN_TOKENS + 1))
+        while len(self._reached) > _KEPT_REQUESTS:
+            self._reached.popitem(last=False)
+
+    def ends(self, class_name: str, key: float, tokens: float) -> None:
+        """An answer ended by itself with so many tokens."""
+        last = min(_BINS - 1, max(0, int(tokens) - 1) // BIN_TOKENS)
+        counts = self._count(class_name, key, last + 1)
+        counts.ended[last] += 1.0
+        counts.fade()
+        self._reached.pop(key, None)
+
+    def longer(self, class_name: str) -> Shares | None:
+        """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS; None: not known yet."""
+        counts = self._classes.get(class_name)
+        return None if counts is None else counts.share()
+
+    def _count(self, class_name: str, key: float, reached: int) -> _Counts:
+        counts = self._classes.get(class_name)
+        if counts is None:
+            counts = self._classes[class_name] = _Counts()
+            while len(self._classes) > _KEPT_CLASSES:
+                self._classes.popitem(last=False)
+        before = self._reached.get(key, 0)
+        if reached > before:
+            counts.came[before:reached] += 1.0
+            self._reached[key] = reached
+        counts.longer = None
+        return counts

@@ -1,0 +1,52 @@
+"""How long answers go on, learned while they do."""
+
+import random
+
+import numpy as np
+import pytest
+
+from services.planner.survival import BIN_TOKENS, Survival
+
+
+def test_nothing_is_known_before_some_have_ended() -> None:
+    answers = Survival()
+    answers.goes_on("chat", 1.0, 500)
+    assert answers.longer("chat") is None
+    assert answers.longer("code") is None
+
+
+def test_answers_that_all_ended_are_shared_out_as_they_were() -> None:
+    answers = Survival()
+    lengths = [5, 16, 17, 100, 160, 161, 300, 300]
+    for key, tokens in enumerate(lengths):
+        answers.ends("chat", float(key), tokens)
+    longer = answers.longer("chat")
+    assert longer is not None
+    for place in range(25):
+        share = np.mean([tokens > place * BIN_TOKENS for tokens in lengths])
+        assert longer[place] == pytest.approx(share)
+
+
+def test_the_first_to_end_do_not_make_all_answers_short() -> None:
+    """Of a hundred that start together the shortest ten have ended."""
+    chance, answers = random.Random(1), Survival()
+    lengths = sorted(chance.randint(1, 1000) for _ in range(100))
+    for key, tokens in enumerate(lengths):
+        if key < 10:
+            answers.ends("chat", float(key), tokens)
+        else:
+            answers.goes_on("chat", float(key), lengths[10])
+    longer = answers.longer("chat")
+    assert longer is not None
+    assert longer[lengths[10] // BIN_TOKENS] == pytest.approx(0.9, abs=0.02)
+    assert longer[-1] == pytest.approx(0.9, abs=0.02)
+
+
+def test_an_answer_counts_once_however_often_it_is_looked_at() -> None:
+    often, once = Survival(), Survival()
+    for key in range(20):
+        for produced in range(0, 10 * key, 3):
+            often.goes_on("chat", float(key), produced)
+        for answers in (often, once):
+            answers.ends("chat", float(key), 10 * key + 1)
+    assert np.array_equal(often.longer("chat"), once.longer("chat"))  # type: ignore[arg-type] # known
