@@ -11,7 +11,7 @@ from services.evaluation.points import Point, Task, rounded
 TaskOf = Callable[[str, float], Task]  # of a setting and a rate for each engine
 
 _STEP = 1.5  # from the first rate on, until one passes and one fails
-_LEAST_SHARE = 1 / 40  # of the first rate: below it there is no capacity to speak of
+_LEAST_SHARE = 1 / 30  # of the first rate: below it there is no capacity to speak of
 _LEAST_SETTINGS = 3  # stay in the race, however many failed
 
 
@@ -63,8 +63,9 @@ def capacity(
 
 
 def _next(low: float, high: float, first: float, bound: float) -> float:
+    """Down in ever longer steps: where even little fails, next to nothing may pass."""
     if not low:
-        return rounded(min(first, high / _STEP))
+        return rounded(first if high > first else high * (high / first) / _STEP)
     if high == bound and low * _STEP < bound:
         return rounded(low * _STEP)
     return rounded(math.sqrt(low * high))

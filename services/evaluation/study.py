@@ -15,6 +15,7 @@ from services.evaluation.upper_bound import lasting_rate, upper_bound
 from shared.hardware import Hardware
 
 _STILL_IN_RACE: Final = 8
+_STRICTER: Final = 1.25  # how many times less is expected at the next bar
 _FIRST_SHARE: Final = 0.4  # of what could at best be served: where a search begins
 
 
@@ -151,13 +152,15 @@ def campaign(
     """
     capacities: list[Capacity] = []
     known: Setting | None = None
+    firsts: dict[float, float] = {}  # by bar: what fewer replicas carried
     for place in places:
-        labels = place.like(system, known)
+        labels, first = place.like(system, known), 0.0
         for bar in bars:
             cell = Cell(
                 scenario=place.scenario, system=system, replicas=place.replicas, bar=bar, rule=rule
             )
-            found = yield from place.search(cell, labels)
+            found = yield from place.search(cell, labels, first=firsts.get(bar, first))
+            firsts[bar], first = found.rate, found.rate / _STRICTER
             capacities.append(place.found(cell, found))
             known = known or place.settings(system)[found.setting]
             labels = [label for label in labels if label in _last(found.points)] or labels

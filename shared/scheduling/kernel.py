@@ -53,9 +53,7 @@ _AT_EASE = 0.25  # prompts that need less of the time left to them than this can
 _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
-_BEFORE_DUE = 0.9  # of the time up to its deadline: now and then steps last longer than expected
-    0.9  # of the time up to its deadline, for steps last longer than expected now and then
-)
+_BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 
 
