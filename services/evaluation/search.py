@@ -50,7 +50,7 @@ def capacity(
     if not settings or ratio <= 1:
         raise ValueError("a search needs a setting, and a ratio above 1")
     race = _Race(settings)
-    low, high, setting = 0.0, bound, ""
+    low, high, first, setting = 0.0, bound, rounded(first), ""
     while high > max(low * ratio, first * _LEAST_SHARE):
         rate = _next(low, high, first, bound)
         passed = yield from _try(race, task_of, rate, bar)

@@ -45,7 +45,7 @@ def test_the_capacity_of_the_best_setting_lies_between_the_last_pass_and_the_fir
 
     best = max(capacities)
     assert found.rate <= best < found.failed * 1.0001
-    if best > first / 40:
+    if best > first / 30:
         assert found.failed <= found.rate * ratio * 1.0001
         assert named[found.setting] >= found.rate
 
