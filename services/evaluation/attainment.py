@@ -40,9 +40,12 @@ class Bounds:
 
 
 class Attainment:
-    """A program counts as a whole: every one of its calls, by one rule, with nothing refused."""
+    """A program counts as a whole: every one of its calls, by one rule, with nothing refused. Those
+    outside of `counted` are there to keep the fleet busy.
+    """
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, counted: slice = slice(None)) -> None:
+        self._counted = counted
         self._numbers = {program.program_id: number for number, program in enumerate(load)}
         self._calls = np.array([len(program.calls) for program in load])
         self._owners: npt.NDArray[np.int64] = np.zeros(self._calls.sum(), dtype=np.int64)
@@ -53,11 +56,12 @@ class Attainment:
         owners, programs = self._owner_of(tickets), len(self._calls)
         kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
         missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
-        kept_programs = int((kept_calls == self._calls).sum())
-        missed = int((missed_calls > 0).sum())
-        if np.isinf(now):
-            missed = programs - kept_programs
-        return Bounds(at_least=kept_programs / programs, at_most=1 - missed / programs)
+        kept_ones = (kept_calls == self._calls)[self._counted]
+        missed_ones = ~kept_ones if np.isinf(now) else (missed_calls > 0)[self._counted]
+        whole = len(kept_ones)
+        return Bounds(
+            at_least=float(kept_ones.sum()) / whole, at_most=1 - float(missed_ones.sum()) / whole
+        )
 
     def _owner_of(self, tickets: Sequence[Ticket]) -> npt.NDArray[np.int64]:
         for ticket in tickets[self._known :]:
@@ -69,9 +73,11 @@ class Attainment:
 class EarlyEnd:
     """A watch: ends a run as soon as it is certain on which side of every bar it ends up."""
 
-    def __init__(self, load: Load, rule: Rule, bars: Sequence[float]) -> None:
+    def __init__(
+        self, load: Load, rule: Rule, bars: Sequence[float], counted: slice = slice(None)
+    ) -> None:
         self.ended_early = False
-        self._attainment, self._rule, self._bars = Attainment(load), rule, bars
+        self._attainment, self._rule, self._bars = Attainment(load, counted), rule, bars
         self._every_s = max(load[-1].arrives_s, 1.0) / _LOOKS
         self._looked_s = 0.0
 

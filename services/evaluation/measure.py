@@ -10,7 +10,7 @@ from services.evaluation.contenders import build, setting_of, table_of
 from services.evaluation.fleets import make_engines
 from services.evaluation.observed import Observed
 from services.evaluation.points import Bin, ClassTimes, Point, Task
-from services.evaluation.scenarios import drain_s, hardware_of, load_on
+from services.evaluation.scenarios import counted_of, drain_s, hardware_of, load_on
 from services.evaluation.scenes import scene_of
 from services.evaluation.version import version_of
 from shared.clock import cpu_time_s
@@ -18,7 +18,6 @@ from shared.simulation.judge import Rule, Share, judge, kept
 from shared.simulation.lives import ADMISSION, ADMITTED, ARRIVES, BEST_EFFORT, PLACED, REFUSED
 from shared.simulation.record import Conditions, Record
 from shared.simulation.run import Run
-from shared.workloads.calls import Load
 
 _HELD_S = 0.02  # a decision that took longer than that was put off
 
@@ -32,7 +31,8 @@ def measure(task: Task) -> Point:
     setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
     system = Observed(build(task.system, setting, engines, load), cpu_time_s)
-    early = EarlyEnd(load, Rule(task.rule), task.bars)
+    counted = counted_of(lasting=task.lasting, programs=len(load))
+    early = EarlyEnd(load, Rule(task.rule), task.bars, counted)
     conditions = Conditions(drain_s=drain_s(load, hardware))
     record = Run(load, system, engines, conditions, early if task.bars else None).record()
     now = record.ended_s if early.ended_early else math.inf
@@ -40,7 +40,7 @@ def measure(task: Task) -> Point:
         task=task,
         version=version_of(task.system),
         complete=not early.ended_early,
-        attained=_attained(record, load, now),
+        attained=_attained(record, Attainment(load, counted), now),
         classes=tuple(_class(share) for share in judge(record)),
         batches=system.batches,
         decision_ms=system.decision_ms,
@@ -51,8 +51,7 @@ def measure(task: Task) -> Point:
     )
 
 
-def _attained(record: Record, load: Load, now: float) -> dict[str, tuple[float, float]]:
-    attainment = Attainment(load)
+def _attained(record: Record, attainment: Attainment, now: float) -> dict[str, tuple[float, float]]:
     found = {
         rule.value: attainment.bounds(record.tickets, record.lives, rule, now) for rule in Rule
     }

@@ -15,7 +15,7 @@ class Task:
     """What is simulated. `setting` is a label of those that the system has for so many `replicas`;
     `engines` are those that it then has. `rate` is programs per second offered to all of them. The
     run may end once it is known on which side of all `bars` it comes out by `rule`; with `bin_s` a
-    timeline is kept.
+    timeline is kept. `lasting`: only programs that come to a busy fleet which stays busy count.
     """
 
     scenario: str
@@ -30,6 +30,7 @@ class Task:
     rule: str = Rule.MEAN.value
     bars: tuple[float, ...] = (0.9, 0.98)
     bin_s: float = 0.0
+    lasting: bool = False
 
     @property
     def load_and_system(self) -> str:

@@ -21,6 +21,8 @@ from shared.workloads.traces import read_trace
 
 TRACE, CLASSES = "trace", "classes"  # how a scenario begins that is read from a file
 _DRAIN_S: Final = 20.0  # of SLOs-Serve: what is left over may take so long after the last arrival
+_BEFORE: Final = 0.1
+_AFTER: Final = 0.3
 _SERVED: Final = "opt-7b-a100-40gb"
 # An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
 _LONG: Final = frozenset({"Reasoning"})
@@ -48,19 +50,19 @@ class Effort:
 
 FULL: Final = Effort(
     name="full",
-    seconds=150,
-    long_s=1200,
-    least_programs=300,
-    most_programs=800,
+    seconds=180,
+    long_s=1800,
+    least_programs=350,
+    most_programs=1000,
     ratio=1.07,
     settings=0,
 )
 QUICK: Final = Effort(
     name="quick",
-    seconds=25,
-    long_s=250,
-    least_programs=60,
-    most_programs=120,
+    seconds=50,
+    long_s=600,
+    least_programs=80,
+    most_programs=160,
     ratio=1.3,
     settings=4,
 )
@@ -139,6 +141,15 @@ def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) 
     seconds = effort.long_s if scenario in _LONG else effort.seconds
     wanted = min(effort.most_programs, max(effort.least_programs, seconds * best_rate / 2))
     return round(wanted) * engines
+
+
+def counted_of(*, lasting: bool, programs: int) -> slice:
+    """Who comes before and after the others finds an idle fleet, or leaves one behind: a load that
+    would be too much for ever may yet be served when it ends soon.
+    """
+    if not lasting:
+        return slice(None)
+    return slice(int(_BEFORE * programs), max(1, int((1 - _AFTER) * programs)))
 
 
 def drain_s(load: Load, hardware: Hardware) -> float:

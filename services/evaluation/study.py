@@ -7,12 +7,20 @@ from typing import Final
 
 from services.evaluation.contenders import is_ours, settings_of
 from services.evaluation.points import Point, Task
-from services.evaluation.scenarios import Effort, hardware_for, hardware_of, load_on, programs_for
+from services.evaluation.scenarios import (
+    Effort,
+    counted_of,
+    hardware_for,
+    hardware_of,
+    load_on,
+    programs_for,
+)
 from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
 from services.evaluation.settings import Scene, Setting
 from services.evaluation.upper_bound import lasting_rate, upper_bound
 from shared.hardware import Hardware
+from shared.workloads.calls import rate as rate_of
 
 _STILL_IN_RACE: Final = 8
 _STRICTER: Final = 1.25  # how many times less is expected at the next bar
@@ -89,6 +97,7 @@ class Place:
             rate=rate * engines,
             programs=self.programs * engines,
             seed=self.seed,
+            lasting=True,
         )
 
     def search(self, cell: Cell, settings: Sequence[str] = (), *, first: float = 0.0) -> Search:
@@ -126,8 +135,11 @@ class Place:
             load = load_on(
                 self.scenario, self.hardware, rate=1.0, programs=programs, seed=self.seed
             )
+            counted = load[counted_of(lasting=True, programs=len(load))]
+            bound = upper_bound(counted, self.hardware, engines=engines, bar=bar)
+            # The whole load comes at a rate of one, those that count at one of their own.
             self._known_bounds[bar] = (
-                upper_bound(load, self.hardware, engines=engines, bar=bar) / engines,
+                bound / rate_of(counted) / engines,
                 lasting_rate(load, self.hardware, engines=engines, bar=bar) / engines,
             )
         return self._known_bounds[bar]
