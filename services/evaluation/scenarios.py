@@ -26,6 +26,7 @@ _AFTER: Final = 0.3
 _SERVED: Final = "opt-7b-a100-40gb"
 # An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
 _LONG: Final = frozenset({"Reasoning"})
+_BURSTY: Final = frozenset({"Coder", "ToolLLM"})  # one burst must not be most of a load
 _OWN_MODEL: Final[Mapping[str, str]] = {
     "ToolLLM": "toolllama-2-7b-a100-40gb",
     "Reasoning": "r1-distill-qwen-1.5b-a100-40gb",
@@ -59,10 +60,10 @@ FULL: Final = Effort(
 )
 QUICK: Final = Effort(
     name="quick",
-    seconds=50,
-    long_s=600,
-    least_programs=80,
-    most_programs=160,
+    seconds=35,
+    long_s=500,
+    least_programs=60,
+    most_programs=120,
     ratio=1.3,
     settings=4,
 )
@@ -140,7 +141,7 @@ def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) 
     """How many programs a point has, from the rate that one engine could serve at best."""
     seconds = effort.long_s if scenario in _LONG else effort.seconds
     wanted = min(effort.most_programs, max(effort.least_programs, seconds * best_rate / 2))
-    return round(wanted) * engines
+    return round(wanted) * (2 if scenario in _BURSTY else 1) * engines
 
 
 def counted_of(*, lasting: bool, programs: int) -> slice:

@@ -24,6 +24,7 @@ from shared.workloads.calls import rate as rate_of
 
 _STILL_IN_RACE: Final = 8
 _STRICTER: Final = 1.25  # how many times less is expected at the next bar
+_BELOW: Final = 1.5  # the bound, a search begins at least
 _FIRST_SHARE: Final = 0.4  # of what could at best be served: where a search begins
 
 
@@ -104,13 +105,13 @@ class Place:
         """For one cell, by these settings, or by all that the system has here; from `first` on,
         where something is known.
         """
-        bounds = self._bounds(cell.bar)
+        bound = self.bound(cell.bar)
         return capacity(
             lambda setting, rate: replace(self.task(cell.system, setting, rate), rule=cell.rule),
             settings or self.like(cell.system, None),
             bar=cell.bar,
-            first=min(first, max(bounds) / 1.5) or _FIRST_SHARE * min(bounds),
-            bound=max(bounds),
+            first=min(first, bound / _BELOW) or _FIRST_SHARE * bound,
+            bound=bound,
             ratio=self.effort.ratio,
         )
 
