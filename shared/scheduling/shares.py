@@ -82,8 +82,9 @@ def give_chunk(
     until_s: float,
 ) -> bool:
     """The longest chunk that ends in time. Returns whether it was all of the prompt."""
-    whole = rows[i, TOTAL] - rows[i, COMPUTED]
-    size = min(whole, left[MAX_TOKENS])
+    # A foreseen row may have parts of tokens: means of what drafts give.
+    whole = np.ceil(rows[i, TOTAL] - rows[i, COMPUTED])
+    size = min(whole, np.floor(left[MAX_TOKENS]))
     if until_s < np.inf:
         size = _longest_chunk(rows, i, counts, table, until_s, size)
     if size < 1 or not take(rows, work, tokens, left, i, size):

@@ -205,7 +205,7 @@ def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) 
             continue
         row[RESIDENT] = 1.0
         decodes = row[TOTAL] - row[COMPUTED] <= ONE
-        row[COMPUTED] = row[TOTAL] if decodes else row[COMPUTED] + tokens[i]
+        row[COMPUTED] = row[TOTAL] if decodes else min(row[TOTAL], row[COMPUTED] + tokens[i])
         if row[COMPUTED] < row[TOTAL]:
             continue
         gain = row[GAIN] if decodes and row[DRAFT] > 0 else 1.0
