@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import GAIN, RESIDENT, Rows, new_row
+from shared.scheduling.rows import RESIDENT, Rows, new_row
 from shared.scheduling.simulate import simulate
 from tests.unit.shared.scheduling.loads import TABLES
 
@@ -50,20 +50,3 @@ def test_a_simulation_that_nobody_ends_gives_every_prompt_its_first_token() -> N
 
     assert np.isfinite(forecast.first_s).all()
     assert forecast.first_s[1] == pytest.approx(forecast.ended_s, abs=1.0)
-
-
-@pytest.mark.timeout(20)
-def test_a_simulation_with_parts_of_drafts_ends() -> None:
-    """Whatever part of a token the drafts leave of a step for the prompt that comes last."""
-    table = TABLES[0]
-    for part in np.arange(0.0, 3.0, 0.05):
-        rows = np.array(
-            [
-                new_row(tokens=9, computed=8, produced=1, left=90, due_s=0.2, tpot_s=0.2, draft=d)
-                for d in (part, part / 3)
-            ]
-            + [new_row(tokens=40, left=5, due_s=60.0, tpot_s=1.0)]
-        )
-        rows[:2, GAIN] = 1 + part / 2
-        small = engine_limits(max_tokens=8, block_tokens=16, max_resident=8)
-        assert simulate(rows, table, small, 0.0).first_s[2] < np.inf
