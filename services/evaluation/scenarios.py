@@ -26,7 +26,7 @@ _AFTER: Final = 0.3
 _SERVED: Final = "opt-7b-a100-40gb"
 # An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
 _LONG: Final = frozenset({"Reasoning"})
-_BURSTY: Final = frozenset({"Coder", "ToolLLM"})  # one burst must not be most of a load
+_BURSTY: Final = frozenset({"Coder"})  # one burst must not be most of a load
 _OWN_MODEL: Final[Mapping[str, str]] = {
     "ToolLLM": "toolllama-2-7b-a100-40gb",
     "Reasoning": "r1-distill-qwen-1.5b-a100-40gb",
