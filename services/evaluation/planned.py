@@ -10,6 +10,7 @@ import numpy as np
 
 from services.evaluation.engine_reports import MODEL, description_of, report_of
 from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
+from services.planner.advice import learn_from
 from services.planner.engine_state import EngineState
 from services.planner.placement import Decision
 from services.planner.policies import EngineNow, policy_for, worth_sending
@@ -240,7 +241,7 @@ class Planned:
             rows=engine.rows,
             free_kv_blocks=int(engine.free_blocks),
         )
-        self.state.look_at(state, now)
+        learn_from(state, self.state, now)
         asked = book.asked(engine.name, now)
         policy = policy_for(present, asked, book.acceptance, attached.policy, now)
         if worth_sending(attached.policy, policy):

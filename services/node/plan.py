@@ -10,6 +10,8 @@ from services.node.config import NodeOptions
 from services.node.ports import LOOPBACK, EnginePorts, NodePorts
 from services.node.shares import CpuShare
 
+_ENGINE_NICE = 5
+
 
 class Rank(StrEnum):
     """Parts of one rank stop together; the ranks stop in this order."""
@@ -30,6 +32,7 @@ class Part:
     address: str
     log: Path
     stop_limit_s: float
+    nice: int = 0  # added to our own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +189,8 @@ def _part(
         address=address,
         log=around.run_dir / "logs" / f"{name}.log",
         stop_limit_s=stop_limit_s,
+        # Without a GPU a step takes all of a core for long, and messages are not to wait for it.
+        nice=_ENGINE_NICE if rank is Rank.ENGINE and around.shares else 0,
     )
 
 

@@ -10,6 +10,7 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -125,7 +126,7 @@ class Crew:
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environ},
                 start_new_session=True,  # a group of its own, and no Ctrl-C of the terminal
-                preexec_fn=_end_with_parent,  # safe here: we have one thread
+                preexec_fn=partial(_begin, part.nice),  # safe here: we have one thread
             )
         self.keeper.add(process.pid)
         return process
@@ -194,7 +195,8 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
+def _begin(nice: int) -> None:
     """In the child, before it runs: the kernel kills it when we die, however we die."""
+    os.nice(nice)
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,12 +1,28 @@
-"""When an attached engine is told a new policy. What the policy says is decided elsewhere."""
+"""When an attached engine is looked at and told a new policy; what it says is decided elsewhere."""
 
 from typing import Final
 
 from services.planner.attachments import Attachment
+from services.planner.engine_state import EngineState
 from services.planner.policies import EngineNow, policy_for, worth_sending
 from services.planner.state import ClusterState
+from shared.scheduling.rows import KEY, PRODUCED
 
 ADVICE_PAUSE_S: Final = 0.1
+_FOLLOW_EVERY_S = 1.0
+
+
+def learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
+    """From how the engine's requests stand; often enough is some ten times a second."""
+    rows = engine.rows
+    if engine.description.max_speculation_tokens:
+        state.policies.drafting.observe(rows)
+    if now - engine.followed_at_s < _FOLLOW_EVERY_S:
+        return
+    engine.followed_at_s = now
+    for row, name in zip(rows, engine.classes(rows), strict=True):
+        if name is not None and row[PRODUCED] > 0:
+            state.survival.goes_on(name, float(row[KEY]), float(row[PRODUCED]))
 
 
 def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
@@ -21,7 +37,7 @@ def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
         rows=engine.rows,
         free_kv_blocks=engine.free_kv_blocks,
     )
-    state.look_at(engine, now)
+    learn_from(engine, state, now)
     asked = book.asked(engine.name, now)
     policy = policy_for(present, asked, book.acceptance, attachment.policy, now)
     if worth_sending(attachment.policy, policy):

@@ -8,12 +8,15 @@ from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
 
+_LEAST_PACE_S = 1e-4  # of one who could not make up for the time: no engine holds it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
 
-    `cached_tokens` of the prompt are on the engine `home` already. `drafts` are those that its
+    `cached_tokens` of the prompt are on the engine `home` already, the answer most likely has
+    `few_tokens` at least. `drafts` are those that its
     decodes may count on.
     """
 
@@ -25,6 +28,7 @@ class Demand:
     cached_tokens: int = 0
     home: str = ""
     key: int = 0
+    few_tokens: int = 16
     drafts: Drafts = field(default_factory=Drafts)
 
     @property
@@ -76,15 +80,22 @@ class Demand:
     def answer_only(
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
     ) -> Numbers:
-        """The row on the engine that goes on once the KV has arrived."""
+        """The row on the engine that goes on once the KV has arrived. Its pace is a mean: the time
+        that the KV took is made up for over the tokens that are to come.
+        """
+        pace_s = self.tpot_s
+        if self.tpot_s < math.inf:
+            late_s = max(0.0, arrives_s - first_token_s)
+            pace_s = max(_LEAST_PACE_S, self.tpot_s - late_s / max(1, self.few_tokens - 1))
+            first_token_s = max(first_token_s, arrives_s)
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens + 1,
             computed=self.prompt_tokens,
             produced=1,
             left=max(1, self.max_output_tokens - 1),
-            due_s=first_token_s + self.tpot_s,
-            tpot_s=self.tpot_s,
+            due_s=first_token_s + pace_s,
+            tpot_s=pace_s,
             kind=self._kind(best_effort),
             available_s=arrives_s,
             draft=self.drafts.tokens,

@@ -17,8 +17,6 @@ from shared.scheduling.rows import DUE, GAIN, KIND, PLAIN, PRODUCED, PROMISED, T
 from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate, steady_share
 from shared.scheduling.tiers import tier_of, tiers_of
 
-DELIVERY_S = 0.01
-"""What a token needs from its engine to its client; promises are kept there, not here."""
 _TTFT_RESERVE, _TPOT_RESERVE = 0.08, 0.03  # shares of a promise that planning leaves unused
 _GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
 
@@ -49,6 +47,7 @@ class Bench:
     classes: Classes
     rows: Rows
     places: Places
+    delivery_s: float  # a first token's way beside the engine; promises are kept at the client
     # What is asked for again and again, until somebody is given to the engine.
     _kv_blocks: float | None = None
     _share: float | None = None
@@ -56,9 +55,17 @@ class Bench:
     _company: dict[float, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, engine: EngineState, table: StepTable, now: float, classes: Classes) -> "Bench":
+    def of(
+        cls,
+        engine: EngineState,
+        table: StepTable,
+        now: float,
+        classes: Classes,
+        delivery_s: float,
+    ) -> "Bench":
         rows = engine.standing_rows()
-        return cls(engine, table, now, classes, rows, classes.places(engine.classes(rows)))
+        places = classes.places(engine.classes(rows))
+        return cls(engine, table, now, classes, rows, places, delivery_s)
 
     @property
     def kv_blocks(self) -> float:
@@ -71,7 +78,7 @@ class Bench:
     def share(self) -> float:
         """Of its time that its promised paces take, above 1 too much."""
         if self._share is None:
-            self._share = steady_share(_with_reserve(self.rows), self.table)
+            self._share = steady_share(_with_reserve(self.rows, self.delivery_s), self.table)
         return self._share
 
     @property
@@ -108,7 +115,7 @@ class Bench:
             return [Trial(reason=Reason.MEMORY)] * n
         guarded = at_stake(rows, self.table, self.engine.free_at_s(self.now))
         guarded[-n:] = True
-        rows = _with_reserve(rows)
+        rows = _with_reserve(rows, self.delivery_s)
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
         forecast = self._simulated(rows, guarded)
@@ -159,14 +166,14 @@ class Bench:
         return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
 
 
-def _with_reserve(rows: Rows) -> Rows:
+def _with_reserve(rows: Rows, delivery_s: float) -> Rows:
     """The same with somewhat tighter promises: nobody new may use up what time the others have left
     to the last, for that is what they hold out with when the engine is slower than expected.
     """
     tighter = rows.copy()
     waiting = (rows[:, KIND] == PROMISED) & (rows[:, PRODUCED] == 0) & np.isfinite(rows[:, DUE])
     ttft_s = np.where(np.isfinite(rows[:, TTFT]), rows[:, TTFT], 0.0)
-    tighter[waiting, DUE] -= DELIVERY_S + _TTFT_RESERVE * ttft_s[waiting]
+    tighter[waiting, DUE] -= delivery_s + _TTFT_RESERVE * ttft_s[waiting]
     tighter[:, TPOT] *= 1 - _TPOT_RESERVE
     tighter[:, GAIN] -= _GAIN_RESERVE * (tighter[:, GAIN] - 1)
     return tighter

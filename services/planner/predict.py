@@ -72,11 +72,9 @@ def transfer_s(
     state: ClusterState, prefill: PrefillForecast, decode: DecodeForecast, prompt_tokens: int
 ) -> float:
     """The KV's way from one to the other, and of recomputing it as often as it got lost."""
-    numbers = state.numbers
-    weight = prefill.engine.description.kv_bytes_per_token * prompt_tokens
-    moved_s = numbers.kv_fixed_s + weight / numbers.kv_bytes_per_second
-    moved_s *= state.transfers.ratio(prefill.engine.name, decode.engine.name)
-    share = state.transfers.recomputed_share(prefill.engine.name, decode.engine.name)
+    names = prefill.engine.name, decode.engine.name
+    moved_s = state.transfers.likely_s(*names, state.moved_s(prefill.engine, prompt_tokens))
+    share = state.transfers.recomputed_share(*names)
     return moved_s + share * prefill.prefill_s if share else moved_s
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.planner.candidates import Candidate
 from services.planner.engine_state import EngineState
-from services.planner.feasibility import DELIVERY_S, Bench, Trial
+from services.planner.feasibility import Bench, Trial
 from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
 from services.planner.wishes import Wish, by_program
@@ -64,7 +64,7 @@ class Round:
         if parts:
             trial = parts[0].bench.leftover(parts[0].row)
             if trial.first_s < math.inf:
-                _foretell(wish, best, [trial])
+                _foretell(wish, best, [trial], parts[0].bench.delivery_s)
         return best
 
     def bench(self, engine: EngineState) -> Bench | None:
@@ -77,7 +77,7 @@ class Round:
         return self._benches[engine.name]
 
     def _seated(self, engine: EngineState, table: StepTable) -> Bench:
-        bench = Bench.of(engine, table, self._now, self._classes)
+        bench = Bench.of(engine, table, self._now, self._classes, self._state.delivery.likely_s)
         if engine.description.max_speculation_tokens:
             self._state.policies.drafting.count_on(bench.rows)
         return bench
@@ -104,7 +104,7 @@ class Round:
             return False
         bench.give(rows, names)
         for wish, way, trial in zip(wishes, chosen, trials, strict=True):
-            _foretell(wish, way, [trial])
+            _foretell(wish, way, [trial], bench.delivery_s)
             wish.chosen = way
         return True
 
@@ -132,7 +132,7 @@ class Round:
     ) -> None:
         for part in parts:
             part.bench.give(part.row[None], [part.class_name])
-        _foretell(wish, way, trials)
+        _foretell(wish, way, trials, parts[0].bench.delivery_s)
         wish.chosen = way
 
     def _in_order(self, wish: Wish) -> list[Candidate]:
@@ -227,7 +227,7 @@ class Round:
         trial = bench.try_one(row, wish.class_name)
         if trial.kept:
             bench.give(row[None], [wish.class_name])
-            _foretell(wish, way, [trial])
+            _foretell(wish, way, [trial], bench.delivery_s)
             wish.chosen = way
 
 
@@ -248,9 +248,9 @@ def _worth(wishes: Iterable[Wish]) -> float:
     return sum(wish.value for wish in wishes)
 
 
-def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial]) -> None:
+def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial], delivery_s: float) -> None:
     """Puts the simulated times in the place of the estimated ones."""
-    first_s = trials[0].first_s + DELIVERY_S - wish.demand.arrived_at_s
+    first_s = trials[0].first_s + delivery_s - wish.demand.arrived_at_s
     way.finish_s += first_s - way.ttft_s
     way.ttft_s = first_s
     if not math.isnan(trials[-1].pace_s):

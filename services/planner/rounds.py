@@ -12,7 +12,6 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
-from services.planner.feasibility import DELIVERY_S
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
 from services.planner.state import ClusterState
@@ -116,7 +115,7 @@ def _can_wait(case: _Case, state: ClusterState, idle: Goal) -> bool:
     query, goal = case.wish.query, case.wish.goal
     if goal.ttft_s is None or idle.ttft_s is None:
         return query.waited_s < state.numbers.patience_s
-    return query.waited_s + idle.ttft_s + DELIVERY_S < goal.ttft_s
+    return query.waited_s + idle.ttft_s + state.delivery.likely_s < goal.ttft_s
 
 
 def _without_promise(

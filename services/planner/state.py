@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from services.planner.delivery import Delivery
 from services.planner.demand import Demand
 from services.planner.engine_state import EngineState, Hold
 from services.planner.lengths import OutputLengths
@@ -24,14 +25,13 @@ from shared.requests import (
     PlacementQuery,
     WayConsidered,
 )
-from shared.scheduling.rows import KEY, PRODUCED, key_of
+from shared.scheduling.rows import key_of
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
-_FOLLOW_EVERY_S = 1.0
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
 
 
@@ -77,6 +77,7 @@ class ClusterState:
         self._tables: OrderedDict[str, StepTable] = OrderedDict()
         self._groups: OrderedDict[str, tuple[str | None, str, float]] = OrderedDict()
         self.transfers = Transfers()
+        self.delivery = Delivery()
         self.lengths = OutputLengths()
         self.survival = Survival()
         self.sessions = Sessions()
@@ -124,18 +125,6 @@ class ClusterState:
             engine.observe(report, now, newest=report is reports[-1])
             self.policies.drafted(report.drafts, now)
 
-    def look_at(self, engine: EngineState, now: float) -> None:
-        """Learns from how the engine's requests stand; often enough is some ten times a second."""
-        rows = engine.rows
-        if engine.description.max_speculation_tokens:
-            self.policies.drafting.observe(rows)
-        if now - engine.followed_at_s < _FOLLOW_EVERY_S:
-            return
-        engine.followed_at_s = now
-        for row, name in zip(rows, engine.classes(rows), strict=True):
-            if name is not None and row[PRODUCED] > 0:
-                self.survival.goes_on(name, float(row[KEY]), float(row[PRODUCED]))
-
     @property
     def any_table(self) -> StepTable | None:
         """The step times of some engine of the fleet, for one that has none."""
@@ -173,8 +162,14 @@ class ClusterState:
             tpot_s=math.inf if tpot_s is None else tpot_s,
             cached_tokens=cached_tokens,
             home=home,
+            few_tokens=self.lengths.few(query.targets.class_name, query.max_output_tokens),
             drafts=self.policies.drafting.of(math.inf if tpot_s is None else tpot_s),
         )
+
+    def moved_s(self, prefill: EngineState, prompt_tokens: int) -> float:
+        """What a transfer takes by the numbers alone."""
+        moved_bytes = prefill.description.kv_bytes_per_token * prompt_tokens
+        return self.numbers.kv_fixed_s + moved_bytes / self.numbers.kv_bytes_per_second
 
     def _cached(self, query: PlacementQuery, now: float) -> tuple[str, int]:
         """Where most of its prompt is, and how much: by its group or its session."""
@@ -228,13 +223,21 @@ class ClusterState:
             name, tokens = explanation.query.targets.class_name, outcome.output_tokens
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
-            self.transfers.learn(explanation, outcome)
+            self.delivery.learn(outcome)
+            self._learn_transfer(explanation, outcome)
 
     def note(self, explanation: Explanation) -> None:
         """Keeps what came to be known of a decision after its end, if it is still remembered."""
         decision_id = explanation.placement.decision_id
         if decision_id in self._explanations:
             self._explanations[decision_id] = explanation
+
+    def _learn_transfer(self, explanation: Explanation, outcome: Outcome) -> None:
+        prefill = explanation.placement.prefill
+        engine = self.engines.get(prefill.name) if prefill else None
+        if engine is not None:
+            numbers_s = self.moved_s(engine, explanation.query.prompt_tokens)
+            self.transfers.learn(explanation, outcome, numbers_s)
 
     def explain(self, decision_id: str) -> Explanation | None:
         return self._explanations.get(decision_id)
@@ -270,15 +273,15 @@ class ClusterState:
         first_at_s = now + first_in_s
         if prefill is None:
             engine = self.engines[decode.name]
-            row = demand.whole(demand.computed_on(engine.description), now, best_effort=best_effort)
-            engine.hold(replace(whole, row=row))
+            computed = demand.computed_on(engine.description)
+            engine.hold(replace(whole, row=demand.whole(computed, now, best_effort=best_effort)))
         else:
             arrives_at_s = first_at_s + (chosen.transfer_s or 0.0)
             engine = self.engines[prefill.name]
             computed = demand.computed_on(engine.description)
             row = demand.prompt_only(computed, now, best_effort=best_effort)
-            first = replace(whole, kv_tokens=query.prompt_tokens, ends_at_s=arrives_at_s, row=row)
-            engine.hold(first)
+            kv_tokens = query.prompt_tokens
+            engine.hold(replace(whole, kv_tokens=kv_tokens, ends_at_s=arrives_at_s, row=row))
             row = demand.answer_only(first_at_s, arrives_at_s, best_effort=best_effort)
             rest = replace(whole, prefill_tokens=0, due_at_s=arrives_at_s, row=row)
             self.engines[decode.name].hold(rest)
