@@ -8,7 +8,7 @@ import numpy as np
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
-from shared.engines import EngineDescription, EngineView, Policy, StepReport
+from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import KEY, KIND, PLAIN, Rows, empty, from_wire
@@ -236,3 +236,10 @@ class EngineState:
 
 def _end(hold: Hold) -> float:
     return math.inf if hold.ends_at_s is None else hold.ends_at_s
+
+
+def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
+    counts = dict.fromkeys(Role, 0)
+    for engine in engines:
+        counts[engine.description.role] += 1
+    return counts

@@ -11,8 +11,8 @@ from prometheus_client import (
     start_http_server,
 )
 
-from services.planner.engine_state import EngineState
-from services.planner.state import ClusterState, engines_by_role
+from services.planner.engine_state import EngineState, engines_by_role
+from services.planner.state import ClusterState
 from shared.engines import StepReport
 from shared.errors import ConfigError
 from shared.requests import Admission, Outcome, Placement

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from services.planner.sessions import Sessions
 from services.planner.survival import Survival
 from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
-from shared.engines import EngineDescription, Role, StepReport
+from shared.engines import EngineDescription, StepReport
 from shared.requests import (
     Admission,
     Explanation,
@@ -166,11 +166,6 @@ class ClusterState:
             drafts=self.policies.drafting.of(math.inf if tpot_s is None else tpot_s),
         )
 
-    def moved_s(self, prefill: EngineState, prompt_tokens: int) -> float:
-        """What a transfer takes by the numbers alone."""
-        moved_bytes = prefill.description.kv_bytes_per_token * prompt_tokens
-        return self.numbers.kv_fixed_s + moved_bytes / self.numbers.kv_bytes_per_second
-
     def _cached(self, query: PlacementQuery, now: float) -> tuple[str, int]:
         """Where most of its prompt is, and how much: by its group or its session."""
         group = self.group_engines(query.group_id, now)
@@ -224,7 +219,11 @@ class ClusterState:
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.delivery.learn(outcome)
-            self._learn_transfer(explanation, outcome)
+            prefill = explanation.placement.prefill
+            engine = self.engines.get(prefill.name) if prefill else None
+            if engine is not None:
+                numbers_s = self.moved_s(engine, explanation.query.prompt_tokens)
+                self.transfers.learn(explanation, outcome, numbers_s)
 
     def note(self, explanation: Explanation) -> None:
         """Keeps what came to be known of a decision after its end, if it is still remembered."""
@@ -232,19 +231,17 @@ class ClusterState:
         if decision_id in self._explanations:
             self._explanations[decision_id] = explanation
 
-    def _learn_transfer(self, explanation: Explanation, outcome: Outcome) -> None:
-        prefill = explanation.placement.prefill
-        engine = self.engines.get(prefill.name) if prefill else None
-        if engine is not None:
-            numbers_s = self.moved_s(engine, explanation.query.prompt_tokens)
-            self.transfers.learn(explanation, outcome, numbers_s)
-
     def explain(self, decision_id: str) -> Explanation | None:
         return self._explanations.get(decision_id)
 
     def forget_old_holds(self, now: float) -> None:
         for engine in self.engines.values():
             engine.forget_old_holds(now)
+
+    def moved_s(self, prefill: EngineState, prompt_tokens: int) -> float:
+        """What a transfer takes by the numbers alone."""
+        moved_bytes = prefill.description.kv_bytes_per_token * prompt_tokens
+        return self.numbers.kv_fixed_s + moved_bytes / self.numbers.kv_bytes_per_second
 
     def _serving_by_name(self, name: str | None) -> EngineState | None:
         engine = self.engines.get(name or "")
@@ -289,13 +286,6 @@ class ClusterState:
         self.policies.placed(query, placement, now)
         engines = (prefill.name if prefill else None, decode.name, now)
         _remember(self._groups, query.group_id, engines, _KEPT_GROUPS)
-
-
-def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
-    counts = dict.fromkeys(Role, 0)
-    for engine in engines:
-        counts[engine.description.role] += 1
-    return counts
 
 
 def _table_of(description: EngineDescription) -> StepTable | None:

@@ -77,6 +77,12 @@ class RuleEngine(EngineServicer):
         self.address = f"127.0.0.1:{bind(self.server, '127.0.0.1', 0)}"
         await self.server.start()
 
+    async def Outputs(self, request: Any, context: Any) -> AsyncIterator[pb.GenerateReply]:  # noqa: N802
+        """It has no shared stream: gateways then read each request's own."""
+        del request
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no shared stream")
+        yield pb.GenerateReply()
+
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[pb.GenerateReply]:  # noqa: N802
         asked = decode_request(request.request)
         transfer = (asked.sampling_params.extra_args or {}).get("kv_transfer_params") or {}
