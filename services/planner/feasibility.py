@@ -14,7 +14,8 @@ from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, GAIN, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
-from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate, steady_share
+from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate
+from shared.scheduling.steady import steady_share
 from shared.scheduling.tiers import tier_of, tiers_of
 
 _TTFT_RESERVE, _TPOT_RESERVE = 0.08, 0.03  # shares of a promise that planning leaves unused

@@ -220,9 +220,9 @@ class ClusterState:
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.delivery.learn(outcome)
             prefill = explanation.placement.prefill
-            engine = self.engines.get(prefill.name) if prefill else None
-            if engine is not None:
-                numbers_s = self.moved_s(engine, explanation.query.prompt_tokens)
+            start = self.engines.get(prefill.name) if prefill else None
+            if start is not None:
+                numbers_s = self.moved_s(start, explanation.query.prompt_tokens)
                 self.transfers.learn(explanation, outcome, numbers_s)
 
     def note(self, explanation: Explanation) -> None:

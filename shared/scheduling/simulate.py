@@ -13,14 +13,8 @@ import numpy.typing as npt
 from shared.batch_time import StepTable
 from shared.batch_time.table import (
     COUNTS,
-    DECODE_CONTEXT,
-    DECODES,
-    LONGEST_CONTEXT,
-    SPECULATED,
-    SPECULATION_STEPS,
     Numbers,
     expected_s,
-    sure_s,
 )
 from shared.compiled import compiled
 from shared.scheduling.kernel import form
@@ -42,12 +36,12 @@ from shared.scheduling.rows import (
     Rows,
 )
 from shared.scheduling.shares import ONE, Tokens, add_decode
+from shared.scheduling.steady import held_for_ever, likely_s
 
 Times = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 _PACES = 3.0  # the simulation goes on for so many of the loosest pace after the last first token
 _MOST_STEPS = 2048
-_AVERAGED = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,24 +147,17 @@ def run(
             if now == np.inf:
                 break
             continue
-        likely_s = _likely_s(lasts_s, table, counts)
-        now += likely_s
-        apply(rows, seen, tokens, now, lasts_s - likely_s)
+        taken_s = likely_s(lasts_s, table, counts)
+        now += taken_s
+        apply(rows, seen, tokens, now, lasts_s - taken_s)
         if _guard_is_late(rows, seen, guarded, now):
             break
         if goes_on_s == np.inf and not _prompt_waits(rows):
-            settled = _held_for_ever(rows, table, now)
+            settled = held_for_ever(rows, table, now)
             goes_on_s = now if settled else now + _PACES * loosest_s
         if now >= goes_on_s:
             break
     return now
-
-
-@compiled
-def _likely_s(sure: float, table: Numbers, counts: Numbers) -> float:
-    """Over many steps most of what a single one may last longer averages out."""
-    likely_s = expected_s(table, counts)
-    return likely_s + (sure - likely_s) / _AVERAGED
 
 
 @compiled
@@ -250,76 +237,3 @@ def _prompt_waits(rows: Rows) -> bool:
         if promised and rows[i, AVAILABLE] < np.inf and rows[i, PRODUCED] == 0:
             return True
     return False
-
-
-@compiled
-def _held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
-    """Whether all paces are kept from here on by a step of those that cannot wait for it, and then
-    steps of everybody, one after the other.
-    """
-    counts = np.zeros(COUNTS)
-    tightest_s = np.inf
-    for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
-            tightest_s = min(tightest_s, rows[i, TPOT])
-            _add_share(counts, rows, i, 1.0)
-    all_s = sure_s(table, counts)
-    if all_s > tightest_s:
-        return False
-    counts[:] = 0.0
-    for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, DUE] - now < 2 * all_s:
-            _add_share(counts, rows, i, 1.0)
-    first_s = sure_s(table, counts) if counts[DECODES] > 0 else 0.0
-    for i in range(len(rows)):
-        if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
-            continue
-        wait_s = rows[i, DUE] - now
-        first = wait_s < 2 * all_s
-        if wait_s < (first_s if first else first_s + all_s):
-            return False
-        if first and wait_s + rows[i, TPOT] < first_s + all_s:
-            return False
-    return True
-
-
-def steady_share(rows: Rows, table: StepTable) -> float:
-    """The part of its time that the engine needs to hold the paces of all promised requests once
-    every prompt is computed: above 1 they cannot all be held for ever.
-
-    A request of pace t takes part in every (t / tightest pace)th step (virtual batch size, as in
-    SCORPIO, arXiv 2505.23022).
-    """
-    return float(_steady_share(rows, table.numbers))
-
-
-@compiled
-def _steady_share(rows: Rows, table: Numbers) -> float:
-    tightest_s = np.inf
-    for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
-            tightest_s = min(tightest_s, _step_pace_s(rows, i))
-    if tightest_s == np.inf:
-        return 0.0
-    counts = np.zeros(COUNTS)
-    for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, TPOT] < np.inf:
-            _add_share(counts, rows, i, tightest_s / _step_pace_s(rows, i))
-    return float(_likely_s(sure_s(table, counts), table, counts) / tightest_s)
-
-
-@compiled
-def _step_pace_s(rows: Rows, i: int) -> float:
-    """From one of its steps to the next; with drafts each gives more than a token."""
-    gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
-    return float(rows[i, TPOT] * gain)
-
-
-@compiled
-def _add_share(counts: Numbers, rows: Rows, i: int, share: float) -> None:
-    """A decode that is in such a share of the steps, with all that it has to read by then."""
-    counts[DECODES] += share
-    counts[SPECULATED] += share * rows[i, DRAFT]
-    counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], rows[i, DRAFT])
-    counts[DECODE_CONTEXT] += share * rows[i, TOTAL]
-    counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])

@@ -1,0 +1,102 @@
+"""Whether paces can be held for ever once all prompts are computed: sums over a step of everybody.
+Compiled; it forms no steps.
+"""
+
+import numpy as np
+
+from shared.batch_time import StepTable
+from shared.batch_time.table import (
+    COUNTS,
+    DECODE_CONTEXT,
+    DECODES,
+    LONGEST_CONTEXT,
+    SPECULATED,
+    SPECULATION_STEPS,
+    Numbers,
+    expected_s,
+    sure_s,
+)
+from shared.compiled import compiled
+from shared.scheduling.rows import DRAFT, DUE, GAIN, KIND, LEFT, PROMISED, TOTAL, TPOT, Rows
+
+_AVERAGED = 3.0
+
+
+@compiled
+def likely_s(sure: float, table: Numbers, counts: Numbers) -> float:
+    """Over many steps most of what a single one may last longer averages out."""
+    expected = expected_s(table, counts)
+    return expected + (sure - expected) / _AVERAGED
+
+
+@compiled
+def held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
+    """Whether all paces are kept from here on by a step of those that cannot wait for it, and then
+    steps of everybody, one after the other.
+    """
+    counts = np.zeros(COUNTS)
+    tightest_s = np.inf
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
+            tightest_s = min(tightest_s, rows[i, TPOT])
+            _add_share(counts, rows, i, 1.0)
+    all_s = sure_s(table, counts)
+    if all_s > tightest_s:
+        return False
+    counts[:] = 0.0
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, DUE] - now < 2 * all_s:
+            _add_share(counts, rows, i, 1.0)
+    first_s = sure_s(table, counts) if counts[DECODES] > 0 else 0.0
+    for i in range(len(rows)):
+        if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
+            continue
+        wait_s = rows[i, DUE] - now
+        first = wait_s < 2 * all_s
+        if wait_s < (first_s if first else first_s + all_s):
+            return False
+        if first and wait_s + rows[i, TPOT] < first_s + all_s:
+            return False
+    return True
+
+
+def steady_share(rows: Rows, table: StepTable) -> float:
+    """The part of its time that the engine needs to hold the paces of all promised requests once
+    every prompt is computed: above 1 they cannot all be held for ever.
+
+    A request of pace t takes part in every (t / tightest pace)th step (virtual batch size, as in
+    SCORPIO, arXiv 2505.23022).
+    """
+    return float(_steady_share(rows, table.numbers))
+
+
+@compiled
+def _steady_share(rows: Rows, table: Numbers) -> float:
+    tightest_s = np.inf
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
+            tightest_s = min(tightest_s, _step_pace_s(rows, i))
+    if tightest_s == np.inf:
+        return 0.0
+    counts = np.zeros(COUNTS)
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, TPOT] < np.inf:
+            _add_share(counts, rows, i, tightest_s / _step_pace_s(rows, i))
+    return float(likely_s(sure_s(table, counts), table, counts) / tightest_s)
+
+
+@compiled
+def _step_pace_s(rows: Rows, i: int) -> float:
+    """From one of its steps to the next; with drafts each gives more than a token."""
+    gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
+    return float(rows[i, TPOT] * gain)
+
+
+@compiled
+def _add_share(counts: Numbers, rows: Rows, i: int, share: float) -> None:
+    """A decode that is in such a share of the steps, with all that it has to read by then."""
+    counts[DECODES] += share
+    counts[SPECULATED] += share * rows[i, DRAFT]
+    counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], rows[i, DRAFT])
+    counts[DECODE_CONTEXT] += share * rows[i, TOTAL]
+    counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, TOTAL])
