@@ -1,9 +1,8 @@
 """Starts the processes of a measurement, waits until they answer, and ends them all."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import httpx
@@ -15,6 +14,7 @@ from services.node.processes import Crew, Death, Keeper, tail
 from services.node.ready import is_ready, wait_until_ready
 from shared.clock import Clock
 from shared.errors import DeadlinePassed, PlannerUnavailable, SlosError
+from shared.ports import FreePorts
 from shared.rpc.channels import PlannerClient
 
 _ASK_EVERY_S: Final = 0.25
@@ -27,13 +27,10 @@ class PartDied(SlosError):
 
 def pick_ports() -> Ports:
     """All at once, so that no port comes twice."""
-    with ExitStack() as held:
+    with FreePorts() as ports:
 
         def pick() -> int:
-            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind((LOOPBACK, 0))
-            port: int = probe.getsockname()[1]
-            return port
+            return ports.pick(LOOPBACK)
 
         return Ports(
             planner=pick(),

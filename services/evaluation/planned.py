@@ -139,7 +139,7 @@ class Planned:
         query = PlacementQuery(
             request_id=ticket.name,
             group_id=ticket.name,
-            session_id=ticket.program_id if ticket.round or ticket.call.prefix_tokens else None,
+            session_id=ticket.program_id if ticket.in_session else None,
             model=MODEL,
             targets=self._targets(ticket),
             prompt_tokens=ticket.prompt_tokens,

@@ -2,11 +2,11 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from services.node.config import HIGHEST_PORT, NodeOptions
 from shared.errors import ConfigError
+from shared.ports import FreePorts
 
 LOOPBACK = "127.0.0.1"
 
@@ -85,17 +85,13 @@ def _check(port: int, host: str, flag: str) -> None:
 
 
 def _picked(options: NodeOptions) -> NodePorts:
-    with ExitStack() as held:  # all at once, so that no port comes twice
+    with FreePorts() as ports:
 
-        def pick(host: str = LOOPBACK) -> int:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-            return port
+        def pick() -> int:
+            return ports.pick(LOOPBACK)
 
         return NodePorts(
-            gateway=pick(options.host),
+            gateway=ports.pick(options.host),
             planner=pick(),
             planner_metrics=pick(),
             engines=tuple(

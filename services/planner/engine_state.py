@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.planner.reserves import Reserve
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
@@ -64,6 +65,7 @@ class EngineState:
     unseen: dict[str, Hold] = field(default_factory=dict)
     unseen_prefill_tokens: int = 0
     unseen_kv_tokens: int = 0
+    reserve: Reserve = field(default_factory=Reserve)
     limits: Numbers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +201,7 @@ class EngineState:
     def inherit(self, before: "EngineState") -> None:
         """The same process on a new stream: what it reported and holds is still true."""
         self.report, self.rows = before.report, before.rows
-        self.heard_at_s = before.heard_at_s
+        self.heard_at_s, self.reserve = before.heard_at_s, before.reserve
         self.seen.update(before.seen)
         for hold in before.unseen.values():
             self.hold(hold)

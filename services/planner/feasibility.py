@@ -18,7 +18,6 @@ from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_share
 from shared.scheduling.tiers import tier_of, tiers_of
 
-_TTFT_RESERVE, _TPOT_RESERVE = 0.08, 0.03  # shares of a promise that planning leaves unused
 _GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
 
 
@@ -79,7 +78,7 @@ class Bench:
     def share(self) -> float:
         """Of its time that its promised paces take, above 1 too much."""
         if self._share is None:
-            self._share = steady_share(_with_reserve(self.rows, self.delivery_s), self.table)
+            self._share = steady_share(self._with_reserve(self.rows), self.table)
         return self._share
 
     @property
@@ -116,7 +115,7 @@ class Bench:
             return [Trial(reason=Reason.MEMORY)] * n
         guarded = at_stake(rows, self.table, self.engine.free_at_s(self.now))
         guarded[-n:] = True
-        rows = _with_reserve(rows, self.delivery_s)
+        rows = self._with_reserve(rows)
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
         forecast = self._simulated(rows, guarded)
@@ -166,15 +165,12 @@ class Bench:
         starts_s = self.engine.free_at_s(self.now)
         return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
 
-
-def _with_reserve(rows: Rows, delivery_s: float) -> Rows:
-    """The same with somewhat tighter promises: nobody new may use up what time the others have left
-    to the last, for that is what they hold out with when the engine is slower than expected.
-    """
-    tighter = rows.copy()
-    waiting = (rows[:, KIND] == PROMISED) & (rows[:, PRODUCED] == 0) & np.isfinite(rows[:, DUE])
-    ttft_s = np.where(np.isfinite(rows[:, TTFT]), rows[:, TTFT], 0.0)
-    tighter[waiting, DUE] -= delivery_s + _TTFT_RESERVE * ttft_s[waiting]
-    tighter[:, TPOT] *= 1 - _TPOT_RESERVE
-    tighter[:, GAIN] -= _GAIN_RESERVE * (tighter[:, GAIN] - 1)
-    return tighter
+    def _with_reserve(self, rows: Rows) -> Rows:
+        """The same with somewhat tighter promises."""
+        tighter, reserve = rows.copy(), self.engine.reserve
+        waiting = (rows[:, KIND] == PROMISED) & (rows[:, PRODUCED] == 0) & np.isfinite(rows[:, DUE])
+        ttft_s = np.where(np.isfinite(rows[:, TTFT]), rows[:, TTFT], 0.0)
+        tighter[waiting, DUE] -= self.delivery_s + reserve.ttft_share * ttft_s[waiting]
+        tighter[:, TPOT] *= 1 - reserve.tpot_share
+        tighter[:, GAIN] -= _GAIN_RESERVE * (tighter[:, GAIN] - 1)
+        return tighter

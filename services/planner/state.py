@@ -219,11 +219,20 @@ class ClusterState:
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.delivery.learn(outcome)
-            prefill = explanation.placement.prefill
-            start = self.engines.get(prefill.name) if prefill else None
-            if start is not None:
-                numbers_s = self.moved_s(start, explanation.query.prompt_tokens)
-                self.transfers.learn(explanation, outcome, numbers_s)
+            self._learn_of_engines(explanation, outcome)
+
+    def _learn_of_engines(self, explanation: Explanation, outcome: Outcome) -> None:
+        placement = explanation.placement
+        prefill, decode = placement.prefill, placement.decode
+        end = self.engines.get(decode.name) if decode else None
+        start = self.engines.get(prefill.name) if prefill else end
+        if start is not None:
+            start.reserve.learn_start(placement, outcome)
+        if end is not None:
+            end.reserve.learn_pace(placement, outcome)
+        if prefill is not None and start is not None:
+            numbers_s = self.moved_s(start, explanation.query.prompt_tokens)
+            self.transfers.learn(explanation, outcome, numbers_s)
 
     def note(self, explanation: Explanation) -> None:
         """Keeps what came to be known of a decision after its end, if it is still remembered."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from shared.errors import ConfigError
 from shared.options import option
+from shared.ports import FreePorts
 
 
 class ProfileWhen(StrEnum):
@@ -88,18 +89,12 @@ class EngineOptions:
     def with_free_ports(self) -> "EngineOptions":
         """Ports of 0 become ones that were free a moment ago."""
         kv_host = self.kv_host or self.host
-        return replace(
-            self,
-            port=self.port or _free_port(self.host),
-            kv_port=self.kv_port or _free_port(kv_host),
-        )
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        with FreePorts() as ports:
+            return replace(
+                self,
+                port=self.port or ports.pick(self.host),
+                kv_port=self.kv_port or ports.pick(kv_host),
+            )
 
 
 def hold_port(host: str, port: int) -> socket.socket:

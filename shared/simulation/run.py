@@ -131,6 +131,7 @@ class Run:
             round=number,
             arrives_s=now,
             ttft_s=ttft_s(call, self._hardware),
+            in_session=len(program.calls) > 1,
         )
         self._tickets.append(ticket)
         self._programs.append(program)

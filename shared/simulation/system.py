@@ -16,8 +16,8 @@ from shared.workloads.calls import Call
 class Ticket:
     """A request that waits to be placed. `life` is its row in the run's lives.
 
-    `ttft_s` is its target in seconds, infinite where none was asked. `produced` tokens were given
-    on an engine that is gone.
+    `ttft_s` is its target in seconds, infinite where none was asked; `in_session`: its program has
+    several calls. `produced` tokens were given on an engine that is gone.
     """
 
     life: int
@@ -26,6 +26,7 @@ class Ticket:
     round: int
     arrives_s: float
     ttft_s: float
+    in_session: bool = False
     produced: int = 0
 
     @property

@@ -1,0 +1,58 @@
+"""What planning leaves unused of each promise, learned from those that were kept and broken. Pure.
+
+Nobody new may use up what time the others have left to the last, for that is what they hold out
+with when an engine is slower than expected. How slow that is shows in what becomes of promises: a
+broken one makes the reserve wider, a kept one a little narrower, so that the share of broken ones
+settles where it is tolerated (adaptive conformal inference, arXiv 2106.00170).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.requests import Admission, Outcome, Placement
+
+_TOLERATED: Final = 0.01  # of promises that may break
+_STEP: Final = 0.02  # by which a broken promise widens its reserve
+
+
+@dataclass(slots=True)
+class _Share:
+    """Of a promised time, between `least` and `most`."""
+
+    share: float
+    least: float
+    most: float
+
+    def learn(self, *, kept: bool) -> None:
+        self.share += _STEP * ((0.0 if kept else 1.0) - _TOLERATED)
+        self.share = min(self.most, max(self.least, self.share))
+
+
+class Reserve:
+    """Of one engine: the shares of a TTFT and of a TPOT."""
+
+    def __init__(self) -> None:
+        self._ttft = _Share(share=0.08, least=0.05, most=0.4)
+        self._tpot = _Share(share=0.03, least=0.02, most=0.2)
+
+    @property
+    def ttft_share(self) -> float:
+        return self._ttft.share
+
+    @property
+    def tpot_share(self) -> float:
+        return self._tpot.share
+
+    def learn_start(self, placement: Placement, outcome: Outcome) -> None:
+        """Of the engine that gave the first token."""
+        if _counts(placement) and placement.ttft_s is not None and outcome.ttft_s is not None:
+            self._ttft.learn(kept=outcome.ttft_s <= placement.ttft_s)
+
+    def learn_pace(self, placement: Placement, outcome: Outcome) -> None:
+        """Of the engine that gave the others."""
+        if _counts(placement) and placement.tpot_s is not None and outcome.tpot_s is not None:
+            self._tpot.learn(kept=outcome.tpot_s <= placement.tpot_s)
+
+
+def _counts(placement: Placement) -> bool:
+    return placement.admission is Admission.ADMITTED
