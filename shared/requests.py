@@ -116,6 +116,7 @@ class Placement:
     `ttft_s` is the TTFT target in force (a slowdown is resolved here). Predictions and retry hints
     are None when unknown.
     A deferred placement is to be asked again after `hold_s`.
+    Engines hold `pace_share` of each promised pace, so that an answer may begin `grace_s` late.
     """
 
     decision_id: str
@@ -131,6 +132,8 @@ class Placement:
     predicted_tpot_s: float | None = None
     hold_s: float | None = None
     retry_after_s: float | None = None
+    grace_s: float = 0.0
+    pace_share: float = 1.0
 
     @property
     def runs(self) -> bool:

@@ -282,4 +282,6 @@ def _route(placement: Placement, query: PlacementQuery) -> Route:
         kind=BEST_EFFORT if best_effort else kind,
         admission=placement.admission,
         key=key_of(placement.decision_id),
+        grace_s=placement.grace_s,
+        pace_share=placement.pace_share,
     )

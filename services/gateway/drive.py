@@ -214,24 +214,26 @@ class Drive:
     def _terms(self) -> pb.EngineTerms:
         """What is left of the promise: an engine knows only the tokens that it gives itself."""
         placement, stages = self.placement, self.record.stages
+        share = placement.pace_share
         return pb.EngineTerms(
             class_name=self.scope.targets.class_name,
             ttft_s=self._next_token_in_s,
-            tpot_s=placement.tpot_s,
+            tpot_s=None if placement.tpot_s is None else share * placement.tpot_s,
             waited_s=self.clock.now() - self.scope.arrived_at_s,
             best_effort=placement.admission is Admission.BEST_EFFORT,
             decision_id=placement.decision_id,
             stages=[
-                pb.StageTerms(tpot_s=stage.tpot_target_s, end_token_ids=stage.end_token_ids)
+                pb.StageTerms(tpot_s=share * stage.tpot_target_s, end_token_ids=stage.end_token_ids)
                 for stage in (stages.left if stages else ())
             ],
             produced_tokens=self.record.output_tokens,
+            grace_s=placement.grace_s,
         )
 
     @property
     def _next_token_in_s(self) -> float | None:
-        """When the next token is due, from the arrival: the first by its own target, any later one
-        a pace after the one before.
+        """When the next token is due, from the arrival: the first by its own target, the second by
+        its grace as well, any later one a pace after the one before.
         """
         if self.record.last_token_at_s is None:
             return self.placement.ttft_s
@@ -239,7 +241,9 @@ class Drive:
         pace_s = stages.left[0].tpot_target_s if stages else self.placement.tpot_s
         if pace_s is None:
             return None
-        return self.record.last_token_at_s + pace_s - self.scope.arrived_at_s
+        begins = self.record.output_tokens == 1
+        after_s = self.placement.pace_share * pace_s + (self.placement.grace_s if begins else 0.0)
+        return self.record.last_token_at_s + after_s - self.scope.arrived_at_s
 
     @property
     def _decode_engine(self) -> EngineRef:

@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from services.planner.drafting import Drafts
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription
+from shared.scheduling.grace import Grace, grace_of
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
 
-_LEAST_PACE_S = 1e-4  # of one who could not make up for the time: no engine holds it
+_GUESSED_TOKENS = 16  # of answers of which nothing is known, where something must be taken for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
 
-    `cached_tokens` of the prompt are on the engine `home` already, the answer most likely has
-    `few_tokens` at least. `drafts` are those that its
-    decodes may count on.
+    `cached_tokens` of the prompt are on the engine `home` already. The answer most likely has
+    `few_tokens` at least (None: not known), and engines have trouble with a pace below
+    `least_pace_s`. `drafts` are those that its decodes may count on.
     """
 
     prompt_tokens: int
@@ -28,7 +29,8 @@ class Demand:
     cached_tokens: int = 0
     home: str = ""
     key: int = 0
-    few_tokens: int = 16
+    few_tokens: int | None = None
+    least_pace_s: float = 0.0
     drafts: Drafts = field(default_factory=Drafts)
 
     @property
@@ -39,6 +41,18 @@ class Demand:
     def ttft_s(self) -> float:
         return self.due_s - self.arrived_at_s
 
+    def grace(self, moved_s: float = 0.0) -> Grace:
+        """What engines are asked for in the place of a mean; its KV is on the way for `moved_s`."""
+        few_tokens = self.few_tokens
+        if few_tokens is None:
+            few_tokens = _GUESSED_TOKENS if moved_s > 0 else 1
+        few_tokens = min(few_tokens, self.max_output_tokens)
+        return grace_of(self.tpot_s, few_tokens - 1, self.least_pace_s, moved_s)
+
+    @property
+    def pace_s(self) -> float:
+        return self.grace().pace_s
+
     def computed_on(self, engine: EngineDescription) -> int:
         """Prefix hits, whole blocks; the last token is always computed."""
         if engine.name != self.home:
@@ -48,14 +62,16 @@ class Demand:
 
     def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
         """The row on an engine that computes the prompt and the answer."""
+        grace = self.grace()
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens,
             computed=computed,
             left=max(1, self.max_output_tokens),
             due_s=self.due_s,
-            tpot_s=self.tpot_s,
+            tpot_s=grace.pace_s,
             ttft_s=self.ttft_s,
+            grace_s=grace.later_s,
             kind=self._kind(best_effort),
             available_s=available_s,
             draft=self.drafts.tokens,
@@ -80,22 +96,16 @@ class Demand:
     def answer_only(
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
     ) -> Numbers:
-        """The row on the engine that goes on once the KV has arrived. Its pace is a mean: the time
-        that the KV took is made up for over the tokens that are to come.
-        """
-        pace_s = self.tpot_s
-        if self.tpot_s < math.inf:
-            late_s = max(0.0, arrives_s - first_token_s)
-            pace_s = max(_LEAST_PACE_S, self.tpot_s - late_s / max(1, self.few_tokens - 1))
-            first_token_s = max(first_token_s, arrives_s)
+        """The row on the engine that goes on once the KV has arrived."""
+        grace = self.grace(max(0.0, arrives_s - first_token_s))
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens + 1,
             computed=self.prompt_tokens,
             produced=1,
             left=max(1, self.max_output_tokens - 1),
-            due_s=first_token_s + pace_s,
-            tpot_s=pace_s,
+            due_s=first_token_s + grace.later_s + grace.pace_s,
+            tpot_s=grace.pace_s,
             kind=self._kind(best_effort),
             available_s=arrives_s,
             draft=self.drafts.tokens,

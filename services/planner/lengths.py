@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 _KEPT_CLASSES, _KEPT_ANSWERS = 256, 512
 _TELLING = 5  # answers; fewer say nothing of the long ones
-_UNKNOWN_TOKENS, _FEW_TOKENS = 256, 16
+_UNKNOWN_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -49,12 +49,12 @@ class OutputLengths:
             return most_tokens
         return max(1, min(most_tokens, self._quantile(answers, share)))
 
-    def few(self, class_name: str, most_tokens: int) -> int:
-        """What three in four of its answers had at least."""
+    def few(self, class_name: str, most_tokens: int) -> int | None:
+        """What nine in ten of its answers had at least; None while little is known."""
         answers = self._classes.get(class_name)
         if answers is None or len(answers.lately) < _TELLING:
-            return min(most_tokens, _FEW_TOKENS)
-        return max(1, min(most_tokens, self._quantile(answers, 0.25)))
+            return None
+        return max(1, min(most_tokens, self._quantile(answers, 0.1)))
 
     def _quantile(self, answers: _Answers, share: float) -> int:
         ordered = answers.sorted()

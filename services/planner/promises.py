@@ -139,7 +139,7 @@ class Round:
         """Same-tier company first, then prefix hits, then the fullest engine: one tight request
         must not pin every engine to small steps (PolyServe, arXiv 2507.17769).
         """
-        tpot_s = wish.demand.tpot_s
+        tpot_s = wish.demand.pace_s
         benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
         company = {name: bench.company(tpot_s) for name, bench in benches.items() if bench}
         most = max(company.values(), default=0) or 1

@@ -1,7 +1,8 @@
 """All requests that wait, decided together. Pure; the caller takes the decisions into its books."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.planner import answers
 from services.planner.candidates import (
@@ -79,7 +80,7 @@ def _case(query: PlacementQuery, state: ClusterState, round_: Round, now: float)
     candidates = rank(query, state, ways, goal, now)
     if any(round_.bench(way.decode.engine) is None for way in candidates[:1]):
         return None
-    ttft_s = float("inf") if goal.ttft_s is None else goal.ttft_s
+    ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s
     wish = Wish(
         query=query,
         goal=goal,
@@ -94,6 +95,10 @@ def _answer(case: _Case, state: ClusterState, round_: Round) -> Decision | None:
     wish = case.wish
     if wish.chosen is not None:
         placement = answers.promised(wish.query, "", wish.chosen, wish.goal)
+        if wish.demand.tpot_s < math.inf:
+            grace = wish.demand.grace(wish.chosen.transfer_s)
+            share = grace.pace_s / wish.demand.tpot_s
+            placement = replace(placement, grace_s=grace.later_s, pace_share=share)
         return decision_of(placement, _first(wish), wish.goal, case.ways)
     idle = Goal(
         ttft_s=best_idle_ttft_s(wish.query, state, case.ways),

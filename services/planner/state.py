@@ -30,6 +30,7 @@ from shared.scheduling.rows import key_of
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
+_WITH_OTHERS = 1.5  # times as long as alone a token takes at least
 _KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
@@ -154,7 +155,7 @@ class ClusterState:
         home, cached_tokens = self._cached(query, now)
         tpot_s = query.targets.tightest_tpot_s
         arrived_at_s = now - query.waited_s
-        return Demand(
+        demand = Demand(
             prompt_tokens=query.prompt_tokens,
             max_output_tokens=query.max_output_tokens,
             arrived_at_s=arrived_at_s,
@@ -163,8 +164,14 @@ class ClusterState:
             cached_tokens=cached_tokens,
             home=home,
             few_tokens=self.lengths.few(query.targets.class_name, query.max_output_tokens),
-            drafts=self.policies.drafting.of(math.inf if tpot_s is None else tpot_s),
+            least_pace_s=self._least_pace_s(query.prompt_tokens),
         )
+        return replace(demand, drafts=self.policies.drafting.of(demand.pace_s))
+
+    def _least_pace_s(self, context_tokens: int) -> float:
+        """What an engine holds with others beside."""
+        table = self.any_table
+        return 0.0 if table is None else _WITH_OTHERS * table.decodes_s(1, context_tokens)
 
     def _cached(self, query: PlacementQuery, now: float) -> tuple[str, int]:
         """Where most of its prompt is, and how much: by its group or its session."""

@@ -9,6 +9,7 @@ from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DUE,
+    GRACE,
     KIND,
     LEFT,
     LOST,
@@ -49,7 +50,8 @@ def run_as(
             first[place] = rows[i, PRODUCED] == 0
             if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
                 due_s[place] = rows[i, DUE]
-            rows[i, DUE] = (ends_s if first[place] else rows[i, DUE]) + rows[i, TPOT]
+            start_s = ends_s + rows[i, GRACE] if first[place] else rows[i, DUE]
+            rows[i, DUE] = start_s + rows[i, TPOT]
             rows[i, PRODUCED] += 1
             rows[i, LEFT] -= 1
         rows[i, COMPUTED], rows[i, TOTAL] = computed[place], total[place]

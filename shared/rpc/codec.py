@@ -150,6 +150,8 @@ def placement_to_wire(placement: Placement) -> pb.Placement:
         tpot_s=placement.tpot_s,
         predicted_ttft_s=placement.predicted_ttft_s,
         predicted_tpot_s=placement.predicted_tpot_s,
+        grace_s=placement.grace_s,
+        pace_share=placement.pace_share,
         hold_s=placement.hold_s,
         retry_after_s=placement.retry_after_s,
     )
@@ -168,6 +170,8 @@ def placement_from_wire(wire: pb.Placement) -> Placement:
         tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
         predicted_ttft_s=wire.predicted_ttft_s if wire.HasField("predicted_ttft_s") else None,
         predicted_tpot_s=wire.predicted_tpot_s if wire.HasField("predicted_tpot_s") else None,
+        grace_s=wire.grace_s,
+        pace_share=wire.pace_share if wire.HasField("pace_share") else 1.0,
         hold_s=wire.hold_s if wire.HasField("hold_s") else None,
         retry_after_s=wire.retry_after_s if wire.HasField("retry_after_s") else None,
     )

@@ -156,6 +156,7 @@ class EngineTerms(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     PRODUCED_TOKENS_FIELD_NUMBER: _builtins.int
+    GRACE_S_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     """from the arrival at the gateway"""
@@ -166,6 +167,8 @@ class EngineTerms(_message.Message):
     decision_id: _builtins.str
     produced_tokens: _builtins.int
     """by another engine already; ttft_s is that of the next token then"""
+    grace_s: _builtins.float
+    """tokens after the very first are due so much later than by tpot_s alone"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTerms]:
         """in order; empty: one stage at tpot_s"""
@@ -181,10 +184,11 @@ class EngineTerms(_message.Message):
         decision_id: _builtins.str = ...,
         stages: _abc.Iterable[Global___StageTerms] | None = ...,
         produced_tokens: _builtins.int = ...,
+        grace_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "grace_s", b"grace_s", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
@@ -592,6 +596,8 @@ class Placement(_message.Message):
     PREDICTED_TPOT_S_FIELD_NUMBER: _builtins.int
     HOLD_S_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
+    GRACE_S_FIELD_NUMBER: _builtins.int
+    PACE_SHARE_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     admission: _builtins.str
     reason: _builtins.str
@@ -603,6 +609,9 @@ class Placement(_message.Message):
     predicted_tpot_s: _builtins.float
     hold_s: _builtins.float
     retry_after_s: _builtins.float
+    grace_s: _builtins.float
+    pace_share: _builtins.float
+    """absent: all of it"""
     @_builtins.property
     def prefill(self) -> Global___EngineRef: ...
     @_builtins.property
@@ -623,13 +632,17 @@ class Placement(_message.Message):
         predicted_tpot_s: _builtins.float | None = ...,
         hold_s: _builtins.float | None = ...,
         retry_after_s: _builtins.float | None = ...,
+        grace_s: _builtins.float = ...,
+        pace_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "hold_s", b"hold_s", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "hold_s", b"hold_s", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "hold_s", b"hold_s", "message", b"message", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hold_s: _TypeAlias = _typing.Literal["hold_s"]  # noqa: Y015
     _WhichOneofArgType__hold_s: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s"]  # noqa: Y015
+    _WhichOneofReturnType__pace_share: _TypeAlias = _typing.Literal["pace_share"]  # noqa: Y015
+    _WhichOneofArgType__pace_share: _TypeAlias = _typing.Literal["_pace_share", b"_pace_share"]  # noqa: Y015
     _WhichOneofReturnType__predicted_tpot_s: _TypeAlias = _typing.Literal["predicted_tpot_s"]  # noqa: Y015
     _WhichOneofArgType__predicted_tpot_s: _TypeAlias = _typing.Literal["_predicted_tpot_s", b"_predicted_tpot_s"]  # noqa: Y015
     _WhichOneofReturnType__predicted_ttft_s: _TypeAlias = _typing.Literal["predicted_ttft_s"]  # noqa: Y015
@@ -642,6 +655,8 @@ class Placement(_message.Message):
     _WhichOneofArgType__ttft_s: _TypeAlias = _typing.Literal["_ttft_s", b"_ttft_s"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_s) -> _WhichOneofReturnType__hold_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pace_share) -> _WhichOneofReturnType__pace_share | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_tpot_s) -> _WhichOneofReturnType__predicted_tpot_s | None: ...
     @_typing.overload

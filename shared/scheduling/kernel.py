@@ -54,6 +54,10 @@ _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
+# Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
+# which is what the next promise may be short of.
+_BESIDE = 1.05
+_BEST_EFFORT_DECODE = 6  # its sort
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 
 
@@ -84,6 +88,7 @@ def form(
         until_s = _promised_prompts(rows, work, tokens, counts, table, left, now, until_s)
     for sort in range(2, 2 * _KINDS, 2):
         if of_sort[sort] + of_sort[sort + 1] > 0:
+            until_s = _beside(until_s, counts, table, sort)
             _rest_of_sort(rows, work, tokens, counts, table, left, until_s, sort)
     if counts[DECODES] + counts[PREFILL] == 0:
         at_least_one(rows, work, tokens, counts, left)
@@ -138,6 +143,14 @@ def _urgent_decodes(
         if work[i] == PROMISED_DECODE and hurries:
             give_decode(rows, work, tokens, counts, left, i)
     return until_s
+
+
+@compiled
+def _beside(until_s: float, counts: Numbers, table: Numbers, sort: int) -> float:
+    """How long the step may last for requests of this sort, with those that are in it already."""
+    if sort < _BEST_EFFORT_DECODE or counts[DECODES] + counts[PREFILL] == 0:
+        return until_s
+    return float(min(until_s, _BESIDE * sure_s(table, counts)))
 
 
 @compiled

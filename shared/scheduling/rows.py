@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.float64]
 
-COLUMNS: Final = 13
+COLUMNS: Final = 14
 (
     KEY,  # the number of the decision that placed it; 0: none
     TOTAL,  # tokens that must be computed before it gives its next one: prompt and all produced
@@ -27,6 +27,7 @@ COLUMNS: Final = 13
     DRAFT,  # drafted tokens that a step verifies for it
     GAIN,  # tokens that such a step gives it on average, 1 without drafts
     TTFT,  # seconds from its arrival within which its first token was promised; inf: not asked
+    GRACE,  # seconds that each token after the first is due later than its pace alone says
 ) = range(COLUMNS)
 
 PROMISED: Final = 0.0
@@ -56,6 +57,7 @@ def new_row(
     due_s: float = math.inf,
     tpot_s: float = math.inf,
     ttft_s: float = math.inf,
+    grace_s: float = 0.0,
     kind: float = PROMISED,
     available_s: float = 0.0,
     draft: float = 0.0,
@@ -66,7 +68,7 @@ def new_row(
     row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
     row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
     row[DUE], row[TPOT], row[TTFT] = due_s, tpot_s, ttft_s
-    row[DRAFT], row[GAIN] = draft, gain
+    row[DRAFT], row[GAIN], row[GRACE] = draft, gain, grace_s
     return row
 
 

@@ -25,6 +25,7 @@ from shared.scheduling.rows import (
     DRAFT,
     DUE,
     GAIN,
+    GRACE,
     KIND,
     LEFT,
     LOST,
@@ -210,7 +211,7 @@ def _produce(row: Numbers, seen: Times, gain: float, now: float, unsure_s: float
     if row[TPOT] == np.inf:
         row[DUE] = np.inf
     elif row[PRODUCED] == 0:
-        row[DUE] = now + row[TPOT]
+        row[DUE] = now + row[TPOT] + row[GRACE]
     else:
         row[DUE] += row[TPOT] * gain
     row[PRODUCED] += gain

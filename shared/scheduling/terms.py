@@ -25,7 +25,8 @@ class Terms:
     `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or
     the only thing asked. `stages` are in the order in which they are produced, at this engine the
     first of them is the one that the request is in. Where another engine has already given
-    `produced_tokens`, the first token is the next one after those.
+    `produced_tokens`, the first token is the next one after those. `grace_s`: tokens after the very
+    first are due so much later than the paces up to them.
     """
 
     class_name: str = "default"
@@ -36,6 +37,7 @@ class Terms:
     stages: tuple[StageTerms, ...] = ()
     decision_id: str = ""
     produced_tokens: int = 0
+    grace_s: float = 0.0
 
     def token_due_s(self, produced_tokens: int) -> float:
         """When the next token is due after `produced_tokens`: the cumulative deadline d_n = d_1 +

@@ -32,7 +32,7 @@ def want(lives: Lives, ticket: Ticket) -> None:
 def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now: float) -> Numbers:
     """To the engine that computes its prompt, of which `computed` tokens are there already."""
     split = route.prefill is not None
-    pace_s = _pace_s(lives, ticket.life)
+    pace_s = route.pace_share * _pace_s(lives, ticket.life)
     due_s = ticket.arrives_s + ticket.ttft_s
     if ticket.produced:
         due_s = float(lives[ticket.life, LAST]) + pace_s
@@ -45,6 +45,7 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
         due_s=due_s,
         tpot_s=math.inf if split else pace_s,
         ttft_s=ticket.ttft_s,
+        grace_s=route.grace_s,
         kind=route.kind,
         available_s=now,
     )
@@ -54,14 +55,15 @@ def second_row(
     ticket: Ticket, route: Route, lives: Lives, *, computed: int, available_s: float
 ) -> Numbers:
     """To the engine that decodes what another one computed; its KV is there at `available_s`."""
-    pace_s = _pace_s(lives, ticket.life)
+    pace_s = route.pace_share * _pace_s(lives, ticket.life)
+    grace_s = 0.0 if ticket.produced else route.grace_s
     return new_row(
         key=route.key,
         tokens=ticket.prompt_tokens + 1,
         computed=computed,
         produced=ticket.produced + 1,
         left=ticket.call.max_output_tokens - ticket.produced - 1,
-        due_s=float(lives[ticket.life, LAST]) + pace_s,
+        due_s=float(lives[ticket.life, LAST]) + grace_s + pace_s,
         tpot_s=pace_s,
         kind=route.kind,
         available_s=available_s,

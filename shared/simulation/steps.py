@@ -23,6 +23,7 @@ from shared.simulation.lives import (
     EVICTED,
     LATER_PACE,
     OUTPUT,
+    PACE,
     STARTED,
     TOKENS,
     Lives,
@@ -154,7 +155,7 @@ def _settle(row: Numbers, life: Numbers, gained: float, prefill_only: bool, now:
     before = life[TOKENS]
     give(life, gained, now)
     if before < life[CHANGES_AT] <= life[TOKENS]:
-        row[TPOT] = life[LATER_PACE]
+        row[TPOT] *= life[LATER_PACE] / life[PACE]
     if life[TOKENS] >= life[OUTPUT]:
         return ENDED
     return PREFILLED if prefill_only else STAYS

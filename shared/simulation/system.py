@@ -43,7 +43,8 @@ class Ticket:
 class Route:
     """Where a request runs. `prefill` None: its prompt is computed where it decodes.
 
-    `kind` is that of its row (`shared.scheduling.rows`), `key` the number it is known by.
+    `kind` is that of its row (`shared.scheduling.rows`), `key` the number it is known by. Engines
+    hold `pace_share` of each pace, tokens after the first are due `grace_s` later.
     """
 
     decode: str
@@ -51,6 +52,8 @@ class Route:
     kind: float = PLAIN
     admission: Admission = Admission.ADMITTED
     key: int = 0
+    grace_s: float = 0.0
+    pace_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

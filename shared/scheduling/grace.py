@@ -1,0 +1,41 @@
+"""How much later than its pace the tokens of an answer may come, and the pace that makes up for it.
+Pure; it knows no engine.
+
+A pace is promised as a mean over the answer. Held from the first token on it leaves an answer that
+begins nothing to wait with, and every prompt beside it has to be cut small. So what can be made up
+for within the tokens that the answer most likely has is granted to its beginning.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+_MOST_PACES: Final = 4.0  # of grace, beside the time that KV is on its way
+_LEAST_SHARE: Final = (
+    0.95  # of the promised pace; decodes take from prompts what less than it costs
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """`later_s`: every token after the first is due so much later than the paces up to it.
+    `pace_s` is the one to be held then.
+    """
+
+    pace_s: float
+    later_s: float = 0.0
+
+
+def grace_of(
+    tpot_s: float, later_tokens: float, least_pace_s: float, moved_s: float = 0.0
+) -> Grace:
+    """For an answer that has at least `later_tokens` after its first, promised `tpot_s` as their
+    mean. No pace below `least_pace_s` comes of it but for KV that takes `moved_s` to arrive.
+    """
+    if math.isinf(tpot_s) or later_tokens < 1:
+        return Grace(tpot_s)
+    least_s = max(_LEAST_SHARE * tpot_s, min(tpot_s, least_pace_s))
+    later_s = min(_MOST_PACES * tpot_s + moved_s, later_tokens * (tpot_s - least_s))
+    later_s = max(later_s, moved_s)
+    pace_s = tpot_s - later_s / later_tokens
+    return Grace(pace_s, later_s) if pace_s > 0 else Grace(tpot_s)

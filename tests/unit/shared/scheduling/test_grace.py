@@ -1,0 +1,45 @@
+"""An answer that begins late ends in time."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.scheduling.grace import grace_of
+
+times = st.floats(1e-3, 10.0)
+
+
+@given(tpot_s=times, later=st.integers(1, 5000), least_s=st.floats(0, 10), moved_s=st.floats(0, 10))
+def test_the_mean_is_kept_by_answers_of_at_least_that_length(
+    tpot_s: float, later: int, least_s: float, moved_s: float
+) -> None:
+    grace = grace_of(tpot_s, later, least_s, moved_s)
+    for tokens in (later, later + 1, 3 * later):
+        ends_s = grace.later_s + tokens * grace.pace_s
+        assert ends_s <= tokens * tpot_s * (1 + 1e-9)
+    assert grace.later_s >= 0
+    assert 0 < grace.pace_s <= tpot_s
+
+
+@given(tpot_s=times, later=st.integers(1, 5000), least_s=st.floats(0, 10))
+def test_no_pace_comes_of_it_that_engines_have_trouble_with(
+    tpot_s: float, later: int, least_s: float
+) -> None:
+    pace_s = grace_of(tpot_s, later, least_s).pace_s
+    assert pace_s >= min(tpot_s, least_s) * (1 - 1e-9)
+    assert pace_s >= 0.9 * tpot_s
+
+
+def test_kv_that_comes_late_is_made_up_for_by_whatever_pace_that_takes() -> None:
+    grace = grace_of(0.1, 10, 0.09, moved_s=0.4)
+    assert grace.later_s >= 0.4
+    assert grace.pace_s == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize("moved_s", [0.0, 5.0])
+def test_what_cannot_be_made_up_for_gets_no_grace(moved_s: float) -> None:
+    assert grace_of(0.1, 0, 0.01, moved_s).later_s == 0
+    assert grace_of(math.inf, 10, 0.01, moved_s).later_s == 0
+    assert grace_of(0.1, 10, 0.01, 2.0).pace_s == 0.1
