@@ -1,5 +1,6 @@
 """How a process of ours ends: with its exit status, or with one line on stderr."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -7,14 +8,20 @@ from shared.errors import SlosError
 
 FAILED = 2
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+CUT_OFF = 141  # and of one whose output nobody reads any more
 
 
 def exit_status(main: Callable[[Sequence[str]], int], argv: Sequence[str], *, program: str) -> int:
     """Runs `main`. An error that we know becomes one line and status 2, Ctrl-C status 130."""
     try:
-        return main(argv)
+        status = main(argv)
+        sys.stdout.flush()
     except SlosError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_OFF
+    return status

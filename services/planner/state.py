@@ -9,6 +9,7 @@ from typing import TypeVar
 from services.planner.delivery import Delivery
 from services.planner.demand import Demand
 from services.planner.engine_state import EngineState, Hold
+from services.planner.holdings import colocated, split
 from services.planner.lengths import OutputLengths
 from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
@@ -283,21 +284,19 @@ class ClusterState:
             due_at_s=now,
             ends_at_s=ends_at_s,
         )
-        first_at_s = now + first_in_s
+        end, first_at_s = self.engines[decode.name], now + first_in_s
         if prefill is None:
-            engine = self.engines[decode.name]
-            computed = demand.computed_on(engine.description)
-            engine.hold(replace(whole, row=demand.whole(computed, now, best_effort=best_effort)))
+            parts = colocated(whole, demand, end, best_effort=best_effort)
         else:
-            arrives_at_s = first_at_s + (chosen.transfer_s or 0.0)
-            engine = self.engines[prefill.name]
-            computed = demand.computed_on(engine.description)
-            row = demand.prompt_only(computed, now, best_effort=best_effort)
-            kv_tokens = query.prompt_tokens
-            engine.hold(replace(whole, kv_tokens=kv_tokens, ends_at_s=arrives_at_s, row=row))
-            row = demand.answer_only(first_at_s, arrives_at_s, best_effort=best_effort)
-            rest = replace(whole, prefill_tokens=0, due_at_s=arrives_at_s, row=row)
-            self.engines[decode.name].hold(rest)
+            start, arrives_at_s = (
+                self.engines[prefill.name],
+                first_at_s + (chosen.transfer_s or 0.0),
+            )
+            parts = split(
+                whole, demand, start, end, first_at_s, arrives_at_s, best_effort=best_effort
+            )
+        for engine, hold in parts:
+            engine.hold(hold)
         self.sessions.placed(query, placement, now)
         self.policies.placed(query, placement, now)
         engines = (prefill.name if prefill else None, decode.name, now)

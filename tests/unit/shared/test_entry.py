@@ -1,6 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 
-from shared.entry import exit_status
+from shared.entry import CUT_OFF, exit_status
 from shared.errors import ConfigError
 
 
@@ -18,3 +21,19 @@ def test_an_error_of_ours_is_one_line_and_any_other_is_shown_whole(
     assert capsys.readouterr().err == "test: error: no such model: name a folder\n"
     with pytest.raises(RuntimeError):
         exit_status(fail, [], program="test")
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    script = (
+        "import sys; from shared.entry import exit_status\n"
+        "sys.exit(exit_status(lambda _: print('x\\n' * 100_000) or 0, [], program='p'))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == CUT_OFF
