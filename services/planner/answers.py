@@ -4,6 +4,7 @@ import math
 
 from services.planner.candidates import Candidate, Goal, known
 from shared.requests import Admission, OnRefuse, Placement, PlacementQuery, Reason, Way
+from shared.scheduling.grace import Grace
 
 
 def refused(
@@ -41,11 +42,17 @@ def deferred(query: PlacementQuery, decision_id: str, message: str, hold_s: floa
     )
 
 
-def promised(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
+def promised(
+    query: PlacementQuery,
+    decision_id: str,
+    best: Candidate,
+    goal: Goal,
+    grace: Grace | None = None,
+) -> Placement:
     if query.targets.asks_for_nothing:
         nothing = "No target was asked for, so nothing is promised."
         return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NO_TARGET, nothing)
-    return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "")
+    return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "", grace)
 
 
 def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
@@ -131,7 +138,11 @@ def _run(
     admission: Admission,
     reason: Reason,
     message: str,
+    grace: Grace | None = None,
 ) -> Placement:
+    grace_s, pace_share = 0.0, 1.0
+    if grace is not None and goal.tpot_s is not None:
+        grace_s, pace_share = grace.later_s, grace.pace_s / goal.tpot_s
     return Placement(
         decision_id=decision_id,
         admission=admission,
@@ -144,6 +155,8 @@ def _run(
         tpot_s=goal.tpot_s,
         predicted_ttft_s=known(best.ttft_s),
         predicted_tpot_s=known(best.decode.tpot_s),
+        grace_s=grace_s,
+        pace_share=pace_share,
     )
 
 

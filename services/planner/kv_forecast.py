@@ -36,7 +36,9 @@ class Classes:
 
     def places(self, names: Iterable[str | None]) -> Places:
         """Where each is in `survivals`; -1 where too little is known."""
-        return np.array([self._place(name) for name in names], dtype=np.int64)
+        known = self._places
+        places = [known[name] if name in known else self._place(name) for name in names]
+        return np.array(places, dtype=np.int64)
 
     @property
     def survivals(self) -> Numbers:
@@ -46,11 +48,7 @@ class Classes:
         return self._stacked
 
     def _place(self, name: str | None) -> int:
-        place = self._places.get(name)
-        if place is not None or name is None:
-            return -1 if place is None else place
-        survival = self._answers.longer(name)
-        place = -1
+        survival, place = None if name is None else self._answers.longer(name), -1
         if survival is not None:
             place = len(self._survivals)
             self._survivals.append(survival)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.planner import answers
 from services.planner.candidates import (
@@ -94,11 +94,8 @@ def _case(query: PlacementQuery, state: ClusterState, round_: Round, now: float)
 def _answer(case: _Case, state: ClusterState, round_: Round) -> Decision | None:
     wish = case.wish
     if wish.chosen is not None:
-        placement = answers.promised(wish.query, "", wish.chosen, wish.goal)
-        if wish.demand.tpot_s < math.inf:
-            grace = wish.demand.grace(wish.chosen.transfer_s)
-            share = grace.pace_s / wish.demand.tpot_s
-            placement = replace(placement, grace_s=grace.later_s, pace_share=share)
+        grace = wish.demand.grace(wish.chosen.transfer_s)
+        placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace)
         return decision_of(placement, _first(wish), wish.goal, case.ways)
     idle = Goal(
         ttft_s=best_idle_ttft_s(wish.query, state, case.ways),

@@ -26,6 +26,7 @@ from shared.requests import (
     PlacementQuery,
     WayConsidered,
 )
+from shared.scheduling.grace import grace_of
 from shared.scheduling.rows import key_of
 
 _K = TypeVar("_K")
@@ -154,20 +155,23 @@ class ClusterState:
     def demand(self, query: PlacementQuery, ttft_s: float, now: float) -> Demand:
         """What an enriched query asks of engines; `ttft_s` is the target in force, or infinite."""
         home, cached_tokens = self._cached(query, now)
-        tpot_s = query.targets.tightest_tpot_s
+        tpot_s = query.targets.tightest_tpot_s or math.inf
         arrived_at_s = now - query.waited_s
-        demand = Demand(
+        few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
+        least_pace_s = self._least_pace_s(query.prompt_tokens)
+        held_s = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s).pace_s
+        return Demand(
             prompt_tokens=query.prompt_tokens,
             max_output_tokens=query.max_output_tokens,
             arrived_at_s=arrived_at_s,
             due_s=arrived_at_s + ttft_s,
-            tpot_s=math.inf if tpot_s is None else tpot_s,
+            tpot_s=tpot_s,
             cached_tokens=cached_tokens,
             home=home,
-            few_tokens=self.lengths.few(query.targets.class_name, query.max_output_tokens),
-            least_pace_s=self._least_pace_s(query.prompt_tokens),
+            few_tokens=few_tokens,
+            least_pace_s=least_pace_s,
+            drafts=self.policies.drafting.of(held_s),
         )
-        return replace(demand, drafts=self.policies.drafting.of(demand.pace_s))
 
     def _least_pace_s(self, context_tokens: int) -> float:
         """What an engine holds with others beside."""
