@@ -11,8 +11,8 @@ from typing import Final
 
 from shared.requests import Admission, Outcome, Placement
 
-_TOLERATED: Final = 0.01  # of promises that may break
-_STEP: Final = 0.02  # by which a broken promise widens its reserve
+_TOLERATED: Final = 0.02  # of promises that may break
+_STEP: Final = 0.01  # by which a broken promise widens its reserve
 
 
 @dataclass(slots=True)
