@@ -4,7 +4,7 @@ own step former. It promises nothing and keeps nothing beyond one round of decis
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from shared.requests import Reason
 from shared.scheduling.rows import DUE, GAIN, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
 from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_share
-from shared.scheduling.tiers import tier_of, tiers_of
 
 _GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
 
@@ -52,7 +51,6 @@ class Bench:
     _kv_blocks: float | None = None
     _share: float | None = None
     _tightest_s: float | None = None
-    _company: dict[float, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -87,17 +85,6 @@ class Bench:
             paces_s = self.rows[self.rows[:, KIND] == PROMISED, TPOT]
             self._tightest_s = float(paces_s.min()) if len(paces_s) else math.inf
         return self._tightest_s
-
-    def company(self, tpot_s: float) -> int:
-        """Residents of the same tier."""
-        found = self._company.get(tpot_s)
-        if found is None:
-            found = self._company[tpot_s] = self._count_company(tpot_s)
-        return found
-
-    def _count_company(self, tpot_s: float) -> int:
-        promised = self.rows[:, KIND] == PROMISED
-        return int((promised & (tiers_of(self.rows[:, TPOT]) == tier_of(tpot_s))).sum())
 
     def try_one(self, row: Numbers, class_name: str) -> Trial:
         """Whether all promises hold with this request as well."""
@@ -145,7 +132,6 @@ class Bench:
         self.rows = np.vstack([self.rows, rows])
         self.places = np.concatenate([self.places, self.classes.places(class_names)])
         self._share = self._tightest_s = self._kv_blocks = None
-        self._company.clear()
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)

@@ -136,30 +136,28 @@ class Round:
         wish.chosen = way
 
     def _in_order(self, wish: Wish) -> list[Candidate]:
-        """Same-tier company first, then prefix hits, then the fullest engine: one tight request
-        must not pin every engine to small steps (PolyServe, arXiv 2507.17769).
+        """Engines that step as quickly already, or stand idle, come first: one tight request must
+        not pin every engine to small steps (PolyServe, arXiv 2507.17769). Then prefix hits, then
+        the engine with the most to spare: what comes next finds room on all of them.
         """
         tpot_s = wish.demand.pace_s
         benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
-        company = {name: bench.company(tpot_s) for name, bench in benches.items() if bench}
-        most = max(company.values(), default=0) or 1
         by_pace = self._state.numbers.same_pace_first
         quickest: dict[str, float] = {}
         for way in wish.ways:
             name = way.decode.engine.name
             quickest[name] = min(quickest.get(name, math.inf), _or_inf(way.finish_s))
 
-        def rank(way: Candidate) -> tuple[bool, bool, float, int, bool, float, float]:
+        def rank(way: Candidate) -> tuple[bool, bool, int, bool, float, float]:
             engine = way.decode.engine
             bench = benches[engine.name]
             assert bench is not None
             return (
                 way.colocated and engine.description.role is Role.PREFILL,
                 by_pace and tpot_s * _SLOWER < bench.tightest_s < math.inf,
-                -company[engine.name] / most if by_pace else 0.0,
                 -_hit(wish, way),
                 way.finish_s > _SLOWER * quickest[engine.name],
-                -bench.share,
+                bench.share,
                 _or_inf(way.finish_s),
             )
 

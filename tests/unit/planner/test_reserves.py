@@ -30,7 +30,9 @@ def test_broken_starts_widen_the_reserve_of_starts_alone() -> None:
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.1])
-def test_two_promises_in_a_hundred_break_at_most_however_unsure_the_engine_is(spread: float) -> None:
+def test_two_promises_in_a_hundred_break_at_most_however_unsure_the_engine_is(
+    spread: float,
+) -> None:
     """Planning fills the time up to the reserve; what the engine needs beyond is chance."""
     chance, reserve, broken = random.Random(1), Reserve(), 0
     for number in range(20_000):
