@@ -32,7 +32,7 @@ from shared.scheduling.rows import key_of
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
-_WITH_OTHERS = 1.5  # times as long as alone a token takes at least
+_WITH_OTHERS = 2.0  # times as long as alone a token takes at least
 _KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
