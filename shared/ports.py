@@ -7,6 +7,8 @@ from typing import Final
 
 from shared.errors import ConfigError
 
+LOOPBACK: Final = "127.0.0.1"
+
 # Below the ports that systems take for outgoing connections: one of those may be gone again before
 # its part listens.
 _FIRST, _END = 10_000, 32_768
@@ -25,7 +27,7 @@ class FreePorts:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def pick(self, host: str) -> int:
+    def pick(self, host: str = LOOPBACK) -> int:
         """Raises ConfigError where nothing can be had on this host."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         for _ in range(_TRIED):

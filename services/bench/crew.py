@@ -9,7 +9,6 @@ import httpx
 
 from services.bench.parts import STOCK, Ports
 from services.node.plan import Part, Rank
-from services.node.ports import LOOPBACK
 from services.node.processes import Crew, Death, Keeper, tail
 from services.node.ready import is_ready, wait_until_ready
 from shared.clock import Clock
@@ -28,17 +27,13 @@ class PartDied(SlosError):
 def pick_ports() -> Ports:
     """All at once, so that no port comes twice."""
     with FreePorts() as ports:
-
-        def pick() -> int:
-            return ports.pick(LOOPBACK)
-
         return Ports(
-            planner=pick(),
-            planner_metrics=pick(),
-            engine=pick(),
-            engine_kv=pick(),
-            gateway=pick(),
-            stock=pick(),
+            planner=ports.pick(),
+            planner_metrics=ports.pick(),
+            engine=ports.pick(),
+            engine_kv=ports.pick(),
+            gateway=ports.pick(),
+            stock=ports.pick(),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.bench.gateway_options import GatewayBenchOptions
 from services.node.plan import Part, Rank
-from services.node.ports import LOOPBACK
+from shared.ports import LOOPBACK
 
 SERVED_NAME = "bench"
 STOCK = "stock"

@@ -7,8 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from services.node.config import NodeOptions
-from services.node.ports import LOOPBACK, EnginePorts, NodePorts
+from services.node.ports import EnginePorts, NodePorts
 from services.node.shares import CpuShare
+from shared.ports import LOOPBACK
 
 _ENGINE_NICE = 5
 

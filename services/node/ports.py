@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from services.node.config import HIGHEST_PORT, NodeOptions
 from shared.errors import ConfigError
-from shared.ports import FreePorts
-
-LOOPBACK = "127.0.0.1"
+from shared.ports import LOOPBACK, FreePorts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +84,12 @@ def _check(port: int, host: str, flag: str) -> None:
 
 def _picked(options: NodeOptions) -> NodePorts:
     with FreePorts() as ports:
-
-        def pick() -> int:
-            return ports.pick(LOOPBACK)
-
         return NodePorts(
             gateway=ports.pick(options.host),
-            planner=pick(),
-            planner_metrics=pick(),
+            planner=ports.pick(),
+            planner_metrics=ports.pick(),
             engines=tuple(
-                EnginePorts(rpc=pick(), metrics=pick(), kv=pick()) for _ in range(options.engines)
+                EnginePorts(rpc=ports.pick(), metrics=ports.pick(), kv=ports.pick())
+                for _ in range(options.engines)
             ),
         )

@@ -18,7 +18,8 @@ class Demand:
 
     `cached_tokens` of the prompt are on the engine `home` already. The answer most likely has
     `few_tokens` at least (None: not known), and engines have trouble with a pace below
-    `least_pace_s`. `drafts` are those that its decodes may count on.
+    `least_pace_s`; `grace` is what they are asked for in the place of a mean where no KV moves.
+    `drafts` are those that its decodes may count on.
     """
 
     prompt_tokens: int
@@ -31,6 +32,7 @@ class Demand:
     key: int = 0
     few_tokens: int | None = None
     least_pace_s: float = 0.0
+    grace: Grace
     drafts: Drafts = field(default_factory=Drafts)
 
     @property
@@ -41,17 +43,12 @@ class Demand:
     def ttft_s(self) -> float:
         return self.due_s - self.arrived_at_s
 
-    def grace(self, moved_s: float = 0.0) -> Grace:
-        """What engines are asked for in the place of a mean; its KV is on the way for `moved_s`."""
-        few_tokens = self.few_tokens
-        if few_tokens is None:
-            few_tokens = _GUESSED_TOKENS if moved_s > 0 else 1
-        few_tokens = min(few_tokens, self.max_output_tokens)
+    def grace_when_moved(self, moved_s: float) -> Grace:
+        """The grace where its KV is on the way for `moved_s`; 0: it stays where it is."""
+        if not moved_s > 0:
+            return self.grace
+        few_tokens = self.few_tokens or min(_GUESSED_TOKENS, self.max_output_tokens)
         return grace_of(self.tpot_s, few_tokens - 1, self.least_pace_s, moved_s)
-
-    @property
-    def pace_s(self) -> float:
-        return self.grace().pace_s
 
     def computed_on(self, engine: EngineDescription) -> int:
         """Prefix hits, whole blocks; the last token is always computed."""
@@ -62,16 +59,15 @@ class Demand:
 
     def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
         """The row on an engine that computes the prompt and the answer."""
-        grace = self.grace()
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens,
             computed=computed,
             left=max(1, self.max_output_tokens),
             due_s=self.due_s,
-            tpot_s=grace.pace_s,
+            tpot_s=self.grace.pace_s,
             ttft_s=self.ttft_s,
-            grace_s=grace.later_s,
+            grace_s=self.grace.later_s,
             kind=self._kind(best_effort),
             available_s=available_s,
             draft=self.drafts.tokens,
@@ -97,7 +93,7 @@ class Demand:
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
     ) -> Numbers:
         """The row on the engine that goes on once the KV has arrived."""
-        grace = self.grace(max(0.0, arrives_s - first_token_s))
+        grace = self.grace_when_moved(arrives_s - first_token_s)
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens + 1,

@@ -140,7 +140,7 @@ class Round:
         not pin every engine to small steps (PolyServe, arXiv 2507.17769). Then prefix hits, then
         the engine with the most to spare: what comes next finds room on all of them.
         """
-        tpot_s = wish.demand.pace_s
+        tpot_s = wish.demand.grace.pace_s
         benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
         by_pace = self._state.numbers.same_pace_first
         quickest: dict[str, float] = {}

@@ -94,7 +94,7 @@ def _case(query: PlacementQuery, state: ClusterState, round_: Round, now: float)
 def _answer(case: _Case, state: ClusterState, round_: Round) -> Decision | None:
     wish = case.wish
     if wish.chosen is not None:
-        grace = wish.demand.grace(wish.chosen.transfer_s)
+        grace = wish.demand.grace_when_moved(wish.chosen.transfer_s)
         placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace)
         return decision_of(placement, _first(wish), wish.goal, case.ways)
     idle = Goal(

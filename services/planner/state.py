@@ -47,7 +47,7 @@ class PlannerNumbers:
     engine the planner has requests wait, `hold_s` each time, rather than refuse them.
     `patience_s` is how long a request that asked for no start waits for an engine that can hold its
     pace. `by_program`: the multi-SLO program settles who gets an engine that not all can have, else
-    the earliest deadline does; `same_pace_first`: engines whose residents have the same pace are
+    the earliest deadline does; `same_pace_first`: engines that step as quickly already are
     preferred. Both are there to be switched off where somebody wants to see what they are worth.
     """
 
@@ -159,7 +159,7 @@ class ClusterState:
         arrived_at_s = now - query.waited_s
         few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
         least_pace_s = self._least_pace_s(query.prompt_tokens)
-        held_s = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s).pace_s
+        grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s)
         return Demand(
             prompt_tokens=query.prompt_tokens,
             max_output_tokens=query.max_output_tokens,
@@ -170,7 +170,8 @@ class ClusterState:
             home=home,
             few_tokens=few_tokens,
             least_pace_s=least_pace_s,
-            drafts=self.policies.drafting.of(held_s),
+            grace=grace,
+            drafts=self.policies.drafting.of(grace.pace_s),
         )
 
     def _least_pace_s(self, context_tokens: int) -> float:
@@ -288,19 +289,15 @@ class ClusterState:
             due_at_s=now,
             ends_at_s=ends_at_s,
         )
-        end, first_at_s = self.engines[decode.name], now + first_in_s
+        end = self.engines[decode.name]
         if prefill is None:
-            parts = colocated(whole, demand, end, best_effort=best_effort)
+            end.hold(colocated(whole, demand, end, best_effort=best_effort))
         else:
-            start, arrives_at_s = (
-                self.engines[prefill.name],
-                first_at_s + (chosen.transfer_s or 0.0),
-            )
-            parts = split(
-                whole, demand, start, end, first_at_s, arrives_at_s, best_effort=best_effort
-            )
-        for engine, hold in parts:
-            engine.hold(hold)
+            start, first_at_s = self.engines[prefill.name], now + first_in_s
+            times_s = first_at_s, first_at_s + (chosen.transfer_s or 0.0)
+            first, rest = split(whole, demand, start, *times_s, best_effort=best_effort)
+            start.hold(first)
+            end.hold(rest)
         self.sessions.placed(query, placement, now)
         self.policies.placed(query, placement, now)
         engines = (prefill.name if prefill else None, decode.name, now)

@@ -56,7 +56,7 @@ def by_program(bench: Bench, wishes: Sequence[Wish]) -> tuple[list[Wish], list[W
 
 def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
     running = bench.rows[bench.rows[:, KIND] == PROMISED]
-    paces_s = np.concatenate([running[:, TPOT], [wish.demand.pace_s for wish in wishes]])
+    paces_s = np.concatenate([running[:, TPOT], [wish.demand.grace.pace_s for wish in wishes]])
     contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
     tiers, tier_of = np.unique(tiers_of(paces_s), return_inverse=True)
     items = np.zeros((len(paces_s), 6))

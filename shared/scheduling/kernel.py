@@ -22,6 +22,7 @@ from shared.scheduling.pressure import pressure, prompt_s
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
+    BEST_EFFORT,
     COMPUTED,
     DUE,
     KIND,
@@ -57,7 +58,7 @@ _BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer t
 # Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
 # which is what the next promise may be short of.
 _BESIDE = 1.05
-_BEST_EFFORT_DECODE = 6  # its sort
+_BEST_EFFORT_DECODE = int(2 * BEST_EFFORT)  # its sort
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 
 

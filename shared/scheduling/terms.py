@@ -39,17 +39,6 @@ class Terms:
     produced_tokens: int = 0
     grace_s: float = 0.0
 
-    def token_due_s(self, produced_tokens: int) -> float:
-        """When the next token is due after `produced_tokens`: the cumulative deadline d_n = d_1 +
-        (n - 1) TPOT.
-        """
-        if self.tpot_s is None:
-            return self.first_token_due_s if produced_tokens == 0 else math.inf
-        start_s = self.first_token_due_s
-        if math.isinf(start_s):
-            start_s = self.arrived_at_s
-        return start_s + produced_tokens * self.tpot_s
-
 
 def terms_as_plain(terms: Terms) -> dict[str, Any]:
     """The terms as numbers, strings, dicts and sequences, to travel into the engine core."""

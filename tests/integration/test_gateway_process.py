@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,15 @@ import pytest
 
 from shared.clock import MonotonicClock
 from shared.models.tiny import make_tiny_model
+from shared.ports import FreePorts
 
 pytestmark = pytest.mark.timeout(180)
 START_LIMIT_S = 150
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with FreePorts() as ports:
+        return ports.pick()
 
 
 @dataclass

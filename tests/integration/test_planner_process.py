@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from shared.errors import PlannerUnavailable
+from shared.ports import FreePorts
 from shared.requests import Admission
 from shared.rpc.channels import PlannerClient
 from tests.unit.planner.builders import make_query
@@ -42,9 +43,8 @@ asyncio.run(main())
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with FreePorts() as ports:
+        return ports.pick()
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from services.bench.crew import pick_ports
 from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.parts import Parts
 from services.node.plan import Part
-from services.node.ports import LOOPBACK
+from shared.ports import LOOPBACK
 
 STOCK, OURS = "vllm", "slos-serve"
 SAME_STEP_TOKENS = 2048  # with so many at most in a step stock vLLM has the limit of ours

@@ -7,7 +7,7 @@ import pytest
 
 from services.planner.rounds import decide_round
 from shared.requests import Admission, OnRefuse
-from tests.unit.planner.world import Life, World, asked_of, lives_at
+from tests.unit.planner.world import CLASSES, Life, World, asked_of, lives_at
 
 
 def broken(lives: list[Life]) -> list[str]:
@@ -28,6 +28,26 @@ def test_without_noise_nobody_who_was_admitted_is_late(
     admissions = Counter(life.admission for life in lives)
     assert set(admissions) <= {Admission.ADMITTED, Admission.REFUSED}
     assert admissions[Admission.ADMITTED] > len(lives) / 3
+    assert broken(lives) == []
+
+
+@pytest.mark.parametrize("rate", [8.0, 20.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_late_beginning_is_made_up_for_by_answers_of_the_usual_length(
+    rate: float, seed: int
+) -> None:
+    world = World.of(1)
+    for name in CLASSES:
+        for _ in range(10):
+            world.state.lengths.learn(name, 60)
+    lives = lives_at(rate, 100, seed)
+    for life in lives:
+        life.output_tokens = max(60, life.output_tokens)
+
+    world.live_through(lives)
+
+    explained = [world.state.explain(f"d-e-{number + 1}") for number in range(len(lives))]
+    assert any(one.placement.grace_s > 0 for one in explained if one is not None)
     assert broken(lives) == []
 
 

@@ -42,20 +42,16 @@ class Life:
     output_tokens: int
     admission: Admission | None = None
     ttft_target_s: float = math.inf
-    grace_s: float = 0.0
-    pace_share: float = 1.0
     first_s: float = math.inf
     last_s: float = math.inf
     tokens: int = 0
 
     @property
     def kept(self) -> bool:
-        """As the engine was asked for it."""
-        pace_s = self.pace_share * (self.query.targets.tpot_s or math.inf)
+        pace_s = self.query.targets.tpot_s or math.inf
         later_s = self.last_s - self.first_s
         in_time = self.first_s - self.arrives_s <= self.ttft_target_s + _ROUNDING_S
-        paced_s = self.grace_s + (self.tokens - 1) * pace_s
-        return self.tokens > 0 and in_time and later_s <= paced_s + _ROUNDING_S
+        return self.tokens > 0 and in_time and later_s <= (self.tokens - 1) * pace_s + _ROUNDING_S
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +183,6 @@ class World:
                 continue
             placement = commit(self.state, one.query, decision, self.now).placement
             life.admission, life.ttft_target_s = placement.admission, placement.ttft_s or math.inf
-            life.grace_s, life.pace_share = placement.grace_s, placement.pace_share
             if placement.decode is not None:
                 engine = next(e for e in self.engines if e.state.name == placement.decode.name)
                 hold = engine.state.unseen[placement.decision_id]
