@@ -2,8 +2,8 @@
 something switched off. Runs nothing.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -85,6 +85,16 @@ def setting_of(system: str, label: str, scene: Scene) -> Setting:
     if label not in known:
         raise ConfigError(f"{system} has no setting {label!r}; there are {'; '.join(known)}")
     return known[label]
+
+
+def closest(wanted: Setting, settings: Iterable[Setting]) -> Setting:
+    """The one that is tuned alike, with the threshold nearest to what is wanted: thresholds are
+    those of a load. Raises ValueError where none is alike.
+    """
+    everywhere = replace(wanted, threshold_tokens=None)
+    alike = [one for one in settings if replace(one, threshold_tokens=None) == everywhere]
+    tokens = wanted.threshold_tokens or 0
+    return min(alike, key=lambda one: abs((one.threshold_tokens or 0) - tokens))
 
 
 def build(system: str, setting: Setting, engines: Sequence[SimEngine], load: Load) -> System:

@@ -10,8 +10,12 @@ from shared.simulation.engine import SimEngine
 MODEL = "simulated"
 
 
-def report_of(engine: SimEngine, drafts: tuple[Drafts, ...], now: float) -> StepReport:
-    """The engine as it will be when the running step is over, which is what engines tell."""
+def report_of(
+    engine: SimEngine, drafts: tuple[Drafts, ...], finished: tuple[str, ...], now: float
+) -> StepReport:
+    """The engine as it will be when the running step is over, which is what engines tell;
+    `finished` are the requests that have left it since its last report.
+    """
     rows = engine.after
     if (rows[:, AVAILABLE] > now).any():
         rows = rows.copy()
@@ -32,6 +36,7 @@ def report_of(engine: SimEngine, drafts: tuple[Drafts, ...], now: float) -> Step
         free_kv_blocks=int(engine.free_blocks),
         busy_s=0.0 if engine.is_idle else max(0.0, engine.ends_s - now),
         drafts=drafts,
+        finished=finished,
         requests=to_wire(rows, now),
     )
 

@@ -40,6 +40,9 @@ class Observed:
             self._step_tokens.append(counts[DECODES] + counts[PREFILL] + counts[SPECULATED])
         return formed
 
+    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+        self._system.moved(engine, ticket)
+
     def ended(self, ended: Ended) -> None:
         self._system.ended(ended)
 

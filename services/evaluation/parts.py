@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from services.evaluation.contenders import ABLATIONS, ablated
+from services.evaluation.contenders import ABLATIONS, ablated, closest
 from services.evaluation.drive import Crew, Points, drive
 from services.evaluation.points import Point, Task
 from services.evaluation.results import Bound, Burst, Load, Results, Scale
@@ -84,9 +84,26 @@ class Evaluation:
                     self.results.bounds.append(found)
 
     def rules(self, scenarios: Sequence[str], systems: Sequence[str], bar: float) -> None:
-        """Capacity of one replica by the other two rules of attainment."""
+        """Capacity of one replica by the other two rules of attainment, in the settings that were
+        best by the first.
+        """
         for rule in RULES[1:]:
-            self.capacity(scenarios, systems, (1,), (bar,), rule)
+            searches = {
+                f"{scenario}, {system}, {rule}": self._by_rule(scenario, system, bar, rule)
+                for scenario in scenarios
+                for system in systems
+            }
+            found = drive(searches, self.crew, self.points, self.hear(rule))
+            self.results.capacities += found.values()
+
+    def _by_rule(
+        self, scenario: str, system: str, bar: float, rule: str
+    ) -> Generator[Task, Point, Capacity]:
+        place = self.place(scenario, 1)
+        cell = Cell(scenario=scenario, system=system, replicas=1, bar=bar, rule=rule)
+        first = self.rate(scenario, system, 1, bar)
+        found = yield from place.search(cell, [self.setting(scenario, system, 1)], first=first)
+        return place.found(cell, found)
 
     def setting(self, scenario: str, system: str, replicas: int) -> str:
         """The best that a search has found; the first of all where none was made."""
@@ -176,12 +193,19 @@ class Evaluation:
             for system in systems
         ]
         if self.code_trace:
-            scenario = f"{TRACE}:{_BURSTY}:{self.code_trace}"
-            tasks = [replace(task, scenario=scenario) for task in tasks]
-        bin_s = max(0.5, round(place.programs / rate / 120, 1))
+            tasks = [self._on_trace(task) for task in tasks]
+        lasts_s = place.programs(_BURST_REPLICAS) / _BURST_REPLICAS / rate
+        bin_s = max(0.5, round(lasts_s / 120, 1))
         searches = {task.system: fixed([replace(task, bars=(), bin_s=bin_s)]) for task in tasks}
         for found in drive(searches, self.crew, self.points, self.hear("bursts")).values():
             self.results.bursts += [self._burst(point) for point in found.points]
+
+    def _on_trace(self, task: Task) -> Task:
+        """The same with the arrivals of the user's trace; thresholds are those nearest to it."""
+        here = self.place(f"{TRACE}:{_BURSTY}:{self.code_trace}", task.replicas)
+        chosen = self.place(_BURSTY, task.replicas).settings(task.system)[task.setting]
+        setting = closest(chosen, here.settings(task.system).values())
+        return replace(task, scenario=here.scenario, setting=setting.label)
 
     def _burst(self, point: Point) -> Burst:
         everyone = point.classes[0]

@@ -76,6 +76,7 @@ class _Attached:
     policy: Policy = field(default_factory=Policy)
     advised_s: float = -math.inf
     drafts: DraftLedger = field(default_factory=DraftLedger)
+    finished: list[str] = field(default_factory=list)  # requests that left it, until it tells
 
 
 class Planned:
@@ -180,6 +181,10 @@ class Planned:
         self._classes[ticket.life] = ticket.call.class_name
         return _route(placement, query)
 
+    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+        """The engine will tell that it is done with this request."""
+        self._attached[engine.name].finished.append(ticket.name)
+
     def ended(self, ended: Ended) -> None:
         """The gateway settles it, the engine reports it as finished."""
         decision_id = self._decisions.pop(ended.ticket.life)
@@ -213,7 +218,8 @@ class Planned:
 
     def _report(self, engine: SimEngine, now: float) -> None:
         attached = self._attached[engine.name]
-        report = report_of(engine, attached.drafts.take(), now)
+        report = report_of(engine, attached.drafts.take(), tuple(attached.finished), now)
+        attached.finished.clear()
         self.state.observe(attached.state, [report], now)
 
     # ---- the engines

@@ -26,6 +26,8 @@ _AFTER: Final = 0.3
 _SERVED: Final = "opt-7b-a100-40gb"
 # An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
 _LONG: Final = frozenset({"Reasoning"})
+_MOST_OF_A_POINT: Final = 3000  # programs, however many engines there are
+_LEAST_OF_AN_ENGINE: Final = 100
 _BURSTY: Final = frozenset({"Coder"})  # one burst must not be most of a load
 _OWN_MODEL: Final[Mapping[str, str]] = {
     "ToolLLM": "toolllama-2-7b-a100-40gb",
@@ -141,7 +143,8 @@ def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) 
     """How many programs a point has, from the rate that one engine could serve at best."""
     seconds = effort.long_s if scenario in _LONG else effort.seconds
     wanted = min(effort.most_programs, max(effort.least_programs, seconds * best_rate / 2))
-    return round(wanted) * (2 if scenario in _BURSTY else 1) * engines
+    programs = round(wanted) * (2 if scenario in _BURSTY else 1) * engines
+    return min(programs, max(_MOST_OF_A_POINT, _LEAST_OF_AN_ENGINE * engines))
 
 
 def counted_of(*, lasting: bool, programs: int) -> slice:

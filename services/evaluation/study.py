@@ -73,10 +73,13 @@ class Place:
         return scene_of(self.scenario, self.hardware_name, self.replicas, self.seed)
 
     @cached_property
-    def programs(self) -> int:
-        """For each engine."""
-        best = lasting_rate(self.scene.load, self.hardware, engines=1, bar=0.9)
-        return programs_for(self.scenario, self.effort, 1, best)
+    def _best_rate(self) -> float:
+        """That one engine could serve at best."""
+        return lasting_rate(self.scene.load, self.hardware, engines=1, bar=0.9)
+
+    def programs(self, engines: int) -> int:
+        """That a point on so many engines has."""
+        return programs_for(self.scenario, self.effort, engines, self._best_rate)
 
     def bound(self, bar: float) -> float:
         """Programs per second for each engine that nobody can go beyond."""
@@ -96,7 +99,7 @@ class Place:
             replicas=self.replicas,
             engines=engines,
             rate=rate * engines,
-            programs=self.programs * engines,
+            programs=self.programs(engines),
             seed=self.seed,
             lasting=True,
         )
@@ -132,7 +135,7 @@ class Place:
     def _bounds(self, bar: float) -> tuple[float, float]:
         """For the load that is simulated, and for one that never ends."""
         if bar not in self._known_bounds:
-            programs, engines = self.programs * self.replicas, self.replicas
+            programs, engines = self.programs(self.replicas), self.replicas
             load = load_on(
                 self.scenario, self.hardware, rate=1.0, programs=programs, seed=self.seed
             )

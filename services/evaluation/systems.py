@@ -29,13 +29,13 @@ class SystemSpec:
 
 def _our_settings(scene: Scene) -> Iterator[Setting]:
     """With speculation where there is a draft model, and without; how long drafts are is decided
-    at run time, and so is what goes to a prefill engine.
+    at run time, and so is what goes to a prefill engine of a fleet that has some.
     """
     most = scene.drafts[-1]
     for drafts in sorted({most, 0}, reverse=True):
         yield Setting(decode=scene.replicas, drafts=drafts)
-    for prefill, decode in scene.splits if scene.replicas > 1 else ():
-        yield Setting(prefill=prefill, decode=decode, drafts=most)
+        for prefill, decode in scene.splits:
+            yield Setting(prefill=prefill, decode=decode, drafts=drafts)
 
 
 def _build_ours(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Planned:  # noqa: ARG001 - as all builders

@@ -51,6 +51,8 @@ class Bench:
     _kv_blocks: float | None = None
     _share: float | None = None
     _tightest_s: float | None = None
+    _tighter: Rows | None = None
+    _at_stake: Flags | None = None
 
     @classmethod
     def of(
@@ -76,8 +78,22 @@ class Bench:
     def share(self) -> float:
         """Of its time that its promised paces take, above 1 too much."""
         if self._share is None:
-            self._share = steady_share(self._with_reserve(self.rows), self.table)
+            self._share = steady_share(self.tighter, self.table)
         return self._share
+
+    @property
+    def tighter(self) -> Rows:
+        """Who stands here, with the reserve taken off what was promised."""
+        if self._tighter is None:
+            self._tighter = self._with_reserve(self.rows)
+        return self._tighter
+
+    @property
+    def at_stake(self) -> Flags:
+        """Who of them could still be on time."""
+        if self._at_stake is None:
+            self._at_stake = at_stake(self.rows, self.table, self.engine.free_at_s(self.now))
+        return self._at_stake
 
     @property
     def tightest_s(self) -> float:
@@ -97,12 +113,10 @@ class Bench:
         time, nobody new is taken; who is late whatever is done is no reason to turn others away.
         """
         n = len(newcomers)
-        rows = np.vstack([self.rows, newcomers])
-        if not self._has_room(rows, class_names):
+        if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Trial(reason=Reason.MEMORY)] * n
-        guarded = at_stake(rows, self.table, self.engine.free_at_s(self.now))
-        guarded[-n:] = True
-        rows = self._with_reserve(rows)
+        guarded = np.concatenate([self.at_stake, np.ones(n, dtype=np.bool_)])
+        rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
         forecast = self._simulated(rows, guarded)
@@ -132,6 +146,7 @@ class Bench:
         self.rows = np.vstack([self.rows, rows])
         self.places = np.concatenate([self.places, self.classes.places(class_names)])
         self._share = self._tightest_s = self._kv_blocks = None
+        self._tighter = self._at_stake = None
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)

@@ -114,7 +114,12 @@ class Round:
     # ---- one wish
 
     def _place(self, wish: Wish) -> bool:
+        full: dict[str, str] = {}  # prefill engines, and what was found against them
         for way in self._in_order(wish)[:_TRIED]:
+            start = way.prefill.engine.name
+            if not way.colocated and start in full:
+                way.rejected = full[start]
+                continue
             parts, trials = self._parts(wish, way), []
             for part in parts:
                 trials.append(part.bench.try_one(part.row, part.class_name))
@@ -125,6 +130,8 @@ class Round:
             else:
                 self._give(wish, way, parts, trials)
                 return True
+            if not way.colocated and len(trials) == 1:
+                full[start] = way.rejected
         return False
 
     def _give(

@@ -46,9 +46,20 @@ def with_room(
 def promised_first(
     blocked: Mapping[str, Request], rows: RequestRows[Request], room: Room
 ) -> Iterator[Request]:
-    """Promised ones whose KV is to be fetched, as long as there is room for all of them."""
+    """Promised ones whose KV is to be fetched, in order, as far as there is room for them."""
     for request_id, request in blocked.items():
-        if not room.take(request.num_tokens + 1):
-            return
         if rows.is_promised(request_id):
+            if not room.take(request.num_tokens + 1):
+                return
             yield request
+
+
+def blocks_to_come(
+    blocked: Mapping[str, Request], rows: RequestRows[Request], block_tokens: int
+) -> int:
+    """What promised ones whose KV is not asked for yet will take: others are to make room."""
+    return sum(
+        math.ceil((request.num_tokens + 1) / block_tokens)
+        for request_id, request in blocked.items()
+        if request.status == RequestStatus.WAITING and rows.is_promised(request_id)
+    )

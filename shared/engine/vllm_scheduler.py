@@ -24,13 +24,13 @@ from shared.engine.parent import end_with_parent
 from shared.engine.policy_limits import speculation_limit, step_limit
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
-from shared.engine.vllm_room import Room, promised_first, with_room
+from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_room
 from shared.engine.vllm_steering import SteeredScheduler
 from shared.engine.vllm_steps import after, begun
 from shared.engines import Policy
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import COMPUTED, TOTAL
-from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS
+from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS, SET_ASIDE
 
 _UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
 
@@ -114,6 +114,9 @@ class SlosScheduler(SteeredScheduler):
         former = self._slos_rows.former
         former.table = self._slos_ledger.times.table or _UNKNOWN_SPEED
         former.limits[FREE_BLOCKS] = self._slos_free_blocks()
+        former.limits[SET_ASIDE] = blocks_to_come(
+            self.slos_blocked, self._slos_rows, self.block_size
+        )
         plan = former.form(starts_s)
         for request in self._slos_rows.of_slots(plan.evicted):
             self._slos_evict(request)

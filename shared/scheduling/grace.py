@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 _MOST_PACES: Final = 4.0  # of grace, beside the time that KV is on its way
-_LEAST_SHARE: Final = (
-    0.95  # of the promised pace; decodes take from prompts what less than it costs
-)
+# Of the promised pace, engines are asked for no less: decodes take from prompts what that costs.
+_LEAST_SHARE: Final = 0.95
+# Where KV moved, prompts are mostly elsewhere, and it may have to wait for the end of a step.
+_LEAST_WHEN_MOVED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ def grace_of(
     if math.isinf(tpot_s) or later_tokens < 1:
         return Grace(tpot_s)
     least_s = max(_LEAST_SHARE * tpot_s, min(tpot_s, least_pace_s))
+    if moved_s > 0:
+        least_s = _LEAST_WHEN_MOVED * tpot_s
     later_s = min(_MOST_PACES * tpot_s + moved_s, later_tokens * (tpot_s - least_s))
     later_s = max(later_s, moved_s)
     pace_s = tpot_s - later_s / later_tokens

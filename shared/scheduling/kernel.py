@@ -40,10 +40,12 @@ from shared.scheduling.shares import (
     ONE,
     PROMISED_DECODE,
     PROMISED_PROMPT,
+    SET_ASIDE,
     Sorts,
     Tokens,
     add_decode,
     decode_fits,
+    evict_one,
     give_chunk,
     give_decode,
 )
@@ -80,6 +82,7 @@ def form(
         work[i] = _sort_of(rows, i, now)
         if work[i] >= 0:
             of_sort[work[i]] += 1
+    _set_aside(rows, work, tokens, left)
     until_s = np.inf
     if of_sort[PROMISED_DECODE] > 0:
         prompts_wait = of_sort[PROMISED_PROMPT] > 0
@@ -98,6 +101,14 @@ def form(
     if counts[DECODES] + counts[PREFILL] == 0:
         return 0.0
     return sure_s(table, counts)
+
+
+@compiled
+def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> None:
+    """Best effort makes room for promised requests that wait for it elsewhere."""
+    while left[FREE_BLOCKS] < left[SET_ASIDE]:
+        if not evict_one(rows, work, tokens, left):
+            return
 
 
 @compiled

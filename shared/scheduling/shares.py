@@ -30,9 +30,10 @@ ONE: Final = 1.5  # tokens; what has no more than this to compute decodes, be it
 PROMISED_DECODE, PROMISED_PROMPT = 0, 1  # the first two sorts of work
 EVICT: Final = -1  # in the place of a number of tokens: drop its KV
 
-# Limits of an engine, in one array.
-MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT = range(5)
-LIMITS: Final = 5
+# Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests whose KV waits for
+# room elsewhere: best effort makes room for them, and takes none of it.
+MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT, SET_ASIDE = range(6)
+LIMITS: Final = 6
 
 
 @compiled
@@ -127,16 +128,26 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: f
         if place > 0:  # drafts may reach beyond the end of KV that came from elsewhere
             until = max(until, rows[i, TOTAL])
         need = blocks_of(until, left) - blocks_of(rows[i, COMPUTED], left)
-    while left[FREE_BLOCKS] < need or left[MAX_RESIDENT] < place:
-        victim = _victim(rows, work, tokens, left) if rows[i, KIND] <= PLAIN else -1
-        if victim < 0:
+    promised = rows[i, KIND] <= PLAIN
+    others = 0.0 if promised or need == 0 else left[SET_ASIDE]
+    while left[FREE_BLOCKS] < need + others or left[MAX_RESIDENT] < place:
+        if not promised or not evict_one(rows, work, tokens, left):
             return False
-        tokens[victim] = EVICT
-        left[FREE_BLOCKS] += blocks_of(rows[victim, COMPUTED], left)
-        left[MAX_RESIDENT] += rows[victim, RESIDENT]
     left[FREE_BLOCKS] -= need
     left[MAX_RESIDENT] -= place
     left[MAX_TOKENS] -= size
+    return True
+
+
+@compiled
+def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> bool:
+    """Drops the KV of one that runs as best effort; whether there was one."""
+    victim = _victim(rows, work, tokens, left)
+    if victim < 0:
+        return False
+    tokens[victim] = EVICT
+    left[FREE_BLOCKS] += blocks_of(rows[victim, COMPUTED], left)
+    left[MAX_RESIDENT] += rows[victim, RESIDENT]
     return True
 
 

@@ -15,10 +15,10 @@ from shared.engines import Role
 from shared.hardware import Hardware
 from shared.hardware.truth import noisy_s
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, Rows, empty
-from shared.scheduling.shares import FREE_BLOCKS, Tokens
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, RESIDENT, Rows, empty
+from shared.scheduling.shares import EVICT, FREE_BLOCKS, Tokens
 from shared.simulation.chance import Chance
-from shared.simulation.lives import Lives
+from shared.simulation.lives import EVICTED, Lives
 from shared.simulation.prefix_cache import PrefixCache
 from shared.simulation.steps import (
     SUMS,
@@ -132,7 +132,7 @@ class SimEngine:
         if not self._count:
             return False
         if not self._form(form, now) and not self._form_in_more_room(form, now):
-            self._tokens[: self._count] = 0
+            self._drop_evicted(lives)
             return False
         lasts_s = self._lasts_s()
         ends_s = now + self.hardware.host_overhead_s + lasts_s
@@ -226,6 +226,15 @@ class SimEngine:
         dropped = let_go(self.rows, now)
         self.dropped_tokens += dropped
         return dropped > 0 and self._form(form, now)
+
+    def _drop_evicted(self, lives: Lives) -> None:
+        """No step comes of it, but who was to make room has made it."""
+        evicted = self._tokens[: self._count] == EVICT
+        lives[self.who[evicted], EVICTED] += 1
+        self.dropped_tokens += float(self.rows[evicted, COMPUTED].sum())
+        for column in (COMPUTED, RESIDENT):
+            self.rows[evicted, column] = 0.0
+        self._tokens[: self._count] = 0
 
     def _start(self, lives: Lives, now: float, ends_s: float) -> None:
         count, sums = self._count, self._sums

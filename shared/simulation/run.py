@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shared.scheduling.rows import BEST_EFFORT
+from shared.scheduling.rows import BEST_EFFORT, PROMISED
+from shared.scheduling.shares import SET_ASIDE
 from shared.simulation import lives as of
 from shared.simulation.engine import SimEngine
 from shared.simulation.links import Links
@@ -178,21 +179,25 @@ class Run:
     # ---- steps
 
     def _wake(self, engine: SimEngine, now: float) -> None:
-        if engine.is_idle and engine.alive and engine.begin(self._system.form, self._lives, now):
+        if not engine.is_idle or not engine.alive:
+            return
+        if engine.begin(self._system.form, self._lives, now):
             self._timeline.at(engine.ends_s, self._end_step, engine)
+        else:
+            self._send(engine.name, now)  # somebody may have made room all the same
 
     def _end_step(self, engine: SimEngine, now: float) -> None:
         """A step of the engine is over: who is done goes, and the next one begins."""
         if engine.ends_s != now:  # it has died since
             return
         ended, moves = engine.end(self._lives, now + self._conditions.network_s)
+        self._to_decide |= bool(ended or moves)
         for life in ended:
             self._end(engine, life)
         for life in moves:
+            self._system.moved(engine, self._tickets[life])
             self._move_on(life, now)
-        if ended:
-            self._to_decide = True
-            self._send(engine.name, now)
+        self._send(engine.name, now)
         self._wake(engine, now)
 
     def _end(self, engine: SimEngine, life: int) -> None:
@@ -222,13 +227,24 @@ class Run:
             self._ask_again(life)
 
     def _send(self, end: str, now: float) -> None:
-        """Those that wait for room on this engine, in order, as far as there is room."""
+        """Those that wait for room on this engine, promised ones first, as far as there is room;
+        its former sets room aside for promised ones that go on waiting.
+        """
         engine, waiting = self._serving[end], self._for_room[end]
-        while waiting:
-            tokens = self._tickets[waiting[0]].prompt_tokens + 1
-            if engine.free_blocks < math.ceil(tokens / engine.hardware.block_size_tokens):
-                return
-            self._move(engine, waiting.popleft(), now)
+        if not waiting:
+            return
+        promised = [life for life in waiting if self._routes[life].kind == PROMISED]
+        for life in promised or list(waiting):
+            if engine.free_blocks < self._blocks_to_come(engine, life):
+                break
+            waiting.remove(life)
+            self._move(engine, life, now)
+        kept = (life for life in promised if life in waiting)
+        engine.limits[SET_ASIDE] = sum(self._blocks_to_come(engine, life) for life in kept)
+
+    def _blocks_to_come(self, engine: SimEngine, life: int) -> int:
+        tokens = self._tickets[life].prompt_tokens + 1
+        return math.ceil(tokens / engine.hardware.block_size_tokens)
 
     def _move(self, engine: SimEngine, life: int, now: float) -> None:
         ticket, route = self._tickets[life], self._routes[life]

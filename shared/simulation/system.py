@@ -74,7 +74,8 @@ class Ended:
 
 class System(Protocol):
     """One serving system over one fleet. `place` gives an answer for each that waits, None: hold
-    it; while somebody is held it is asked again after `recheck_s` and whenever a request ends.
+    it; while somebody is held it is asked again after `recheck_s` and whenever a request has left
+    an engine.
     """
 
     @property
@@ -89,6 +90,9 @@ class System(Protocol):
         """Fills `tokens`, one for each row of the engine, and `counts`, as
         `shared.scheduling.kernel.form` does; 0 where there is nothing to do.
         """
+
+    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+        """A prompt is computed; its request leaves this engine to go on where it decodes."""
 
     def ended(self, ended: Ended) -> None:
         """A request has all its tokens."""

@@ -52,6 +52,9 @@ class Rival:
         limits, table = engine.limits, engine.table.numbers
         return float(self._form_step(engine.rows, tokens, counts, table, limits, now))
 
+    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+        """The router counts it until its end."""
+
     def ended(self, ended: Ended) -> None:
         """The router forgets it."""
         self._router.ended(ended.ticket.life)

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.evaluation.contenders import setting_of
+from services.evaluation.contenders import closest, setting_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.ledger import Ledger
@@ -135,3 +136,19 @@ def test_whoever_measures_knows_every_setting_that_is_asked_for(system: str, rep
         task = place.task(system, label, 1.0)
         scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
         assert len(setting_of(system, task.setting, scene).roles) == task.engines
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_every_setting_has_one_that_is_tuned_alike_for_another_load(
+    system: str, tmp_path: Path
+) -> None:
+    rows = [f"{number},{300 + 7 * number},20" for number in range(200)]
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n" + "\n".join(rows) + "\n")
+    there = Place(f"trace:Coder:{trace}", 4, QUICK, 1).settings(system)
+
+    for setting in Place("Coder", 4, QUICK, 1).settings(system).values():
+        found = closest(setting, there.values())
+
+        assert found.label in there
+        assert replace(found, threshold_tokens=setting.threshold_tokens) == setting

@@ -41,7 +41,7 @@ def test_no_system_carries_more_than_the_bound(scenario: str, system: str) -> No
     search = place.search(Cell(scenario=scenario, system=system, replicas=1, bar=0.9), [setting])
     found = drive({"": search}, Here(), Known())[""]
 
-    load = load_of(scenario, rate=1.0, programs=place.programs, seed=3)
+    load = load_of(scenario, rate=1.0, programs=place.programs(1), seed=3)
     counted = load[counted_of(lasting=True, programs=len(load))]
     bound = upper_bound(counted, place.hardware, engines=1, bar=0.9) / rate(counted)
     assert 0 < found.rate <= bound

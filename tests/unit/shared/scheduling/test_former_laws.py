@@ -26,7 +26,14 @@ from shared.scheduling.rows import (
     TTFT,
     Rows,
 )
-from shared.scheduling.shares import FREE_BLOCKS, LIMITS, MAX_RESIDENT, MAX_TOKENS, Tokens
+from shared.scheduling.shares import (
+    FREE_BLOCKS,
+    LIMITS,
+    MAX_RESIDENT,
+    MAX_TOKENS,
+    SET_ASIDE,
+    Tokens,
+)
 from shared.scheduling.simulate import simulate
 from tests.unit.shared.scheduling.loads import BLOCK_TOKENS, TABLES, limits, requests, slower
 
@@ -102,6 +109,27 @@ def test_only_what_was_never_promised_or_is_lost_is_evicted(seed: int) -> None:
 
         assert (rows[tokens < 0, KIND] > PLAIN).all()
     assert evictions > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_best_effort_makes_the_room_that_is_set_aside_and_takes_none_of_it(seed: int) -> None:
+    chance = random.Random(seed)
+    made = 0
+    for _ in range(LOADS):
+        rows = mixed(chance)
+        bounds = limits(chance, free_blocks=chance.randint(0, 100))
+        bounds[SET_ASIDE] = chance.randint(0, 200)
+        tokens, _, _ = formed(rows, chance.choice(TABLES), bounds)
+        run, evicted, beside = tokens > 0, tokens < 0, rows[:, KIND] > PLAIN
+        more = blocks(rows[:, COMPUTED] + tokens) - blocks(rows[:, COMPUTED])
+        there = bounds[FREE_BLOCKS] + blocks(rows[:, COMPUTED])[evicted].sum()
+
+        if there < bounds[SET_ASIDE]:  # all that could make room did
+            assert not (beside & (rows[:, RESIDENT] > 0) & ~evicted).any()
+        if more[run & beside].any():
+            assert there - more[run].sum() >= bounds[SET_ASIDE]
+        made += evicted.sum()
+    assert made > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

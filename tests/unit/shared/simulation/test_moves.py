@@ -2,10 +2,12 @@
 
 import pytest
 
+from shared.scheduling.rows import BEST_EFFORT, PROMISED
 from shared.simulation.links import Links, transfer_s
-from shared.simulation.lives import FIRST, LAST, MOVED, OUTPUT, TOKENS
+from shared.simulation.lives import EVICTED, FIRST, LAST, MOVED, OUTPUT, TOKENS
 from shared.simulation.record import Conditions, Outage, Record
 from shared.simulation.run import Run
+from shared.simulation.system import Route
 from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
 
 _SLOW_LINK = hardware(link_bytes_per_s=1e5, link_latency_s=0.1)  # 1000 tokens take 10 s
@@ -69,3 +71,27 @@ def test_kv_waits_on_its_engine_until_the_other_has_room() -> None:
 
     assert (record.lives[:, TOKENS] == 20).all()
     assert any(route.prefill for route in record.routes.values())
+
+
+class BestEffortFirst(InTurns):
+    """The first request is best effort, where it decodes; the next is promised and moves there."""
+
+    def _route(self, names: list[str]) -> Route:  # noqa: ARG002 - there are but these two
+        self.placed += 1
+        if self.placed == 1:
+            return Route(decode="d0", kind=BEST_EFFORT)
+        return Route(decode="d0", prefill="p0", kind=PROMISED)
+
+
+def test_best_effort_makes_room_for_promised_kv() -> None:
+    machine = hardware(kv_blocks=30)
+    load = (
+        program("beside", 0.0, call(prompt=400, output=60)),
+        program("promised", 0.1, call(prompt=300, output=5)),
+    )
+
+    record = Run(load, BestEffortFirst(), fleet(machine, 1, 1), AT_ONCE).record()
+
+    assert (record.lives[:, TOKENS] == record.lives[:, OUTPUT]).all()
+    assert record.lives[0, EVICTED] == 1
+    assert record.lives[1, LAST] < record.lives[0, LAST]
