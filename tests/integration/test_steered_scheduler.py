@@ -49,10 +49,15 @@ class Load:
         prompt_tokens: int,
         output_tokens: int,
         prompt: list[int] | None = None,
+        *,
+        fetched: bool = False,
     ) -> str:
+        """`fetched`: its KV would come from elsewhere, had the scheduler a connector."""
         name = f"r{len(self.wanted)}"
         params = SamplingParams(temperature=0, max_tokens=output_tokens, ignore_eos=True)
         params.extra_args = {TERMS_KEY: terms_as_plain(terms)}
+        if fetched:
+            params.extra_args["kv_transfer_params"] = {"do_remote_prefill": True}
         prompt = prompt or [self.chance.randrange(100, 200) for _ in range(prompt_tokens)]
         self.scheduler.add_request(
             Request(
@@ -255,6 +260,25 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
         assert one.given[patient] <= before + 1  # the one in the step that ran
         one.run_dry()
     assert one.given[patient] == 20
+
+
+def test_best_effort_gives_way_to_promised_kv_that_waits_elsewhere(model: str) -> None:
+    with load(model, requests=4, blocks=9) as one:
+        loose = Terms(best_effort=True, first_token_due_s=now() + 100, tpot_s=10.0)
+        patient = one.ask(loose, 6 * BLOCK_TOKENS, 20)
+        for _ in range(4):
+            one.step()
+        assert one.given[patient] > 0
+        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        urgent = one.ask(promise, 5 * BLOCK_TOKENS, 4, fetched=True)
+        before = one.given[patient]
+        for _ in range(4):
+            one.step()
+
+        assert one.scheduler.requests[urgent].status == RequestStatus.RUNNING
+        assert one.given[patient] <= before + 1  # the one in the step that ran
+        one.run_dry()
+    assert one.given == one.wanted
 
 
 def test_what_is_cached_of_a_prompt_counts_as_computed(model: str) -> None:

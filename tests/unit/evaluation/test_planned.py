@@ -2,10 +2,14 @@
 the same.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
 from services.evaluation.planned import Planned, Settings
+from shared.requests import Way
+from shared.simulation.engine import SimEngine
 from shared.simulation.lives import (
     ADMISSION,
     ADMITTED,
@@ -18,6 +22,7 @@ from shared.simulation.lives import (
 )
 from shared.simulation.record import Conditions, Outage, Record
 from shared.simulation.run import Run
+from shared.simulation.system import No, Route, Ticket
 from shared.workloads.calls import requests
 from tests.unit.shared.simulation.fleet import (
     NOISE,
@@ -28,6 +33,7 @@ from tests.unit.shared.simulation.fleet import (
 )
 
 _FLEETS = [(1, 0), (2, 0), (1, 1), (2, 1)]
+_ON_WAY_S = 0.05  # from the decision to the engine, and then some
 _OUTAGE = Outage(engine="d0", from_s=0.5, until_s=1.0)
 
 
@@ -69,3 +75,31 @@ def test_the_same_run_twice_is_the_same() -> None:
 
     assert first.lives.tobytes() == again.lives.tobytes()
     assert first.routes == again.routes
+
+
+class Watched(Planned):
+    """Notes how many prompts a prefill engine has to the planner that it does not have."""
+
+    def __init__(self, settings: Settings, engines: list[SimEngine]) -> None:
+        super().__init__(settings, engines)
+        self.too_many: list[int] = []
+
+    def place(
+        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
+    ) -> list[Route | No | None]:
+        answers = super().place([], engines, now)
+        told = self.state.engines["p0"]
+        on_way = sum(hold.due_at_s > now - _ON_WAY_S for hold in told.unseen.values())
+        self.too_many.append(len(told.unseen) - on_way)
+        return answers + super().place(waiting, engines, now)
+
+
+@pytest.mark.timeout(120)
+def test_the_planner_counts_no_prompt_that_its_prefill_engine_is_done_with() -> None:
+    engines = fleet(hardware(kv_blocks=2000), 1, 1)
+    system = Watched(Settings(way=Way.DISAGGREGATED), engines)
+
+    record = Run(random_load(6, 200), system, engines, Conditions()).record()
+
+    assert sum(route.prefill is not None for route in record.routes.values()) > 50
+    assert max(system.too_many) == 0
