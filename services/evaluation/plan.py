@@ -53,11 +53,8 @@ def plan(options: PlanOptions) -> Sized:
 
 
 def _sizing(options: PlanOptions) -> Sizing:
-    scenario = f"{CLASSES}:{options.classes}"
+    scenario = _scenario(options)
     programs = max(_LEAST_PROGRAMS, round(options.seconds * options.rate))
-
-    def labels(size: int) -> Sequence[str]:
-        return list(settings_of(OURS, scene_of(scenario, options.hardware, size, options.seed)))
 
     def task_of(size: int, label: str) -> Task:
         return Task(
@@ -73,7 +70,19 @@ def _sizing(options: PlanOptions) -> Sizing:
             bars=(options.attainment,),
         )
 
-    return smallest(labels, task_of, bar=options.attainment, most=options.most)
+    return smallest(
+        lambda size: fleets(size, options), task_of, bar=options.attainment, most=options.most
+    )
+
+
+def fleets(size: int, options: PlanOptions) -> list[str]:
+    """Labels of the settings of exactly so many engines."""
+    scene = scene_of(_scenario(options), options.hardware, size, options.seed)
+    return [label for label, one in settings_of(OURS, scene).items() if len(one.roles) == size]
+
+
+def _scenario(options: PlanOptions) -> str:
+    return f"{CLASSES}:{options.classes}"
 
 
 def _print(sized: Sized, options: PlanOptions) -> None:

@@ -1,14 +1,19 @@
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.evaluation.contenders import setting_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.options import PlanOptions
-from services.evaluation.plan import sentences
+from services.evaluation.plan import fleets, sentences
 from services.evaluation.points import Point, Task
+from services.evaluation.scenes import scene_of
 from services.evaluation.sizing import Sized, smallest
+from services.evaluation.systems import OURS
 from tests.unit.evaluation.builders import make_point, make_task
 
 
@@ -74,3 +79,20 @@ def test_too_small_a_limit_is_said_with_what_to_do() -> None:
 
     assert "Not even 4 engines of h keep 90% at 20 requests/s" in said
     assert "Give --most more" in said
+
+
+@pytest.mark.parametrize("engines", [1, 2, 4])
+def test_a_plan_tries_fleets_of_exactly_the_size_that_it_asks_about(
+    engines: int, tmp_path: Path
+) -> None:
+    classes = tmp_path / "classes.yaml"
+    classes.write_text(
+        "classes: {chat: {prompt_tokens: 500, output_tokens: 200, ttft_slowdown: 5, tpot_ms: 60}}"
+    )
+    options = PlanOptions(classes=str(classes), rate=1.0)
+    scene = scene_of(f"classes:{classes}", options.hardware, engines, options.seed)
+
+    labels = fleets(engines, options)
+
+    assert labels
+    assert {len(setting_of(OURS, label, scene).roles) for label in labels} == {engines}
