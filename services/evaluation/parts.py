@@ -24,6 +24,7 @@ _QUICK_ABLATED: Final = ("Coder",)
 _SCALED: Final = ("ChatBot", "Coder")
 _SIZES: Final = (1, 2, 4, 8, 16, 64)
 _QUICK_SIZES: Final = (1, 2, 4)
+_LARGE, _LARGE_RATIO = 64, 1.6  # a point of so many replicas takes minutes: how close it is looked
 _BURSTY: Final = "Coder"
 _BURST_REPLICAS: Final = 4
 
@@ -238,7 +239,9 @@ class Evaluation:
         for size in sizes:
             place = self.place(scenario, size)
             cell = Cell(scenario=scenario, system=OURS, replicas=size, bar=bar)
-            found = yield from place.search(cell, [next(iter(place.settings(OURS)))], first=first)
+            ratio = _LARGE_RATIO if size >= _LARGE else 0.0
+            settings = [next(iter(place.settings(OURS)))]
+            found = yield from place.search(cell, settings, first=first, ratio=ratio)
             first = found.rate
             scales.append(_scale(place, cell, found))
         return scales

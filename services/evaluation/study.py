@@ -104,9 +104,16 @@ class Place:
             lasting=True,
         )
 
-    def search(self, cell: Cell, settings: Sequence[str] = (), *, first: float = 0.0) -> Search:
+    def search(
+        self,
+        cell: Cell,
+        settings: Sequence[str] = (),
+        *,
+        first: float = 0.0,
+        ratio: float = 0.0,
+    ) -> Search:
         """For one cell, by these settings, or by all that the system has here; from `first` on,
-        where something is known.
+        where something is known, as close as the effort says, or as this `ratio`.
         """
         bound = self.bound(cell.bar)
         return capacity(
@@ -115,7 +122,7 @@ class Place:
             bar=cell.bar,
             first=min(first, bound / _BELOW) or _FIRST_SHARE * bound,
             bound=bound,
-            ratio=self.effort.ratio,
+            ratio=ratio or self.effort.ratio,
         )
 
     def like(self, system: str, known: Setting | None) -> list[str]:
