@@ -1,6 +1,7 @@
 """Points measured in processes of their own, so many at a time. Chooses none of them."""
 
 import multiprocessing
+import os
 import queue
 import signal
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Final
 from services.evaluation.measure import measure
 from services.evaluation.points import Point, Task
 from shared.errors import DeadlinePassed, SlosError
+from shared.parent import end_with_parent
 
 POINT_LIMIT_S: Final = 900.0  # a point that takes longer has lost its process
 _GLANCES: Final = 90  # within the limit: while all of us are stopped, one of them passes at most
@@ -56,9 +58,9 @@ class Workers:
 
 @contextmanager
 def workers(jobs: int, measure: Measure = measure) -> Iterator[Workers]:
-    """Processes that end with the block, whatever they are at."""
+    """Processes that end with the block, or with us, whatever they are at."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, initializer=_leave_interrupts) as pool:
+    with context.Pool(jobs, initializer=_begin, initargs=(os.getpid(),)) as pool:
         yield Workers(pool, jobs, measure)
 
 
@@ -72,6 +74,7 @@ def _named(measure: Measure, task: Task) -> Point:
         raise PointFailed(f"{type(error).__name__}: {error} in {task}") from error
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's, which ends its workers."""
+def _begin(parent_pid: int) -> None:
+    """Ctrl-C is the parent's, which ends its workers; one that is killed takes them along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent_pid)

@@ -20,7 +20,6 @@ from shared.batch_time import ADDITIVE, StepCurve, StepTable
 from shared.engine.carried_terms import terms_in
 from shared.engine.link import SchedulerEnd
 from shared.engine.new_rows import row_of
-from shared.engine.parent import end_with_parent
 from shared.engine.policy_limits import speculation_limit, step_limit
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
@@ -28,6 +27,7 @@ from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_r
 from shared.engine.vllm_steering import SteeredScheduler
 from shared.engine.vllm_steps import after, begun
 from shared.engines import Policy
+from shared.parent import end_with_parent
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import COMPUTED, TOTAL
 from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS, SET_ASIDE

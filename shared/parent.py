@@ -1,4 +1,4 @@
-"""Ending a process with its parent, so that a killed host leaves no engine core behind.
+"""Ending a process with its parent, so that a killed one leaves no work running behind.
 
 Linux only; elsewhere it does nothing.
 """

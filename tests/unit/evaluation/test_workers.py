@@ -1,0 +1,49 @@
+"""Worker processes of the evaluation."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+_PARENT = """
+import os, time
+from services.evaluation.workers import workers
+from tests.unit.evaluation.test_workers import wait_for_ever
+from tests.unit.evaluation.builders import make_task
+with workers(1, wait_for_ever) as crew:
+    print(*[one.pid for one in crew._pool._pool], flush=True)
+    crew.start(make_task())
+    crew.next()
+"""
+
+
+def wait_for_ever(_: object) -> None:
+    time.sleep(600)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(60)
+def test_workers_do_not_outlive_a_parent_that_was_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        (worker,) = map(int, parent.stdout.readline().split())
+        time.sleep(3)  # it is at its task
+        assert is_alive(worker)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+    for _ in range(100):
+        if not is_alive(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker went on alone")
