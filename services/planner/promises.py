@@ -116,21 +116,18 @@ class Round:
     def _place(self, wish: Wish) -> bool:
         full: dict[str, str] = {}  # prefill engines, and what was found against them
         for way in self._in_order(wish)[:_TRIED]:
-            start = way.prefill.engine.name
-            if not way.colocated and start in full:
+            start = "" if way.colocated else way.prefill.engine.name
+            if start in full:
                 way.rejected = full[start]
                 continue
-            parts, trials = self._parts(wish, way), []
-            for part in parts:
-                trials.append(part.bench.try_one(part.row, part.class_name))
-                if not trials[-1].kept:
-                    wish.trials.append(trials[-1])
-                    way.rejected = _why(part.bench, trials[-1])
-                    break
-            else:
+            parts = self._parts(wish, way)
+            trials = _until_one_fails(parts)
+            if trials[-1].kept:
                 self._give(wish, way, parts, trials)
                 return True
-            if not way.colocated and len(trials) == 1:
+            wish.trials.append(trials[-1])
+            way.rejected = _why(parts[len(trials) - 1].bench, trials[-1])
+            if start and len(trials) == 1:
                 full[start] = way.rejected
         return False
 
@@ -234,6 +231,15 @@ class Round:
             bench.give(row[None], [wish.class_name])
             _foretell(wish, way, [trial], bench.delivery_s)
             wish.chosen = way
+
+
+def _until_one_fails(parts: Sequence[_Part]) -> list[Trial]:
+    trials: list[Trial] = []
+    for part in parts:
+        trials.append(part.bench.try_one(part.row, part.class_name))
+        if not trials[-1].kept:
+            break
+    return trials
 
 
 def _hit(wish: Wish, way: Candidate) -> int:

@@ -31,13 +31,14 @@ def grace_of(
     tpot_s: float, later_tokens: float, least_pace_s: float, moved_s: float = 0.0
 ) -> Grace:
     """For an answer that has at least `later_tokens` after its first, promised `tpot_s` as their
-    mean. No pace below `least_pace_s` comes of it but for KV that takes `moved_s` to arrive.
+    mean. Unless its KV takes `moved_s` to arrive, no pace below `least_pace_s` comes of it.
     """
     if math.isinf(tpot_s) or later_tokens < 1:
         return Grace(tpot_s)
-    least_s = max(_LEAST_SHARE * tpot_s, min(tpot_s, least_pace_s))
     if moved_s > 0:
         least_s = _LEAST_WHEN_MOVED * tpot_s
+    else:
+        least_s = max(_LEAST_SHARE * tpot_s, min(tpot_s, least_pace_s))
     later_s = min(_MOST_PACES * tpot_s + moved_s, later_tokens * (tpot_s - least_s))
     later_s = max(later_s, moved_s)
     pace_s = tpot_s - later_s / later_tokens

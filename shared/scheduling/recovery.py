@@ -4,14 +4,11 @@ from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.rows import AVAILABLE, COMPUTED, DUE, KIND, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import (
-    EVICT,
-    FREE_BLOCKS,
-    MAX_RESIDENT,
     ONE,
     Sorts,
     Tokens,
     add_chunk,
-    blocks_of,
+    evict,
     give_decode,
     take,
 )
@@ -61,9 +58,7 @@ def make_room(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Nu
         last = _end_of_holders(rows, work, tokens, -1.0, first)
         if last < 0:
             return
-        tokens[last] = EVICT
-        left[FREE_BLOCKS] += blocks_of(rows[last, COMPUTED], left)
-        left[MAX_RESIDENT] += 1.0
+        evict(rows, tokens, left, last)
 
 
 @compiled

@@ -145,10 +145,15 @@ def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> bool:
     victim = _victim(rows, work, tokens, left)
     if victim < 0:
         return False
-    tokens[victim] = EVICT
-    left[FREE_BLOCKS] += blocks_of(rows[victim, COMPUTED], left)
-    left[MAX_RESIDENT] += rows[victim, RESIDENT]
+    evict(rows, tokens, left, victim)
     return True
+
+
+@compiled
+def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
+    tokens[i] = EVICT
+    left[FREE_BLOCKS] += blocks_of(rows[i, COMPUTED], left)
+    left[MAX_RESIDENT] += rows[i, RESIDENT]
 
 
 @compiled

@@ -112,6 +112,9 @@ class SimEngine:
         used = used_blocks(self._rows[:count], self._tokens[:count], self._block)
         return float(self._own_blocks - self.leased_blocks - used)
 
+    def blocks_for(self, tokens: int) -> float:
+        return float(math.ceil(tokens / self.hardware.block_size_tokens))
+
     def add(self, row: Numbers, life: int, *, prefill_only: bool = False) -> None:
         """A request comes, also while a step runs; what it has computed was found or sent."""
         place = self._count
@@ -211,8 +214,7 @@ class SimEngine:
         )
 
     def _lease(self, life: int, tokens: int) -> None:
-        blocks = float(math.ceil(tokens / self.hardware.block_size_tokens))
-        self._leases[life] = blocks
+        blocks = self._leases[life] = self.blocks_for(tokens)
         self.leased_blocks += blocks
 
     def _form(self, form: Former, now: float) -> bool:

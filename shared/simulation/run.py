@@ -233,18 +233,15 @@ class Run:
         engine, waiting = self._serving[end], self._for_room[end]
         if not waiting:
             return
-        promised = [life for life in waiting if self._routes[life].kind == PROMISED]
-        for life in promised or list(waiting):
-            if engine.free_blocks < self._blocks_to_come(engine, life):
-                break
-            waiting.remove(life)
-            self._move(engine, life, now)
-        kept = (life for life in promised if life in waiting)
-        engine.limits[SET_ASIDE] = sum(self._blocks_to_come(engine, life) for life in kept)
+        promised = deque(life for life in waiting if self._routes[life].kind == PROMISED)
+        line = promised or waiting.copy()
+        while line and engine.free_blocks >= self._blocks_to_come(engine, line[0]):
+            waiting.remove(line[0])
+            self._move(engine, line.popleft(), now)
+        engine.limits[SET_ASIDE] = sum(self._blocks_to_come(engine, life) for life in promised)
 
-    def _blocks_to_come(self, engine: SimEngine, life: int) -> int:
-        tokens = self._tickets[life].prompt_tokens + 1
-        return math.ceil(tokens / engine.hardware.block_size_tokens)
+    def _blocks_to_come(self, engine: SimEngine, life: int) -> float:
+        return engine.blocks_for(self._tickets[life].prompt_tokens + 1)
 
     def _move(self, engine: SimEngine, life: int, now: float) -> None:
         ticket, route = self._tickets[life], self._routes[life]

@@ -14,15 +14,10 @@ import pytest
 
 from shared.clock import MonotonicClock
 from shared.models.tiny import make_tiny_model
-from shared.ports import FreePorts
+from tests.processes import free_port
 
 pytestmark = pytest.mark.timeout(180)
 START_LIMIT_S = 150
-
-
-def free_port() -> int:
-    with FreePorts() as ports:
-        return ports.pick()
 
 
 @dataclass

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 import pytest
 
 from shared.errors import PlannerUnavailable
-from shared.ports import FreePorts
 from shared.requests import Admission
 from shared.rpc.channels import PlannerClient
+from tests.processes import free_port
 from tests.unit.planner.builders import make_query
 
 pytestmark = pytest.mark.timeout(90)
@@ -40,11 +40,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def free_port() -> int:
-    with FreePorts() as ports:
-        return ports.pick()
 
 
 @asynccontextmanager

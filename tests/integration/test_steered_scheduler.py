@@ -240,14 +240,20 @@ def test_an_abort_leaves_no_row_behind(model: str) -> None:
     assert all(one.given[name] == 30 for name in names[1::2])
 
 
+def begin_best_effort(one: Load) -> str:
+    """A request that decodes and holds most of nine blocks."""
+    loose = Terms(best_effort=True, first_token_due_s=now() + 100, tpot_s=10.0)
+    patient = one.ask(loose, 6 * BLOCK_TOKENS, 20)
+    for _ in range(4):
+        one.step()
+    assert one.given[patient] > 0
+    return patient
+
+
 def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
     blocks = 9  # eight of them to give: one of these requests with its answer, and a little
     with load(model, requests=4, blocks=blocks) as one:
-        loose = Terms(best_effort=True, first_token_due_s=now() + 100, tpot_s=10.0)
-        patient = one.ask(loose, 6 * BLOCK_TOKENS, 20)
-        for _ in range(4):
-            one.step()
-        assert one.given[patient] > 0
+        patient = begin_best_effort(one)
         promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
         urgent = one.ask(promise, 5 * BLOCK_TOKENS, 4)
         before = one.given[patient]
@@ -264,11 +270,7 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
 
 def test_best_effort_gives_way_to_promised_kv_that_waits_elsewhere(model: str) -> None:
     with load(model, requests=4, blocks=9) as one:
-        loose = Terms(best_effort=True, first_token_due_s=now() + 100, tpot_s=10.0)
-        patient = one.ask(loose, 6 * BLOCK_TOKENS, 20)
-        for _ in range(4):
-            one.step()
-        assert one.given[patient] > 0
+        patient = begin_best_effort(one)
         promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
         urgent = one.ask(promise, 5 * BLOCK_TOKENS, 4, fetched=True)
         before = one.given[patient]

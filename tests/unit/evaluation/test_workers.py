@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from tests.processes import is_alive
+
 _PARENT = """
-import os, time
 from services.evaluation.workers import workers
 from tests.unit.evaluation.test_workers import wait_for_ever
 from tests.unit.evaluation.builders import make_task
@@ -22,14 +23,6 @@ with workers(1, wait_for_ever) as crew:
 
 def wait_for_ever(_: object) -> None:
     time.sleep(600)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.timeout(60)

@@ -10,6 +10,7 @@ from services.node.keeper import left_over
 from services.node.plan import Part, Rank
 from services.node.processes import Crew, Keeper, tail
 from shared.clock import MonotonicClock
+from tests.processes import is_alive
 
 ENDS_WELL = "import time\nprint('here', flush=True)\ntime.sleep(60)"
 DEAF = "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + ENDS_WELL
@@ -34,14 +35,6 @@ def part(script: str, folder: Path, *, stop_limit_s: float = 5.0) -> Part:
         log=folder / "logs" / "it.log",
         stop_limit_s=stop_limit_s,
     )
-
-
-def is_alive(process: int) -> bool:
-    """A zombie is dead: whoever adopted it will get to it."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def parent_of(process: int) -> int:
