@@ -123,7 +123,8 @@ class Policy:
     `max_step_tokens` 0 keeps the engine's own limit. `speculation_tokens` bounds speculation for
     requests whose class has no entry in `speculation_by_class`; None keeps the engine's own.
     `longest_step_s` 0 bounds no step's time: a step that nothing hurries could otherwise keep a
-    tight request waiting that comes while it runs.
+    tight request waiting that comes while it runs. Best effort leaves `kept_blocks` of the KV cache
+    free beside promised requests: what is cached in them will be asked for again.
     """
 
     version: int = 0
@@ -131,6 +132,7 @@ class Policy:
     speculation_tokens: int | None = None
     speculation_by_class: dict[str, int] = field(default_factory=dict)
     longest_step_s: float = 0.0
+    kept_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

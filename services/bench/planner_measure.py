@@ -15,6 +15,7 @@ from typing import Any
 from services.bench.planner_world import NOW_S, World, all_reports, step_table
 from services.bench.spread import percentile
 from services.planner.metrics import PlannerMetrics
+from services.planner.placement import Decision
 from services.planner.rounds import Asked, decide_round
 from services.planner.state import ClusterState
 from shared.clock import MonotonicClock, cpu_time_s
@@ -90,7 +91,7 @@ def decisions(world: World, engines: int, candidates: int, rounds: int, limit_s:
 
     def decide(number: int) -> None:
         found = decide_round(asked[number], state, NOW_S)
-        admitted[number] = sum(1 for one in found if one and one.placement.runs)
+        admitted[number] = sum(isinstance(one, Decision) and one.placement.runs for one in found)
 
     times = time_of(decide, rounds, limit_s)
     return Taken.of(times, sum(admitted[: len(times.wall_s)]))
@@ -177,7 +178,7 @@ def memory(world: World, decisions_made: int) -> Memory:
         now = NOW_S + 0.01 * number
         under_way.extend(_decide(state, world.asked(1, number), now))
         if len(under_way) > _IN_FLIGHT:
-            state.settle(under_way.pop(0))
+            state.settle(under_way.pop(0), now)
         for engine, report in zip(state.engines.values(), reports, strict=True):
             if number % _IN_FLIGHT == 0:
                 state.observe(engine, [report], now)
@@ -195,7 +196,7 @@ def memory(world: World, decisions_made: int) -> Memory:
 def _decide(state: ClusterState, asked: list[Asked], now: float) -> list[Outcome]:
     ended = []
     for one, decision in zip(asked, decide_round(asked, state, now), strict=True):
-        if decision is None:
+        if not isinstance(decision, Decision):
             continue
         placement = decision.placement
         explanation = Explanation(

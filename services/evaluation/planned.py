@@ -14,7 +14,7 @@ from services.planner.advice import learn_from
 from services.planner.engine_state import EngineState
 from services.planner.placement import Decision
 from services.planner.policies import EngineNow, policy_for, worth_sending
-from services.planner.rounds import Asked, decide_round
+from services.planner.rounds import Asked, Held, decide_round
 from services.planner.state import ClusterState, PlannerNumbers
 from shared.batch_time.table import Numbers
 from shared.engine.step_ledger import DraftLedger
@@ -41,7 +41,7 @@ from shared.scheduling.rows import (
     TOTAL,
     key_of,
 )
-from shared.scheduling.shares import LONGEST_S, MAX_TOKENS, ONE, Tokens
+from shared.scheduling.shares import KEPT, LONGEST_S, MAX_TOKENS, ONE, Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ended, No, Route, Ticket
 
@@ -100,6 +100,7 @@ class Planned:
         self._attached: dict[str, _Attached] = {}
         self._decisions: dict[int, str] = {}  # by life
         self._classes: dict[int, str] = {}
+        self._held: dict[int, Held] = {}
         for engine in engines:
             self.joined(engine)
 
@@ -149,7 +150,12 @@ class Planned:
             forced_way=self._settings.way,
         )
         came_s = ticket.arrives_s
-        return Asked(query=query, arrived_at_s=came_s, first_asked_at_s=came_s)
+        return Asked(
+            query=query,
+            arrived_at_s=came_s,
+            first_asked_at_s=came_s,
+            held=self._held.pop(ticket.life, None),
+        )
 
     def _most_tokens(self, ticket: Ticket) -> int:
         """As much as the call allows, and what the model's length leaves, as clients ask for it."""
@@ -164,8 +170,11 @@ class Planned:
         return replace(targets, ttft_s=ttft_s, ttft_slowdown=None)
 
     def _answer(
-        self, ticket: Ticket, asked: Asked, decision: Decision | None, now: float
+        self, ticket: Ticket, asked: Asked, decision: Decision | Held | None, now: float
     ) -> Route | No | None:
+        if isinstance(decision, Held):
+            self._held[ticket.life] = decision
+            return None
         if decision is None or decision.placement.admission is Admission.DEFERRED:
             return None
         decision_id = self.state.next_decision_id
@@ -199,7 +208,8 @@ class Planned:
                 ttft_s=ended.first_s - ended.ticket.arrives_s,
                 tpot_s=later_s / (ended.tokens - 1) if ended.tokens > 1 else None,
                 transfer_s=ended.moved_s or None,
-            )
+            ),
+            ended.last_s,
         )
 
     def lost(self, engine: SimEngine, now: float) -> None:
@@ -246,6 +256,7 @@ class Planned:
             table=state.table,
             rows=engine.rows,
             free_kv_blocks=int(engine.free_blocks),
+            awaited_blocks=self.state.sessions.resting.blocks(state.description, now),
         )
         learn_from(state, self.state, now)
         asked = book.asked(engine.name, now)
@@ -254,6 +265,7 @@ class Planned:
             attached.policy = policy
             state.told(policy)
             engine.limits[LONGEST_S] = policy.longest_step_s
+            engine.limits[KEPT] = policy.kept_blocks
 
     def _draft(self, engine: SimEngine, attached: _Attached) -> None:
         """What the last step's drafts became is known; each row drafts what its class may."""

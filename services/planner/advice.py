@@ -36,6 +36,7 @@ def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
         table=engine.table,
         rows=engine.rows,
         free_kv_blocks=engine.free_kv_blocks,
+        awaited_blocks=state.sessions.resting.blocks(engine.description, now),
     )
     learn_from(engine, state, now)
     asked = book.asked(engine.name, now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from services.planner.ledger import Ledger
 from services.planner.metrics import PlannerMetrics
 from services.planner.placement import Decision
-from services.planner.rounds import Asked, decide_round
+from services.planner.rounds import Asked, Held, decide_round
 from services.planner.state import ClusterState
 from shared.batch_time import StepTable
 from shared.clock import Clock, wall_time_s
@@ -25,7 +25,7 @@ class Books:
     clock: Clock
     ledger: Ledger = field(default_factory=Ledger)
 
-    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | None]:
+    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | Held | None]:
         began_s = self.clock.now()
         decisions = decide_round(asked, self.state, now)
         self.metrics.round_took(self.clock.now() - began_s)
@@ -66,8 +66,9 @@ class Books:
         )
 
     def settle(self, outcome: Outcome) -> None:
-        self.state.settle(outcome)
-        self.ledger.settled(outcome, self.clock.now())
+        now = self.clock.now()
+        self.state.settle(outcome, now)
+        self.ledger.settled(outcome, now)
 
     def close_ended(self) -> list[Explanation]:
         """The decisions that ended since the last call, with all that will be known of them."""

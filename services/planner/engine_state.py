@@ -1,7 +1,7 @@
 """One attached engine: what it reported and what was placed on it since. Decides nothing."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,21 @@ from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import KEY, KIND, PLAIN, Rows, empty, from_wire
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    DUE,
+    KEY,
+    KIND,
+    LOST,
+    PLAIN,
+    PRODUCED,
+    PROMISED,
+    TOTAL,
+    Rows,
+    empty,
+    from_wire,
+)
 from shared.scheduling.shares import LONGEST_S
 
 # A request needs about this long from the decision to the engine's queue; a step that began
@@ -45,6 +59,14 @@ class Hold:
         return float(self.row[KEY])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promised:
+    """Promised requests of one engine, and the prompt tokens that their first tokens wait for."""
+
+    requests: int
+    prompt_tokens: float
+
+
 @dataclass(slots=True, eq=False)
 class EngineState:
     """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
@@ -67,6 +89,8 @@ class EngineState:
     unseen_kv_tokens: int = 0
     reserve: Reserve = field(default_factory=Reserve)
     limits: Numbers = field(init=False, repr=False)
+    _counted: Rows | None = field(default=None, repr=False)
+    _promised: Promised = field(default_factory=lambda: Promised(requests=0, prompt_tokens=0.0))
 
     def __post_init__(self) -> None:
         self.limits = engine_limits(
@@ -116,6 +140,19 @@ class EngineState:
         return reported + self.unseen_prefill_tokens
 
     @property
+    def promised(self) -> Promised:
+        """What it has promised to do, for those on the way as well."""
+        if self._counted is not self.rows:
+            self._counted, self._promised = self.rows, _promised_in(self.rows)
+        if not self.unseen:
+            return self._promised
+        coming = _promised_in(np.array([hold.row for hold in self.unseen.values()]))
+        return Promised(
+            requests=self._promised.requests + coming.requests,
+            prompt_tokens=self._promised.prompt_tokens + coming.prompt_tokens,
+        )
+
+    @property
     def decode_tokens(self) -> int:
         """Tokens that decoding requests take of each step now."""
         return min(self.report.decode_tokens, self.report.running) if self.report else 0
@@ -134,9 +171,9 @@ class EngineState:
         busy_s = self.report.busy_s if self.report else 0.0
         return max(now, self.heard_at_s + busy_s)
 
-    def standing_rows(self) -> Rows:
+    def standing_rows(self, now: float) -> Rows:
         """Whoever is there or on the way and cannot be put off for a promise."""
-        coming = [hold.row for hold in self.unseen.values()]
+        coming = [_still_coming(hold.row, now) for hold in self.unseen.values()]
         rows = np.vstack([self.rows, *coming]) if coming else self.rows
         standing: Rows = rows[rows[:, KIND] <= PLAIN]
         return standing
@@ -178,6 +215,17 @@ class EngineState:
         self._release_requests(report.finished)
         if report.running == 0 and report.waiting == 0:
             self.seen.clear()
+
+    @property
+    def lost_keys(self) -> frozenset[float]:
+        """Of requests here whose first token cannot be on time any more."""
+        return frozenset(self.rows[self.rows[:, KIND] == LOST, KEY].tolist())
+
+    def give_up(self, keys: Collection[float]) -> None:
+        """What is on the way here of these is not promised any more."""
+        for hold in self.unseen.values():
+            if hold.key in keys and hold.row[KIND] == PROMISED:
+                hold.row[KIND] = LOST
 
     def forget_old_holds(self, now: float) -> None:
         """Of requests whose gateway vanished with them."""
@@ -234,6 +282,25 @@ class EngineState:
         if hold:
             self.unseen_prefill_tokens -= hold.prefill_tokens
             self.unseen_kv_tokens -= hold.kv_tokens
+
+
+def _promised_in(rows: Rows) -> Promised:
+    promised = rows[rows[:, KIND] == PROMISED]
+    waiting = promised[promised[:, PRODUCED] == 0]
+    tokens = float((waiting[:, TOTAL] - waiting[:, COMPUTED]).sum())
+    return Promised(requests=len(promised), prompt_tokens=tokens)
+
+
+def _still_coming(row: Numbers, now: float) -> Numbers:
+    """KV that should be here and is not comes now at the earliest, and its next token is due as
+    much later: nobody here is behind for it.
+    """
+    late_s = now - row[AVAILABLE]
+    if row[PRODUCED] == 0 or late_s <= 0:
+        return row
+    later = row.copy()
+    later[AVAILABLE], later[DUE] = now, row[DUE] + late_s
+    return later
 
 
 def _end(hold: Hold) -> float:

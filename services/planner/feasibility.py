@@ -63,7 +63,7 @@ class Bench:
         classes: Classes,
         delivery_s: float,
     ) -> "Bench":
-        rows = engine.standing_rows()
+        rows = engine.standing_rows(now)
         places = classes.places(engine.classes(rows))
         return cls(engine, table, now, classes, rows, places, delivery_s)
 

@@ -1,5 +1,5 @@
 """What an engine is told to do: how far it may speculate, how long a step may last that nothing
-hurries. Sends nothing.
+hurries, how much of its KV cache best effort leaves alone. Sends nothing.
 """
 
 import math
@@ -22,6 +22,8 @@ from shared.scheduling.tiers import tiers_of
 _WINDOW_S = 30.0  # what was asked is kept for one to two of these
 _TTFT_SHARE = 1 / 3  # of the tightest TTFT that a step may take which began before the request came
 _LEAST_STEPS = 4.0  # empty steps that the longest step is never shorter than
+_AMONG_OTHERS = 2.0  # times the blocks of awaited prefixes, which are freed among others
+_PARTS = 64  # of the KV cache: what is kept is told in such
 _WORTH = 0.1  # relative change of the longest step that is worth telling
 _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
 _V = TypeVar("_V")
@@ -98,12 +100,16 @@ class PolicyBook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineNow:
-    """One engine as its last report left it. `table` None: nothing is known of its step times."""
+    """One engine as its last report left it. `table` None: nothing is known of its step times.
+
+    `awaited_blocks` are those of sessions that will soon be back.
+    """
 
     description: EngineDescription
     table: StepTable | None
     rows: Rows
     free_kv_blocks: int
+    awaited_blocks: int = 0
 
 
 def policy_for(
@@ -114,9 +120,10 @@ def policy_for(
     now: float,
 ) -> Policy:
     """What this engine should be told now; `before` is what it was told last."""
+    known = replace(before, kept_blocks=_kept_blocks(engine))
     if engine.table is None:
-        return before
-    bounded = replace(before, longest_step_s=_longest_step_s(engine.table, asked.values()))
+        return known
+    bounded = replace(known, longest_step_s=_longest_step_s(engine.table, asked.values()))
     if engine.description.max_speculation_tokens < 1:
         return replace(bounded, speculation_tokens=0, speculation_by_class={})
     return _with_speculation(engine, engine.table, asked, acceptance, bounded, now)
@@ -128,6 +135,14 @@ def worth_sending(old: Policy, new: Policy) -> bool:
         return True
     before_s, after_s = old.longest_step_s, new.longest_step_s
     return abs(after_s - before_s) > _WORTH * before_s
+
+
+def _kept_blocks(engine: EngineNow) -> int:
+    """What was used last is the last to go of what is cached, and others are cached in between."""
+    in_all = engine.description.kv_blocks
+    part = max(1, in_all // _PARTS)
+    parts = math.ceil(_AMONG_OTHERS * engine.awaited_blocks / part)
+    return min(parts * part, in_all // 2)
 
 
 def _longest_step_s(table: StepTable, asked: Iterable[Asked]) -> float:

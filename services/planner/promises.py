@@ -13,6 +13,7 @@ from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
 from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
+from services.planner.ways import Loads
 from services.planner.wishes import Wish, by_program
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
@@ -36,7 +37,8 @@ class Round:
     """The engines during one round of promises. `promise` fills in `chosen` of each wish."""
 
     def __init__(self, state: ClusterState, now: float) -> None:
-        self._state = state
+        self.state = state
+        self.loads = Loads()
         self._now = now
         self._benches: dict[str, Bench] = {}
         self._classes = Classes(state.survival)
@@ -46,7 +48,7 @@ class Round:
         decides who of all that want an engine is to have it.
         """
         ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
-        by_program = self._state.numbers.by_program
+        by_program = self.state.numbers.by_program
         if by_program and len(ordered) > 1 and self._all_on_one(ordered):
             return
         for wish in ordered:
@@ -54,12 +56,14 @@ class Round:
         left = [wish for wish in ordered if wish.chosen is None]
         if not left or len(wishes) == 1 or not by_program:
             return
-        for engine in self._contested(left):
+        for engine in self._contested(ordered):
             self._reconsider(engine, ordered)
 
     def foretell_leftover(self, wish: Wish) -> Candidate:
-        """The quickest way, with the times that it could have from what the promises leave."""
-        best = wish.ways[0]
+        """The quickest way on one engine where there is one, with the times that it could have from
+        what the promises leave: KV that waits for room elsewhere is in the way of promises here.
+        """
+        best = next((way for way in wish.ways if way.colocated), wish.ways[0])
         parts = self._parts(wish, best)
         if parts:
             trial = parts[0].bench.leftover(parts[0].row)
@@ -69,7 +73,7 @@ class Round:
 
     def bench(self, engine: EngineState) -> Bench | None:
         """None where nothing is known of its speed."""
-        table = engine.table or self._state.any_table
+        table = engine.table or self.state.any_table
         if table is None:
             return None
         if engine.name not in self._benches:
@@ -77,9 +81,9 @@ class Round:
         return self._benches[engine.name]
 
     def _seated(self, engine: EngineState, table: StepTable) -> Bench:
-        bench = Bench.of(engine, table, self._now, self._classes, self._state.delivery.likely_s)
+        bench = Bench.of(engine, table, self._now, self._classes, self.state.delivery.likely_s)
         if engine.description.max_speculation_tokens:
-            self._state.policies.drafting.count_on(bench.rows)
+            self.state.policies.drafting.count_on(bench.rows)
         return bench
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
@@ -146,7 +150,7 @@ class Round:
         """
         tpot_s = wish.demand.grace.pace_s
         benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
-        by_pace = self._state.numbers.same_pace_first
+        by_pace = self.state.numbers.same_pace_first
         quickest: dict[str, float] = {}
         for way in wish.ways:
             name = way.decode.engine.name
@@ -186,14 +190,16 @@ class Round:
 
     # ---- many wishes for one engine
 
-    def _contested(self, left: Sequence[Wish]) -> Iterator[EngineState]:
+    def _contested(self, wishes: Sequence[Wish]) -> Iterator[EngineState]:
+        """Those that somebody got in this round: elsewhere who was left over found no room alone,
+        and several would find no more.
+        """
         names = set()
-        for wish in left:
-            for way in wish.ways:
-                engine = way.decode.engine
-                if way.colocated and engine.name not in names:
-                    names.add(engine.name)
-                    yield engine
+        for wish in wishes:
+            way = wish.chosen
+            if way is not None and way.colocated and way.decode.engine.name not in names:
+                names.add(way.decode.engine.name)
+                yield way.decode.engine
 
     def _reconsider(self, engine: EngineState, wishes: Sequence[Wish]) -> None:
         """Gives the engine to those that the program chooses where that is worth more than what

@@ -1,7 +1,7 @@
 """All requests that wait, decided together. Pure; the caller takes the decisions into its books."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.planner import answers
@@ -13,14 +13,29 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
+from services.planner.demand import Demand
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
+from services.planner.restraint import Restraint
 from services.planner.state import ClusterState
 from services.planner.ways import Ways, open_ways
 from services.planner.wishes import Wish
 from shared.requests import PlacementQuery, Reason
 
-_MOST_AT_ONCE = 16  # wishes looked at in one round, those due first; the others wait for the next
+_MOST_AT_ONCE = 16  # wishes looked at in one round; the others wait for the next ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Of a request that waits, what need not be found out again: its prompt takes `takes_s` of an
+    engine and is due at `due_s`; placed after `latest_s` it would be late on an idle engine.
+    `looked_s` is when a way was last looked for.
+    """
+
+    takes_s: float
+    due_s: float
+    latest_s: float
+    looked_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,83 +43,140 @@ class Asked:
     """A request that waits for its decision. Times are on the planner's clock.
 
     `query.waited_s` holds for the moment of the round; `arrived_at_s` is when the request came to
-    its gateway, `first_asked_at_s` when the planner first heard of it. `decision_id` is that of its
-    record so far: one that is put off and asks again has one record.
+    its gateway, `first_asked_at_s` when the planner first heard of it. `held` is what the round
+    before answered. `decision_id` is that of its record so far: one that is put off and asks again
+    has one record.
     """
 
     query: PlacementQuery
     arrived_at_s: float
     first_asked_at_s: float
+    held: Held | None = None
     decision_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """One wish with what its answer needs."""
+    """One request that asks for something. `idle` is what the best engine would give it if it had
+    nothing else to do.
+    """
 
-    wish: Wish
+    query: PlacementQuery
     ways: Ways
+    goal: Goal
+    idle: Goal
+    demand: Demand
+    held: Held
 
 
-def decide_round(asked: Sequence[Asked], state: ClusterState, now: float) -> list[Decision | None]:
-    """A decision for each, in the order given, or None for one that is to be held.
+def decide_round(
+    asked: Sequence[Asked], state: ClusterState, now: float
+) -> list[Decision | Held | None]:
+    """A decision for each, in the order given; or what is to be held for the next round, where it
+    was looked at.
 
     Promises are made for all of them at once. What asks for nothing is placed one at a time: of
     several, the first is decided and the others are held until it is in the books.
     """
     round_ = Round(state, now)
-    decisions: list[Decision | None] = [None] * len(asked)
+    ahead_s = state.ahead_s
+    decisions: list[Decision | Held | None] = [one.held for one in asked]
     cases: dict[int, _Case] = {}
     somebody_placed = False
-    for number, one in enumerate(asked):
-        query = state.sessions.enrich(one.query, now)
-        case = None if query.targets.asks_for_nothing else _case(query, state, round_, now)
+    for number in _looked_at(asked, state.restraint, ahead_s, now):
+        query = state.sessions.enrich(asked[number].query, now)
+        case = None if query.targets.asks_for_nothing else _case(query, state, now)
         if case is not None:
             cases[number] = case
         elif not somebody_placed:
             decision = decide(query, state, now)
             decisions[number], somebody_placed = decision, decision.placement.runs
-    urgent = sorted((case.wish for case in cases.values()), key=lambda wish: wish.demand.due_s)
-    round_.promise(urgent[:_MOST_AT_ONCE])
+    wishes = _wishes(cases, round_, ahead_s, now)
+    round_.promise(list(wishes.values()))
     for number, case in cases.items():
-        decisions[number] = _answer(case, state, round_)
+        decisions[number] = _answer(case, wishes.get(number), round_, now)
     return decisions
 
 
-def _case(query: PlacementQuery, state: ClusterState, round_: Round, now: float) -> _Case | None:
+def _looked_at(
+    asked: Sequence[Asked], restraint: Restraint, ahead_s: float, now: float
+) -> list[int]:
+    """Whoever is new or has no more time to wait; of the others those that were not looked at for
+    the longest, but for those that let others go first.
+    """
+    must, may = [], []
+    for number, one in enumerate(asked):
+        if one.held is None or now >= one.held.latest_s:
+            must.append(number)
+        elif not restraint.holds_back(one.held.takes_s, one.held.due_s - now, ahead_s):
+            may.append((one.held.looked_s, number))
+    may.sort()
+    return sorted(must + [number for _, number in may[: max(0, _MOST_AT_ONCE - len(must))]])
+
+
+def _case(query: PlacementQuery, state: ClusterState, now: float) -> _Case | None:
     """None for what needs no promise to be answered: it cannot run, or nothing is known."""
     ways = open_ways(query, state, now)
-    if early_no(query, state, ways, now) is not None:
+    if state.any_table is None or early_no(query, state, ways, now) is not None:
         return None
-    goal = goal_of(query, state, ways)
-    candidates = rank(query, state, ways, goal, now)
-    if any(round_.bench(way.decode.engine) is None for way in candidates[:1]):
-        return None
-    ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s
-    wish = Wish(
-        query=query,
-        goal=goal,
-        demand=state.demand(query, ttft_s, now),
-        kv_tokens=query.prompt_tokens + state.expected_output_tokens(query),
-        ways=candidates,
+    idle = Goal(
+        ttft_s=best_idle_ttft_s(query, state, ways), tpot_s=best_idle_tpot_s(query, state, ways)
     )
-    return _Case(wish=wish, ways=ways)
+    goal = goal_of(query, state, ways)
+    ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s
+    demand = state.demand(query, ttft_s, now)
+    held = Held(
+        takes_s=state.prompt_s(demand.prompt_tokens - demand.cached_tokens),
+        due_s=demand.due_s,
+        latest_s=_latest_s(demand, goal, idle, state),
+        looked_s=now,
+    )
+    return _Case(query=query, ways=ways, goal=goal, idle=idle, demand=demand, held=held)
 
 
-def _answer(case: _Case, state: ClusterState, round_: Round) -> Decision | None:
-    wish = case.wish
-    if wish.chosen is not None:
+def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> float:
+    """Until when an engine that becomes free could still be in time."""
+    if goal.ttft_s is None or idle.ttft_s is None:
+        return demand.arrived_at_s + state.numbers.patience_s
+    return demand.due_s - idle.ttft_s - state.delivery.likely_s
+
+
+def _wishes(
+    cases: Mapping[int, _Case], round_: Round, ahead_s: float, now: float
+) -> dict[int, Wish]:
+    """Those that are looked for a way for, by their numbers."""
+    restraint = round_.state.restraint
+    able = [
+        number
+        for number, case in cases.items()
+        if now >= case.held.latest_s
+        or not restraint.holds_back(case.held.takes_s, case.held.due_s - now, ahead_s)
+    ]
+    able.sort(key=lambda number: cases[number].held.due_s)
+    return {number: _wish(cases[number], round_, now) for number in able[:_MOST_AT_ONCE]}
+
+
+def _wish(case: _Case, round_: Round, now: float) -> Wish:
+    query, state = case.query, round_.state
+    ways = round_.loads.least_of(case.ways, home=case.demand.home)
+    return Wish(
+        query=query,
+        goal=case.goal,
+        demand=case.demand,
+        kv_tokens=query.prompt_tokens + state.expected_output_tokens(query),
+        ways=rank(query, state, ways, case.goal, now),
+    )
+
+
+def _answer(case: _Case, wish: Wish | None, round_: Round, now: float) -> Decision | Held:
+    if wish is not None and wish.chosen is not None:
         grace = wish.demand.grace_when_moved(wish.chosen.transfer_s)
         placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace)
         return decision_of(placement, _first(wish), wish.goal, case.ways)
-    idle = Goal(
-        ttft_s=best_idle_ttft_s(wish.query, state, case.ways),
-        tpot_s=best_idle_tpot_s(wish.query, state, case.ways),
-    )
-    never = answers.exceeds(idle, wish.goal)
-    if not never and _can_wait(case, state, idle):
-        return None
-    return _without_promise(case, state, round_, idle, never=never)
+    never = answers.exceeds(case.idle, case.goal)
+    if not never and now < case.held.latest_s:
+        return case.held
+    return _without_promise(case, wish or _wish(case, round_, now), round_, never=never)
 
 
 def _first(wish: Wish) -> list[Candidate]:
@@ -112,23 +184,13 @@ def _first(wish: Wish) -> list[Candidate]:
     return sorted(wish.ways, key=lambda way: way is not wish.chosen)
 
 
-def _can_wait(case: _Case, state: ClusterState, idle: Goal) -> bool:
-    """Whether an engine that becomes free could still be in time."""
-    query, goal = case.wish.query, case.wish.goal
-    if goal.ttft_s is None or idle.ttft_s is None:
-        return query.waited_s < state.numbers.patience_s
-    return query.waited_s + idle.ttft_s + state.delivery.likely_s < goal.ttft_s
-
-
-def _without_promise(
-    case: _Case, state: ClusterState, round_: Round, idle: Goal, *, never: bool
-) -> Decision:
+def _without_promise(case: _Case, wish: Wish, round_: Round, *, never: bool) -> Decision:
     """Best effort or a no, as the caller chose, with what could be had now."""
-    wish = case.wish
     best = round_.foretell_leftover(wish)
     reason = Reason.NEVER if never else wish.reason
+    retry_after_s = round_.state.numbers.retry_after_s
     placement = answers.missed(
-        wish.query, "", best, wish.goal, idle, state.numbers.retry_after_s, reason=reason
+        wish.query, "", best, wish.goal, case.idle, retry_after_s, reason=reason
     )
     ordered = sorted(wish.ways, key=lambda way: way is not best)
     return decision_of(placement, ordered, wish.goal, case.ways)

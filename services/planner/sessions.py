@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from services.planner.resting import Resting
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 
 WORTH_PER_ROUND: Final = 0.25
@@ -32,6 +33,7 @@ class _Round:
     session_id: str
     group_id: str
     engine: str
+    class_name: str
     prompt_tokens: int
 
 
@@ -46,6 +48,7 @@ class Sessions:
         self._limit_s = limit_s
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._running: OrderedDict[str, _Round] = OrderedDict()  # by decision id
+        self.resting = Resting()
 
     def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
         """The query as its session weighs it: a round without targets takes those of the last one
@@ -79,15 +82,17 @@ class Sessions:
         if session is None or query.session_id is None or placement.decode is None:
             return
         session.used_at_s = now
+        self.resting.end(query.session_id, session.home, now)
         begun = _Round(
             session_id=query.session_id,
             group_id=query.group_id,
             engine=placement.decode.name,
+            class_name=query.targets.class_name,
             prompt_tokens=query.prompt_tokens,
         )
         _remember(self._running, placement.decision_id, begun, self._limit)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome, now: float) -> None:
         """A round ended; unknown decisions are no matter.
 
         The last token of an answer is never computed on, so its KV is not there.
@@ -103,9 +108,17 @@ class Sessions:
             session.last_group_id = over.group_id
         session.home = over.engine
         session.cached_tokens = over.prompt_tokens + max(0, outcome.output_tokens - 1)
+        self.resting.begin(
+            over.session_id,
+            over.engine,
+            class_name=over.class_name,
+            tokens=session.cached_tokens,
+            now=now,
+        )
 
     def lost(self, engine: str) -> None:
         """The engine is gone with all KV that it held."""
+        self.resting.lost(engine)
         for session in self._sessions.values():
             if session.home == engine:
                 session.home = ""

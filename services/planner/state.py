@@ -13,6 +13,7 @@ from services.planner.holdings import colocated, split
 from services.planner.lengths import OutputLengths
 from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
+from services.planner.restraint import Restraint
 from services.planner.sessions import Sessions
 from services.planner.survival import Survival
 from services.planner.transfers import Transfers
@@ -33,6 +34,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _WITH_OTHERS = 2.0  # times as long as alone a token takes at least
+_MANY = 2048  # prompt tokens among which the fixed time of a step does not count
 _KEPT_TABLES = 1024
 _KEPT_GROUPS = 16_384
 _GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
@@ -85,6 +87,7 @@ class ClusterState:
         self.survival = Survival()
         self.sessions = Sessions()
         self.policies = PolicyBook()
+        self.restraint = Restraint()
 
     # ---- engines
 
@@ -127,6 +130,14 @@ class ClusterState:
         for report in reports:
             engine.observe(report, now, newest=report is reports[-1])
             self.policies.drafted(report.drafts, now)
+        self._give_up_lost(engine)
+
+    def _give_up_lost(self, engine: EngineState) -> None:
+        """Whose first token cannot be on time here is not promised where it is to go on, either."""
+        lost = engine.lost_keys
+        for other in self.engines.values() if lost else ():
+            if other is not engine:
+                other.give_up(lost)
 
     @property
     def any_table(self) -> StepTable | None:
@@ -193,6 +204,18 @@ class ClusterState:
             return query.prompt_tokens
         return min(query.prompt_tokens, engines[1].description.block_size_tokens)
 
+    def prompt_s(self, tokens: float) -> float:
+        """What so many tokens take of an engine among those of other prompts; 0: not known."""
+        table = self.any_table
+        return 0.0 if table is None else tokens * table.prompt_s(_MANY, _MANY) / _MANY
+
+    @property
+    def ahead_s(self) -> float:
+        """Of promised prompts that an engine has to compute, on average."""
+        engines = list(self.serving())
+        tokens = sum(engine.promised.prompt_tokens for engine in engines)
+        return self.prompt_s(tokens) / max(1, len(engines))
+
     # ---- decisions
 
     @property
@@ -213,14 +236,15 @@ class ClusterState:
     def commit(self, explanation: Explanation, chosen: WayConsidered | None, now: float) -> None:
         """Takes a decision into the books. `chosen` is the way it runs, None when it does not."""
         self._decisions_made += 1
+        self._learn_of_prompt(explanation, now)
         decision_id = explanation.placement.decision_id
         _remember(self._explanations, decision_id, explanation, self.numbers.kept_decisions)
         if chosen is not None and explanation.placement.runs:
             self._place(explanation.query, explanation.placement, chosen, now)
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome, now: float) -> None:
         """A request has ended: nothing is held for it any more. Unknown decisions are no matter."""
-        self.sessions.ended(outcome)
+        self.sessions.ended(outcome, now)
         for engine in self.engines.values():
             engine.release(outcome.decision_id)
         explanation = self._explanations.get(outcome.decision_id)
@@ -233,6 +257,14 @@ class ClusterState:
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.delivery.learn(outcome)
             self._learn_of_engines(explanation, outcome)
+
+    def _learn_of_prompt(self, explanation: Explanation, now: float) -> None:
+        query, placement = explanation.query, explanation.placement
+        if placement.ttft_s is None or placement.admission is Admission.DEFERRED:
+            return
+        _, cached_tokens = self._cached(query, now)
+        takes_s = self.prompt_s(max(1, query.prompt_tokens - cached_tokens))
+        self.restraint.learn(takes_s, placement.ttft_s)
 
     def _learn_of_engines(self, explanation: Explanation, outcome: Outcome) -> None:
         placement = explanation.placement

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.planner.placement import Decision
-from services.planner.rounds import Asked
+from services.planner.rounds import Asked, Held
 from shared.clock import Clock
 from shared.requests import Admission, Placement, PlacementQuery
 
@@ -22,7 +22,7 @@ _KEPT_PLACES = 65_536
 class Decider(Protocol):
     """Who decides in rounds and keeps the books."""
 
-    def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | None]:
+    def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | Held | None]:
         """As `rounds.decide_round`."""
 
     def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
@@ -159,12 +159,15 @@ class WaitingRoom:
         decisions = self.decider.decide_round(asked, now)
         pause_s, held = self.numbers.recheck_s, 0
         for call, one, decision in zip(calls, asked, decisions, strict=True):
-            if decision is not None and decision.placement.admission is not Admission.DEFERRED:
-                call.answer.set_result(self.decider.commit(one, decision, now))
-                continue
+            if isinstance(decision, Decision):
+                if decision.placement.admission is not Admission.DEFERRED:
+                    call.answer.set_result(self.decider.commit(one, decision, now))
+                    continue
+                call.so_far = decision
+                pause_s = min(pause_s, _hold_s(decision))
+            elif decision is not None:
+                call.asked = replace(call.asked, held=decision)
             held += 1
-            call.so_far = decision or call.so_far
-            pause_s = min(pause_s, _hold_s(decision))
         self._recheck_at_s = now + pause_s
         if 0 < held < len(calls):
             self._ring()
@@ -187,6 +190,6 @@ def _as_of(asked: Asked, now: float) -> Asked:
     return replace(asked, query=replace(asked.query, waited_s=now - asked.arrived_at_s))
 
 
-def _hold_s(decision: Decision | None) -> float:
-    held_s = decision.placement.hold_s if decision else None
+def _hold_s(decision: Decision) -> float:
+    held_s = decision.placement.hold_s
     return math.inf if held_s is None else held_s

@@ -1,7 +1,7 @@
 """Which engines may take a request, in which way, and why the others may not. No times here."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.planner.engine_state import EngineState
 from services.planner.state import ClusterState
@@ -9,6 +9,8 @@ from shared.engines import Role
 from shared.requests import PlacementQuery, Way, WayConsidered
 
 _REJECTIONS_KEPT = 16
+_MOST_OF_SIDE = 16
+_LIKE_A_DECODE = 256.0  # prompt tokens that are as much to do as a request that decodes
 
 
 @dataclass(slots=True)
@@ -32,6 +34,37 @@ class Ways:
         if len(self.rejected) < _REJECTIONS_KEPT:
             name = engine.name if engine else None
             self.rejected.append(WayConsidered(way=way, decode=name, rejected=why))
+
+
+class Loads:
+    """How much engines have promised to do, counted once for a round of decisions."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, float] = {}
+
+    def least_of(self, ways: Ways, *, home: str) -> Ways:
+        """The ways over the engines of each side that have the least to do, and over `home`: the
+        others of a large fleet would cost more time than they could gain.
+        """
+        return replace(
+            ways,
+            colocated=self._least(ways.colocated, home),
+            prefills=self._least(ways.prefills, home),
+            decodes=self._least(ways.decodes, home),
+        )
+
+    def _least(self, engines: list[EngineState], home: str) -> list[EngineState]:
+        if len(engines) <= _MOST_OF_SIDE:
+            return engines
+        by_load = sorted(engines, key=lambda engine: (engine.name != home, self._load(engine)))
+        return by_load[:_MOST_OF_SIDE]
+
+    def _load(self, engine: EngineState) -> float:
+        if engine.name not in self._loads:
+            promised = engine.promised
+            prompts = promised.prompt_tokens / _LIKE_A_DECODE
+            self._loads[engine.name] = promised.requests + prompts
+        return self._loads[engine.name]
 
 
 def open_ways(query: PlacementQuery, state: ClusterState, now: float) -> Ways:

@@ -30,7 +30,7 @@ from shared.engines import Policy
 from shared.parent import end_with_parent
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import COMPUTED, TOTAL
-from shared.scheduling.shares import FREE_BLOCKS, LONGEST_S, MAX_TOKENS, SET_ASIDE
+from shared.scheduling.shares import FREE_BLOCKS, KEPT, LONGEST_S, MAX_TOKENS, SET_ASIDE
 
 _UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
 
@@ -89,6 +89,7 @@ class SlosScheduler(SteeredScheduler):
             self._slos_policy = news.policy
             limits = self._slos_rows.former.limits
             limits[LONGEST_S] = news.policy.longest_step_s
+            limits[KEPT] = news.policy.kept_blocks
             limits[MAX_TOKENS] = step_limit(news.policy, self._slos_engine_max_tokens)
             cut = limits[MAX_TOKENS] < self._slos_engine_max_tokens
             self._slos_bounded = bool(cut or limits[LONGEST_S] > 0)

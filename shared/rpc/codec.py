@@ -266,6 +266,7 @@ def policy_to_wire(policy: Policy) -> pb.Policy:
         speculation_tokens=policy.speculation_tokens,
         speculation_by_class=policy.speculation_by_class,
         longest_step_s=policy.longest_step_s,
+        kept_blocks=policy.kept_blocks,
     )
 
 
@@ -276,6 +277,7 @@ def policy_from_wire(wire: pb.Policy) -> Policy:
         speculation_tokens=wire.speculation_tokens if wire.HasField("speculation_tokens") else None,
         speculation_by_class=dict(wire.speculation_by_class),
         longest_step_s=wire.longest_step_s,
+        kept_blocks=wire.kept_blocks,
     )
 
 

@@ -879,10 +879,12 @@ class Policy(_message.Message):
     SPECULATION_TOKENS_FIELD_NUMBER: _builtins.int
     SPECULATION_BY_CLASS_FIELD_NUMBER: _builtins.int
     LONGEST_STEP_S_FIELD_NUMBER: _builtins.int
+    KEPT_BLOCKS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     max_step_tokens: _builtins.int
     speculation_tokens: _builtins.int
     longest_step_s: _builtins.float
+    kept_blocks: _builtins.int
     @_builtins.property
     def speculation_by_class(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
@@ -893,10 +895,11 @@ class Policy(_message.Message):
         speculation_tokens: _builtins.int | None = ...,
         speculation_by_class: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         longest_step_s: _builtins.float = ...,
+        kept_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens", "speculation_tokens", b"speculation_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens", "longest_step_s", b"longest_step_s", "max_step_tokens", b"max_step_tokens", "speculation_by_class", b"speculation_by_class", "speculation_tokens", b"speculation_tokens", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens", "kept_blocks", b"kept_blocks", "longest_step_s", b"longest_step_s", "max_step_tokens", b"max_step_tokens", "speculation_by_class", b"speculation_by_class", "speculation_tokens", b"speculation_tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__speculation_tokens: _TypeAlias = _typing.Literal["speculation_tokens"]  # noqa: Y015
     _WhichOneofArgType__speculation_tokens: _TypeAlias = _typing.Literal["_speculation_tokens", b"_speculation_tokens"]  # noqa: Y015

@@ -6,6 +6,7 @@ Algorithm 2), with steps as long as the next deadline allows rather than as the 
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.batch_time.table import (
     CHUNKS,
@@ -34,6 +35,7 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import (
     FREE_BLOCKS,
+    KEPT,
     LONGEST_S,
     MAX_RESIDENT,
     MAX_TOKENS,
@@ -82,7 +84,7 @@ def form(
         work[i] = _sort_of(rows, i, now)
         if work[i] >= 0:
             of_sort[work[i]] += 1
-    _set_aside(rows, work, tokens, left)
+    _set_aside(rows, work, tokens, left, of_sort)
     until_s = np.inf
     if of_sort[PROMISED_DECODE] > 0:
         prompts_wait = of_sort[PROMISED_PROMPT] > 0
@@ -104,8 +106,12 @@ def form(
 
 
 @compiled
-def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> None:
-    """Best effort makes room for promised requests that wait for it elsewhere."""
+def _set_aside(
+    rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, of_sort: npt.NDArray[np.int64]
+) -> None:
+    """Best effort makes room for what is set aside, and for what is kept beside promises."""
+    if of_sort[PROMISED_DECODE] + of_sort[PROMISED_PROMPT] > 0:
+        left[SET_ASIDE] += left[KEPT]
     while left[FREE_BLOCKS] < left[SET_ASIDE]:
         if not evict_one(rows, work, tokens, left):
             return

@@ -31,9 +31,10 @@ PROMISED_DECODE, PROMISED_PROMPT = 0, 1  # the first two sorts of work
 EVICT: Final = -1  # in the place of a number of tokens: drop its KV
 
 # Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests whose KV waits for
-# room elsewhere: best effort makes room for them, and takes none of it.
-MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT, SET_ASIDE = range(6)
-LIMITS: Final = 6
+# room elsewhere: best effort makes room for them, and takes none of it. Nor of those KEPT free, in
+# which prefixes stay cached for who comes back; they count only while promised requests are there.
+MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT, SET_ASIDE, KEPT = range(7)
+LIMITS: Final = 7
 
 
 @compiled

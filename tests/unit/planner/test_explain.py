@@ -47,7 +47,7 @@ def shown(explanation: Explanation) -> str:
 def test_ways_numbers_and_outcome_are_told_within_80_columns() -> None:
     state = make_cluster(*both_roles())
     decision = place(state, make_query(targets=SloTargets(ttft_s=2, class_name="chat")))
-    state.settle(make_outcome(decision, ttft_s=0.25, tpot_s=0.02, met=True))
+    state.settle(make_outcome(decision, ttft_s=0.25, tpot_s=0.02, met=True), 0.0)
 
     text = printed(state, decision.placement.decision_id)
 

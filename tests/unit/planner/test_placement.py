@@ -273,7 +273,7 @@ def test_a_pair_that_loses_kv_is_avoided() -> None:
     first = place(state, query)
     assert first.chosen is not None
 
-    state.settle(make_outcome(first, recomputed=True))
+    state.settle(make_outcome(first, recomputed=True), 0.0)
     again = place(state, make_query("r2", forced_way=Way.DISAGGREGATED, prompt_tokens=1000))
 
     assert again.chosen is not None

@@ -222,7 +222,7 @@ def test_books_return_to_zero_after_outcomes_or_loss(
         lost = data.draw(st.sampled_from([*state.engines.values(), None]))
         if lost and data.draw(st.booleans()):
             state.leave(lost, LONG_AFTER_S)
-        state.settle(make_outcome(decision))
+        state.settle(make_outcome(decision), 0.0)
 
     assert held(state) == 0
 
@@ -234,7 +234,7 @@ def test_a_restarted_planner_decides_the_same_once_engines_are_back(
     veteran, restarted = cluster_of(fleet), cluster_of(fleet)
     for i, old in enumerate(earlier):
         decision = place(veteran, replace(old, request_id=f"old{i}", group_id=f"old{i}"))
-        veteran.settle(make_outcome(decision, finished="abort"))
+        veteran.settle(make_outcome(decision, finished="abort"), 0.0)
 
     before, after = (decide(query, state, LONG_AFTER_S) for state in (veteran, restarted))
 

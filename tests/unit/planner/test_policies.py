@@ -61,6 +61,20 @@ def policy(now: EngineNow, asked: dict[str, Asked] = ASKED, alpha: float = 0.7) 
     return policy_for(now, asked, accepting(alpha), Policy(), 0.0)
 
 
+# ---- what best effort leaves free
+
+
+@pytest.mark.parametrize(
+    ("awaited", "kept"),
+    [(0, 0), (1, 4), (10, 20), (11, 24), (100, 128)],  # in parts of a 64th, up to a half of 256
+)
+def test_best_effort_leaves_twice_what_sessions_will_come_back_to(awaited: int, kept: int) -> None:
+    now = replace(engine(kv_blocks=256), awaited_blocks=awaited)
+
+    assert policy(now).kept_blocks == kept
+    assert policy(replace(now, table=None)).kept_blocks == kept
+
+
 # ---- the longest step
 
 
@@ -155,6 +169,7 @@ def test_a_policy_is_stable_when_nothing_changes() -> None:
         ({"longest_step_s": 0.52}, False),
         ({"longest_step_s": 0.6}, True),
         ({"longest_step_s": 0.0}, True),
+        ({"kept_blocks": 4}, True),
         ({"speculation_by_class": {"code": 2}}, True),
         ({"speculation_tokens": 0}, True),
     ],

@@ -34,7 +34,7 @@ def run(sessions: Sessions, query: PlacementQuery, now: float = 0.0, **outcome: 
     )
     sessions.placed(sessions.enrich(query, now), placement, now)
     ended: dict[str, Any] = {"finished": "stop", "output_tokens": 20, "ttft_s": 0.1} | outcome
-    sessions.ended(Outcome(decision_id=decision_id, request_id=query.request_id, **ended))
+    sessions.ended(Outcome(decision_id=decision_id, request_id=query.request_id, **ended), now)
 
 
 def test_a_request_without_a_session_passes_through() -> None:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from services.planner.engine_state import ARRIVAL_S, SEEN_LIMIT_S, UNSEEN_LIMIT_S
+from services.planner.engine_state import ARRIVAL_S, SEEN_LIMIT_S, UNSEEN_LIMIT_S, EngineState
 from services.planner.placement import decide
 from services.planner.state import ClusterState
 from shared.engines import Role
-from shared.requests import Way
+from shared.requests import Admission, SloTargets, Way
+from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, to_wire
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
     add,
@@ -127,8 +128,8 @@ def test_an_outcome_is_part_of_the_explanation_and_unknown_ones_do_no_harm() -> 
     decision = place(state, make_query())
     outcome = make_outcome(decision, met=True)
 
-    state.settle(outcome)
-    state.settle(make_outcome(decision, finished="abort"))
+    state.settle(outcome, 0.0)
+    state.settle(make_outcome(decision, finished="abort"), 0.0)
 
     explanation = state.explain(decision.placement.decision_id)
     assert explanation is not None
@@ -144,7 +145,7 @@ def test_only_the_latest_decisions_are_kept_and_all_are_settled() -> None:
 
     known = [state.explain(one.placement.decision_id) is not None for one in decisions]
     for decision in decisions:
-        state.settle(make_outcome(decision))
+        state.settle(make_outcome(decision), 0.0)
 
     assert known == [False, False, True, True, True]
     assert held(state) == 0
@@ -163,7 +164,7 @@ def test_the_length_of_answers_is_learned_by_class() -> None:
     query = make_query(max_output_tokens=1000)
     unknown = state.expected_output_tokens(query)
 
-    state.settle(make_outcome(place(state, query), output_tokens=20))
+    state.settle(make_outcome(place(state, query), output_tokens=20), 0.0)
 
     assert (unknown, state.expected_output_tokens(query)) == (256, 20)
     assert state.expected_output_tokens(make_query(max_output_tokens=7)) == 7
@@ -174,7 +175,7 @@ def test_nothing_is_learned_of_answers_that_were_cut(finished: str) -> None:
     state = make_cluster(make_engine())
     query = make_query(max_output_tokens=1000)
 
-    state.settle(make_outcome(place(state, query), output_tokens=1, finished=finished))
+    state.settle(make_outcome(place(state, query), output_tokens=1, finished=finished), 0.0)
 
     assert state.expected_output_tokens(query) == 256
 
@@ -214,3 +215,37 @@ def test_engines_are_shown_with_their_load() -> None:
 
     assert (view.description.role, view.running, view.waiting) == (Role.PREFILL, 2, 3)
     assert (view.free_kv_blocks, view.draining) == (7, False)
+
+
+def moved(state: ClusterState) -> tuple[EngineState, EngineState]:
+    """A promised request on its way over both engines."""
+    query = make_query(
+        targets=SloTargets(ttft_s=5.0, tpot_s=0.1),
+        forced_way=Way.DISAGGREGATED,
+        max_output_tokens=9,
+    )
+    assert place(state, query).placement.admission is Admission.ADMITTED
+    return state.engines["p0"], state.engines["d0"]
+
+
+def test_kv_that_is_late_comes_now_at_the_earliest_and_nobody_is_behind_for_it() -> None:
+    _, end = moved(make_cluster(*both_roles()))
+    foreseen = end.standing_rows(LONG_AFTER_S)[0]
+    late_s = 3.0
+
+    row = end.standing_rows(foreseen[AVAILABLE] + late_s)[0]
+
+    assert row[AVAILABLE] == pytest.approx(foreseen[AVAILABLE] + late_s)
+    assert row[DUE] == pytest.approx(foreseen[DUE] + late_s)
+
+
+def test_what_is_lost_where_its_prompt_is_computed_is_not_promised_where_it_goes_on() -> None:
+    state = make_cluster(*both_roles())
+    start, end = moved(state)
+    rows = start.standing_rows(LONG_AFTER_S)
+    rows[:, KIND] = LOST
+
+    state.observe(start, [make_report(running=1, requests=to_wire(rows, 1001.0))], 1001.0)
+
+    assert end.unseen
+    assert not len(end.standing_rows(1001.0))

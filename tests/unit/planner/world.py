@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from services.planner.engine_state import EngineState
-from services.planner.rounds import Asked, decide_round
+from services.planner.placement import Decision
+from services.planner.rounds import Asked, Held, decide_round
 from services.planner.state import ClusterState, PlannerNumbers
 from shared.batch_time import RICH, Kind, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, expected_s
@@ -129,6 +130,7 @@ class World:
     state: ClusterState
     engines: list[Engine]
     now: float = 0.0
+    held: dict[str, Held] = field(default_factory=dict)
 
     @classmethod
     def of(cls, engines: int, noise: random.Random | None = None) -> "World":
@@ -174,11 +176,16 @@ class World:
         return max(self.now, min(times_s))
 
     def _decide(self, waiting: list[Life]) -> list[Life]:
-        asked = [asked_of(life, self.now) for life in waiting]
+        asked = [
+            replace(asked_of(life, self.now), held=self.held.get(life.query.request_id))
+            for life in waiting
+        ]
         still = []
         decisions = decide_round(asked, self.state, self.now)
         for life, one, decision in zip(waiting, asked, decisions, strict=True):
-            if decision is None:
+            if not isinstance(decision, Decision):
+                if decision is not None:
+                    self.held[one.query.request_id] = decision
                 still.append(life)
                 continue
             placement = commit(self.state, one.query, decision, self.now).placement

@@ -12,6 +12,7 @@ from shared.batch_time import StepTable
 from shared.batch_time.table import CHUNKS, COUNTS, DECODES, PREFILL, Numbers, sure_s
 from shared.scheduling.kernel import form
 from shared.scheduling.rows import (
+    AVAILABLE,
     BEST_EFFORT,
     COMPUTED,
     DUE,
@@ -28,6 +29,7 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import (
     FREE_BLOCKS,
+    KEPT,
     LIMITS,
     MAX_RESIDENT,
     MAX_TOKENS,
@@ -130,6 +132,32 @@ def test_best_effort_makes_the_room_that_is_set_aside_and_takes_none_of_it(seed:
             assert there - more[run].sum() >= bounds[SET_ASIDE]
         made += evicted.sum()
     assert made > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_best_effort_takes_none_of_what_is_kept_beside_promises(seed: int) -> None:
+    chance = random.Random(seed)
+    taken_alone = 0.0
+    for _ in range(LOADS):
+        rows = mixed(chance)
+        bounds = limits(chance, free_blocks=chance.randint(0, 300))
+        bounds[KEPT] = chance.randint(0, 200)
+        table = chance.choice(TABLES)
+        tokens, _, _ = formed(rows, table, bounds)
+        run, evicted, beside = tokens > 0, tokens < 0, rows[:, KIND] > PLAIN
+        more = blocks(rows[:, COMPUTED] + tokens) - blocks(rows[:, COMPUTED])
+        there = bounds[FREE_BLOCKS] + blocks(rows[:, COMPUTED])[evicted].sum()
+        runnable = (rows[:, KIND] == PROMISED) & (rows[:, AVAILABLE] <= 0)
+        if runnable.any() and more[run & beside].any():
+            assert there - more[run].sum() >= bounds[KEPT]
+
+        alone = rows[rows[:, KIND] > PROMISED]
+        free = bounds.copy()
+        free[KEPT] = 0.0
+        tokens, _, _ = formed(alone, table, bounds)
+        assert (tokens == formed(alone, table, free)[0]).all()
+        taken_alone += tokens.clip(0).sum()
+    assert taken_alone > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,69 @@
+"""Sessions between two rounds, by the engine that has their KV cached. Pure; it keeps no KV."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from shared.engines import EngineDescription
+
+_FRESH: Final = 0.1  # weight of the newest gap in the mean
+_FIRST_GAP_S: Final = 0.7
+_TIMES: Final = 3.0  # gaps until a session is not waited for any more
+_LONGEST_GAP_S: Final = 5.0  # nothing is kept for sessions that come back later than this
+_KEPT_CLASSES, _KEPT_SESSIONS = 256, 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rest:
+    """Since when a session rests, and the tokens of KV that it left."""
+
+    class_name: str
+    since_s: float
+    tokens: int
+
+
+class Resting:
+    """How long sessions of a class rest is learned from those that came back. Bounded."""
+
+    def __init__(self) -> None:
+        self._gaps_s: OrderedDict[str, float] = OrderedDict()
+        self._engines: dict[str, OrderedDict[str, _Rest]] = {}
+
+    def begin(
+        self, session_id: str, engine: str, *, class_name: str, tokens: int, now: float
+    ) -> None:
+        """A round ended on this engine and left so many tokens there."""
+        there = self._engines.setdefault(engine, OrderedDict())
+        there.pop(session_id, None)
+        there[session_id] = _Rest(class_name=class_name, since_s=now, tokens=tokens)
+        while len(there) > _KEPT_SESSIONS:
+            there.popitem(last=False)
+
+    def end(self, session_id: str, engine: str, now: float) -> None:
+        """Its next round came."""
+        rest = self._engines.get(engine, OrderedDict()).pop(session_id, None)
+        if rest is None:
+            return
+        before_s = self._gaps_s.pop(rest.class_name, _FIRST_GAP_S)
+        self._gaps_s[rest.class_name] = before_s + _FRESH * (now - rest.since_s - before_s)
+        while len(self._gaps_s) > _KEPT_CLASSES:
+            self._gaps_s.popitem(last=False)
+
+    def lost(self, engine: str) -> None:
+        """The engine is gone with all KV that it held."""
+        self._engines.pop(engine, None)
+
+    def blocks(self, engine: EngineDescription, now: float) -> int:
+        """KV blocks of the sessions that will soon be back on this engine."""
+        there = self._engines.get(engine.name)
+        if not there:
+            return 0
+        blocks = 0
+        for session_id, rest in list(there.items()):
+            gap_s = self._gaps_s.get(rest.class_name, _FIRST_GAP_S)
+            rested_s = now - rest.since_s
+            if rested_s > max(_TIMES * gap_s, _LONGEST_GAP_S):
+                del there[session_id]
+            elif gap_s <= _LONGEST_GAP_S and rested_s <= _TIMES * gap_s:
+                blocks += -(-rest.tokens // engine.block_size_tokens)
+        return blocks

@@ -1,0 +1,105 @@
+from dataclasses import replace
+from typing import Any
+
+from services.planner.placement import Decision
+from services.planner.rounds import Asked, Held, decide_round
+from services.planner.state import ClusterState
+from shared.requests import Admission, OnRefuse, SloTargets
+from tests.unit.planner.builders import LONG_AFTER_S, commit, make_cluster, make_engine, make_query
+
+TARGETS = SloTargets(ttft_s=20.0, tpot_s=0.5, on_refuse=OnRefuse.REFUSE)
+
+
+def ask(name: str, **changed: Any) -> Asked:
+    query = make_query(name, **({"targets": TARGETS} | changed))
+    return Asked(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
+
+
+def at(asked: list[Asked], now: float) -> list[Asked]:
+    waited = [replace(one.query, waited_s=now - one.arrived_at_s) for one in asked]
+    return [replace(one, query=query) for one, query in zip(asked, waited, strict=True)]
+
+
+def full(**changed: Any) -> ClusterState:
+    """One engine with one place, which is taken."""
+    state = make_cluster(make_engine(max_running_requests=1, **changed))
+    first = ask("first")
+    (decision,) = decide_round([first], state, LONG_AFTER_S)
+    assert isinstance(decision, Decision)
+    assert decision.placement.admission is Admission.ADMITTED
+    commit(state, first.query, decision, LONG_AFTER_S)
+    return state
+
+
+def held_after(asked: list[Asked], state: ClusterState, now: float) -> list[Asked]:
+    found = decide_round(at(asked, now), state, now)
+    assert all(isinstance(one, Held) for one in found)
+    return [
+        replace(one, held=held)
+        for one, held in zip(asked, found, strict=True)
+        if isinstance(held, Held)
+    ]
+
+
+def looked_s(one: Asked) -> float:
+    assert one.held is not None
+    return one.held.looked_s
+
+
+def test_of_many_that_are_held_all_are_looked_at_in_turn_and_sixteen_at_once() -> None:
+    state = full()
+    asked = held_after([ask(f"r{i}") for i in range(40)], state, LONG_AFTER_S)
+    looked: list[set[str]] = []
+    for number in (1, 2, 3):
+        now = LONG_AFTER_S + number
+        asked = held_after(asked, state, now)
+        looked.append(
+            {one.query.request_id for one in asked if one.held and one.held.looked_s == now}
+        )
+
+    assert [len(one) for one in looked] == [16, 16, 16]
+    assert len(set.union(*looked)) == 40
+
+
+def test_who_has_no_more_time_is_answered_however_many_wait() -> None:
+    state = full()
+    asked = held_after([ask(f"r{i}") for i in range(40)], state, LONG_AFTER_S)
+    assert all(one.held and one.held.latest_s < LONG_AFTER_S + 20 for one in asked)
+
+    found = decide_round(at(asked, LONG_AFTER_S + 20), state, LONG_AFTER_S + 20)
+
+    admissions = [one.placement.admission for one in found if isinstance(one, Decision)]
+    assert admissions == [Admission.REFUSED] * 40
+
+
+def test_a_dear_prompt_lets_others_go_first_until_its_last_moment() -> None:
+    state = make_cluster(make_engine(kv_blocks=4000, max_running_requests=64))
+    for number in range(12):
+        cheap = ask(f"cheap-{number}", prompt_tokens=100)
+        (decision,) = decide_round([cheap], state, LONG_AFTER_S)
+        assert isinstance(decision, Decision)
+        commit(state, cheap.query, decision, LONG_AFTER_S)
+    dear = ask("dear", prompt_tokens=1000)
+
+    held, also_cheap = decide_round([dear, ask("one-more")], state, LONG_AFTER_S)
+
+    assert isinstance(also_cheap, Decision)
+    assert isinstance(held, Held)
+    last_moment = held.due_s - 1.3 * held.takes_s - 0.1
+    waiting = replace(dear, held=held)
+    for now, is_looked_at in ((last_moment - 1.0, False), (last_moment + 0.01, True)):
+        (answer,) = decide_round(at([waiting], now), state, now)
+        assert isinstance(answer, Held)
+        assert (answer.looked_s == now) == is_looked_at
+
+
+def test_best_effort_stays_on_one_engine_where_it_can() -> None:
+    engines = [make_engine(f"d{number}") for number in range(3)]
+    state = make_cluster(*engines)
+    targets = SloTargets(ttft_s=0.001, tpot_s=0.5, on_refuse=OnRefuse.BEST_EFFORT)
+
+    (decision,) = decide_round([ask("r", targets=targets)], state, LONG_AFTER_S)
+
+    assert isinstance(decision, Decision)
+    assert decision.placement.admission is Admission.BEST_EFFORT
+    assert decision.placement.prefill is None
