@@ -7,22 +7,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.reserves import Reserve
+from services.planner.standing import Promised, promised_in, still_coming
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import (
-    AVAILABLE,
-    COMPUTED,
-    DUE,
     KEY,
     KIND,
     LOST,
     PLAIN,
-    PRODUCED,
     PROMISED,
-    TOTAL,
     Rows,
     empty,
     from_wire,
@@ -57,14 +53,6 @@ class Hold:
     @property
     def key(self) -> float:
         return float(self.row[KEY])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promised:
-    """Promised requests of one engine, and the prompt tokens that their first tokens wait for."""
-
-    requests: int
-    prompt_tokens: float
 
 
 @dataclass(slots=True, eq=False)
@@ -143,10 +131,10 @@ class EngineState:
     def promised(self) -> Promised:
         """What it has promised to do, for those on the way as well."""
         if self._counted is not self.rows:
-            self._counted, self._promised = self.rows, _promised_in(self.rows)
+            self._counted, self._promised = self.rows, promised_in(self.rows)
         if not self.unseen:
             return self._promised
-        coming = _promised_in(np.array([hold.row for hold in self.unseen.values()]))
+        coming = promised_in(np.array([hold.row for hold in self.unseen.values()]))
         return Promised(
             requests=self._promised.requests + coming.requests,
             prompt_tokens=self._promised.prompt_tokens + coming.prompt_tokens,
@@ -173,7 +161,7 @@ class EngineState:
 
     def standing_rows(self, now: float) -> Rows:
         """Whoever is there or on the way and cannot be put off for a promise."""
-        coming = [_still_coming(hold.row, now) for hold in self.unseen.values()]
+        coming = [still_coming(hold.row, now) for hold in self.unseen.values()]
         rows = np.vstack([self.rows, *coming]) if coming else self.rows
         standing: Rows = rows[rows[:, KIND] <= PLAIN]
         return standing
@@ -282,25 +270,6 @@ class EngineState:
         if hold:
             self.unseen_prefill_tokens -= hold.prefill_tokens
             self.unseen_kv_tokens -= hold.kv_tokens
-
-
-def _promised_in(rows: Rows) -> Promised:
-    promised = rows[rows[:, KIND] == PROMISED]
-    waiting = promised[promised[:, PRODUCED] == 0]
-    tokens = float((waiting[:, TOTAL] - waiting[:, COMPUTED]).sum())
-    return Promised(requests=len(promised), prompt_tokens=tokens)
-
-
-def _still_coming(row: Numbers, now: float) -> Numbers:
-    """KV that should be here and is not comes now at the earliest, and its next token is due as
-    much later: nobody here is behind for it.
-    """
-    late_s = now - row[AVAILABLE]
-    if row[PRODUCED] == 0 or late_s <= 0:
-        return row
-    later = row.copy()
-    later[AVAILABLE], later[DUE] = now, row[DUE] + late_s
-    return later
 
 
 def _end(hold: Hold) -> float:

@@ -1,0 +1,42 @@
+"""What rows say of an engine's promises. Pure; the rows are kept elsewhere."""
+
+from dataclasses import dataclass
+
+from shared.batch_time.table import Numbers
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    DUE,
+    KIND,
+    PRODUCED,
+    PROMISED,
+    TOTAL,
+    Rows,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promised:
+    """Promised requests of one engine, and the prompt tokens that their first tokens wait for."""
+
+    requests: int
+    prompt_tokens: float
+
+
+def promised_in(rows: Rows) -> Promised:
+    promised = rows[rows[:, KIND] == PROMISED]
+    waiting = promised[promised[:, PRODUCED] == 0]
+    tokens = float((waiting[:, TOTAL] - waiting[:, COMPUTED]).sum())
+    return Promised(requests=len(promised), prompt_tokens=tokens)
+
+
+def still_coming(row: Numbers, now: float) -> Numbers:
+    """KV that should be here and is not comes now at the earliest, and its next token is due as
+    much later: nobody here is behind for it.
+    """
+    late_s = now - row[AVAILABLE]
+    if row[PRODUCED] == 0 or late_s <= 0:
+        return row
+    later = row.copy()
+    later[AVAILABLE], later[DUE] = now, row[DUE] + late_s
+    return later
