@@ -63,7 +63,7 @@ def _mean_line(compared: Sequence[Comparison]) -> str:
         return "No rival was measured."
     if math.isnan(mean):
         return "No mean: in some scenario nothing is carried by ours or by any rival."
-    ahead = sum(ratio > 1 for ratio in ratios)
+    ahead = sum(round(ratio, 2) > 1 for ratio in ratios)  # as they are shown
     return (
         f"Ours / best rival as geometric mean: {mean:.2f}; ahead in {ahead} of {len(ratios)} "
         "scenarios."
