@@ -3,7 +3,7 @@ gets tokens is its system's to say.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +49,8 @@ class SimEngine:
     """`rows` are in the order of arrival; `who` are their lives. `after` is what `rows` will be
     when the running step has ended. All are views, good until somebody comes or a step ends.
 
-    `table` is what its system knows of its step times, not what they are. A step that begins while
-    one of the `neighbours` runs, on the same machine, lasts as one of `crowded` does. Of tokens, in
-    all: `computed_tokens` in steps, `dropped_tokens` of KV for want of room, `found_tokens` in the
+    `table` is what its system knows of its step times, not what they are. Of tokens, in all:
+    `computed_tokens` in steps, `dropped_tokens` of KV for want of room, `found_tokens` in the
     prefix cache.
     """
 
@@ -60,8 +59,6 @@ class SimEngine:
     ) -> None:
         self.name, self.role, self.hardware, self.table = name, role, hardware, table
         self.cache = PrefixCache(hardware.block_size_tokens)
-        self.neighbours: Sequence[SimEngine] = ()
-        self.crowded: Hardware | None = None
         self.leased_blocks = 0.0
         self.ends_s = math.inf
         self.alive = True
@@ -279,10 +276,8 @@ class SimEngine:
         )
 
     def _lasts_s(self) -> float:
-        hardware, step = self.hardware, self.hardware.step
-        if self.crowded is not None and not all(one.is_idle for one in self.neighbours):
-            step = self.crowded.step
-        lasts_s = float(noisy_s(step.numbers, self.counts, self._chance.normal()))
+        hardware = self.hardware
+        lasts_s = float(noisy_s(hardware.step.numbers, self.counts, self._chance.normal()))
         if hardware.stall_chance and self._chance.uniform() < hardware.stall_chance:
             lasts_s += hardware.stall_s
         return lasts_s

@@ -39,9 +39,9 @@ class Systems:
     run_dir: Path
     environ: Mapping[str, str]
 
-    def profile(self, name: str) -> Part:
-        """Measures the engine that all systems have."""
-        return self._parts(name).profile()
+    def profile(self) -> Part:
+        """Measures the engine that all systems have, alone."""
+        return self._parts("profile").profile()
 
     def stock(self, name: str, step_tokens: int, speculation_tokens: int = 0) -> System:
         """`vllm serve`; engine, model and threads as ours."""

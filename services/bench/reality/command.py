@@ -16,7 +16,7 @@ from services.bench.capacity.systems import Systems
 from services.bench.machine import Machine
 from services.bench.reality.course import Course
 from services.bench.reality.options import RealityOptions
-from services.bench.reality.own_engine import profile, profiles, read
+from services.bench.reality.own_engine import profile, read
 from services.bench.reality.plot import draw
 from services.bench.reality.report import as_json, table
 from shared.clock import MonotonicClock
@@ -55,21 +55,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-async def _alone(options: RealityOptions, systems: Systems) -> Path:
-    if options.profile:
-        return Path(options.profile)
+async def _profile(options: RealityOptions, systems: Systems) -> Path:
     say("profiling the engine")
-    return await profile(systems.profile("profile"), options.start_limit_s)
-
-
-async def _crowded(options: RealityOptions, systems: Systems) -> Path:
-    """Two engines on one machine take from each other, which neither would find out alone."""
-    if options.crowded_profile:
-        return Path(options.crowded_profile)
-    say("profiling two engines at once")
-    parts = [systems.profile(f"crowded-{number}") for number in range(2)]
-    found = await profiles(parts, options.start_limit_s)
-    return found[0]
+    return await profile(systems.profile(), options.start_limit_s)
 
 
 async def _run(options: RealityOptions, run_dir: Path) -> Course:
@@ -86,12 +74,9 @@ async def _run(options: RealityOptions, run_dir: Path) -> Course:
         run_dir=run_dir,
         environ={"HF_HUB_OFFLINE": "1"} if is_local(model) else {},
     )
-    links = {
-        "link_bytes_per_s": options.link_bytes_per_s,
-        "link_latency_s": options.link_latency_s,
-    }
-    engine = read(await _alone(options, systems), **links)
-    crowded = read(await _crowded(options, systems), **links) if options.fleet else engine
+    found = Path(options.profile) if options.profile else await _profile(options, systems)
+    links = {"link_bytes_per_s": options.link_bytes_per_s}
+    engine = read(found, link_latency_s=options.link_latency_s, **links)
     clock = MonotonicClock()
     limits = {"start_limit_s": options.start_limit_s, "answer_limit_s": options.answer_limit_s}
     async with stage(clock, **limits, say=say) as made:
@@ -103,7 +88,6 @@ async def _run(options: RealityOptions, run_dir: Path) -> Course:
             say=say,
             configuration=run_dir / "classes.yaml",
             engine=engine,
-            crowded=crowded,
         )
         await course.all()
     return course

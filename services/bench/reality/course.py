@@ -1,6 +1,6 @@
 """The course of `bench reality`: each system in turn is started, asked, ended and simulated."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +55,6 @@ class Course:
     say: Say
     configuration: Path
     engine: OwnEngine
-    crowded: OwnEngine  # the same while another one runs
     compared: list[Compared] = field(default_factory=list)
     calibrated: list[Calibrated] = field(default_factory=list)
     requests: dict[str, list[tuple[Outcome, Outcome]]] = field(default_factory=dict)
@@ -87,8 +86,7 @@ class Course:
             pairs.append(Pair(system=systems.ours(OURS, self.configuration), twin=twin))
         if options.fleet:
             roles = ("prefill", "decode")
-            twin = ours(hardware, self.crowded.table, (Role.PREFILL, Role.DECODE))
-            twin = replace(twin, crowded=self.crowded.hardware)
+            twin = ours(hardware, table, (Role.PREFILL, Role.DECODE))
             system = systems.ours_in_two(FLEET, self.configuration, roles)
             pairs.append(Pair(system=system, twin=twin))
         return pairs

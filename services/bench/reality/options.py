@@ -41,9 +41,6 @@ class RealityOptions:
     profile: str = option(
         "", help="file that `slos-serve profile --json` made of this engine; default: measure now"
     )
-    crowded_profile: str = option(
-        "", help="the same, made while a second engine was measured; default: measure two now"
-    )
     plot: str = option("", help="file for the scatter plot, e.g. reality.svg")
     run_dir: str = option("", help="folder for profile and logs; default: a temporary one")
     start_limit_s: Positive = option(240.0, help="how long the start of one system may take")

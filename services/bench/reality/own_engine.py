@@ -5,7 +5,6 @@ that all measured systems have.
 import asyncio
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +23,6 @@ class OwnEngine:
 
     hardware: Hardware
     table: StepTable
-
-
-async def profiles(parts: Sequence[Part], limit_s: float) -> list[Path]:
-    """Of engines that are all measured at once, each while the others run. As `profile`."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(profile(part, limit_s)) for part in parts]
-    return [task.result() for task in tasks]
 
 
 async def profile(part: Part, limit_s: float) -> Path:

@@ -27,8 +27,7 @@ Build = Callable[[Sequence[SimEngine]], System]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
     """`between_steps_s` passes on the host from one step to the next, `on_the_way_s` with a
-    request and its answers outside of engines. `crowded` is the same
-    hardware while another engine runs, where engines share a machine.
+    request and its answers outside of engines.
     """
 
     hardware: Hardware
@@ -37,7 +36,6 @@ class Twin:
     build: Build
     between_steps_s: float = 0.0
     on_the_way_s: float = 0.0
-    crowded: Hardware | None = None
 
     def outcomes(self, judged: Sequence[Judged], *, wait_s: float, seed: int) -> list[Outcome]:
         """What becomes of the same requests; what is open `wait_s` after the last is cut."""
@@ -46,9 +44,6 @@ class Twin:
             SimEngine(f"{role.value}-{number}", role, hardware, self.table, seed=seed)
             for number, role in enumerate(self.roles)
         ]
-        for engine in engines:
-            engine.neighbours = [one for one in engines if one is not engine]
-            engine.crowded = self.crowded
         conditions = Conditions(network_s=self.on_the_way_s / 2, decision_s=0.0, drain_s=wait_s)
         return simulated(Run(load_of(judged), self.build(engines), engines, conditions).record())
 

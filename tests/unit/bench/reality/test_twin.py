@@ -8,7 +8,6 @@ from services.bench.capacity.judge import Ended, Judged, Seen
 from services.bench.capacity.workload import Offered
 from services.bench.reality.compare import Compared, Outcome, Side, seen
 from services.bench.reality.twin import Twin, load_of, stock
-from shared.engines import Role
 from tests.unit.shared.simulation.fleet import TABLE, hardware
 
 _WAIT_S = 10.0
@@ -60,19 +59,6 @@ def test_a_budget_of_tokens_bounds_the_steps_of_the_twin() -> None:
     (outcome,) = plain().outcomes([judged(long)], wait_s=_WAIT_S, seed=1)
 
     assert outcome.ttft_s == pytest.approx(3 * 0.05)
-
-
-def test_engines_that_share_a_machine_slow_each_other_down_while_both_run() -> None:
-    twin = replace(
-        plain(), roles=(Role.DECODE, Role.DECODE), crowded=hardware(step_s=0.1), table=TABLE
-    )
-    together, alone = [asked(0.0), asked(0.01)], asked(5.0)
-
-    outcomes = twin.outcomes([judged(one) for one in (*together, alone)], wait_s=_WAIT_S, seed=1)
-
-    paces_s = [round(one.tpot_s, 6) for one in outcomes]
-    assert paces_s[2] == 0.05
-    assert all(0.05 < pace_s <= 0.1 for pace_s in paces_s[:2])
 
 
 def side(attained: float, time_s: float) -> Side:
