@@ -22,12 +22,14 @@ class Outage:
 class Conditions:
     """What the run goes through beside its load. `network_s` is one way between any two parts,
     `decision_s` what a round of decisions takes; `drain_s` is how long after the last call came
-    those that are still open are waited for.
+    those that are still open are waited for. `fetched_at_steps`: an engine that runs a step takes
+    notice of KV that it is to fetch when that is over, as vLLM does.
     """
 
     network_s: float = 0.0005
     decision_s: float = 0.001
     drain_s: float = 120.0
+    fetched_at_steps: bool = False
     outages: tuple[Outage, ...] = ()
 
 

@@ -249,13 +249,18 @@ class Run:
         if source is None:  # it died: what it had is computed here
             tokens = 0
         else:
-            start, end = source.name, engine.name
-            arrives_s = self._links.move(start, end, tokens, engine.hardware, now)
+            arrives_s = self._links.move(
+                source.name, engine.name, tokens, engine.hardware, self._fetched_from_s(engine, now)
+            )
             self._on_way[life] = engine, arrives_s
             self._lives[life, of.MOVED] += arrives_s - now
         row = second_row(ticket, route, self._lives, computed=tokens, available_s=arrives_s)
         engine.add(row, life)
         self._timeline.at(arrives_s, self._arrive, life, engine)
+
+    def _fetched_from_s(self, engine: SimEngine, now: float) -> float:
+        waits = self._conditions.fetched_at_steps and not engine.is_idle
+        return engine.ends_s if waits else now
 
     def _arrive(self, life: int, engine: SimEngine, now: float) -> None:
         if self._on_way.get(life) == (engine, now):

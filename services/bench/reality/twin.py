@@ -44,7 +44,12 @@ class Twin:
             SimEngine(f"{role.value}-{number}", role, hardware, self.table, seed=seed)
             for number, role in enumerate(self.roles)
         ]
-        conditions = Conditions(network_s=self.on_the_way_s / 2, decision_s=0.0, drain_s=wait_s)
+        conditions = Conditions(
+            network_s=self.on_the_way_s / 2,
+            decision_s=0.0,
+            drain_s=wait_s,
+            fetched_at_steps=True,
+        )
         return simulated(Run(load_of(judged), self.build(engines), engines, conditions).record())
 
     def calibrated(self, light: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":

@@ -63,6 +63,24 @@ def test_where_the_receiver_dies_on_the_way_the_lease_ends_and_the_request_is_pl
     assert [end.tokens for end in system.ends] == [5]
 
 
+@pytest.mark.parametrize(("fetched_at_steps", "steps_later"), [(False, 0), (True, 1)])
+def test_an_engine_may_take_notice_of_kv_only_when_its_step_is_over(
+    fetched_at_steps: bool, steps_later: int
+) -> None:
+    machine = hardware(step_s=0.05, link_bytes_per_s=1e9)
+    load = (
+        program("moved", 0.0, call(prompt=100, output=2)),  # its prompt is done at 0.05
+        program("busy", 0.01, call(prompt=100, output=9)),  # d0 is at a step until 0.06
+    )
+    conditions = Conditions(network_s=0.0, decision_s=0.0, fetched_at_steps=fetched_at_steps)
+
+    record = Run(load, InTurns(), fleet(machine, 1, 1), conditions).record()
+
+    assert record.routes[0].prefill == "p0"
+    assert record.routes[1].prefill is None
+    assert record.lives[0, LAST] == pytest.approx(0.11 + 0.05 * steps_later)
+
+
 def test_kv_waits_on_its_engine_until_the_other_has_room() -> None:
     machine = hardware(kv_blocks=40)
     load = tuple(program(f"p{n}", 0.0, call(prompt=300, output=20)) for n in range(6))
