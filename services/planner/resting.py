@@ -10,6 +10,7 @@ _FRESH: Final = 0.1  # weight of the newest gap in the mean
 _FIRST_GAP_S: Final = 0.7
 _TIMES: Final = 3.0  # gaps until a session is not waited for any more
 _LONGEST_GAP_S: Final = 5.0  # nothing is kept for sessions that come back later than this
+_FORGOTTEN_S: Final = 600.0
 _KEPT_CLASSES, _KEPT_SESSIONS = 256, 16_384
 
 
@@ -36,7 +37,7 @@ class Resting:
         there = self._engines.setdefault(engine, OrderedDict())
         there.pop(session_id, None)
         there[session_id] = _Rest(class_name=class_name, since_s=now, tokens=tokens)
-        while len(there) > _KEPT_SESSIONS:
+        while len(there) > _KEPT_SESSIONS or _first(there).since_s < now - _FORGOTTEN_S:
             there.popitem(last=False)
 
     def end(self, session_id: str, engine: str, now: float) -> None:
@@ -55,15 +56,16 @@ class Resting:
 
     def blocks(self, engine: EngineDescription, now: float) -> int:
         """KV blocks of the sessions that will soon be back on this engine."""
-        there = self._engines.get(engine.name)
-        if not there:
-            return 0
         blocks = 0
-        for session_id, rest in list(there.items()):
-            gap_s = self._gaps_s.get(rest.class_name, _FIRST_GAP_S)
+        for rest in reversed(self._engines.get(engine.name, OrderedDict()).values()):
             rested_s = now - rest.since_s
-            if rested_s > max(_TIMES * gap_s, _LONGEST_GAP_S):
-                del there[session_id]
-            elif gap_s <= _LONGEST_GAP_S and rested_s <= _TIMES * gap_s:
+            if rested_s > _TIMES * _LONGEST_GAP_S:
+                break  # those before rest for longer still
+            gap_s = self._gaps_s.get(rest.class_name, _FIRST_GAP_S)
+            if gap_s <= _LONGEST_GAP_S and rested_s <= _TIMES * gap_s:
                 blocks += -(-rest.tokens // engine.block_size_tokens)
         return blocks
+
+
+def _first(rests: OrderedDict[str, _Rest]) -> _Rest:
+    return next(iter(rests.values()))

@@ -56,6 +56,17 @@ def test_nothing_is_kept_for_sessions_whose_users_think_for_long() -> None:
     assert resting.blocks(D0, 100.0) == 0
 
 
+def test_long_gaps_are_learned_of_engines_that_are_looked_at_meanwhile() -> None:
+    resting = Resting()
+    for number in range(100):
+        rest(resting, f"before-{number}")
+        resting.blocks(D0, 30.0)
+        resting.end(f"before-{number}", "d0", 60.0)
+    rest(resting, now=100.0)
+
+    assert resting.blocks(D0, 100.0) == 0
+
+
 def test_a_class_whose_sessions_come_sooner_again_is_waited_for_again() -> None:
     resting = Resting()
     come_back(resting, 60.0)
