@@ -5,6 +5,7 @@ whoever cannot be served now is left for the caller to hold or to refuse.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -58,6 +59,11 @@ class Round:
             return
         for engine in self._contested(ordered):
             self._reconsider(engine, ordered)
+
+    @cached_property
+    def ahead_s(self) -> float:
+        """Of promised prompts that an engine has to compute, on average, as the round began."""
+        return self.state.ahead_s
 
     def foretell_leftover(self, wish: Wish) -> Candidate:
         """The quickest way on one engine where there is one, with the times that it could have from

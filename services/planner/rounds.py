@@ -16,7 +16,6 @@ from services.planner.candidates import (
 from services.planner.demand import Demand
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
-from services.planner.restraint import Restraint
 from services.planner.state import ClusterState
 from services.planner.ways import Ways, open_ways
 from services.planner.wishes import Wish
@@ -79,11 +78,10 @@ def decide_round(
     several, the first is decided and the others are held until it is in the books.
     """
     round_ = Round(state, now)
-    ahead_s = state.ahead_s
     decisions: list[Decision | Held | None] = [one.held for one in asked]
     cases: dict[int, _Case] = {}
     somebody_placed = False
-    for number in _looked_at(asked, state.restraint, ahead_s, now):
+    for number in _looked_at(asked, round_, now):
         query = state.sessions.enrich(asked[number].query, now)
         case = None if query.targets.asks_for_nothing else _case(query, state, now)
         if case is not None:
@@ -91,16 +89,14 @@ def decide_round(
         elif not somebody_placed:
             decision = decide(query, state, now)
             decisions[number], somebody_placed = decision, decision.placement.runs
-    wishes = _wishes(cases, round_, ahead_s, now)
+    wishes = _wishes(cases, round_, now)
     round_.promise(list(wishes.values()))
     for number, case in cases.items():
         decisions[number] = _answer(case, wishes.get(number), round_, now)
     return decisions
 
 
-def _looked_at(
-    asked: Sequence[Asked], restraint: Restraint, ahead_s: float, now: float
-) -> list[int]:
+def _looked_at(asked: Sequence[Asked], round_: Round, now: float) -> list[int]:
     """Whoever is new or has no more time to wait; of the others those that were not looked at for
     the longest, but for those that let others go first.
     """
@@ -108,10 +104,16 @@ def _looked_at(
     for number, one in enumerate(asked):
         if one.held is None or now >= one.held.latest_s:
             must.append(number)
-        elif not restraint.holds_back(one.held.takes_s, one.held.due_s - now, ahead_s):
+        elif not _steps_back(one.held, round_, now):
             may.append((one.held.looked_s, number))
     may.sort()
     return sorted(must + [number for _, number in may[: max(0, _MOST_AT_ONCE - len(must))]])
+
+
+def _steps_back(held: Held, round_: Round, now: float) -> bool:
+    """Whether it lets others go first, and still can."""
+    holds_back = round_.state.restraint.holds_back
+    return now < held.latest_s and holds_back(held.takes_s, held.due_s - now, round_.ahead_s)
 
 
 def _case(query: PlacementQuery, state: ClusterState, now: float) -> _Case | None:
@@ -141,17 +143,9 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
     return demand.due_s - idle.ttft_s - state.delivery.likely_s
 
 
-def _wishes(
-    cases: Mapping[int, _Case], round_: Round, ahead_s: float, now: float
-) -> dict[int, Wish]:
+def _wishes(cases: Mapping[int, _Case], round_: Round, now: float) -> dict[int, Wish]:
     """Those that are looked for a way for, by their numbers."""
-    restraint = round_.state.restraint
-    able = [
-        number
-        for number, case in cases.items()
-        if now >= case.held.latest_s
-        or not restraint.holds_back(case.held.takes_s, case.held.due_s - now, ahead_s)
-    ]
+    able = [number for number, case in cases.items() if not _steps_back(case.held, round_, now)]
     able.sort(key=lambda number: cases[number].held.due_s)
     return {number: _wish(cases[number], round_, now) for number in able[:_MOST_AT_ONCE]}
 

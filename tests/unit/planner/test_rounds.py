@@ -53,9 +53,7 @@ def test_of_many_that_are_held_all_are_looked_at_in_turn_and_sixteen_at_once() -
     for number in (1, 2, 3):
         now = LONG_AFTER_S + number
         asked = held_after(asked, state, now)
-        looked.append(
-            {one.query.request_id for one in asked if one.held and one.held.looked_s == now}
-        )
+        looked.append({one.query.request_id for one in asked if looked_s(one) == now})
 
     assert [len(one) for one in looked] == [16, 16, 16]
     assert len(set.union(*looked)) == 40

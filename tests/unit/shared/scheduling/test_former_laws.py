@@ -80,6 +80,12 @@ def blocks(tokens: Numbers) -> Numbers:
     return np.ceil(tokens / BLOCK_TOKENS)
 
 
+def taken_of(rows: Rows, tokens: Tokens, bounds: Numbers) -> tuple[Numbers, float]:
+    """Blocks that each request takes in a step, and those that there are with what is evicted."""
+    more = blocks(rows[:, COMPUTED] + tokens) - blocks(rows[:, COMPUTED])
+    return more, bounds[FREE_BLOCKS] + blocks(rows[:, COMPUTED])[tokens < 0].sum()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_step_keeps_within_tokens_blocks_and_places(seed: int) -> None:
     chance = random.Random(seed)
@@ -123,8 +129,7 @@ def test_best_effort_makes_the_room_that_is_set_aside_and_takes_none_of_it(seed:
         bounds[SET_ASIDE] = chance.randint(0, 200)
         tokens, _, _ = formed(rows, chance.choice(TABLES), bounds)
         run, evicted, beside = tokens > 0, tokens < 0, rows[:, KIND] > PLAIN
-        more = blocks(rows[:, COMPUTED] + tokens) - blocks(rows[:, COMPUTED])
-        there = bounds[FREE_BLOCKS] + blocks(rows[:, COMPUTED])[evicted].sum()
+        more, there = taken_of(rows, tokens, bounds)
 
         if there < bounds[SET_ASIDE]:  # all that could make room did
             assert not (beside & (rows[:, RESIDENT] > 0) & ~evicted).any()
@@ -144,9 +149,8 @@ def test_best_effort_takes_none_of_what_is_kept_beside_promises(seed: int) -> No
         bounds[KEPT] = chance.randint(0, 200)
         table = chance.choice(TABLES)
         tokens, _, _ = formed(rows, table, bounds)
-        run, evicted, beside = tokens > 0, tokens < 0, rows[:, KIND] > PLAIN
-        more = blocks(rows[:, COMPUTED] + tokens) - blocks(rows[:, COMPUTED])
-        there = bounds[FREE_BLOCKS] + blocks(rows[:, COMPUTED])[evicted].sum()
+        run, beside = tokens > 0, rows[:, KIND] > PLAIN
+        more, there = taken_of(rows, tokens, bounds)
         runnable = (rows[:, KIND] == PROMISED) & (rows[:, AVAILABLE] <= 0)
         if runnable.any() and more[run & beside].any():
             assert there - more[run].sum() >= bounds[KEPT]
