@@ -48,7 +48,7 @@ class Demand:
         if not moved_s > 0:
             return self.grace
         few_tokens = self.few_tokens or min(_GUESSED_TOKENS, self.max_output_tokens)
-        return grace_of(self.tpot_s, few_tokens - 1, self.least_pace_s, moved_s)
+        return grace_of(self.tpot_s, few_tokens - 1, self.least_pace_s, moved_s=moved_s)
 
     def computed_on(self, engine: EngineDescription) -> int:
         """Prefix hits, whole blocks; the last token is always computed."""

@@ -12,6 +12,7 @@ from shared.scheduling.tiers import tier_of, tiers_of
 
 _FRESH = 0.1  # weight of the newest mean; engines are looked at some ten times a second
 _MOST_TIERS = 64
+_TIGHTER = 3  # tiers, by which engines are asked for more than was promised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,12 @@ class Drafting:
     def of(self, tpot_s: float) -> Drafts:
         """What a request of this pace may count on; nothing where nothing was seen."""
         return self._tiers.get(tier_of(tpot_s), Drafts())
+
+    def about(self, tpot_s: float) -> Drafts:
+        """The newest of those that are asked for such a pace or a little tighter."""
+        tier = tier_of(tpot_s)
+        near = (d for one, d in reversed(self._tiers.items()) if tier - _TIGHTER <= one <= tier)
+        return next(near, Drafts())
 
     def count_on(self, rows: Rows) -> None:
         """Prompts will draft once they decode, though their rows tell of no drafts yet."""

@@ -13,11 +13,24 @@ from services.planner.kv_forecast import Classes, Places, blocks_needed
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
-from shared.scheduling.rows import DUE, GAIN, KIND, PLAIN, PRODUCED, PROMISED, TPOT, TTFT, Rows
+from shared.scheduling.rows import (
+    DRAFT,
+    DUE,
+    GAIN,
+    GRACE,
+    KIND,
+    PLAIN,
+    PRODUCED,
+    PROMISED,
+    TPOT,
+    Rows,
+)
 from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_share
 
+_NO_LATER_S = 0.001  # whoever is late may become so much later by somebody new
 _GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
+_POOR_LUCK = 0.3  # of the paces that a step gives with drafts, by which its token may be late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +66,7 @@ class Bench:
     _tightest_s: float | None = None
     _tighter: Rows | None = None
     _at_stake: Flags | None = None
+    _anyway: Forecast | None = None
 
     @classmethod
     def of(
@@ -96,6 +110,18 @@ class Bench:
         return self._at_stake
 
     @property
+    def anyway(self) -> Forecast:
+        """How they fare if nobody comes."""
+        if self._anyway is None:
+            self._anyway = self._simulated(self.tighter)
+        return self._anyway
+
+    @property
+    def late_anyway(self) -> Flags:
+        """Who of those at stake is short of the reserve even if nobody comes."""
+        return self.anyway.late(self.tighter) & self.at_stake
+
+    @property
     def tightest_s(self) -> float:
         if self._tightest_s is None:
             paces_s = self.rows[self.rows[:, KIND] == PROMISED, TPOT]
@@ -109,18 +135,20 @@ class Bench:
     def try_all(self, newcomers: Rows, class_names: Sequence[str]) -> list[Trial]:
         """Whether all promises hold with all of these requests together; one answer for each.
 
-        The simulation ends at the first who is late. While somebody is late who could still be on
-        time, nobody new is taken; who is late whatever is done is no reason to turn others away.
+        The simulation ends at the first who is late. Who is late whatever is done is no reason to
+        turn others away, nor is who would be short of the reserve without them, too, if they make
+        nothing later.
         """
         n = len(newcomers)
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Trial(reason=Reason.MEMORY)] * n
-        guarded = np.concatenate([self.at_stake, np.ones(n, dtype=np.bool_)])
         rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
         if steady_share(rows, self.table) > max(1.0, self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
-        forecast = self._simulated(rows, guarded)
-        late = forecast.late(rows) & guarded
+        forecast, late = self._late_with(rows, self.at_stake)
+        if late[:-n].any() and (late[:-n] <= self.late_anyway).all():
+            forecast, late = self._late_with(rows, self.at_stake & ~self.late_anyway)
+            late[:-n] |= self.late_anyway & _later(forecast, self.anyway, len(self.rows))
         return [
             Trial(
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
@@ -146,7 +174,7 @@ class Bench:
         self.rows = np.vstack([self.rows, rows])
         self.places = np.concatenate([self.places, self.classes.places(class_names)])
         self._share = self._tightest_s = self._kv_blocks = None
-        self._tighter = self._at_stake = None
+        self._tighter = self._at_stake = self._anyway = None
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
@@ -162,6 +190,13 @@ class Bench:
         block_tokens = self.engine.description.block_size_tokens
         return blocks_needed(rows, places, self.classes.survivals, block_tokens)
 
+    def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
+        """Of all rows, those given now guarded as well: how they fare, and who of them is late."""
+        newcomers = np.ones(len(rows) - len(guarded), dtype=np.bool_)
+        everyone = np.concatenate([guarded, newcomers])
+        forecast = self._simulated(rows, everyone)
+        return forecast, forecast.late(rows) & everyone
+
     def _simulated(self, rows: Rows, guarded: Flags | None = None) -> Forecast:
         starts_s = self.engine.free_at_s(self.now)
         return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
@@ -170,8 +205,20 @@ class Bench:
         """The same with somewhat tighter promises."""
         tighter, reserve = rows.copy(), self.engine.reserve
         waiting = (rows[:, KIND] == PROMISED) & (rows[:, PRODUCED] == 0) & np.isfinite(rows[:, DUE])
-        ttft_s = np.where(np.isfinite(rows[:, TTFT]), rows[:, TTFT], 0.0)
-        tighter[waiting, DUE] -= self.delivery_s + reserve.ttft_share * ttft_s[waiting]
+        left_s = np.maximum(0.0, rows[waiting, DUE] - self.now)
+        tighter[waiting, DUE] -= self.delivery_s + reserve.ttft_share * left_s
         tighter[:, TPOT] *= 1 - reserve.tpot_share
         tighter[:, GAIN] -= _GAIN_RESERVE * (tighter[:, GAIN] - 1)
+        drafting = (tighter[:, DRAFT] > 0) & np.isfinite(tighter[:, TPOT])
+        luck_s = _POOR_LUCK * tighter[drafting, TPOT] * tighter[drafting, GAIN]
+        tighter[drafting, GRACE] += luck_s
+        tighter[drafting, DUE] += np.where(tighter[drafting, PRODUCED] > 0, luck_s, 0.0)
         return tighter
+
+
+def _later(forecast: Forecast, before: Forecast, rows: int) -> Flags:
+    """Of the first `rows`, who gets a token later than before."""
+    later: Flags = (forecast.first_s[:rows] > before.first_s + _NO_LATER_S) | (
+        forecast.worst_late_s[:rows] > before.worst_late_s + _NO_LATER_S
+    )
+    return later

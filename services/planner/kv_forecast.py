@@ -20,7 +20,7 @@ from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
 
 Places = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
-_DEVIATIONS = 3.0  # one engine in a thousand would need more at such a point; it is asked often
+_DEVIATIONS = 2.0  # one engine in forty would need more at such a point
 _PARTLY = 0.5  # of a last block, on average
 _LONGER = 0.5  # one longer than all of its class is taken to give half of what it has once more
 

@@ -150,7 +150,8 @@ class Round:
         wish.chosen = way
 
     def _in_order(self, wish: Wish) -> list[Candidate]:
-        """Engines that step as quickly already, or stand idle, come first: one tight request must
+        """Ways that engines are for come first, then those that step as quickly already, or stand
+        idle: one tight request must
         not pin every engine to small steps (PolyServe, arXiv 2507.17769). Then prefix hits, then
         the engine with the most to spare: what comes next finds room on all of them.
         """
@@ -167,7 +168,7 @@ class Round:
             bench = benches[engine.name]
             assert bench is not None
             return (
-                way.colocated and engine.description.role is Role.PREFILL,
+                _stands_in(way),
                 by_pace and tpot_s * _SLOWER < bench.tightest_s < math.inf,
                 -_hit(wish, way),
                 way.finish_s > _SLOWER * quickest[engine.name],
@@ -243,6 +244,14 @@ class Round:
             bench.give(row[None], [wish.class_name])
             _foretell(wish, way, [trial], bench.delivery_s)
             wish.chosen = way
+
+
+def _stands_in(way: Candidate) -> bool:
+    """Whether an engine does what others are for: an answer on one for prompts, or a prompt on one
+    that decodes, from where its KV would have to move.
+    """
+    start, end = way.prefill.engine.description.role, way.decode.engine.description.role
+    return end is Role.PREFILL or (not way.colocated and start is not Role.PREFILL)
 
 
 def _until_one_fails(parts: Sequence[_Part]) -> list[Trial]:

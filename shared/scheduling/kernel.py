@@ -25,6 +25,7 @@ from shared.scheduling.rows import (
     AVAILABLE,
     BEST_EFFORT,
     COMPUTED,
+    DRAFT,
     DUE,
     KIND,
     LEFT,
@@ -50,10 +51,11 @@ from shared.scheduling.shares import (
     evict_one,
     give_chunk,
     give_decode,
+    step_pace_s,
 )
 
 _KINDS = 4
-_CATCH_UP = 0.8  # a late request is brought back by steps of at most this share of its pace
+_CATCH_UP = 0.8  # a late request is brought back by steps of so much of what they give it in paces
 _AT_EASE = 0.25  # prompts that need less of the time left to them than this can do with less
 _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
@@ -61,7 +63,7 @@ _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many st
 _BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 # Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
 # which is what the next promise may be short of.
-_BESIDE = 1.05
+_BESIDE = 1.02
 _BEST_EFFORT_DECODE = int(2 * BEST_EFFORT)  # its sort
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 
@@ -140,7 +142,8 @@ def _urgent_decodes(
     """Gives a token to each that could not be on time any more if it waited for the next step.
 
     Returns the seconds that this step may last. A request that is late whatever is done is brought
-    back bit by bit, not at the cost of all others.
+    back bit by bit, not at the cost of all others; so is one whose drafts had poor luck, for luck
+    evens out, and of several that draft somebody always had poor luck.
     """
     everyone = np.zeros(len(counts))
     everyone[DECODES] = 1.0
@@ -151,7 +154,9 @@ def _urgent_decodes(
         if work[i] == PROMISED_DECODE:
             add_decode(everyone, rows, i)
             wait_s = rows[i, DUE] - now
-            until_s = min(until_s, wait_s if wait_s >= least_s else _CATCH_UP * rows[i, TPOT])
+            if wait_s < least_s or rows[i, DRAFT] > 0:
+                wait_s = max(wait_s, _CATCH_UP * step_pace_s(rows, i))
+            until_s = min(until_s, wait_s)
     all_s = sure_s(table, everyone)
     may_wait_s = np.inf
     if prompts_wait or all_s > until_s:
@@ -220,7 +225,7 @@ def _unhurried_s(rows: Rows, work: Sorts, now: float) -> float:
         if work[i] == PROMISED_DECODE:
             ahead_s = rows[i, DUE] - now - rows[i, TPOT]
             spare_s = max(0.0, ahead_s - _AHEAD * rows[i, TPOT])
-            until_s = min(until_s, _GETS_AHEAD * rows[i, TPOT] + spare_s)
+            until_s = min(until_s, _GETS_AHEAD * step_pace_s(rows, i) + spare_s)
     return until_s
 
 

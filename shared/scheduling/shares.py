@@ -22,7 +22,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.rows import COMPUTED, DRAFT, KIND, PLAIN, RESIDENT, TOTAL, Rows
+from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, KIND, PLAIN, RESIDENT, TOTAL, TPOT, Rows
 
 Tokens = npt.NDArray[np.int64]
 Sorts = npt.NDArray[np.int8]
@@ -53,6 +53,13 @@ def add_chunk(counts: Numbers, rows: Rows, i: int, size: float) -> None:
     counts[EARLIER] += rows[i, COMPUTED]
     counts[PAIRS] += size * (rows[i, COMPUTED] + size / 2)
     counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], rows[i, COMPUTED] + size)
+
+
+@compiled
+def step_pace_s(rows: Rows, i: int) -> float:
+    """From one of its steps to the next; with drafts each gives more than a token."""
+    gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
+    return float(rows[i, TPOT] * gain)
 
 
 @compiled

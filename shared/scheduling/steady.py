@@ -17,7 +17,17 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.rows import DRAFT, DUE, GAIN, KIND, LEFT, PROMISED, TOTAL, TPOT, Rows
+from shared.scheduling.rows import (
+    DRAFT,
+    DUE,
+    KIND,
+    LEFT,
+    PROMISED,
+    TOTAL,
+    TPOT,
+    Rows,
+)
+from shared.scheduling.shares import step_pace_s
 
 _AVERAGED = 3.0
 
@@ -75,21 +85,14 @@ def _steady_share(rows: Rows, table: Numbers) -> float:
     tightest_s = np.inf
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
-            tightest_s = min(tightest_s, _step_pace_s(rows, i))
+            tightest_s = min(tightest_s, step_pace_s(rows, i))
     if tightest_s == np.inf:
         return 0.0
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, TPOT] < np.inf:
-            _add_share(counts, rows, i, tightest_s / _step_pace_s(rows, i))
+            _add_share(counts, rows, i, tightest_s / step_pace_s(rows, i))
     return float(likely_s(sure_s(table, counts), table, counts) / tightest_s)
-
-
-@compiled
-def _step_pace_s(rows: Rows, i: int) -> float:
-    """From one of its steps to the next; with drafts each gives more than a token."""
-    gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
-    return float(rows[i, TPOT] * gain)
 
 
 @compiled

@@ -29,7 +29,7 @@ class Conditions:
     network_s: float = 0.0005
     decision_s: float = 0.001
     drain_s: float = 120.0
-    fetched_at_steps: bool = False
+    fetched_at_steps: bool = True
     outages: tuple[Outage, ...] = ()
 
 
