@@ -207,7 +207,7 @@ class Planned:
                 output_tokens=ended.tokens,
                 ttft_s=ended.first_s - ended.ticket.arrives_s,
                 tpot_s=later_s / (ended.tokens - 1) if ended.tokens > 1 else None,
-                transfer_s=ended.moved_s or None,
+                transfer_s=ended.moved_s,
             ),
             ended.last_s,
         )

@@ -13,44 +13,30 @@ _Pair = tuple[str, str]
 _V = TypeVar("_V")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Delay:
-    """Seconds beyond what the numbers say: the mean, and how far from it on average. Most of it has
-    nothing to do with size: the engine that takes over has a step to end before it looks.
-    """
-
-    mean_s: float
-    swing_s: float
-
-    def with_next(self, seconds: float) -> "_Delay":
-        apart_s = abs(seconds - self.mean_s)
-        return _Delay(
-            mean_s=self.mean_s + _FRESH * (seconds - self.mean_s),
-            swing_s=self.swing_s + _FRESH * (apart_s - self.swing_s),
-        )
-
-
 @dataclass(slots=True)
 class Transfers:
-    """By the names of the engine that computed the prompt and the one that goes on."""
+    """By the names of the engine that computed the prompt and the one that goes on.
+
+    Delays are what transfers take beyond what the numbers say, on average. Most of that has nothing
+    to do with size: the engine that takes over has a step to end before it looks.
+    """
 
     _recomputed: OrderedDict[_Pair, float] = field(default_factory=OrderedDict)
-    _delays: OrderedDict[_Pair, _Delay] = field(default_factory=OrderedDict)
+    _delays: OrderedDict[_Pair, float] = field(default_factory=OrderedDict)
 
     def recomputed_share(self, prefill: str, decode: str) -> float:
         """How often the KV did not arrive, 0 to 1."""
         return self._recomputed.get((prefill, decode), 0.0)
 
     def likely_s(self, prefill: str, decode: str, numbers_s: float) -> float:
-        """What a transfer that should take `numbers_s` will hardly exceed."""
-        delay = self._delays.get((prefill, decode))
-        if delay is None:
-            return numbers_s
-        return max(_LEAST_SHARE * numbers_s, numbers_s + delay.mean_s + delay.swing_s)
+        """What a transfer that should take `numbers_s` is likely to take."""
+        delay_s = self._delays.get((prefill, decode), 0.0)
+        return max(_LEAST_SHARE * numbers_s, numbers_s + delay_s)
 
     def learn(self, explanation: Explanation, outcome: Outcome, numbers_s: float) -> None:
         """Of a request that had all its tokens, whose transfer should have taken `numbers_s`; a
-        co-located one teaches nothing. What is measured ends with the decode engine's first step.
+        co-located one teaches nothing. What is measured ends with the decode engine's first step,
+        which is taken off.
         """
         prefill, decode = explanation.placement.prefill, explanation.placement.decode
         if prefill is None or decode is None:
@@ -61,9 +47,18 @@ class Transfers:
         _remember(self._recomputed, pair, share)
         if outcome.transfer_s is None or outcome.recomputed:
             return
-        beyond_s = outcome.transfer_s - numbers_s
-        before = self._delays.get(pair) or _Delay(mean_s=beyond_s, swing_s=abs(beyond_s) / 2)
-        _remember(self._delays, pair, before.with_next(beyond_s))
+        beyond_s = outcome.transfer_s - _step_s(outcome.transfer_s, outcome) - numbers_s
+        before_s = self._delays.get(pair, beyond_s)
+        _remember(self._delays, pair, before_s + _FRESH * (beyond_s - before_s))
+
+
+def _step_s(transfer_s: float, outcome: Outcome) -> float:
+    """What a step of the decode engine took, by the tokens that came after its first."""
+    later = outcome.output_tokens - 2
+    if outcome.tpot_s is None or later < 1:
+        return 0.0
+    took_s = outcome.tpot_s * (later + 1) - transfer_s
+    return min(transfer_s, max(0.0, took_s / later))
 
 
 def _remember(store: OrderedDict[_Pair, _V], pair: _Pair, value: _V) -> None:

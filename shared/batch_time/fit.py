@@ -19,6 +19,7 @@ Places = NDArray[np.intp]  # (groups, steps): the piece that each step is on
 _ROUNDS, _TRIAL_ROUNDS = 60, 10
 _SEARCHED, _SEED = 3000, 1  # so many steps suffice to find where the pieces belong
 _TAIL, _LEAST_TAIL = 4.0, 0.02  # times the median error, and at least: from there on, linear
+_EXACT = 1e-20  # of the loss: what is left are rounding errors
 _SHARES = (0.8, 0.5, 0.2, 0.05)  # of steps that a new piece is tried on
 _MARGIN_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
@@ -109,7 +110,7 @@ class _Search:
         for group, piece in self._pieces * 2:
             used[group] = max(used[group], piece + 1)
             now = self.places(weights, used)
-            if (now[group] == piece).any():
+            if (now[group] == piece).any() or loss < _EXACT:  # else two pieces would be the same
                 continue
             tried = [(loss, weights)]
             for chosen in self._where(group, piece, weights):

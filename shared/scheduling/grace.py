@@ -16,7 +16,7 @@ _LEAST_SHARE: Final = 0.95
 # Drafts give some answers less than others, and all of them more than their pace needs.
 _LEAST_WITH_DRAFTS: Final = 0.8
 # Where KV moved, prompts are mostly elsewhere, and it may have to wait for the end of a step.
-_LEAST_WHEN_MOVED: Final = 0.8
+_LEAST_WHEN_MOVED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from shared.scheduling.rows import (
     DUE,
     KIND,
     LEFT,
+    PROMISED,
     RESIDENT,
     TOTAL,
     TPOT,
@@ -47,6 +48,7 @@ from shared.scheduling.shares import (
     Sorts,
     Tokens,
     add_decode,
+    blocks_of,
     decode_fits,
     evict_one,
     give_chunk,
@@ -62,8 +64,8 @@ _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the st
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 # Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
-# which is what the next promise may be short of.
-_BESIDE = 1.02
+# which is what the next promise may be short of where less is free than the promised hold.
+_BESIDE, _BESIDE_IN_ROOM, _ROOM = 1.02, 1.15, 1.0
 _BEST_EFFORT_DECODE = int(2 * BEST_EFFORT)  # its sort
 _HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 
@@ -96,7 +98,7 @@ def form(
         until_s = _promised_prompts(rows, work, tokens, counts, table, left, now, until_s)
     for sort in range(2, 2 * _KINDS, 2):
         if of_sort[sort] + of_sort[sort + 1] > 0:
-            until_s = _beside(until_s, counts, table, sort)
+            until_s = _beside(rows, until_s, counts, table, left, sort)
             _rest_of_sort(rows, work, tokens, counts, table, left, until_s, sort)
     if counts[DECODES] + counts[PREFILL] == 0:
         at_least_one(rows, work, tokens, counts, left)
@@ -169,11 +171,18 @@ def _urgent_decodes(
 
 
 @compiled
-def _beside(until_s: float, counts: Numbers, table: Numbers, sort: int) -> float:
+def _beside(
+    rows: Rows, until_s: float, counts: Numbers, table: Numbers, left: Numbers, sort: int
+) -> float:
     """How long the step may last for requests of this sort, with those that are in it already."""
     if sort < _BEST_EFFORT_DECODE or counts[DECODES] + counts[PREFILL] == 0:
         return until_s
-    return float(min(until_s, _BESIDE * sure_s(table, counts)))
+    held = 0.0
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED:
+            held += blocks_of(rows[i, COMPUTED], left)
+    longer = _BESIDE_IN_ROOM if left[FREE_BLOCKS] > _ROOM * held else _BESIDE
+    return float(min(until_s, longer * sure_s(table, counts)))
 
 
 @compiled

@@ -27,6 +27,7 @@ Lives = npt.NDArray[np.float64]
     PLACED,  # when it was decided
     STARTED,  # when the first step with a part of its prompt began
     FIRST,
+    SECOND,
     CHANGED,  # when the first stage's last token came
     LAST,
     TOKENS,
@@ -35,8 +36,8 @@ Lives = npt.NDArray[np.float64]
     WINDOW,  # when the running window began
     MOVED,  # seconds of its KV's way to another engine
     EVICTED,  # times
-) = range(19)
-COLUMNS: Final = 19
+) = range(20)
+COLUMNS: Final = 20
 # In ADMISSION. Never came: an earlier call of its program was refused, or did not end.
 UNDECIDED, ADMITTED, BEST_EFFORT, REFUSED, NEVER_CAME = range(5)
 _WINDOW_TOKENS = 10
@@ -46,7 +47,7 @@ def new_lives(requests: int) -> Lives:
     """Of requests that ask for nothing and have got nothing."""
     lives = np.zeros((requests, COLUMNS))
     lives[:, [TTFT, PACE, LATER_PACE, CHANGES_AT]] = math.inf
-    lives[:, [PLACED, STARTED, FIRST, CHANGED, LAST]] = math.nan
+    lives[:, [PLACED, STARTED, FIRST, SECOND, CHANGED, LAST]] = math.nan
     lives[:, WORST_LATE] = -math.inf
     return lives
 
@@ -58,6 +59,8 @@ def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
         n = life[TOKENS]
         if n == 0:
             life[FIRST] = life[WINDOW] = now
+        elif n == 1:
+            life[SECOND] = now
         due_s = life[ARRIVES] + life[TTFT] + _paces_s(life, n)
         life[WORST_LATE] = max(life[WORST_LATE], now - due_s)
         if n > 0 and n % _WINDOW_TOKENS == 0:

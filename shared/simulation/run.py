@@ -205,9 +205,16 @@ class Run:
         program, after = self._programs[life], ticket.round + 1
         tokens, last_s = int(got[of.TOKENS]), float(got[of.LAST])
         self._prefixes.keep(engine, ticket, ticket.call.prompt_tokens + tokens - 1)
-        first_s, moved_s = float(got[of.FIRST]), float(got[of.MOVED])
+        first_s, second_s = float(got[of.FIRST]), float(got[of.SECOND])
+        moved = self._routes[life].prefill is not None and tokens > 1
         self._system.ended(
-            Ended(ticket=ticket, tokens=tokens, first_s=first_s, last_s=last_s, moved_s=moved_s)
+            Ended(
+                ticket=ticket,
+                tokens=tokens,
+                first_s=first_s,
+                last_s=last_s,
+                moved_s=second_s - first_s if moved else None,
+            )
         )
         if after < len(program.calls):
             comes_s = last_s + program.calls[after].after_s

@@ -63,13 +63,15 @@ class No:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A request that ended on an engine. `first_s` and `last_s` are those of its tokens."""
+    """A request that ended on an engine. `first_s` and `last_s` are those of its tokens; `moved_s`:
+    from its first token to the first one of another engine, None where there was but one.
+    """
 
     ticket: Ticket
     tokens: int
     first_s: float
     last_s: float
-    moved_s: float
+    moved_s: float | None
 
 
 class System(Protocol):

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.batch_time import PAPER, RICH, Feature, Form, Kind, Step, StepCurve, fit_curve
@@ -75,6 +75,7 @@ def test_the_same_steps_give_the_same_fit(form: Form) -> None:
     assert fit_curve(form, steps, times) == fit_curve(form, steps, times)
 
 
+@example((0.048605290049634674, 1e-06), (0.0, 0.00390625))  # the second piece is never the longer
 @settings(max_examples=25)
 @given(
     st.tuples(st.floats(1e-3, 5e-2), st.floats(1e-6, 1e-4)),

@@ -58,5 +58,5 @@ def test_what_cannot_be_made_up_for_gets_no_grace(moved_s: float) -> None:
 
 def test_kv_that_moved_may_wait_for_the_end_of_a_step_whatever_a_decode_takes() -> None:
     grace = grace_of(0.05, 5, 0.052, moved_s=0.003)
-    assert grace.pace_s == pytest.approx(0.8 * 0.05)
-    assert grace.later_s == pytest.approx(5 * 0.2 * 0.05)
+    assert grace.pace_s == pytest.approx(0.9 * 0.05)
+    assert grace.later_s == pytest.approx(5 * 0.1 * 0.05)

@@ -1,0 +1,57 @@
+"""Whom an engine turns away: those that make somebody later, not those that find somebody late."""
+
+import numpy as np
+import pytest
+
+from services.planner.feasibility import Bench
+from services.planner.kv_forecast import Classes
+from services.planner.survival import Survival
+from shared.batch_time.table import Numbers
+from shared.requests import Reason
+from shared.scheduling.rows import DUE, new_row
+from tests.unit.planner.world import MARGIN, TABLE, World
+
+LONG_TOKENS = 3000
+ALONE_S = TABLE.prompt_s(LONG_TOKENS, LONG_TOKENS)
+
+
+def prompt(tokens: int, due_s: float) -> Numbers:
+    return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5, ttft_s=due_s)
+
+
+def bench_with(*rows: Numbers, now: float = 0.0) -> Bench:
+    engine, classes = World.of(1).engines[0].state, Classes(Survival())
+    standing = np.array(rows)
+    places = classes.places([None] * len(rows))
+    return Bench(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
+
+
+@pytest.fixture
+def cutting_it_fine() -> Bench:
+    """Somebody who will be on time, but for the reserve that planning leaves."""
+    bench = bench_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
+    assert bench.at_stake.all()
+    assert bench.late_anyway.all()
+    return bench
+
+
+def test_who_is_short_of_the_reserve_anyway_turns_nobody_away(cutting_it_fine: Bench) -> None:
+    trial = cutting_it_fine.try_one(prompt(100, 20 * ALONE_S), "")
+
+    assert trial.kept
+
+
+def test_nobody_makes_later_who_is_short_of_the_reserve(cutting_it_fine: Bench) -> None:
+    trial = cutting_it_fine.try_one(prompt(LONG_TOKENS // 4, ALONE_S / 2), "")
+
+    assert trial.reason is Reason.COMPUTE
+    assert trial.others_late == 1
+
+
+def test_what_is_left_unused_of_a_start_shrinks_with_the_time_that_is_left_to_it() -> None:
+    row = prompt(LONG_TOKENS, due_s=10.0)
+
+    unused_s = [10.0 - bench_with(row, now=now).tighter[0, DUE] for now in (0.0, 5.0, 9.0, 11.0)]
+
+    assert unused_s[0] > unused_s[1] > unused_s[2] > unused_s[3] == 0
+    assert unused_s[1] == pytest.approx(unused_s[0] / 2)

@@ -1,0 +1,70 @@
+"""What a step has time for beside the decodes that were promised a pace."""
+
+import random
+
+import numpy as np
+import pytest
+
+from shared.batch_time.table import COUNTS, Numbers
+from shared.scheduling.kernel import form
+from shared.scheduling.rows import BEST_EFFORT, RESIDENT, Rows, new_row
+from shared.scheduling.shares import FREE_BLOCKS, Tokens
+from tests.unit.shared.scheduling.loads import TABLES
+from tests.unit.shared.scheduling.loads import limits as drawn_limits
+
+TABLE = TABLES[0]
+PACE_S = 0.05
+GAIN = 2.2
+
+
+def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> Numbers:
+    row = new_row(
+        tokens=500,
+        computed=499,
+        produced=3,
+        left=100,
+        due_s=due_s,
+        tpot_s=PACE_S,
+        draft=draft,
+        gain=gain,
+    )
+    row[RESIDENT] = 1.0
+    return row
+
+
+def step(rows: Rows, free_blocks: float = 1e6) -> tuple[Tokens, Numbers, float]:
+    bounds = drawn_limits(random.Random(1), max_tokens=8192, longest_s=0.0)
+    bounds[FREE_BLOCKS] = free_blocks
+    tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
+    return tokens, counts, form(rows, tokens, counts, TABLE.numbers, bounds, 0.0)
+
+
+@pytest.mark.parametrize("due_s", [-0.02, 0.01, 0.04])
+def test_poor_luck_with_drafts_leaves_prompts_the_steps_that_bring_it_back(due_s: float) -> None:
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S, ttft_s=0.5)
+
+    tokens, _, lasts_s = step(np.array([decode(due_s, draft=4, gain=GAIN), prompt]))
+
+    assert tokens[0] == 5
+    assert tokens[1] > 500
+    assert PACE_S < lasts_s <= 0.8 * PACE_S * GAIN + 1e-9
+
+
+def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S, ttft_s=0.5)
+
+    tokens, _, lasts_s = step(np.array([decode(0.04), prompt]))
+
+    assert tokens[0] == 1
+    assert lasts_s <= 0.04
+
+
+def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short() -> None:
+    rows = np.array([decode(0.5), new_row(tokens=2000, left=50, kind=BEST_EFFORT)])
+    eight = np.vstack([rows[:1]] * 8)
+
+    alone_s, in_room_s = step(rows[:1])[2], step(rows)[2]
+    eight_s, short_s = step(eight)[2], step(np.vstack([eight, rows[1:]]), free_blocks=150)[2]
+
+    assert 1.05 * alone_s < in_room_s <= 1.15 * alone_s
+    assert eight_s < short_s <= 1.02 * eight_s
