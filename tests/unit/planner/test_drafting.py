@@ -53,3 +53,11 @@ def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> 
     drafting.count_on(rows)
     assert np.allclose(rows[:, DRAFT], [4.0, 1.0])
     assert np.allclose(rows[:, GAIN], [3.0, 1.5])
+
+
+def test_who_is_asked_for_a_little_more_than_was_promised_tells_of_what_was_promised() -> None:
+    drafting = Drafting()
+    drafting.observe(decoding(3, tpot_s=0.04, draft=4, gain=3.0))
+    assert drafting.of(0.05).gain == 1.0
+    assert drafting.about(0.05) == drafting.of(0.04)
+    assert drafting.about(0.1).gain == drafting.about(0.03).gain == 1.0

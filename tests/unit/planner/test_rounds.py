@@ -8,7 +8,14 @@ from services.planner.rounds import Asked, Held, decide_round
 from services.planner.state import ClusterState
 from shared.requests import Admission, OnRefuse, SloTargets
 from shared.scheduling.rows import new_row
-from tests.unit.planner.builders import LONG_AFTER_S, commit, make_cluster, make_engine, make_query
+from tests.unit.planner.builders import (
+    LONG_AFTER_S,
+    commit,
+    make_cluster,
+    make_engine,
+    make_query,
+    make_report,
+)
 
 TARGETS = SloTargets(ttft_s=20.0, tpot_s=0.5, on_refuse=OnRefuse.REFUSE)
 
@@ -108,11 +115,12 @@ def test_best_effort_stays_on_one_engine_where_it_can() -> None:
 
 def test_no_kv_moves_between_engines_that_both_decode_while_one_has_room() -> None:
     state = make_cluster(make_engine("d0"), make_engine("d1"))
-    computing = new_row(tokens=1500, left=10, due_s=LONG_AFTER_S + 20, tpot_s=1.0, ttft_s=20.0)
+    computing = new_row(tokens=1500, left=10, due_s=LONG_AFTER_S + 20, tpot_s=0.5, ttft_s=20.0)
     decoding = new_row(
-        tokens=50, computed=49, produced=2, left=10, due_s=LONG_AFTER_S + 0.2, tpot_s=0.2
+        tokens=50, computed=49, produced=2, left=10, due_s=LONG_AFTER_S + 0.5, tpot_s=0.5
     )
     state.engines["d0"].rows = computing[None]
+    state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=1500)
     state.engines["d1"].rows = np.vstack([decoding] * 4)
 
     (decision,) = decide_round([ask("r")], state, LONG_AFTER_S)

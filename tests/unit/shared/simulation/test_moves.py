@@ -32,10 +32,11 @@ def test_transfers_over_one_link_take_turns_and_others_do_not_wait() -> None:
 
 
 def test_the_second_token_waits_for_the_kv_and_the_lease_ends_with_its_coming() -> None:
-    record, _ = run_split()
+    record, system = run_split()
 
     (life,) = record.lives
     assert record.routes[0].prefill == "p0"
+    assert [end.moved_s for end in system.ends] == [pytest.approx(1.1 + 0.01)]
     assert life[FIRST] == pytest.approx(0.01)
     assert life[MOVED] == pytest.approx(1.1)
     assert life[LAST] == pytest.approx(0.01 + 1.1 + 4 * 0.01)
