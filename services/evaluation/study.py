@@ -23,6 +23,7 @@ from shared.hardware import Hardware
 from shared.workloads.calls import rate as rate_of
 
 _STILL_IN_RACE: Final = 8
+_FEW: Final = 8  # settings, which are all tried on any number of replicas
 _STRICTER: Final = 1.25  # how many times less is expected at the next bar
 _BELOW: Final = 1.5  # the bound, a search begins at least
 _FIRST_SHARE: Final = 0.4  # of what could at best be served: where a search begins
@@ -127,11 +128,13 @@ class Place:
 
     def like(self, system: str, known: Setting | None) -> list[str]:
         """Labels of the settings that are tuned as this one is, whatever their fleets; all, or as
-        many as the effort allows, without one or where there is none like it.
+        many as the effort allows, without one or where there is none like it. All of a few.
         """
         settings = self.settings(system)
         spread = _spread(list(settings), self.effort.settings)
         if known is None:
+            return spread
+        if len(spread) == len(settings) <= _FEW:
             return spread
         wanted = replace(known, prefill=0, decode=0)
         alike = [

@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.pressure import pressure, prompt_s
+from shared.scheduling.pressure import pressure, prompt_s, prompt_takes_s
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -62,6 +62,7 @@ _AT_EASE = 0.25  # prompts that need less of the time left to them than this can
 _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
+_SECOND_STEP = 2.0  # steps: a prompt with less time than that should end in this one if it can
 _BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 # Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
 # which is what the next promise may be short of where less is free than the promised hold.
@@ -162,7 +163,7 @@ def _urgent_decodes(
     all_s = sure_s(table, everyone)
     may_wait_s = np.inf
     if prompts_wait or all_s > until_s:
-        may_wait_s = max(until_s, 0.0) + all_s
+        may_wait_s = max(_bounded(until_s, left), 0.0) + all_s
     for i in range(len(rows)):
         hurries = may_wait_s == np.inf or rows[i, DUE] - now < may_wait_s
         if work[i] == PROMISED_DECODE and hurries:
@@ -203,16 +204,23 @@ def _promised_prompts(
     now: float,
     until_s: float,
 ) -> float:
-    """Prompts by deadline; a decode that can wait comes before those that are due after it.
+    """Prompts by deadline; a decode that can wait comes before those that are due after it. Without
+    hurry every decode shares the step as far as prompts then still end in time.
 
     Returns how long the step may last now that some of the prompts end in it.
     """
-    hurry = pressure(rows, work, table, now)
+    hurry, beside_s = pressure(rows, work, table, now)
     share = 1.0 if hurry > 1 else 0.0
     if hurry < _AT_EASE:
         until_s = min(until_s, max(sure_s(table, counts), _unhurried_s(rows, work, now)))
     if hurry < _IN_HURRY:
-        _decodes_before(rows, work, tokens, counts, table, left, until_s, np.inf)
+        shared_s = min(until_s, beside_s)
+        first = _first_prompt(rows, work, tokens, table, share)
+        if first >= 0 and rows[first, DUE] - now < _SECOND_STEP * until_s:
+            takes_s = prompt_takes_s(rows, first, table)
+            if takes_s < until_s:
+                shared_s = min(shared_s, until_s - takes_s)
+        _decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)
     while True:
         first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf

@@ -23,6 +23,7 @@ from shared.scheduling.rows import (
 from shared.scheduling.shares import PROMISED_PROMPT, Sorts, add_chunk
 
 ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
+_BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 _GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 
 
@@ -48,9 +49,10 @@ def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
 
 
 @compiled
-def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> float:
+def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> tuple[float, float]:
     """The greatest share of the time up to a prompt's deadline that it and those due before it need
-    of the engine. Above 1 they cannot all be on time even with the engine to themselves.
+    of the engine: above 1 they cannot all be on time even with the engine to themselves. And the
+    seconds that a step may take beside all of them, for each to be on time if it ends with it.
     """
     shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
     dues_s, takes_s = np.empty(len(rows)), np.empty(len(rows))
@@ -58,14 +60,15 @@ def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> float:
     for i in range(len(rows)):
         if work[i] == PROMISED_PROMPT and rows[i, DUE] < np.inf:
             dues_s[prompts] = rows[i, DUE]
-            takes_s[prompts] = prompt_s(rows, i, table) - shared_s
+            takes_s[prompts] = prompt_takes_s(rows, i, table)
             prompts += 1
-    most, work_s = 0.0, shared_s
+    most, beside_s, work_s = 0.0, np.inf, shared_s
     for i in np.argsort(dues_s[:prompts]):
         work_s += takes_s[i]
         left_s = dues_s[i] - now
         most = max(most, work_s / left_s if left_s > 0 else np.inf)
-    return most
+        beside_s = min(beside_s, _BEFORE_DUE * left_s - (work_s - shared_s))
+    return most, beside_s
 
 
 @compiled
@@ -74,3 +77,9 @@ def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
     counts = np.zeros(COUNTS)
     add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
     return expected_s(table, counts)
+
+
+@compiled
+def prompt_takes_s(rows: Rows, i: int, table: Numbers) -> float:
+    """The same in a step that others share."""
+    return float(prompt_s(rows, i, table) - expected_s(table, np.zeros(COUNTS)))

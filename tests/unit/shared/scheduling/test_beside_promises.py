@@ -7,7 +7,7 @@ import pytest
 
 from shared.batch_time.table import COUNTS, Numbers
 from shared.scheduling.kernel import form
-from shared.scheduling.rows import BEST_EFFORT, RESIDENT, Rows, new_row
+from shared.scheduling.rows import BEST_EFFORT, DUE, RESIDENT, Rows, new_row
 from shared.scheduling.shares import FREE_BLOCKS, Tokens
 from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
@@ -32,8 +32,10 @@ def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> Numbers:
     return row
 
 
-def step(rows: Rows, free_blocks: float = 1e6) -> tuple[Tokens, Numbers, float]:
-    bounds = drawn_limits(random.Random(1), max_tokens=8192, longest_s=0.0)
+def step(
+    rows: Rows, free_blocks: float = 1e6, longest_s: float = 0.0
+) -> tuple[Tokens, Numbers, float]:
+    bounds = drawn_limits(random.Random(1), max_tokens=8192, max_resident=4096, longest_s=longest_s)
     bounds[FREE_BLOCKS] = free_blocks
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
     return tokens, counts, form(rows, tokens, counts, TABLE.numbers, bounds, 0.0)
@@ -57,6 +59,35 @@ def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
 
     assert tokens[0] == 1
     assert lasts_s <= 0.04
+
+
+@pytest.mark.parametrize("times_alone", [2.2, 3.0])
+def test_decodes_that_can_wait_share_a_step_as_far_as_its_prompt_ends_in_time(
+    times_alone: float,
+) -> None:
+    prompt = new_row(tokens=100, left=50, due_s=9.0, tpot_s=PACE_S, ttft_s=9.0)
+    due_s = times_alone * step(prompt[None])[2]
+    prompt[DUE] = due_s
+    decodes = np.vstack([decode(5.0)] * 3000)
+    assert step(decodes)[2] > due_s
+
+    tokens, _, lasts_s = step(np.vstack([decodes, prompt]), longest_s=0.5)
+
+    assert tokens[-1] == 100
+    assert lasts_s <= due_s
+    assert tokens.sum() > 200
+
+
+def test_a_prompt_without_time_for_a_second_step_ends_in_this_one() -> None:
+    prompt = new_row(tokens=400, left=50, due_s=0.15, tpot_s=PACE_S, ttft_s=0.15)
+    decodes = np.vstack([decode(5.0)] * 600)
+    assert step(decodes)[2] > 0.06
+
+    tokens, _, lasts_s = step(np.vstack([decodes, prompt]), longest_s=0.08)
+
+    assert tokens[-1] == 400
+    assert lasts_s <= 0.08
+    assert 100 < tokens[:-1].sum() < 600
 
 
 def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short() -> None:
