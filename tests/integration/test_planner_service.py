@@ -280,10 +280,11 @@ async def test_a_request_that_waits_is_placed_as_soon_as_an_engine_attaches() ->
 
 
 async def test_a_request_that_waits_is_promised_as_soon_as_the_engine_is_free() -> None:
-    work = new_row(tokens=1900, left=10, due_s=1002.0, tpot_s=1.0)
+    work = new_row(tokens=1900, left=10, due_s=1002.5, tpot_s=1.0)
     busy = replace(STEP, step=2, requests=to_wire(work[np.newaxis], 1000.0))
     idle = replace(STEP, step=3, running=0)
-    query = make_query(targets=SloTargets(ttft_s=1.5, on_refuse=OnRefuse.REFUSE))
+    targets = SloTargets(ttft_s=1.5, on_refuse=OnRefuse.REFUSE)
+    query = make_query(targets=targets, prompt_tokens=800)
     async with (
         planner() as port,
         client_of(port) as client,
