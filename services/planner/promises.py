@@ -151,9 +151,9 @@ class Round:
 
     def _in_order(self, wish: Wish) -> list[Candidate]:
         """Ways that engines are for come first, then those that step as quickly already, or stand
-        idle: one tight request must
-        not pin every engine to small steps (PolyServe, arXiv 2507.17769). Then prefix hits, then
-        the engine with the most to spare: what comes next finds room on all of them.
+        idle: one tight request must not pin every engine to small steps (PolyServe, arXiv
+        2507.17769). Then prefix hits, then the engine with the most to spare: what comes next finds
+        room on all of them.
         """
         tpot_s = wish.demand.grace.pace_s
         benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
