@@ -79,7 +79,7 @@ class StepTable:
 
     @property
     def drift(self) -> float:
-        """How many times as long as its fit the engine takes at present, 1 at least."""
+        """How many times as long as its fit the engine takes at present."""
         return float(self.numbers[_DRIFT])
 
     def slower(self, factor: float) -> "StepTable":

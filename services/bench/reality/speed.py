@@ -3,10 +3,9 @@ time, on a thread of its own. Knows nothing of engines.
 
 Machines that share their hardware with others change their speed by a tenth and more within a
 minute. The work reads more than a cache holds and interprets some code, as a step of a small model
-does, and counts in CPU time: who else runs on this machine's cores does not make it longer.
+does, and counts in CPU time, in which waiting for a core is not.
 """
 
-import math
 import statistics
 import threading
 import time
@@ -22,7 +21,7 @@ _JOIN_S = 5.0
 
 
 class Probe:
-    """`work_s` is the median CPU time of the work so far; nan before the first."""
+    """`work_s` is the median CPU time of the work so far. Raises ValueError before the first."""
 
     def __init__(self) -> None:
         self._times_s: list[float] = []
@@ -30,7 +29,7 @@ class Probe:
 
     @property
     def work_s(self) -> float:
-        return statistics.median(self._times_s) if self._times_s else math.nan
+        return statistics.median(self._times_s)
 
     def run(self) -> None:
         numbers = np.ones(_NUMBERS, dtype=np.float32)

@@ -31,7 +31,8 @@ Build = Callable[[Sequence[SimEngine]], System]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
     """Steps last `slower` times as long as the profile says, which its engines know, as real ones
-    learn it; `on_the_way_s` passes with a request and its answers outside of engines.
+    learn it, unless they are quicker; `on_the_way_s` passes with a request and its answers outside
+    of engines.
     """
 
     hardware: Hardware
@@ -44,7 +45,7 @@ class Twin:
     def outcomes(self, judged: Sequence[Judged], *, wait_s: float, seed: int) -> list[Outcome]:
         """What becomes of the same requests; what is open `wait_s` after the last is cut."""
         hardware = self.hardware.slower(self.slower)
-        table = self.table.slower(self.slower)
+        table = self.table.slower(max(1.0, self.slower))
         engines = [
             SimEngine(f"{role.value}-{number}", role, hardware, table, seed=seed)
             for number, role in enumerate(self.roles)
@@ -60,10 +61,12 @@ class Twin:
         """What a profile of an engine alone cannot say: how this machine's speed changed since,
         what else runs on it, what servers and network add. By requests other than those that are
         compared: the factor by bisection of the pace after the second token, then the way by the
-        first tokens.
+        first tokens. Where no answer had three tokens it stays as it is.
         """
         real = seen(seen_before)
         paces_s = [one.later_s for one in real]
+        if all(map(math.isnan, paces_s)):
+            return self
         low, high = _SLOWER
         for _ in range(_HALVINGS):
             twin = replace(self, slower=math.sqrt(low * high))

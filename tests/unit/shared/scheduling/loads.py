@@ -21,12 +21,6 @@ _FORMS: tuple[tuple[Form, tuple[float, ...]], ...] = (
 TABLES = tuple(StepTable.of(StepCurve(form=form, coefficients=numbers)) for form, numbers in _FORMS)
 
 
-def slower(table: StepTable, factor: float) -> StepTable:
-    numbers = table.numbers.copy()
-    numbers[1] *= factor
-    return StepTable(numbers)
-
-
 def limits(chance: random.Random, **changed: float) -> Numbers:
     """Room for all unless it is said otherwise."""
     fields = {

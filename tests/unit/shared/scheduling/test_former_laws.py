@@ -37,7 +37,7 @@ from shared.scheduling.shares import (
     Tokens,
 )
 from shared.scheduling.simulate import simulate
-from tests.unit.shared.scheduling.loads import BLOCK_TOKENS, TABLES, limits, requests, slower
+from tests.unit.shared.scheduling.loads import BLOCK_TOKENS, TABLES, limits, requests
 
 SEEDS = range(8)
 LOADS = 150  # of each seed
@@ -72,7 +72,7 @@ def feasible(
     for _ in range(LOADS):
         table, rows = chance.choice(TABLES), requests(chance, chance.randint(1, 25))
         bounds = limits(chance)
-        if not simulate(rows, slower(table, slack), bounds, 0.0).late(rows).any():
+        if not simulate(rows, table.slower(slack), bounds, 0.0).late(rows).any():
             yield chance, rows, table, bounds
 
 
@@ -222,7 +222,7 @@ def test_without_one_of_its_requests_an_engine_keeps_the_promises_of_the_others(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_a_slower_engine_holds_a_faster_one_holds(seed: int) -> None:
     for chance, rows, table, bounds in feasible(seed, slack=1.1):
-        faster = slower(table, chance.uniform(0.3, 1.1))
+        faster = table.slower(chance.uniform(0.3, 1.1))
 
         assert not simulate(rows, faster, bounds, 0.0).late(rows).any()
 
