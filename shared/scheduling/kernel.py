@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.pressure import BEFORE_DUE, pressure, prompt_s, prompt_takes_s
+from shared.scheduling.pressure import BEFORE_DUE, pressure, prompt_s, surely_adds_s
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -216,7 +216,7 @@ def _promised_prompts(
         shared_s = min(until_s, beside_s)
         first = _first_prompt(rows, work, tokens, table, share)
         if first >= 0 and rows[first, DUE] - now < _SECOND_STEP * until_s:
-            takes_s = prompt_takes_s(rows, first, table)
+            takes_s = surely_adds_s(rows, first, table)
             if takes_s < until_s:
                 shared_s = min(shared_s, until_s - takes_s)
         _decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.batch_time.table import COUNTS, DECODES, Numbers, expected_s, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -83,3 +83,13 @@ def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
 def prompt_takes_s(rows: Rows, i: int, table: Numbers) -> float:
     """The same in a step that others share."""
     return float(prompt_s(rows, i, table) - expected_s(table, np.zeros(COUNTS)))
+
+
+@compiled
+def surely_adds_s(rows: Rows, i: int, table: Numbers) -> float:
+    """By how much the rest of a prompt surely makes a step of decodes longer."""
+    counts = np.zeros(COUNTS)
+    counts[DECODES] = 1.0
+    without_s = sure_s(table, counts)
+    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
+    return float(sure_s(table, counts) - without_s)

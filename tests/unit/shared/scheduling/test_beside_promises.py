@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers
 from shared.scheduling.kernel import form
 from shared.scheduling.rows import BEST_EFFORT, DUE, RESIDENT, Rows, new_row
@@ -13,6 +14,7 @@ from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
 
 TABLE = TABLES[0]
+MARGINS = slice(2, 5)  # of a table's numbers
 PACE_S = 0.05
 GAIN = 2.2
 
@@ -33,12 +35,12 @@ def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> Numbers:
 
 
 def step(
-    rows: Rows, free_blocks: float = 1e6, longest_s: float = 0.0
+    rows: Rows, free_blocks: float = 1e6, longest_s: float = 0.0, table: StepTable = TABLE
 ) -> tuple[Tokens, Numbers, float]:
     bounds = drawn_limits(random.Random(1), max_tokens=8192, max_resident=4096, longest_s=longest_s)
     bounds[FREE_BLOCKS] = free_blocks
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
-    return tokens, counts, form(rows, tokens, counts, TABLE.numbers, bounds, 0.0)
+    return tokens, counts, form(rows, tokens, counts, table.numbers, bounds, 0.0)
 
 
 @pytest.mark.parametrize("due_s", [-0.02, 0.01, 0.03])
@@ -78,15 +80,18 @@ def test_decodes_that_can_wait_share_a_step_as_far_as_its_prompt_ends_in_time(
     assert tokens.sum() > 200
 
 
-def test_a_prompt_without_time_for_a_second_step_ends_in_this_one() -> None:
+@pytest.mark.parametrize("margin", [1.0, 1.2])
+def test_a_prompt_without_time_for_a_second_step_ends_in_this_one(margin: float) -> None:
+    table = TABLE.slower(1.0)
+    table.numbers[MARGINS] = margin
     prompt = new_row(tokens=400, left=50, due_s=0.15, tpot_s=PACE_S, ttft_s=0.15)
     decodes = np.vstack([decode(5.0)] * 600)
     assert step(decodes)[2] > 0.06
 
-    tokens, _, lasts_s = step(np.vstack([decodes, prompt]), longest_s=0.08)
+    tokens, _, lasts_s = step(np.vstack([decodes, prompt]), longest_s=0.08 * margin, table=table)
 
     assert tokens[-1] == 400
-    assert lasts_s <= 0.08
+    assert lasts_s <= 0.08 * margin
     assert 100 < tokens[:-1].sum() < 600
 
 
