@@ -183,7 +183,7 @@ class ClusterState:
             few_tokens=few_tokens,
             least_pace_s=least_pace_s,
             grace=grace,
-            drafts=self.policies.drafting.of(grace.pace_s),
+            drafts=self.policies.drafting.of(grace.pace_s, promised_s=tpot_s),
         )
 
     def _least_pace_s(self, context_tokens: int) -> float:
