@@ -33,8 +33,8 @@ class Grace:
 def grace_of(
     tpot_s: float,
     later_tokens: float,
-    least_pace_s: float,
     *,
+    least_pace_s: float = 0.0,
     moved_s: float = 0.0,
     gain: float = 1.0,
 ) -> Grace:

@@ -49,7 +49,6 @@ def _request(chance: random.Random, kind: float, tpot_s: float) -> Numbers:
         left=chance.randint(1, 200),
         due_s=chance.uniform(0.1, 2) if prompt else chance.uniform(0.02, 1) * tpot_s,
         tpot_s=tpot_s,
-        ttft_s=2.0,
         kind=kind,
     )
     row[RESIDENT] = float(row[COMPUTED] > 0)

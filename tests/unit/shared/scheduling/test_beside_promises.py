@@ -45,7 +45,7 @@ def step(
 
 @pytest.mark.parametrize("due_s", [-0.02, 0.01, 0.03])
 def test_poor_luck_with_drafts_leaves_prompts_the_steps_that_bring_it_back(due_s: float) -> None:
-    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S, ttft_s=0.5)
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
 
     tokens, _, lasts_s = step(np.array([decode(due_s, draft=4, gain=GAIN), prompt]))
 
@@ -55,7 +55,7 @@ def test_poor_luck_with_drafts_leaves_prompts_the_steps_that_bring_it_back(due_s
 
 
 def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
-    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S, ttft_s=0.5)
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
 
     tokens, _, lasts_s = step(np.array([decode(0.03), prompt]))
 
@@ -67,7 +67,7 @@ def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
 def test_decodes_that_can_wait_share_a_step_as_far_as_its_prompt_ends_in_time(
     times_alone: float,
 ) -> None:
-    prompt = new_row(tokens=100, left=50, due_s=9.0, tpot_s=PACE_S, ttft_s=9.0)
+    prompt = new_row(tokens=100, left=50, due_s=9.0, tpot_s=PACE_S)
     due_s = times_alone * step(prompt[None])[2]
     prompt[DUE] = due_s
     decodes = np.vstack([decode(5.0)] * 3000)
@@ -84,7 +84,7 @@ def test_decodes_that_can_wait_share_a_step_as_far_as_its_prompt_ends_in_time(
 def test_a_prompt_without_time_for_a_second_step_ends_in_this_one(margin: float) -> None:
     table = TABLE.slower(1.0)
     table.numbers[MARGINS] = margin
-    prompt = new_row(tokens=400, left=50, due_s=0.15, tpot_s=PACE_S, ttft_s=0.15)
+    prompt = new_row(tokens=400, left=50, due_s=0.15, tpot_s=PACE_S)
     decodes = np.vstack([decode(5.0)] * 600)
     assert step(decodes)[2] > 0.06
 

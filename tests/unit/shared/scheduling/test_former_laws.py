@@ -24,7 +24,6 @@ from shared.scheduling.rows import (
     RESIDENT,
     TOTAL,
     TPOT,
-    TTFT,
     Rows,
 )
 from shared.scheduling.shares import (
@@ -59,7 +58,7 @@ def mixed(chance: random.Random) -> Rows:
 
 def never_due(rows: Rows) -> Rows:
     """The same, nothing being asked of those that were not promised."""
-    for column in (DUE, TPOT, TTFT):
+    for column in (DUE, TPOT):
         rows[rows[:, KIND] > PROMISED, column] = np.inf
     return rows
 
