@@ -130,7 +130,6 @@ class World:
             left=_LEFT_TOKENS,
             due_s=NOW_S + (100 * self.step_s if prefills else ahead_s),
             tpot_s=tpot_s,
-            ttft_s=100 * self.step_s,
         )
 
     def asked(self, candidates: int, round_number: int) -> list[Asked]:

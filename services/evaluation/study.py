@@ -174,7 +174,8 @@ def campaign(
     system: str, places: Sequence[Place], bars: Sequence[float], rule: str
 ) -> Generator[Task, Point, list[Capacity]]:
     """All cells of one system in one scenario. What was best on few replicas and at a low bar is
-    tried on more and at a higher one; only how its engines are split is searched anew.
+    tried on more and at a higher one, where only how its engines are split is searched anew; of a
+    few settings all are.
     """
     capacities: list[Capacity] = []
     known: Setting | None = None

@@ -17,9 +17,8 @@ class Demand:
     """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
 
     `cached_tokens` of the prompt are on the engine `home` already. The answer most likely has
-    `few_tokens` at least (None: not known), and engines have trouble with a pace below
-    `least_pace_s`; `grace` is what they are asked for in the place of a mean where no KV moves.
-    `drafts` are those that its decodes may count on.
+    `few_tokens` at least (None: not known); `grace` is what engines are asked for in the place of a
+    mean where no KV moves. `drafts` are those that its decodes may count on.
     """
 
     prompt_tokens: int
@@ -31,7 +30,6 @@ class Demand:
     home: str = ""
     key: int = 0
     few_tokens: int | None = None
-    least_pace_s: float = 0.0
     grace: Grace
     drafts: Drafts = field(default_factory=Drafts)
 
@@ -39,16 +37,12 @@ class Demand:
     def asks(self) -> bool:
         return self.due_s < math.inf or self.tpot_s < math.inf
 
-    @property
-    def ttft_s(self) -> float:
-        return self.due_s - self.arrived_at_s
-
     def grace_when_moved(self, moved_s: float) -> Grace:
         """The grace where its KV is on the way for `moved_s`; 0: it stays where it is."""
         if not moved_s > 0:
             return self.grace
         few_tokens = self.few_tokens or min(_GUESSED_TOKENS, self.max_output_tokens)
-        return grace_of(self.tpot_s, few_tokens - 1, self.least_pace_s, moved_s=moved_s)
+        return grace_of(self.tpot_s, few_tokens - 1, moved_s=moved_s)
 
     def computed_on(self, engine: EngineDescription) -> int:
         """Prefix hits, whole blocks; the last token is always computed."""
@@ -66,7 +60,6 @@ class Demand:
             left=max(1, self.max_output_tokens),
             due_s=self.due_s,
             tpot_s=self.grace.pace_s,
-            ttft_s=self.ttft_s,
             grace_s=self.grace.later_s,
             kind=self._kind(best_effort),
             available_s=available_s,
@@ -84,7 +77,6 @@ class Demand:
             computed=computed,
             left=1,
             due_s=self.due_s,
-            ttft_s=self.ttft_s,
             kind=self._kind(best_effort),
             available_s=available_s,
         )

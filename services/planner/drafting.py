@@ -2,6 +2,7 @@
 of them: what a newcomer may count on. Sets no lengths.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,9 +40,15 @@ class Drafting:
             here = numbers == tier
             self._note(tier, float(decoding[here, DRAFT].mean()), float(gains[here].mean()))
 
-    def of(self, tpot_s: float) -> Drafts:
-        """What a request of this pace may count on; nothing where nothing was seen."""
-        return self._tiers.get(tier_of(tpot_s), Drafts())
+    def of(self, tpot_s: float, *, promised_s: float = math.nan) -> Drafts:
+        """What a request that is asked for this pace may count on: what others of it got, else what
+        those got that were asked for a little less than `promised_s`; nothing where nothing was
+        seen.
+        """
+        here = self._tiers.get(tier_of(tpot_s))
+        if here is None:
+            return Drafts() if math.isnan(promised_s) else self.about(promised_s)
+        return here
 
     def about(self, tpot_s: float) -> Drafts:
         """The newest of those that are asked for such a pace or a little tighter."""

@@ -137,7 +137,7 @@ class Bench:
 
         The simulation ends at the first who is late. Who is late whatever is done is no reason to
         turn others away, nor is who would be short of the reserve without them, too, if they make
-        nothing later.
+        nothing later, and no prompt that would be on time be late.
         """
         n = len(newcomers)
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
@@ -148,7 +148,7 @@ class Bench:
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_anyway).all():
             forecast, late = self._late_with(rows, self.at_stake & ~self.late_anyway)
-            late[:-n] |= self.late_anyway & _later(forecast, self.anyway, len(self.rows))
+            late[:-n] |= self.late_anyway & self._later(forecast)
         return [
             Trial(
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
@@ -158,6 +158,26 @@ class Bench:
             )
             for i in range(len(self.rows), len(rows))
         ]
+
+    def _later(self, forecast: Forecast) -> Flags:
+        """Who gets a token later than if nobody came, or a first one after its own time although it
+        would have been on time: newcomers that make little later may be many.
+        """
+        n, before = len(self.rows), self.anyway
+        worst_s = forecast.worst_late_s[:n]
+        spare_s = np.where(self.rows[:, PRODUCED] > 0, np.inf, self._reserve_s)
+        broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
+        later: Flags = (forecast.first_s[:n] > before.first_s + _NO_LATER_S) | (
+            worst_s > before.worst_late_s + _NO_LATER_S
+        )
+        return later | broken
+
+    @property
+    def _reserve_s(self) -> Numbers:
+        """Taken off when the next token of each is due."""
+        with np.errstate(invalid="ignore"):  # who is never due has none taken off
+            taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
+        return np.maximum(0.0, taken_s)
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""
@@ -214,11 +234,3 @@ class Bench:
         tighter[drafting, GRACE] += luck_s
         tighter[drafting, DUE] += np.where(tighter[drafting, PRODUCED] > 0, luck_s, 0.0)
         return tighter
-
-
-def _later(forecast: Forecast, before: Forecast, rows: int) -> Flags:
-    """Of the first `rows`, who gets a token later than before."""
-    later: Flags = (forecast.first_s[:rows] > before.first_s + _NO_LATER_S) | (
-        forecast.worst_late_s[:rows] > before.worst_late_s + _NO_LATER_S
-    )
-    return later

@@ -29,7 +29,7 @@ class _Share:
 
 
 class Reserve:
-    """Of one engine: the shares of a TTFT and of a TPOT."""
+    """Of one engine: the shares of what is left to a first token, and of a TPOT."""
 
     def __init__(self) -> None:
         self._ttft = _Share(share=0.08, least=0.05, most=0.4)

@@ -171,7 +171,7 @@ class ClusterState:
         few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
         gain = self.policies.drafting.about(tpot_s).gain
         least_pace_s = self._least_pace_s(query.prompt_tokens) / gain
-        grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s, drafts=gain > 1)
+        grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s=least_pace_s, gain=gain)
         return Demand(
             prompt_tokens=query.prompt_tokens,
             max_output_tokens=query.max_output_tokens,
@@ -181,9 +181,8 @@ class ClusterState:
             cached_tokens=cached_tokens,
             home=home,
             few_tokens=few_tokens,
-            least_pace_s=least_pace_s,
             grace=grace,
-            drafts=self.policies.drafting.of(grace.pace_s),
+            drafts=self.policies.drafting.of(grace.pace_s, promised_s=tpot_s),
         )
 
     def _least_pace_s(self, context_tokens: int) -> float:

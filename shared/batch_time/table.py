@@ -79,8 +79,14 @@ class StepTable:
 
     @property
     def drift(self) -> float:
-        """How many times as long as its fit the engine takes at present, 1 at least."""
+        """How many times as long as its fit the engine takes at present."""
         return float(self.numbers[_DRIFT])
+
+    def slower(self, factor: float) -> "StepTable":
+        """Of an engine whose steps all last `factor` times as long."""
+        numbers = self.numbers.copy()
+        numbers[_DRIFT] *= factor
+        return StepTable(numbers)
 
     def expected_s(self, step: Step) -> float:
         return float(expected_s(self.numbers, counts_of(step)))

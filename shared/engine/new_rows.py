@@ -37,7 +37,6 @@ def row_of(
         left=left,
         due_s=due_s,
         tpot_s=tpot_s,
-        ttft_s=math.inf if terms.produced_tokens else due_s - terms.arrived_at_s,
         grace_s=terms.grace_s,
         kind=kind,
         available_s=place_s,

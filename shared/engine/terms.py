@@ -11,11 +11,10 @@ from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 
 def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
     """Durations become instants of this machine's monotonic clock."""
-    arrived_at_s = now_s - wire.waited_s
+    ttft_s = wire.ttft_s if wire.HasField("ttft_s") else math.inf
     return Terms(
         class_name=wire.class_name or "default",
-        arrived_at_s=arrived_at_s,
-        first_token_due_s=arrived_at_s + wire.ttft_s if wire.HasField("ttft_s") else math.inf,
+        first_token_due_s=now_s - wire.waited_s + ttft_s,
         tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
         best_effort=wire.best_effort,
         stages=tuple(

@@ -1,6 +1,6 @@
 """All that a simulator must know of an engine, as one value. Reads no file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.hardware.truth import KnownStep, TrueStep
 
@@ -54,3 +54,7 @@ class Hardware:
     def noise_sigma(self) -> float:
         """Of the log-normal factor on each step, whose mean is 1."""
         return self.step.noise_sigma
+
+    def slower(self, factor: float) -> "Hardware":
+        """The same engine where all of its steps last `factor` times as long."""
+        return replace(self, step=self.step.slower(factor))

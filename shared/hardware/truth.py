@@ -104,6 +104,11 @@ class TrueStep:
     def changed(self, **numbers: float) -> "TrueStep":
         return TrueStep(**{**self.plain, **numbers})
 
+    def slower(self, factor: float) -> "TrueStep":
+        """All steps last `factor` times as long."""
+        times_s = {name: time_s for name, time_s in self.plain.items() if name.endswith("_s")}
+        return self.changed(**{name: factor * time_s for name, time_s in times_s.items()})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownStep:
@@ -126,6 +131,10 @@ class KnownStep:
     def noise_sigma(self) -> float:
         """Of all kinds, about."""
         return float(np.mean(self.sigmas))
+
+    def slower(self, factor: float) -> "KnownStep":
+        """All steps last `factor` times as long."""
+        return KnownStep(table=self.table.slower(factor), sigmas=self.sigmas)
 
 
 _AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")

@@ -13,7 +13,8 @@ from typing import Final
 _MOST_PACES: Final = 4.0  # of grace, beside the time that KV is on its way
 # Of the promised pace, engines are asked for no less: decodes take from prompts what that costs.
 _LEAST_SHARE: Final = 0.95
-# Drafts give some answers less than others, and all of them more than their pace needs.
+# Drafts give some answers less than others, and all of them more than their pace needs: with them
+# as much less as they give more, down to this.
 _LEAST_WITH_DRAFTS: Final = 0.8
 # Where KV moved, prompts are mostly elsewhere, and it may have to wait for the end of a step.
 _LEAST_WHEN_MOVED: Final = 0.9
@@ -32,20 +33,21 @@ class Grace:
 def grace_of(
     tpot_s: float,
     later_tokens: float,
-    least_pace_s: float,
     *,
+    least_pace_s: float = 0.0,
     moved_s: float = 0.0,
-    drafts: bool = False,
+    gain: float = 1.0,
 ) -> Grace:
     """For an answer that has at least `later_tokens` after its first, promised `tpot_s` as their
     mean. Unless its KV takes `moved_s` to arrive, no pace below `least_pace_s` comes of it.
+    `gain` is what a step gives it with drafts, in tokens.
     """
     if math.isinf(tpot_s) or later_tokens < 1:
         return Grace(tpot_s)
     if moved_s > 0:
         least_s = _LEAST_WHEN_MOVED * tpot_s
     else:
-        share = _LEAST_WITH_DRAFTS if drafts else _LEAST_SHARE
+        share = max(_LEAST_WITH_DRAFTS, _LEAST_SHARE / gain)
         least_s = max(share * tpot_s, min(tpot_s, least_pace_s))
     later_s = min(_MOST_PACES * tpot_s + moved_s, later_tokens * (tpot_s - least_s))
     later_s = max(later_s, moved_s)

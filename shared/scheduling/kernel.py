@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.pressure import pressure, prompt_s, prompt_takes_s
+from shared.scheduling.pressure import BEFORE_DUE, pressure, prompt_s, surely_adds_s
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -63,7 +63,6 @@ _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _SECOND_STEP = 2.0  # steps: a prompt with less time than that should end in this one if it can
-_BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 # Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
 # which is what the next promise may be short of where less is free than the promised hold.
 _BESIDE, _BESIDE_IN_ROOM, _ROOM = 1.02, 1.15, 1.0
@@ -217,7 +216,7 @@ def _promised_prompts(
         shared_s = min(until_s, beside_s)
         first = _first_prompt(rows, work, tokens, table, share)
         if first >= 0 and rows[first, DUE] - now < _SECOND_STEP * until_s:
-            takes_s = prompt_takes_s(rows, first, table)
+            takes_s = surely_adds_s(rows, first, table)
             if takes_s < until_s:
                 shared_s = min(shared_s, until_s - takes_s)
         _decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)
@@ -229,7 +228,7 @@ def _promised_prompts(
             return until_s
         ready_s = sure_s(table, counts)
         company_s = max(ready_s, _COMPANY * _alone_s(counts, table))
-        until_s = min(until_s, max(ready_s, min(_BEFORE_DUE * (due_s - now), company_s)))
+        until_s = min(until_s, max(ready_s, min(BEFORE_DUE * (due_s - now), company_s)))
 
 
 @compiled

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.batch_time.table import COUNTS, DECODES, Numbers, expected_s, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -23,7 +23,7 @@ from shared.scheduling.rows import (
 from shared.scheduling.shares import PROMISED_PROMPT, Sorts, add_chunk
 
 ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
-_BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
+BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
 _GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 
 
@@ -67,7 +67,7 @@ def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> tuple[float
         work_s += takes_s[i]
         left_s = dues_s[i] - now
         most = max(most, work_s / left_s if left_s > 0 else np.inf)
-        beside_s = min(beside_s, _BEFORE_DUE * left_s - (work_s - shared_s))
+        beside_s = min(beside_s, BEFORE_DUE * left_s - (work_s - shared_s))
     return most, beside_s
 
 
@@ -83,3 +83,13 @@ def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
 def prompt_takes_s(rows: Rows, i: int, table: Numbers) -> float:
     """The same in a step that others share."""
     return float(prompt_s(rows, i, table) - expected_s(table, np.zeros(COUNTS)))
+
+
+@compiled
+def surely_adds_s(rows: Rows, i: int, table: Numbers) -> float:
+    """By how much the rest of a prompt surely makes a step of decodes longer."""
+    counts = np.zeros(COUNTS)
+    counts[DECODES] = 1.0
+    without_s = sure_s(table, counts)
+    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
+    return float(sure_s(table, counts) - without_s)

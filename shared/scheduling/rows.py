@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.float64]
 
-COLUMNS: Final = 14
+COLUMNS: Final = 13
 (
     KEY,  # the number of the decision that placed it; 0: none
     TOTAL,  # tokens that must be computed before it gives its next one: prompt and all produced
@@ -26,7 +26,6 @@ COLUMNS: Final = 14
     RESIDENT,  # 1 while it takes one of the engine's places, else 0
     DRAFT,  # drafted tokens that a step verifies for it
     GAIN,  # tokens that such a step gives it on average, 1 without drafts
-    TTFT,  # seconds from its arrival within which its first token was promised; inf: not asked
     GRACE,  # seconds that each token after the first is due later than its pace alone says
 ) = range(COLUMNS)
 
@@ -42,7 +41,7 @@ KEYS: Final = 1 << 24  # what a float32 counts exactly; decision numbers are tak
 def empty(requests: int) -> Rows:
     """Rows of requests that have nothing to do."""
     rows = np.zeros((requests, COLUMNS))
-    rows[:, DUE] = rows[:, TPOT] = rows[:, TTFT] = math.inf
+    rows[:, DUE] = rows[:, TPOT] = math.inf
     rows[:, GAIN] = 1.0
     return rows
 
@@ -56,7 +55,6 @@ def new_row(
     left: float,
     due_s: float = math.inf,
     tpot_s: float = math.inf,
-    ttft_s: float = math.inf,
     grace_s: float = 0.0,
     kind: float = PROMISED,
     available_s: float = 0.0,
@@ -67,7 +65,7 @@ def new_row(
     row: npt.NDArray[np.float64] = empty(1)[0]
     row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
     row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
-    row[DUE], row[TPOT], row[TTFT] = due_s, tpot_s, ttft_s
+    row[DUE], row[TPOT] = due_s, tpot_s
     row[DRAFT], row[GAIN], row[GRACE] = draft, gain, grace_s
     return row
 

@@ -30,7 +30,6 @@ class Terms:
     """
 
     class_name: str = "default"
-    arrived_at_s: float = 0.0
     first_token_due_s: float = math.inf
     tpot_s: float | None = None
     best_effort: bool = False

@@ -44,7 +44,6 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
         left=1 if split else ticket.call.max_output_tokens - ticket.produced,
         due_s=due_s,
         tpot_s=math.inf if split else pace_s,
-        ttft_s=ticket.ttft_s,
         grace_s=route.grace_s,
         kind=route.kind,
         available_s=now,

@@ -206,7 +206,7 @@ class Run:
         tokens, last_s = int(got[of.TOKENS]), float(got[of.LAST])
         self._prefixes.keep(engine, ticket, ticket.call.prompt_tokens + tokens - 1)
         first_s, second_s = float(got[of.FIRST]), float(got[of.SECOND])
-        moved = self._routes[life].prefill is not None and tokens > 1
+        moved = got[of.MOVED] > 0 and tokens > 1
         self._system.ended(
             Ended(
                 ticket=ticket,

@@ -172,7 +172,6 @@ def some_terms(chance: random.Random, now_s: float) -> Terms:
         best_effort=kind < 0.6,
         first_token_due_s=now_s + chance.choice((0.01, 1.0, 100.0)),
         tpot_s=chance.choice((0.001, 0.05, 1.0)),
-        arrived_at_s=now_s,
     )
 
 
@@ -219,7 +218,7 @@ def test_a_promise_among_many_that_asked_for_nothing_is_kept_and_then_they_go_on
         for _ in range(5):
             one.step()
         assert one.scheduler._slos_is_free
-        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        promise = Terms(first_token_due_s=now() + 50, tpot_s=10.0)
         urgent = one.ask(promise, 50, 3)
         one.step()
         assert not one.scheduler._slos_is_free
@@ -256,7 +255,7 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
     blocks = 9  # eight of them to give: one of these requests with its answer, and a little
     with load(model, requests=4, blocks=blocks) as one:
         patient = begin_best_effort(one)
-        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        promise = Terms(first_token_due_s=now() + 50, tpot_s=10.0)
         urgent = one.ask(promise, 5 * BLOCK_TOKENS, 4)
         before = one.given[patient]
         steps = 0
@@ -273,7 +272,7 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
 def test_best_effort_gives_way_to_promised_kv_that_waits_elsewhere(model: str) -> None:
     with load(model, requests=4, blocks=9) as one:
         patient = begin_best_effort(one)
-        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        promise = Terms(first_token_due_s=now() + 50, tpot_s=10.0)
         urgent = one.ask(promise, 5 * BLOCK_TOKENS, 4, fetched=True)
         before = one.given[patient]
         for _ in range(4):
@@ -304,7 +303,7 @@ def test_best_effort_leaves_alone_what_is_kept_for_who_comes_back(
     with load(model, requests=4, blocks=20, prefix_caching=True) as one:
         told = OnePolicy(Policy(kept_blocks=kept_blocks))
         monkeypatch.setattr(one.scheduler._slos_link, "news", told.news)
-        promise = Terms(arrived_at_s=now(), first_token_due_s=now() + 50, tpot_s=10.0)
+        promise = Terms(first_token_due_s=now() + 50, tpot_s=10.0)
         one.ask(promise, 100, 2, prompt)
         one.run_dry()
         one.ask(promise, BLOCK_TOKENS, 60)  # while promised ones are there
@@ -352,7 +351,7 @@ def test_a_promise_goes_before_what_asked_for_nothing(model: str) -> None:
     with load(model, requests=1, blocks=100) as one:
         one.ask(Terms(), 50, 2)
         one.ask(Terms(), 50, 2)
-        last = one.ask(Terms(first_token_due_s=now() + 50, arrived_at_s=now()), 50, 2)
+        last = one.ask(Terms(first_token_due_s=now() + 50), 50, 2)
         for _ in range(4):
             one.step()
 

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from services.bench.capacity.judge import Judged
 from services.bench.spread import percentile
 from shared.simulation.judge import Rule, finished, kept, tpots_s, ttfts_s
-from shared.simulation.lives import ADMISSION, ADMITTED
+from shared.simulation.lives import ADMISSION, ADMITTED, LAST, SECOND, TOKENS
 from shared.simulation.record import Record
 
 ATTAINED_WITHIN: Final = 0.05  # of all requests
@@ -18,11 +20,15 @@ TIMES: Final = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Of one request. Times are nan where it was not promised, did not end or has no such time."""
+    """Of one request. Times are nan where it was not promised, did not end or has no such time.
+
+    `later_s` is the mean of a token after the second: what KV takes to move is not in it.
+    """
 
     met: bool
     ttft_s: float = math.nan
     tpot_s: float = math.nan
+    later_s: float = math.nan
 
 
 def seen(judged: Sequence[Judged]) -> list[Outcome]:
@@ -32,6 +38,7 @@ def seen(judged: Sequence[Judged]) -> list[Outcome]:
             met=one.is_met,
             ttft_s=_known(one.seen.ttft_s) if one.is_promise_answered else math.nan,
             tpot_s=_known(one.seen.tpot_s) if one.is_promise_answered else math.nan,
+            later_s=_later_s(one.seen.token_times_s) if one.is_promise_answered else math.nan,
         )
         for one in judged
     ]
@@ -41,15 +48,25 @@ def simulated(record: Record) -> list[Outcome]:
     """The same of a simulation, in the order of arrival."""
     lives = record.lives
     counts = finished(lives) & (lives[:, ADMISSION] == ADMITTED)
-    rows = zip(kept(lives, Rule.MEAN), counts, ttfts_s(lives), tpots_s(lives), strict=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # who got two tokens has no later ones
+        laters_s = (lives[:, LAST] - lives[:, SECOND]) / (lives[:, TOKENS] - 2)
+    times_s = zip(ttfts_s(lives), tpots_s(lives), laters_s, strict=True)
     return [
         Outcome(
             met=bool(met),
             ttft_s=float(ttft_s) if done else math.nan,
             tpot_s=float(tpot_s) if done else math.nan,
+            later_s=float(later_s) if done else math.nan,
         )
-        for met, done, ttft_s, tpot_s in rows
+        for met, done, (ttft_s, tpot_s, later_s) in zip(
+            kept(lives, Rule.MEAN), counts, times_s, strict=True
+        )
     ]
+
+
+def _later_s(token_times_s: Sequence[float]) -> float:
+    later = len(token_times_s) - 2
+    return (token_times_s[-1] - token_times_s[1]) / later if later > 0 else math.nan
 
 
 def _known(time_s: float | None) -> float:
@@ -92,12 +109,15 @@ def _percentile(times_s: Iterable[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One system at one rate. `others_cores` were at work for others than us meanwhile."""
+    """One system at one rate. `others_cores` were at work for others than us meanwhile; `slower`:
+    how many times as long as profiled the twin's steps lasted, as the machine was slower by then.
+    """
 
     system: str
     rate_rps: float
     requests: int
     others_cores: float
+    slower: float
     real: Side
     twin: Side
 
@@ -129,6 +149,7 @@ class Compared:
             "rate_rps": round(self.rate_rps, 4),
             "requests": self.requests,
             "others_cores": round(self.others_cores, 2),
+            "slower": round(self.slower, 3),
             "real": self.real.as_json(),
             "simulated": self.twin.as_json(),
             "attained_off": round(self.attained_off, 4),

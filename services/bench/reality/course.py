@@ -17,6 +17,7 @@ from services.bench.machine import busy_s, own_s
 from services.bench.reality.compare import Compared, Outcome, Side, seen
 from services.bench.reality.options import RealityOptions
 from services.bench.reality.own_engine import OwnEngine
+from services.bench.reality.speed import probing
 from services.bench.reality.twin import Twin, ours, stock
 from shared.clock import Clock
 from shared.engines import Role
@@ -28,7 +29,7 @@ FLEET: Final = f"{OURS}, prefill and decode"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A system, and its twin before it knows what passes between steps."""
+    """A system, and its twin before it is calibrated."""
 
     system: System
     twin: Twin
@@ -37,10 +38,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """What a twin learned from its light load."""
+    """What a twin learned from other requests than those that are compared."""
 
     system: str
-    between_steps_ms: float
+    slower: float
     on_the_way_ms: float
 
 
@@ -61,7 +62,8 @@ class Course:
     _load: Load = field(init=False)
     _targets: Targets | None = None
     _first_rps: float = 0.0
-    _others_cores: float = 0.0  # during the last point
+    _others_cores: float = 0.0  # during the last point, as is the next
+    _work_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._load = poisson("poisson", mix(self.options.mix), self.options.seed, _COUNT)
@@ -111,27 +113,30 @@ class Course:
         return asked, measure
 
     async def _compare(self, pair: Pair, asked: Asked, measure: Measure) -> None:
-        light = await self._point(asked, measure, self.options.light_load)
-        wait_s, seed = self._wait_s(light), self.options.seed
-        twin = pair.twin.calibrated(light.judged, wait_s=wait_s, seed=seed)
+        before = await self._point(asked, measure, self.options.calibrating_load)
+        wait_s, seed = self._wait_s(before), self.options.seed
+        twin = pair.twin.calibrated(before.judged, wait_s=wait_s, seed=seed)
+        calibrating_work_s = self._work_s
         self.calibrated.append(
             Calibrated(
                 system=asked.name,
-                between_steps_ms=1000 * twin.between_steps_s,
+                slower=round(twin.slower, 3),
                 on_the_way_ms=1000 * twin.on_the_way_s,
             )
         )
         self.say(f"{self.calibrated[-1]}")
         for multiple in self.options.loads:
             point = await self._point(asked, measure, multiple)
-            self._note(point, twin)
+            self._note(point, twin.slowed(self._work_s / calibrating_work_s))
 
     async def _point(self, asked: Asked, measure: Measure, multiple: float) -> Point:
         assert self._targets is not None
         rate_rps, seconds = multiple * self._first_rps, self.options.point_s
         load, targets = self._load, self._targets
         before_s, busy_before_s, own_before_s = self.clock.now(), busy_s(), own_s()
-        point = await measure.point(asked, load, rate_rps, seconds, targets, turn=0)
+        with probing() as probe:
+            point = await measure.point(asked, load, rate_rps, seconds, targets, turn=0)
+        self._work_s = probe.work_s
         others_s = (busy_s() - busy_before_s) - (own_s() - own_before_s)
         self._others_cores = max(0.0, others_s) / (self.clock.now() - before_s)
         self.say(f"{point.line()}; others took {self._others_cores:.2f} cores meanwhile")
@@ -148,6 +153,7 @@ class Course:
             rate_rps=point.rate_rps,
             requests=len(point.judged),
             others_cores=self._others_cores,
+            slower=twin.slower,
             real=Side.of(real),
             twin=Side.of([outcome for outcomes in twins for outcome in outcomes]),
         )

@@ -26,8 +26,8 @@ class RealityOptions:
     loads: tuple[Positive, ...] = option(
         (0.7, 1.0, 1.3), help="loads to compare at, multiples of what keeps an engine well used"
     )
-    light_load: Positive = option(
-        0.3, help="load at which what passes between steps is found out, as a multiple of the same"
+    calibrating_load: Positive = option(
+        0.5, help="load that tells how fast the machine is by now, as a multiple of the same"
     )
     point_s: Positive = option(60.0, help="arrivals of one point last so long")
     drain_s: Positive = option(20.0, help="how long what is still open may take after a point")

@@ -50,6 +50,7 @@ def table(compared: Sequence[Compared]) -> Table:
         "attained",
         *map(_words, TIMES),
         "within",
+        "slower",
         "others, cores",
     ):
         shown.add_column(name, justify="right")
@@ -72,4 +73,5 @@ def _row(one: Compared) -> Iterator[str]:
         real_ms, twin_ms = 1000 * one.real.times_s[name], 1000 * one.twin.times_s[name]
         yield f"{real_ms:.0f} / {twin_ms:.0f}  ({one.times_off[name]:+.0%})"
     yield "yes" if one.is_true else "no"
+    yield f"{one.slower:.2f}"
     yield f"{one.others_cores:.1f}"

@@ -2,6 +2,7 @@
 the real engine's profile says. Pure but for reading that profile.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,46 +22,67 @@ from shared.simulation.run import Run
 from shared.simulation.system import System
 from shared.workloads.calls import Call, Load, Program, StageLoad
 
+_SLOWER = 0.6, 2.5  # a machine changes its speed by no more
+_HALVINGS = 8
+
 Build = Callable[[Sequence[SimEngine]], System]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """`between_steps_s` passes on the host from one step to the next, `on_the_way_s` with a
-    request and its answers outside of engines.
+    """Steps last `slower` times as long as the profile says, which its engines know, as real ones
+    learn it, unless they are quicker; `on_the_way_s` passes with a request and its answers outside
+    of engines.
     """
 
     hardware: Hardware
     table: StepTable
     roles: tuple[Role, ...]
     build: Build
-    between_steps_s: float = 0.0
+    slower: float = 1.0
     on_the_way_s: float = 0.0
 
     def outcomes(self, judged: Sequence[Judged], *, wait_s: float, seed: int) -> list[Outcome]:
         """What becomes of the same requests; what is open `wait_s` after the last is cut."""
-        hardware = replace(self.hardware, host_overhead_s=self.between_steps_s)
+        hardware = self.hardware.slower(self.slower)
+        table = self.table.slower(max(1.0, self.slower))
         engines = [
-            SimEngine(f"{role.value}-{number}", role, hardware, self.table, seed=seed)
+            SimEngine(f"{role.value}-{number}", role, hardware, table, seed=seed)
             for number, role in enumerate(self.roles)
         ]
         conditions = Conditions(
             network_s=self.on_the_way_s / 2,
             decision_s=0.0,
             drain_s=wait_s,
-            fetched_at_steps=True,
         )
         return simulated(Run(load_of(judged), self.build(engines), engines, conditions).record())
 
-    def calibrated(self, light: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
-        """What a profile of an engine alone cannot say, from requests that met few others."""
-        real = seen(light)
-        bare = self.outcomes(light, wait_s=wait_s, seed=seed)
-        step_s = _median_off([one.tpot_s for one in real], [one.tpot_s for one in bare])
-        stepped = replace(self, between_steps_s=step_s)
-        timed = stepped.outcomes(light, wait_s=wait_s, seed=seed)
+    def calibrated(self, seen_before: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
+        """What a profile of an engine alone cannot say: how this machine's speed changed since,
+        what else runs on it, what servers and network add. By requests other than those that are
+        compared: the factor by bisection of the pace after the second token, then the way by the
+        first tokens. Where no answer had three tokens it stays as it is.
+        """
+        real = seen(seen_before)
+        paces_s = [one.later_s for one in real]
+        if all(map(math.isnan, paces_s)):
+            return self
+        low, high = _SLOWER
+        for _ in range(_HALVINGS):
+            twin = replace(self, slower=math.sqrt(low * high))
+            outcomes = twin.outcomes(seen_before, wait_s=wait_s, seed=seed)
+            if _median_off(paces_s, [one.later_s for one in outcomes]) > 0:
+                low = twin.slower
+            else:
+                high = twin.slower
+        twin = replace(self, slower=math.sqrt(low * high))
+        timed = twin.outcomes(seen_before, wait_s=wait_s, seed=seed)
         way_s = _median_off([one.ttft_s for one in real], [one.ttft_s for one in timed])
-        return replace(stepped, on_the_way_s=max(0.0, way_s))
+        return replace(twin, on_the_way_s=max(0.0, way_s))
+
+    def slowed(self, factor: float) -> "Twin":
+        """While the machine takes so many times as long for the same work."""
+        return replace(self, slower=factor * self.slower)
 
 
 def _median_off(real_s: Sequence[float], twin_s: Sequence[float]) -> float:

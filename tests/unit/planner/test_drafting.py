@@ -61,3 +61,15 @@ def test_who_is_asked_for_a_little_more_than_was_promised_tells_of_what_was_prom
     assert drafting.of(0.05).gain == 1.0
     assert drafting.about(0.05) == drafting.of(0.04)
     assert drafting.about(0.1).gain == drafting.about(0.03).gain == 1.0
+
+
+def test_a_pace_that_nobody_was_asked_for_yet_counts_on_what_its_promise_is_known_to_get() -> None:
+    drafting = Drafting()
+    drafting.observe(decoding(3, tpot_s=0.1, draft=4, gain=3.0))
+
+    known = drafting.of(0.08, promised_s=0.1)
+
+    assert known == drafting.of(0.1)
+    assert known.tokens > 0
+    assert drafting.of(0.08).tokens == 0.0
+    assert drafting.of(0.08, promised_s=0.3).tokens == 0.0

@@ -9,6 +9,7 @@ from services.planner.survival import Survival
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, new_row
+from shared.scheduling.simulate import simulate
 from tests.unit.planner.world import MARGIN, TABLE, World
 
 LONG_TOKENS = 3000
@@ -16,7 +17,7 @@ ALONE_S = TABLE.prompt_s(LONG_TOKENS, LONG_TOKENS)
 
 
 def prompt(tokens: int, due_s: float) -> Numbers:
-    return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5, ttft_s=due_s)
+    return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5)
 
 
 def bench_with(*rows: Numbers, now: float = 0.0) -> Bench:
@@ -46,6 +47,27 @@ def test_nobody_makes_later_who_is_short_of_the_reserve(cutting_it_fine: Bench) 
 
     assert trial.reason is Reason.COMPUTE
     assert trial.others_late == 1
+
+
+def test_of_many_who_make_little_later_none_makes_a_prompt_late(cutting_it_fine: Bench) -> None:
+    for number in range(200):
+        decode = new_row(
+            key=number + 1,
+            tokens=300,
+            computed=299,
+            produced=3,
+            left=200,
+            due_s=1.0,
+            tpot_s=0.5,
+        )
+        if cutting_it_fine.try_one(decode, "").kept:
+            cutting_it_fine.give(decode[None], [""])
+    rows = cutting_it_fine.rows
+
+    forecast = simulate(rows, TABLE, cutting_it_fine.engine.limits, 0.0)
+
+    assert len(rows) > 2
+    assert not forecast.late(rows)[0]
 
 
 def test_what_is_left_unused_of_a_start_shrinks_with_the_time_that_is_left_to_it() -> None:

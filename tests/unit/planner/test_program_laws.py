@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from services.planner.program import BLOCKS, FORCED, VALUE, Mask, Problem, best_set, holds
-from tests.unit.shared.scheduling.loads import TABLES, slower
+from tests.unit.shared.scheduling.loads import TABLES
 
 SEEDS = range(10)
 PROBLEMS = 200  # of each seed
@@ -113,7 +113,7 @@ def test_more_capacity_never_makes_a_set_infeasible_or_the_best_one_worse(seed: 
         for more in (
             replace(one, free_blocks=one.free_blocks + chance.uniform(0, 500)),
             replace(one, max_tokens=one.max_tokens * 2),
-            replace(one, table=slower(one.table, chance.uniform(0.5, 1.0))),
+            replace(one, table=one.table.slower(chance.uniform(0.5, 1.0))),
         ):
             assert holds(more, accepted)
             assert value(more, best_set(more)) >= value(one, accepted)

@@ -115,7 +115,7 @@ def test_best_effort_stays_on_one_engine_where_it_can() -> None:
 
 def test_no_kv_moves_between_engines_that_both_decode_while_one_has_room() -> None:
     state = make_cluster(make_engine("d0"), make_engine("d1"))
-    computing = new_row(tokens=1500, left=10, due_s=LONG_AFTER_S + 20, tpot_s=0.5, ttft_s=20.0)
+    computing = new_row(tokens=1500, left=10, due_s=LONG_AFTER_S + 20, tpot_s=0.5)
     decoding = new_row(
         tokens=50, computed=49, produced=2, left=10, due_s=LONG_AFTER_S + 0.5, tpot_s=0.5
     )

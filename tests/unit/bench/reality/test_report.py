@@ -20,7 +20,15 @@ def course() -> Any:
         for ttft_s in (0.2, 0.25)
     ]
     real, twin = sides
-    one = Compared(system="ours", rate_rps=1.5, requests=2, others_cores=0.25, real=real, twin=twin)
+    one = Compared(
+        system="ours",
+        rate_rps=1.5,
+        requests=2,
+        others_cores=0.25,
+        slower=1.1,
+        real=real,
+        twin=twin,
+    )
     pair = Outcome(met=True, ttft_s=0.2, tpot_s=0.1), Outcome(met=False)
     return SimpleNamespace(compared=[one], calibrated=[], requests={"ours": [pair]})
 

@@ -30,16 +30,32 @@ def plain(step_s: float = 0.05) -> Twin:
     return stock(hardware(step_s=step_s), TABLE, 128)
 
 
-def test_a_twin_finds_out_what_passes_between_steps_and_on_the_way() -> None:
-    true = replace(plain(), between_steps_s=0.01, on_the_way_s=0.03)
-    light = [asked(float(second)) for second in range(10)]
-    outcomes = true.outcomes([judged(one) for one in light], wait_s=_WAIT_S, seed=1)
-    measured = [judged(one, got) for one, got in zip(light, outcomes, strict=True)]
+def test_a_twin_finds_out_how_slow_its_machine_is_and_what_passes_on_the_way() -> None:
+    true = replace(plain(), slower=1.3, on_the_way_s=0.03)
+    before = [asked(float(second)) for second in range(10)]
+    outcomes = true.outcomes([judged(one) for one in before], wait_s=_WAIT_S, seed=1)
+    measured = [judged(one, got) for one, got in zip(before, outcomes, strict=True)]
 
     found = plain().calibrated(measured, wait_s=_WAIT_S, seed=1)
 
-    assert found.between_steps_s == pytest.approx(0.01)
-    assert found.on_the_way_s == pytest.approx(0.03)
+    assert found.slower == pytest.approx(1.3, rel=0.01)
+    assert found.on_the_way_s == pytest.approx(0.03, abs=0.001)
+
+
+def test_the_twin_becomes_slower_as_its_machine_does() -> None:
+    (before,) = plain().outcomes([judged(asked(0.0))], wait_s=_WAIT_S, seed=1)
+    (after,) = plain().slowed(1.5).outcomes([judged(asked(0.0))], wait_s=_WAIT_S, seed=1)
+
+    assert after.ttft_s == pytest.approx(1.5 * before.ttft_s)
+
+
+def test_what_kv_takes_to_move_is_no_pace() -> None:
+    moved = Seen(offered=asked(0.0), ended=Ended.DONE, token_times_s=(0.1, 0.9, 1.0, 1.1, 1.2))
+
+    (outcome,) = seen([Judged(seen=moved, ttft_target_s=1.0, tpot_target_s=1.0)])
+
+    assert outcome.tpot_s == pytest.approx(1.1 / 4)
+    assert outcome.later_s == pytest.approx(0.1)
 
 
 def test_the_twin_is_asked_for_what_the_system_was_asked_for() -> None:
@@ -78,6 +94,7 @@ def test_true_is_within_5_points_and_15_percent(
         rate_rps=1.0,
         requests=10,
         others_cores=0.0,
+        slower=1.0,
         real=side(0.9, 1.0),
         twin=side(attained, time_s),
     )

@@ -87,3 +87,15 @@ def test_a_prompt_takes_its_chunks_one_after_the_other(
     together_s = table.prompt_s(tokens, chunk_tokens, decodes=decodes, context_tokens=context)
 
     assert together_s == pytest.approx(one_by_one_s)
+
+
+@given(curves(), steps(), st.floats(0.5, 3.0))
+def test_a_slower_engine_takes_longer_expected_and_promised(
+    curve: StepCurve, step: Step, factor: float
+) -> None:
+    table = StepTable.of(curve, margins=dict.fromkeys(Kind, 1.2))
+    slower = table.slower(factor)
+
+    assert slower.expected_s(step) == pytest.approx(factor * table.expected_s(step))
+    assert slower.sure_s(step) == pytest.approx(factor * table.sure_s(step))
+    assert table.drift == 1.0

@@ -15,19 +15,16 @@ from shared.scheduling.rows import (
     PROMISED,
     TOTAL,
     TPOT,
-    TTFT,
 )
 from shared.scheduling.terms import StageTerms, Terms
 
 
 def test_a_promise_becomes_a_row() -> None:
-    terms = Terms(
-        arrived_at_s=10.0, first_token_due_s=12.0, tpot_s=0.1, decision_id="d-ab12-77", stages=()
-    )
+    terms = Terms(first_token_due_s=12.0, tpot_s=0.1, decision_id="d-ab12-77", stages=())
 
     row = row_of(terms, tokens=40, left=5)
 
-    assert (row[DUE], row[TPOT], row[TTFT], row[KIND]) == (12.0, 0.1, 2.0, PROMISED)
+    assert (row[DUE], row[TPOT], row[KIND]) == (12.0, 0.1, PROMISED)
     assert (row[TOTAL], row[LEFT], row[PRODUCED], row[KEY]) == (40, 5, 0, 77)
 
 

@@ -106,3 +106,16 @@ def test_noise_has_mean_one_and_the_quantiles_of_its_sigma(name: str) -> None:
 def test_a_number_that_would_shorten_steps_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         alone(**wrong)
+
+
+@pytest.mark.parametrize("name", SOME)
+@settings(max_examples=30, deadline=None)
+@given(counts=STEPS, factor=st.floats(0.5, 3.0))
+def test_a_slower_engine_takes_so_many_times_as_long_for_every_step(
+    name: str, counts: list[float], factor: float
+) -> None:
+    engine, step = load(name), np.array(counts)
+
+    slower_s = true_s(engine.slower(factor).step.numbers, step)
+
+    assert slower_s == pytest.approx(factor * true_s(engine.step.numbers, step))

@@ -21,12 +21,6 @@ _FORMS: tuple[tuple[Form, tuple[float, ...]], ...] = (
 TABLES = tuple(StepTable.of(StepCurve(form=form, coefficients=numbers)) for form, numbers in _FORMS)
 
 
-def slower(table: StepTable, factor: float) -> StepTable:
-    numbers = table.numbers.copy()
-    numbers[1] *= factor
-    return StepTable(numbers)
-
-
 def limits(chance: random.Random, **changed: float) -> Numbers:
     """Room for all unless it is said otherwise."""
     fields = {
@@ -55,7 +49,6 @@ def _request(chance: random.Random, kind: float, tpot_s: float) -> Numbers:
         left=chance.randint(1, 200),
         due_s=chance.uniform(0.1, 2) if prompt else chance.uniform(0.02, 1) * tpot_s,
         tpot_s=tpot_s,
-        ttft_s=2.0,
         kind=kind,
     )
     row[RESIDENT] = float(row[COMPUTED] > 0)

@@ -24,7 +24,6 @@ from shared.scheduling.rows import (
     RESIDENT,
     TOTAL,
     TPOT,
-    TTFT,
     Rows,
 )
 from shared.scheduling.shares import (
@@ -37,7 +36,7 @@ from shared.scheduling.shares import (
     Tokens,
 )
 from shared.scheduling.simulate import simulate
-from tests.unit.shared.scheduling.loads import BLOCK_TOKENS, TABLES, limits, requests, slower
+from tests.unit.shared.scheduling.loads import BLOCK_TOKENS, TABLES, limits, requests
 
 SEEDS = range(8)
 LOADS = 150  # of each seed
@@ -59,7 +58,7 @@ def mixed(chance: random.Random) -> Rows:
 
 def never_due(rows: Rows) -> Rows:
     """The same, nothing being asked of those that were not promised."""
-    for column in (DUE, TPOT, TTFT):
+    for column in (DUE, TPOT):
         rows[rows[:, KIND] > PROMISED, column] = np.inf
     return rows
 
@@ -72,7 +71,7 @@ def feasible(
     for _ in range(LOADS):
         table, rows = chance.choice(TABLES), requests(chance, chance.randint(1, 25))
         bounds = limits(chance)
-        if not simulate(rows, slower(table, slack), bounds, 0.0).late(rows).any():
+        if not simulate(rows, table.slower(slack), bounds, 0.0).late(rows).any():
             yield chance, rows, table, bounds
 
 
@@ -222,7 +221,7 @@ def test_without_one_of_its_requests_an_engine_keeps_the_promises_of_the_others(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_a_slower_engine_holds_a_faster_one_holds(seed: int) -> None:
     for chance, rows, table, bounds in feasible(seed, slack=1.1):
-        faster = slower(table, chance.uniform(0.3, 1.1))
+        faster = table.slower(chance.uniform(0.3, 1.1))
 
         assert not simulate(rows, faster, bounds, 0.0).late(rows).any()
 

@@ -14,15 +14,13 @@ LIMITS = engine_limits(max_tokens=512, block_tokens=16, max_resident=64)
 
 
 def decoding(due_s: float, *, tpot_s: float = 0.1, left: int = 100) -> Rows:
-    row = new_row(
-        tokens=101, computed=100, produced=1, left=left, due_s=due_s, tpot_s=tpot_s, ttft_s=1.0
-    )
+    row = new_row(tokens=101, computed=100, produced=1, left=left, due_s=due_s, tpot_s=tpot_s)
     row[RESIDENT] = 1
     return row[None]
 
 
 def prompt(tokens: int, due_s: float) -> Rows:
-    return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5, ttft_s=due_s)[None]
+    return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5)[None]
 
 
 def test_whoever_ends_a_simulation_by_waiting_for_a_token_is_late() -> None:
