@@ -110,7 +110,7 @@ def _percentile(times_s: Iterable[float], percent: float) -> float:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One system at one rate. `others_cores` were at work for others than us meanwhile; `slower`:
-    how many times as long as profiled the twin's steps lasted, as the machine was slower by then.
+    how many times as long as profiled the twin's steps lasted.
     """
 
     system: str

@@ -17,7 +17,6 @@ from services.bench.machine import busy_s, own_s
 from services.bench.reality.compare import Compared, Outcome, Side, seen
 from services.bench.reality.options import RealityOptions
 from services.bench.reality.own_engine import OwnEngine
-from services.bench.reality.speed import probing
 from services.bench.reality.twin import Twin, ours, stock
 from shared.clock import Clock
 from shared.engines import Role
@@ -62,8 +61,7 @@ class Course:
     _load: Load = field(init=False)
     _targets: Targets | None = None
     _first_rps: float = 0.0
-    _others_cores: float = 0.0  # during the last point, as is the next
-    _work_s: float = 0.0
+    _others_cores: float = 0.0  # during the last point
 
     def __post_init__(self) -> None:
         self._load = poisson("poisson", mix(self.options.mix), self.options.seed, _COUNT)
@@ -116,7 +114,6 @@ class Course:
         before = await self._point(asked, measure, self.options.calibrating_load)
         wait_s, seed = self._wait_s(before), self.options.seed
         twin = pair.twin.calibrated(before.judged, wait_s=wait_s, seed=seed)
-        calibrating_work_s = self._work_s
         self.calibrated.append(
             Calibrated(
                 system=asked.name,
@@ -127,16 +124,14 @@ class Course:
         self.say(f"{self.calibrated[-1]}")
         for multiple in self.options.loads:
             point = await self._point(asked, measure, multiple)
-            self._note(point, twin.slowed(self._work_s / calibrating_work_s))
+            self._note(point, twin)
 
     async def _point(self, asked: Asked, measure: Measure, multiple: float) -> Point:
         assert self._targets is not None
         rate_rps, seconds = multiple * self._first_rps, self.options.point_s
         load, targets = self._load, self._targets
         before_s, busy_before_s, own_before_s = self.clock.now(), busy_s(), own_s()
-        with probing() as probe:
-            point = await measure.point(asked, load, rate_rps, seconds, targets, turn=0)
-        self._work_s = probe.work_s
+        point = await measure.point(asked, load, rate_rps, seconds, targets, turn=0)
         others_s = (busy_s() - busy_before_s) - (own_s() - own_before_s)
         self._others_cores = max(0.0, others_s) / (self.clock.now() - before_s)
         self.say(f"{point.line()}; others took {self._others_cores:.2f} cores meanwhile")

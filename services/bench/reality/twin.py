@@ -80,10 +80,6 @@ class Twin:
         way_s = _median_off([one.ttft_s for one in real], [one.ttft_s for one in timed])
         return replace(twin, on_the_way_s=max(0.0, way_s))
 
-    def slowed(self, factor: float) -> "Twin":
-        """While the machine takes so many times as long for the same work."""
-        return replace(self, slower=factor * self.slower)
-
 
 def _median_off(real_s: Sequence[float], twin_s: Sequence[float]) -> float:
     """Of those that have both; 0 where nobody has."""

@@ -42,13 +42,6 @@ def test_a_twin_finds_out_how_slow_its_machine_is_and_what_passes_on_the_way() -
     assert found.on_the_way_s == pytest.approx(0.03, abs=0.001)
 
 
-def test_the_twin_becomes_slower_as_its_machine_does() -> None:
-    (before,) = plain().outcomes([judged(asked(0.0))], wait_s=_WAIT_S, seed=1)
-    (after,) = plain().slowed(1.5).outcomes([judged(asked(0.0))], wait_s=_WAIT_S, seed=1)
-
-    assert after.ttft_s == pytest.approx(1.5 * before.ttft_s)
-
-
 def test_what_kv_takes_to_move_is_no_pace() -> None:
     moved = Seen(offered=asked(0.0), ended=Ended.DONE, token_times_s=(0.1, 0.9, 1.0, 1.1, 1.2))
 
