@@ -117,6 +117,7 @@ class Placement:
     are None when unknown.
     A deferred placement is to be asked again after `hold_s`.
     Engines hold `pace_share` of each promised pace, so that an answer may begin `grace_s` late.
+    They give a first token `delivery_s` before it is due: its way to the client takes time, too.
     """
 
     decision_id: str
@@ -134,6 +135,7 @@ class Placement:
     retry_after_s: float | None = None
     grace_s: float = 0.0
     pace_share: float = 1.0
+    delivery_s: float = 0.0
 
     @property
     def runs(self) -> bool:
@@ -146,7 +148,8 @@ class Outcome:
 
     `held_s` is from the arrival to the placement, `queue_s` from there to the first step that held
     some of it, `prefill_s` from there to the end of its prompt. With the transfer, where the first
-    token had to wait for that, they make up `ttft_s`.
+    token had to wait for that, they make up `ttft_s`. `stage_lateness` is the time per token over
+    the pace of its stage, of the slowest stage; None for an answer without stages.
     """
 
     decision_id: str
@@ -162,6 +165,7 @@ class Outcome:
     held_s: float | None = None
     queue_s: float | None = None
     prefill_s: float | None = None
+    stage_lateness: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

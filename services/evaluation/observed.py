@@ -25,11 +25,12 @@ class Observed:
     def recheck_s(self) -> float:
         return self._system.recheck_s
 
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> Sequence[Route | No | None]:
+    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+        self._system.hear(engines, now)
+
+    def place(self, waiting: Sequence[Ticket], now: float) -> Sequence[Route | No | None]:
         started_s = self._clock()
-        answers = self._system.place(waiting, engines, now)
+        answers = self._system.place(waiting, now)
         self._decisions_s.append(self._clock() - started_s)
         self._decided += sum(answer is not None for answer in answers)
         return answers

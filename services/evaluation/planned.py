@@ -77,6 +77,7 @@ class _Attached:
     advised_s: float = -math.inf
     drafts: DraftLedger = field(default_factory=DraftLedger)
     finished: list[str] = field(default_factory=list)  # requests that left it, until it tells
+    told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
 
 
 class Planned:
@@ -101,17 +102,23 @@ class Planned:
         self._decisions: dict[int, str] = {}  # by life
         self._classes: dict[int, str] = {}
         self._held: dict[int, Held] = {}
+        self._queries: dict[int, PlacementQuery] = {}  # of those that wait
         for engine in engines:
             self.joined(engine)
 
     # ---- the planner
 
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> list[Route | No | None]:
-        """A round of the production planner over all that wait."""
+    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+        """Engines report when a step has begun or ended, or somebody left them."""
         for engine in engines.values():
-            self._report(engine, now)
+            attached = self._attached[engine.name]
+            told = engine.steps, engine.ends_s, len(engine.rows)
+            if told != attached.told or attached.finished:
+                attached.told = told
+                self._report(engine, now)
+
+    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+        """A round of the production planner over all that wait."""
         if self._settings.round_robin:
             return [self._in_turn(ticket, now) for ticket in waiting]
         return self._round(waiting, now)
@@ -138,7 +145,18 @@ class Planned:
                 engine.draining = False
 
     def _asked(self, ticket: Ticket, now: float) -> Asked:
-        query = PlacementQuery(
+        came_s, query = ticket.arrives_s, self._queries.get(ticket.life)
+        if query is None:
+            query = self._queries[ticket.life] = self._query(ticket)
+        return Asked(
+            query=replace(query, waited_s=now - came_s),
+            arrived_at_s=came_s,
+            first_asked_at_s=came_s,
+            held=self._held.pop(ticket.life, None),
+        )
+
+    def _query(self, ticket: Ticket) -> PlacementQuery:
+        return PlacementQuery(
             request_id=ticket.name,
             group_id=ticket.name,
             session_id=ticket.program_id if ticket.in_session else None,
@@ -146,15 +164,7 @@ class Planned:
             targets=self._targets(ticket),
             prompt_tokens=ticket.prompt_tokens,
             max_output_tokens=self._most_tokens(ticket),
-            waited_s=now - ticket.arrives_s,
             forced_way=self._settings.way,
-        )
-        came_s = ticket.arrives_s
-        return Asked(
-            query=query,
-            arrived_at_s=came_s,
-            first_asked_at_s=came_s,
-            held=self._held.pop(ticket.life, None),
         )
 
     def _most_tokens(self, ticket: Ticket) -> int:
@@ -177,6 +187,7 @@ class Planned:
             return None
         if decision is None or decision.placement.admission is Admission.DEFERRED:
             return None
+        del self._queries[ticket.life]
         decision_id = self.state.next_decision_id
         placement = replace(decision.placement, decision_id=decision_id)
         query = self.state.sessions.enrich(asked.query, now)
@@ -208,6 +219,7 @@ class Planned:
                 ttft_s=ended.first_s - ended.ticket.arrives_s,
                 tpot_s=later_s / (ended.tokens - 1) if ended.tokens > 1 else None,
                 transfer_s=ended.moved_s,
+                stage_lateness=ended.stage_lateness,
             ),
             ended.last_s,
         )
@@ -302,4 +314,5 @@ def _route(placement: Placement, query: PlacementQuery) -> Route:
         key=key_of(placement.decision_id),
         grace_s=placement.grace_s,
         pace_share=placement.pace_share,
+        delivery_s=placement.delivery_s,
     )

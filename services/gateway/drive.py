@@ -232,11 +232,12 @@ class Drive:
 
     @property
     def _next_token_in_s(self) -> float | None:
-        """When the next token is due, from the arrival: the first by its own target, the second by
-        its grace as well, any later one a pace after the one before.
+        """When the next token is due, from the arrival: the first by its own target less its way to
+        the client, the second by its grace as well, any later one a pace after the one before.
         """
         if self.record.last_token_at_s is None:
-            return self.placement.ttft_s
+            ttft_s = self.placement.ttft_s
+            return None if ttft_s is None else ttft_s - self.placement.delivery_s
         stages = self.record.stages
         pace_s = stages.left[0].tpot_target_s if stages else self.placement.tpot_s
         if pace_s is None:

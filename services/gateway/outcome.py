@@ -24,4 +24,5 @@ def outcome_of(
         held_s=scope.held_s(record),
         queue_s=record.queue_s,
         prefill_s=record.prefill_s,
+        stage_lateness=record.stages.lateness if record.stages else None,
     )

@@ -48,11 +48,12 @@ def promised(
     best: Candidate,
     goal: Goal,
     grace: Grace | None = None,
+    delivery_s: float = 0.0,
 ) -> Placement:
     if query.targets.asks_for_nothing:
         nothing = "No target was asked for, so nothing is promised."
         return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NO_TARGET, nothing)
-    return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "", grace)
+    return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "", grace, delivery_s)
 
 
 def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
@@ -139,6 +140,7 @@ def _run(
     reason: Reason,
     message: str,
     grace: Grace | None = None,
+    delivery_s: float = 0.0,
 ) -> Placement:
     grace_s, pace_share = 0.0, 1.0
     if grace is not None and goal.tpot_s is not None:
@@ -157,6 +159,7 @@ def _run(
         predicted_tpot_s=known(best.decode.tpot_s),
         grace_s=grace_s,
         pace_share=pace_share,
+        delivery_s=delivery_s,
     )
 
 

@@ -88,15 +88,19 @@ def goal_of(query: PlacementQuery, state: ClusterState, ways: Ways) -> Goal:
 
 def best_idle_ttft_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
     """What the best engine would give if it had nothing else to do."""
-    engines = {*ways.colocated, *ways.prefills}
+    engines = _one_of_each_make(ways.colocated, ways.prefills)
     return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in engines)
 
 
 def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
     """The pace of the best engine if it had nothing else to do."""
     prompt_tokens = query.prompt_tokens
-    engines = {*ways.colocated, *ways.decodes}
+    engines = _one_of_each_make(ways.colocated, ways.decodes)
     return _least(idle_step_s(state, engine, prompt_tokens) for engine in engines)
+
+
+def _one_of_each_make(*sides: list[EngineState]) -> Iterable[EngineState]:
+    return {engine.make: engine for side in sides for engine in side}.values()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,35 +127,32 @@ def rank(
         engine: forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
         for engine in {*ways.colocated, *ways.decodes}
     }
-    candidates = [_colocated(work, state, ends[engine], now) for engine in ways.colocated]
+    starts = {
+        engine: forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
+        for engine in {*ways.colocated, *ways.prefills}
+    }
+    candidates = [_colocated(work, starts[engine], ends[engine]) for engine in ways.colocated]
     if ways.pairs_exist:
-        candidates += _pairs(
-            work, state, ways, [ends[engine] for engine in ways.decodes], goal, now
-        )
+        first = [starts[engine] for engine in ways.prefills]
+        candidates += _pairs(work, state, first, [ends[engine] for engine in ways.decodes], goal)
     return sorted(candidates, key=lambda candidate: _order(candidate, goal))
 
 
-def _colocated(work: Work, state: ClusterState, end: DecodeForecast, now: float) -> Candidate:
+def _colocated(work: Work, start: PrefillForecast, end: DecodeForecast) -> Candidate:
     """The room is waited for once, before the prompt."""
-    start = forecast_prefill(state, end.engine, work.tokens_to_compute, work.prompt_tokens, now)
-    start.room_s = end.room_s
-    start.queue_s = _longest(start.queue_s, end.room_s)
-    ttft_s = work.waited_s + start.ready_in_s
-    return Candidate(start, end, 0.0, ttft_s, ttft_s + end.decode_s, colocated=True)
+    queue_s = _longest(start.queue_s, end.room_s)
+    whole = PrefillForecast(end.engine, end.room_s, queue_s, start.prefill_s)
+    ttft_s = work.waited_s + whole.ready_in_s
+    return Candidate(whole, end, 0.0, ttft_s, ttft_s + end.decode_s, colocated=True)
 
 
 def _pairs(
     work: Work,
     state: ClusterState,
-    ways: Ways,
+    starts: list[PrefillForecast],
     ends: list[DecodeForecast],
     goal: Goal,
-    now: float,
 ) -> Iterator[Candidate]:
-    starts = [
-        forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
-        for engine in ways.prefills
-    ]
     starts.sort(key=lambda start: _unknown_last(start.ready_in_s, start.engine))
     ends.sort(key=lambda end: (_over(end, goal), _unknown_last(end.done_in_s, end.engine)))
     for start in starts[:_BEST_OF_SIDE]:

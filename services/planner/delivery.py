@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from shared.requests import Outcome
 
 _FRESH = 0.05  # weight of the newest request in a running mean
-_LEAST_S, _MOST_S = 0.01, 1.0
+_LEAST_S, _MOST_S = 0.005, 1.0
+_MOST_SHARE = 0.5  # of a target
 
 
 @dataclass(slots=True)
@@ -21,6 +22,10 @@ class Delivery:
     def likely_s(self) -> float:
         """What it will hardly exceed."""
         return min(_MOST_S, max(_LEAST_S, self._mean_s + self._swing_s))
+
+    def before(self, ttft_s: float) -> float:
+        """How much earlier than by its target an engine should give a first token."""
+        return min(self.likely_s, _MOST_SHARE * ttft_s)
 
     def learn(self, outcome: Outcome) -> None:
         """Of a request whose times are all known, what is in none of its parts."""

@@ -15,6 +15,7 @@ _GUESSED_TOKENS = 16  # of answers of which nothing is known, where something mu
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
+    Engines give the first token `delivery_s` before it is due.
 
     `cached_tokens` of the prompt are on the engine `home` already. The answer most likely has
     `few_tokens` at least (None: not known); `grace` is what engines are asked for in the place of a
@@ -26,6 +27,7 @@ class Demand:
     arrived_at_s: float
     due_s: float
     tpot_s: float
+    delivery_s: float = 0.0
     cached_tokens: int = 0
     home: str = ""
     key: int = 0
@@ -58,7 +60,7 @@ class Demand:
             tokens=self.prompt_tokens,
             computed=computed,
             left=max(1, self.max_output_tokens),
-            due_s=self.due_s,
+            due_s=self.due_s - self.delivery_s,
             tpot_s=self.grace.pace_s,
             grace_s=self.grace.later_s,
             kind=self._kind(best_effort),
@@ -76,7 +78,7 @@ class Demand:
             tokens=self.prompt_tokens,
             computed=computed,
             left=1,
-            due_s=self.due_s,
+            due_s=self.due_s - self.delivery_s,
             kind=self._kind(best_effort),
             available_s=available_s,
         )

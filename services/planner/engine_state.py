@@ -77,6 +77,7 @@ class EngineState:
     unseen_kv_tokens: int = 0
     reserve: Reserve = field(default_factory=Reserve)
     limits: Numbers = field(init=False, repr=False)
+    _fitted: tuple[StepTable | None, bytes] = (None, b"")
     _counted: Rows | None = field(default=None, repr=False)
     _promised: Promised = field(default_factory=lambda: Promised(requests=0, prompt_tokens=0.0))
 
@@ -95,6 +96,13 @@ class EngineState:
     def ref(self) -> EngineRef:
         engine = self.description
         return EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address)
+
+    @property
+    def make(self) -> tuple[int, bytes]:
+        """What its zero-load times come from: engines of one make share them."""
+        if self._fitted[0] is not self.table:
+            self._fitted = self.table, self.table.curve if self.table else b""
+        return self.description.max_step_tokens, self._fitted[1]
 
     @property
     def view(self) -> EngineView:

@@ -12,6 +12,7 @@ from services.planner.engine_state import EngineState
 from services.planner.kv_forecast import Classes, Places, blocks_needed
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
+from shared.compiled import compiled
 from shared.requests import Reason
 from shared.scheduling.rows import (
     DRAFT,
@@ -224,13 +225,20 @@ class Bench:
     def _with_reserve(self, rows: Rows) -> Rows:
         """The same with somewhat tighter promises."""
         tighter, reserve = rows.copy(), self.engine.reserve
-        waiting = (rows[:, KIND] == PROMISED) & (rows[:, PRODUCED] == 0) & np.isfinite(rows[:, DUE])
-        left_s = np.maximum(0.0, rows[waiting, DUE] - self.now)
-        tighter[waiting, DUE] -= self.delivery_s + reserve.ttft_share * left_s
-        tighter[:, TPOT] *= 1 - reserve.tpot_share
-        tighter[:, GAIN] -= _GAIN_RESERVE * (tighter[:, GAIN] - 1)
-        drafting = (tighter[:, DRAFT] > 0) & np.isfinite(tighter[:, TPOT])
-        luck_s = _POOR_LUCK * tighter[drafting, TPOT] * tighter[drafting, GAIN]
-        tighter[drafting, GRACE] += luck_s
-        tighter[drafting, DUE] += np.where(tighter[drafting, PRODUCED] > 0, luck_s, 0.0)
+        _tighten(tighter, reserve.ttft_share, reserve.tpot_share, self.now)
         return tighter
+
+
+@compiled
+def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> None:
+    """Takes the reserve off what was promised, in place; drafts are forgiven their poor luck."""
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, PRODUCED] == 0 and np.isfinite(rows[i, DUE]):
+            rows[i, DUE] -= ttft_share * max(0.0, rows[i, DUE] - now)
+        rows[i, TPOT] *= 1 - tpot_share
+        rows[i, GAIN] -= _GAIN_RESERVE * (rows[i, GAIN] - 1)
+        if rows[i, DRAFT] > 0 and np.isfinite(rows[i, TPOT]):
+            luck_s = _POOR_LUCK * rows[i, TPOT] * rows[i, GAIN]
+            rows[i, GRACE] += luck_s
+            if rows[i, PRODUCED] > 0:
+                rows[i, DUE] += luck_s

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Round:
 
     def _place(self, wish: Wish) -> bool:
         full: dict[str, str] = {}  # prefill engines, and what was found against them
-        for way in self._in_order(wish)[:_TRIED]:
+        for way in islice(self._in_order(wish), _TRIED):
             start = "" if way.colocated else way.prefill.engine.name
             if start in full:
                 way.rejected = full[start]
@@ -149,35 +150,36 @@ class Round:
         _foretell(wish, way, trials, parts[0].bench.delivery_s)
         wish.chosen = way
 
-    def _in_order(self, wish: Wish) -> list[Candidate]:
+    def _in_order(self, wish: Wish) -> Iterator[Candidate]:
         """Ways that engines are for come first, then those that step as quickly already, or stand
         idle: one tight request must not pin every engine to small steps (PolyServe, arXiv
         2507.17769). Then prefix hits, then the engine with the most to spare: what comes next finds
         room on all of them.
         """
-        tpot_s = wish.demand.grace.pace_s
-        benches = {way.decode.engine.name: self.bench(way.decode.engine) for way in wish.ways}
-        by_pace = self.state.numbers.same_pace_first
+        slow_s = _SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
         quickest: dict[str, float] = {}
         for way in wish.ways:
             name = way.decode.engine.name
             quickest[name] = min(quickest.get(name, math.inf), _or_inf(way.finish_s))
+        able = {name: bench for name in quickest if (bench := self._bench_of(name)) is not None}
+        pinned = {name: 0 < slow_s < bench.tightest_s < math.inf for name, bench in able.items()}
 
-        def rank(way: Candidate) -> tuple[bool, bool, int, bool, float, float]:
-            engine = way.decode.engine
-            bench = benches[engine.name]
-            assert bench is not None
+        def rank(way: Candidate) -> tuple[bool, int, bool, float, float]:
+            name = way.decode.engine.name
             return (
-                _stands_in(way),
-                by_pace and tpot_s * _SLOWER < bench.tightest_s < math.inf,
+                pinned[name],
                 -_hit(wish, way),
-                way.finish_s > _SLOWER * quickest[engine.name],
-                bench.share,
+                way.finish_s > _SLOWER * quickest[name],
+                able[name].share,
                 _or_inf(way.finish_s),
             )
 
-        able = [way for way in wish.ways if benches[way.decode.engine.name] is not None]
-        return sorted(able, key=rank)
+        for stands_in in (False, True):  # most wishes never come to the second half
+            ways = [way for way in wish.ways if _stands_in(way) is stands_in]
+            yield from sorted((way for way in ways if way.decode.engine.name in able), key=rank)
+
+    def _bench_of(self, name: str) -> Bench | None:
+        return self.bench(self.state.engines[name])
 
     def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
         start = self.bench(way.prefill.engine)

@@ -165,7 +165,8 @@ def _wish(case: _Case, round_: Round, now: float) -> Wish:
 def _answer(case: _Case, wish: Wish | None, round_: Round, now: float) -> Decision | Held:
     if wish is not None and wish.chosen is not None:
         grace = wish.demand.grace_when_moved(wish.chosen.transfer_s)
-        placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace)
+        delivery_s = wish.demand.delivery_s
+        placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace, delivery_s)
         return decision_of(placement, _first(wish), wish.goal, case.ways)
     never = answers.exceeds(case.idle, case.goal)
     if not never and now < case.held.latest_s:

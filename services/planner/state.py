@@ -168,7 +168,7 @@ class ClusterState:
         home, cached_tokens = self._cached(query, now)
         tpot_s = query.targets.tightest_tpot_s or math.inf
         arrived_at_s = now - query.waited_s
-        few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
+        few_tokens = self._few_tokens(query)
         gain = self.policies.drafting.about(tpot_s).gain
         least_pace_s = self._least_pace_s(query.prompt_tokens) / gain
         grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s=least_pace_s, gain=gain)
@@ -178,12 +178,19 @@ class ClusterState:
             arrived_at_s=arrived_at_s,
             due_s=arrived_at_s + ttft_s,
             tpot_s=tpot_s,
+            delivery_s=self.delivery.before(ttft_s),
             cached_tokens=cached_tokens,
             home=home,
             few_tokens=few_tokens,
             grace=grace,
             drafts=self.policies.drafting.of(grace.pace_s, promised_s=tpot_s),
         )
+
+    def _few_tokens(self, query: PlacementQuery) -> int | None:
+        """What its answer most likely has at least; a pace holds for the tokens of its stage."""
+        few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
+        staged = len(query.targets.stages) > 1
+        return few_tokens // 2 if few_tokens and staged else few_tokens
 
     def _least_pace_s(self, context_tokens: int) -> float:
         """What an engine holds with others beside."""

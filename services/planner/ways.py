@@ -40,7 +40,7 @@ class Loads:
     """How much engines have promised to do, counted once for a round of decisions."""
 
     def __init__(self) -> None:
-        self._loads: dict[str, float] = {}
+        self._by_load: dict[tuple[str, ...], list[EngineState]] = {}
 
     def least_of(self, ways: Ways, *, home: str) -> Ways:
         """The ways over the engines of each side that have the least to do, and over `home`: the
@@ -56,15 +56,18 @@ class Loads:
     def _least(self, engines: list[EngineState], home: str) -> list[EngineState]:
         if len(engines) <= _MOST_OF_SIDE:
             return engines
-        by_load = sorted(engines, key=lambda engine: (engine.name != home, self._load(engine)))
-        return by_load[:_MOST_OF_SIDE]
+        names = tuple(engine.name for engine in engines)
+        if names not in self._by_load:
+            self._by_load[names] = sorted(engines, key=_load)
+        by_load = self._by_load[names]
+        first = [engine for engine in engines if engine.name == home]
+        others = [engine for engine in by_load[:_MOST_OF_SIDE] if engine.name != home]
+        return [*first, *others][:_MOST_OF_SIDE]
 
-    def _load(self, engine: EngineState) -> float:
-        if engine.name not in self._loads:
-            promised = engine.promised
-            prompts = promised.prompt_tokens / _LIKE_A_DECODE
-            self._loads[engine.name] = promised.requests + prompts
-        return self._loads[engine.name]
+
+def _load(engine: EngineState) -> float:
+    promised = engine.promised
+    return promised.requests + promised.prompt_tokens / _LIKE_A_DECODE
 
 
 def open_ways(query: PlacementQuery, state: ClusterState, now: float) -> Ways:

@@ -82,6 +82,11 @@ class StepTable:
         """How many times as long as its fit the engine takes at present."""
         return float(self.numbers[_DRIFT])
 
+    @property
+    def curve(self) -> bytes:
+        """All but the drift."""
+        return np.delete(self.numbers, _DRIFT).tobytes()
+
     def slower(self, factor: float) -> "StepTable":
         """Of an engine whose steps all last `factor` times as long."""
         numbers = self.numbers.copy()

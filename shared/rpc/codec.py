@@ -152,6 +152,7 @@ def placement_to_wire(placement: Placement) -> pb.Placement:
         predicted_tpot_s=placement.predicted_tpot_s,
         grace_s=placement.grace_s,
         pace_share=placement.pace_share,
+        delivery_s=placement.delivery_s,
         hold_s=placement.hold_s,
         retry_after_s=placement.retry_after_s,
     )
@@ -172,6 +173,7 @@ def placement_from_wire(wire: pb.Placement) -> Placement:
         predicted_tpot_s=wire.predicted_tpot_s if wire.HasField("predicted_tpot_s") else None,
         grace_s=wire.grace_s,
         pace_share=wire.pace_share if wire.HasField("pace_share") else 1.0,
+        delivery_s=wire.delivery_s,
         hold_s=wire.hold_s if wire.HasField("hold_s") else None,
         retry_after_s=wire.retry_after_s if wire.HasField("retry_after_s") else None,
     )
@@ -296,6 +298,7 @@ def outcome_to_wire(outcome: Outcome) -> pb.Outcome:
         held_s=outcome.held_s,
         queue_s=outcome.queue_s,
         prefill_s=outcome.prefill_s,
+        stage_lateness=outcome.stage_lateness,
     )
 
 
@@ -314,4 +317,5 @@ def outcome_from_wire(wire: pb.Outcome) -> Outcome:
         held_s=wire.held_s if wire.HasField("held_s") else None,
         queue_s=wire.queue_s if wire.HasField("queue_s") else None,
         prefill_s=wire.prefill_s if wire.HasField("prefill_s") else None,
+        stage_lateness=wire.stage_lateness if wire.HasField("stage_lateness") else None,
     )

@@ -598,6 +598,7 @@ class Placement(_message.Message):
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     GRACE_S_FIELD_NUMBER: _builtins.int
     PACE_SHARE_FIELD_NUMBER: _builtins.int
+    DELIVERY_S_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     admission: _builtins.str
     reason: _builtins.str
@@ -612,6 +613,8 @@ class Placement(_message.Message):
     grace_s: _builtins.float
     pace_share: _builtins.float
     """absent: all of it"""
+    delivery_s: _builtins.float
+    """engines give a first token so much before it is due"""
     @_builtins.property
     def prefill(self) -> Global___EngineRef: ...
     @_builtins.property
@@ -634,10 +637,11 @@ class Placement(_message.Message):
         retry_after_s: _builtins.float | None = ...,
         grace_s: _builtins.float = ...,
         pace_share: _builtins.float | None = ...,
+        delivery_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "hold_s", b"hold_s", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "delivery_s", b"delivery_s", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hold_s: _TypeAlias = _typing.Literal["hold_s"]  # noqa: Y015
     _WhichOneofArgType__hold_s: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s"]  # noqa: Y015
@@ -1039,6 +1043,7 @@ class Outcome(_message.Message):
     HELD_S_FIELD_NUMBER: _builtins.int
     QUEUE_S_FIELD_NUMBER: _builtins.int
     PREFILL_S_FIELD_NUMBER: _builtins.int
+    STAGE_LATENESS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     request_id: _builtins.str
     finished: _builtins.str
@@ -1052,6 +1057,7 @@ class Outcome(_message.Message):
     held_s: _builtins.float
     queue_s: _builtins.float
     prefill_s: _builtins.float
+    stage_lateness: _builtins.float
     def __init__(
         self,
         *,
@@ -1068,10 +1074,11 @@ class Outcome(_message.Message):
         held_s: _builtins.float | None = ...,
         queue_s: _builtins.float | None = ...,
         prefill_s: _builtins.float | None = ...,
+        stage_lateness: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "held_s", b"held_s", "met", b"met", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_stage_lateness", b"_stage_lateness", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "held_s", b"held_s", "met", b"met", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "stage_lateness", b"stage_lateness", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "held_s", b"held_s", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "recomputed", b"recomputed", "request_id", b"request_id", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_stage_lateness", b"_stage_lateness", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "held_s", b"held_s", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "recomputed", b"recomputed", "request_id", b"request_id", "stage_lateness", b"stage_lateness", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__held_s: _TypeAlias = _typing.Literal["held_s"]  # noqa: Y015
     _WhichOneofArgType__held_s: _TypeAlias = _typing.Literal["_held_s", b"_held_s"]  # noqa: Y015
@@ -1081,6 +1088,8 @@ class Outcome(_message.Message):
     _WhichOneofArgType__prefill_s: _TypeAlias = _typing.Literal["_prefill_s", b"_prefill_s"]  # noqa: Y015
     _WhichOneofReturnType__queue_s: _TypeAlias = _typing.Literal["queue_s"]  # noqa: Y015
     _WhichOneofArgType__queue_s: _TypeAlias = _typing.Literal["_queue_s", b"_queue_s"]  # noqa: Y015
+    _WhichOneofReturnType__stage_lateness: _TypeAlias = _typing.Literal["stage_lateness"]  # noqa: Y015
+    _WhichOneofArgType__stage_lateness: _TypeAlias = _typing.Literal["_stage_lateness", b"_stage_lateness"]  # noqa: Y015
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
     _WhichOneofReturnType__transfer_s: _TypeAlias = _typing.Literal["transfer_s"]  # noqa: Y015
@@ -1095,6 +1104,8 @@ class Outcome(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prefill_s) -> _WhichOneofReturnType__prefill_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_s) -> _WhichOneofReturnType__queue_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage_lateness) -> _WhichOneofReturnType__stage_lateness | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_s) -> _WhichOneofReturnType__tpot_s | None: ...
     @_typing.overload

@@ -19,6 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
+from shared.scheduling.decodes import decodes_before
 from shared.scheduling.pressure import BEFORE_DUE, pressure, prompt_s, surely_adds_s
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
@@ -67,7 +68,6 @@ _SECOND_STEP = 2.0  # steps: a prompt with less time than that should end in thi
 # which is what the next promise may be short of where less is free than the promised hold.
 _BESIDE, _BESIDE_IN_ROOM, _ROOM = 1.02, 1.15, 1.0
 _BEST_EFFORT_DECODE = int(2 * BEST_EFFORT)  # its sort
-_HANDFUL = 16  # slots that are looked at together where the question is how many decodes fit
 
 
 @compiled
@@ -219,11 +219,11 @@ def _promised_prompts(
             takes_s = surely_adds_s(rows, first, table)
             if takes_s < until_s:
                 shared_s = min(shared_s, until_s - takes_s)
-        _decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)
+        decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)
     while True:
         first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf
-        _decodes_before(rows, work, tokens, counts, table, left, until_s, due_s)
+        decodes_before(rows, work, tokens, counts, table, left, until_s, due_s)
         if first < 0 or not give_chunk(rows, work, tokens, counts, table, left, first, until_s):
             return until_s
         ready_s = sure_s(table, counts)
@@ -266,56 +266,6 @@ def _alone_s(counts: Numbers, table: Numbers) -> float:
     decodes[CHUNKS] = decodes[PREFILL] = decodes[EARLIER] = 0.0
     decodes[PAIRS] = decodes[LONGEST_PROMPT] = 0.0
     return sure_s(table, decodes)
-
-
-@compiled
-def _decodes_before(
-    rows: Rows,
-    work: Sorts,
-    tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
-    until_s: float,
-    due_s: float,
-) -> None:
-    """Those that could have waited, as far as the time reaches; looked at by handfuls."""
-    more = counts.copy()
-    given, seen = 0, 0
-    for i in range(len(rows)):
-        if work[i] != PROMISED_DECODE or tokens[i] != 0 or rows[i, DUE] > due_s:
-            continue
-        add_decode(more, rows, i)
-        seen = i + 1
-        if (i + 1 - given) >= _HANDFUL and until_s < np.inf:
-            if sure_s(table, more) > until_s:
-                break
-            _give_those(rows, work, tokens, counts, left, given, seen, due_s)
-            given = seen
-    if until_s == np.inf or sure_s(table, more) <= until_s:
-        _give_those(rows, work, tokens, counts, left, given, seen, due_s)
-        return
-    for i in range(given, seen):
-        if work[i] == PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
-            if not decode_fits(rows, i, counts, table, until_s):
-                return
-            give_decode(rows, work, tokens, counts, left, i)
-
-
-@compiled
-def _give_those(
-    rows: Rows,
-    work: Sorts,
-    tokens: Tokens,
-    counts: Numbers,
-    left: Numbers,
-    first: int,
-    end: int,
-    due_s: float,
-) -> None:
-    for i in range(first, end):
-        if work[i] == PROMISED_DECODE and tokens[i] == 0 and rows[i, DUE] <= due_s:
-            give_decode(rows, work, tokens, counts, left, i)
 
 
 @compiled

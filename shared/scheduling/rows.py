@@ -31,7 +31,7 @@ COLUMNS: Final = 13
 
 PROMISED: Final = 0.0
 PLAIN: Final = 1.0  # asked for nothing: comes after promises, is never evicted for them
-LOST: Final = 2.0  # its first token cannot be on time any more: the first of best effort
+LOST: Final = 2.0  # its first token cannot be on time any more: best effort until its turn
 BEST_EFFORT: Final = 3.0
 
 _RELATIVE = (DUE, AVAILABLE)

@@ -171,12 +171,15 @@ def blocks_of(tokens: float, left: Numbers) -> float:
 
 @compiled
 def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> int:
-    """Best effort that frees the most blocks for each token to compute again; later rows first."""
-    best, best_worth = -1, 0.0
+    """Best effort before what is LOST, then who frees the most blocks for each token to compute
+    again; later rows first.
+    """
+    best, best_worth = -1, (0.0, 0.0)
     for i in range(len(rows)):
         if rows[i, KIND] <= PLAIN or rows[i, RESIDENT] == 0 or tokens[i] != 0 or work[i] < 0:
             continue
-        worth = blocks_of(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
+        frees = blocks_of(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
+        worth = (rows[i, KIND], frees)
         if worth >= best_worth:
             best, best_worth = i, worth
     return best

@@ -33,7 +33,7 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
     """To the engine that computes its prompt, of which `computed` tokens are there already."""
     split = route.prefill is not None
     pace_s = route.pace_share * _pace_s(lives, ticket.life)
-    due_s = ticket.arrives_s + ticket.ttft_s
+    due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s
     if ticket.produced:
         due_s = float(lives[ticket.life, LAST]) + pace_s
     return new_row(

@@ -11,6 +11,7 @@ from shared.scheduling.rows import BEST_EFFORT, PROMISED
 from shared.scheduling.shares import SET_ASIDE
 from shared.simulation import lives as of
 from shared.simulation.engine import SimEngine
+from shared.simulation.judge import worst_pace_share
 from shared.simulation.links import Links
 from shared.simulation.prefixes import Prefixes
 from shared.simulation.record import Conditions, Outage, Record, Watch
@@ -87,7 +88,8 @@ class Run:
     def _decide(self, now: float) -> None:
         self._to_decide = False
         asked = self._waiting
-        answers = self._system.place(asked, self._serving, now)
+        self._system.hear(self._serving, now)
+        answers = self._system.place(asked, now)
         self._waiting = [
             ticket for ticket, route in zip(asked, answers, strict=True) if route is None
         ]
@@ -200,6 +202,11 @@ class Run:
         self._send(engine.name, now)
         self._wake(engine, now)
 
+    def _stage_lateness(self, ticket: Ticket) -> float | None:
+        if len(ticket.call.stages) < 2:
+            return None
+        return float(worst_pace_share(self._lives[[ticket.life]])[0])
+
     def _end(self, engine: SimEngine, life: int) -> None:
         ticket, got = self._tickets[life], self._lives[life]
         program, after = self._programs[life], ticket.round + 1
@@ -214,6 +221,7 @@ class Run:
                 first_s=first_s,
                 last_s=last_s,
                 moved_s=second_s - first_s if moved else None,
+                stage_lateness=self._stage_lateness(ticket),
             )
         )
         if after < len(program.calls):

@@ -9,6 +9,7 @@ from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DRAFT,
+    DUE,
     GAIN,
     RESIDENT,
     TOTAL,
@@ -156,6 +157,7 @@ def _settle(row: Numbers, life: Numbers, gained: float, prefill_only: bool, now:
     give(life, gained, now)
     if before < life[CHANGES_AT] <= life[TOKENS]:
         row[TPOT] *= life[LATER_PACE] / life[PACE]
+        row[DUE] = now + row[TPOT]  # each stage is promised on its own
     if life[TOKENS] >= life[OUTPUT]:
         return ENDED
     return PREFILLED if prefill_only else STAYS

@@ -44,7 +44,8 @@ class Route:
     """Where a request runs. `prefill` None: its prompt is computed where it decodes.
 
     `kind` is that of its row (`shared.scheduling.rows`), `key` the number it is known by. Engines
-    hold `pace_share` of each pace, tokens after the first are due `grace_s` later.
+    hold `pace_share` of each pace, tokens after the first are due `grace_s` later, the first one
+    `delivery_s` earlier.
     """
 
     decode: str
@@ -54,6 +55,7 @@ class Route:
     key: int = 0
     grace_s: float = 0.0
     pace_share: float = 1.0
+    delivery_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class No:
 class Ended:
     """A request that ended on an engine. `first_s` and `last_s` are those of its tokens; `moved_s`:
     from its first token to the first one of another engine, None where there was but one.
+    `stage_lateness` as in `shared.requests.Outcome`.
     """
 
     ticket: Ticket
@@ -72,6 +75,7 @@ class Ended:
     first_s: float
     last_s: float
     moved_s: float | None
+    stage_lateness: float | None
 
 
 class System(Protocol):
@@ -83,9 +87,10 @@ class System(Protocol):
     @property
     def recheck_s(self) -> float: ...
 
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> Sequence[Route | No | None]:
+    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+        """Takes in how its engines stand, before each `place`."""
+
+    def place(self, waiting: Sequence[Ticket], now: float) -> Sequence[Route | No | None]:
         """Where each goes."""
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:

@@ -36,12 +36,15 @@ class Rival:
         self._router, self._form_step, self._drafts = router, form_step, float(drafts)
         self._drafting_requests = math.inf if drafting_requests is None else drafting_requests
         self._budget_tokens = budget_tokens or {}
+        self._engines: Mapping[str, SimEngine] = {}
 
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> list[Route | No | None]:
+    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
+        """It sees them as they are."""
+        self._engines = engines
+
+    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
         """At once, in order of arrival."""
-        return [self._router.route(ticket, engines, now) for ticket in waiting]
+        return [self._router.route(ticket, self._engines, now) for ticket in waiting]
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
         """Drafts, then the step."""

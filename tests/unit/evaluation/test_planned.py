@@ -2,7 +2,7 @@
 the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -84,14 +84,11 @@ class Watched(Planned):
         super().__init__(settings, engines)
         self.too_many: list[int] = []
 
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> list[Route | No | None]:
-        answers = super().place([], engines, now)
+    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
         told = self.state.engines["p0"]
         on_way = sum(hold.due_at_s > now - _ON_WAY_S for hold in told.unseen.values())
         self.too_many.append(len(told.unseen) - on_way)
-        return answers + super().place(waiting, engines, now)
+        return super().place(waiting, now)
 
 
 @pytest.mark.timeout(120)
@@ -103,3 +100,17 @@ def test_the_planner_counts_no_prompt_that_its_prefill_engine_is_done_with() -> 
 
     assert sum(route.prefill is not None for route in record.routes.values()) > 50
     assert max(system.too_many) == 0
+
+
+@pytest.mark.timeout(120)
+def test_an_engine_that_did_nothing_tells_nothing_again() -> None:
+    engines = fleet(hardware(), 2, 0)
+    system = Planned(Settings(), engines)
+    by_name = {engine.name: engine for engine in engines}
+
+    system.hear(by_name, 1.0)
+    first = {name: system.state.engines[name].report for name in by_name}
+    system.hear(by_name, 2.0)
+
+    assert all(system.state.engines[name].report is first[name] for name in by_name)
+    assert all(first.values())

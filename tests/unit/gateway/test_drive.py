@@ -178,6 +178,15 @@ async def test_the_engine_is_told_what_was_promised() -> None:
     assert (terms.waited_s, terms.best_effort, terms.decision_id) == (10.0, True, "d1")
 
 
+async def test_an_engine_is_asked_for_the_first_token_as_much_earlier_as_its_way_takes() -> None:
+    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run.drive.placement = replace(run.drive.placement, delivery_s=0.03)
+
+    await run.drive.run()
+
+    assert run.engines.terms[0].ttft_s == pytest.approx(0.37)
+
+
 @pytest.mark.parametrize(
     ("params", "produced", "due_s"),
     [({"temperature": 0.0}, 1, 10.05), ({"seed": 4}, 0, 0.4)],

@@ -1,6 +1,7 @@
 """The reserve that planning keeps is as wide as what becomes of promises asks for."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,15 @@ def test_what_was_never_promised_or_never_came_teaches_nothing() -> None:
     reserve.learn_pace(placed(), ended(tpot_s=None))
 
     assert (reserve.ttft_share, reserve.tpot_share) == (untouched.ttft_share, untouched.tpot_share)
+
+
+def test_a_stage_may_be_slower_than_the_pace_of_another() -> None:
+    kept, broken, untouched = Reserve(), Reserve(), Reserve()
+
+    kept.learn_pace(placed(), replace(ended(tpot_s=0.12), stage_lateness=0.99))
+    broken.learn_pace(placed(), replace(ended(tpot_s=0.08), stage_lateness=1.01))
+
+    assert kept.tpot_share <= untouched.tpot_share < broken.tpot_share
 
 
 def test_a_reserve_has_bounds() -> None:

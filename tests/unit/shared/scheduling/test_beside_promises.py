@@ -104,3 +104,19 @@ def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short
 
     assert 1.05 * alone_s < in_room_s <= 1.15 * alone_s
     assert eight_s < short_s <= 1.02 * eight_s
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_time_is_short_who_is_least_ahead_of_its_pace_decodes(order: int) -> None:
+    """One of them cannot wait, so the step is too short for all."""
+    ahead = np.vstack([decode(0.4 + 0.01 * one) for one in range(2000)])[::order]
+    alone_s = step(ahead[:1])[2]
+    assert step(ahead)[2] > 1.5 * alone_s
+
+    tokens, _, lasts_s = step(np.vstack([ahead, decode(1.2 * alone_s)]))
+
+    decoded = ahead[tokens[:-1] > 0, DUE]
+    assert tokens[-1] == 1
+    assert lasts_s <= max(1.2 * alone_s, 0.8 * PACE_S) + 1e-9
+    assert 0 < len(decoded) < len(ahead)
+    assert decoded.max() < ahead[tokens[:-1] == 0, DUE].min()

@@ -129,11 +129,13 @@ class InTurns:
     drafts: int = 0
     ends: list[Ended] = field(default_factory=list)
     placed: int = 0
+    names: list[str] = field(default_factory=list)
 
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> list[Route | No | None]:
-        return [self._route(list(engines)) for ticket in waiting if ticket.arrives_s <= now]
+    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
+        self.names = list(engines)
+
+    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+        return [self._route(self.names) for ticket in waiting if ticket.arrives_s <= now]
 
     def _route(self, names: list[str]) -> Route | None:
         decode = [name for name in names if name.startswith("d")]

@@ -1,7 +1,12 @@
 """Calls that follow each other: prefixes that are found again, and calls that never come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import pytest
+
+from shared.batch_time.table import Numbers
+from shared.scheduling.rows import DUE, PRODUCED, TPOT
+from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Cause, causes
 from shared.simulation.lives import (
@@ -95,11 +100,39 @@ def test_stages_have_times_of_their_own() -> None:
     assert round(100 * (life[LAST] - life[CHANGED])) == 4
 
 
+class Watched(InTurns):
+    """Notes by how much each request is ahead of its pace as a step begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead: list[tuple[float, float, float]] = []
+
+    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+        for row in engine.rows:
+            self.ahead.append((row[PRODUCED], row[TPOT], row[DUE] - now))
+        return super().form(engine, tokens, counts, now)
+
+
+def test_a_stage_begins_anew_however_far_ahead_the_one_before_was() -> None:
+    stages = tuple(
+        StageLoad(name=name, output_tokens=20, tpot_s=pace_s)
+        for name, pace_s in (("one", 0.5), ("two", 0.25))
+    )
+    two = Call(class_name="x", prompt_tokens=10, stages=stages, max_output_tokens=40, ttft_s=1.0)
+    system = Watched()
+
+    Run((program("a", 0.0, two),), system, fleet(hardware())).record()
+
+    by_tokens = {tokens: (pace_s, ahead_s) for tokens, pace_s, ahead_s in system.ahead}
+    (before_s, far_ahead_s), (after_s, ahead_s) = by_tokens[19], by_tokens[20]
+    assert (before_s, after_s) == (0.5, 0.25)
+    assert far_ahead_s == pytest.approx(19 * 0.5, rel=0.05)
+    assert ahead_s == pytest.approx(0.25, rel=0.05)
+
+
 class RefusesSecondCalls(InTurns):
-    def place(
-        self, waiting: Sequence[Ticket], engines: Mapping[str, SimEngine], now: float
-    ) -> list[Route | No | None]:
-        routes = super().place(waiting, engines, now)
+    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+        routes = super().place(waiting, now)
         return [
             No() if ticket.round == 1 else route
             for ticket, route in zip(waiting, routes, strict=True)
