@@ -1,5 +1,6 @@
 """Decisions that were computed by hand, and the rules in their plain cases."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -313,3 +314,16 @@ def test_a_new_engine_is_tried() -> None:
 
     assert decision.chosen is not None
     assert decision.chosen.decode == "d1"
+
+
+def test_a_slowdown_is_taken_of_the_fastest_engine_there_is() -> None:
+    """Engines of one make are asked once; a slow one, or one of short steps, is another make."""
+    slow = replace(COST, fixed_s=10 * COST.fixed_s)
+    state = make_cluster(make_engine("d1"), make_engine("d2", max_step_tokens=20))
+    add(state, make_engine("d0"), slow)
+    add(state, make_engine("d3"), slow)
+    query = make_query(targets=SloTargets(ttft_slowdown=2.0))
+
+    fastest = make_cluster(make_engine("d1"))
+
+    assert place(state, query).placement.ttft_s == place(fastest, query).placement.ttft_s
