@@ -4,12 +4,13 @@ Each draft after the first counts only if all before it were accepted (SLOs-Serv
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
+from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.engines import Drafts
 
@@ -32,16 +33,42 @@ class Caution(StrEnum):
     LOW = "low"
 
 
+_EXPECTED, _FLOOR, _CAUTIOUS = range(3)  # as compiled code knows them
+_NUMBERS = {Caution.EXPECTED: _EXPECTED, Caution.FLOOR: _FLOOR, Caution.LOW: _CAUTIOUS}
+
+
 def produced_tokens(alpha: float, verified: int, caution: Caution = Caution.EXPECTED) -> float:
     """Tokens that a step yields a request that has `verified` tokens computed in it, at least 1.
 
     `verified` counts the one of plain decoding: the drafts are one less. Expected it is
     Acc(n) = (1 - alpha^n) / (1 - alpha). Never falls with `alpha` or `verified`.
     """
-    mean = sum(alpha**accepted for accepted in range(verified))
-    if caution is Caution.FLOOR:
-        return float(math.floor(mean + 1e-9))
-    return mean if caution is Caution.EXPECTED else min(mean, float(_low(alpha, verified)))
+    return float(_produced(float(alpha), verified, _NUMBERS[caution]))
+
+
+def produced_by_length(alphas: Sequence[float], longest: int, caution: Caution) -> Numbers:
+    """The same for each alpha (rows) and for 1 to `longest` tokens verified."""
+    table = np.empty((len(alphas), longest))
+    _fill(table, np.array(alphas, dtype=np.float64), _NUMBERS[caution])
+    return table
+
+
+@compiled
+def _fill(table: Numbers, alphas: Numbers, caution: int) -> None:
+    for row in range(table.shape[0]):
+        for place in range(table.shape[1]):
+            table[row, place] = _produced(alphas[row], place + 1, caution)
+
+
+@compiled
+def _produced(alpha: float, verified: int, caution: int) -> float:
+    mean, reached = 0.0, 1.0
+    for _ in range(verified):
+        mean += reached
+        reached *= alpha
+    if caution == _FLOOR:
+        return float(np.floor(mean + 1e-9))
+    return mean if caution == _EXPECTED else min(mean, _low(alpha, verified))
 
 
 @compiled

@@ -5,31 +5,21 @@ Acc(n) TPOTs, longer steps compute more tokens a second, and the price is the to
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import (
-    CHUNKS,
-    COUNTS,
-    DECODE_CONTEXT,
-    DECODES,
-    LONGEST_CONTEXT,
-    LONGEST_PROMPT,
-    PAIRS,
-    PREFILL,
-    SPECULATED,
-    SPECULATION_STEPS,
-    Numbers,
-    sure_s,
-)
-from shared.compiled import compiled
-from shared.scheduling.acceptance import Caution, produced_tokens
+from shared.batch_time.table import HEADER, Numbers, sure_s
+from shared.scheduling import draft_lengths
+from shared.scheduling.acceptance import Caution, produced_by_length, produced_tokens
+from shared.scheduling.draft_lengths import DECODING, TPOT_S, Produced, step_of
 
 HYSTERESIS = 1.05  # what another plan must buy beside the one in force
-_ROUNDING = 1e-12
+_UNGUARDED = np.zeros((0, 0))
+Flags = npt.NDArray[np.bool_]
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: plain
 
 
@@ -98,21 +88,20 @@ def best_speculation(
     count. Under pressure, when plain decoding leaves nothing for prefills, nobody speculates. Where
     no tier has a pace it is the length that produces most tokens per second.
     """
-    plain = _plain(tiers, engine)
-    if not any(_paced(tier) for tier in tiers):
+    numbers = _numbers(tiers)
+    plain = _plain(numbers, engine)
+    if not _paced(numbers).any():
         return _speculation(_most_produced(tiers, engine), plain)
     if not plain.prefill_tokens or engine.most_drafts < 1:
         return _speculation(plain, plain)
-    produced = produced_by_length(tiers, engine, caution)
-    sure = produced if guard is None else produced_by_length(tiers, engine, guard)
-    choices = [
-        bought(one, tiers, engine, produced)
-        for one in _lengths(tiers, produced)
-        if guard is None or _keeps_paces(one, tiers, engine, sure)
-    ]
-    best = max((plain, *choices), key=lambda choice: choice.per_s)
+    produced = produced_of(tiers, engine, caution)
+    sure = _UNGUARDED if guard is None else produced_of(tiers, engine, guard)
+    table, most_tokens = engine.table.numbers, engine.most_tokens
+    found, step_s, tokens = draft_lengths.most_bought(numbers, produced, sure, table, most_tokens)
+    most = Bought(lengths=tuple(found.tolist()), step_s=step_s, prefill_tokens=tokens)
+    best = max(plain, most, key=lambda choice: choice.per_s)
     kept = _kept(tiers, engine, produced, before)
-    if kept and guard and not _keeps_paces(kept.lengths, tiers, engine, sure):
+    if kept and guard and not draft_lengths.keep(np.array(kept.lengths), numbers, sure, table):
         kept = None
     if kept and kept.per_s > plain.per_s and best.per_s <= HYSTERESIS * kept.per_s:
         return _speculation(kept, plain)
@@ -121,8 +110,10 @@ def best_speculation(
 
 def prepare() -> None:
     """Compiles what plans need, so that no plan waits for it."""
-    _room(np.zeros(16 + COUNTS), np.zeros(COUNTS), 1.0, 2)
-    produced_tokens(0.5, 2, Caution.LOW)
+    tiers = [Tier(tpot_s=0.1, decoding=1, alpha=0.5)]
+    engine = Engine(table=StepTable(np.zeros(HEADER)), most_drafts=2, most_tokens=8)
+    for guard in (None, Caution.LOW):
+        best_speculation(tiers, engine, guard=guard, before=(1,))
 
 
 def _speculation(choice: Bought, plain: Bought) -> Speculation:
@@ -135,97 +126,50 @@ def _speculation(choice: Bought, plain: Bought) -> Speculation:
     )
 
 
-def _paced(tier: Tier) -> bool:
-    return tier.decoding > 0 and math.isfinite(tier.tpot_s)
+def _numbers(tiers: Sequence[Tier]) -> Numbers:
+    """As compiled code knows them."""
+    return np.array(
+        [(tier.tpot_s, float(tier.decoding), tier.context_tokens) for tier in tiers]
+    ).reshape(-1, 3)
 
 
-def produced_by_length(
-    tiers: Sequence[Tier], engine: Engine, caution: Caution
-) -> list[list[float]]:
+def _paced(numbers: Numbers) -> Flags:
+    paced: Flags = (numbers[:, DECODING] > 0) & np.isfinite(numbers[:, TPOT_S])
+    return paced
+
+
+def produced_of(tiers: Sequence[Tier], engine: Engine, caution: Caution) -> Produced:
     """Tokens per request and step, by tier and by length from 1 up."""
-    lengths = range(1, engine.most_drafts + 2)
-    return [[produced_tokens(tier.alpha, n, caution) for n in lengths] for tier in tiers]
+    return produced_by_length([tier.alpha for tier in tiers], engine.most_drafts + 1, caution)
 
 
-def _lengths(tiers: Sequence[Tier], produced: Sequence[Sequence[float]]) -> Iterator[Lengths]:
-    """Each tier in turn as the bottleneck, at each length; the others take the shortest length
-    with which they may wait as long. The best of all vectors is among them.
-    """
-    seen: set[Lengths] = set()
-    for tier, counts in zip(tiers, produced, strict=True):
-        for count in counts if _paced(tier) else ():
-            unit_s = tier.tpot_s * count
-            found = [
-                _shortest(other, unit_s, counts)
-                for other, counts in zip(tiers, produced, strict=True)
-            ]
-            lengths = tuple(length for length in found if length)
-            if len(lengths) == len(tiers) and lengths not in seen:
-                seen.add(lengths)
-                yield lengths
-
-
-def _shortest(tier: Tier, unit_s: float, produced: Sequence[float]) -> int:
-    """The shortest length whose allowed time is not below; 0 when none is that long."""
-    if not _paced(tier):
-        return 1
-    enough = (1 - _ROUNDING) * unit_s
-    return next((n for n, count in enumerate(produced, 1) if tier.tpot_s * count >= enough), 0)
-
-
-def bought(
-    lengths: Lengths,
-    tiers: Sequence[Tier],
-    engine: Engine,
-    produced: Sequence[Sequence[float]],
-) -> Bought:
+def bought(lengths: Lengths, tiers: Sequence[Tier], engine: Engine, produced: Produced) -> Bought:
     """With every tier in every step, which lasts no longer than each of them can wait for what it
     yields; `produced` is that, by tier and length.
     """
-    unit_s = min(
-        tier.tpot_s * counts[n - 1]
-        for tier, n, counts in zip(tiers, lengths, produced, strict=True)
-        if _paced(tier)
+    step_s, tokens = draft_lengths.bought(
+        np.array(lengths), _numbers(tiers), produced, engine.table.numbers, engine.most_tokens
     )
-    counts = _counts(tiers, lengths, [1.0] * len(tiers))
-    return _filled(lengths, counts, engine, unit_s)
-
-
-def _keeps_paces(
-    lengths: Lengths,
-    tiers: Sequence[Tier],
-    engine: Engine,
-    produced: Sequence[Sequence[float]],
-) -> bool:
-    """Whether steps of all tiers, without prefills, are no longer than each of them can wait."""
-    counts = _counts(tiers, lengths, [1.0] * len(tiers))
-    step_s = float(sure_s(engine.table.numbers, counts))
-    return all(
-        step_s <= tier.tpot_s * counts[length - 1]
-        for tier, length, counts in zip(tiers, lengths, produced, strict=True)
-        if _paced(tier)
-    )
-
-
-def _plain(tiers: Sequence[Tier], engine: Engine) -> Bought:
-    """One token each; a looser tier is due in some of the steps only, its share of the batch."""
-    unit_s = min((tier.tpot_s for tier in tiers if _paced(tier)), default=math.inf)
-    shares = [unit_s / tier.tpot_s if math.isfinite(tier.tpot_s) else 0.0 for tier in tiers]
-    lengths = (1,) * len(tiers)
-    return _filled(lengths, _counts(tiers, lengths, shares), engine, unit_s)
-
-
-def _filled(lengths: Lengths, counts: Numbers, engine: Engine, unit_s: float) -> Bought:
-    room_tokens = engine.most_tokens - math.ceil(counts[DECODES] + counts[SPECULATED] - 1e-9)
-    tokens = int(_room(engine.table.numbers, counts, unit_s, room_tokens))
-    step_s = float(sure_s(engine.table.numbers, counts))
     return Bought(lengths=lengths, step_s=step_s, prefill_tokens=tokens)
+
+
+def _plain(numbers: Numbers, engine: Engine) -> Bought:
+    """One token each; a looser tier is due in some of the steps only, its share of the batch."""
+    paced = _paced(numbers)
+    unit_s = float(numbers[paced, TPOT_S].min()) if paced.any() else math.inf
+    shares, asks = np.zeros(len(numbers)), np.isfinite(numbers[:, TPOT_S])
+    shares[asks] = unit_s / numbers[asks, TPOT_S]
+    lengths = np.ones(len(numbers), dtype=np.int64)
+    step_s, tokens = draft_lengths.filled(
+        lengths, shares, numbers, engine.table.numbers, unit_s, engine.most_tokens
+    )
+    return Bought(lengths=tuple(lengths.tolist()), step_s=step_s, prefill_tokens=tokens)
 
 
 def _kept(
     tiers: Sequence[Tier],
     engine: Engine,
-    produced: Sequence[Sequence[float]],
+    produced: Produced,
     before: Sequence[int] | None,
 ) -> Bought | None:
     """What the drafts in force buy now; None where they were none or cannot go on."""
@@ -239,63 +183,14 @@ def _kept(
 def _most_produced(tiers: Sequence[Tier], engine: Engine) -> Bought:
     """Nobody has a pace: the one length that produces most; drafts must be worth 5 %."""
     best, most_per_s = Bought(lengths=(1,) * len(tiers)), 0.0
+    numbers, verified = _numbers(tiers), sum(tier.decoding for tier in tiers)
     for length in range(1, engine.most_drafts + 2):
-        lengths = (length,) * len(tiers)
-        counts = _counts(tiers, lengths, [1.0] * len(tiers))
+        lengths = np.full(len(tiers), length)
+        counts = step_of(lengths, np.ones(len(tiers)), numbers)
         step_s = float(sure_s(engine.table.numbers, counts))
         tokens = sum(tier.decoding * produced_tokens(tier.alpha, length) for tier in tiers)
-        verified = sum(tier.decoding for tier in tiers) * length
-        fits = length == 1 or verified <= engine.most_tokens
+        fits = length == 1 or verified * length <= engine.most_tokens
         if fits and step_s > 0 and tokens / step_s > most_per_s * (HYSTERESIS if most_per_s else 1):
-            best, most_per_s = Bought(lengths=lengths, step_s=step_s), tokens / step_s
+            best = Bought(lengths=tuple(lengths.tolist()), step_s=step_s)
+            most_per_s = tokens / step_s
     return best
-
-
-def _counts(tiers: Sequence[Tier], lengths: Lengths, shares: Sequence[float]) -> Numbers:
-    """The step of all tiers without prefills; `shares` of their requests take part."""
-    counts = np.zeros(COUNTS)
-    for tier, length, share in zip(tiers, lengths, shares, strict=True):
-        requests = share * tier.decoding
-        if requests > 0:
-            counts[DECODES] += requests
-            counts[SPECULATED] += requests * (length - 1)
-            counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], length - 1)
-            counts[DECODE_CONTEXT] += requests * tier.context_tokens
-            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], tier.context_tokens)
-    return counts
-
-
-@compiled
-def _with_chunk(table: Numbers, counts: Numbers, tokens: int) -> float:
-    """Seconds of the step when `counts` has one chunk of a prompt, from its start."""
-    counts[CHUNKS] = 1.0 if tokens > 0 else 0.0
-    counts[PREFILL] = tokens
-    counts[PAIRS] = tokens * tokens / 2.0
-    counts[LONGEST_PROMPT] = tokens
-    return float(sure_s(table, counts))
-
-
-@compiled
-def _room(table: Numbers, counts: Numbers, unit_s: float, most_tokens: int) -> int:
-    """The chunk within `unit_s` and `most_tokens` that computes most prefill tokens a second; 0
-    when there is none. Leaves it in `counts`.
-
-    Times are convex in the chunk, so the tokens per second rise and then fall.
-    """
-    low, high = 0, max(0, most_tokens)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _with_chunk(table, counts, middle) <= unit_s:
-            low = middle
-        else:
-            high = middle - 1
-    first, last = min(1, low), low
-    while first < last:
-        middle = (first + last) // 2
-        here_s = _with_chunk(table, counts, middle)
-        if (middle + 1) * here_s > middle * _with_chunk(table, counts, middle + 1):
-            first = middle + 1
-        else:
-            last = middle
-    _with_chunk(table, counts, first)
-    return first

@@ -13,7 +13,7 @@ from shared.scheduling.speculation import (
     Tier,
     best_speculation,
     bought,
-    produced_by_length,
+    produced_of,
 )
 
 Pieces = tuple[tuple[float, float, float], ...]
@@ -95,7 +95,7 @@ def test_whole_tokens_of_it_buy_what_the_paper_says(
 
 def test_lengths_chosen_by_the_counts_in_force_beat_the_papers_which_mixes_two_counts() -> None:
     tiers, here = two_tiers(0.8, 10, 20), engine()
-    produced = produced_by_length(tiers, here, Caution.FLOOR)
+    produced = produced_of(tiers, here, Caution.FLOOR)
     papers = bought((8, 3), tiers, here, produced)
 
     assert papers.prefill_tokens == pytest.approx(2056, abs=1)
@@ -213,7 +213,7 @@ def test_enumeration_finds_what_trying_all_lengths_finds(
     if not any(tier.decoding for tier in tiers):
         return
     plan = best_speculation(tiers, here, caution=caution)
-    produced = produced_by_length(tiers, here, caution)
+    produced = produced_of(tiers, here, caution)
     lengths = range(1, here.most_drafts + 2)
     best = max(
         bought(one, tiers, here, produced).per_s
