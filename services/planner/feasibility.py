@@ -10,6 +10,7 @@ import numpy as np
 
 from services.planner.engine_state import EngineState
 from services.planner.kv_forecast import Classes, Places, blocks_needed
+from services.planner.lead import share_allowed
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
@@ -144,7 +145,7 @@ class Bench:
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Trial(reason=Reason.MEMORY)] * n
         rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
-        if steady_share(rows, self.table) > max(1.0, self.share):
+        if steady_share(rows, self.table) > max(share_allowed(self.rows, self.now), self.share):
             return [Trial(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_anyway).all():

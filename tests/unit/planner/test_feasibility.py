@@ -14,6 +14,7 @@ from tests.unit.planner.world import MARGIN, TABLE, World
 
 LONG_TOKENS = 3000
 ALONE_S = TABLE.prompt_s(LONG_TOKENS, LONG_TOKENS)
+FULL_S = TABLE.decodes_s(60, 60 * 20)  # a pace that about sixty decodes fill
 
 
 def prompt(tokens: int, due_s: float) -> Numbers:
@@ -25,6 +26,26 @@ def bench_with(*rows: Numbers, now: float = 0.0) -> Bench:
     standing = np.array(rows)
     places = classes.places([None] * len(rows))
     return Bench(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
+
+
+def decoding(number: int, lead: float) -> Numbers:
+    return new_row(
+        key=number + 1,
+        tokens=20,
+        computed=19,
+        produced=3,
+        left=30,
+        due_s=(1 + lead) * FULL_S,
+        tpot_s=FULL_S,
+    )
+
+
+def taken(lead: float) -> int:
+    """How many of a pace an engine takes, each of them so many paces ahead by the time."""
+    bench = bench_with(decoding(0, lead))
+    while bench.try_one(decoding(len(bench.rows), lead), "").kept:
+        bench.give(decoding(len(bench.rows), lead)[None], [""])
+    return len(bench.rows)
 
 
 @pytest.fixture
@@ -77,3 +98,8 @@ def test_what_is_left_unused_of_a_start_shrinks_with_the_time_that_is_left_to_it
 
     assert unused_s[0] > unused_s[1] > unused_s[2] > unused_s[3] == 0
     assert unused_s[1] == pytest.approx(unused_s[0] / 2)
+
+
+def test_while_those_that_run_are_ahead_an_engine_takes_more_than_it_could_hold_for_ever() -> None:
+    assert taken(4.0) == taken(16.0) < taken(100.0) < taken(272.0)
+    assert taken(272.0) == taken(5000.0)
