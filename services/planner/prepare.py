@@ -31,7 +31,7 @@ def prepare() -> None:
     history.add([_report(table)], 1.0)
     history.sums(engine.name, table, 0.0, 2.0)
     _solve(table)
-    speculation.prepare()
+    speculation.prepare(table)
 
 
 def _solve(table: StepTable) -> None:

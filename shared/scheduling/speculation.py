@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import HEADER, Numbers, sure_s
+from shared.batch_time.table import Numbers, sure_s
 from shared.scheduling import draft_lengths
 from shared.scheduling.acceptance import Caution, produced_by_length, produced_tokens
 from shared.scheduling.draft_lengths import DECODING, TPOT_S, Produced, step_of
@@ -108,10 +108,10 @@ def best_speculation(
     return _speculation(best if best.per_s > HYSTERESIS * plain.per_s else plain, plain)
 
 
-def prepare() -> None:
+def prepare(table: StepTable) -> None:
     """Compiles what plans need, so that no plan waits for it."""
     tiers = [Tier(tpot_s=0.1, decoding=1, alpha=0.5)]
-    engine = Engine(table=StepTable(np.zeros(HEADER)), most_drafts=2, most_tokens=8)
+    engine = Engine(table=table, most_drafts=2, most_tokens=8)
     for guard in (None, Caution.LOW):
         best_speculation(tiers, engine, guard=guard, before=(1,))
 
