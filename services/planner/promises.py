@@ -157,29 +157,26 @@ class Round:
         room on all of them.
         """
         slow_s = _SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
-        quickest: dict[str, float] = {}
+        quickest: dict[EngineState, float] = {}
         for way in wish.ways:
-            name = way.decode.engine.name
-            quickest[name] = min(quickest.get(name, math.inf), _or_inf(way.finish_s))
-        able = {name: bench for name in quickest if (bench := self._bench_of(name)) is not None}
-        pinned = {name: 0 < slow_s < bench.tightest_s < math.inf for name, bench in able.items()}
+            engine = way.decode.engine
+            quickest[engine] = min(quickest.get(engine, math.inf), _or_inf(way.finish_s))
+        able = {engine: bench for engine in quickest if (bench := self.bench(engine)) is not None}
+        pinned = {one: 0 < slow_s < bench.tightest_s < math.inf for one, bench in able.items()}
 
         def rank(way: Candidate) -> tuple[bool, int, bool, float, float]:
-            name = way.decode.engine.name
+            engine = way.decode.engine
             return (
-                pinned[name],
+                pinned[engine],
                 -_hit(wish, way),
-                way.finish_s > _SLOWER * quickest[name],
-                able[name].share,
+                way.finish_s > _SLOWER * quickest[engine],
+                able[engine].share,
                 _or_inf(way.finish_s),
             )
 
+        ways = [way for way in wish.ways if way.decode.engine in able]
         for stands_in in (False, True):  # most wishes never come to the second half
-            ways = [way for way in wish.ways if _stands_in(way) is stands_in]
-            yield from sorted((way for way in ways if way.decode.engine.name in able), key=rank)
-
-    def _bench_of(self, name: str) -> Bench | None:
-        return self.bench(self.state.engines[name])
+            yield from sorted((way for way in ways if _stands_in(way) is stands_in), key=rank)
 
     def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
         start = self.bench(way.prefill.engine)

@@ -51,7 +51,9 @@ class Reserve:
     def learn_pace(self, placement: Placement, outcome: Outcome) -> None:
         """Of the engine that gave the others."""
         if _counts(placement) and placement.tpot_s is not None and outcome.tpot_s is not None:
-            lateness = outcome.stage_lateness or outcome.tpot_s / placement.tpot_s
+            lateness = outcome.stage_lateness
+            if lateness is None:
+                lateness = outcome.tpot_s / placement.tpot_s
             self._tpot.learn(kept=lateness <= 1)
 
 
