@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from shared.batch_time.table import Numbers, sure_s
 from shared.compiled import compiled
-from shared.scheduling.rows import DUE, Rows
+from shared.scheduling.rows import DUE, TPOT, Rows
 from shared.scheduling.shares import (
     PROMISED_DECODE,
     Sorts,
@@ -17,10 +17,12 @@ from shared.scheduling.shares import (
     add_decode,
     decode_fits,
     give_decode,
+    step_pace_s,
 )
 
 Order = npt.NDArray[np.intp]
 _HANDFUL: Final = 16  # looked at together where the question is how many fit
+_AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 
 
 @compiled
@@ -54,6 +56,20 @@ def decodes_before(
         if not decode_fits(rows, i, counts, table, until_s):
             return
         give_decode(rows, work, tokens, counts, left, i)
+
+
+@compiled
+def unhurried_s(rows: Rows, work: Sorts, now: float) -> float:
+    """How long a step may last for prompts that have time: decodes get ahead of their paces before
+    anything else lives on that, so that a prompt that comes in a hurry finds slack to use.
+    """
+    until_s = np.inf
+    for i in range(len(rows)):
+        if work[i] == PROMISED_DECODE:
+            ahead_s = rows[i, DUE] - now - rows[i, TPOT]
+            spare_s = max(0.0, ahead_s - _AHEAD * rows[i, TPOT])
+            until_s = min(until_s, _GETS_AHEAD * step_pace_s(rows, i) + spare_s)
+    return until_s
 
 
 @compiled

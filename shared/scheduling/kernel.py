@@ -19,8 +19,14 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.decodes import decodes_before
-from shared.scheduling.pressure import BEFORE_DUE, pressure, prompt_s, surely_adds_s
+from shared.scheduling.decodes import decodes_before, unhurried_s
+from shared.scheduling.pressure import (
+    BEFORE_DUE,
+    pressure,
+    prompt_s,
+    saving_s,
+    surely_adds_s,
+)
 from shared.scheduling.recovery import at_least_one, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -61,7 +67,6 @@ _KINDS = 4
 _CATCH_UP = 0.8  # a late request is brought back by steps of so much of what they give it in paces
 _AT_EASE = 0.25  # prompts that need less of the time left to them than this can do with less
 _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
-_AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
 _SECOND_STEP = 2.0  # steps: a prompt with less time than that should end in this one if it can
 # Best effort may make a step so many times as long: whoever decodes slower holds KV for longer,
@@ -206,12 +211,14 @@ def _promised_prompts(
     """Prompts by deadline; a decode that can wait comes before those that are due after it. Without
     hurry every decode shares the step as far as prompts then still end in time.
 
+    A prompt that would be lost after this step ends in it, if decodes are then a little late.
+
     Returns how long the step may last now that some of the prompts end in it.
     """
     hurry, beside_s = pressure(rows, work, table, now)
     share = 1.0 if hurry > 1 else 0.0
     if hurry < _AT_EASE:
-        until_s = min(until_s, max(sure_s(table, counts), _unhurried_s(rows, work, now)))
+        until_s = min(until_s, max(sure_s(table, counts), unhurried_s(rows, work, now)))
     if hurry < _IN_HURRY:
         shared_s = min(until_s, beside_s)
         first = _first_prompt(rows, work, tokens, table, share)
@@ -220,6 +227,9 @@ def _promised_prompts(
             if takes_s < until_s:
                 shared_s = min(shared_s, until_s - takes_s)
         decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)
+    first = _first_prompt(rows, work, tokens, table, share)
+    if first >= 0:
+        until_s = max(until_s, saving_s(rows, work, first, counts, table, now, until_s))
     while True:
         first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf
@@ -229,20 +239,6 @@ def _promised_prompts(
         ready_s = sure_s(table, counts)
         company_s = max(ready_s, _COMPANY * _alone_s(counts, table))
         until_s = min(until_s, max(ready_s, min(BEFORE_DUE * (due_s - now), company_s)))
-
-
-@compiled
-def _unhurried_s(rows: Rows, work: Sorts, now: float) -> float:
-    """How long a step may last for prompts that have time: decodes get ahead of their paces before
-    anything else lives on that, so that a prompt that comes in a hurry finds slack to use.
-    """
-    until_s = np.inf
-    for i in range(len(rows)):
-        if work[i] == PROMISED_DECODE:
-            ahead_s = rows[i, DUE] - now - rows[i, TPOT]
-            spare_s = max(0.0, ahead_s - _AHEAD * rows[i, TPOT])
-            until_s = min(until_s, _GETS_AHEAD * step_pace_s(rows, i) + spare_s)
-    return until_s
 
 
 @compiled

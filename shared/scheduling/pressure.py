@@ -20,7 +20,13 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import PROMISED_PROMPT, Sorts, add_chunk
+from shared.scheduling.shares import (
+    PROMISED_DECODE,
+    PROMISED_PROMPT,
+    Sorts,
+    add_chunk,
+    longest_chunk,
+)
 
 ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
 BEFORE_DUE = 0.9  # of the time to a deadline: now and then steps last longer than expected
@@ -28,6 +34,7 @@ _GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
 # A lost prompt's turn comes when it is late by so long, or by so many times what it was given.
 _LEAST_TURN_S, _TURN = 2.0, 2.0
 _IN_TURN = 3.0  # it is then due within so many times what it takes alone
+_MAY_WAIT = 0.5  # paces that decodes may be late to save a prompt; they make up for it
 
 
 @compiled
@@ -86,6 +93,38 @@ def pressure(rows: Rows, work: Sorts, table: Numbers, now: float) -> tuple[float
         most = max(most, work_s / left_s if left_s > 0 else np.inf)
         beside_s = min(beside_s, BEFORE_DUE * left_s - (work_s - shared_s))
     return most, beside_s
+
+
+@compiled
+def saving_s(
+    rows: Rows,
+    work: Sorts,
+    prompt: int,
+    counts: Numbers,
+    table: Numbers,
+    now: float,
+    until_s: float,
+) -> float:
+    """How long the step must be for this prompt to end in it, where it would be lost after a step
+    that ends at `until_s` and decodes are late for it by no more than they can make up for; else 0.
+    """
+    left_s, whole = rows[prompt, DUE] - now, np.ceil(rows[prompt, TOTAL] - rows[prompt, COMPUTED])
+    if until_s + prompt_s(rows, prompt, table) < left_s:
+        return 0.0
+    after = rows[prompt : prompt + 1].copy()
+    after[0, COMPUTED] += longest_chunk(rows, prompt, counts, table, until_s, whole)
+    if until_s + prompt_s(after, 0, table) <= left_s:
+        return 0.0
+    with_it = counts.copy()
+    add_chunk(with_it, rows, prompt, whole)
+    if expected_s(table, with_it) > left_s:
+        return 0.0
+    tightest_s = np.inf
+    for i in range(len(rows)):
+        if work[i] == PROMISED_DECODE:
+            tightest_s = min(tightest_s, rows[i, TPOT])
+    needed_s = sure_s(table, with_it)
+    return float(needed_s) if needed_s <= until_s + _MAY_WAIT * tightest_s else 0.0
 
 
 @compiled

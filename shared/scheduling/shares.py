@@ -95,7 +95,7 @@ def give_chunk(
     whole = np.ceil(rows[i, TOTAL] - rows[i, COMPUTED])
     size = min(whole, np.floor(left[MAX_TOKENS]))
     if until_s < np.inf:
-        size = _longest_chunk(rows, i, counts, table, until_s, size)
+        size = longest_chunk(rows, i, counts, table, until_s, size)
     if size < 1 or not take(rows, work, tokens, left, i, size):
         return False
     tokens[i] = int(size)
@@ -104,9 +104,10 @@ def give_chunk(
 
 
 @compiled
-def _longest_chunk(
+def longest_chunk(
     rows: Rows, i: int, counts: Numbers, table: Numbers, until_s: float, most: float
 ) -> float:
+    """Of its prompt with which the step still ends in time."""
     low, high = 0.0, most
     more = counts.copy()
     add_chunk(more, rows, i, high)

@@ -95,6 +95,31 @@ def test_a_prompt_without_time_for_a_second_step_ends_in_this_one(margin: float)
     assert 100 < tokens[:-1].sum() < 600
 
 
+@pytest.mark.parametrize(("late_paces", "saved"), [(0.45, True), (0.55, False)])
+def test_a_prompt_that_would_be_lost_makes_decodes_half_a_pace_late_at_most(
+    late_paces: float, saved: bool
+) -> None:
+    prompt = new_row(tokens=2000, left=50, due_s=9.0, tpot_s=PACE_S)
+    takes_s = step(np.array([decode(5.0), prompt]))[2]
+    prompt[DUE] = 1.02 * takes_s
+    due_s = takes_s - late_paces * PACE_S
+
+    tokens, _, lasts_s = step(np.array([decode(due_s), prompt]))
+
+    assert tokens[0] == 1
+    assert bool(tokens[1] == 2000) is saved
+    assert bool(lasts_s > due_s) is saved
+
+
+def test_no_decode_is_late_for_a_prompt_that_can_be_on_time_after_it() -> None:
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
+
+    tokens, _, lasts_s = step(np.array([decode(0.045), prompt]))
+
+    assert 0 < tokens[1] < 2000
+    assert lasts_s <= 0.045
+
+
 def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short() -> None:
     rows = np.array([decode(0.5), new_row(tokens=2000, left=50, kind=BEST_EFFORT)])
     eight = np.vstack([rows[:1]] * 8)
