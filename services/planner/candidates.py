@@ -88,19 +88,12 @@ def goal_of(query: PlacementQuery, state: ClusterState, ways: Ways) -> Goal:
 
 def best_idle_ttft_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
     """What the best engine would give if it had nothing else to do."""
-    engines = _one_of_each_make(ways.colocated, ways.prefills)
-    return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in engines)
+    return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in ways.starts)
 
 
 def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
     """The pace of the best engine if it had nothing else to do."""
-    prompt_tokens = query.prompt_tokens
-    engines = _one_of_each_make(ways.colocated, ways.decodes)
-    return _least(idle_step_s(state, engine, prompt_tokens) for engine in engines)
-
-
-def _one_of_each_make(*sides: list[EngineState]) -> Iterable[EngineState]:
-    return {engine.make: engine for side in sides for engine in side}.values()
+    return _least(idle_step_s(state, engine, query.prompt_tokens) for engine in ways.ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

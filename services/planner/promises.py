@@ -15,7 +15,7 @@ from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
 from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
-from services.planner.ways import Loads
+from services.planner.ways import Fleet
 from services.planner.wishes import Wish, by_program
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
@@ -40,7 +40,7 @@ class Round:
 
     def __init__(self, state: ClusterState, now: float) -> None:
         self.state = state
-        self.loads = Loads()
+        self.fleet = Fleet(state)
         self._now = now
         self._benches: dict[str, Bench] = {}
         self._classes = Classes(state.survival)

@@ -17,7 +17,7 @@ from services.planner.demand import Demand
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
 from services.planner.state import ClusterState
-from services.planner.ways import Ways, open_ways
+from services.planner.ways import Ways
 from services.planner.wishes import Wish
 from shared.requests import PlacementQuery, Reason
 
@@ -83,7 +83,7 @@ def decide_round(
     somebody_placed = False
     for number in _looked_at(asked, round_, now):
         query = state.sessions.enrich(asked[number].query, now)
-        case = None if query.targets.asks_for_nothing else _case(query, state, now)
+        case = None if query.targets.asks_for_nothing else _case(query, round_, now)
         if case is not None:
             cases[number] = case
         elif not somebody_placed:
@@ -116,9 +116,10 @@ def _steps_back(held: Held, round_: Round, now: float) -> bool:
     return now < held.latest_s and holds_back(held.takes_s, held.due_s - now, round_.ahead_s)
 
 
-def _case(query: PlacementQuery, state: ClusterState, now: float) -> _Case | None:
+def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
     """None for what needs no promise to be answered: it cannot run, or nothing is known."""
-    ways = open_ways(query, state, now)
+    state = round_.state
+    ways = round_.fleet.open_ways(query, now)
     if state.any_table is None or early_no(query, state, ways, now) is not None:
         return None
     idle = Goal(
@@ -152,7 +153,7 @@ def _wishes(cases: Mapping[int, _Case], round_: Round, now: float) -> dict[int, 
 
 def _wish(case: _Case, round_: Round, now: float) -> Wish:
     query, state = case.query, round_.state
-    ways = round_.loads.least_of(case.ways, home=case.demand.home)
+    ways = round_.fleet.least_of(case.ways, home=case.demand.home)
     return Wish(
         query=query,
         goal=case.goal,

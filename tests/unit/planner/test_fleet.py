@@ -1,0 +1,72 @@
+from services.planner.engine_state import Hold
+from services.planner.ways import Fleet
+from shared.engines import Role
+from shared.requests import SloTargets, Way
+from shared.scheduling.rows import new_row
+from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
+
+
+def test_of_a_large_fleet_the_least_loaded_are_tried_and_the_engine_with_the_prefix() -> None:
+    state = make_cluster(*(make_engine(f"d{number:02}") for number in range(40)))
+    for number, engine in enumerate(state.engines.values()):
+        for one in range(40 - number):
+            row = new_row(key=100 * number + one + 1, tokens=10, left=5, due_s=2000.0, tpot_s=0.1)
+            hold = Hold(
+                decision_id=f"{number}-{one}",
+                request_id="r",
+                prefill_tokens=10,
+                kv_tokens=15,
+                class_name="",
+                due_at_s=LONG_AFTER_S,
+                row=row,
+            )
+            engine.hold(hold)
+    query = make_query(targets=SloTargets(ttft_s=1.0))
+    fleet = Fleet(state)
+    ways = fleet.open_ways(query, LONG_AFTER_S)
+
+    few = fleet.least_of(ways, home="d03")
+
+    assert {engine.name for engine in few.colocated} == {
+        "d03",
+        *(f"d{number}" for number in range(33, 40)),
+    }
+    assert len(ways.colocated) == 40
+
+
+def test_in_a_large_fleet_kv_moves_only_where_engines_are_there_for_prompts() -> None:
+    names = [f"e{number:02}" for number in range(20)]
+    decode_only = Fleet(make_cluster(*(make_engine(name) for name in names)))
+    roles = [Role.PREFILL] * 10 + [Role.DECODE] * 10
+    split = Fleet(
+        make_cluster(*(make_engine(name, role) for name, role in zip(names, roles, strict=True)))
+    )
+
+    whole, halves = (
+        fleet.least_of(fleet.open_ways(make_query(), LONG_AFTER_S), home="")
+        for fleet in (decode_only, split)
+    )
+
+    assert not whole.pairs_exist
+    assert len(whole.colocated) == len(halves.prefills) == len(halves.decodes) == 8
+
+
+def test_a_small_fleet_is_tried_as_a_whole() -> None:
+    state = make_cluster(*(make_engine(f"d{number}") for number in range(8)))
+    fleet = Fleet(state)
+    ways = fleet.open_ways(make_query(), LONG_AFTER_S)
+
+    assert fleet.least_of(ways, home="") == ways
+
+
+def test_one_request_that_finds_fewer_ways_takes_none_from_the_next() -> None:
+    fleet = Fleet(make_cluster(*(make_engine(f"d{number}") for number in range(3))))
+    before = fleet.open_ways(make_query(), LONG_AFTER_S)
+
+    forced = fleet.open_ways(make_query(forced_way=Way.COLOCATED), LONG_AFTER_S)
+
+    assert not forced.decodes
+    assert forced.rejected
+    assert fleet.open_ways(make_query(), LONG_AFTER_S) == before
+    assert len(before.decodes) == 3
+    assert not before.rejected
