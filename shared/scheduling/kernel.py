@@ -39,7 +39,6 @@ from shared.scheduling.rows import (
     PROMISED,
     RESIDENT,
     TOTAL,
-    TPOT,
     Rows,
 )
 from shared.scheduling.shares import (

@@ -17,7 +17,8 @@ from shared.scheduling import draft_lengths
 from shared.scheduling.acceptance import Caution, produced_by_length, produced_tokens
 from shared.scheduling.draft_lengths import DECODING, TPOT_S, Produced, step_of
 
-HYSTERESIS = 1.05  # what another plan must buy beside the one in force
+HYSTERESIS = 1.05  # what drafts must buy beside plain decoding
+_CHANGE = 1.3  # what others must buy beside those in force, with which requests were promised
 _UNGUARDED = np.zeros((0, 0))
 Flags = npt.NDArray[np.bool_]
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: plain
@@ -82,11 +83,12 @@ def best_speculation(
 ) -> Speculation:
     """The drafts per tier that leave the most prefill tokens per second.
 
-    `before` are the drafts in force, kept unless others buy 5 % more; plain decoding is kept in the
-    same way, and comes back as soon as it buys more. What is bought is counted by `caution`; with
-    a `guard`, lengths are left out whose steps without prefills would not keep the paces by that
-    count. Under pressure, when plain decoding leaves nothing for prefills, nobody speculates. Where
-    no tier has a pace it is the length that produces most tokens per second.
+    Plain decoding is kept unless drafts buy 5 % more, and comes back as soon as it buys more.
+    `before` are the drafts in force, kept unless others buy 30 % more: who decodes changes from one
+    moment to the next, and what was promised counts on them. What is bought is counted by
+    `caution`; with a `guard`, lengths are left out whose steps without prefills would not keep the
+    paces by that count. Under pressure, when plain decoding leaves nothing for prefills, nobody
+    speculates. Where no tier has a pace it is the length that produces most tokens per second.
     """
     numbers = _numbers(tiers)
     plain = _plain(numbers, engine)
@@ -103,7 +105,7 @@ def best_speculation(
     kept = _kept(tiers, engine, produced, before)
     if kept and guard and not draft_lengths.keep(np.array(kept.lengths), numbers, sure, table):
         kept = None
-    if kept and kept.per_s > plain.per_s and best.per_s <= HYSTERESIS * kept.per_s:
+    if kept and kept.per_s > plain.per_s and best.per_s <= _CHANGE * kept.per_s:
         return _speculation(kept, plain)
     return _speculation(best if best.per_s > HYSTERESIS * plain.per_s else plain, plain)
 

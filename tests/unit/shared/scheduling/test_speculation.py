@@ -252,12 +252,19 @@ def test_an_engine_that_cannot_speculate_does_not() -> None:
     assert best_speculation(two_tiers(0.9, 10, 20), engine(most_drafts=0)).drafts == (0, 0)
 
 
-def test_a_plan_in_force_is_kept_until_another_buys_a_twentieth_more() -> None:
+def test_drafts_in_force_are_kept_until_others_buy_three_tenths_more() -> None:
     tiers, here = two_tiers(0.6, 10, 20), engine()
+    produced = produced_of(tiers, here, Caution.EXPECTED)
+    best, near, far = (
+        bought((tight + 1, loose + 1), tiers, here, produced).per_s
+        for tight, loose in ((3, 1), (7, 5), (7, 7))
+    )
+    assert 1.05 * near < best < 1.3 * near
+    assert best > 1.3 * far
 
     assert best_speculation(tiers, here).drafts == (3, 1)
-    assert best_speculation(tiers, here, before=(2, 1)).drafts == (2, 1)
-    assert best_speculation(tiers, here, before=(9, 9)).drafts == (3, 1)
+    assert best_speculation(tiers, here, before=(7, 5)).drafts == (7, 5)
+    assert best_speculation(tiers, here, before=(7, 7)).drafts == (3, 1)
 
 
 def test_a_plan_in_force_ends_as_soon_as_plain_decoding_buys_more() -> None:
