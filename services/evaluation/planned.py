@@ -12,10 +12,11 @@ from services.evaluation.engine_reports import MODEL, description_of, report_of
 from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
 from services.planner.advice import learn_from
 from services.planner.engine_state import EngineState
+from services.planner.numbers import PlannerNumbers
 from services.planner.placement import Decision
 from services.planner.policies import EngineNow, policy_for, worth_sending
 from services.planner.rounds import Asked, Held, decide_round
-from services.planner.state import ClusterState, PlannerNumbers
+from services.planner.state import ClusterState
 from shared.batch_time.table import Numbers
 from shared.engine.step_ledger import DraftLedger
 from shared.engines import Policy, Role

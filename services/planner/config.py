@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.planner.state import PlannerNumbers
+from services.planner.numbers import PlannerNumbers
 from shared.options import option
 
 Seconds = Annotated[float, Field(gt=0)]

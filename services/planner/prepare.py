@@ -4,9 +4,10 @@ Nothing of it is kept but the compiled code.
 
 import numpy as np
 
+from services.planner.numbers import PlannerNumbers
 from services.planner.program import Problem, best_set, holds
 from services.planner.rounds import Asked, decide_round
-from services.planner.state import ClusterState, PlannerNumbers
+from services.planner.state import ClusterState
 from services.planner.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, Role, StepReport

@@ -4,16 +4,15 @@ their KV. Pure; it places nothing.
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
+from services.planner.bounded import remember
 from services.planner.resting import Resting
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 
 WORTH_PER_ROUND: Final = 0.25
 MOST_WORTH: Final = 3.0
 """How many times its own value a late round is worth at most."""
-
-_V = TypeVar("_V")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class Sessions:
         if query.session_id is None:
             return query
         session = self._known(query.session_id, now) or _Session(used_at_s=now)
-        _remember(self._sessions, query.session_id, session, self._limit)
+        remember(self._sessions, query.session_id, session, self._limit)
         own = query.targets
         if not own.asks_for_nothing:
             session.targets = own
@@ -90,7 +89,7 @@ class Sessions:
             class_name=query.targets.class_name,
             prompt_tokens=query.prompt_tokens,
         )
-        _remember(self._running, placement.decision_id, begun, self._limit)
+        remember(self._running, placement.decision_id, begun, self._limit)
 
     def ended(self, outcome: Outcome, now: float) -> None:
         """A round ended; unknown decisions are no matter.
@@ -126,10 +125,3 @@ class Sessions:
     def _known(self, session_id: str | None, now: float) -> _Session | None:
         session = self._sessions.get(session_id or "")
         return session if session and now - session.used_at_s <= self._limit_s else None
-
-
-def _remember(store: OrderedDict[str, _V], key: str, value: _V, limit: int) -> None:
-    store[key] = value
-    store.move_to_end(key)
-    while len(store) > limit:
-        store.popitem(last=False)

@@ -3,14 +3,16 @@
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
 
+from services.planner.bounded import remember
 from services.planner.delivery import Delivery
 from services.planner.demand import Demand
 from services.planner.engine_state import EngineState, Hold
+from services.planner.groups import Groups
 from services.planner.holdings import colocated, split
 from services.planner.lengths import OutputLengths
+from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
 from services.planner.restraint import Restraint
@@ -30,40 +32,9 @@ from shared.requests import (
 from shared.scheduling.grace import grace_of
 from shared.scheduling.rows import key_of
 
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
 _WITH_OTHERS = 2.0  # times as long as alone a token takes at least
 _MANY = 2048  # prompt tokens among which the fixed time of a step does not count
 _KEPT_TABLES = 1024
-_KEPT_GROUPS = 16_384
-_GROUP_LIMIT_S = 60.0  # by then the first sequence's prefix may be gone; ids may be used again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannerNumbers:
-    """The few numbers that decisions rest on.
-
-    `model` and `vllm_version` None: the first engine sets them. The KV ones are for pairs of
-    engines that nothing is known of. `grace_s` is how long after its own start or the loss of an
-    engine the planner has requests wait, `hold_s` each time, rather than refuse them.
-    `patience_s` is how long a request that asked for no start waits for an engine that can hold its
-    pace. `by_program`: the multi-SLO program settles who gets an engine that not all can have, else
-    the earliest deadline does; `same_pace_first`: engines that step as quickly already are
-    preferred. Both are there to be switched off where somebody wants to see what they are worth.
-    """
-
-    model: str | None = None
-    vllm_version: str | None = None
-    kv_bytes_per_second: float = 5e8
-    kv_fixed_s: float = 0.005
-    grace_s: float = 10.0
-    hold_s: float = 0.5
-    retry_after_s: float = 1.0
-    patience_s: float = 5.0
-    kept_decisions: int = 4096
-    by_program: bool = True
-    same_pace_first: bool = True
 
 
 class ClusterState:
@@ -80,7 +51,7 @@ class ClusterState:
         self._changed_at_s = now  # when the planner started or an engine left
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self._tables: OrderedDict[str, StepTable] = OrderedDict()
-        self._groups: OrderedDict[str, tuple[str | None, str, float]] = OrderedDict()
+        self._groups = Groups()
         self.transfers = Transfers()
         self.delivery = Delivery()
         self.lengths = OutputLengths()
@@ -123,7 +94,7 @@ class ClusterState:
             self._changed_at_s = now
             self.sessions.lost(engine.name)
             if engine.table is not None:
-                _remember(self._tables, engine.name, engine.table, _KEPT_TABLES)
+                remember(self._tables, engine.name, engine.table, _KEPT_TABLES)
 
     def observe(self, engine: EngineState, reports: Sequence[StepReport], now: float) -> None:
         """Steps of one engine in order. Raises ValueError where one cannot be read."""
@@ -233,10 +204,11 @@ class ClusterState:
         self, group_id: str, now: float
     ) -> tuple[EngineState | None, EngineState] | None:
         """Prefill (None when co-located) and decode engine of a group, while both still serve."""
-        prefill_name, decode_name, placed_at_s = self._groups.get(group_id, (None, "", now))
-        prefill, decode = self._serving_by_name(prefill_name), self._serving_by_name(decode_name)
-        too_late = now - placed_at_s > _GROUP_LIMIT_S
-        if decode is None or (prefill_name and prefill is None) or too_late:
+        names = self._groups.engines(group_id, now)
+        if names is None:
+            return None
+        prefill, decode = self._serving_by_name(names[0]), self._serving_by_name(names[1])
+        if decode is None or (names[0] and prefill is None):
             return None
         return prefill, decode
 
@@ -245,7 +217,7 @@ class ClusterState:
         self._decisions_made += 1
         self._learn_of_prompt(explanation, now)
         decision_id = explanation.placement.decision_id
-        _remember(self._explanations, decision_id, explanation, self.numbers.kept_decisions)
+        remember(self._explanations, decision_id, explanation, self.numbers.kept_decisions)
         if chosen is not None and explanation.placement.runs:
             self._place(explanation.query, explanation.placement, chosen, now)
 
@@ -339,16 +311,9 @@ class ClusterState:
             end.hold(rest)
         self.sessions.placed(query, placement, now)
         self.policies.placed(query, placement, now)
-        engines = (prefill.name if prefill else None, decode.name, now)
-        _remember(self._groups, query.group_id, engines, _KEPT_GROUPS)
+        name = prefill.name if prefill else None
+        self._groups.placed(query.group_id, name, decode.name, now)
 
 
 def _table_of(description: EngineDescription) -> StepTable | None:
     return StepTable.from_bytes(description.step_time) if description.step_time else None
-
-
-def _remember(store: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
-    store[key] = value
-    store.move_to_end(key)
-    while len(store) > limit:
-        store.popitem(last=False)

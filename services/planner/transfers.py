@@ -2,15 +2,14 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TypeVar
 
+from services.planner.bounded import remember
 from shared.requests import Explanation, Outcome
 
 _KEPT_PAIRS = 65_536
 _FRESH = 0.1  # weight of the newest value in a running mean
 _LEAST_SHARE = 0.1  # of what the numbers say; no transfer is taken to be quicker
 _Pair = tuple[str, str]
-_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -44,12 +43,12 @@ class Transfers:
         pair = (prefill.name, decode.name)
         share = self._recomputed.get(pair, 0.0)
         share += _FRESH * (float(outcome.recomputed) - share)
-        _remember(self._recomputed, pair, share)
+        remember(self._recomputed, pair, share, _KEPT_PAIRS)
         if outcome.transfer_s is None or outcome.recomputed:
             return
         beyond_s = outcome.transfer_s - _step_s(outcome.transfer_s, outcome) - numbers_s
         before_s = self._delays.get(pair, beyond_s)
-        _remember(self._delays, pair, before_s + _FRESH * (beyond_s - before_s))
+        remember(self._delays, pair, before_s + _FRESH * (beyond_s - before_s), _KEPT_PAIRS)
 
 
 def _step_s(transfer_s: float, outcome: Outcome) -> float:
@@ -59,10 +58,3 @@ def _step_s(transfer_s: float, outcome: Outcome) -> float:
         return 0.0
     took_s = outcome.tpot_s * (later + 1) - transfer_s
     return min(transfer_s, max(0.0, took_s / later))
-
-
-def _remember(store: OrderedDict[_Pair, _V], pair: _Pair, value: _V) -> None:
-    store[pair] = value
-    store.move_to_end(pair)
-    while len(store) > _KEPT_PAIRS:
-        store.popitem(last=False)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from services.planner.engine_state import EngineState
+from services.planner.numbers import PlannerNumbers
 from services.planner.placement import Decision, decide
-from services.planner.state import ClusterState, PlannerNumbers
+from services.planner.state import ClusterState
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import Explanation, Outcome, PlacementQuery, SloTargets

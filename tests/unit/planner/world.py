@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from services.planner.engine_state import EngineState
+from services.planner.numbers import PlannerNumbers
 from services.planner.placement import Decision
 from services.planner.rounds import Asked, Held, decide_round
-from services.planner.state import ClusterState, PlannerNumbers
+from services.planner.state import ClusterState
 from shared.batch_time import RICH, Kind, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, expected_s
 from shared.requests import Admission, OnRefuse, PlacementQuery, SloTargets

@@ -1,0 +1,15 @@
+"""Stores that keep only what was touched last. Keep nothing themselves."""
+
+from collections import OrderedDict
+from typing import TypeVar
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def remember(store: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
+    """Puts it in as the newest of at most `limit`; the oldest go."""
+    store[key] = value
+    store.move_to_end(key)
+    while len(store) > limit:
+        store.popitem(last=False)
