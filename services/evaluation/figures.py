@@ -134,12 +134,14 @@ def _bursts(results: Results) -> str:
 
 def _burst(field: Any, burst: Burst) -> None:
     times = [one.from_s for one in burst.timeline]
+    edges = [*times, times[-1] + burst.bin_s]
     bottom = [0.0] * len(times)
     for fate, colour in _FATES.items():
         heights = [getattr(one, fate) / burst.bin_s for one in burst.timeline]
+        top = [low + high for low, high in zip(bottom, heights, strict=True)]
         label = fate.replace("_", " ")
-        field.bar(times, heights, burst.bin_s, bottom, align="edge", color=colour, label=label)
-        bottom = [low + high for low, high in zip(bottom, heights, strict=True)]
+        field.stairs(top, edges, baseline=bottom, fill=True, color=colour, label=label)
+        bottom = top
     kept = [one.kept / burst.bin_s for one in burst.timeline]
     field.step(times, kept, where="post", color="black", lw=0.8, label="kept")
     field.set_title(f"{burst.system}: {burst.attained:.0%} of programs kept", fontsize=9)
