@@ -12,7 +12,7 @@ from services.planner.candidates import (
     rank,
 )
 from services.planner.state import ClusterState
-from services.planner.ways import Ways, open_ways, too_small
+from services.planner.ways import Ways, too_small
 from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
 
 _WAYS_KEPT = 8  # of each kind
@@ -27,12 +27,11 @@ class Decision:
     chosen: WayConsidered | None = None
 
 
-def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
+def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision:
     """The least predicted finish among the ways that keep the targets, or else among all.
 
     For what needs no promise, and where too little is known to give one.
     """
-    ways = open_ways(query, state, now)
     no = early_no(query, state, ways, now)
     if no is not None:
         return no

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from services.planner.bounded import remember
 from shared.engines import EngineDescription
 
 _FRESH: Final = 0.1  # weight of the newest gap in the mean
@@ -45,10 +46,9 @@ class Resting:
         rest = self._engines.get(engine, OrderedDict()).pop(session_id, None)
         if rest is None:
             return
-        before_s = self._gaps_s.pop(rest.class_name, _FIRST_GAP_S)
-        self._gaps_s[rest.class_name] = before_s + _FRESH * (now - rest.since_s - before_s)
-        while len(self._gaps_s) > _KEPT_CLASSES:
-            self._gaps_s.popitem(last=False)
+        before_s = self._gaps_s.get(rest.class_name, _FIRST_GAP_S)
+        gap_s = before_s + _FRESH * (now - rest.since_s - before_s)
+        remember(self._gaps_s, rest.class_name, gap_s, _KEPT_CLASSES)
 
     def lost(self, engine: str) -> None:
         """The engine is gone with all KV that it held."""

@@ -87,7 +87,7 @@ def decide_round(
         if case is not None:
             cases[number] = case
         elif not somebody_placed:
-            decision = decide(query, state, now)
+            decision = decide(query, state, round_.fleet.open_ways(query, now), now)
             decisions[number], somebody_placed = decision, decision.placement.runs
     wishes = _wishes(cases, round_, now)
     round_.promise(list(wishes.values()))

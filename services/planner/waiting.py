@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from services.planner.bounded import remember
 from services.planner.placement import Decision
 from services.planner.rounds import Asked, Held
 from shared.clock import Clock
@@ -179,10 +180,8 @@ class WaitingRoom:
                 asked = _as_of(call.asked, now)
                 placement = self.decider.put_off(asked, call.so_far, now)
                 kept = replace(asked, decision_id=placement.decision_id)
-                self._places[asked.query.request_id] = kept
+                remember(self._places, asked.query.request_id, kept, _KEPT_PLACES)
                 call.answer.set_result(placement)
-        while len(self._places) > _KEPT_PLACES:
-            self._places.popitem(last=False)
 
 
 def _as_of(asked: Asked, now: float) -> Asked:

@@ -26,6 +26,14 @@ class Ways:
     starts: list[EngineState] = field(default_factory=list)
     ends: list[EngineState] = field(default_factory=list)
 
+    def fill(self, whole: list[EngineState], prompts: list[EngineState]) -> None:
+        """Over engines that hold all of a request, and over those that hold its prompt."""
+        exchanging = [engine for engine in whole if engine.description.kv_address]
+        computing = [engine for engine in prompts if engine.description.kv_address]
+        self.colocated = _preferred(whole, Role.DECODE)
+        self.decodes = _preferred(exchanging, Role.DECODE)
+        self.prefills = _preferred(computing, Role.PREFILL)
+
     def count_makes(self) -> None:
         self.starts = _one_of_each_make(self.colocated, self.prefills)
         self.ends = _one_of_each_make(self.colocated, self.decodes)
@@ -51,20 +59,23 @@ class Fleet:
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
-        self._draining = [engine for engine in state.engines.values() if engine.draining]
         self._serving = list(state.serving())
         self._least_tokens = min((_most_tokens(engine) for engine in self._serving), default=0)
-        self._whole = _ways(self._serving, self._serving)
+        self._whole = Ways()
+        self._whole.fill(self._serving, self._serving)
+        self._whole.count_makes()
+        for engine in state.engines.values():
+            if engine.draining:
+                self._whole.reject(Way.COLOCATED, f"{engine.name} is draining", engine)
         self._by_load: dict[int, tuple[list[EngineState], list[EngineState]]] = {}
 
     def open_ways(self, query: PlacementQuery, now: float) -> Ways:
         """All that are possible."""
-        if _held_by_all(query, self._least_tokens):  # so it is for most
-            ways = replace(self._whole, rejected=[])
-            self._reject_draining(ways)
-        else:
-            ways = self._fitting(query)
-        if _obey_caller(query, ways) | self._keep_group_together(query, ways, now):
+        ways = replace(self._whole, rejected=[*self._whole.rejected])
+        fewer = self._leave_out_small(query, ways)
+        fewer |= _obey_caller(query, ways)
+        fewer |= self._keep_group_together(query, ways, now)
+        if fewer:
             ways.count_makes()
         return ways
 
@@ -73,15 +84,15 @@ class Fleet:
         others of a large fleet would cost more time than they could gain. Nor does KV move there
         between engines that all decode: that comes last, after so many that one of them is taken.
         """
-        decodes = self._least(ways.decodes, home)
-        stand_in = any(engine.description.role is Role.DECODE for engine in ways.prefills[:1])
+        prefills, decodes = ways.prefills, ways.decodes
+        stand_in = bool(prefills) and prefills[0].description.role is Role.DECODE
         if stand_in and len(ways.colocated) > _MOST_OF_SIDE:
-            decodes = []
+            prefills, decodes = [], []
         return replace(
             ways,
             colocated=self._least(ways.colocated, home),
-            prefills=self._least(ways.prefills, home) if decodes else [],
-            decodes=decodes,
+            prefills=self._least(prefills, home),
+            decodes=self._least(decodes, home),
         )
 
     def _least(self, engines: list[EngineState], home: str) -> list[EngineState]:
@@ -94,22 +105,20 @@ class Fleet:
         others = [engine for engine in known[1][:_MOST_OF_SIDE] if engine.name != home]
         return [*first, *others][:_MOST_OF_SIDE]
 
-    def _reject_draining(self, ways: Ways) -> None:
-        for engine in self._draining:
-            ways.reject(Way.COLOCATED, f"{engine.name} is draining", engine)
-
-    def _fitting(self, query: PlacementQuery) -> Ways:
-        """Where not every engine holds every request."""
+    def _leave_out_small(self, query: PlacementQuery, ways: Ways) -> bool:
+        """Engines that could never run it. Whether there are any: most requests fit on all."""
+        needed = query.prompt_tokens + query.max_output_tokens
+        if needed <= self._least_tokens and query.prompt_tokens < self._least_tokens:
+            return False
         why = {engine: too_small(engine, query) for engine in self._serving}
-        ways = _ways(
+        ways.fill(
             [engine for engine in self._serving if not why[engine]],
             [engine for engine in self._serving if holds_prompt(engine, query)],
         )
-        self._reject_draining(ways)
         for engine in self._serving:
             if why[engine]:
                 ways.reject(Way.COLOCATED, why[engine], engine)
-        return ways
+        return True
 
     def _keep_group_together(self, query: PlacementQuery, ways: Ways, now: float) -> bool:
         """Its prefix is cached there. Whether that leaves fewer ways."""
@@ -134,29 +143,6 @@ class Fleet:
 def _load(engine: EngineState) -> float:
     promised = engine.promised
     return promised.requests + promised.prompt_tokens / _LIKE_A_DECODE
-
-
-def open_ways(query: PlacementQuery, state: ClusterState, now: float) -> Ways:
-    """All that are possible, for one that is decided alone."""
-    return Fleet(state).open_ways(query, now)
-
-
-def _held_by_all(query: PlacementQuery, least_tokens: int) -> bool:
-    needed = query.prompt_tokens + query.max_output_tokens
-    return needed <= least_tokens and query.prompt_tokens < least_tokens
-
-
-def _ways(whole: list[EngineState], prompts: list[EngineState]) -> Ways:
-    """Over engines that hold all of a request, and over those that hold its prompt."""
-    exchanging = [engine for engine in whole if engine.description.kv_address]
-    computing = [engine for engine in prompts if engine.description.kv_address]
-    ways = Ways(
-        colocated=_preferred(whole, Role.DECODE),
-        decodes=_preferred(exchanging, Role.DECODE),
-        prefills=_preferred(computing, Role.PREFILL),
-    )
-    ways.count_makes()
-    return ways
 
 
 def _most_tokens(engine: EngineState) -> int:

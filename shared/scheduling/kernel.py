@@ -216,21 +216,19 @@ def _promised_prompts(
     """
     hurry, beside_s = pressure(rows, work, table, now)
     share = 1.0 if hurry > 1 else 0.0
+    first = _first_prompt(rows, work, tokens, table, share)
     if hurry < _AT_EASE:
         until_s = min(until_s, max(sure_s(table, counts), unhurried_s(rows, work, now)))
     if hurry < _IN_HURRY:
         shared_s = min(until_s, beside_s)
-        first = _first_prompt(rows, work, tokens, table, share)
         if first >= 0 and rows[first, DUE] - now < _SECOND_STEP * until_s:
             takes_s = surely_adds_s(rows, first, table)
             if takes_s < until_s:
                 shared_s = min(shared_s, until_s - takes_s)
         decodes_before(rows, work, tokens, counts, table, left, shared_s, np.inf)
-    first = _first_prompt(rows, work, tokens, table, share)
     if first >= 0:
         until_s = max(until_s, saving_s(rows, work, first, counts, table, now, until_s))
     while True:
-        first = _first_prompt(rows, work, tokens, table, share)
         due_s = rows[first, DUE] if first >= 0 else np.inf
         decodes_before(rows, work, tokens, counts, table, left, until_s, due_s)
         if first < 0 or not give_chunk(rows, work, tokens, counts, table, left, first, until_s):
@@ -238,6 +236,7 @@ def _promised_prompts(
         ready_s = sure_s(table, counts)
         company_s = max(ready_s, _COMPANY * _alone_s(counts, table))
         until_s = min(until_s, max(ready_s, min(BEFORE_DUE * (due_s - now), company_s)))
+        first = _first_prompt(rows, work, tokens, table, share)
 
 
 @compiled

@@ -6,8 +6,10 @@ from typing import Any
 
 from services.planner.engine_state import EngineState
 from services.planner.numbers import PlannerNumbers
-from services.planner.placement import Decision, decide
+from services.planner.placement import Decision
+from services.planner.placement import decide as decide_over
 from services.planner.state import ClusterState
+from services.planner.ways import Fleet
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import Explanation, Outcome, PlacementQuery, SloTargets
@@ -83,6 +85,11 @@ def add(
     if cost is not None:
         registered.table = BatchTimeModel(cost).table
     return registered
+
+
+def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
+    """For a request that is decided alone."""
+    return decide_over(query, state, Fleet(state).open_ways(query, now), now)
 
 
 def place(state: ClusterState, query: PlacementQuery, now: float = LONG_AFTER_S) -> Decision:

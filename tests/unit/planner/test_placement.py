@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from services.planner.placement import decide
 from shared.batch_time import BatchTimeModel
 from shared.engines import Role
 from shared.requests import Admission, OnRefuse, Reason, SloTargets, Stage, Way
@@ -14,6 +13,7 @@ from tests.unit.planner.builders import (
     LONG_AFTER_S,
     add,
     both_roles,
+    decide,
     make_cluster,
     make_engine,
     make_outcome,

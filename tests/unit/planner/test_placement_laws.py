@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.placement import Decision, decide
+from services.planner.placement import Decision
 from services.planner.state import ClusterState
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason, SloTargets, Way
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
+    decide,
     held,
     make_cluster,
     make_engine,

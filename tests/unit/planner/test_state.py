@@ -3,7 +3,6 @@
 import pytest
 
 from services.planner.engine_state import ARRIVAL_S, SEEN_LIMIT_S, UNSEEN_LIMIT_S, EngineState
-from services.planner.placement import decide
 from services.planner.state import ClusterState
 from shared.engines import Role
 from shared.requests import Admission, SloTargets, Way
@@ -12,6 +11,7 @@ from tests.unit.planner.builders import (
     LONG_AFTER_S,
     add,
     both_roles,
+    decide,
     held,
     make_cluster,
     make_engine,
