@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         from services.bench.profile_plot import draw
 
         draw(table, measured[-1].fit, path)
-    _show(options, table, measured, profile.engine)
+    _show(options, table, measured, profile)
     return 0
 
 
@@ -113,11 +113,15 @@ def _show(
     options: ProfileOptions,
     table: Table,
     measured: Sequence[Measured],
-    engine: Mapping[str, Any],
+    profile: _Found,
 ) -> None:
     compared = Compared(table=table, measured=measured)
     if options.json:
-        found = {"fit": to_plain(measured[-1].fit), "engine": dict(engine)}
+        found = {
+            "fit": to_plain(measured[-1].fit),
+            "engine": dict(profile.engine),
+            "measured": [one.plain for one in profile.steps],
+        }
         shown = as_json(compared) | found
         print(json.dumps(shown))
         return

@@ -11,10 +11,14 @@ MODEL = "simulated"
 
 
 def report_of(
-    engine: SimEngine, drafts: tuple[Drafts, ...], finished: tuple[str, ...], now: float
+    engine: SimEngine,
+    drafts: tuple[Drafts, ...],
+    finished: tuple[str, ...],
+    step_time: bytes,
+    now: float,
 ) -> StepReport:
     """The engine as it will be when the running step is over, which is what engines tell;
-    `finished` are the requests that have left it since its last report.
+    `finished` are the requests that have left it since its last report, `step_time` its new table.
     """
     rows = engine.after
     if (rows[:, AVAILABLE] > now).any():
@@ -38,6 +42,7 @@ def report_of(
         drafts=drafts,
         finished=finished,
         requests=to_wire(rows, now),
+        step_time=step_time,
     )
 
 

@@ -5,6 +5,7 @@ them but what gRPC would carry. Decides nothing itself.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from services.planner.policies import EngineNow, policy_for, worth_sending
 from services.planner.rounds import Asked, Held, decide_round
 from services.planner.state import ClusterState
 from shared.batch_time.table import Numbers
-from shared.engine.step_ledger import DraftLedger
+from shared.engine.step_ledger import DraftLedger, StepBook
+from shared.engine.step_times import StepTimes
 from shared.engines import Policy, Role
 from shared.requests import (
     Admission,
@@ -79,14 +81,24 @@ class _Attached:
     drafts: DraftLedger = field(default_factory=DraftLedger)
     finished: list[str] = field(default_factory=list)  # requests that left it, until it tells
     told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
+    times: StepTimes | None = None
+    learned: tuple[int, float] = (0, 0.0)  # steps, seconds of them all
 
 
 class Planned:
-    """A `System` over one `ClusterState`."""
+    """A `System` over one `ClusterState`. Engines know their tables; where there is a `profile`
+    (a fit as plain data) they start from it and go on learning from their steps, as real ones do.
+    """
 
     recheck_s = 0.05
 
-    def __init__(self, settings: Settings, engines: Sequence[SimEngine]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Sequence[SimEngine],
+        *,
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
         link = engines[0].hardware
         numbers = PlannerNumbers(
             kv_bytes_per_second=link.link_bytes_per_s,
@@ -98,6 +110,7 @@ class Planned:
         self.state.lengths = ScaledLengths(settings.length_factor)
         self.state.survival = ScaledSurvival(settings.length_factor)
         self._settings = settings
+        self._profile = profile
         self._model_len_tokens = link.max_model_len_tokens
         self._attached: dict[str, _Attached] = {}
         self._decisions: dict[int, str] = {}  # by life
@@ -233,7 +246,10 @@ class Planned:
         """It registers, with the step times of its profile."""
         state, refusal = self.state.register(description_of(engine, speculates=self._speculates))
         assert state is not None, refusal
-        self._attached[engine.name] = _Attached(state)
+        attached = self._attached[engine.name] = _Attached(state)
+        if self._profile is not None:
+            attached.times = StepTimes()
+            attached.times.start_from(self._profile)
 
     @property
     def _speculates(self) -> bool:
@@ -241,7 +257,9 @@ class Planned:
 
     def _report(self, engine: SimEngine, now: float) -> None:
         attached = self._attached[engine.name]
-        report = report_of(engine, attached.drafts.take(), tuple(attached.finished), now)
+        step_time = attached.times.news(now) if attached.times else b""
+        finished = tuple(attached.finished)
+        report = report_of(engine, attached.drafts.take(), finished, step_time, now)
         attached.finished.clear()
         self.state.observe(attached.state, [report], now)
 
@@ -250,6 +268,8 @@ class Planned:
     def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
         """As the scheduler inside vLLM: policy, drafts, then the step former."""
         attached = self._attached[engine.name]
+        if attached.times is not None:
+            _learn(attached.times, engine, attached, now)
         self._advise(engine, attached, now)
         rows, table = engine.rows, engine.table.numbers
         if engine.hardware.draft is not None and self._speculates:
@@ -297,6 +317,16 @@ class Planned:
         rows[:, DRAFT] = np.array([allowed[name] for name in names], dtype=np.float64)
         rows[:, GAIN] = [gains[name] for name in names]
         rows[rows[:, TOTAL] - rows[:, COMPUTED] > ONE, DRAFT] = 0.0
+
+
+def _learn(times: StepTimes, engine: SimEngine, attached: _Attached, now: float) -> None:
+    """From the step that is over, whose counts the engine still has."""
+    steps, busy_s = attached.learned
+    if engine.steps > steps:
+        attached.learned = engine.steps, engine.busy_s
+        book = StepBook(started_at_s=now, counts=engine.counts)
+        times.observe(book.step, engine.busy_s - busy_s, now)
+        engine.table = times.table or engine.table
 
 
 def _allowed(policy: Policy, class_name: str) -> float:

@@ -2,8 +2,8 @@
 nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from shared.batch_time.fit import Fit, fit_curve
 from shared.batch_time.forms import ADDITIVE, RICH, Form
@@ -19,6 +19,18 @@ class MeasuredStep:
 
     step: Step
     seconds: float
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """As a profile's file has it: the counts that are not 0."""
+        counts = {name: count for name, count in asdict(self.step).items() if count}
+        return {"seconds": self.seconds, **counts}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, float]) -> "MeasuredStep":
+        """Raises KeyError and TypeError where it is none."""
+        counts = {name: count for name, count in plain.items() if name != "seconds"}
+        return cls(step=Step(**counts), seconds=plain["seconds"])
 
 
 def fit_of(steps: Sequence[MeasuredStep]) -> Fit | None:

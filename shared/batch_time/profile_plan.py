@@ -77,6 +77,21 @@ OPENING = (
     Trial(sequences=4, prompt_tokens=16, chunk_tokens=64, decode_steps=4),
 )
 """The first trials of any engine: small, and of each kind of step, so that others can be judged."""
+SMALL_BATCHES = tuple(
+    Trial(
+        sequences=count,
+        prompt_tokens=8,
+        chunk_tokens=8 * count,
+        decode_steps=4,
+        beside_tokens=32,
+        beside_chunk_tokens=8,
+    )
+    for count in (2, 3, 4, 6, 8, 12)
+)
+"""Then those, while more than SMALL_UNTIL of the time is left: most steps of an engine that keeps
+paces are that small, and which kernel computes them is chosen by their size.
+"""
+SMALL_UNTIL = 0.5
 
 
 def steps_of(trial: Trial) -> Iterator[Step]:

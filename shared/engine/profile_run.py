@@ -14,6 +14,8 @@ from shared.batch_time.profile_fit import MeasuredStep
 from shared.batch_time.profile_plan import (
     ENOUGH_STEPS,
     OPENING,
+    SMALL_BATCHES,
+    SMALL_UNTIL,
     TRIAL_SHARE,
     WARM_UP,
     Limits,
@@ -87,6 +89,9 @@ class _Run:
         await self._try(WARM_UP, end_s)
         for trial in OPENING:
             if trial.fits(self.limits):
+                self._note(plan, await self._try(trial, end_s))
+        for trial in SMALL_BATCHES:
+            if trial.fits(self.limits) and end_s - self.clock.now() > SMALL_UNTIL * limit_s:
                 self._note(plan, await self._try(trial, end_s))
         while len(self.measured) < ENOUGH_STEPS:
             chosen = self._next(plan, min(end_s - self.clock.now(), TRIAL_SHARE * limit_s))

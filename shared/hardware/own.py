@@ -1,16 +1,19 @@
 """Hardware of one's own: what `slos-serve profile` found out of an engine, to be simulated."""
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared.batch_time import Fit, Kind, StepTable, from_plain
+from shared.batch_time.profile_fit import MeasuredStep
+from shared.batch_time.table import counts_of
 from shared.errors import ConfigError
 from shared.hardware.hardware import Hardware
-from shared.hardware.truth import KnownStep
+from shared.hardware.truth import KnownStep, true_s
 
 _CURE = "make one with `slos-serve profile --json > FILE`"
 _KINDS = (Kind.DECODE, Kind.PREFILL, Kind.MIXED)
@@ -33,10 +36,11 @@ def from_profile(
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         fit, engine = from_plain(plain["fit"]), plain["engine"]
+        measured = [MeasuredStep.of_plain(one) for one in plain.get("measured", ())]
         return Hardware(
             name=path.stem,
             source=f"`slos-serve profile`: {fit.steps} steps of {engine['device']}",
-            step=known_step(fit),
+            step=known_step(fit, measured),
             stall_chance=0.0,
             stall_s=0.0,
             link_bytes_per_s=link_bytes_per_s,
@@ -50,20 +54,46 @@ def from_profile(
         raise ConfigError(f"{path} is no profile of an engine ({error!r}); {_CURE}") from error
 
 
-def known_step(fit: Fit) -> KnownStep:
-    """Of a kind of step that the profile never saw, what it says of the others."""
-    spreads = [_spread(fit, kind) for kind in _KINDS]
+def known_step(fit: Fit, measured: Sequence[MeasuredStep] = ()) -> KnownStep:
+    """`measured` are the steps behind the fit, where they were kept. Of a kind of step that the
+    profile never saw, what it says of the others.
+    """
+    by_batch = _by_batch(fit, measured)
+    margins = dict(fit.margins)
+    if by_batch:  # what is left of the spread once the size of the batch is known
+        plain = KnownStep(table=StepTable.of(fit.curve), sigmas=(0.0, 0.0, 0.0), by_batch=by_batch)
+        ratios = [
+            one.seconds / true_s(plain.numbers, counts_of(one.step)) for one in _decodes(measured)
+        ]
+        margins[Kind.DECODE] = tuple(float(one) for one in np.quantile(ratios, fit.levels))
+    spreads = [_spread(fit.levels, margins, kind) for kind in _KINDS]
     means = {kind: mean for kind, (mean, _) in zip(_KINDS, spreads, strict=True)}
     decode, prefill, mixed = (sigma for _, sigma in spreads)
     table = StepTable.of(fit.curve, margins=means)
-    return KnownStep(table=table, sigmas=(decode, prefill, mixed))
+    return KnownStep(table=table, sigmas=(decode, prefill, mixed), by_batch=by_batch)
 
 
-def _spread(fit: Fit, kind: Kind) -> tuple[float, float]:
-    """Mean and sigma of the log-normal distribution with the quantiles that the fit has seen."""
-    known = fit.margins.get(kind) or next(iter(fit.margins.values()))
-    median = float(np.interp(0.5, fit.levels, known))
-    found = np.interp(_TOLD_LEVELS, fit.levels, known)
+def _decodes(measured: Sequence[MeasuredStep]) -> list[MeasuredStep]:
+    return [
+        one for one in measured if one.step.kind is Kind.DECODE and not one.step.speculated_tokens
+    ]
+
+
+def _by_batch(fit: Fit, measured: Sequence[MeasuredStep]) -> tuple[tuple[float, float], ...]:
+    """Of steps that only decode, the median of measured over fitted time by how many decode."""
+    ratios: defaultdict[float, list[float]] = defaultdict(list)
+    for one in _decodes(measured):
+        ratios[one.step.decodes].append(one.seconds / fit.curve.step_time(one.step))
+    return tuple((size, float(np.median(found))) for size, found in sorted(ratios.items()))
+
+
+def _spread(
+    levels: Sequence[float], margins: Mapping[Kind, Sequence[float]], kind: Kind
+) -> tuple[float, float]:
+    """Mean and sigma of the log-normal distribution with the quantiles that were seen."""
+    known = margins.get(kind) or next(iter(margins.values()))
+    median = float(np.interp(0.5, levels, known))
+    found = np.interp(_TOLD_LEVELS, levels, known)
     sigma = max(0.0, float(np.mean(np.log(found / median) / np.array(_STANDARD))))
     return median * float(np.exp(sigma**2 / 2)), sigma
 

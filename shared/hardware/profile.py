@@ -13,6 +13,8 @@ from shared.batch_time.profile_fit import MeasuredStep, fit_of
 from shared.batch_time.profile_plan import (
     ENOUGH_STEPS,
     OPENING,
+    SMALL_BATCHES,
+    SMALL_UNTIL,
     TRIAL_SHARE,
     Limits,
     Plan,
@@ -80,9 +82,15 @@ def _steps(
     """As `shared.engine.profile_run` goes about it, on virtual time; without `random` no noise."""
     limits = _limits(hardware)
     plan, seen, left_s = Plan(limits), list[MeasuredStep](), limit_s
-    trials = [trial for trial in OPENING if trial.fits(limits)]
+    opening = [trial for trial in OPENING if trial.fits(limits)]
+    small = [trial for trial in SMALL_BATCHES if trial.fits(limits)]
     while len(seen) < ENOUGH_STEPS and left_s > 0:
-        trial = trials.pop(0) if trials else _next(plan, seen, min(left_s, TRIAL_SHARE * limit_s))
+        if opening:
+            trial: Trial | None = opening.pop(0)
+        elif small and left_s > SMALL_UNTIL * limit_s:
+            trial = small.pop(0)
+        else:
+            trial = _next(plan, seen, min(left_s, TRIAL_SHARE * limit_s))
         if trial is None:
             break
         new = [_step(hardware, step, random) for step in steps_of(trial)]

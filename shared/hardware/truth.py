@@ -7,7 +7,8 @@ causal pairs of chunks; one call for both costs more than the two alone), and th
 engine that was only profiled, what its own fit says (KnownStep).
 """
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -48,8 +49,9 @@ from shared.compiled import compiled
     NOISE_SIGMA,
 ) = range(18)
 # A known step begins with a number that no true step has there, then its sigmas of decode, prefill
-# and mixed steps, then a table whose margins are mean factors.
-_KNOWN, _TABLE = -1.0, 4
+# and mixed steps, how many ratios of small batches it has, their sizes, the ratios themselves, then
+# a table whose margins are mean factors.
+_KNOWN, _RATIOS, _SIZES = -1.0, 4, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,16 +118,21 @@ class KnownStep:
     lay from it.
 
     `table`: its margins are the mean of measured over fitted time. `sigmas`: of the log-normal
-    factor on decode, prefill and mixed steps.
+    factor on decode, prefill and mixed steps. `by_batch`: for steps that only decode, measured over
+    tabled time by how many decode, ascending; between them by their logarithm, beyond them the
+    nearest. Kernels are chosen by such sizes: four may take less than two.
     """
 
     table: StepTable
     sigmas: tuple[float, float, float]
+    by_batch: tuple[tuple[float, float], ...] = ()
     numbers: Numbers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        numbers = np.array([_KNOWN, *self.sigmas, *self.table.numbers])
-        object.__setattr__(self, "numbers", numbers)
+        sizes = [math.log2(size) for size, _ in self.by_batch]
+        ratios = [ratio for _, ratio in self.by_batch]
+        head = [_KNOWN, *self.sigmas, float(len(sizes)), *sizes, *ratios]
+        object.__setattr__(self, "numbers", np.array([*head, *self.table.numbers]))
 
     @property
     def noise_sigma(self) -> float:
@@ -134,7 +141,7 @@ class KnownStep:
 
     def slower(self, factor: float) -> "KnownStep":
         """All steps last `factor` times as long."""
-        return KnownStep(table=self.table.slower(factor), sigmas=self.sigmas)
+        return replace(self, table=self.table.slower(factor))
 
 
 _AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")
@@ -144,7 +151,7 @@ _AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")
 def true_s(numbers: Numbers, counts: Numbers) -> float:
     """Seconds of the step of these counts (as in `shared.batch_time.table`) without any noise."""
     if numbers[FIXED] < 0:
-        return sure_s(numbers[_TABLE:], counts)
+        return _known_s(numbers, counts)
     decodes, prefill = counts[DECODES], counts[PREFILL]
     tokens = prefill + decodes + counts[SPECULATED]
     drafts = counts[SPECULATION_STEPS]
@@ -155,6 +162,17 @@ def true_s(numbers: Numbers, counts: Numbers) -> float:
         + _attention_s(numbers, counts)
         + drafts * (numbers[DRAFT] + numbers[DRAFT_SEQUENCE] * decodes)
     )
+
+
+@compiled
+def _known_s(numbers: Numbers, counts: Numbers) -> float:
+    ratios = int(numbers[_RATIOS])
+    tabled_s = sure_s(numbers[_SIZES + 2 * ratios :], counts)
+    if ratios == 0 or counts[PREFILL] > 0 or counts[SPECULATED] > 0 or counts[DECODES] < 1:
+        return float(tabled_s)
+    sizes = numbers[_SIZES : _SIZES + ratios]
+    found = numbers[_SIZES + ratios : _SIZES + 2 * ratios]
+    return float(tabled_s * np.interp(np.log2(counts[DECODES]), sizes, found))
 
 
 @compiled

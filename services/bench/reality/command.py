@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
 
 async def _profile(options: RealityOptions, systems: Systems) -> Path:
     say("profiling the engine")
-    return await profile(systems.profile(), options.start_limit_s)
+    part = systems.profile()
+    return await profile(part, options.start_limit_s, times=options.profiles)
 
 
 async def _run(options: RealityOptions, run_dir: Path) -> Course:

@@ -76,17 +76,16 @@ class Course:
 
     def _pairs(self) -> list[Pair]:
         options, systems = self.options, self.systems
-        hardware, table = self.engine.hardware, self.engine.table
         name = f"{STOCK}-{options.step_tokens}"
-        twin = stock(hardware, table, options.step_tokens)
+        twin = stock(self.engine, options.step_tokens)
         system = systems.stock(name, options.step_tokens)  # its idle times make all targets
         pairs = [Pair(system=system, twin=twin, wanted=options.stock)]
         if options.ours:
-            twin = ours(hardware, table, (Role.DECODE,))
+            twin = ours(self.engine, (Role.DECODE,))
             pairs.append(Pair(system=systems.ours(OURS, self.configuration), twin=twin))
         if options.fleet:
             roles = ("prefill", "decode")
-            twin = ours(hardware, table, (Role.PREFILL, Role.DECODE))
+            twin = ours(self.engine, (Role.PREFILL, Role.DECODE))
             system = systems.ours_in_two(FLEET, self.configuration, roles)
             pairs.append(Pair(system=system, twin=twin))
         return pairs

@@ -41,6 +41,9 @@ class RealityOptions:
     profile: str = option(
         "", help="file that `slos-serve profile --json` made of this engine; default: measure now"
     )
+    profiles: Count = option(
+        3, help="how often the engine is profiled: its machine may change its speed meanwhile"
+    )
     plot: str = option("", help="file for the scatter plot, e.g. reality.svg")
     run_dir: str = option("", help="folder for profile and logs; default: a temporary one")
     start_limit_s: Positive = option(240.0, help="how long the start of one system may take")

@@ -5,11 +5,14 @@ that all measured systems have.
 import asyncio
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.node.plan import Part
-from shared.batch_time import BatchTimeModel, StepTable, from_plain
+from shared.batch_time import BatchTimeModel, StepTable, from_plain, to_plain
+from shared.batch_time.profile_fit import MeasuredStep, fit_of
 from shared.errors import DeadlinePassed, SlosError
 from shared.hardware import Hardware
 from shared.hardware.own import from_profile
@@ -19,16 +22,35 @@ _SHOWN = 600  # characters of what went wrong
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnEngine:
-    """`table` is what a planner knows of it when it starts."""
+    """`table` is what a planner knows of it when it starts, `profile` what it goes on from."""
 
     hardware: Hardware
     table: StepTable
+    profile: Mapping[str, Any]
 
 
-async def profile(part: Part, limit_s: float) -> Path:
-    """The file with what the engine found of itself. Raises DeadlinePassed and SlosError."""
+async def profile(part: Part, limit_s: float, *, times: int) -> Path:
+    """The file with what the engine found of itself, so many times one after the other: a machine
+    changes its speed while one profile is made. Raises DeadlinePassed and SlosError.
+    """
     part.log.parent.mkdir(parents=True, exist_ok=True)
-    found = part.log.with_suffix(".json")
+    alone = [await _profile(part, limit_s, number) for number in range(times)]
+    together = part.log.with_suffix(".json")
+    together.write_text(json.dumps(_together(alone)), encoding="utf-8")
+    return together
+
+
+def _together(profiles: Sequence[Path]) -> Mapping[str, Any]:
+    """One profile of the steps of all of them."""
+    plains = [json.loads(path.read_text(encoding="utf-8")) for path in profiles]
+    steps = [one for plain in plains for one in plain["measured"]]
+    fit = fit_of([MeasuredStep.of_plain(one) for one in steps])
+    assert fit is not None, "a profile of too few steps is an error of its own"
+    return {**plains[0], "fit": to_plain(fit), "measured": steps}
+
+
+async def _profile(part: Part, limit_s: float, number: int) -> Path:
+    found = part.log.with_suffix(f".{number}.json")
     with found.open("wb") as out, part.log.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *part.command, env={**os.environ, **part.environ}, stdout=out, stderr=log
@@ -53,7 +75,7 @@ async def profile(part: Part, limit_s: float) -> Path:
 def read(path: Path, *, link_bytes_per_s: float, link_latency_s: float) -> OwnEngine:
     """Raises ConfigError where the file is no profile."""
     hardware = from_profile(path, link_bytes_per_s=link_bytes_per_s, link_latency_s=link_latency_s)
-    fit = from_plain(json.loads(path.read_text(encoding="utf-8"))["fit"])
-    table = BatchTimeModel(fit).table
+    profile = json.loads(path.read_text(encoding="utf-8"))["fit"]
+    table = BatchTimeModel(from_plain(profile)).table
     assert table is not None, "a model that starts from a fit knows something"
-    return OwnEngine(hardware=hardware, table=table)
+    return OwnEngine(hardware=hardware, table=table, profile=profile)

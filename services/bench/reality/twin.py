@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from services.bench.capacity.judge import Judged
 from services.bench.reality.compare import Outcome, seen, simulated
+from services.bench.reality.own_engine import OwnEngine
 from services.evaluation.planned import Planned, Settings
 from services.evaluation.rivals.rival import Rival
 from services.evaluation.rivals.routers import LeastLoaded
@@ -30,9 +31,8 @@ Build = Callable[[Sequence[SimEngine]], System]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """Steps last `slower` times as long as the profile says, which its engines know, as real ones
-    learn it, unless they are quicker; `on_the_way_s` passes with a request and its answers outside
-    of engines.
+    """Steps last `slower` times as long as the profile says, `table` is what a planner starts from;
+    `on_the_way_s` passes with a request and its answers outside of engines.
     """
 
     hardware: Hardware
@@ -45,9 +45,8 @@ class Twin:
     def outcomes(self, judged: Sequence[Judged], *, wait_s: float, seed: int) -> list[Outcome]:
         """What becomes of the same requests; what is open `wait_s` after the last is cut."""
         hardware = self.hardware.slower(self.slower)
-        table = self.table.slower(max(1.0, self.slower))
         engines = [
-            SimEngine(f"{role.value}-{number}", role, hardware, table, seed=seed)
+            SimEngine(f"{role.value}-{number}", role, hardware, self.table, seed=seed)
             for number, role in enumerate(self.roles)
         ]
         conditions = Conditions(
@@ -116,23 +115,25 @@ def _call(judged: Judged) -> Call:
     )
 
 
-def stock(hardware: Hardware, table: StepTable, step_tokens: int) -> Twin:
+def stock(engine: OwnEngine, step_tokens: int) -> Twin:
     """vLLM with a budget of tokens for each step."""
-    bounded = replace(hardware, max_step_tokens=step_tokens)
+    bounded = replace(engine.hardware, max_step_tokens=step_tokens)
     return Twin(
         hardware=bounded,
-        table=table,
+        table=engine.table,
         roles=(Role.DECODE,),
         build=lambda _: Rival(LeastLoaded(), chunks()),
     )
 
 
-def ours(hardware: Hardware, table: StepTable, roles: tuple[Role, ...]) -> Twin:
-    """Our planner over engines in these roles; what it cannot promise it refuses."""
+def ours(engine: OwnEngine, roles: tuple[Role, ...]) -> Twin:
+    """Our planner over engines in these roles, which learn from their steps; what it cannot promise
+    it refuses.
+    """
     settings = Settings(speculation=False, best_effort=False)
     return Twin(
-        hardware=hardware,
-        table=table,
+        hardware=engine.hardware,
+        table=engine.table,
         roles=roles,
-        build=lambda engines: Planned(settings, engines),
+        build=lambda engines: Planned(settings, engines, profile=engine.profile),
     )

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 from services.evaluation.planned import Planned, Settings
+from shared.batch_time import Step, to_plain
+from shared.batch_time.profile_fit import fit_of
+from shared.hardware import profiled
+from shared.hardware.profile import measured
 from shared.requests import Way
 from shared.simulation.engine import SimEngine
 from shared.simulation.lives import (
@@ -53,6 +57,24 @@ def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool
 
     assert set(lives[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
     assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_engines_that_have_a_profile_learn_how_slow_they_have_become(learns: bool) -> None:
+    fit = fit_of(measured(hardware()))
+    assert fit is not None
+    engines = fleet(hardware().slower(1.5), 1, 0, seed=1)
+    told = engines[0].table = profiled(hardware())
+    system = Planned(Settings(), engines, profile=to_plain(fit) if learns else None)
+
+    Run(random_load(1, 60), system, engines, Conditions()).record()
+
+    step = Step(decodes=4, decode_context_tokens=400)
+    slower = engines[0].table.expected_s(step) / told.expected_s(step)
+    assert slower == pytest.approx(1.5 if learns else 1.0, rel=0.1)
+    known = system.state.engines[engines[0].name].table
+    assert known is not None
+    assert known.expected_s(step) / told.expected_s(step) == pytest.approx(slower, rel=0.1)
 
 
 @pytest.mark.timeout(120)

@@ -7,6 +7,7 @@ import pytest
 from services.bench.capacity.judge import Ended, Judged, Seen
 from services.bench.capacity.workload import Offered
 from services.bench.reality.compare import Compared, Outcome, Side, seen
+from services.bench.reality.own_engine import OwnEngine
 from services.bench.reality.twin import Twin, load_of, stock
 from tests.unit.shared.simulation.fleet import TABLE, hardware
 
@@ -27,7 +28,8 @@ def judged(offered: Offered, outcome: Outcome | None = None) -> Judged:
 
 
 def plain(step_s: float = 0.05) -> Twin:
-    return stock(hardware(step_s=step_s), TABLE, 128)
+    engine = OwnEngine(hardware=hardware(step_s=step_s), table=TABLE, profile={})
+    return stock(engine, 128)
 
 
 def test_a_twin_finds_out_how_slow_its_machine_is_and_what_passes_on_the_way() -> None:

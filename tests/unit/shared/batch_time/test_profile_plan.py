@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from shared.batch_time import ADDITIVE, Kind, Step, StepCurve
 from shared.batch_time.profile_plan import (
     OPENING,
+    SMALL_BATCHES,
     WARM_UP,
     Limits,
     Plan,
@@ -117,6 +118,12 @@ def test_what_was_tried_twice_is_not_tried_again() -> None:
 
 
 def test_the_first_trials_are_small() -> None:
-    seconds = sum(CPU.step_time(one) for trial in (WARM_UP, *OPENING) for one in steps_of(trial))
+    assert sum(map(cpu_s, (WARM_UP, *OPENING))) < 3
 
-    assert seconds < 3
+
+def test_small_batches_of_each_size_take_seconds_of_the_slowest_machine() -> None:
+    assert sum(map(cpu_s, SMALL_BATCHES)) < 6
+
+
+def cpu_s(trial: Trial) -> float:
+    return sum(CPU.step_time(one) for one in steps_of(trial))

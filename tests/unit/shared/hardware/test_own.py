@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared.batch_time import Kind, Step, to_plain
-from shared.batch_time.profile_fit import fit_of
+from shared.batch_time.profile_fit import MeasuredStep, fit_of
 from shared.batch_time.table import counts_of
 from shared.errors import ConfigError
 from shared.hardware import Hardware, from_profile, load, noisy_s, profiled, true_s
@@ -67,6 +67,36 @@ def test_steps_spread_as_much_as_they_did_on_the_engine(own: Hardware, kind: Kin
 
     assert np.log(ratios).std() == pytest.approx(REAL.step.noise_sigma, rel=0.6)
     assert ratios.mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_batch_that_a_quicker_kernel_computes_is_as_quick_when_it_is_simulated(
+    tmp_path: Path,
+) -> None:
+    """Which no curve says: more decodes never take less by it."""
+    usual = measured(REAL)
+    odd = [one for one in usual if one.step.kind is not Kind.DECODE]
+    for size, ratio in ((1, 1.0), (2, 1.2), (4, 0.8), (16, 1.0)):
+        step = Step(decodes=size, decode_context_tokens=64 * size)
+        seconds = ratio * true_s(REAL.step.numbers, counts_of(step))
+        odd += [MeasuredStep(step=step, seconds=seconds)] * 4
+    fit = fit_of(usual)
+    assert fit is not None
+    path = tmp_path / "odd.json"
+    plain = {"fit": to_plain(fit), "engine": ENGINE, "measured": [one.plain for one in odd]}
+    path.write_text(json.dumps(plain))
+
+    own = from_profile(path)
+
+    for size, ratio in ((2, 1.2), (4, 0.8), (16, 1.0), (64, 1.0)):
+        counts = counts_of(Step(decodes=size, decode_context_tokens=64 * size))
+        real_s = ratio * true_s(REAL.step.numbers, counts)
+        assert true_s(own.step.numbers, counts) == pytest.approx(real_s, rel=0.05)
+    assert own.slower(2.0).step.numbers[5:13] == pytest.approx(own.step.numbers[5:13])
+
+
+def test_a_measured_step_comes_back_from_its_file_as_it_was() -> None:
+    for one in measured(REAL):
+        assert MeasuredStep.of_plain(json.loads(json.dumps(one.plain))) == one
 
 
 def test_a_planner_can_profile_it_again(own: Hardware) -> None:
