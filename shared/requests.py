@@ -27,6 +27,16 @@ class OnRefuse(StrEnum):
     BEST_EFFORT = "best_effort"
 
 
+class Pacing(StrEnum):
+    """What a TPOT promises. MEAN: the mean time per token of each stage, after the first token.
+    DEADLINES: token n by the arrival plus TTFT plus n - 1 paces, so that an answer which begins
+    early may slow down later, and none is ever further behind; without a TTFT it is MEAN.
+    """
+
+    MEAN = "mean"
+    DEADLINES = "deadlines"
+
+
 class Reason(StrEnum):
     """Why a decision fell as it did; `NONE` for a plain admission."""
 
@@ -63,6 +73,7 @@ class SloTargets:
     stages: tuple[Stage, ...] = ()
     on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
     value: float = 1.0
+    pacing: Pacing = Pacing.MEAN
 
     @property
     def tightest_tpot_s(self) -> float | None:
@@ -117,6 +128,7 @@ class Placement:
     are None when unknown.
     A deferred placement is to be asked again after `hold_s`.
     Engines hold `pace_share` of each promised pace, so that an answer may begin `grace_s` late.
+    `pacing` is the one in force.
     They give a first token `delivery_s` before it is due: its way to the client takes time, too.
     """
 
@@ -136,6 +148,7 @@ class Placement:
     grace_s: float = 0.0
     pace_share: float = 1.0
     delivery_s: float = 0.0
+    pacing: Pacing = Pacing.MEAN
 
     @property
     def runs(self) -> bool:

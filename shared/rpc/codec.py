@@ -6,6 +6,7 @@ from shared.requests import (
     EngineRef,
     OnRefuse,
     Outcome,
+    Pacing,
     Placement,
     PlacementQuery,
     Reason,
@@ -82,6 +83,7 @@ def targets_to_wire(targets: SloTargets) -> pb.SloTargets:
         stages=[pb.Stage(name=stage.name, tpot_s=stage.tpot_s) for stage in targets.stages],
         on_refuse=targets.on_refuse.value,
         value=targets.value,
+        pacing=targets.pacing.value,
     )
 
 
@@ -94,6 +96,7 @@ def targets_from_wire(wire: pb.SloTargets) -> SloTargets:
         stages=tuple(Stage(name=stage.name, tpot_s=stage.tpot_s) for stage in wire.stages),
         on_refuse=OnRefuse(wire.on_refuse),
         value=wire.value,
+        pacing=Pacing(wire.pacing or Pacing.MEAN),
     )
 
 
@@ -153,6 +156,7 @@ def placement_to_wire(placement: Placement) -> pb.Placement:
         grace_s=placement.grace_s,
         pace_share=placement.pace_share,
         delivery_s=placement.delivery_s,
+        pacing=placement.pacing.value,
         hold_s=placement.hold_s,
         retry_after_s=placement.retry_after_s,
     )
@@ -174,6 +178,7 @@ def placement_from_wire(wire: pb.Placement) -> Placement:
         grace_s=wire.grace_s,
         pace_share=wire.pace_share if wire.HasField("pace_share") else 1.0,
         delivery_s=wire.delivery_s,
+        pacing=Pacing(wire.pacing or Pacing.MEAN),
         hold_s=wire.hold_s if wire.HasField("hold_s") else None,
         retry_after_s=wire.retry_after_s if wire.HasField("retry_after_s") else None,
     )

@@ -157,6 +157,7 @@ class EngineTerms(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     PRODUCED_TOKENS_FIELD_NUMBER: _builtins.int
     GRACE_S_FIELD_NUMBER: _builtins.int
+    BY_DEADLINES_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     """from the arrival at the gateway"""
@@ -169,6 +170,8 @@ class EngineTerms(_message.Message):
     """by another engine already; ttft_s is that of the next token then"""
     grace_s: _builtins.float
     """tokens after the very first are due so much later than by tpot_s alone"""
+    by_deadlines: _builtins.bool
+    """they are due by when the first one was due, not by when it came"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTerms]:
         """in order; empty: one stage at tpot_s"""
@@ -185,10 +188,11 @@ class EngineTerms(_message.Message):
         stages: _abc.Iterable[Global___StageTerms] | None = ...,
         produced_tokens: _builtins.int = ...,
         grace_s: _builtins.float = ...,
+        by_deadlines: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "class_name", b"class_name", "decision_id", b"decision_id", "grace_s", b"grace_s", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "by_deadlines", b"by_deadlines", "class_name", b"class_name", "decision_id", b"decision_id", "grace_s", b"grace_s", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
@@ -462,12 +466,15 @@ class SloTargets(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     ON_REFUSE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     ttft_slowdown: _builtins.float
     tpot_s: _builtins.float
     on_refuse: _builtins.str
     value: _builtins.float
+    pacing: _builtins.str
+    """empty: mean"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
     def __init__(
@@ -480,10 +487,11 @@ class SloTargets(_message.Message):
         stages: _abc.Iterable[Global___Stage] | None = ...,
         on_refuse: _builtins.str = ...,
         value: _builtins.float = ...,
+        pacing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "class_name", b"class_name", "on_refuse", b"on_refuse", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "class_name", b"class_name", "on_refuse", b"on_refuse", "pacing", b"pacing", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
@@ -599,6 +607,7 @@ class Placement(_message.Message):
     GRACE_S_FIELD_NUMBER: _builtins.int
     PACE_SHARE_FIELD_NUMBER: _builtins.int
     DELIVERY_S_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     admission: _builtins.str
     reason: _builtins.str
@@ -615,6 +624,8 @@ class Placement(_message.Message):
     """absent: all of it"""
     delivery_s: _builtins.float
     """engines give a first token so much before it is due"""
+    pacing: _builtins.str
+    """in force; empty: mean"""
     @_builtins.property
     def prefill(self) -> Global___EngineRef: ...
     @_builtins.property
@@ -638,10 +649,11 @@ class Placement(_message.Message):
         grace_s: _builtins.float = ...,
         pace_share: _builtins.float | None = ...,
         delivery_s: _builtins.float = ...,
+        pacing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "hold_s", b"hold_s", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "delivery_s", b"delivery_s", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "delivery_s", b"delivery_s", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "pacing", b"pacing", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hold_s: _TypeAlias = _typing.Literal["hold_s"]  # noqa: Y015
     _WhichOneofArgType__hold_s: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s"]  # noqa: Y015
