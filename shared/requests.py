@@ -162,7 +162,8 @@ class Outcome:
     `held_s` is from the arrival to the placement, `queue_s` from there to the first step that held
     some of it, `prefill_s` from there to the end of its prompt. With the transfer, where the first
     token had to wait for that, they make up `ttft_s`. `stage_lateness` is the time per token over
-    the pace of its stage, of the slowest stage; None for an answer without stages.
+    the pace of its stage, of the slowest stage; with deadlines in force, of the worst token after
+    the first, when it came over when it was due, from the arrival. None where neither holds.
     """
 
     decision_id: str

@@ -26,7 +26,14 @@ def measure(task: Task) -> Point:
     """Raises ConfigError for names that nobody knows."""
     started_s = cpu_time_s()
     hardware = hardware_of(task.hardware)
-    load = load_on(task.scenario, hardware, rate=task.rate, programs=task.programs, seed=task.seed)
+    load = load_on(
+        task.scenario,
+        hardware,
+        rate=task.rate,
+        programs=task.programs,
+        seed=task.seed,
+        pacing=task.pacing,
+    )
     scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
     setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)

@@ -27,6 +27,7 @@ from shared.requests import (
     Explanation,
     OnRefuse,
     Outcome,
+    Pacing,
     Placement,
     PlacementQuery,
     SloTargets,
@@ -346,4 +347,5 @@ def _route(placement: Placement, query: PlacementQuery) -> Route:
         grace_s=placement.grace_s,
         pace_share=placement.pace_share,
         delivery_s=placement.delivery_s,
+        by_deadlines=placement.pacing is Pacing.DEADLINES,
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from services.evaluation.attainment import Bounds
+from shared.requests import Pacing
 from shared.simulation.judge import Rule
 
 
@@ -33,9 +34,15 @@ class Task:
     lasting: bool = False
 
     @property
+    def pacing(self) -> Pacing:
+        """What requests ask for: who judges by deadlines says so."""
+        return Pacing.DEADLINES if self.rule == Rule.DEADLINES else Pacing.MEAN
+
+    @property
     def load_and_system(self) -> str:
         """What two tasks share that differ only in when they may end."""
-        plain = asdict(replace(self, rule="", bars=()))
+        asked = self.rule if self.pacing is not Pacing.MEAN else ""
+        plain = asdict(replace(self, rule=asked, bars=()))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -12,6 +12,7 @@ from shared.errors import ConfigError
 from shared.hardware import Hardware, load, read
 from shared.hardware.own import from_profile
 from shared.option_values import nearest
+from shared.requests import Pacing
 from shared.simulation.zero_load import ttft_s
 from shared.workloads.applications import APPLICATIONS, Application
 from shared.workloads.calls import Call, Load, Program, at_rate
@@ -114,11 +115,24 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
     return generate(application, rate=rate, requests=programs, seed=seed)
 
 
-def load_on(scenario: str, hardware: Hardware, *, rate: float, programs: int, seed: int) -> Load:
+def load_on(
+    scenario: str,
+    hardware: Hardware,
+    *,
+    rate: float,
+    programs: int,
+    seed: int,
+    pacing: Pacing = Pacing.MEAN,
+) -> Load:
     """What the model takes of a load: programs that are longer than it can be are left out, as
     SLOs-Serve does, and the others come at the same rate. Raises ConfigError where none is left.
     """
     load = load_of(scenario, rate=rate, programs=programs, seed=seed)
+    if pacing is not Pacing.MEAN:
+        load = tuple(
+            replace(one, calls=tuple(replace(call, pacing=pacing) for call in one.calls))
+            for one in load
+        )
     return fitting(load, hardware, rate=rate)
 
 

@@ -17,7 +17,7 @@ from services.gateway.slo_inputs import (
 from shared.errors import ConfigError
 from shared.option_values import nearest
 from shared.options import option
-from shared.requests import OnRefuse, SloTargets, Stage
+from shared.requests import OnRefuse, Pacing, SloTargets, Stage
 
 Milliseconds = Annotated[float, Field(ge=SHORTEST_TARGET_MS, le=LONGEST_TARGET_MS)]
 Slowdown = Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)]
@@ -44,6 +44,7 @@ class ClassTargets:
     stages: Annotated[tuple[StageTargets, ...], Field(max_length=MOST_STAGES)] = ()
     on_refuse: OnRefuse = OnRefuse.BEST_EFFORT
     value: Value = 1.0
+    pacing: Pacing = Pacing.MEAN
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -59,6 +60,7 @@ class ClassTargets:
             stages=tuple(Stage(name=one.name, tpot_s=one.tpot_ms / 1000) for one in self.stages),
             on_refuse=self.on_refuse,
             value=self.value,
+            pacing=self.pacing,
         )
 
 

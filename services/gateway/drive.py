@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,10 +26,11 @@ from services.gateway.continuation import (
     shift_events,
     started_at_s,
 )
+from services.gateway.deadline_line import deadline_line
 from services.gateway.scope import RequestScope, SequenceRecord
 from shared.clock import Clock
 from shared.errors import DeadlinePassed, EngineDraining, EngineLost
-from shared.requests import TRANSITIONS, Admission, EngineRef, Phase, Placement, Way
+from shared.requests import TRANSITIONS, Admission, EngineRef, Pacing, Phase, Placement, Way
 from shared.rpc import slos_pb2 as pb
 
 
@@ -92,6 +93,8 @@ class Drive:
 
         Raises EngineLost, EngineDraining or DeadlinePassed.
         """
+        if self.record.line is None:
+            self.record.line = deadline_line(self.placement)
         if self.placement.way is Way.COLOCATED or self.placement.prefill is None:
             await self._run_whole(self._decode_engine)
         elif must_stay_whole(self.request, self.max_model_len_tokens):
@@ -197,8 +200,7 @@ class Drive:
                 record.last_token_at_s = now
                 if record.first_token_at_s is None:
                     record.first_token_at_s = now
-                if record.stages is not None:
-                    record.stages.produced(output.new_token_ids, now)
+                self._note_paces(output.new_token_ids, now)
             if output.finish_reason is not None:
                 record.finished = str(output.finish_reason)
                 self._enter(Phase.DONE)
@@ -207,6 +209,15 @@ class Drive:
                 outputs=reply.outputs, timestamp=now, weight_version=reply.weight_version
             )
         )
+
+    def _note_paces(self, token_ids: Sequence[int], now: float) -> None:
+        line, stages = self.record.line, self.record.stages
+        for token_id in token_ids:
+            if line is not None:
+                pace_s = self._next_pace_s
+                line.produced(now - self.scope.arrived_at_s, math.inf if pace_s is None else pace_s)
+            if stages is not None:
+                stages.produced((token_id,), now)
 
     def _enter(self, phase: Phase) -> None:
         enter(self.record, phase)
@@ -228,23 +239,31 @@ class Drive:
             ],
             produced_tokens=self.record.output_tokens,
             grace_s=placement.grace_s,
+            by_deadlines=placement.pacing is Pacing.DEADLINES,
         )
 
     @property
     def _next_token_in_s(self) -> float | None:
         """When the next token is due, from the arrival: the first by its own target less its way to
-        the client, the second by its grace as well, any later one a pace after the one before.
+        the client, the second by its grace as well, any later one a pace after the one before. With
+        deadlines, a pace after the one before was due.
         """
         if self.record.last_token_at_s is None:
             ttft_s = self.placement.ttft_s
             return None if ttft_s is None else ttft_s - self.placement.delivery_s
-        stages = self.record.stages
-        pace_s = stages.left[0].tpot_target_s if stages else self.placement.tpot_s
+        pace_s = self._next_pace_s
         if pace_s is None:
             return None
+        if self.record.line is not None:
+            return self.record.line.next_due_s(pace_s) - self.placement.delivery_s
         begins = self.record.output_tokens == 1
         after_s = self.placement.pace_share * pace_s + (self.placement.grace_s if begins else 0.0)
         return self.record.last_token_at_s + after_s - self.scope.arrived_at_s
+
+    @property
+    def _next_pace_s(self) -> float | None:
+        stages = self.record.stages
+        return stages.left[0].tpot_target_s if stages else self.placement.tpot_s
 
     @property
     def _decode_engine(self) -> EngineRef:

@@ -91,6 +91,7 @@ def _class(name: str, targets: SloTargets) -> dict[str, Any]:
         "stages": [
             {"name": stage.name, "tpot_ms": milliseconds(stage.tpot_s)} for stage in targets.stages
         ],
+        "pacing": targets.pacing.value,
         "on_refuse": targets.on_refuse.value,
         "value": targets.value,
     }

@@ -1,6 +1,6 @@
 """How a sequence ended, in the words that the planner is told it in. Pure; it tells nobody."""
 
-from services.gateway.report import lateness
+from services.gateway.report import lateness, pace_lateness
 from services.gateway.scope import RequestScope, SequenceRecord
 from shared.requests import Outcome
 
@@ -24,5 +24,5 @@ def outcome_of(
         held_s=scope.held_s(record),
         queue_s=record.queue_s,
         prefill_s=record.prefill_s,
-        stage_lateness=record.stages.lateness if record.stages else None,
+        stage_lateness=pace_lateness(record),
     )

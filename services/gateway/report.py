@@ -3,14 +3,15 @@
 from typing import Any
 
 from services.gateway.scope import RequestScope, SequenceRecord
-from shared.requests import Admission, Placement, SloTargets
+from shared.requests import Admission, Pacing, Placement, SloTargets
 
 
 def slo_report(scope: RequestScope) -> dict[str, Any]:
     """The `slo` object of an answer; times in milliseconds, null where unknown or not asked for.
 
     With several sequences the numbers are those of the worst one. Each stage is judged by its own
-    pace, from the last token of the stage before it to its own last one.
+    pace, from the last token of the stage before it to its own last one; with deadlines in force,
+    each token by when it was due, and no mean counts.
     """
     worst = max(scope.sequences.values(), key=lambda one: lateness(scope, one), default=None)
     placement = worst.placement if worst else None
@@ -21,6 +22,7 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
             "ttft_ms": milliseconds(scope.ttft_s(worst) if worst else None),
             "tpot_ms": milliseconds(worst.tpot_s if worst else None),
             **_stages(worst),
+            **_worst_lateness(scope, worst),
         },
         "met": met(scope),
         **_placed(placement),
@@ -57,10 +59,18 @@ def lateness(scope: RequestScope, sequence: SequenceRecord) -> float:
     if ttft_s is None:
         return 0.0 if targets.asks_for_nothing else float("inf")
     ttft_target_s = _ttft_target_s(targets, sequence.placement)
-    late = ttft_s / ttft_target_s if ttft_target_s else 0.0
-    if targets.tpot_s and sequence.tpot_s is not None:
+    late = max(ttft_s / ttft_target_s if ttft_target_s else 0.0, pace_lateness(sequence) or 0.0)
+    if sequence.line is None and targets.tpot_s and sequence.tpot_s is not None:
         late = max(late, sequence.tpot_s / targets.tpot_s)
-    return max(late, sequence.stages.lateness) if sequence.stages else late
+    return late
+
+
+def pace_lateness(sequence: SequenceRecord) -> float | None:
+    """As `lateness`, of the tokens after the first: of the worst one by its deadline, else of the
+    slowest stage; None where neither is in force.
+    """
+    judged = sequence.line or sequence.stages
+    return judged.lateness if judged else None
 
 
 def decision_ids(scope: RequestScope) -> list[str]:
@@ -96,6 +106,14 @@ def _stages(sequence: SequenceRecord | None) -> dict[str, Any]:
     }
 
 
+def _worst_lateness(scope: RequestScope, sequence: SequenceRecord | None) -> dict[str, Any]:
+    """Nothing without deadlines in force; null before the first token."""
+    if sequence is None or sequence.line is None:
+        return {}
+    began = sequence.first_token_at_s is not None
+    return {"worst_lateness": round(lateness(scope, sequence), 3) if began else None}
+
+
 def _targets(targets: SloTargets, placement: Placement | None) -> dict[str, Any]:
     named: dict[str, Any] = {
         "ttft_ms": milliseconds(_ttft_target_s(targets, placement)),
@@ -107,6 +125,8 @@ def _targets(targets: SloTargets, placement: Placement | None) -> dict[str, Any]
         named["stages"] = [
             {"name": stage.name, "tpot_ms": milliseconds(stage.tpot_s)} for stage in targets.stages
         ]
+    if Pacing.DEADLINES in (targets.pacing, placement.pacing if placement else None):
+        named["pacing"] = Pacing.DEADLINES.value
     return named
 
 

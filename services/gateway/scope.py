@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
+from services.gateway.deadline_line import DeadlineLine
 from services.gateway.stages import StageProgress
 from shared.errors import SlosError
 from shared.requests import Phase, Placement, SloTargets, Way
@@ -26,6 +27,7 @@ class SequenceRecord:
     prefilled_at_s: float | None = None
     decoding_at_s: float | None = None
     stages: StageProgress | None = None
+    line: DeadlineLine | None = None  # with deadlines in force, from its first engine to its last
 
     @property
     def transfer_s(self) -> float | None:
@@ -81,7 +83,7 @@ class RequestScope:
         told = next((one for one in placements if one.ttft_s or one.tpot_s), None)
         if told is None:
             return self.targets
-        return replace(self.targets, ttft_s=told.ttft_s, tpot_s=told.tpot_s)
+        return replace(self.targets, ttft_s=told.ttft_s, tpot_s=told.tpot_s, pacing=told.pacing)
 
     def held_s(self, sequence: SequenceRecord) -> float | None:
         """From the arrival to the placement."""

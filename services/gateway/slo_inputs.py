@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from shared.errors import InvalidRequest
 from shared.option_values import nearest
-from shared.requests import OnRefuse, SloTargets, Stage, Way
+from shared.requests import OnRefuse, Pacing, SloTargets, Stage, Way
 
 SHORTEST_TARGET_MS: Final = 0.001
 LONGEST_TARGET_MS: Final = 3_600_000
@@ -90,6 +90,7 @@ def _override(targets: SloTargets, source: Read) -> SloTargets:
         targets,
         on_refuse=source.get("on_refuse", targets.on_refuse),
         value=source.get("value", targets.value),
+        pacing=source.get("pacing", targets.pacing),
     )
 
 
@@ -229,6 +230,7 @@ _FIELDS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "ttft_slowdown": _slowdown,
     "tpot_ms": _seconds,
     "stages": _stages,
+    "pacing": _one_of(Pacing),
     "class": _name,
     "on_refuse": _one_of(OnRefuse),
     "way": _one_of(Way),
@@ -243,6 +245,7 @@ _HEADERS: Final = (
     ("x-slo-tpot-ms", "tpot_ms"),
     ("x-llm-d-slo-ttft-ms", "ttft_ms"),
     ("x-llm-d-slo-tpot-ms", "tpot_ms"),
+    ("x-slo-pacing", "pacing"),
     ("x-slo-class", "class"),
     ("x-slo-on-refuse", "on_refuse"),
     ("x-slo-way", "way"),

@@ -3,7 +3,7 @@
 import math
 
 from services.planner.candidates import Candidate, Goal, known
-from shared.requests import Admission, OnRefuse, Placement, PlacementQuery, Reason, Way
+from shared.requests import Admission, OnRefuse, Pacing, Placement, PlacementQuery, Reason, Way
 from shared.scheduling.grace import Grace
 
 
@@ -52,8 +52,10 @@ def promised(
 ) -> Placement:
     if query.targets.asks_for_nothing:
         nothing = "No target was asked for, so nothing is promised."
-        return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NO_TARGET, nothing)
-    return _run(decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "", grace, delivery_s)
+        return _run(query, decision_id, best, goal, Admission.ADMITTED, Reason.NO_TARGET, nothing)
+    return _run(
+        query, decision_id, best, goal, Admission.ADMITTED, Reason.NONE, "", grace, delivery_s
+    )
 
 
 def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
@@ -64,7 +66,7 @@ def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: G
             f" and a slowdown of {query.targets.ttft_slowdown:g} cannot be turned into seconds; "
             "the request runs with no target for its start"
         )
-    return _run(decision_id, best, goal, Admission.BEST_EFFORT, Reason.COMPUTE, why + ".")
+    return _run(query, decision_id, best, goal, Admission.BEST_EFFORT, Reason.COMPUTE, why + ".")
 
 
 def missed(
@@ -86,7 +88,7 @@ def missed(
     sentence = f"This request {words}"
     if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         text = f"{sentence}; it runs without a promise."
-        return _run(decision_id, best, goal, Admission.BEST_EFFORT, reason, text)
+        return _run(query, decision_id, best, goal, Admission.BEST_EFFORT, reason, text)
     retry_s = None if reason is Reason.NEVER else _retry_after_s(best, goal, retry_after_s)
     advice = f"try again in {seconds(retry_s)}" if retry_s else "no engine here does it even idle"
     return Placement(
@@ -133,6 +135,7 @@ def seconds(value_s: float) -> str:
 
 
 def _run(
+    query: PlacementQuery,
     decision_id: str,
     best: Candidate,
     goal: Goal,
@@ -143,7 +146,7 @@ def _run(
     delivery_s: float = 0.0,
 ) -> Placement:
     grace_s, pace_share = 0.0, 1.0
-    if grace is not None and goal.tpot_s is not None:
+    if grace is not None and goal.tpot_s is not None and not grace.by_deadlines:
         grace_s, pace_share = grace.later_s, grace.pace_s / goal.tpot_s
     return Placement(
         decision_id=decision_id,
@@ -160,6 +163,7 @@ def _run(
         grace_s=grace_s,
         pace_share=pace_share,
         delivery_s=delivery_s,
+        pacing=query.targets.pacing if _ttft_in_force(goal) is not None else Pacing.MEAN,
     )
 
 

@@ -41,7 +41,7 @@ class Demand:
 
     def grace_when_moved(self, moved_s: float) -> Grace:
         """The grace where its KV is on the way for `moved_s`; 0: it stays where it is."""
-        if not moved_s > 0:
+        if not moved_s > 0 or self.grace.by_deadlines:
             return self.grace
         few_tokens = self.few_tokens or min(_GUESSED_TOKENS, self.max_output_tokens)
         return grace_of(self.tpot_s, few_tokens - 1, moved_s=moved_s)
@@ -88,13 +88,16 @@ class Demand:
     ) -> Numbers:
         """The row on the engine that goes on once the KV has arrived."""
         grace = self.grace_when_moved(arrives_s - first_token_s)
+        counts_from_s = first_token_s + grace.later_s
+        if grace.by_deadlines:
+            counts_from_s = self.due_s - self.delivery_s
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens + 1,
             computed=self.prompt_tokens,
             produced=1,
             left=max(1, self.max_output_tokens - 1),
-            due_s=first_token_s + grace.later_s + grace.pace_s,
+            due_s=counts_from_s + grace.pace_s,
             tpot_s=grace.pace_s,
             kind=self._kind(best_effort),
             available_s=arrives_s,

@@ -25,11 +25,12 @@ from shared.requests import (
     Admission,
     Explanation,
     Outcome,
+    Pacing,
     Placement,
     PlacementQuery,
     WayConsidered,
 )
-from shared.scheduling.grace import grace_of
+from shared.scheduling.grace import by_deadlines, grace_of
 from shared.scheduling.rows import key_of
 
 _WITH_OTHERS = 2.0  # times as long as alone a token takes at least
@@ -143,6 +144,8 @@ class ClusterState:
         gain = self.policies.drafting.about(tpot_s).gain
         least_pace_s = self._least_pace_s(query.prompt_tokens) / gain
         grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s=least_pace_s, gain=gain)
+        if query.targets.pacing is Pacing.DEADLINES and math.isfinite(ttft_s):
+            grace = by_deadlines(tpot_s)
         return Demand(
             prompt_tokens=query.prompt_tokens,
             max_output_tokens=query.max_output_tokens,

@@ -50,7 +50,8 @@ def run_as(
             first[place] = rows[i, PRODUCED] == 0
             if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
                 due_s[place] = rows[i, DUE]
-            start_s = ends_s + rows[i, GRACE] if first[place] else rows[i, DUE]
+            by_its_coming = first[place] and rows[i, GRACE] < np.inf
+            start_s = ends_s + rows[i, GRACE] if by_its_coming else rows[i, DUE]
             rows[i, DUE] = start_s + rows[i, TPOT]
             rows[i, PRODUCED] += 1
             rows[i, LEFT] -= 1

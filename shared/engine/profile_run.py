@@ -15,7 +15,7 @@ from shared.batch_time.profile_plan import (
     ENOUGH_STEPS,
     OPENING,
     SMALL_BATCHES,
-    SMALL_UNTIL,
+    SMALL_SHARE,
     TRIAL_SHARE,
     WARM_UP,
     Limits,
@@ -90,14 +90,15 @@ class _Run:
         for trial in OPENING:
             if trial.fits(self.limits):
                 self._note(plan, await self._try(trial, end_s))
-        for trial in SMALL_BATCHES:
-            if trial.fits(self.limits) and end_s - self.clock.now() > SMALL_UNTIL * limit_s:
-                self._note(plan, await self._try(trial, end_s))
         while len(self.measured) < ENOUGH_STEPS:
             chosen = self._next(plan, min(end_s - self.clock.now(), TRIAL_SHARE * limit_s))
             if chosen is None:
                 break
             self._note(plan, await self._try(chosen, end_s))
+        until_s = self.clock.now() + SMALL_SHARE * limit_s
+        for trial in SMALL_BATCHES:
+            if self.measured and trial.fits(self.limits) and self.clock.now() < until_s:
+                self._note(plan, await self._try(trial, until_s))
         await self.link.send_policy(Policy())
 
     def _next(self, plan: Plan, left_s: float) -> Trial | None:

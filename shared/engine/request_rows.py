@@ -23,6 +23,7 @@ from shared.scheduling.rows import (
     DRAFT,
     DUE,
     GAIN,
+    GRACE,
     KIND,
     LEFT,
     PLAIN,
@@ -259,8 +260,11 @@ class RequestRows(Generic[Request]):
         if not set(seat.end_token_ids).intersection(token_ids):
             return
         seat.stage += 1
-        row = self.row(request_id)
+        row, before_s = self.row(request_id), self.row(request_id)[TPOT]
         row[TPOT] = pace_s(seat.terms, seat.stage)
-        row[DUE] = now + (1 + ahead) * row[TPOT]
+        if math.isinf(row[GRACE]):
+            row[DUE] += (1 + ahead) * (row[TPOT] - before_s)
+        else:
+            row[DUE] = now + (1 + ahead) * row[TPOT]
         if not seat.end_token_ids:
             self._staged.discard(request_id)

@@ -14,7 +14,6 @@ from shared.batch_time.profile_plan import (
     ENOUGH_STEPS,
     OPENING,
     SMALL_BATCHES,
-    SMALL_UNTIL,
     TRIAL_SHARE,
     Limits,
     Plan,
@@ -82,21 +81,18 @@ def _steps(
     """As `shared.engine.profile_run` goes about it, on virtual time; without `random` no noise."""
     limits = _limits(hardware)
     plan, seen, left_s = Plan(limits), list[MeasuredStep](), limit_s
-    opening = [trial for trial in OPENING if trial.fits(limits)]
-    small = [trial for trial in SMALL_BATCHES if trial.fits(limits)]
+    trials = [trial for trial in OPENING if trial.fits(limits)]
     while len(seen) < ENOUGH_STEPS and left_s > 0:
-        if opening:
-            trial: Trial | None = opening.pop(0)
-        elif small and left_s > SMALL_UNTIL * limit_s:
-            trial = small.pop(0)
-        else:
-            trial = _next(plan, seen, min(left_s, TRIAL_SHARE * limit_s))
+        trial = trials.pop(0) if trials else _next(plan, seen, min(left_s, TRIAL_SHARE * limit_s))
         if trial is None:
             break
         new = [_step(hardware, step, random) for step in steps_of(trial)]
         plan.saw([one.step for one in new], [one.seconds for one in new])
         left_s -= sum(one.seconds for one in new)
         seen += new
+    for trial in SMALL_BATCHES:
+        if trial.fits(limits):
+            seen += [_step(hardware, step, random) for step in steps_of(trial)]
     yield from seen
     yield from (_step(hardware, step, random) for step in _drafting(hardware))
 

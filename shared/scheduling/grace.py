@@ -22,12 +22,23 @@ _LEAST_WHEN_MOVED: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Grace:
-    """`later_s`: every token after the first is due so much later than the paces up to it.
-    `pace_s` is the one to be held then.
+    """`later_s`: every token after the first is due so much later than the paces up to it, counted
+    from when that came; infinite: from when it was due. `pace_s` is the one to be held then.
     """
 
     pace_s: float
     later_s: float = 0.0
+
+    @property
+    def by_deadlines(self) -> bool:
+        return math.isinf(self.later_s)
+
+
+def by_deadlines(tpot_s: float) -> Grace:
+    """For an answer whose every token has a deadline: what its first token was early by is all that
+    the others may be late by.
+    """
+    return Grace(tpot_s, math.inf)
 
 
 def grace_of(

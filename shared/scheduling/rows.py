@@ -26,7 +26,8 @@ COLUMNS: Final = 13
     RESIDENT,  # 1 while it takes one of the engine's places, else 0
     DRAFT,  # drafted tokens that a step verifies for it
     GAIN,  # tokens that such a step gives it on average, 1 without drafts
-    GRACE,  # seconds that each token after the first is due later than its pace alone says
+    GRACE,  # seconds that each token after the first is due later than its pace alone says; inf: by
+    # when the first one was due, not by when it came
 ) = range(COLUMNS)
 
 PROMISED: Final = 0.0

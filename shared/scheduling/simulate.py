@@ -210,7 +210,7 @@ def _produce(row: Numbers, seen: Times, gain: float, now: float, unsure_s: float
     seen[2] += gain
     if row[TPOT] == np.inf:
         row[DUE] = np.inf
-    elif row[PRODUCED] == 0:
+    elif row[PRODUCED] == 0 and row[GRACE] < np.inf:
         row[DUE] = now + row[TPOT] + row[GRACE]
     else:
         row[DUE] += row[TPOT] * gain

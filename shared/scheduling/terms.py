@@ -26,7 +26,7 @@ class Terms:
     the only thing asked. `stages` are in the order in which they are produced, at this engine the
     first of them is the one that the request is in. Where another engine has already given
     `produced_tokens`, the first token is the next one after those. `grace_s`: tokens after the very
-    first are due so much later than the paces up to them.
+    first are due so much later than the paces up to them; infinite: by when that one was due.
     """
 
     class_name: str = "default"

@@ -61,10 +61,10 @@ def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
             life[FIRST] = life[WINDOW] = now
         elif n == 1:
             life[SECOND] = now
-        due_s = life[ARRIVES] + life[TTFT] + _paces_s(life, n)
+        due_s = life[ARRIVES] + life[TTFT] + paces_s(life, n)
         life[WORST_LATE] = max(life[WORST_LATE], now - due_s)
         if n > 0 and n % _WINDOW_TOKENS == 0:
-            allowed_s = _paces_s(life, n) - _paces_s(life, n - _WINDOW_TOKENS)
+            allowed_s = paces_s(life, n) - paces_s(life, n - _WINDOW_TOKENS)
             if now - life[WINDOW] > allowed_s + 1e-9:
                 life[SLOW_WINDOWS] += 1
             life[WINDOW] = now
@@ -75,9 +75,9 @@ def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
 
 
 @compiled
-def _paces_s(life: npt.NDArray[np.float64], tokens: float) -> float:
-    """From the first token to the one after so many."""
-    early = min(tokens, life[CHANGES_AT])
+def paces_s(life: npt.NDArray[np.float64], tokens: float) -> float:
+    """From the first token to the one after so many, by what was asked for."""
+    early = min(tokens, life[CHANGES_AT] - 1)  # each stage's first token is at its own pace
     late = tokens - early
     total_s = 0.0
     if early > 0:

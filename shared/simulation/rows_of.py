@@ -15,6 +15,7 @@ from shared.simulation.lives import (
     TOKENS,
     TTFT,
     Lives,
+    paces_s,
 )
 from shared.simulation.system import Route, Ticket
 
@@ -35,7 +36,7 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
     pace_s = route.pace_share * _pace_s(lives, ticket.life)
     due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s
     if ticket.produced:
-        due_s = float(lives[ticket.life, LAST]) + pace_s
+        due_s = _next_due_s(ticket, route, lives)
     return new_row(
         key=route.key,
         tokens=ticket.prompt_tokens,
@@ -44,7 +45,7 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
         left=1 if split else ticket.call.max_output_tokens - ticket.produced,
         due_s=due_s,
         tpot_s=math.inf if split else pace_s,
-        grace_s=route.grace_s,
+        grace_s=math.inf if route.by_deadlines else route.grace_s,
         kind=route.kind,
         available_s=now,
     )
@@ -54,19 +55,28 @@ def second_row(
     ticket: Ticket, route: Route, lives: Lives, *, computed: int, available_s: float
 ) -> Numbers:
     """To the engine that decodes what another one computed; its KV is there at `available_s`."""
-    pace_s = route.pace_share * _pace_s(lives, ticket.life)
-    grace_s = 0.0 if ticket.produced else route.grace_s
     return new_row(
         key=route.key,
         tokens=ticket.prompt_tokens + 1,
         computed=computed,
         produced=ticket.produced + 1,
         left=ticket.call.max_output_tokens - ticket.produced - 1,
-        due_s=float(lives[ticket.life, LAST]) + grace_s + pace_s,
-        tpot_s=pace_s,
+        due_s=_next_due_s(ticket, route, lives),
+        tpot_s=route.pace_share * _pace_s(lives, ticket.life),
+        grace_s=math.inf if route.by_deadlines else 0.0,
         kind=route.kind,
         available_s=available_s,
     )
+
+
+def _next_due_s(ticket: Ticket, route: Route, lives: Lives) -> float:
+    """Of a request that has given some tokens."""
+    life = lives[ticket.life]
+    if route.by_deadlines:
+        first_due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s
+        return first_due_s + float(paces_s(life, life[TOKENS]))
+    grace_s = 0.0 if ticket.produced else route.grace_s
+    return float(life[LAST]) + grace_s + route.pace_share * _pace_s(lives, ticket.life)
 
 
 def _pace_s(lives: Lives, life: int) -> float:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from shared.requests import Pacing
 from shared.scheduling.rows import BEST_EFFORT, PROMISED
 from shared.scheduling.shares import SET_ASIDE
 from shared.simulation import lives as of
@@ -203,6 +204,9 @@ class Run:
         self._wake(engine, now)
 
     def _stage_lateness(self, ticket: Ticket) -> float | None:
+        life = self._lives[ticket.life]
+        if ticket.call.pacing is Pacing.DEADLINES and math.isfinite(life[of.TTFT]):
+            return 1.0 + float(life[of.WORST_LATE] / life[of.TTFT])
         if len(ticket.call.stages) < 2:
             return None
         return float(worst_pace_share(self._lives[[ticket.life]])[0])

@@ -11,6 +11,7 @@ from shared.scheduling.rows import (
     DRAFT,
     DUE,
     GAIN,
+    GRACE,
     RESIDENT,
     TOTAL,
     TPOT,
@@ -156,8 +157,12 @@ def _settle(row: Numbers, life: Numbers, gained: float, prefill_only: bool, now:
     before = life[TOKENS]
     give(life, gained, now)
     if before < life[CHANGES_AT] <= life[TOKENS]:
+        before_s = row[TPOT]
         row[TPOT] *= life[LATER_PACE] / life[PACE]
-        row[DUE] = now + row[TPOT]  # each stage is promised on its own
+        if row[GRACE] < np.inf:
+            row[DUE] = now + row[TPOT]  # each stage is promised on its own
+        else:
+            row[DUE] += row[TPOT] - before_s
     if life[TOKENS] >= life[OUTPUT]:
         return ENDED
     return PREFILLED if prefill_only else STAYS

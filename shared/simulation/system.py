@@ -45,7 +45,7 @@ class Route:
 
     `kind` is that of its row (`shared.scheduling.rows`), `key` the number it is known by. Engines
     hold `pace_share` of each pace, tokens after the first are due `grace_s` later, the first one
-    `delivery_s` earlier.
+    `delivery_s` earlier. `by_deadlines`: those after it are due by when it was due.
     """
 
     decode: str
@@ -56,6 +56,7 @@ class Route:
     grace_s: float = 0.0
     pace_share: float = 1.0
     delivery_s: float = 0.0
+    by_deadlines: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from shared.requests import OnRefuse, SloTargets, Stage
+from shared.requests import OnRefuse, Pacing, SloTargets, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Call:
     after_s: float = 0.0
     value: float = 1.0
     acceptance: float = 0.7
+    pacing: Pacing = Pacing.MEAN
 
     def __post_init__(self) -> None:
         outputs = [stage.output_tokens for stage in self.stages]
@@ -69,6 +70,7 @@ class Call:
             else (),
             on_refuse=on_refuse,
             value=self.value,
+            pacing=self.pacing,
         )
 
 

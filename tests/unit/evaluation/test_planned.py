@@ -3,6 +3,7 @@ the same.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from shared.batch_time import Step, to_plain
 from shared.batch_time.profile_fit import fit_of
 from shared.hardware import profiled
 from shared.hardware.profile import measured
-from shared.requests import Way
+from shared.requests import Pacing, Way
 from shared.simulation.engine import SimEngine
+from shared.simulation.judge import Rule, kept
 from shared.simulation.lives import (
     ADMISSION,
     ADMITTED,
@@ -57,6 +59,32 @@ def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool
 
     assert set(lives[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
     assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("size", _FLEETS)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_by_deadlines_no_token_of_whoever_is_promised_is_late(
+    size: tuple[int, int], seed: int
+) -> None:
+    """On engines without noise; promised by the mean, some are."""
+    load = random_load(seed, 60)
+
+    promised, late = {}, {}
+    for pacing in Pacing:
+        asked = tuple(
+            replace(one, calls=tuple(replace(call, pacing=pacing) for call in one.calls))
+            for one in load
+        )
+        engines = fleet(hardware(kv_blocks=300, max_running_requests=16), *size, seed=seed)
+        lives = Run(asked, Planned(Settings(), engines), engines, Conditions()).record().lives
+        admitted = lives[lives[:, ADMISSION] == ADMITTED]
+        promised[pacing] = len(admitted)
+        late[pacing] = int((~kept(admitted, Rule.DEADLINES)).sum())
+
+    assert promised[Pacing.DEADLINES] > 20
+    assert late[Pacing.DEADLINES] == 0
+    assert late[Pacing.MEAN] >= late[Pacing.DEADLINES]
 
 
 @pytest.mark.parametrize("learns", [False, True])

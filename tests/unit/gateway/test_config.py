@@ -3,9 +3,11 @@ import pytest
 from services.gateway.config import GatewayOptions
 from shared.errors import ConfigError
 from shared.options import load
-from shared.requests import SloTargets, Stage
+from shared.requests import Pacing, SloTargets, Stage
 
-CLASSES = "{chat: {ttft_ms: 500, value: 2, stages: [{name: answer, tpot_ms: 50}]}}"
+CLASSES = (
+    "{chat: {ttft_ms: 500, value: 2, pacing: deadlines, stages: [{name: answer, tpot_ms: 50}]}}"
+)
 
 
 def options(*argv: str) -> GatewayOptions:
@@ -22,7 +24,11 @@ def test_classes_become_targets_in_seconds() -> None:
     catalogue = options("--classes", CLASSES, "--default-class", "chat").catalogue()
 
     expected = SloTargets(
-        class_name="chat", ttft_s=0.5, stages=(Stage(name="answer", tpot_s=0.05),), value=2.0
+        class_name="chat",
+        ttft_s=0.5,
+        stages=(Stage(name="answer", tpot_s=0.05),),
+        value=2.0,
+        pacing=Pacing.DEADLINES,
     )
     assert catalogue.classes == {"chat": expected}
     assert catalogue.default == expected
@@ -43,6 +49,7 @@ def test_a_default_class_that_does_not_exist_names_the_nearest() -> None:
         ("{chat: {tftt_ms: 1}}", "did you mean ttft_ms"),
         ("{chat: {ttft_ms: 0}}", "chat, ttft_ms"),
         ("{chat: {value: 0}}", "chat, value"),
+        ("{chat: {pacing: median}}", "chat, pacing: read 'median', .*mean, deadlines"),
         ("{chat: {stages: [{name: a, tpot_ms: 1}, {name: a, tpot_ms: 2}]}}", "distinct names"),
     ],
 )

@@ -23,6 +23,7 @@ from shared.errors import DeadlinePassed, EngineDraining, EngineLost
 from shared.requests import (
     Admission,
     EngineRef,
+    Pacing,
     Phase,
     Placement,
     Reason,
@@ -204,6 +205,126 @@ async def test_the_decode_engine_is_told_when_the_token_after_the_first_is_due(
     assert (before.produced_tokens, before.ttft_s) == (0, 0.4)
     assert after.produced_tokens == produced
     assert after.ttft_s == pytest.approx(due_s)
+
+
+def by_deadlines(run: Run, tpot_s: float | None = 0.05, **changes: Any) -> None:
+    """The placement promises deadlines, the first of them after 12 s: 10 have passed."""
+    run.drive.placement = replace(
+        run.drive.placement, ttft_s=12.0, tpot_s=tpot_s, pacing=Pacing.DEADLINES, **changes
+    )
+
+
+def at_times(run: Run, *replies: tuple[float, Reply | Exception]) -> Answer:
+    """Each so long after the arrival."""
+
+    async def answer(_: EngineCoreRequest) -> AsyncGenerator[Reply, None]:
+        for after_s, each in replies:
+            run.drive.clock = VirtualClock(at_s=run.drive.scope.arrived_at_s + after_s)
+            if isinstance(each, Exception):
+                raise each
+            yield each
+
+    return answer
+
+
+@pytest.mark.parametrize("pacing", list(Pacing))
+async def test_an_engine_is_told_whether_tokens_are_due_by_deadlines(pacing: Pacing) -> None:
+    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run.drive.placement = replace(run.drive.placement, pacing=pacing)
+
+    await run.drive.run()
+
+    assert run.engines.terms[0].by_deadlines is (pacing is Pacing.DEADLINES)
+
+
+@pytest.mark.parametrize("first_after_s", [10.5, 13.0], ids=["early", "late"])
+async def test_by_deadlines_the_next_token_is_due_by_the_line_whenever_the_first_one_came(
+    first_after_s: float,
+) -> None:
+    run = make(FakeEngines(d=says(ending())), temperature=0.0)
+    by_deadlines(run, delivery_s=0.03)
+    handed = reply(9, finish_reason=FinishReason.LENGTH, kv_transfer_params=BLOCKS)
+    run.engines.p = at_times(run, (first_after_s, handed))
+
+    await run.drive.run()
+
+    before, after = run.engines.terms
+    assert before.ttft_s == pytest.approx(11.97)
+    assert after.ttft_s == pytest.approx(12.02)
+    assert after.produced_tokens == 1
+
+
+async def test_by_deadlines_a_prefill_that_is_lost_leaves_the_first_token_due_as_it_was() -> None:
+    run = make(FakeEngines(p=says(EngineLost("gone")), d=says(ending())))
+    by_deadlines(run)
+
+    await run.drive.run()
+
+    assert [terms.ttft_s for terms in run.engines.terms] == [12.0, 12.0]
+
+
+async def test_a_sequence_that_goes_on_after_its_engine_was_lost_keeps_its_line() -> None:
+    run = make(FakeEngines(), Way.COLOCATED)
+    by_deadlines(run)
+    run.engines.d = at_times(
+        run, (11.0, reply(5)), (12.5, reply(6, 7)), (12.6, EngineLost("reset"))
+    )
+    with pytest.raises(EngineLost):
+        await run.drive.run()
+
+    run.engines.d = at_times(run, (12.7, ending()))
+    run.drive = replace(run.drive, placement=replace(run.drive.placement, ttft_s=99.0))
+    await run.drive.run()
+
+    again = run.engines.terms[1]
+    assert again.ttft_s == pytest.approx(12.15)
+    assert again.produced_tokens == 3
+    assert run.record.line is not None
+    assert run.record.line.lateness == pytest.approx(12.7 / 12.15)
+
+
+async def test_by_deadlines_tokens_of_one_output_have_each_its_own() -> None:
+    run = make(FakeEngines(), Way.COLOCATED)
+    by_deadlines(run)
+    run.engines.d = at_times(run, (11.0, reply(5, 6)), (12.2, reply(7, 8)), (12.2, ending()))
+
+    await run.drive.run()
+
+    assert run.record.line is not None
+    assert run.record.line.lateness == pytest.approx(12.2 / 12.1)
+
+
+async def test_by_deadlines_each_token_costs_the_pace_of_its_own_stage() -> None:
+    run = make(FakeEngines(), Way.COLOCATED)
+    by_deadlines(run)
+    thinking_then_answer(run)
+    run.engines.d = at_times(run, (12.0, reply(5, 9, 6)), (12.3, EngineLost("reset")))
+    with pytest.raises(EngineLost):
+        await run.drive.run()
+
+    run.engines.d = says(ending())
+    await run.drive.run()
+
+    assert run.engines.terms[1].ttft_s == pytest.approx(12 + 0.02 + 0.1 + 0.1)
+
+
+async def test_by_deadlines_without_a_pace_only_the_first_token_is_due() -> None:
+    run = make(FakeEngines(p=handing_over(9), d=says(reply(10), ending())), temperature=0.0)
+    by_deadlines(run, tpot_s=None)
+
+    await run.drive.run()
+
+    assert [terms.HasField("ttft_s") for terms in run.engines.terms] == [True, False]
+    assert run.record.line is not None
+    assert run.record.line.lateness == 0.0
+
+
+async def test_by_the_mean_a_sequence_has_no_line() -> None:
+    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+
+    await run.drive.run()
+
+    assert run.record.line is None
 
 
 async def test_without_a_pace_nothing_is_due_after_the_first_token() -> None:

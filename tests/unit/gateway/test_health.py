@@ -64,3 +64,4 @@ async def test_the_classes_are_listed_with_their_targets() -> None:
     assert told["default"] == "default"
     assert [one["id"] for one in told["data"]] == ["chat", "default"]
     assert (told["data"][0]["ttft_ms"], told["data"][0]["tpot_ms"]) == (500.0, 50.0)
+    assert told["data"][0]["pacing"] == "mean"

@@ -2,9 +2,13 @@ from dataclasses import replace
 
 import pytest
 
+from services.gateway.deadline_line import DeadlineLine
 from services.gateway.outcome import outcome_of
-from shared.requests import SloTargets
+from services.gateway.stages import StageProgress, StageRecord
+from shared.requests import Pacing, SloTargets
 from tests.unit.gateway.http_fakes import PLACED, add_sequence, give_tokens, request_scope
+
+BY_DEADLINES = replace(PLACED, ttft_s=0.05, tpot_s=0.2, pacing=Pacing.DEADLINES)
 
 
 def test_an_outcome_tells_times_tokens_and_the_transfer() -> None:
@@ -70,3 +74,29 @@ def test_a_round_that_asked_for_nothing_is_judged_by_what_its_session_asks_for()
     give_tokens(record)
 
     assert outcome_of(scope, record, "length").met is False
+
+
+def test_with_deadlines_the_lateness_told_is_that_of_the_tokens_after_the_first() -> None:
+    scope = request_scope()
+    slow_stage = StageRecord("answer", 0.01, (), 10.1, 10.2, 2, 1)
+    line = DeadlineLine(0.05)
+    for came_at_s in (0.1, 0.12):
+        line.produced(came_at_s, 0.2)
+    record = add_sequence(
+        scope, placement=BY_DEADLINES, stages=StageProgress([slow_stage]), line=line
+    )
+    give_tokens(record, tokens=2)
+
+    outcome = outcome_of(scope, record, "length")
+
+    assert outcome.stage_lateness == pytest.approx(0.12 / 0.25)
+    assert outcome.met is False
+
+
+def test_without_deadlines_the_lateness_told_is_that_of_the_slowest_stage() -> None:
+    scope = request_scope()
+    slow_stage = StageRecord("answer", 0.01, (), 10.1, 10.2, 2, 1)
+    in_stages, plain = add_sequence(scope, stages=StageProgress([slow_stage])), add_sequence(scope)
+
+    assert outcome_of(scope, in_stages, "length").stage_lateness == pytest.approx(10.0)
+    assert outcome_of(scope, plain, "length").stage_lateness is None

@@ -1,16 +1,19 @@
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.gateway.deadline_line import DeadlineLine
 from services.gateway.report import attained, decision_ids, met, slo_report
 from services.gateway.scope import RequestScope
 from services.gateway.stages import stage_progress
-from shared.requests import Admission, Reason, SloTargets, Stage
-from tests.unit.gateway.http_fakes import PLACED, add_sequence, give_tokens, request_scope
+from shared.requests import Admission, Pacing, Reason, SloTargets, Stage
+from tests.unit.gateway.http_fakes import CHAT, PLACED, add_sequence, give_tokens, request_scope
 
 times = st.floats(min_value=10.0, max_value=20.0)
+BY_DEADLINES = replace(PLACED, ttft_s=0.5, tpot_s=0.05, pacing=Pacing.DEADLINES)
 
 
 def served(*first_at_s: float) -> RequestScope:
@@ -18,6 +21,18 @@ def served(*first_at_s: float) -> RequestScope:
     scope = request_scope()
     for at_s in first_at_s:
         give_tokens(add_sequence(scope), at_s, at_s + 0.1)
+    return scope
+
+
+def read_along(*came_at_s: float, pace_s: float = 0.05) -> RequestScope:
+    """As `served`, by deadlines: one sequence, whose tokens came so long after the arrival."""
+    scope = request_scope(replace(CHAT, pacing=Pacing.DEADLINES))
+    line = DeadlineLine(0.5)
+    for at_s in came_at_s:
+        line.produced(at_s, pace_s)
+    record = add_sequence(scope, placement=BY_DEADLINES, line=line)
+    if came_at_s:
+        give_tokens(record, 10 + came_at_s[0], 10 + came_at_s[-1], len(came_at_s))
     return scope
 
 
@@ -145,3 +160,76 @@ def test_a_round_without_targets_shows_those_of_its_session() -> None:
 
     assert report["targets"] == {"ttft_ms": 500.0, "tpot_ms": 1.0}
     assert (report["met"], attained(scope)) == (False, False)
+
+
+def test_by_deadlines_a_late_begin_and_a_pause_are_a_miss_though_the_mean_is_kept() -> None:
+    rest = [0.7 + 0.02 * n for n in range(10)]
+
+    report = slo_report(read_along(0.48, *rest))
+
+    assert report["achieved"] == {"ttft_ms": 480.0, "tpot_ms": 40.0, "worst_lateness": 1.273}
+    assert report["met"] is False
+
+
+def test_by_deadlines_an_early_begin_lets_an_answer_slow_down_though_the_mean_is_not_kept() -> None:
+    report = slo_report(read_along(*(0.1 + 0.08 * n for n in range(11))))
+
+    assert report["achieved"] == {"ttft_ms": 100.0, "tpot_ms": 80.0, "worst_lateness": 0.9}
+    assert report["met"] is True
+
+
+@given(st.lists(st.integers(0, 64).map(lambda pause: pause / 128), min_size=1, max_size=20))
+def test_by_deadlines_an_answer_is_met_when_no_token_comes_after_it_was_due(
+    pauses_s: list[float],
+) -> None:
+    came_at_s = list(accumulate(pauses_s))
+
+    in_time = all(at_s <= 0.5 + n * 0.125 for n, at_s in enumerate(came_at_s))
+    assert met(read_along(*came_at_s, pace_s=0.125)) is in_time
+
+
+def test_by_deadlines_the_first_token_is_judged_as_well() -> None:
+    report = slo_report(read_along(0.6))
+
+    assert (report["achieved"]["worst_lateness"], report["met"]) == (1.2, False)
+
+
+def test_by_deadlines_no_token_has_no_lateness_and_is_a_miss() -> None:
+    report = slo_report(read_along())
+
+    assert (report["achieved"]["worst_lateness"], report["met"]) == (None, False)
+
+
+def test_by_deadlines_stages_are_told_but_not_judged_by_their_means() -> None:
+    stages = (Stage(name="answer", tpot_s=0.05),)
+    progress = stage_progress(stages, {}, [])
+    assert progress is not None
+    for at_s in (10.1, 10.5):
+        progress.produced([1], at_s)
+    scope = read_along(0.1, 0.5)
+    scope.sequences["s-0"].stages = progress
+
+    report = slo_report(scope)
+
+    assert report["achieved"]["stages"][0]["tpot_ms"] == 400.0
+    assert report["met"] is True
+
+
+@pytest.mark.parametrize("asked", list(Pacing))
+@pytest.mark.parametrize("in_force", list(Pacing))
+def test_deadlines_are_told_where_they_are_asked_for_or_in_force(
+    asked: Pacing, in_force: Pacing
+) -> None:
+    scope = request_scope(replace(CHAT, pacing=asked))
+    give_tokens(add_sequence(scope, placement=replace(PLACED, pacing=in_force)))
+
+    told = slo_report(scope)["targets"].get("pacing")
+
+    assert told == ("deadlines" if Pacing.DEADLINES in (asked, in_force) else None)
+
+
+def test_a_round_without_targets_has_the_pacing_of_its_session() -> None:
+    scope = request_scope(SloTargets(), session_id="s")
+    add_sequence(scope, placement=BY_DEADLINES)
+
+    assert scope.targets_in_force.pacing is Pacing.DEADLINES

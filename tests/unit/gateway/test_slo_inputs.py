@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.gateway.slo_inputs import Catalogue, SloInputs, read_inputs
 from shared.errors import InvalidRequest
-from shared.requests import OnRefuse, SloTargets, Stage, Way
+from shared.requests import OnRefuse, Pacing, SloTargets, Stage, Way
 
 CHAT = SloTargets(class_name="chat", ttft_s=0.5, tpot_s=0.05, on_refuse=OnRefuse.REFUSE)
 AGENT = SloTargets(class_name="agent", ttft_slowdown=3.0, stages=(Stage(name="a", tpot_s=0.02),))
@@ -20,7 +21,7 @@ json_values = st.recursive(
 )
 milliseconds = st.floats(min_value=0.001, max_value=3_600_000)
 fields = ["ttft_ms", "ttft_slowdown", "tpot_ms", "stages", "class", "on_refuse", "way", "report"]
-fields += ["value", "session"]
+fields += ["value", "session", "pacing"]
 
 
 def read(body: object = None, **headers: str) -> SloInputs:
@@ -45,7 +46,9 @@ def test_any_json_gives_inputs_or_a_short_error_that_names_its_field(body: objec
 
 
 @given(
-    name=st.sampled_from(["x-slo-ttft-ms", "x-slo-class", "x-slo-way", "x-slo-report"]),
+    name=st.sampled_from(
+        ["x-slo-ttft-ms", "x-slo-pacing", "x-slo-class", "x-slo-way", "x-slo-report"]
+    ),
     text=st.text(),
 )
 def test_any_header_gives_inputs_or_an_error_that_names_it(name: str, text: str) -> None:
@@ -114,6 +117,31 @@ def test_a_request_is_worth_what_it_says_or_else_its_class() -> None:
     assert read_inputs({"value": 0.5}, {}, catalogue).targets.value == 0.5
 
 
+@given(
+    body=st.none() | st.sampled_from(Pacing),
+    header=st.none() | st.sampled_from(Pacing),
+    of_class=st.sampled_from(Pacing),
+)
+def test_what_a_pace_promises_is_said_by_body_header_or_class_apart_from_the_pace(
+    body: Pacing | None, header: Pacing | None, of_class: Pacing
+) -> None:
+    chat = replace(CHAT, pacing=of_class)
+    catalogue = Catalogue(classes={}, default=chat)
+    headers = {} if header is None else {"x-slo-pacing": header.value}
+
+    targets = read_inputs({"pacing": body and body.value}, headers, catalogue).targets
+
+    assert targets == replace(chat, pacing=body or header or of_class)
+
+
+def test_other_targets_leave_the_classs_pacing() -> None:
+    catalogue = Catalogue(classes={}, default=replace(CHAT, pacing=Pacing.DEADLINES))
+
+    targets = read_inputs({"ttft_ms": 100, "tpot_ms": 10}, {}, catalogue).targets
+
+    assert targets.pacing is Pacing.DEADLINES
+
+
 def test_the_session_of_the_body_wins_over_the_headers() -> None:
     assert read(x_session_id="from headers").session_id == "from headers"
     assert read({"session": "from body"}, x_session_id="other").session_id == "from body"
@@ -138,6 +166,11 @@ def test_the_session_of_the_body_wins_over_the_headers() -> None:
         ({"stages": [{"name": "a", "tpot_ms": 1}] * 2}, "slo.stages", "distinct names"),
         ({"class": "chta"}, "slo.class", "one of agent, chat, default"),
         ({"on_refuse": "no"}, "slo.on_refuse", "one of refuse, best_effort"),
+        (
+            {"pacing": "deadline"},
+            "slo.pacing",
+            "read 'deadline', allowed is one of mean, deadlines",
+        ),
         ({"way": "both"}, "slo.way", "one of colocated, disaggregated"),
         ({"report": "yes"}, "slo.report", "true or false"),
         ({"value": 0}, "slo.value", "read 0, allowed is a number from 0.001 to 1000"),
@@ -158,7 +191,12 @@ def test_an_unfit_value_is_told_with_field_reading_and_allowance(
 
 @pytest.mark.parametrize(
     ("header", "text"),
-    [("x-slo-ttft-ms", "soon"), ("x-llm-d-slo-tpot-ms", "inf"), ("x-slo-class", "nobody")],
+    [
+        ("x-slo-ttft-ms", "soon"),
+        ("x-llm-d-slo-tpot-ms", "inf"),
+        ("x-slo-class", "nobody"),
+        ("x-slo-pacing", "fast"),
+    ],
 )
 def test_an_unfit_header_is_told_by_its_own_name(header: str, text: str) -> None:
     with pytest.raises(InvalidRequest) as raised:

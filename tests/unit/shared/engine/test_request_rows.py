@@ -147,6 +147,18 @@ def test_the_token_that_ends_a_stage_changes_the_pace_from_now_on() -> None:
     assert rows.staged == frozenset()
 
 
+def test_by_deadlines_a_new_stage_goes_on_from_where_the_one_before_was_due() -> None:
+    rows = make_rows()
+    stages = (StageTerms(tpot_s=0.1, end_token_ids=(7,)), StageTerms(tpot_s=0.5))
+    add(rows, "a", Terms(first_token_due_s=1.0, stages=stages, grace_s=math.inf))
+    rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.1), now=0.1)
+    assert rows.row("a")[DUE] == pytest.approx(1.1)  # not by when the first one came
+
+    rows.produced("a", [7], ahead=0, now=0.3)
+
+    assert rows.row("a")[DUE] == pytest.approx(1.5)
+
+
 def test_requests_come_back_in_the_order_of_their_slots() -> None:
     rows = make_rows(max_resident=100)
     names = [f"r{n}" for n in range(90)]

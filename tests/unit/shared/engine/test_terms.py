@@ -40,6 +40,12 @@ def test_durations_become_instants_of_this_clock() -> None:
     assert terms.tpot_s == pytest.approx(0.1)
 
 
+def test_by_deadlines_tokens_are_due_by_when_the_first_one_was() -> None:
+    wire = pb.EngineTerms(ttft_s=2.0, tpot_s=0.1, by_deadlines=True)
+
+    assert math.isinf(terms_from_wire(wire, now_s=0.0).grace_s)
+
+
 def test_what_was_not_asked_is_never_due() -> None:
     terms = terms_from_wire(pb.EngineTerms(), now_s=100.0)
 

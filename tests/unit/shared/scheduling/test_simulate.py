@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import RESIDENT, Rows, new_row
+from shared.scheduling.rows import GRACE, RESIDENT, TPOT, Rows, new_row
 from shared.scheduling.simulate import simulate
 from tests.unit.shared.scheduling.loads import TABLES
 
@@ -48,3 +48,20 @@ def test_a_simulation_that_nobody_ends_gives_every_prompt_its_first_token() -> N
 
     assert np.isfinite(forecast.first_s).all()
     assert forecast.first_s[1] == pytest.approx(forecast.ended_s, abs=1.0)
+
+
+def test_by_deadlines_an_answer_that_begins_early_may_slow_down() -> None:
+    """Which the same answer may not by its mean: its second token would be late."""
+    early = prompt(100, due_s=2.0)
+    early[:, TPOT], early[:, GRACE] = 0.05, math.inf
+    by_mean = early.copy()
+    by_mean[:, GRACE] = 0.0
+    beside = prompt(3000, due_s=2.0)
+
+    late = [
+        simulate(np.vstack([one, beside]), TABLES[0], LIMITS, 0.0).worst_late_s[0]
+        for one in (early, by_mean)
+    ]
+
+    assert late[0] < -1.0
+    assert late[1] > late[0] + 1.0

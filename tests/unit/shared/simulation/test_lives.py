@@ -44,10 +44,10 @@ def stories(draw: st.DrawFn) -> tuple[Lives, list[float]]:
 
 
 def due_s(life: Lives, number: int) -> float:
-    """Of token `number`, counted from 0: a pace after the one before."""
+    """Of token `number`, counted from 0: a pace of its own stage after the one before."""
     due = life[ARRIVES] + life[TTFT]
-    for before in range(number):
-        due += life[PACE] if before < life[CHANGES_AT] else life[LATER_PACE]
+    for token in range(1, number + 1):
+        due += life[PACE] if token < life[CHANGES_AT] else life[LATER_PACE]
     return float(due)
 
 
