@@ -22,7 +22,7 @@ from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
 
-_TRIED = 6  # ways that are simulated for one request; more would cost more than they find
+_TRIED = 5  # ways that are simulated for one request; more would cost more than they find
 _SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
 
 

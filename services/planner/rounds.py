@@ -21,7 +21,7 @@ from services.planner.ways import Ways
 from services.planner.wishes import Wish
 from shared.requests import PlacementQuery, Reason
 
-_MOST_AT_ONCE = 16  # wishes looked at in one round; the others wait for the next ones
+_MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
