@@ -56,16 +56,16 @@ def looked_s(one: Asked) -> float:
     return one.held.looked_s
 
 
-def test_of_many_that_are_held_all_are_looked_at_in_turn_and_sixteen_at_once() -> None:
+def test_of_many_that_are_held_all_are_looked_at_in_turn_and_twelve_at_once() -> None:
     state = full()
     asked = held_after([ask(f"r{i}") for i in range(40)], state, LONG_AFTER_S)
     looked: list[set[str]] = []
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         now = LONG_AFTER_S + number
         asked = held_after(asked, state, now)
         looked.append({one.query.request_id for one in asked if looked_s(one) == now})
 
-    assert [len(one) for one in looked] == [16, 16, 16]
+    assert [len(one) for one in looked] == [12, 12, 12, 12]
     assert len(set.union(*looked)) == 40
 
 
