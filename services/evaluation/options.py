@@ -47,7 +47,9 @@ class CapacityOptions:
     attainment: tuple[Share, ...] = option(
         (0.9, 0.98), help="shares of programs that must keep all their targets"
     )
-    rule: str = option("mean", help="when a target is kept: mean, windows or deadlines")
+    rule: str = option(
+        "mean", help="when a target is kept: mean, windows, or deadlines, which is then asked for"
+    )
     hardware: str = option("", help="a table of shared/hardware; default: each scenario's own")
     quick: bool = option(False, help="shorter loads, coarser rates: minutes, of the same shape")
     older: bool = option(False, help="take points that other versions of the code measured, too")

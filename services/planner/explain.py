@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from shared.requests import Explanation, Outcome, Placement, PlacementQuery, WayConsidered
+from shared.requests import Explanation, Outcome, Pacing, Placement, PlacementQuery, WayConsidered
 from shared.rpc.channels import PlannerClient
 
 _TIMES = ("queue_s", "prefill_s", "transfer_s", "decode_s", "ttft_s", "tpot_s", "finish_s")
@@ -64,6 +64,7 @@ def _asked(query: PlacementQuery) -> str:
         f"TTFT slowdown {targets.ttft_slowdown:g}" if targets.ttft_slowdown else "",
         f"TPOT {milliseconds(targets.tpot_s)} ms" if targets.tpot_s else "",
         *(f"{stage.name} at TPOT {milliseconds(stage.tpot_s)} ms" for stage in targets.stages),
+        "every token by its deadline" if targets.pacing is Pacing.DEADLINES else "",
         f"value {targets.value:g}" if targets.value != 1 else "",
         f"session {query.session_id}" if query.session_id else "",
         f"forced {query.forced_way}" if query.forced_way else "",

@@ -44,6 +44,16 @@ def test_a_report_tells_way_engines_and_what_was_achieved(node: Node, way: str) 
     assert 0 < report["achieved"]["ttft_ms"] < 60_000
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_answer_that_was_asked_for_by_deadlines_is_judged_by_them(node: Node, way: str) -> None:
+    slo = {"ttft_ms": 60_000, "tpot_ms": 10_000, "pacing": "deadlines", "way": way, "report": True}
+
+    report = chat(node, max_tokens=8, slo=slo).json()["slo"]
+
+    assert (report["targets"]["pacing"], report["met"]) == ("deadlines", True)
+    assert 0 < report["achieved"]["worst_lateness"] < 0.5
+
+
 def test_both_ways_give_the_same_text(node: Node) -> None:
     choices = [
         chat(node, max_tokens=30, temperature=0, slo={"way": way}).json()["choices"][0]

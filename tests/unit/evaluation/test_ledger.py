@@ -22,6 +22,13 @@ def test_what_was_added_is_there_after_a_restart(tmp_path: Path) -> None:
     assert Ledger(tmp_path).find(make_task(rate=2.0)) is None
 
 
+def test_what_asked_for_means_does_not_answer_for_what_asks_for_deadlines(tmp_path: Path) -> None:
+    Ledger(tmp_path).add(make_point(TASK, 0.95))
+
+    assert Ledger(tmp_path).find(replace(TASK, rule="windows")) is not None
+    assert Ledger(tmp_path).find(replace(TASK, rule="deadlines")) is None
+
+
 def test_a_line_that_a_kill_cut_short_is_passed_over(tmp_path: Path) -> None:
     Ledger(tmp_path).add(make_point(TASK, 0.95))
     path = tmp_path / FILE

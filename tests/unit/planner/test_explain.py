@@ -12,6 +12,7 @@ from shared.requests import (
     Explanation,
     OnRefuse,
     Outcome,
+    Pacing,
     Placement,
     Reason,
     SloTargets,
@@ -62,7 +63,7 @@ def test_ways_numbers_and_outcome_are_told_within_80_columns() -> None:
 
 def test_stages_value_session_and_the_way_of_the_kv_are_told() -> None:
     stages = (Stage(name="thinking", tpot_s=0.02), Stage(name="answer", tpot_s=0.1))
-    targets = SloTargets(ttft_s=2, stages=stages, value=1.25)
+    targets = SloTargets(ttft_s=2, stages=stages, value=1.25, pacing=Pacing.DEADLINES)
     placement = Placement(
         decision_id="d-1", admission=Admission.ADMITTED, reason=Reason.NONE, decode=D0
     )
@@ -76,7 +77,10 @@ def test_stages_value_session_and_the_way_of_the_kv_are_told() -> None:
     words = " ".join(shown(explanation).split())
 
     assert "TTFT 2,000 ms, thinking at TPOT 20 ms, answer at TPOT 100 ms" in words
-    assert "value 1.25, session tools; decided 300 ms after it came" in words
+    assert (
+        "every token by its deadline, value 1.25, session tools; decided 300 ms after it came"
+        in words
+    )
     assert "KV and first step after 40 ms" in words
 
 
