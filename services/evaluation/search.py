@@ -43,9 +43,9 @@ def capacity(
     """From `first` up or down until one rate passes and one fails, then bisects on the logarithm,
     until the two are within `ratio`. Nothing passes at `bound`.
 
-    One setting that passes is enough at a rate. When all fail, those that held out longest go on,
-    a third of them, and what failed at a rate is not tried at a higher one. Raises ValueError
-    without settings or with a ratio that is not above 1.
+    One setting that passes is enough at a rate. When all fail, those that kept most or held out
+    longest go on, a third of them, and what failed at a rate is not tried at a higher one. Raises
+    ValueError without settings or with a ratio that is not above 1.
     """
     if not settings or ratio <= 1:
         raise ValueError("a search needs a setting, and a ratio above 1")
@@ -95,19 +95,29 @@ class _Race:
         else:
             self._failed[setting] = min(rate, self._failed.get(setting, math.inf))
 
-    def all_failed(self, held_out_s: Mapping[str, float]) -> None:
-        """A third goes on. A run ends once it is certain that it fails: the later, the better."""
-        tried = sorted(held_out_s, key=lambda one: -held_out_s[one])
+    def all_failed(self, failed: Mapping[str, Point]) -> None:
+        """A third goes on."""
+        tried = sorted(failed, key=lambda one: _merit(failed[one]), reverse=True)
         stay = tried[: max(_LEAST_SETTINGS, len(tried) // 3)]
-        rest = [one for one in self._order if one not in held_out_s]
+        rest = [one for one in self._order if one not in failed]
         self._order = stay + rest
+
+
+def _merit(failed: Point) -> tuple[bool, float]:
+    """Of one that passed a lower bar, what it may have kept; a run that passes none ends once that
+    is certain: the later, the better.
+    """
+    rule, bars = failed.task.rule, failed.task.bars
+    if bars and failed.passes(rule, min(bars)):
+        return True, failed.bounds(rule).at_most
+    return False, failed.ended_s
 
 
 def _try(
     race: _Race, task_of: TaskOf, rate: float, bar: float
 ) -> Generator[Task, Point, str | None]:
     """The setting that passes at this rate, if there is one."""
-    held_out_s: dict[str, float] = {}
+    failed: dict[str, Point] = {}
     for setting in race.open(rate):
         task = task_of(setting, rate)
         point = yield task
@@ -115,6 +125,6 @@ def _try(
         race.note(setting, point, rate, passes=passes)
         if passes:
             return setting
-        held_out_s[setting] = point.ended_s
-    race.all_failed(held_out_s)
+        failed[setting] = point
+    race.all_failed(failed)
     return None

@@ -76,7 +76,7 @@ class EngineOptions:
         " fits), fresh, or off (learn from requests alone)",
     )
     profile_limit_s: Annotated[float, Field(gt=0)] = option(
-        15.0, help="how long the measurement may take"
+        15.0, help="how long the measurement may take; small batches take 0.3 of it more"
     )
     vllm: dict[str, Any] = option(
         {}, help="further vLLM engine arguments by vLLM's names, e.g. {'seed': 1}"

@@ -15,7 +15,7 @@ from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
 from services.evaluation.study import Place
 from services.evaluation.systems import SYSTEMS
-from tests.unit.evaluation.builders import Meter, make_task
+from tests.unit.evaluation.builders import Meter, make_point, make_task
 
 RATES = st.floats(0.2, 90)
 
@@ -64,6 +64,20 @@ def test_nothing_is_found_where_nothing_passes() -> None:
 
     assert found.rate == 0
     assert found.setting == "b"  # the one that held out longest
+
+
+def test_by_a_high_bar_who_kept_most_goes_on_however_early_that_was_known() -> None:
+    """The others kept less than a lower bar, and it took longer to know."""
+    names = ["a", "b", "c", "most"]
+    asked = capacity(task_of, names, bar=0.98, first=4.0, bound=100.0, ratio=1.05)
+
+    task = next(asked)
+    for _ in names[:-1]:
+        task = asked.send(make_point(task, 0.85, ended_s=90.0))
+    task = asked.send(make_point(task, 0.97, ended_s=50.0))
+
+    assert task.setting == "most"
+    assert task.rate < 4.0
 
 
 def test_most_settings_are_tried_once_only() -> None:
