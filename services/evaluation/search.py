@@ -44,8 +44,8 @@ def capacity(
     until the two are within `ratio`. Nothing passes at `bound`.
 
     One setting that passes is enough at a rate. When all fail, those that kept most or held out
-    longest go on, a third of them, and what failed at a rate is not tried at a higher one. Raises
-    ValueError without settings or with a ratio that is not above 1.
+    longest go on, a third of them, and the one that passed last. What failed at a rate is not tried
+    at a higher one. Raises ValueError without settings or with a ratio that is not above 1.
     """
     if not settings or ratio <= 1:
         raise ValueError("a search needs a setting, and a ratio above 1")
@@ -78,6 +78,7 @@ class _Race:
         self.points: list[Point] = []
         self._order = list(settings)
         self._failed: dict[str, float] = {}
+        self._passed = ""
 
     @property
     def best(self) -> str:
@@ -92,6 +93,7 @@ class _Race:
         if passes:
             self._order.remove(setting)
             self._order.insert(0, setting)
+            self._passed = setting
         else:
             self._failed[setting] = min(rate, self._failed.get(setting, math.inf))
 
@@ -99,6 +101,8 @@ class _Race:
         """A third goes on."""
         tried = sorted(failed, key=lambda one: _merit(failed[one]), reverse=True)
         stay = tried[: max(_LEAST_SETTINGS, len(tried) // 3)]
+        if self._passed in tried:  # far beyond what it carries it may have failed first
+            stay = [self._passed, *(one for one in stay if one != self._passed)]
         rest = [one for one in self._order if one not in failed]
         self._order = stay + rest
 

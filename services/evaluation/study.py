@@ -190,7 +190,8 @@ def campaign(
             firsts[bar], first = found.rate, found.rate / _STRICTER
             capacities.append(place.found(cell, found))
             known = known or place.settings(system)[found.setting]
-            labels = [label for label in labels if label in _last(found.points)] or labels
+            left = _last(found.points) | {found.setting}
+            labels = [label for label in labels if label in left] or labels
     return capacities
 
 

@@ -80,6 +80,20 @@ def test_by_a_high_bar_who_kept_most_goes_on_however_early_that_was_known() -> N
     assert task.rate < 4.0
 
 
+def test_the_setting_that_passed_last_stays_however_early_it_fails_far_beyond() -> None:
+    names = ["best", "b", "c", "d", "e"]
+    asked = capacity(task_of, names, bar=0.9, first=4.0, bound=100.0, ratio=1.05)
+
+    task = asked.send(make_point(next(asked), 0.95))
+    assert (task.setting, task.rate) == ("best", 6.0)
+    task = asked.send(make_point(task, 0.5, ended_s=1.0))
+    for _ in names[1:]:
+        task = asked.send(make_point(task, 0.5, ended_s=90.0))
+
+    assert task.setting == "best"
+    assert 4.0 < task.rate < 6.0
+
+
 def test_most_settings_are_tried_once_only() -> None:
     capacities = {str(number): 5.0 + number / 100 for number in range(60)}
     meter = Meter(capacities)
