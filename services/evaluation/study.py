@@ -191,7 +191,7 @@ def campaign(
             capacities.append(place.found(cell, found))
             known = known or place.settings(system)[found.setting]
             left = _last(found.points) | {found.setting}
-            labels = [label for label in labels if label in left] or labels
+            labels = [label for label in labels if label in left]
     return capacities
 
 

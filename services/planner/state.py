@@ -143,9 +143,10 @@ class ClusterState:
         few_tokens = self._few_tokens(query)
         gain = self.policies.drafting.about(tpot_s).gain
         least_pace_s = self._least_pace_s(query.prompt_tokens) / gain
-        grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s=least_pace_s, gain=gain)
         if query.targets.pacing is Pacing.DEADLINES and math.isfinite(ttft_s):
             grace = by_deadlines(tpot_s)
+        else:
+            grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s=least_pace_s, gain=gain)
         return Demand(
             prompt_tokens=query.prompt_tokens,
             max_output_tokens=query.max_output_tokens,

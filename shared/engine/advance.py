@@ -5,11 +5,11 @@ import numpy.typing as npt
 
 from shared.batch_time.table import COUNTS, Numbers
 from shared.compiled import compiled
+from shared.scheduling.due import due_after
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DUE,
-    GRACE,
     KIND,
     LEFT,
     LOST,
@@ -17,7 +17,6 @@ from shared.scheduling.rows import (
     PROMISED,
     RESIDENT,
     TOTAL,
-    TPOT,
     Rows,
 )
 from shared.scheduling.shares import ONE, add_chunk, add_decode
@@ -50,9 +49,7 @@ def run_as(
             first[place] = rows[i, PRODUCED] == 0
             if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
                 due_s[place] = rows[i, DUE]
-            by_its_coming = first[place] and rows[i, GRACE] < np.inf
-            start_s = ends_s + rows[i, GRACE] if by_its_coming else rows[i, DUE]
-            rows[i, DUE] = start_s + rows[i, TPOT]
+            rows[i, DUE] = due_after(rows[i], 1.0, ends_s)
             rows[i, PRODUCED] += 1
             rows[i, LEFT] -= 1
         rows[i, COMPUTED], rows[i, TOTAL] = computed[place], total[place]

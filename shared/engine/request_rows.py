@@ -16,6 +16,7 @@ import numpy.typing as npt
 from shared.batch_time.table import Numbers
 from shared.engine.advance import queued_tokens, run_as, run_freely
 from shared.engine.new_rows import pace_s
+from shared.scheduling.due import change_pace
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -23,7 +24,6 @@ from shared.scheduling.rows import (
     DRAFT,
     DUE,
     GAIN,
-    GRACE,
     KIND,
     LEFT,
     PLAIN,
@@ -260,11 +260,6 @@ class RequestRows(Generic[Request]):
         if not set(seat.end_token_ids).intersection(token_ids):
             return
         seat.stage += 1
-        row, before_s = self.row(request_id), self.row(request_id)[TPOT]
-        row[TPOT] = pace_s(seat.terms, seat.stage)
-        if math.isinf(row[GRACE]):
-            row[DUE] += (1 + ahead) * (row[TPOT] - before_s)
-        else:
-            row[DUE] = now + (1 + ahead) * row[TPOT]
+        change_pace(self.row(request_id), pace_s(seat.terms, seat.stage), ahead, now)
         if not seat.end_token_ids:
             self._staged.discard(request_id)

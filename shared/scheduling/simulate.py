@@ -17,6 +17,7 @@ from shared.batch_time.table import (
     expected_s,
 )
 from shared.compiled import compiled
+from shared.scheduling.due import due_after
 from shared.scheduling.kernel import form
 from shared.scheduling.pressure import ROUNDING_S, prompt_s, settle_lost
 from shared.scheduling.rows import (
@@ -25,7 +26,6 @@ from shared.scheduling.rows import (
     DRAFT,
     DUE,
     GAIN,
-    GRACE,
     KIND,
     LEFT,
     LOST,
@@ -208,12 +208,7 @@ def _produce(row: Numbers, seen: Times, gain: float, now: float, unsure_s: float
         seen[0] = now
     seen[1] = now
     seen[2] += gain
-    if row[TPOT] == np.inf:
-        row[DUE] = np.inf
-    elif row[PRODUCED] == 0 and row[GRACE] < np.inf:
-        row[DUE] = now + row[TPOT] + row[GRACE]
-    else:
-        row[DUE] += row[TPOT] * gain
+    row[DUE] = due_after(row, gain, now)
     row[PRODUCED] += gain
     row[LEFT] -= gain
     row[COMPUTED] += gain - 1.0

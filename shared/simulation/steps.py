@@ -5,13 +5,12 @@ import numpy.typing as npt
 
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
+from shared.scheduling.due import change_pace
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DRAFT,
-    DUE,
     GAIN,
-    GRACE,
     RESIDENT,
     TOTAL,
     TPOT,
@@ -157,12 +156,7 @@ def _settle(row: Numbers, life: Numbers, gained: float, prefill_only: bool, now:
     before = life[TOKENS]
     give(life, gained, now)
     if before < life[CHANGES_AT] <= life[TOKENS]:
-        before_s = row[TPOT]
-        row[TPOT] *= life[LATER_PACE] / life[PACE]
-        if row[GRACE] < np.inf:
-            row[DUE] = now + row[TPOT]  # each stage is promised on its own
-        else:
-            row[DUE] += row[TPOT] - before_s
+        change_pace(row, row[TPOT] * (life[LATER_PACE] / life[PACE]), 0, now)
     if life[TOKENS] >= life[OUTPUT]:
         return ENDED
     return PREFILLED if prefill_only else STAYS
