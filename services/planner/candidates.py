@@ -104,6 +104,7 @@ class Work:
     tokens_to_compute: int
     output_tokens: int
     waited_s: float
+    now: float
 
 
 def rank(
@@ -115,6 +116,7 @@ def rank(
         tokens_to_compute=state.tokens_to_compute(query, now),
         output_tokens=state.expected_output_tokens(query),
         waited_s=query.waited_s,
+        now=now,
     )
     ends = {
         engine: forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
@@ -158,7 +160,7 @@ def _pair(
     work: Work, state: ClusterState, start: PrefillForecast, end: DecodeForecast
 ) -> Candidate:
     """The room on the decode engine is needed only when the KV comes."""
-    moved_s = transfer_s(state, start, end, work.prompt_tokens)
+    moved_s = transfer_s(state, start, end, work.prompt_tokens, work.now)
     ready_s = start.ready_in_s
     arrived_s = _longest(ready_s + moved_s, end.room_s)
     finish_s = work.waited_s + arrived_s + end.decode_s

@@ -69,12 +69,16 @@ def forecast_decode(
 
 
 def transfer_s(
-    state: ClusterState, prefill: PrefillForecast, decode: DecodeForecast, prompt_tokens: int
+    state: ClusterState,
+    prefill: PrefillForecast,
+    decode: DecodeForecast,
+    prompt_tokens: int,
+    now: float,
 ) -> float:
     """The KV's way from one to the other, and of recomputing it as often as it got lost."""
     names = prefill.engine.name, decode.engine.name
-    moved_s = state.transfers.likely_s(*names, state.moved_s(prefill.engine, prompt_tokens))
-    share = state.transfers.recomputed_share(*names)
+    moved_s = state.transfers.likely_s(*names, state.moved_s(prefill.engine, prompt_tokens), now)
+    share = state.transfers.recomputed_share(*names, now)
     return moved_s + share * prefill.prefill_s if share else moved_s
 
 

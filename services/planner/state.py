@@ -239,7 +239,7 @@ class ClusterState:
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.delivery.learn(outcome)
-            self._learn_of_engines(explanation, outcome)
+            self._learn_of_engines(explanation, outcome, now)
 
     def _learn_of_prompt(self, explanation: Explanation, now: float) -> None:
         query, placement = explanation.query, explanation.placement
@@ -249,7 +249,7 @@ class ClusterState:
         takes_s = self.prompt_s(max(1, query.prompt_tokens - cached_tokens))
         self.restraint.learn(takes_s, placement.ttft_s)
 
-    def _learn_of_engines(self, explanation: Explanation, outcome: Outcome) -> None:
+    def _learn_of_engines(self, explanation: Explanation, outcome: Outcome, now: float) -> None:
         placement = explanation.placement
         prefill, decode = placement.prefill, placement.decode
         end = self.engines.get(decode.name) if decode else None
@@ -260,7 +260,7 @@ class ClusterState:
             end.reserve.learn_pace(placement, outcome)
         if prefill is not None and start is not None:
             numbers_s = self.moved_s(start, explanation.query.prompt_tokens)
-            self.transfers.learn(explanation, outcome, numbers_s)
+            self.transfers.learn(explanation, outcome, numbers_s, now)
 
     def note(self, explanation: Explanation) -> None:
         """Keeps what came to be known of a decision after its end, if it is still remembered."""
