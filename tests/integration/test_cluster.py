@@ -46,12 +46,13 @@ def test_a_report_tells_way_engines_and_what_was_achieved(node: Node, way: str) 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_answer_that_was_asked_for_by_deadlines_is_judged_by_them(node: Node, way: str) -> None:
-    slo = {"ttft_ms": 60_000, "tpot_ms": 10_000, "pacing": "deadlines", "way": way, "report": True}
+    slo = {"ttft_ms": 5_000, "tpot_ms": 1_000, "pacing": "deadlines", "way": way, "report": True}
 
     report = chat(node, max_tokens=8, slo=slo).json()["slo"]
 
+    of_the_first_token = round(report["achieved"]["ttft_ms"] / slo["ttft_ms"], 3)
     assert (report["targets"]["pacing"], report["met"]) == ("deadlines", True)
-    assert 0 < report["achieved"]["worst_lateness"] < 0.5
+    assert of_the_first_token - 0.001 <= report["achieved"]["worst_lateness"] <= 1
 
 
 def test_both_ways_give_the_same_text(node: Node) -> None:
