@@ -24,7 +24,7 @@ from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load
 
-_WIDTH = 180  # of the table where there is no terminal
+_WIDTH = 200  # of the table where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:

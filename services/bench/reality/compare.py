@@ -110,7 +110,8 @@ def _percentile(times_s: Iterable[float], percent: float) -> float:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One system at one rate. `others_cores` were at work for others than us meanwhile; `slower`:
-    how many times as long as profiled the twin's steps lasted.
+    how many times as long as profiled the twin's steps lasted. `twin` is all of its runs together,
+    `runs` are they one by one: they differ by the noise of their steps alone.
     """
 
     system: str
@@ -120,6 +121,7 @@ class Compared:
     slower: float
     real: Side
     twin: Side
+    runs: Sequence[Side]
 
     @property
     def attained_off(self) -> float:
@@ -131,6 +133,16 @@ class Compared:
         """Simulated over measured, less 1."""
         return {
             name: self.twin.times_s[name] / self.real.times_s[name] - 1 if self.has(name) else 0.0
+            for name in TIMES
+        }
+
+    @property
+    def by_chance(self) -> dict[str, tuple[float, float]]:
+        """The least and the greatest of the runs over all of them, less 1: how far apart two lives
+        of one machine may be.
+        """
+        return {
+            name: _ends(run.times_s[name] / self.twin.times_s[name] - 1 for run in self.runs)
             for name in TIMES
         }
 
@@ -154,5 +166,14 @@ class Compared:
             "simulated": self.twin.as_json(),
             "attained_off": round(self.attained_off, 4),
             "times_off": {name: round(off, 4) for name, off in self.times_off.items()},
+            "by_chance": {
+                name: [round(off, 4) for off in offs] for name, offs in self.by_chance.items()
+            },
             "true": self.is_true,
         }
+
+
+def _ends(offs: Iterable[float]) -> tuple[float, float]:
+    """0 and 0 where none is known."""
+    known = [off for off in offs if not math.isnan(off)]
+    return (min(known), max(known)) if known else (0.0, 0.0)

@@ -1,5 +1,6 @@
 """The course of `bench reality`: each system in turn is started, asked, ended and simulated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,7 @@ import yaml
 
 from services.bench.capacity.asking import Asked, Measure, text_ids
 from services.bench.capacity.classes import Multiples, Targets, mix
+from services.bench.capacity.judge import Judged
 from services.bench.capacity.pace import first_rate
 from services.bench.capacity.points import Point
 from services.bench.capacity.stage import Say, Stage
@@ -121,9 +123,11 @@ class Course:
             )
         )
         self.say(f"{self.calibrated[-1]}")
+        earlier = list(before.judged)
         for multiple in self.options.loads:
             point = await self._point(asked, measure, multiple)
-            self._note(point, twin)
+            self._note(point, twin, earlier)
+            earlier += point.judged
 
     async def _point(self, asked: Asked, measure: Measure, multiple: float) -> Point:
         assert self._targets is not None
@@ -136,10 +140,12 @@ class Course:
         self.say(f"{point.line()}; others took {self._others_cores:.2f} cores meanwhile")
         return point
 
-    def _note(self, point: Point, twin: Twin) -> None:
+    def _note(self, point: Point, twin: Twin, earlier: Sequence[Judged]) -> None:
         real, wait_s = seen(point.judged), self._wait_s(point)
         twins = [
-            twin.outcomes(point.judged, wait_s=wait_s, seed=self.options.seed + number)
+            twin.outcomes(
+                point.judged, wait_s=wait_s, seed=self.options.seed + number, before=earlier
+            )
             for number in range(self.options.twins)
         ]
         compared = Compared(
@@ -150,6 +156,7 @@ class Course:
             slower=twin.slower,
             real=Side.of(real),
             twin=Side.of([outcome for outcomes in twins for outcome in outcomes]),
+            runs=[Side.of(outcomes) for outcomes in twins],
         )
         self.compared.append(compared)
         self.requests.setdefault(point.system, []).extend(zip(real, twins[0], strict=True))

@@ -42,7 +42,10 @@ def _ms(time_s: float) -> float | None:
 
 def table(compared: Sequence[Compared]) -> Table:
     """Times in milliseconds, measured / simulated."""
-    shown = Table(title="Measured / simulated; attained in %, times in ms")
+    title = (
+        "Measured / simulated (off; the twin's runs among themselves); attained in %, times in ms"
+    )
+    shown = Table(title=title)
     shown.add_column("system", no_wrap=True)
     for name in (
         "requests/s",
@@ -71,7 +74,8 @@ def _row(one: Compared) -> Iterator[str]:
     yield f"{100 * one.real.attained:.1f} / {100 * one.twin.attained:.1f}"
     for name in TIMES:
         real_ms, twin_ms = 1000 * one.real.times_s[name], 1000 * one.twin.times_s[name]
-        yield f"{real_ms:.0f} / {twin_ms:.0f}  ({one.times_off[name]:+.0%})"
+        chance = max(map(abs, one.by_chance[name]))
+        yield f"{real_ms:.0f} / {twin_ms:.0f}  ({one.times_off[name]:+.0%} ±{chance:.0%})"
     yield "yes" if one.is_true else "no"
     yield f"{one.slower:.2f}"
     yield f"{one.others_cores:.1f}"

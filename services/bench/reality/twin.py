@@ -42,8 +42,12 @@ class Twin:
     slower: float = 1.0
     on_the_way_s: float = 0.0
 
-    def outcomes(self, judged: Sequence[Judged], *, wait_s: float, seed: int) -> list[Outcome]:
-        """What becomes of the same requests; what is open `wait_s` after the last is cut."""
+    def outcomes(
+        self, judged: Sequence[Judged], *, wait_s: float, seed: int, before: Sequence[Judged] = ()
+    ) -> list[Outcome]:
+        """What becomes of the same requests; what is open `wait_s` after the last is cut. Those
+        `before` came earlier: what a planner and engines learned from them they know by now.
+        """
         hardware = self.hardware.slower(self.slower)
         engines = [
             SimEngine(f"{role.value}-{number}", role, hardware, self.table, seed=seed)
@@ -54,7 +58,11 @@ class Twin:
             decision_s=0.0,
             drain_s=wait_s,
         )
-        return simulated(Run(load_of(judged), self.build(engines), engines, conditions).record())
+        earlier = load_of(before)
+        from_s = earlier[-1].arrives_s + wait_s if earlier else 0.0
+        load = (*earlier, *load_of(judged, from_s=from_s, first=len(earlier)))
+        record = Run(load, self.build(engines), engines, conditions).record()
+        return simulated(record)[len(earlier) :]
 
     def calibrated(self, seen_before: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
         """What a profile of an engine alone cannot say: how this machine's speed changed since,
@@ -87,16 +95,18 @@ def _median_off(real_s: Sequence[float], twin_s: Sequence[float]) -> float:
     return statistics.median(found) if found else 0.0
 
 
-def load_of(judged: Sequence[Judged]) -> Load:
-    """The requests as they were due, with their own targets."""
+def load_of(judged: Sequence[Judged], *, from_s: float = 0.0, first: int = 0) -> Load:
+    """The requests as they were due from a moment on, with their own targets, numbered from the
+    first.
+    """
     return tuple(
         Program(
             program_id=f"r{number}",
             application="reality",
-            arrives_s=one.seen.offered.at_s,
+            arrives_s=from_s + one.seen.offered.at_s,
             calls=(_call(one),),
         )
-        for number, one in enumerate(judged)
+        for number, one in enumerate(judged, first)
     )
 
 

@@ -28,6 +28,7 @@ def course() -> Any:
         slower=1.1,
         real=real,
         twin=twin,
+        runs=[twin, real],
     )
     pair = Outcome(met=True, ttft_s=0.2, tpot_s=0.1), Outcome(met=False)
     return SimpleNamespace(compared=[one], calibrated=[], requests={"ours": [pair]})
@@ -41,6 +42,7 @@ def test_both_sides_and_how_far_they_are_apart_are_told(course: Any) -> None:
     (point,) = told["points"]
     assert (point["real"]["ttft_p50_ms"], point["simulated"]["ttft_p50_ms"]) == (200, 250)
     assert point["times_off"]["ttft_p50"] == pytest.approx(0.25)
+    assert point["by_chance"]["ttft_p50"] == pytest.approx([-0.2, 0.0])
     assert point["true"] is False
     assert told["requests"]["ours"] == [{"ttft_ms": [200, None], "tpot_ms": [100, None]}]
 

@@ -72,6 +72,16 @@ def test_a_budget_of_tokens_bounds_the_steps_of_the_twin() -> None:
     assert outcome.ttft_s == pytest.approx(3 * 0.05)
 
 
+def test_what_came_before_is_served_first_and_not_told() -> None:
+    wanted = [judged(asked(0.0)), judged(asked(0.5))]
+    alone = plain().outcomes(wanted, wait_s=_WAIT_S, seed=1)
+
+    later = plain().outcomes(wanted, wait_s=_WAIT_S, seed=1, before=[judged(asked(3.0))] * 3)
+
+    assert [one.met for one in later] == [one.met for one in alone]
+    assert [one.ttft_s for one in later] == pytest.approx([one.ttft_s for one in alone], rel=0.2)
+
+
 def side(attained: float, time_s: float) -> Side:
     names = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
     return Side(attained=attained, times_s=dict.fromkeys(names, time_s))
@@ -92,6 +102,7 @@ def test_true_is_within_5_points_and_15_percent(
         slower=1.0,
         real=side(0.9, 1.0),
         twin=side(attained, time_s),
+        runs=[side(attained, time_s)],
     )
 
     assert one.is_true is is_true
