@@ -3,11 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,6 +22,9 @@ from shared.engine.environment import set_environment
 from shared.entry import exit_status
 from shared.errors import ConfigError, DeadlinePassed
 from shared.options import load, option
+
+if TYPE_CHECKING:  # it imports vLLM
+    from shared.engine.profile import Profile
 
 PROGRAM = "slos-serve profile"
 SECTION = "profile"
@@ -59,15 +62,7 @@ def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
     return _measured(options, _profile(options).steps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What an engine says of itself: measured steps, and what it can hold."""
-
-    steps: Sequence[MeasuredStep]
-    engine: Mapping[str, Any]
-
-
-def _profile(options: EngineOptions) -> _Found:
+def _profile(options: EngineOptions) -> "Profile":
     set_environment(options, os.environ)
     # what was found alone goes to stdout, so that it can be kept in a file
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
@@ -77,7 +72,7 @@ def _profile(options: EngineOptions) -> _Found:
     profile = profile_alone(options)
     if profile is None or not profile.steps:
         raise _too_few()
-    return _Found(steps=profile.steps, engine=profile.engine)
+    return profile
 
 
 def _measured(
@@ -113,7 +108,7 @@ def _show(
     options: ProfileOptions,
     table: Table,
     measured: Sequence[Measured],
-    profile: _Found,
+    profile: "Profile",
 ) -> None:
     compared = Compared(table=table, measured=measured)
     if options.json:

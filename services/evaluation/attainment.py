@@ -11,6 +11,7 @@ from shared.simulation.lives import (
     ADMISSION,
     ARRIVES,
     BEST_EFFORT,
+    BY_DEADLINES,
     FIRST,
     REFUSED,
     SLOW_WINDOWS,
@@ -97,8 +98,11 @@ def _missed(lives: Lives, rule: Rule, now: float) -> Mask:
     due_s = lives[:, ARRIVES] + lives[:, TTFT] + _ROUNDING_S
     unstarted = np.isnan(lives[:, FIRST]) & (due_s < now)
     ended: Mask = unpromised | unstarted | (finished(lives) & ~kept(lives, rule))
+    late = lives[:, WORST_LATE] > _ROUNDING_S
     if rule is Rule.DEADLINES:
-        ended |= lives[:, WORST_LATE] > _ROUNDING_S
+        ended |= late
+    elif rule is Rule.ASKED:
+        ended |= late & (lives[:, BY_DEADLINES] > 0)
     elif rule is Rule.WINDOWS:
         ended |= lives[:, SLOW_WINDOWS] > 0
     return ended

@@ -85,7 +85,7 @@ def timeline(record: Record, bin_s: float) -> Sequence[Bin]:
     """What became of the requests that arrived in each part of the run."""
     lives = record.lives
     numbers = (lives[:, ARRIVES] // bin_s).astype(np.int64)
-    admission, good = lives[:, ADMISSION], kept(lives, Rule.MEAN)
+    admission, good = lives[:, ADMISSION], kept(lives, Rule.ASKED)
     admitted = admission == ADMITTED
     waited = admitted & (lives[:, PLACED] - lives[:, ARRIVES] > _HELD_S)
     groups = (admitted & ~waited, waited, admission == BEST_EFFORT, admission == REFUSED, good)

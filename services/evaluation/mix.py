@@ -10,6 +10,7 @@ from pydantic import Field
 
 from shared.errors import ConfigError
 from shared.option_values import Given, convert, parse_yaml
+from shared.requests import Pacing
 from shared.workloads.applications import Answer, Application, Kind
 from shared.workloads.arrivals import AZURE_CODE, POISSON
 from shared.workloads.lengths import Lengths, log_normal
@@ -18,7 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 _PARTS: Final = 20  # shares are kept to a twentieth of all
 _SPREAD: Final = 0.8  # of the logarithm of a length, where nothing is said
-_FIELDS = "share, prompt_tokens, output_tokens, ttft_slowdown, tpot_ms, bursty"
+_FIELDS = "share, prompt_tokens, output_tokens, ttft_slowdown, tpot_ms, pacing, bursty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class UserClass:
     """One class: median lengths (log-normal, at most eight times the median) and targets.
 
     `share` counts beside the other classes' shares; `bursty` requests come as in the Azure coding
-    trace, others as they like.
+    trace, others as they like. `pacing`: how `tpot_ms` is meant, as a class of the gateway says.
     """
 
     prompt_tokens: Count
@@ -35,6 +36,7 @@ class UserClass:
     ttft_slowdown: Positive
     share: Positive = 1.0
     spread: Positive = _SPREAD
+    pacing: Pacing = Pacing.MEAN
     bursty: bool = False
 
 
@@ -84,6 +86,7 @@ def _kind(name: str, one: UserClass) -> Kind:
             ),
         ),
         arrivals=AZURE_CODE if one.bursty else POISSON,
+        pacing=one.pacing,
     )
 
 

@@ -1,7 +1,7 @@
 """What `simulate`, `capacity`, `plan` and `evaluate` can be told. Reads nothing itself."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+OF_CLASSES: Final = "llama-3-8b-h100-80gb"  # hardware for classes of one's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class SimulateOptions:
 
     scenario: str = option("", help="ChatBot, Coder, Summarizer, Mixed, ToolLLM or Reasoning")
     trace: str = option("", help="a trace file in its place: Azure, Mooncake, BurstGPT, ServeGen")
+    classes: str = option("", help="or a YAML or TOML file with classes of one's own, as for plan")
     targets: str = option("Mixed", help="the scenario whose targets the requests of a trace have")
     fleet: str = option("1", help="engines: 4, or prefill=1,decode=3")
     rate: NotNegative = option(
@@ -29,7 +31,9 @@ class SimulateOptions:
     setting: str = option(
         "", help="how the system is set up, by its label; default: the best of all"
     )
-    hardware: str = option("", help="a table of shared/hardware; default: the scenario's own")
+    hardware: str = option(
+        "", help=f"a table of shared/hardware; default: the scenario's own, of classes {OF_CLASSES}"
+    )
     seconds: NotNegative = option(0.0, help="how long requests arrive; default: 120 s")
     requests: Natural = option(0, help="how many programs arrive, in place of --seconds")
     seed: int = option(1, help="of arrivals, lengths and noise")
@@ -64,7 +68,7 @@ class PlanOptions:
 
     classes: str = option("", help="YAML or TOML file with the classes: lengths, targets, shares")
     rate: NotNegative = option(0.0, help="requests/s of all classes together")
-    hardware: str = option("llama-3-8b-h100-80gb", help="a table of shared/hardware")
+    hardware: str = option(OF_CLASSES, help="a table of shared/hardware")
     attainment: Share = option(0.9, help="share of requests that must keep all their targets")
     most: Count = option(64, help="engines at most")
     seconds: Positive = option(120.0, help="how long requests arrive in each simulation")

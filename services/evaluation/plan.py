@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -23,8 +24,10 @@ from services.evaluation.systems import OURS
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
+from shared.simulation.judge import Rule
 
 _LEAST_PROGRAMS = 200
+_RULES: Final = (Rule.ASKED, Rule.WINDOWS, Rule.DEADLINES)
 _WIDTH = 150  # of the tables where there is no terminal
 
 
@@ -67,6 +70,7 @@ def _sizing(options: PlanOptions) -> Sizing:
             rate=rounded(options.rate),
             programs=programs,
             seed=options.seed,
+            rule=Rule.ASKED.value,
             bars=(options.attainment,),
         )
 
@@ -96,14 +100,14 @@ def _print(sized: Sized, options: PlanOptions) -> None:
 def _table(points: Sequence[Point]) -> Table:
     table = Table(title="Ways to split the smallest fleet, the best first")
     table.add_column("setting")
-    for name in ("attained", "windows", "deadlines", "p99 TTFT / target", "p99 TPOT / target"):
+    for name in ("attained", *_RULES[1:], "p99 TTFT / target", "p99 TPOT / target"):
         table.add_column(name, justify="right")
     table.add_column("missed by")
     for point in points:
         everyone = point.classes[0]
         table.add_row(
             point.task.setting,
-            *(f"{point.attained[rule][0]:.1%}" for rule in ("mean", "windows", "deadlines")),
+            *(f"{point.attained[rule][0]:.1%}" for rule in _RULES),
             f"{everyone.ttft_share:.2f}",
             f"{everyone.tpot_share:.2f}",
             ", ".join(f"{cause} {count}" for cause, count in everyone.causes.items()),
@@ -123,11 +127,11 @@ def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
     best, *others = sized.choices
     yield (
         f"Take {sized.engines} x {options.hardware}: {best.task.setting}. It keeps "
-        f"{best.attained['mean'][0]:.1%} at {options.rate:g} requests/s."
+        f"{best.attained[Rule.ASKED][0]:.1%} at {options.rate:g} requests/s."
     )
     if others:
         yield (
-            f"Runner-up: {others[0].task.setting}, {others[0].attained['mean'][0]:.1%}; "
+            f"Runner-up: {others[0].task.setting}, {others[0].attained[Rule.ASKED][0]:.1%}; "
             f"{_why(others[0])}."
         )
     if sized.fewer is not None:

@@ -34,8 +34,10 @@ class Task:
     lasting: bool = False
 
     @property
-    def pacing(self) -> Pacing:
-        """What requests ask for: who judges by deadlines says so."""
+    def pacing(self) -> Pacing | None:
+        """What requests ask for: who judges by deadlines says so. None: as the load has it."""
+        if self.rule == Rule.ASKED:
+            return None
         return Pacing.DEADLINES if self.rule == Rule.DEADLINES else Pacing.MEAN
 
     @property

@@ -2,7 +2,7 @@
 watched. Simulates nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -111,8 +111,19 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
         classes = classes_of(application_of(targets))
         plan = TracePlan(classes=classes, requests=programs, rate=rate or None, seed=seed)
         return read_trace(Path(path), plan)
-    application = read_mix(Path(rest)) if sort == CLASSES and rest else application_of(scenario)
-    return generate(application, rate=rate, requests=programs, seed=seed)
+    return generate(_application(scenario), rate=rate, requests=programs, seed=seed)
+
+
+def least_programs(scenario: str) -> int:
+    """So many at least make a load of it: two, and one of each kind."""
+    if scenario.startswith(f"{TRACE}:"):
+        return 2
+    return max(2, len(_application(scenario).kinds))
+
+
+def _application(scenario: str) -> Application:
+    sort, _, rest = scenario.partition(":")
+    return read_mix(Path(rest)) if sort == CLASSES and rest else application_of(scenario)
 
 
 def load_on(
@@ -122,18 +133,20 @@ def load_on(
     rate: float,
     programs: int,
     seed: int,
-    pacing: Pacing = Pacing.MEAN,
+    pacing: Pacing | None = None,
 ) -> Load:
     """What the model takes of a load: programs that are longer than it can be are left out, as
-    SLOs-Serve does, and the others come at the same rate. Raises ConfigError where none is left.
+    SLOs-Serve does, and the others come at the same rate. All calls ask for this `pacing`; None:
+    each for its own. Raises ConfigError where no program is left.
     """
     load = load_of(scenario, rate=rate, programs=programs, seed=seed)
-    if pacing is not Pacing.MEAN:
-        load = tuple(
-            replace(one, calls=tuple(replace(call, pacing=pacing) for call in one.calls))
-            for one in load
-        )
+    if pacing is not None:
+        load = tuple(replace(one, calls=_paced(one.calls, pacing)) for one in load)
     return fitting(load, hardware, rate=rate)
+
+
+def _paced(calls: Sequence[Call], pacing: Pacing) -> tuple[Call, ...]:
+    return tuple(one if one.pacing is pacing else replace(one, pacing=pacing) for one in calls)
 
 
 def fitting(load: Load, hardware: Hardware, *, rate: float) -> Load:

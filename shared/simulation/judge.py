@@ -13,6 +13,7 @@ from shared.simulation.lives import (
     ADMITTED,
     ARRIVES,
     BEST_EFFORT,
+    BY_DEADLINES,
     CHANGED,
     CHANGES_AT,
     FIRST,
@@ -43,11 +44,13 @@ class Rule(StrEnum):
 
     MEAN: TTFT, and each stage's mean time per token. WINDOWS: TTFT, and every ten tokens within ten
     paces (SLOs-Serve, section 8). DEADLINES: token n by the arrival plus TTFT plus n - 1 paces.
+    ASKED: the one of MEAN and DEADLINES that the request asked for.
     """
 
     MEAN = "mean"
     WINDOWS = "windows"
     DEADLINES = "deadlines"
+    ASKED = "asked"
 
 
 class Cause(StrEnum):
@@ -116,6 +119,9 @@ def share_of(name: str, lives: Lives) -> Share:
 
 def kept(lives: Lives, rule: Rule) -> Mask:
     """Promised, finished, and in time; best effort and refused ones are missed by every rule."""
+    if rule is Rule.ASKED:
+        by_deadlines = lives[:, BY_DEADLINES] > 0
+        return np.where(by_deadlines, kept(lives, Rule.DEADLINES), kept(lives, Rule.MEAN))
     done = (lives[:, ADMISSION] == ADMITTED) & finished(lives)
     if rule is Rule.DEADLINES:
         result: Mask = done & (lives[:, WORST_LATE] <= _ROUNDING_S)
@@ -162,9 +168,9 @@ def worst_pace_share(lives: Lives) -> npt.NDArray[np.float64]:
 
 
 def causes(lives: Lives) -> dict[Cause, int]:
-    """One cause for each request that missed by the mean rule."""
+    """One cause for each request that missed what it asked for."""
     found = dict.fromkeys(Cause, 0)
-    for life in lives[~kept(lives, Rule.MEAN)]:
+    for life in lives[~kept(lives, Rule.ASKED)]:
         found[_cause(life)] += 1
     return {cause: count for cause, count in found.items() if count}
 

@@ -22,6 +22,7 @@ Lives = npt.NDArray[np.float64]
     CHANGES_AT,  # tokens of the first stage; all of them where there is but one
     OUTPUT,  # tokens that it really gives
     ACCEPTANCE,  # chance that a draft of it is accepted after those before it
+    BY_DEADLINES,  # 1: every token by its deadline was asked for, 0: a mean pace
     # got
     ADMISSION,  # one of the numbers below
     PLACED,  # when it was decided
@@ -36,8 +37,8 @@ Lives = npt.NDArray[np.float64]
     WINDOW,  # when the running window began
     MOVED,  # seconds of its KV's way to another engine
     EVICTED,  # times
-) = range(20)
-COLUMNS: Final = 20
+) = range(21)
+COLUMNS: Final = 21
 # In ADMISSION. Never came: an earlier call of its program was refused, or did not end.
 UNDECIDED, ADMITTED, BEST_EFFORT, REFUSED, NEVER_CAME = range(5)
 _WINDOW_TOKENS = 10

@@ -3,10 +3,12 @@
 import math
 
 from shared.batch_time.table import Numbers
+from shared.requests import Pacing
 from shared.scheduling.rows import new_row
 from shared.simulation.lives import (
     ACCEPTANCE,
     ARRIVES,
+    BY_DEADLINES,
     CHANGES_AT,
     LAST,
     LATER_PACE,
@@ -25,6 +27,7 @@ def want(lives: Lives, ticket: Ticket) -> None:
     call, life = ticket.call, lives[ticket.life]
     life[ARRIVES], life[TTFT] = ticket.arrives_s, ticket.ttft_s
     life[OUTPUT], life[ACCEPTANCE] = call.output_tokens, call.acceptance
+    life[BY_DEADLINES] = call.pacing is Pacing.DEADLINES
     life[PACE] = call.stages[0].tpot_s
     life[LATER_PACE] = call.stages[-1].tpot_s
     life[CHANGES_AT] = call.stages[0].output_tokens

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from shared.requests import Pacing
 from shared.workloads.arrivals import AZURE_CODE, POISSON, Arrivals
 from shared.workloads.lengths import Lengths, log_normal
 
@@ -81,6 +82,7 @@ class Kind:
     loop: ToolLoop | None = None
     acceptance: float = 0.7
     acceptance_weight: float = 20.0
+    pacing: Pacing = Pacing.MEAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,6 +95,7 @@ def _call(
         max_output_tokens=max(most, sum(tokens)),
         ttft_slowdown=kind.ttft_slowdown,
         acceptance=acceptance,
+        pacing=kind.pacing,
     )
 
 

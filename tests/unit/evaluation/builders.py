@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from services.evaluation.points import ClassTimes, Point, Task
 from services.evaluation.version import version_of
+from shared.simulation.judge import Rule
 
 
 def make_task(*, setting: str = "a", rate: float = 1.0, system: str = "vllm") -> Task:
@@ -26,7 +27,7 @@ def make_point(task: Task, share: float, *, ended_s: float = 10.0) -> Point:
         admitted=90,
         best_effort=4,
         refused=6,
-        attained=dict.fromkeys(("mean", "windows", "deadlines"), share),
+        attained={rule.value: share for rule in Rule},
         ttft_s=(0.1, 0.4),
         tpot_s=(0.02, 0.04),
         ttft_share=0.9,
@@ -37,7 +38,7 @@ def make_point(task: Task, share: float, *, ended_s: float = 10.0) -> Point:
         task=task,
         version=version_of(task.system),
         complete=True,
-        attained=dict.fromkeys(("mean", "windows", "deadlines"), (share, share)),
+        attained={rule.value: (share, share) for rule in Rule},
         classes=(everyone,),
         batches=(0,) * 15,
         decision_ms=(1.0, 2.0, 0.5),

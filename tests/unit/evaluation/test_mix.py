@@ -6,6 +6,7 @@ import pytest
 from services.evaluation.mix import read_mix
 from services.evaluation.scenarios import load_of
 from shared.errors import ConfigError
+from shared.requests import Pacing
 
 CHAT = "{share: 3, prompt_tokens: 500, output_tokens: 200, ttft_slowdown: 5, tpot_ms: 60}"
 CODE = "{prompt_tokens: 900, output_tokens: 50, ttft_slowdown: 3, tpot_ms: 30, bursty: true}"
@@ -31,6 +32,18 @@ def test_classes_come_in_their_shares_with_their_targets(tmp_path: Path) -> None
     assert chats[len(chats) // 2] == pytest.approx(500, rel=0.05)
 
 
+def test_a_class_may_mean_its_pace_as_deadlines(tmp_path: Path) -> None:
+    asks = CHAT.replace("share", "pacing: deadlines, share")
+    path = write(tmp_path, f"classes:\n  chat: {asks}\n  code: {CODE}\n")
+
+    calls = [
+        program.calls[0] for program in load_of(f"classes:{path}", rate=5, programs=40, seed=1)
+    ]
+
+    asked = {(call.class_name, call.targets().pacing) for call in calls}
+    assert asked == {("chat", Pacing.DEADLINES), ("code", Pacing.MEAN)}
+
+
 def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
     yaml = write(tmp_path, f"classes:\n  chat: {CHAT}\n")
     toml = write(
@@ -51,6 +64,7 @@ def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
         ("classes: {chat: {prompt_tokens: 5}}", "output_tokens"),
         (f"classes: {{chat: {CHAT[:-1]}, tpott_ms: 3}}}}", "did you mean tpot_ms"),
         (f"classes: {{chat: {CHAT.replace('500', '0')}}}", "prompt_tokens"),
+        (f"classes: {{chat: {CHAT.replace('share', 'pacing: late, share')}}}", "deadlines"),
         ("classes: [", "not YAML"),
     ],
 )

@@ -12,6 +12,7 @@ from shared.simulation.lives import (
     ADMISSION,
     ADMITTED,
     ARRIVES,
+    BY_DEADLINES,
     CHANGES_AT,
     LATER_PACE,
     NEVER_CAME,
@@ -71,6 +72,20 @@ def is_kept(life: Lives, came_s: list[float]) -> bool:
         if len(times) > 1
     ]
     return all(mean <= 1 + 1e-6 for mean in means)
+
+
+@given(st.lists(st.tuples(stories(), st.booleans()), min_size=1, max_size=10))
+def test_each_is_judged_by_what_it_asked_for(
+    many: list[tuple[tuple[Lives, list[float]], bool]],
+) -> None:
+    lives = np.array([life for (life, _), _ in many])
+    lives[:, BY_DEADLINES] = [by_deadlines for _, by_deadlines in many]
+
+    asked = kept(lives, Rule.ASKED)
+
+    rules = [Rule.DEADLINES if by_deadlines else Rule.MEAN for _, by_deadlines in many]
+    assert asked.tolist() == [kept(lives, rule)[i] for i, rule in enumerate(rules)]
+    assert sum(causes(lives).values()) == (~asked).sum()
 
 
 @given(st.lists(stories(), min_size=1, max_size=10))
