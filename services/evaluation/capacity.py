@@ -1,5 +1,6 @@
 """`slos-serve capacity`: how much load every system carries, in every scenario."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +9,25 @@ from rich.console import Console
 
 from services.evaluation.contenders import spec_of
 from services.evaluation.ledger import Ledger
-from services.evaluation.options import CapacityOptions
+from services.evaluation.mix import read_mix
+from services.evaluation.options import OF_CLASSES, CapacityOptions
 from services.evaluation.output import write_report
-from services.evaluation.parts import RULES, Evaluation, systems_of
+from services.evaluation.parts import Evaluation, systems_of
 from services.evaluation.report import capacity_tables, settings_table
-from services.evaluation.results import Results
-from services.evaluation.scenarios import FULL, QUICK, application_of, hardware_of, scenario_names
+from services.evaluation.results import RULES, Results
+from services.evaluation.scenarios import (
+    CLASSES,
+    FULL,
+    QUICK,
+    application_of,
+    hardware_of,
+    scenario_names,
+)
 from services.evaluation.stage import jobs_of, machine_line, progressing
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
+from shared.simulation.judge import Rule
 
 _WIDTH = 200  # of what is printed where there is no terminal
 
@@ -39,10 +49,11 @@ def main(argv: Sequence[str]) -> int:
 def measure(options: CapacityOptions) -> Results:
     """All searches, and attainment over load beside them."""
     effort, bar = QUICK if options.quick else FULL, min(options.attainment)
-    scenarios = [application_of(name).name for name in options.scenarios] or scenario_names()
-    systems = systems_of(options.systems)
+    scenarios, systems = _scenarios(options), systems_of(options.systems)
     ledger = Ledger(Path(options.out), older=options.older)
-    results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
+    results = Results(
+        effort=effort.name, seed=options.seed, machine=machine_line(), rule=_rule(options)
+    )
     with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
@@ -51,13 +62,40 @@ def measure(options: CapacityOptions) -> Results:
             points=ledger,
             results=results,
             hear=shown.hear,
-            hardware=options.hardware,
+            hardware=options.hardware or (OF_CLASSES if options.classes else ""),
         )
         replicas, bars = sorted(options.replicas), sorted(options.attainment)
-        evaluation.capacity(scenarios, systems, replicas, bars, options.rule)
+        evaluation.capacity(scenarios, systems, replicas, bars)
         evaluation.curves(scenarios, systems, bar)
     count(results, ledger)
     return results
+
+
+def _rule(options: CapacityOptions) -> Rule:
+    if options.rule:
+        return Rule(options.rule)
+    return Rule.ASKED if options.classes else Rule.MEAN
+
+
+def _scenarios(options: CapacityOptions) -> Sequence[str]:
+    if options.classes:
+        return [_classes_kept(Path(options.classes), Path(options.out))]
+    return [application_of(name).name for name in options.scenarios] or scenario_names()
+
+
+def _classes_kept(path: Path, folder: Path) -> str:
+    """A copy beside the points that are measured of it, under a name of its own: others are asked
+    for when the file is changed.
+    """
+    read_mix(path)
+    text = path.read_bytes()
+    copy = folder / f"{path.stem}-{hashlib.sha256(text).hexdigest()[:8]}{path.suffix}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(text)
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be used: {error}") from error
+    return f"{CLASSES}:{copy}"
 
 
 def count(results: Results, ledger: Ledger) -> None:
@@ -85,7 +123,9 @@ def _checked(options: CapacityOptions) -> CapacityOptions:
         spec_of(system)
     if options.hardware:
         hardware_of(options.hardware)
-    if options.rule not in RULES:
+    if options.classes and options.scenarios:
+        raise ConfigError("--classes FILE or --scenarios, one of them")
+    if options.rule and options.rule not in RULES:
         raise ConfigError(f"--rule {options.rule}: allowed is {', '.join(RULES)}")
     if not options.replicas or not options.attainment:
         raise ConfigError("--replicas and --attainment need at least one number each")

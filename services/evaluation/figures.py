@@ -3,10 +3,12 @@
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from services.evaluation.observed import BATCH_EDGES
 from services.evaluation.results import Burst, Load, Results
+from services.evaluation.scenarios import shown_name
 from services.evaluation.systems import OURS
 
 _FIELD: Final = (4.4, 3.2)  # inches
@@ -35,9 +37,7 @@ def figures(results: Results) -> dict[str, str]:
 
 
 def _capacity(results: Results) -> str:
-    groups = sorted(
-        {(one.cell.replicas, one.cell.bar) for one in results.capacities if one.cell.rule == "mean"}
-    )
+    groups = results.tables
     figure, fields = _fields(len(groups), columns=1, size=(9.5, 3.0))
     for field, (replicas, bar) in zip(fields, groups, strict=True):
         rows = results.at(replicas, bar)
@@ -45,6 +45,7 @@ def _capacity(results: Results) -> str:
         systems = list(dict.fromkeys(one.cell.system for one in rows))
         rates = {(one.cell.scenario, one.cell.system): one.rate for one in rows}
         _bars(field, scenarios, systems, rates)
+        field.set_xticks(range(len(scenarios)), [shown_name(one) for one in scenarios])
         for place, scenario in enumerate(scenarios):
             bound = results.bound(scenario, replicas, bar)
             if not math.isnan(bound):
@@ -67,17 +68,18 @@ def _bars(
         places = [place - 0.45 + width * (number + 0.5) for place in range(len(groups))]
         heights = [rates.get((group, system), 0.0) for group in groups]
         field.bar(places, heights, width, label=system, color=_colour(system, systems))
-    field.set_xticks(range(len(groups)), groups)
 
 
 def _attainment(results: Results) -> str:
-    return _by_scenario(results, _attainment_field)
+    return _by_scenario(results, partial(_attainment_field, rule=results.rule))
 
 
-def _attainment_field(field: Any, loads: Sequence[Load], systems: Sequence[str]) -> None:
+def _attainment_field(
+    field: Any, loads: Sequence[Load], systems: Sequence[str], *, rule: str
+) -> None:
     for system in systems:
         own = sorted((one for one in loads if one.system == system), key=lambda one: one.rate)
-        shares = [100 * one.attained["mean"] for one in own]
+        shares = [100 * one.attained[rule] for one in own]
         rates = [one.rate for one in own]
         width = 2.2 if system == OURS else 1.2
         field.plot(
@@ -118,7 +120,7 @@ def _by_scenario(
     figure, fields = _fields(len(scenarios), columns=_COLUMNS)
     for field, scenario in zip(fields, scenarios, strict=True):
         draw(field, [one for one in results.loads if one.scenario == scenario], systems)
-        field.set_title(scenario)
+        field.set_title(shown_name(scenario))
     fields[0].legend(fontsize=7)
     return _svg(figure)
 

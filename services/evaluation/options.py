@@ -46,15 +46,23 @@ class CapacityOptions:
     """How much load each system carries in each scenario."""
 
     scenarios: tuple[str, ...] = option((), help="by name; default: all six")
+    classes: str = option(
+        "", help="in their place a YAML or TOML file with classes of one's own, as for plan"
+    )
     systems: tuple[str, ...] = option((), help="by name; default: all")
     replicas: tuple[Count, ...] = option((1, 4), help="engines of the fleets")
     attainment: tuple[Share, ...] = option(
         (0.9, 0.98), help="shares of programs that must keep all their targets"
     )
     rule: str = option(
-        "mean", help="when a target is kept: mean, windows, or deadlines, which is then asked for"
+        "",
+        help="when a target is kept: mean, windows, or deadlines, which is then asked for; "
+        "default: mean, of classes of one's own what each asks for",
     )
-    hardware: str = option("", help="a table of shared/hardware; default: each scenario's own")
+    hardware: str = option(
+        "",
+        help=f"a table of shared/hardware; default: each scenario's own, of classes {OF_CLASSES}",
+    )
     quick: bool = option(False, help="shorter loads, coarser rates: minutes, of the same shape")
     older: bool = option(False, help="take points that other versions of the code measured, too")
     out: str = option(".slos/evaluation", help="folder: points so far, report.md, .json and .html")

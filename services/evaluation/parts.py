@@ -8,14 +8,13 @@ from typing import Final
 from services.evaluation.contenders import ABLATIONS, ablated, closest
 from services.evaluation.drive import Crew, Points, drive
 from services.evaluation.points import Point, Task
-from services.evaluation.results import Bound, Burst, Load, Results, Scale
+from services.evaluation.results import RULES, Bound, Burst, Load, Results, Scale
 from services.evaluation.scenarios import TRACE, Effort, hardware_of
 from services.evaluation.search import Found
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
 from services.evaluation.systems import OURS, SYSTEMS
 
 Heard = Callable[[int, int, Task], None]
-RULES: Final = ("mean", "windows", "deadlines")
 _SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of our capacity, of which loads are shown
 _QUICK_SHARES: Final = (0.5, 1.0, 1.5)
 _ABLATED: Final = ("ChatBot", "Coder", "Mixed", "ToolLLM")  # as many as the paper's figure has
@@ -57,10 +56,9 @@ class Evaluation:
         systems: Sequence[str],
         replicas: Sequence[int],
         bars: Sequence[float],
-        rule: str = "mean",
     ) -> None:
-        """Of every system in every scenario, and the bounds."""
-        bars = sorted(bars)
+        """Of every system in every scenario by the rule that decides, and the bounds."""
+        bars, rule = sorted(bars), self.results.rule.value
         searches = {
             f"{scenario}, {system}, {rule}": campaign(
                 system, [self.place(scenario, size) for size in sorted(replicas)], bars, rule
@@ -70,8 +68,7 @@ class Evaluation:
         }
         for found in drive(searches, self.crew, self.points, self.hear(rule)).values():
             self.results.capacities += found
-        if rule == "mean":
-            self._bounds(scenarios, replicas, bars)
+        self._bounds(scenarios, replicas, bars)
 
     def _bounds(
         self, scenarios: Sequence[str], replicas: Sequence[int], bars: Sequence[float]
@@ -138,7 +135,7 @@ class Evaluation:
         place, setting = self.place(scenario, 1), self.setting(scenario, system, 1)
         ours = self.rate(scenario, OURS, 1, bar)
         tasks = [place.task(system, setting, ours * share) for share in shares]
-        return [replace(task, bars=()) for task in tasks]
+        return [replace(task, rule=self.results.rule.value, bars=()) for task in tasks]
 
     def _load(self, point: Point) -> Load:
         everyone = point.classes[0]

@@ -4,20 +4,24 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from services.evaluation.results import Results
+from services.evaluation.results import RULES, Results
+from services.evaluation.scenarios import shown_name
 from services.evaluation.study import Comparison, compare, geometric_mean
 from services.evaluation.systems import OURS
+from shared.simulation.judge import Rule
 
 NOT_RUN: Final = "Not run yet."
 _COMMAND: Final = "slos-serve evaluate"
+_BY_RULE: Final = {
+    Rule.WINDOWS: " by windows",
+    Rule.DEADLINES: " by deadlines",
+    Rule.ASKED: " as asked",
+}
 
 
 def capacity_tables(results: Results) -> str:
-    """One table for each number of replicas and bar, by the mean rule."""
-    shown = sorted(
-        {(one.cell.replicas, one.cell.bar) for one in results.capacities if one.cell.rule == "mean"}
-    )
-    parts = [_capacity_table(results, replicas, bar) for replicas, bar in shown]
+    """One table for each number of replicas and bar, by the rule that decides."""
+    parts = [_capacity_table(results, replicas, bar) for replicas, bar in results.tables]
     return "\n\n".join(parts) or NOT_RUN
 
 
@@ -30,13 +34,14 @@ def _capacity_table(results: Results, replicas: int, bar: float) -> str:
     head = ["scenario", *systems, "ours / best rival", "upper bound", "ours of it"]
     body = [
         [
-            scenario,
+            shown_name(scenario),
             *(_rate(rates.get((scenario, system))) for system in systems),
             *_beside(compared.get(scenario), results.bound(scenario, replicas, bar)),
         ]
         for scenario in scenarios
     ]
-    title = f"**{_replicas(replicas)}, {bar:.0%} of programs kept, programs/s for each GPU**"
+    kept = f"{bar:.0%} of programs kept{_BY_RULE.get(results.rule, '')}"
+    title = f"**{_replicas(replicas)}, {kept}, programs/s for each GPU**"
     return f"{title}\n\n{table(head, body)}\n\n{_mean_line(list(compared.values()))}"
 
 
@@ -48,9 +53,7 @@ def _beside(found: Comparison | None, bound: float) -> list[str]:
     return [f"{_times(found.ratio)} ({found.rival_name})", shown, share]
 
 
-def comparisons(
-    results: Results, replicas: int, bar: float, rule: str = "mean"
-) -> list[Comparison]:
+def comparisons(results: Results, replicas: int, bar: float, rule: str = "") -> list[Comparison]:
     rows = results.at(replicas, bar, rule)
     bounds = {one.cell.scenario: results.bound(one.cell.scenario, replicas, bar) for one in rows}
     return compare(rows, bounds)
@@ -72,10 +75,10 @@ def _mean_line(compared: Sequence[Comparison]) -> str:
 
 def settings_table(results: Results) -> str:
     """The best setting of each system, as the search named it."""
-    rows = [one for one in results.capacities if one.cell.rule == "mean"]
+    rows = [one for one in results.capacities if one.cell.rule == results.rule]
     body = [
         [
-            one.cell.scenario,
+            shown_name(one.cell.scenario),
             one.cell.system,
             str(one.cell.replicas),
             f"{one.cell.bar:.0%}",
@@ -91,10 +94,10 @@ def settings_table(results: Results) -> str:
 
 def rules_table(results: Results) -> str:
     """Ours and the best rival by each of the three rules, on one replica."""
-    bars = sorted({one.cell.bar for one in results.capacities if one.cell.rule != "mean"})
+    bars = sorted({one.cell.bar for one in results.capacities if one.cell.rule != results.rule})
     body: list[list[str]] = []
     for bar in bars:
-        for rule in ("mean", "windows", "deadlines"):
+        for rule in RULES:
             body += [_rule_row(one, rule) for one in comparisons(results, 1, bar, rule)]
     head = ["scenario", "rule", "ours", "best rival", "which", "ratio"]
     return table(head, sorted(body, key=lambda row: row[0])) if body else NOT_RUN
@@ -102,7 +105,7 @@ def rules_table(results: Results) -> str:
 
 def _rule_row(one: Comparison, rule: str) -> list[str]:
     rates = (_rate(one.ours), _rate(one.rival))
-    return [one.scenario, rule, *rates, one.rival_name, _times(one.ratio)]
+    return [shown_name(one.scenario), rule, *rates, one.rival_name, _times(one.ratio)]
 
 
 def ablation_table(results: Results) -> str:

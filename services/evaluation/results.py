@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from services.evaluation.points import Bin
 from services.evaluation.study import Capacity
+from shared.simulation.judge import Rule
+
+RULES: Final = (Rule.MEAN.value, Rule.WINDOWS.value, Rule.DEADLINES.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +64,14 @@ class Scale:
 
 @dataclass(slots=True, kw_only=True)
 class Results:
-    """Filled part by part; a part that is empty has not been run."""
+    """Filled part by part; a part that is empty has not been run. `rule` is the one that decides
+    where no other is named.
+    """
 
     effort: str
     seed: int
     machine: str
+    rule: Rule = Rule.MEAN
     capacities: list[Capacity] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
@@ -78,9 +84,15 @@ class Results:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def at(self, replicas: int, bar: float, rule: str = "mean") -> list[Capacity]:
-        """The capacities of one table."""
-        wanted = (replicas, bar, rule)
+    @property
+    def tables(self) -> list[tuple[int, float]]:
+        """Replicas and bars that capacities were found for."""
+        decided = [one.cell for one in self.capacities if one.cell.rule == self.rule]
+        return sorted({(cell.replicas, cell.bar) for cell in decided})
+
+    def at(self, replicas: int, bar: float, rule: str = "") -> list[Capacity]:
+        """The capacities of one table, by the rule that decides or by another."""
+        wanted = (replicas, bar, rule or self.rule)
         return [
             one
             for one in self.capacities

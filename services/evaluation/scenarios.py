@@ -114,6 +114,12 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
     return generate(_application(scenario), rate=rate, requests=programs, seed=seed)
 
 
+def shown_name(scenario: str) -> str:
+    """As tables and figures call it: of a file its name."""
+    sort, _, rest = scenario.partition(":")
+    return Path(rest).stem if sort in (TRACE, CLASSES) and rest else scenario
+
+
 def least_programs(scenario: str) -> int:
     """So many at least make a load of it: two, and one of each kind."""
     if scenario.startswith(f"{TRACE}:"):

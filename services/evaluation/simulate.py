@@ -16,8 +16,8 @@ from services.evaluation.drive import drive
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
 from services.evaluation.known import Known
 from services.evaluation.options import OF_CLASSES, SimulateOptions
-from services.evaluation.parts import RULES
 from services.evaluation.points import Point, Task, best, rounded
+from services.evaluation.results import RULES
 from services.evaluation.scenarios import (
     CLASSES,
     TRACE,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.evaluation.options import PlanOptions, SimulateOptions
+from services.evaluation.capacity import measure
+from services.evaluation.options import CapacityOptions, PlanOptions, SimulateOptions
 from services.evaluation.plan import plan, sentences
 from services.evaluation.simulate import simulate
 from services.evaluation.systems import SYSTEMS
@@ -78,3 +79,27 @@ def test_a_plan_names_the_smallest_fleet_and_what_one_engine_less_would_miss(cla
     assert (sized.fewer is None) == (sized.engines == 1)
     told = " ".join(sentences(sized, options))
     assert f"Take {sized.engines} x {options.hardware}" in told
+
+
+def test_capacity_of_classes_of_ones_own_is_kept_under_what_they_said(
+    classes: str, tmp_path: Path
+) -> None:
+    options = CapacityOptions(
+        classes=classes,
+        systems=("slos-serve", "vllm"),
+        replicas=(1,),
+        attainment=(0.9,),
+        quick=True,
+        out=str(tmp_path / "out"),
+        jobs=2,
+    )
+
+    results = measure(options)
+
+    rates = {one.cell.system: one.rate for one in results.capacities}
+    (bound,) = results.bounds
+    assert results.rule == "asked"
+    assert all(0 < rate <= bound.rate for rate in rates.values())
+    (kept,) = (tmp_path / "out").glob("classes-*.yaml")
+    assert kept.read_text() == Path(classes).read_text()
+    assert {one.scenario for one in results.loads} == {f"classes:{kept}"}

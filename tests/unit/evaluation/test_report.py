@@ -15,11 +15,13 @@ from services.evaluation.report import (
     capacity_tables,
     claims_table,
     scaling_table,
+    settings_table,
     whole_report,
 )
 from services.evaluation.results import Bound, Burst, Load, Results, Scale
 from services.evaluation.study import Capacity, Cell
 from shared.errors import ConfigError
+from shared.simulation.judge import Rule
 
 
 def found(scenario: str, system: str, rate: float, replicas: int = 1) -> Capacity:
@@ -94,6 +96,31 @@ Ours / best rival as geometric mean: 2.83; ahead in 2 of 2 scenarios."""
 
 def test_capacities_are_told_as_they_were_found() -> None:
     assert capacity_tables(make_results()) == GOLDEN
+
+
+@pytest.mark.parametrize("rule", [Rule.WINDOWS, Rule.DEADLINES, Rule.ASKED])
+def test_tables_and_figures_are_of_the_rule_that_decides(rule: Rule) -> None:
+    results = replace(make_results(), rule=rule)
+    assert capacity_tables(results) == settings_table(results) == NOT_RUN
+
+    results.capacities = [
+        replace(one, cell=replace(one.cell, rule=rule)) for one in results.capacities
+    ]
+    results.loads = [replace(one, attained={rule: 0.9}) for one in results.loads]
+
+    head, told = capacity_tables(results).split("\n", 1)
+    assert rule in head
+    assert told == GOLDEN.split("\n", 1)[1]
+    assert {"capacity", "attainment"} <= set(figures(results))
+    assert settings_table(results) == settings_table(make_results())
+
+
+def test_a_load_from_a_file_is_called_by_its_name() -> None:
+    results = make_results()
+    results.capacities = [found("classes:folder/mine-0a1b.yaml", "slos-serve", 4.0)]
+
+    assert "| mine-0a1b |" in capacity_tables(results)
+    assert "| mine-0a1b |" in settings_table(results)
 
 
 def test_ablations_tell_what_a_part_is_worth() -> None:
