@@ -15,14 +15,13 @@ from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
 from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
-from services.planner.ways import Fleet
+from services.planner.ways import MOST_TRIED, Fleet
 from services.planner.wishes import Wish, by_program
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
 
-_TRIED = 5  # ways that are simulated for one request; more would cost more than they find
 _SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
 
 
@@ -126,7 +125,7 @@ class Round:
 
     def _place(self, wish: Wish) -> bool:
         full: dict[str, str] = {}  # prefill engines, and what was found against them
-        for way in islice(self._in_order(wish), _TRIED):
+        for way in islice(self._in_order(wish), MOST_TRIED):
             start = "" if way.colocated else way.prefill.engine.name
             if start in full:
                 way.rejected = full[start]

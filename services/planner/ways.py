@@ -9,6 +9,7 @@ from shared.requests import PlacementQuery, Way, WayConsidered
 
 _REJECTIONS_KEPT = 16
 _MOST_OF_SIDE = 8
+MOST_TRIED = 5  # that are looked at closely for one request; more would cost more than they find
 _LIKE_A_DECODE = 256.0  # prompt tokens that are as much to do as a request that decodes
 
 
@@ -81,12 +82,12 @@ class Fleet:
 
     def least_of(self, ways: Ways, *, home: str) -> Ways:
         """The ways over the engines of each side that have the least to do, and over `home`: the
-        others of a large fleet would cost more time than they could gain. Nor does KV move there
-        between engines that all decode: that comes last, after so many that one of them is taken.
+        others of a large fleet would cost more time than they could gain. Between engines that all
+        decode KV moves only where there are too few of them to try: that comes last.
         """
         prefills, decodes = ways.prefills, ways.decodes
         stand_in = bool(prefills) and prefills[0].description.role is Role.DECODE
-        if stand_in and len(ways.colocated) > _MOST_OF_SIDE:
+        if stand_in and len(ways.colocated) >= MOST_TRIED:
             prefills, decodes = [], []
         return replace(
             ways,

@@ -1,5 +1,7 @@
+import pytest
+
 from services.planner.engine_state import Hold
-from services.planner.ways import Fleet
+from services.planner.ways import MOST_TRIED, Fleet
 from shared.engines import Role
 from shared.requests import SloTargets, Way
 from shared.scheduling.rows import new_row
@@ -34,10 +36,12 @@ def test_of_a_large_fleet_the_least_loaded_are_tried_and_the_engine_with_the_pre
     assert len(ways.colocated) == 40
 
 
-def test_in_a_large_fleet_kv_moves_only_where_engines_are_there_for_prompts() -> None:
-    names = [f"e{number:02}" for number in range(20)]
+@pytest.mark.parametrize("size", [MOST_TRIED, 20])
+def test_where_many_decode_kv_moves_only_between_engines_that_are_there_for_it(size: int) -> None:
+    names = [f"e{number:02}" for number in range(size)]
     decode_only = Fleet(make_cluster(*(make_engine(name) for name in names)))
-    roles = [Role.PREFILL] * 10 + [Role.DECODE] * 10
+    half = size // 2
+    roles = [Role.PREFILL] * half + [Role.DECODE] * (size - half)
     split = Fleet(
         make_cluster(*(make_engine(name, role) for name, role in zip(names, roles, strict=True)))
     )
@@ -48,11 +52,12 @@ def test_in_a_large_fleet_kv_moves_only_where_engines_are_there_for_prompts() ->
     )
 
     assert not whole.pairs_exist
-    assert len(whole.colocated) == len(halves.prefills) == len(halves.decodes) == 8
+    assert len(whole.colocated) == min(8, size)
+    assert (len(halves.prefills), len(halves.decodes)) == (min(8, half), min(8, size - half))
 
 
 def test_a_small_fleet_is_tried_as_a_whole() -> None:
-    state = make_cluster(*(make_engine(f"d{number}") for number in range(8)))
+    state = make_cluster(*(make_engine(f"d{number}") for number in range(MOST_TRIED - 1)))
     fleet = Fleet(state)
     ways = fleet.open_ways(make_query(), LONG_AFTER_S)
 
