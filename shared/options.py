@@ -11,7 +11,10 @@ from shared.errors import ConfigError
 from shared.option_values import Given, allowed, convert, kind, nearest, parse_yaml
 
 T = TypeVar("T")
-SECTIONS = ("gateway", "planner", "prefill", "decode", "node")
+SECTIONS = (
+    *("gateway", "planner", "prefill", "decode", "node"),
+    *("simulate", "capacity", "plan", "evaluate"),
+)
 _CONFIG_FLAG, _CONFIG_VARIABLE = "--config", "SLOS_CONFIG"
 
 

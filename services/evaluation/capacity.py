@@ -23,7 +23,8 @@ from services.evaluation.scenarios import (
     hardware_of,
     scenario_names,
 )
-from services.evaluation.stage import jobs_of, machine_line, progressing
+from services.evaluation.stage import jobs_of, machine_line, progressing, say
+from services.evaluation.too_long import too_long
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
@@ -52,8 +53,16 @@ def measure(options: CapacityOptions) -> Results:
     scenarios, systems = _scenarios(options), systems_of(options.systems)
     ledger = Ledger(Path(options.out), older=options.older)
     results = Results(
-        effort=effort.name, seed=options.seed, machine=machine_line(), rule=_rule(options)
+        effort=effort.name,
+        seed=options.seed,
+        machine=machine_line(),
+        rule=_rule(options),
+        command="slos-serve capacity",
     )
+    hardware = options.hardware or (OF_CLASSES if options.classes else "")
+    if options.classes:
+        for line in too_long(scenarios[0], hardware, options.seed):
+            say(line)
     with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
@@ -62,11 +71,11 @@ def measure(options: CapacityOptions) -> Results:
             points=ledger,
             results=results,
             hear=shown.hear,
-            hardware=options.hardware or (OF_CLASSES if options.classes else ""),
+            hardware=_kept(hardware, Path(options.out)),
         )
-        replicas, bars = sorted(options.replicas), sorted(options.attainment)
+        replicas, bars = sorted(set(options.replicas)), sorted(set(options.attainment))
         evaluation.capacity(scenarios, systems, replicas, bars)
-        evaluation.curves(scenarios, systems, bar)
+        evaluation.curves(scenarios, systems, bar, replicas[0])
     count(results, ledger)
     return results
 
@@ -79,23 +88,26 @@ def _rule(options: CapacityOptions) -> Rule:
 
 def _scenarios(options: CapacityOptions) -> Sequence[str]:
     if options.classes:
-        return [_classes_kept(Path(options.classes), Path(options.out))]
+        read_mix(Path(options.classes))
+        return [f"{CLASSES}:{_kept(options.classes, Path(options.out))}"]
     return [application_of(name).name for name in options.scenarios] or scenario_names()
 
 
-def _classes_kept(path: Path, folder: Path) -> str:
-    """A copy beside the points that are measured of it, under a name of its own: others are asked
-    for when the file is changed.
+def _kept(name: str, folder: Path) -> str:
+    """Of a file a copy beside the points that are measured of it, under a name of its own: others
+    are asked for when it is changed. What names no file stays.
     """
-    read_mix(path)
+    path = Path(name)
+    if not path.suffix or not path.is_file():
+        return name
     text = path.read_bytes()
-    copy = folder / f"{path.stem}-{hashlib.sha256(text).hexdigest()[:8]}{path.suffix}"
+    copy = folder.resolve() / f"{path.stem}-{hashlib.sha256(text).hexdigest()[:8]}{path.suffix}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(text)
     except OSError as error:
         raise ConfigError(f"--out {folder} cannot be used: {error}") from error
-    return f"{CLASSES}:{copy}"
+    return str(copy)
 
 
 def count(results: Results, ledger: Ledger) -> None:

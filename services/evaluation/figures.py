@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from services.evaluation.observed import BATCH_EDGES
-from services.evaluation.results import Burst, Load, Results
+from services.evaluation.results import Burst, Load, Results, percent
 from services.evaluation.scenarios import shown_name
 from services.evaluation.systems import OURS
 
@@ -50,7 +50,7 @@ def _capacity(results: Results) -> str:
             bound = results.bound(scenario, replicas, bar)
             if not math.isnan(bound):
                 field.plot([place - 0.45, place + 0.45], [bound, bound], color="black", lw=1)
-        field.set_title(f"{replicas} x, {bar:.0%}; black: upper bound")
+        field.set_title(f"{replicas} x, {percent(bar)}; black: upper bound")
         field.set_ylabel("programs/s for each GPU")
         field.set_yscale("log")
     fields[0].legend(fontsize=7, ncols=4)

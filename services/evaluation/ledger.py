@@ -38,8 +38,11 @@ class Ledger:
 
     def add(self, point: Point) -> None:
         """Kept at once: whatever comes, the point is on disk."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if self._cut else "") + to_line(point) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if self._cut else "") + to_line(point) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be written: {error}") from error
         self._cut = False
         self._points[point.task.load_and_system].append(point)
 
@@ -60,7 +63,7 @@ def _is_cut(path: Path) -> bool:
 def _read(path: Path) -> Iterator[Point]:
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             yield from_line(line)
         except (ValueError, KeyError, TypeError):

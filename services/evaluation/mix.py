@@ -15,11 +15,12 @@ from shared.workloads.applications import Answer, Application, Kind
 from shared.workloads.arrivals import AZURE_CODE, POISSON
 from shared.workloads.lengths import Lengths, log_normal
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-_PARTS: Final = 20  # shares are kept to a twentieth of all
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Spread = Annotated[float, Field(gt=0, le=4)]
 _SPREAD: Final = 0.8  # of the logarithm of a length, where nothing is said
-_FIELDS = "share, prompt_tokens, output_tokens, ttft_slowdown, tpot_ms, pacing, bursty"
+_EVERYBODY: Final = "all"  # how tables call all classes together
+_FIELDS = "share, prompt_tokens, output_tokens, spread, ttft_slowdown, tpot_ms, pacing, bursty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class UserClass:
     tpot_ms: Positive
     ttft_slowdown: Positive
     share: Positive = 1.0
-    spread: Positive = _SPREAD
+    spread: Spread = _SPREAD
     pacing: Pacing = Pacing.MEAN
     bursty: bool = False
 
@@ -46,12 +47,9 @@ def read_mix(path: Path) -> Application:
     classes = plain.get("classes") if isinstance(plain, Mapping) else None
     if not isinstance(classes, Mapping) or not classes:
         raise ConfigError(f"{path} has no mapping `classes` of names to {_FIELDS}: add one")
-    known = {name: _class(path, str(name), one) for name, one in classes.items()}
-    whole = sum(one.share for one in known.values())
-    kinds: list[Kind] = []
-    for name, one in known.items():
-        parts = max(1, round(_PARTS * one.share / whole)) if len(known) > 1 else 1
-        kinds += [_kind(str(name), one)] * parts
+    if others := [str(name) for name in plain if name != "classes"]:
+        raise ConfigError(f"{path}: read {', '.join(others)} beside `classes`: take it out")
+    kinds = [_kind(path, str(name), one) for name, one in classes.items()]
     return Application(name=path.stem, kinds=tuple(kinds))
 
 
@@ -73,9 +71,13 @@ def _class(path: Path, name: str, plain: Any) -> UserClass:
     return result
 
 
-def _kind(name: str, one: UserClass) -> Kind:
+def _kind(path: Path, name: str, plain: Any) -> Kind:
+    if name == _EVERYBODY:
+        raise ConfigError(f"{path}: no class may be called {name}, all together are: rename it")
+    one = _class(path, name, plain)
     return Kind(
         class_name=name,
+        share=one.share,
         ttft_slowdown=one.ttft_slowdown,
         prompt=_lengths(one.prompt_tokens, one.spread),
         answers=(

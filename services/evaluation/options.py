@@ -36,9 +36,11 @@ class SimulateOptions:
     )
     seconds: NotNegative = option(0.0, help="how long requests arrive; default: 120 s")
     requests: Natural = option(0, help="how many programs arrive, in place of --seconds")
-    seed: int = option(1, help="of arrivals, lengths and noise")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")
-    json: bool = option(False, help="print one JSON object instead of tables")
+    json: bool = option(
+        False, help="print a JSON array of one object for each system instead of tables"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +67,8 @@ class CapacityOptions:
     )
     quick: bool = option(False, help="shorter loads, coarser rates: minutes, of the same shape")
     older: bool = option(False, help="take points that other versions of the code measured, too")
-    out: str = option(".slos/evaluation", help="folder: points so far, report.md, .json and .html")
-    seed: int = option(1, help="of arrivals, lengths and noise")
+    out: str = option(".slos/capacity", help="folder: points so far, report.md, .json and .html")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")
 
 
@@ -80,7 +82,7 @@ class PlanOptions:
     attainment: Share = option(0.9, help="share of requests that must keep all their targets")
     most: Count = option(64, help="engines at most")
     seconds: Positive = option(120.0, help="how long requests arrive in each simulation")
-    seed: int = option(1, help="of arrivals, lengths and noise")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")
     json: bool = option(False, help="print one JSON object instead of tables")
 
@@ -101,5 +103,5 @@ class EvaluateOptions:
     parts: tuple[str, ...] = option(
         (), help="capacity, rules, curves, ablations, bursts, scaling; default: all"
     )
-    seed: int = option(1, help="of arrivals, lengths and noise")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")

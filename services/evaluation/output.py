@@ -1,10 +1,11 @@
 """Writes reports to disk: Markdown, JSON, one HTML page, and the generated parts of a document."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+import orjson
 
 from services.evaluation.figures import figures
 from services.evaluation.page import page
@@ -33,10 +34,15 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     markdown = whole_report(results)
     texts = {
         "report.md": f"# {_TITLE}\n\n{markdown}",
-        "report.json": json.dumps(results.as_json(), indent=1),
+        "report.json": json_of(results.as_json()),
         "report.html": page(_TITLE, markdown, figures(results)),
     }
     return [_write(folder / name, text) for name, text in texts.items()]
+
+
+def json_of(plain: object) -> str:
+    """What is not a number becomes null: JSON knows no nan."""
+    return orjson.dumps(plain, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def write_document(results: Results, document: Path) -> None:

@@ -120,20 +120,25 @@ class Evaluation:
 
     # ---- attainment over load
 
-    def curves(self, scenarios: Sequence[str], systems: Sequence[str], bar: float) -> None:
-        """One replica, at shares of our capacity, never ended early."""
+    def curves(
+        self, scenarios: Sequence[str], systems: Sequence[str], bar: float, replicas: int = 1
+    ) -> None:
+        """At shares of our capacity, never ended early."""
         shares = _QUICK_SHARES if self.effort.name == "quick" else _SHARES
         searches = {
-            f"{scenario}, {system}": fixed(self._curve(scenario, system, bar, shares))
+            f"{scenario}, {system}": fixed(self._curve(scenario, system, bar, replicas, shares))
             for scenario in scenarios
             for system in systems
         }
         for found in drive(searches, self.crew, self.points, self.hear("curves")).values():
             self.results.loads += [self._load(point) for point in found.points]
 
-    def _curve(self, scenario: str, system: str, bar: float, shares: Sequence[float]) -> list[Task]:
-        place, setting = self.place(scenario, 1), self.setting(scenario, system, 1)
-        ours = self.rate(scenario, OURS, 1, bar)
+    def _curve(
+        self, scenario: str, system: str, bar: float, replicas: int, shares: Sequence[float]
+    ) -> list[Task]:
+        place = self.place(scenario, replicas)
+        setting = self.setting(scenario, system, replicas)
+        ours = self.rate(scenario, OURS, replicas, bar)
         tasks = [place.task(system, setting, ours * share) for share in shares]
         return [replace(task, rule=self.results.rule.value, bars=()) for task in tasks]
 

@@ -1,6 +1,5 @@
 """`slos-serve plan`: the smallest fleet, and how to split it, for one's own classes and rate."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,12 +14,15 @@ from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.mix import read_mix
 from services.evaluation.options import PlanOptions
+from services.evaluation.output import json_of
 from services.evaluation.points import Point, Task, rounded
+from services.evaluation.results import percent
 from services.evaluation.scenarios import CLASSES
 from services.evaluation.scenes import scene_of
 from services.evaluation.sizing import Sized, Sizing, smallest
-from services.evaluation.stage import jobs_of, progressing
+from services.evaluation.stage import jobs_of, progressing, say
 from services.evaluation.systems import OURS
+from services.evaluation.too_long import too_long
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
@@ -43,14 +45,16 @@ def main(argv: Sequence[str]) -> int:
     read_mix(Path(options.classes))
     sized = plan(options)
     if options.json:
-        print(json.dumps(asdict(sized)))
+        print(json_of(asdict(sized)))
     else:
         _print(sized, options)
     return 0 if sized.engines else 1
 
 
 def plan(options: PlanOptions) -> Sized:
-    """Simulates fleets of different sizes and splits."""
+    """Simulates fleets of different sizes and splits. Raises ConfigError before that."""
+    for line in too_long(_scenario(options), options.hardware, options.seed):
+        say(line)
     with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
         return drive({"": _sizing(options)}, crew, Known(), shown.hear("plan"))[""]
 
@@ -119,9 +123,9 @@ def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
     """What to take, what comes next, and why not less."""
     if sized.engines is None:
         yield (
-            f"Not even {options.most} engines of {options.hardware} keep {options.attainment:.0%} "
-            f"at {options.rate:g} requests/s; {_why(sized.choices[0])}. Give --most more, a faster "
-            "--hardware, or wider targets."
+            f"Not even {options.most} engines of {options.hardware} keep "
+            f"{percent(options.attainment)} at {options.rate:g} requests/s; "
+            f"{_why(sized.choices[0])}. Give --most more, a faster --hardware, or wider targets."
         )
         return
     best, *others = sized.choices
@@ -137,7 +141,7 @@ def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
     if sized.fewer is not None:
         yield (
             f"With {sized.fewer.task.engines} the best is {sized.fewer.task.setting}, below "
-            f"{options.attainment:.0%}; {_why(sized.fewer)}."
+            f"{percent(options.attainment)}; {_why(sized.fewer)}."
         )
 
 

@@ -104,7 +104,9 @@ class Point:
         """Whether it tells all that this task would."""
         if self.task.load_and_system != task.load_and_system:
             return False
-        return self.complete or all(self.passes(task.rule, bar) is not None for bar in task.bars)
+        if self.complete or not task.bars:
+            return self.complete
+        return all(self.passes(task.rule, bar) is not None for bar in task.bars)
 
 
 def to_line(point: Point) -> str:

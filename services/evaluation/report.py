@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from services.evaluation.results import RULES, Results
+from services.evaluation.results import EVALUATE, RULES, Results, percent
 from services.evaluation.scenarios import shown_name
 from services.evaluation.study import Comparison, compare, geometric_mean
 from services.evaluation.systems import OURS
 from shared.simulation.judge import Rule
 
 NOT_RUN: Final = "Not run yet."
-_COMMAND: Final = "slos-serve evaluate"
 _BY_RULE: Final = {
     Rule.WINDOWS: " by windows",
     Rule.DEADLINES: " by deadlines",
@@ -40,7 +39,7 @@ def _capacity_table(results: Results, replicas: int, bar: float) -> str:
         ]
         for scenario in scenarios
     ]
-    kept = f"{bar:.0%} of programs kept{_BY_RULE.get(results.rule, '')}"
+    kept = f"{percent(bar)} of programs kept{_BY_RULE.get(results.rule, '')}"
     title = f"**{_replicas(replicas)}, {kept}, programs/s for each GPU**"
     return f"{title}\n\n{table(head, body)}\n\n{_mean_line(list(compared.values()))}"
 
@@ -81,7 +80,7 @@ def settings_table(results: Results) -> str:
             shown_name(one.cell.scenario),
             one.cell.system,
             str(one.cell.replicas),
-            f"{one.cell.bar:.0%}",
+            percent(one.cell.bar),
             _rate(one.rate),
             _rate(one.failed),
             one.setting,
@@ -181,7 +180,7 @@ def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
             compared = comparisons(results, replicas, bar)
             there = "2.2 x" if (replicas, bar) == (4, 0.9) else "not told apart"
             yield (
-                f"capacity beside the best rival, {bar:.0%}, {_replicas(replicas)}",
+                f"capacity beside the best rival, {percent(bar)}, {_replicas(replicas)}",
                 there,
                 _mean_line(compared) if compared else NOT_RUN,
             )
@@ -229,13 +228,16 @@ def _decision(results: Results) -> str:
 
 def whole_report(results: Results) -> str:
     """All tables of one evaluation."""
-    sections = [
-        ("Capacity", capacity_tables(results)),
-        ("By the three rules", rules_table(results)),
-        ("The paper's claims", claims_table(results)),
-        ("Ablations", ablation_table(results)),
-        ("Bursts", burst_table(results)),
-        ("Scaling", scaling_table(results)),
+    sections = [("Capacity", capacity_tables(results))]
+    if results.command == EVALUATE:
+        sections += [
+            ("By the three rules", rules_table(results)),
+            ("The paper's claims", claims_table(results)),
+            ("Ablations", ablation_table(results)),
+            ("Bursts", burst_table(results)),
+            ("Scaling", scaling_table(results)),
+        ]
+    sections += [
         ("Best settings", settings_table(results)),
         ("How it was made", made_line(results)),
     ]
@@ -244,7 +246,8 @@ def whole_report(results: Results) -> str:
 
 def made_line(results: Results) -> str:
     return (
-        f"`{_COMMAND}{' --quick' if results.effort == 'quick' else ''}`, seed {results.seed}: "
+        f"`{results.command}{' --quick' if results.effort == 'quick' else ''}`, "
+        f"seed {results.seed}: "
         f"{results.points} points, {results.measured_s / 60:.0f} minutes of one core's time. "
         f"{results.machine}"
     )

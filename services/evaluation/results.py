@@ -8,6 +8,7 @@ from services.evaluation.points import Bin
 from services.evaluation.study import Capacity
 from shared.simulation.judge import Rule
 
+EVALUATE: Final = "slos-serve evaluate"
 RULES: Final = (Rule.MEAN.value, Rule.WINDOWS.value, Rule.DEADLINES.value)
 
 
@@ -65,13 +66,14 @@ class Scale:
 @dataclass(slots=True, kw_only=True)
 class Results:
     """Filled part by part; a part that is empty has not been run. `rule` is the one that decides
-    where no other is named.
+    where no other is named, `command` what was run.
     """
 
     effort: str
     seed: int
     machine: str
     rule: Rule = Rule.MEAN
+    command: str = EVALUATE
     capacities: list[Capacity] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
@@ -109,3 +111,8 @@ class Results:
             ),
             float("nan"),
         )
+
+
+def percent(share: float) -> str:
+    """With as many digits as it was given."""
+    return f"{100 * share:g}%"

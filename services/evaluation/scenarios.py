@@ -103,14 +103,18 @@ def hardware_for(scenario: str) -> str:
 
 def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
     """The same programs at every rate: of an application, of a trace (`trace:TARGETS:PATH`, with
-    the targets of an application) or of classes of one's own (`classes:PATH`).
+    the targets of an application; its own rate for 0, all of it for 0 programs) or of classes of
+    one's own (`classes:PATH`). Raises ConfigError for files that cannot be used.
     """
     sort, _, rest = scenario.partition(":")
     if sort == TRACE and rest:
         targets, _, path = rest.partition(":")
         classes = classes_of(application_of(targets))
-        plan = TracePlan(classes=classes, requests=programs, rate=rate or None, seed=seed)
-        return read_trace(Path(path), plan)
+        plan = TracePlan(classes=classes, requests=programs or None, rate=rate or None, seed=seed)
+        try:
+            return read_trace(Path(path), plan)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
     return generate(_application(scenario), rate=rate, requests=programs, seed=seed)
 
 
@@ -161,11 +165,17 @@ def fitting(load: Load, hardware: Hardware, *, rate: float) -> Load:
     kept = tuple(
         replace(program, calls=tuple(_within(call, most) for call in program.calls))
         for program in load
-        if all(call.prompt_tokens + call.output_tokens <= most for call in program.calls)
+        if takes(hardware, program)
     )
     if len(kept) < 2:
         raise ConfigError(f"{hardware.name} takes {most} tokens, all programs have more")
     return at_rate(kept, rate)
+
+
+def takes(hardware: Hardware, program: Program) -> bool:
+    """Whether the model is long enough for each of its calls."""
+    most = hardware.max_model_len_tokens
+    return all(call.prompt_tokens + call.output_tokens <= most for call in program.calls)
 
 
 def _within(call: Call, most: int) -> Call:

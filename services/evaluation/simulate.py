@@ -1,14 +1,13 @@
 """`slos-serve simulate`: one load at one rate, through one system or several."""
 
-import json
 import os
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.evaluation.contenders import settings_of, spec_of
@@ -16,6 +15,7 @@ from services.evaluation.drive import drive
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
 from services.evaluation.known import Known
 from services.evaluation.options import OF_CLASSES, SimulateOptions
+from services.evaluation.output import json_of
 from services.evaluation.points import Point, Task, best, rounded
 from services.evaluation.results import RULES
 from services.evaluation.scenarios import (
@@ -28,9 +28,10 @@ from services.evaluation.scenarios import (
 )
 from services.evaluation.scenes import scene_of
 from services.evaluation.settings import Scene
-from services.evaluation.stage import jobs_of, progressing
+from services.evaluation.stage import jobs_of, progressing, say
 from services.evaluation.study import fixed
 from services.evaluation.systems import SYSTEMS
+from services.evaluation.too_long import too_long
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
@@ -38,7 +39,6 @@ from shared.simulation.judge import Rule
 from shared.workloads.calls import rate as rate_of
 
 _SECONDS: Final = 120.0
-_SAMPLE: Final = 200
 _ALL: Final = "all"
 _WIDTH: Final = 170  # of the tables where there is no terminal
 
@@ -58,24 +58,38 @@ def main(argv: Sequence[str]) -> int:
     )
     points = simulate(options)
     if options.json:
-        print(json.dumps([asdict(point) for point in points]))
+        print(json_of([asdict(point) for point in points]))
     else:
         _print(points)
     return 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What goes through every system."""
+
+    scenario: str
+    hardware: str
+    rate: float
+    programs: int
+
+
 def simulate(options: SimulateOptions) -> list[Point]:
     """For each system the point of its best setting; of all systems those that can run on the
-    fleet.
+    fleet. Raises ConfigError before anything is simulated.
     """
-    tasks: dict[str, list[Task]] = {}
+    asked, tasks = _asked(options), dict[str, list[Task]]()
     for system in _systems(options):
         try:
-            tasks[system] = _tasks(options, system)
+            tasks[system] = _tasks(options, asked, system)
         except _WrongFleetError as error:
             if options.system != (_ALL,):
                 raise
-            print(f"left out: {error}", file=sys.stderr)
+            say(f"left out: {error}")
+    if not tasks:
+        raise _WrongFleetError(f"--fleet {options.fleet}: no system can run on it")
+    for line in too_long(asked.scenario, asked.hardware, options.seed):
+        say(line)
     searches = {system: fixed(own) for system, own in tasks.items()}
     with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
         found = drive(searches, crew, Known(), shown.hear("simulate"))
@@ -91,27 +105,26 @@ def _named(argv: Sequence[str]) -> list[str]:
 
 def _systems(options: SimulateOptions) -> tuple[str, ...]:
     names = tuple(SYSTEMS) if options.system == (_ALL,) else options.system
+    if not names:
+        raise ConfigError(f"--system: name one or more of {', '.join(SYSTEMS)}, or all")
     for name in names:
         spec_of(name)
     return names
 
 
-def _tasks(options: SimulateOptions, system: str) -> list[Task]:
-    scenario, fleet = _scenario(options), parse_fleet(options.fleet)
-    hardware_name = options.hardware or _own_hardware(options)
-    rate = options.rate or _own_rate(scenario, options)
-    scene = scene_of(scenario, hardware_name, fleet.engines, options.seed)
-    programs = _programs(options, scenario, rate)
+def _tasks(options: SimulateOptions, asked: _Asked, system: str) -> list[Task]:
+    fleet = parse_fleet(options.fleet)
+    scene = scene_of(asked.scenario, asked.hardware, fleet.engines, options.seed)
     return [
         Task(
-            scenario=scenario,
-            hardware=hardware_name,
+            scenario=asked.scenario,
+            hardware=asked.hardware,
             system=system,
             setting=label,
             replicas=fleet.engines,
             engines=fleet.engines,
-            rate=rounded(rate),
-            programs=programs,
+            rate=rounded(asked.rate),
+            programs=asked.programs,
             seed=options.seed,
             rule=Rule.ASKED.value,
             bars=(),
@@ -120,23 +133,42 @@ def _tasks(options: SimulateOptions, system: str) -> list[Task]:
     ]
 
 
-def _programs(options: SimulateOptions, scenario: str, rate: float) -> int:
+def _asked(options: SimulateOptions) -> _Asked:
+    scenario = _scenario(options)
+    if options.trace and not options.rate:
+        rate, programs = _as_in_trace(options, scenario)
+    else:
+        rate, programs = options.rate, _programs(options, scenario)
+    hardware = options.hardware or _own_hardware(options, scenario)
+    return _Asked(scenario=scenario, hardware=hardware, rate=rate, programs=programs)
+
+
+def _programs(options: SimulateOptions, scenario: str) -> int:
     least = least_programs(scenario)
     if 0 < options.requests < least:
+        raise ConfigError(f"--requests {options.requests}: this load takes at least {least}")
+    return options.requests or max(least, round((options.seconds or _SECONDS) * options.rate))
+
+
+def _as_in_trace(options: SimulateOptions, scenario: str) -> tuple[float, int]:
+    """The rate of the part that is taken, and how many programs it has."""
+    load = load_of(scenario, rate=0.0, programs=options.requests, seed=options.seed)
+    if not options.requests:
+        until_s = options.seconds or _SECONDS
+        load = tuple(program for program in load if program.arrives_s <= until_s)
+    rate = rate_of(load)
+    if not rate:
         raise ConfigError(
-            f"--requests {options.requests}: of this load at least {least} are needed"
+            f"--trace {options.trace}: fewer than two requests in that part of it, or all at once; "
+            "take more with --seconds or --requests, or give a --rate"
         )
-    return options.requests or max(least, round((options.seconds or _SECONDS) * rate))
+    return rate, len(load)
 
 
-def _own_rate(scenario: str, options: SimulateOptions) -> float:
-    """Of the part of the trace that is taken, or of its beginning."""
-    programs = options.requests or _SAMPLE
-    return rate_of(load_of(scenario, rate=0.0, programs=programs, seed=options.seed))
-
-
-def _own_hardware(options: SimulateOptions) -> str:
-    return OF_CLASSES if options.classes else hardware_for(options.scenario or options.targets)
+def _own_hardware(options: SimulateOptions, scenario: str) -> str:
+    if options.classes:
+        return OF_CLASSES
+    return hardware_for(application_of(options.targets).name if options.trace else scenario)
 
 
 def _scenario(options: SimulateOptions) -> str:
@@ -158,20 +190,23 @@ def _scenario(options: SimulateOptions) -> str:
 def _labels(options: SimulateOptions, system: str, scene: Scene, fleet: Fleet) -> list[str]:
     """Settings with just the fleet that was asked for; `4` leaves the roles to the system."""
     known = settings_of(system, scene)
+    free = "=" not in options.fleet
     if options.setting:
         if options.setting not in known:
             raise ConfigError(f"{system} has no such setting; there are: {'; '.join(known)}")
+        own = fleet_of(known[options.setting].roles)
+        if not _fits(own, fleet, free=free):
+            raise _WrongFleetError(f"--setting {options.setting} is one of --fleet {own}")
         return [options.setting]
     labels = [
         label
         for label, setting in known.items()
-        if _fits(fleet_of(setting.roles), fleet, free="=" not in options.fleet)
+        if _fits(fleet_of(setting.roles), fleet, free=free)
     ]
     if not labels:
         fleets = sorted({str(fleet_of(one.roles)) for one in known.values()})
         raise _WrongFleetError(
-            f"{system} cannot run on --fleet {options.fleet}; with {fleet.engines} engines it has "
-            f"{'; '.join(fleets)}"
+            f"{system} cannot run on --fleet {options.fleet}; it is set up for {'; '.join(fleets)}"
         )
     return labels
 
@@ -199,7 +234,7 @@ def _table(point: Point) -> Table:
     table.add_column("missed by")
     for one in point.classes:
         table.add_row(
-            one.name,
+            escape(one.name),
             *(str(number) for number in (one.requests, one.admitted, one.best_effort, one.refused)),
             *(f"{one.attained[rule]:.1%}" for rule in RULES),
             *(f"{1e3 * value:.0f}" for value in one.ttft_s),

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from services.evaluation.points import Task
+from services.evaluation.scenarios import shown_name
 from shared.clock import MonotonicClock
 
 _EVERY_S: Final = 30.0  # a line, where there is no terminal
@@ -31,7 +32,9 @@ class Progressing:
         bar = self.bars.add_task(part, total=None, what="") if self.bars else None
 
         def heard(ended: int, whole: int, task: Task) -> None:
-            what = f"{task.scenario}, {task.system}, {task.engines} x, {task.rate:.3g}/s"
+            what = (
+                f"{shown_name(task.scenario)}, {task.system}, {task.engines} x, {task.rate:.3g}/s"
+            )
             if self.bars is not None and bar is not None:
                 self.bars.update(bar, completed=ended, total=whole, what=what)
             elif self._clock.now() - self._said_s >= _EVERY_S:
@@ -56,6 +59,11 @@ def progressing() -> Iterator[Progressing]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         yield Progressing(bars=bars)
+
+
+def say(line: str) -> None:
+    """Before anything runs; on stderr, like all of this."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def jobs_of(asked: int) -> int:

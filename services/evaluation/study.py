@@ -219,9 +219,9 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Infinite where no rival carries anything."""
+        """Infinite where no rival carries anything, nan where ours does not, either."""
         if not self.rival:
-            return float("inf") if self.ours else 1.0
+            return float("inf") if self.ours else float("nan")
         return self.ours / self.rival
 
 
@@ -250,8 +250,8 @@ def compare(capacities: Iterable[Capacity], bounds: Mapping[str, float]) -> list
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """Nan where a ratio is infinite or there is none."""
-    if not ratios or any(ratio in (0.0, float("inf")) for ratio in ratios):
+    """Nan where there is no ratio, or one that is no number above 0."""
+    if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         return float("nan")
     product = 1.0
     for ratio in ratios:

@@ -65,7 +65,7 @@ class ToolLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of program.
+    """One kind of program; `share` counts beside the other kinds' shares.
 
     `correlation` is that of prompt and answer (normal scores). `context_tokens` bounds both
     together. `acceptance` is the mean chance that a draft is accepted; requests have a Beta
@@ -83,11 +83,12 @@ class Kind:
     acceptance: float = 0.7
     acceptance_weight: float = 20.0
     pacing: Pacing = Pacing.MEAN
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """A scenario: kinds of programs in equal shares."""
+    """A scenario: kinds of programs in their shares."""
 
     name: str
     kinds: tuple[Kind, ...]

@@ -15,16 +15,16 @@ from shared.workloads.lengths import correlated, even, fitted, picked
 def generate(application: Application, *, rate: float, requests: int, seed: int) -> Load:
     """`requests` programs at exactly `rate` programs per second.
 
-    Another rate stretches the same programs: lengths, order and relative gaps stay. Kinds have
-    equal shares, each with arrivals of its own. Raises ValueError for fewer programs than kinds
-    and for a rate that is not above 0.
+    Another rate stretches the same programs: lengths, order and relative gaps stay. Each kind has
+    its share, at least one program, and arrivals of its own. Raises ValueError for fewer programs
+    than kinds and for a rate that is not above 0.
     """
     kinds = application.kinds
     if requests < len(kinds):
         raise ValueError(f"{application.name} has {len(kinds)} kinds of programs, not {requests}")
     if rate <= 0:
         raise ValueError(f"a rate is above 0, not {rate}")
-    numbers = [requests // len(kinds) + (n < requests % len(kinds)) for n in range(len(kinds))]
+    numbers = _numbers([kind.share for kind in kinds], requests)
     programs = sorted(
         chain.from_iterable(
             _programs(kind, number, np.random.default_rng((seed, place)))
@@ -43,6 +43,17 @@ def generate(application: Application, *, rate: float, requests: int, seed: int)
         )
         for number, (time, calls) in enumerate(programs)
     )
+
+
+def _numbers(shares: Sequence[float], requests: int) -> list[int]:
+    """Of each kind: one, and of the others its share, by largest remainders."""
+    left, whole = requests - len(shares), sum(shares)
+    exact = [left * share / whole for share in shares]
+    numbers = [1 + int(one) for one in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda place: int(exact[place]) - exact[place])
+    for place in by_remainder[: requests - sum(numbers)]:
+        numbers[place] += 1
+    return numbers
 
 
 def _programs(

@@ -39,7 +39,7 @@ class SloClass:
 
 
 def classes_of(application: Application) -> tuple[SloClass, ...]:
-    """The targets of an application's kinds, in equal shares; of tool loops those of the answer."""
+    """The targets of an application's kinds, in their shares; of tool loops those of the answer."""
     return tuple(_class_of(kind) for kind in application.kinds)
 
 
@@ -47,6 +47,7 @@ def _class_of(kind: Kind) -> SloClass:
     middle = np.array([0.5])
     return SloClass(
         name=kind.class_name,
+        share=kind.share,
         stages=tuple(
             StageShare(name=one.stage, tpot_s=one.tpot_s, share=float(one.tokens.values(middle)[0]))
             for one in kind.answers

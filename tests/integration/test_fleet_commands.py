@@ -1,5 +1,6 @@
 """`simulate` and `plan` on classes of one's own, in processes as users run them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from services.evaluation.capacity import measure
 from services.evaluation.options import CapacityOptions, PlanOptions, SimulateOptions
 from services.evaluation.plan import plan, sentences
+from services.evaluation.scenarios import hardware_for
 from services.evaluation.simulate import simulate
 from services.evaluation.systems import SYSTEMS
 from shared.errors import ConfigError
@@ -55,8 +57,39 @@ def test_of_all_systems_those_run_that_the_fleet_is_enough_for(
 
 
 def test_too_few_requests_for_a_load_are_said_before_anything_runs(classes: str) -> None:
-    with pytest.raises(ConfigError, match="at least 20"):
-        simulate(SimulateOptions(classes=classes, rate=1.0, requests=10))
+    with pytest.raises(ConfigError, match="at least 2"):
+        simulate(SimulateOptions(classes=classes, rate=1.0, requests=1))
+
+
+def test_a_class_that_the_model_is_too_short_for_is_no_load(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(_CLASSES.replace("prompt_tokens: 900", "prompt_tokens: 70000"))
+
+    with pytest.raises(ConfigError, match="class code are longer than the 8192 tokens"):
+        simulate(SimulateOptions(classes=str(path), rate=1.0))
+
+
+def test_a_trace_comes_at_its_own_times(tmp_path: Path) -> None:
+    path = tmp_path / "two_rates.csv"
+    times = [number / 20 for number in range(40)] + [2.0 + number for number in range(20)]
+    rows = [f"{at_s},100,10" for at_s in times]
+    path.write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]))
+    options = SimulateOptions(trace=str(path), targets="chatbot", jobs=1, setting="no drafts")
+
+    (whole,) = simulate(options)
+    (part,) = simulate(replace(options, seconds=2.0))
+
+    assert (whole.task.programs, part.task.programs) == (60, 41)
+    assert whole.task.rate == pytest.approx(59 / 21.0, rel=1e-3)
+    assert whole.task.hardware == hardware_for("ChatBot")
+
+
+def test_a_setting_is_one_of_the_fleet(classes: str) -> None:
+    split = "3 prefill + 1 decode, no drafts"
+    options = SimulateOptions(classes=classes, rate=1.0, setting=split, fleet="1")
+
+    with pytest.raises(ConfigError, match="--fleet prefill=3,decode=1"):
+        simulate(options)
 
 
 @pytest.mark.parametrize("scenario", ["", "ChatBot"])

@@ -56,4 +56,4 @@ def test_a_point_that_ended_early_answers_only_what_it_knows(tmp_path: Path) -> 
 
     assert ledger.find(replace(TASK, bars=(0.9, 0.98))) is not None
     assert ledger.find(replace(TASK, bars=(0.95,))) is None
-    assert ledger.find(replace(TASK, bars=())) is not None  # nothing is asked of it
+    assert ledger.find(replace(TASK, bars=())) is None  # all of the run is asked for

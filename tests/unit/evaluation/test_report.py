@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from services.evaluation.figures import figures
-from services.evaluation.output import replaced, write_document, write_report
+from services.evaluation.output import json_of, replaced, write_document, write_report
 from services.evaluation.page import page
 from services.evaluation.points import Bin
 from services.evaluation.report import (
@@ -113,6 +113,20 @@ def test_tables_and_figures_are_of_the_rule_that_decides(rule: Rule) -> None:
     assert told == GOLDEN.split("\n", 1)[1]
     assert {"capacity", "attainment"} <= set(figures(results))
     assert settings_table(results) == settings_table(make_results())
+
+
+def test_nothing_beside_nothing_is_not_even() -> None:
+    results = make_results()
+    results.capacities = [replace(one, rate=0.0) for one in results.capacities[:3]]
+
+    told = capacity_tables(results)
+
+    assert "| ChatBot | 0 | 0 | 0 | - (vllm) | 8.00 | 0% |" in told
+    assert "No mean" in told
+
+
+def test_what_is_no_number_is_null_in_json() -> None:
+    assert json_of({Rule.MEAN: [float("nan"), 1.5]}) == '{"mean":[null,1.5]}'
 
 
 def test_a_load_from_a_file_is_called_by_its_name() -> None:

@@ -1,12 +1,24 @@
 """Generated loads have the published figures, and differ between rates by their gaps alone."""
 
+from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shared.workloads.applications import APPLICATIONS, REASONING, TOOLLLM, Application, slower
+from shared.workloads.applications import (
+    APPLICATIONS,
+    CHATBOT,
+    CODER,
+    REASONING,
+    TOOLLLM,
+    Application,
+    slower,
+)
 from shared.workloads.calls import Load, rate
 from shared.workloads.generate import generate
 from shared.workloads.summary import gap_cv
@@ -197,3 +209,29 @@ def test_slower_paces_change_nothing_else(application: Application) -> None:
 def test_fewer_programs_than_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="Mixed has 3 kinds"):
         generate(APPLICATIONS["Mixed"], rate=1.0, requests=2, seed=1)
+
+
+@given(shares=st.lists(st.floats(0.01, 100), min_size=1, max_size=6), extra=st.integers(0, 300))
+def test_each_kind_has_its_share_and_at_least_one(shares: list[float], extra: int) -> None:
+    kinds = tuple(
+        replace(CODER.kinds[0], class_name=str(place), share=share)
+        for place, share in enumerate(shares)
+    )
+    mix = Application(name="mix", kinds=kinds)
+
+    load = generate(mix, rate=1.0, requests=len(kinds) + extra, seed=1)
+
+    counts = Counter(program.calls[0].class_name for program in load)
+    for kind in kinds:
+        exact = extra * kind.share / sum(shares)
+        assert abs(counts[kind.class_name] - 1 - exact) < 1 + 1e-6
+
+
+def test_a_bursty_class_keeps_its_bursts_beside_a_steady_one() -> None:
+    bursty = replace(CODER.kinds[0], share=9.0)
+    mix = Application(name="mix", kinds=(bursty, CHATBOT.kinds[0]))
+
+    load = generate(mix, rate=10.0, requests=SAMPLES, seed=7)
+
+    own = tuple(one for one in load if one.calls[0].class_name == bursty.class_name)
+    assert gap_cv(own) == pytest.approx(gap_cv(sample("Coder")), rel=0.2)
