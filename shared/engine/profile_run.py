@@ -31,6 +31,7 @@ from shared.errors import DeadlinePassed
 _SEED = 1
 _POLICY_WAIT_S = 0.005  # it travels beside the requests, on a socket of its own
 _IDLE_LIMIT_S = 10.0
+_LAST_STEP_S = 0.3
 _LIMIT_GRACE_S = 2.0  # beyond the limit for the trial that runs; then it is cut off
 
 
@@ -51,6 +52,7 @@ async def measure_steps(
             await drain
         await work
         await core.forget_prefixes()
+        await run.hear_out()
     finally:
         for task in (drain, work):
             task.cancel()
@@ -100,6 +102,16 @@ class _Run:
             if self.measured and trial.fits(self.limits) and self.clock.now() < until_s:
                 self._note(plan, await self._try(trial, until_s))
         await self.link.send_policy(Policy())
+
+    async def hear_out(self) -> None:
+        """A step that was in flight when its requests were cut off is told of after they have
+        left; a planner must not take it for one of its own.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_IDLE_LIMIT_S):
+                while True:
+                    async with asyncio.timeout(_LAST_STEP_S):
+                        await self.link.next_reports()
 
     def _next(self, plan: Plan, left_s: float) -> Trial | None:
         if not self.measured or left_s <= 0:
