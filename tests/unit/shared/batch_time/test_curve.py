@@ -44,8 +44,10 @@ def curves(draw: st.DrawFn) -> StepCurve:
     return StepCurve(
         form=form,
         coefficients=tuple(
-            draw(st.floats(0, sizes.get(one.name, 1e-6 if "CONTEXT" in one.name else 1e-4)))
-            for one in form.columns
+            draw(st.floats(0, largest, allow_subnormal=False))
+            for largest in (
+                sizes.get(one.name, 1e-6 if "CONTEXT" in one.name else 1e-4) for one in form.columns
+            )
         ),
     )
 
