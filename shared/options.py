@@ -12,8 +12,15 @@ from shared.option_values import Given, allowed, convert, kind, nearest, parse_y
 
 T = TypeVar("T")
 SECTIONS = (
-    *("gateway", "planner", "prefill", "decode", "node"),
-    *("simulate", "capacity", "plan", "evaluate"),
+    "gateway",
+    "planner",
+    "prefill",
+    "decode",
+    "node",
+    "simulate",
+    "capacity",
+    "plan",
+    "evaluate",
 )
 _CONFIG_FLAG, _CONFIG_VARIABLE = "--config", "SLOS_CONFIG"
 

@@ -1,6 +1,5 @@
 """`slos-serve capacity`: how much load every system carries, in every scenario."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from rich.console import Console
 from services.evaluation.contenders import spec_of
 from services.evaluation.ledger import Ledger
 from services.evaluation.mix import read_mix
-from services.evaluation.options import OF_CLASSES, CapacityOptions
+from services.evaluation.options import CapacityOptions
 from services.evaluation.output import write_report
 from services.evaluation.parts import Evaluation, systems_of
 from services.evaluation.report import capacity_tables, settings_table
@@ -20,7 +19,9 @@ from services.evaluation.scenarios import (
     FULL,
     QUICK,
     application_of,
+    hardware_for,
     hardware_of,
+    is_of_classes,
     scenario_names,
 )
 from services.evaluation.stage import jobs_of, machine_line, progressing, say
@@ -50,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
 def measure(options: CapacityOptions) -> Results:
     """All searches, and attainment over load beside them."""
     effort, bar = QUICK if options.quick else FULL, min(options.attainment)
-    scenarios, systems = _scenarios(options), systems_of(options.systems)
     ledger = Ledger(Path(options.out), older=options.older)
+    scenarios, systems = _scenarios(options, ledger), systems_of(options.systems)
     results = Results(
         effort=effort.name,
         seed=options.seed,
@@ -59,9 +60,11 @@ def measure(options: CapacityOptions) -> Results:
         rule=_rule(options),
         command="slos-serve capacity",
     )
-    hardware = options.hardware or (OF_CLASSES if options.classes else "")
-    if options.classes:
-        for line in too_long(scenarios[0], hardware, options.seed):
+    hardware = options.hardware
+    if hardware.endswith((".toml", ".json")):  # others are names of tables
+        hardware = ledger.keep(hardware)
+    for scenario in filter(is_of_classes, scenarios):
+        for line in too_long(scenario, hardware or hardware_for(scenario), options.seed):
             say(line)
     with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
         evaluation = Evaluation(
@@ -71,7 +74,7 @@ def measure(options: CapacityOptions) -> Results:
             points=ledger,
             results=results,
             hear=shown.hear,
-            hardware=_kept(hardware, Path(options.out)),
+            hardware=hardware,
         )
         replicas, bars = sorted(set(options.replicas)), sorted(set(options.attainment))
         evaluation.capacity(scenarios, systems, replicas, bars)
@@ -86,28 +89,11 @@ def _rule(options: CapacityOptions) -> Rule:
     return Rule.ASKED if options.classes else Rule.MEAN
 
 
-def _scenarios(options: CapacityOptions) -> Sequence[str]:
+def _scenarios(options: CapacityOptions, ledger: Ledger) -> Sequence[str]:
     if options.classes:
         read_mix(Path(options.classes))
-        return [f"{CLASSES}:{_kept(options.classes, Path(options.out))}"]
+        return [f"{CLASSES}:{ledger.keep(options.classes)}"]
     return [application_of(name).name for name in options.scenarios] or scenario_names()
-
-
-def _kept(name: str, folder: Path) -> str:
-    """Of a file a copy beside the points that are measured of it, under a name of its own: others
-    are asked for when it is changed. What names no file stays.
-    """
-    path = Path(name)
-    if not path.suffix or not path.is_file():
-        return name
-    text = path.read_bytes()
-    copy = folder.resolve() / f"{path.stem}-{hashlib.sha256(text).hexdigest()[:8]}{path.suffix}"
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(text)
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be used: {error}") from error
-    return str(copy)
 
 
 def count(results: Results, ledger: Ledger) -> None:

@@ -1,5 +1,6 @@
 """Points on disk, one line of JSON each: what was simulated once is not simulated again."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,22 @@ class Ledger:
             raise ConfigError(f"{self._path} cannot be written: {error}") from error
         self._cut = False
         self._points[point.task.load_and_system].append(point)
+
+    def keep(self, name: str) -> str:
+        """Of a file a copy beside the points that are measured of it, under a name of its own:
+        others are asked for when it is changed. What names no file stays.
+        """
+        path = Path(name)
+        if not path.is_file():
+            return name
+        text = path.read_bytes()
+        digest = hashlib.sha256(text).hexdigest()[:8]
+        copy = self._path.parent.resolve() / f"{path.stem}-{digest}{path.suffix}"
+        try:
+            copy.write_bytes(text)
+        except OSError as error:
+            raise ConfigError(f"{copy} cannot be written: {error}") from error
+        return str(copy)
 
     def __iter__(self) -> Iterator[Point]:
         for points in self._points.values():

@@ -1,10 +1,11 @@
 """What `simulate`, `capacity`, `plan` and `evaluate` can be told. Reads nothing itself."""
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field
 
+from services.evaluation.scenarios import OF_CLASSES
 from shared.options import option
 
 Count = Annotated[int, Field(ge=1)]
@@ -12,7 +13,6 @@ Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-OF_CLASSES: Final = "llama-3-8b-h100-80gb"  # hardware for classes of one's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ TRACE, CLASSES = "trace", "classes"  # how a scenario begins that is read from a
 _DRAIN_S: Final = 20.0  # of SLOs-Serve: what is left over may take so long after the last arrival
 _BEFORE: Final = 0.1
 _AFTER: Final = 0.3
+OF_CLASSES: Final = "llama-3-8b-h100-80gb"  # hardware for classes of one's own
 _SERVED: Final = "opt-7b-a100-40gb"
 # An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
 _LONG: Final = frozenset({"Reasoning"})
@@ -97,8 +98,11 @@ def hardware_of(name: str) -> Hardware:
 
 
 def hardware_for(scenario: str) -> str:
-    """The name of the paper's model and GPU for this scenario."""
-    return _OWN_MODEL.get(scenario, _SERVED)
+    """The name of the paper's model and GPU for this scenario, or for the targets of a trace."""
+    sort, rest = _source(scenario)
+    if sort == CLASSES:
+        return OF_CLASSES
+    return _OWN_MODEL.get(rest.partition(":")[0] if sort == TRACE else scenario, _SERVED)
 
 
 def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
@@ -106,8 +110,8 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
     the targets of an application; its own rate for 0, all of it for 0 programs) or of classes of
     one's own (`classes:PATH`). Raises ConfigError for files that cannot be used.
     """
-    sort, _, rest = scenario.partition(":")
-    if sort == TRACE and rest:
+    sort, rest = _source(scenario)
+    if sort == TRACE:
         targets, _, path = rest.partition(":")
         classes = classes_of(application_of(targets))
         plan = TracePlan(classes=classes, requests=programs or None, rate=rate or None, seed=seed)
@@ -120,20 +124,28 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
 
 def shown_name(scenario: str) -> str:
     """As tables and figures call it: of a file its name."""
-    sort, _, rest = scenario.partition(":")
-    return Path(rest).stem if sort in (TRACE, CLASSES) and rest else scenario
+    sort, rest = _source(scenario)
+    return Path(rest).stem if sort else scenario
 
 
 def least_programs(scenario: str) -> int:
     """So many at least make a load of it: two, and one of each kind."""
-    if scenario.startswith(f"{TRACE}:"):
-        return 2
-    return max(2, len(_application(scenario).kinds))
+    return 2 if _source(scenario)[0] == TRACE else max(2, len(_application(scenario).kinds))
 
 
 def _application(scenario: str) -> Application:
+    sort, rest = _source(scenario)
+    return read_mix(Path(rest)) if sort == CLASSES else application_of(scenario)
+
+
+def is_of_classes(scenario: str) -> bool:
+    return _source(scenario)[0] == CLASSES
+
+
+def _source(scenario: str) -> tuple[str, str]:
+    """TRACE or CLASSES and what stands behind it; of an application, nothing and its name."""
     sort, _, rest = scenario.partition(":")
-    return read_mix(Path(rest)) if sort == CLASSES and rest else application_of(scenario)
+    return (sort, rest) if sort in (TRACE, CLASSES) and rest else ("", scenario)
 
 
 def load_on(

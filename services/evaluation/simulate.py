@@ -14,7 +14,7 @@ from services.evaluation.contenders import settings_of, spec_of
 from services.evaluation.drive import drive
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
 from services.evaluation.known import Known
-from services.evaluation.options import OF_CLASSES, SimulateOptions
+from services.evaluation.options import SimulateOptions
 from services.evaluation.output import json_of
 from services.evaluation.points import Point, Task, best, rounded
 from services.evaluation.results import RULES
@@ -139,7 +139,7 @@ def _asked(options: SimulateOptions) -> _Asked:
         rate, programs = _as_in_trace(options, scenario)
     else:
         rate, programs = options.rate, _programs(options, scenario)
-    hardware = options.hardware or _own_hardware(options, scenario)
+    hardware = options.hardware or hardware_for(scenario)
     return _Asked(scenario=scenario, hardware=hardware, rate=rate, programs=programs)
 
 
@@ -163,12 +163,6 @@ def _as_in_trace(options: SimulateOptions, scenario: str) -> tuple[float, int]:
             "take more with --seconds or --requests, or give a --rate"
         )
     return rate, len(load)
-
-
-def _own_hardware(options: SimulateOptions, scenario: str) -> str:
-    if options.classes:
-        return OF_CLASSES
-    return hardware_for(application_of(options.targets).name if options.trace else scenario)
 
 
 def _scenario(options: SimulateOptions) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from services.evaluation.scenarios import CLASSES, hardware_of, least_programs, load_of, takes
+from services.evaluation.scenarios import hardware_of, is_of_classes, least_programs, load_of, takes
 from shared.errors import ConfigError
 
 _SAMPLE = 400
@@ -20,7 +20,7 @@ def too_long(scenario: str, hardware: str, seed: int) -> list[str]:
     lost = Counter(one.calls[0].class_name for one in load if not takes(engine, one))
     most = engine.max_model_len_tokens
     for name, number in lost.items():
-        if scenario.startswith(f"{CLASSES}:") and number > _MOST * whole[name]:
+        if is_of_classes(scenario) and number > _MOST * whole[name]:
             raise ConfigError(
                 f"{number} of {whole[name]} requests of class {name} are longer than the {most} "
                 f"tokens that {hardware} takes: give --hardware that takes more, or shorter ones"

@@ -1,4 +1,4 @@
-"""`simulate` and `plan` on classes of one's own, in processes as users run them."""
+"""`simulate`, `plan` and `capacity` on classes of one's own, in processes as users run them."""
 
 from dataclasses import replace
 from pathlib import Path

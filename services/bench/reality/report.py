@@ -41,11 +41,8 @@ def _ms(time_s: float) -> float | None:
 
 
 def table(compared: Sequence[Compared]) -> Table:
-    """Times in milliseconds, measured / simulated."""
-    title = (
-        "Measured / simulated (off; the twin's runs among themselves); attained in %, times in ms"
-    )
-    shown = Table(title=title)
+    """Times in milliseconds, measured / simulated; ± is what the twin's runs differ by."""
+    shown = Table(title="Measured / simulated (off ± chance); attained in %, times in ms")
     shown.add_column("system", no_wrap=True)
     for name in (
         "requests/s",

@@ -57,3 +57,16 @@ def test_a_point_that_ended_early_answers_only_what_it_knows(tmp_path: Path) -> 
     assert ledger.find(replace(TASK, bars=(0.9, 0.98))) is not None
     assert ledger.find(replace(TASK, bars=(0.95,))) is None
     assert ledger.find(replace(TASK, bars=())) is None  # all of the run is asked for
+
+
+def test_a_file_that_is_changed_has_another_copy(tmp_path: Path) -> None:
+    ledger, file = Ledger(tmp_path / "out"), tmp_path / "mine.yaml"
+    file.write_text("one")
+    first = ledger.keep(str(file))
+    file.write_text("two")
+
+    copies = {name: Path(name).read_text() for name in (first, ledger.keep(str(file)))}
+
+    assert sorted(copies.values()) == ["one", "two"]
+    assert ledger.keep(str(file)) in copies
+    assert ledger.keep("llama-3-8b-h100-80gb") == "llama-3-8b-h100-80gb"
