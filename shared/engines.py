@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+KV_USED: Final = "used"
 
 
 class Role(StrEnum):
@@ -15,7 +18,7 @@ class Role(StrEnum):
 class KvAddress:
     """Where other engines fetch KV blocks from."""
 
-    transport: str  # nixl
+    transport: str  # nixl | zmq
     host: str
     port: int
 
@@ -26,7 +29,8 @@ class EngineDescription:
 
     `engine_id` is new with every start; `name` is stable. `kv_bytes_per_token` is what one token's
     KV weighs over all layers. `step_time` is its table of step times
-    (`shared.batch_time.StepTable`), empty while it has none.
+    (`shared.batch_time.StepTable`), empty while it has none. `kv_addresses` are those of all its
+    transports, best first; an engine with one transport may give `kv_address` alone.
     """
 
     name: str
@@ -45,6 +49,17 @@ class EngineDescription:
     kv_address: KvAddress | None = None
     metrics_address: str = ""
     step_time: bytes = b""
+    kv_addresses: tuple[KvAddress, ...] = ()
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """Over which it exchanges KV, best first."""
+        alone = (self.kv_address,) if self.kv_address else ()
+        return tuple(dict.fromkeys(one.transport for one in self.kv_addresses or alone))
+
+    def shared_transports(self, other: "EngineDescription") -> tuple[str, ...]:
+        """Over which both exchange KV, in this engine's order."""
+        return tuple(one for one in self.transports if one in other.transports)
 
     @property
     def kv_capacity_tokens(self) -> int:
@@ -62,6 +77,26 @@ class Drafts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KvTransfer:
+    """One transfer of a request's KV blocks, as the engine that pulled them saw it.
+
+    `outcome` is `KV_USED` when the blocks were used; any other word says why the prompt was
+    computed again.
+    """
+
+    request_id: str
+    peer_engine_id: str
+    transport: str
+    bytes: int
+    seconds: float
+    outcome: str
+
+    @property
+    def used(self) -> bool:
+        return self.outcome == KV_USED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """What one engine step did, and how the engine stands after it.
 
@@ -73,7 +108,8 @@ class StepReport:
 
     `queued_prefill_tokens` is the prompt work not yet computed of waiting and running requests.
     `finished` lists request ids that left the engine since the last report. `kv_transfers_failed`
-    counts transfers whose prompt was computed again here. `requests` holds a row for each request
+    counts transfers whose prompt was computed again here, `kv_transfers` are those that ended
+    since the last report. `requests` holds a row for each request
     in the engine (`shared.scheduling.rows`), `step_time` its table of step times; both are empty
     where nothing is told of them.
     """
@@ -105,6 +141,7 @@ class StepReport:
     drafts: tuple[Drafts, ...] = ()
     requests: bytes = b""
     step_time: bytes = b""
+    kv_transfers: tuple[KvTransfer, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -144,3 +181,19 @@ class EngineView:
     running: int = 0
     waiting: int = 0
     free_kv_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleAdvice:
+    """How many engines of each role the requests of the last `window_s` needed.
+
+    `present_prefill` and `present_decode` are attached and not draining. `reason` says in words
+    what the numbers rest on.
+    """
+
+    desired_prefill: int
+    desired_decode: int
+    present_prefill: int
+    present_decode: int
+    window_s: float
+    reason: str

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from shared.engines import KvTransfer
+
 
 class Way(StrEnum):
     """Where the prompt is computed: on the decode engine, or on another with the KV moved over."""
@@ -228,8 +230,8 @@ class Explanation:
     """What was decided, out of which ways, and how it ended (None while it runs).
 
     `before_first` are the steps from the decision to the first token, or to the moment at which it
-    was due, when it came later; `after_first` those from the first token to the last. None while
-    they are not known.
+    was due, when it came later; `after_first` those from the first token to the last. `transfer` is
+    what the decode engine told of its KV on the way. None while they are not known.
     """
 
     query: PlacementQuery
@@ -239,6 +241,7 @@ class Explanation:
     outcome: Outcome | None = None
     before_first: StepSums | None = None
     after_first: StepSums | None = None
+    transfer: KvTransfer | None = None
 
 
 class Phase(Enum):

@@ -13,6 +13,7 @@ from services.planner.attachments import Attachment, Bell
 from services.planner.books import Books
 from services.planner.engine_state import EngineState
 from services.planner.metrics import PlannerMetrics
+from services.planner.scaling import present_is_enough
 from services.planner.state import ClusterState
 from services.planner.waiting import WaitingNumbers, WaitingRoom
 from shared.clock import Clock, wall_time_s
@@ -28,6 +29,7 @@ _AttachContext = grpc.aio.ServicerContext[pb.EngineMessage, pb.PlannerMessage]
 _PlaceContext = grpc.aio.ServicerContext[pb.PlacementQuery, pb.Placement]
 _SettleContext = grpc.aio.ServicerContext[pb.SettleRequest, pb.SettleReply]
 _WatchContext = grpc.aio.ServicerContext[pb.WatchRequest, pb.ClusterView]
+_ScaleContext = grpc.aio.ServicerContext[pb.ScaleRequest, pb.ScaleAdvice]
 _ExplainContext = grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainReply]
 
 
@@ -120,6 +122,12 @@ class PlannerService(PlannerServicer):
         reply.kept_decisions = self.state.numbers.kept_decisions
         reply.planner_started_epoch_s = self._started_epoch_s
         return reply
+
+    async def Scale(  # noqa: N802
+        self, request: pb.ScaleRequest, context: _ScaleContext
+    ) -> pb.ScaleAdvice:
+        del request, context
+        return planner_codec.scale_to_wire(present_is_enough(self.state))
 
     # ---- engines
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from shared.engines import EngineDescription, EngineView, Policy, StepReport
+from shared.engines import EngineDescription, EngineView, Policy, ScaleAdvice, StepReport
 from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
 from shared.requests import Explanation, Outcome, Placement, PlacementQuery
 from shared.rpc import codec, planner_codec
@@ -118,6 +118,19 @@ class PlannerClient:
         if not reply.found:
             raise UnknownDecision(_unknown_decision_message(decision_id, reply))
         return planner_codec.explanation_from_wire(reply)
+
+    async def scale(self, *, starting_prefill: int = 0, starting_decode: int = 0) -> ScaleAdvice:
+        """How many engines of each role are needed. The planner cannot see engines that have not
+        registered yet; the caller tells of those that it has started.
+        """
+        request = pb.ScaleRequest(
+            starting_prefill=starting_prefill, starting_decode=starting_decode
+        )
+        try:
+            reply = await self._stub.Scale(request, timeout=self._limit_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        return planner_codec.scale_from_wire(reply)
 
     async def watch(self) -> AsyncGenerator[list[EngineView], None]:
         """The attached engines, at once and at every change.

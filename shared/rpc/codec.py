@@ -1,6 +1,14 @@
 """Our types to protocol messages and back, field by field and nothing else."""
 
-from shared.engines import Drafts, EngineDescription, KvAddress, Policy, Role, StepReport
+from shared.engines import (
+    Drafts,
+    EngineDescription,
+    KvAddress,
+    KvTransfer,
+    Policy,
+    Role,
+    StepReport,
+)
 from shared.requests import (
     Admission,
     EngineRef,
@@ -35,15 +43,14 @@ def description_to_wire(engine: EngineDescription) -> pb.EngineDescription:
         max_running_requests=engine.max_running_requests,
         max_step_tokens=engine.max_step_tokens,
         max_speculation_tokens=engine.max_speculation_tokens,
-        kv_address=_kv_address_to_wire(engine.kv_address),
+        kv_address=None if engine.kv_address is None else _kv_address_to_wire(engine.kv_address),
         metrics_address=engine.metrics_address,
         step_time=engine.step_time,
+        kv_addresses=[_kv_address_to_wire(one) for one in engine.kv_addresses],
     )
 
 
-def _kv_address_to_wire(address: KvAddress | None) -> pb.KvAddress | None:
-    if address is None:
-        return None
+def _kv_address_to_wire(address: KvAddress) -> pb.KvAddress:
     return pb.KvAddress(transport=address.transport, host=address.host, port=address.port)
 
 
@@ -63,15 +70,15 @@ def description_from_wire(wire: pb.EngineDescription) -> EngineDescription:
         max_running_requests=wire.max_running_requests,
         max_step_tokens=wire.max_step_tokens,
         max_speculation_tokens=wire.max_speculation_tokens,
-        kv_address=_kv_address_from_wire(wire) if wire.HasField("kv_address") else None,
+        kv_address=_kv_address_from_wire(wire.kv_address) if wire.HasField("kv_address") else None,
         metrics_address=wire.metrics_address,
         step_time=wire.step_time,
+        kv_addresses=tuple(_kv_address_from_wire(one) for one in wire.kv_addresses),
     )
 
 
-def _kv_address_from_wire(wire: pb.EngineDescription) -> KvAddress:
-    address = wire.kv_address
-    return KvAddress(transport=address.transport, host=address.host, port=address.port)
+def _kv_address_from_wire(wire: pb.KvAddress) -> KvAddress:
+    return KvAddress(transport=wire.transport, host=wire.host, port=wire.port)
 
 
 def targets_to_wire(targets: SloTargets) -> pb.SloTargets:
@@ -213,6 +220,7 @@ def report_to_wire(report: StepReport) -> pb.StepReport:
         drafts=[_drafts_to_wire(each) for each in report.drafts],
         requests=report.requests,
         step_time=report.step_time,
+        kv_transfers=[transfer_to_wire(each) for each in report.kv_transfers],
     )
 
 
@@ -245,6 +253,29 @@ def report_from_wire(wire: pb.StepReport) -> StepReport:
         drafts=tuple(_drafts_from_wire(each) for each in wire.drafts),
         requests=wire.requests,
         step_time=wire.step_time,
+        kv_transfers=tuple(transfer_from_wire(each) for each in wire.kv_transfers),
+    )
+
+
+def transfer_to_wire(transfer: KvTransfer) -> pb.KvTransfer:
+    return pb.KvTransfer(
+        request_id=transfer.request_id,
+        peer_engine_id=transfer.peer_engine_id,
+        transport=transfer.transport,
+        bytes=transfer.bytes,
+        seconds=transfer.seconds,
+        outcome=transfer.outcome,
+    )
+
+
+def transfer_from_wire(wire: pb.KvTransfer) -> KvTransfer:
+    return KvTransfer(
+        request_id=wire.request_id,
+        peer_engine_id=wire.peer_engine_id,
+        transport=wire.transport,
+        bytes=wire.bytes,
+        seconds=wire.seconds,
+        outcome=wire.outcome,
     )
 
 

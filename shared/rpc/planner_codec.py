@@ -1,6 +1,6 @@
 """Views of engines and explained decisions to protocol messages and back, field by field."""
 
-from shared.engines import EngineView
+from shared.engines import EngineView, ScaleAdvice
 from shared.requests import Explanation, StepSums, Way, WayConsidered
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
@@ -87,7 +87,7 @@ def sums_from_wire(wire: pb.StepSums) -> StepSums:
 
 
 def explanation_to_wire(explanation: Explanation) -> pb.ExplainReply:
-    outcome = explanation.outcome
+    outcome, transfer = explanation.outcome, explanation.transfer
     before, after = explanation.before_first, explanation.after_first
     return pb.ExplainReply(
         found=True,
@@ -98,6 +98,7 @@ def explanation_to_wire(explanation: Explanation) -> pb.ExplainReply:
         outcome=None if outcome is None else codec.outcome_to_wire(outcome),
         before_first=None if before is None else sums_to_wire(before),
         after_first=None if after is None else sums_to_wire(after),
+        transfer=None if transfer is None else codec.transfer_to_wire(transfer),
     )
 
 
@@ -110,4 +111,27 @@ def explanation_from_wire(wire: pb.ExplainReply) -> Explanation:
         outcome=codec.outcome_from_wire(wire.outcome) if wire.HasField("outcome") else None,
         before_first=sums_from_wire(wire.before_first) if wire.HasField("before_first") else None,
         after_first=sums_from_wire(wire.after_first) if wire.HasField("after_first") else None,
+        transfer=codec.transfer_from_wire(wire.transfer) if wire.HasField("transfer") else None,
+    )
+
+
+def scale_to_wire(advice: ScaleAdvice) -> pb.ScaleAdvice:
+    return pb.ScaleAdvice(
+        desired_prefill=advice.desired_prefill,
+        desired_decode=advice.desired_decode,
+        present_prefill=advice.present_prefill,
+        present_decode=advice.present_decode,
+        window_s=advice.window_s,
+        reason=advice.reason,
+    )
+
+
+def scale_from_wire(wire: pb.ScaleAdvice) -> ScaleAdvice:
+    return ScaleAdvice(
+        desired_prefill=wire.desired_prefill,
+        desired_decode=wire.desired_decode,
+        present_prefill=wire.present_prefill,
+        present_decode=wire.present_decode,
+        window_s=wire.window_s,
+        reason=wire.reason,
     )

@@ -96,6 +96,7 @@ class EngineDescription(_message.Message):
     KV_ADDRESS_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     STEP_TIME_FIELD_NUMBER: _builtins.int
+    KV_ADDRESSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     engine_id: _builtins.str
     role: Global___Role.ValueType
@@ -114,6 +115,10 @@ class EngineDescription(_message.Message):
     """table of step times, see shared/batch_time/table.py"""
     @_builtins.property
     def kv_address(self) -> Global___KvAddress: ...
+    @_builtins.property
+    def kv_addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___KvAddress]:
+        """all, best first; empty: kv_address alone"""
+
     def __init__(
         self,
         *,
@@ -133,10 +138,11 @@ class EngineDescription(_message.Message):
         kv_address: Global___KvAddress | None = ...,
         metrics_address: _builtins.str = ...,
         step_time: _builtins.bytes = ...,
+        kv_addresses: _abc.Iterable[Global___KvAddress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["kv_address", b"kv_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_size_tokens", b"block_size_tokens", "engine_id", b"engine_id", "kv_address", b"kv_address", "kv_blocks", b"kv_blocks", "kv_bytes_per_token", b"kv_bytes_per_token", "max_model_len_tokens", b"max_model_len_tokens", "max_running_requests", b"max_running_requests", "max_speculation_tokens", b"max_speculation_tokens", "max_step_tokens", b"max_step_tokens", "metrics_address", b"metrics_address", "model", b"model", "name", b"name", "role", b"role", "step_time", b"step_time", "vllm_version", b"vllm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_size_tokens", b"block_size_tokens", "engine_id", b"engine_id", "kv_address", b"kv_address", "kv_addresses", b"kv_addresses", "kv_blocks", b"kv_blocks", "kv_bytes_per_token", b"kv_bytes_per_token", "max_model_len_tokens", b"max_model_len_tokens", "max_running_requests", b"max_running_requests", "max_speculation_tokens", b"max_speculation_tokens", "max_step_tokens", b"max_step_tokens", "metrics_address", b"metrics_address", "model", b"model", "name", b"name", "role", b"role", "step_time", b"step_time", "vllm_version", b"vllm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -717,6 +723,7 @@ class StepReport(_message.Message):
     DRAFTS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     STEP_TIME_FIELD_NUMBER: _builtins.int
+    KV_TRANSFERS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     ended_at_s: _builtins.float
     duration_s: _builtins.float
@@ -748,6 +755,10 @@ class StepReport(_message.Message):
     def finished(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def drafts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drafts]: ...
+    @_builtins.property
+    def kv_transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___KvTransfer]:
+        """that ended since the last report, on the engine that pulled"""
+
     def __init__(
         self,
         *,
@@ -778,14 +789,56 @@ class StepReport(_message.Message):
         drafts: _abc.Iterable[Global___Drafts] | None = ...,
         requests: _builtins.bytes = ...,
         step_time: _builtins.bytes = ...,
+        kv_transfers: _abc.Iterable[Global___KvTransfer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers", b"kv_transfers", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
+
+@_typing.final
+class KvTransfer(_message.Message):
+    """One transfer of a request's KV blocks from another engine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PEER_ENGINE_ID_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    peer_engine_id: _builtins.str
+    """of the engine that held the blocks"""
+    transport: _builtins.str
+    """nixl | zmq"""
+    bytes: _builtins.int
+    """that arrived"""
+    seconds: _builtins.float
+    """from the first request for blocks to the last byte, confirmation included"""
+    outcome: _builtins.str
+    """used: the blocks were; anything else: the prompt was computed again"""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        peer_engine_id: _builtins.str = ...,
+        transport: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        outcome: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "outcome", b"outcome", "peer_engine_id", b"peer_engine_id", "request_id", b"request_id", "seconds", b"seconds", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KvTransfer: _TypeAlias = KvTransfer  # noqa: Y015
 
 @_typing.final
 class Drafts(_message.Message):
@@ -865,6 +918,66 @@ class StepReports(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReports: _TypeAlias = StepReports  # noqa: Y015
+
+@_typing.final
+class ScaleRequest(_message.Message):
+    """Engines that were started and have not registered yet, as far as the caller knows of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTING_PREFILL_FIELD_NUMBER: _builtins.int
+    STARTING_DECODE_FIELD_NUMBER: _builtins.int
+    starting_prefill: _builtins.int
+    starting_decode: _builtins.int
+    def __init__(
+        self,
+        *,
+        starting_prefill: _builtins.int = ...,
+        starting_decode: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["starting_decode", b"starting_decode", "starting_prefill", b"starting_prefill"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScaleRequest: _TypeAlias = ScaleRequest  # noqa: Y015
+
+@_typing.final
+class ScaleAdvice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESIRED_PREFILL_FIELD_NUMBER: _builtins.int
+    DESIRED_DECODE_FIELD_NUMBER: _builtins.int
+    PRESENT_PREFILL_FIELD_NUMBER: _builtins.int
+    PRESENT_DECODE_FIELD_NUMBER: _builtins.int
+    WINDOW_S_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    desired_prefill: _builtins.int
+    desired_decode: _builtins.int
+    present_prefill: _builtins.int
+    """attached and not draining"""
+    present_decode: _builtins.int
+    window_s: _builtins.float
+    """of requests that the numbers rest on"""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        desired_prefill: _builtins.int = ...,
+        desired_decode: _builtins.int = ...,
+        present_prefill: _builtins.int = ...,
+        present_decode: _builtins.int = ...,
+        window_s: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_decode", b"desired_decode", "desired_prefill", b"desired_prefill", "present_decode", b"present_decode", "present_prefill", b"present_prefill", "reason", b"reason", "window_s", b"window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScaleAdvice: _TypeAlias = ScaleAdvice  # noqa: Y015
 
 @_typing.final
 class Policy(_message.Message):
@@ -1318,6 +1431,7 @@ class ExplainReply(_message.Message):
     PLANNER_STARTED_EPOCH_S_FIELD_NUMBER: _builtins.int
     BEFORE_FIRST_FIELD_NUMBER: _builtins.int
     AFTER_FIRST_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     decided_at_epoch_s: _builtins.float
     kept_decisions: _builtins.int
@@ -1338,6 +1452,10 @@ class ExplainReply(_message.Message):
 
     @_builtins.property
     def after_first(self) -> Global___StepSums: ...
+    @_builtins.property
+    def transfer(self) -> Global___KvTransfer:
+        """as the engine that pulled told of it"""
+
     def __init__(
         self,
         *,
@@ -1351,10 +1469,11 @@ class ExplainReply(_message.Message):
         planner_started_epoch_s: _builtins.float = ...,
         before_first: Global___StepSums | None = ...,
         after_first: Global___StepSums | None = ...,
+        transfer: Global___KvTransfer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after_first", b"after_first", "before_first", b"before_first", "outcome", b"outcome", "placement", b"placement", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_first", b"after_first", "before_first", b"before_first", "outcome", b"outcome", "placement", b"placement", "query", b"query", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_first", b"after_first", "before_first", b"before_first", "decided_at_epoch_s", b"decided_at_epoch_s", "found", b"found", "kept_decisions", b"kept_decisions", "options", b"options", "outcome", b"outcome", "placement", b"placement", "planner_started_epoch_s", b"planner_started_epoch_s", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_first", b"after_first", "before_first", b"before_first", "decided_at_epoch_s", b"decided_at_epoch_s", "found", b"found", "kept_decisions", b"kept_decisions", "options", b"options", "outcome", b"outcome", "placement", b"placement", "planner_started_epoch_s", b"planner_started_epoch_s", "query", b"query", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -358,6 +358,11 @@ class PlannerStub:
                 request_serializer=shared_dot_rpc_dot_slos__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.ExplainReply.FromString,
                 _registered_method=True)
+        self.Scale = channel.unary_unary(
+                '/slos.v1.Planner/Scale',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.ScaleRequest.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.ScaleAdvice.FromString,
+                _registered_method=True)
 
 
 class PlannerServicer:
@@ -397,6 +402,13 @@ class PlannerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Scale(self, request, context):
+        """How many engines of each role the requests of the last window needed, for what scales the fleet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlannerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -424,6 +436,11 @@ def add_PlannerServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.ExplainRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.ExplainReply.SerializeToString,
+            ),
+            'Scale': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scale,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.ScaleRequest.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.ScaleAdvice.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -563,6 +580,33 @@ class Planner:
             '/slos.v1.Planner/Explain',
             shared_dot_rpc_dot_slos__pb2.ExplainRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scale(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slos.v1.Planner/Scale',
+            shared_dot_rpc_dot_slos__pb2.ScaleRequest.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.ScaleAdvice.FromString,
             options,
             channel_credentials,
             insecure,

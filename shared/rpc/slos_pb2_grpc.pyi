@@ -128,6 +128,8 @@ class PlannerStub:
     """The engines that serve, at once and then at every change."""
     Settle: _grpc.UnaryUnaryMultiCallable[_slos_pb2.SettleRequest, _slos_pb2.SettleReply]
     Explain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.ExplainRequest, _slos_pb2.ExplainReply]
+    Scale: _grpc.UnaryUnaryMultiCallable[_slos_pb2.ScaleRequest, _slos_pb2.ScaleAdvice]
+    """How many engines of each role the requests of the last window needed, for what scales the fleet."""
 
 @_typing.type_check_only
 class PlannerAsyncStub(PlannerStub):
@@ -141,6 +143,8 @@ class PlannerAsyncStub(PlannerStub):
     """The engines that serve, at once and then at every change."""
     Settle: _aio.UnaryUnaryMultiCallable[_slos_pb2.SettleRequest, _slos_pb2.SettleReply]  # type: ignore[assignment]
     Explain: _aio.UnaryUnaryMultiCallable[_slos_pb2.ExplainRequest, _slos_pb2.ExplainReply]  # type: ignore[assignment]
+    Scale: _aio.UnaryUnaryMultiCallable[_slos_pb2.ScaleRequest, _slos_pb2.ScaleAdvice]  # type: ignore[assignment]
+    """How many engines of each role the requests of the last window needed, for what scales the fleet."""
 
 class PlannerServicer(metaclass=_abc_1.ABCMeta):
     """---- planner ------------------------------------------------------------------------------------"""
@@ -181,5 +185,13 @@ class PlannerServicer(metaclass=_abc_1.ABCMeta):
         request: _slos_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_slos_pb2.ExplainReply, _abc.Awaitable[_slos_pb2.ExplainReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Scale(
+        self,
+        request: _slos_pb2.ScaleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_slos_pb2.ScaleAdvice, _abc.Awaitable[_slos_pb2.ScaleAdvice]]:
+        """How many engines of each role the requests of the last window needed, for what scales the fleet."""
 
 def add_PlannerServicer_to_server(servicer: PlannerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

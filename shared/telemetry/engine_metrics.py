@@ -1,10 +1,42 @@
 """Prometheus metrics of an engine host, beside vLLM's own."""
 
+from collections.abc import Iterable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from shared.engines import EngineDescription, StepReport
+from shared.engines import EngineDescription, KvTransfer, StepReport
 
 _STEP_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class KvMetrics:
+    """Transfers of KV blocks that this engine pulled, by transport."""
+
+    def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
+        self._labels = dict(labels)
+        names = (*labels, "transport")
+        self._transfers = Counter(
+            "slos_kv_transfers",
+            "KV transfers that ended, by transport and by what became of the blocks",
+            (*names, "outcome"),
+            registry=registry,
+        )
+        self._bytes = Counter(
+            "slos_kv_transfer_bytes", "Bytes of KV that arrived", names, registry=registry
+        )
+        self._seconds = Counter(
+            "slos_kv_transfer_seconds",
+            "Seconds that KV transfers took, added up",
+            names,
+            registry=registry,
+        )
+
+    def observe(self, transfers: Iterable[KvTransfer]) -> None:
+        for transfer in transfers:
+            labels = {**self._labels, "transport": transfer.transport}
+            self._transfers.labels(**labels, outcome=transfer.outcome).inc()
+            self._bytes.labels(**labels).inc(transfer.bytes)
+            self._seconds.labels(**labels).inc(transfer.seconds)
 
 
 class EngineMetrics:
@@ -38,6 +70,7 @@ class EngineMetrics:
             "slos_engine_kv_transfers_failed",
             "KV transfers that failed and were computed again here",
         ).labels(**labels)
+        self._kv = KvMetrics(registry, labels)
         self._running = gauge("slos_engine_running_requests", "Requests in the batch").labels(
             **labels
         )
@@ -62,6 +95,7 @@ class EngineMetrics:
             self._step_seconds.observe(report.duration_s)
         self._accepted.inc(report.accepted_tokens)
         self._transfers_failed.inc(report.kv_transfers_failed)
+        self._kv.observe(report.kv_transfers)
         self._running.set(report.running)
         self._waiting.set(report.waiting)
         self._free_blocks.set(report.free_kv_blocks)

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.engines import EngineDescription, EngineView, Policy, StepReport
+from shared.engines import EngineDescription, EngineView, Policy, ScaleAdvice, StepReport
 from shared.requests import (
     Explanation,
     Outcome,
@@ -42,6 +42,7 @@ CODECS: list[tuple[type[Any], Callable[[Any], Message], Callable[[Any], Any]]] =
     (Outcome, codec.outcome_to_wire, codec.outcome_from_wire),
     (EngineView, planner_codec.view_to_wire, planner_codec.view_from_wire),
     (WayConsidered, planner_codec.considered_to_wire, planner_codec.considered_from_wire),
+    (ScaleAdvice, planner_codec.scale_to_wire, planner_codec.scale_from_wire),
     (Explanation, planner_codec.explanation_to_wire, planner_codec.explanation_from_wire),
 ]
 

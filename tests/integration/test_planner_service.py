@@ -387,3 +387,21 @@ async def test_metrics_count_decisions_engines_and_reports() -> None:
         assert value("slos_planner_engines", {"role": "prefill"}) == 1
         assert value("slos_planner_step_reports_total", {"engine": "p0"}) == 2
         assert value("slos_planner_decision_seconds_count") == 1
+
+
+async def test_what_scales_the_fleet_is_told_what_serves_and_what_is_needed() -> None:
+    async with planner() as port, client_of(port) as client, AsyncExitStack() as stack:
+        await stack.enter_async_context(attached(client, make_engine("p0", Role.PREFILL)))
+        engine = await stack.enter_async_context(attached(client, make_engine("d0")))
+        both = await client.scale()
+        engine.outbox.put_nowait(DrainingNotice())
+        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+            async for view in views:
+                if any(one.draining for one in view):
+                    break
+        draining = await client.scale()
+
+    assert (both.present_prefill, both.present_decode) == (1, 1)
+    assert (both.desired_prefill, both.desired_decode) == (1, 1)
+    assert (draining.present_prefill, draining.present_decode) == (1, 0)
+    assert draining.desired_decode == 1

@@ -1,0 +1,43 @@
+"""An engine's page adds up what its step reports tell."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from shared.engines import KvTransfer
+from shared.telemetry.engine_metrics import EngineMetrics
+from tests.unit.planner.builders import make_engine, make_report
+
+transfers = st.builds(
+    KvTransfer,
+    request_id=st.text(max_size=4),
+    peer_engine_id=st.text(max_size=4),
+    transport=st.sampled_from(["nixl", "zmq"]),
+    bytes=st.integers(0, 1 << 40),
+    seconds=st.floats(0, 100),
+    outcome=st.sampled_from(["used", "expired"]),
+)
+
+
+@given(st.lists(transfers, max_size=8))
+def test_the_page_holds_the_sums_of_all_transfers_by_transport(told: Sequence[KvTransfer]) -> None:
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(registry, make_engine("d0"))
+
+    for transfer in told:
+        metrics.observe(make_report(kv_transfers=(transfer,)))
+
+    for transport in ("nixl", "zmq"):
+        own = [one for one in told if one.transport == transport]
+        labels = {"engine": "d0", "role": "decode", "transport": transport}
+        seconds = registry.get_sample_value("slos_kv_transfer_seconds_total", labels) or 0.0
+        assert abs(seconds - sum(one.seconds for one in own)) < 1e-6
+        total = registry.get_sample_value("slos_kv_transfer_bytes_total", labels) or 0.0
+        assert total == sum(one.bytes for one in own)
+        for outcome in ("used", "expired"):
+            count = registry.get_sample_value(
+                "slos_kv_transfers_total", {**labels, "outcome": outcome}
+            )
+            assert (count or 0.0) == sum(one.outcome == outcome for one in own)
