@@ -57,10 +57,6 @@ class EngineDescription:
         alone = (self.kv_address,) if self.kv_address else ()
         return tuple(dict.fromkeys(one.transport for one in self.kv_addresses or alone))
 
-    def shared_transports(self, other: "EngineDescription") -> tuple[str, ...]:
-        """Over which both exchange KV, in this engine's order."""
-        return tuple(one for one in self.transports if one in other.transports)
-
     @property
     def kv_capacity_tokens(self) -> int:
         return self.kv_blocks * self.block_size_tokens

@@ -73,9 +73,7 @@ class Books:
     def close_ended(self) -> list[Explanation]:
         """The decisions that ended since the last call, with all that will be known of them."""
         ended = self.ledger.ended(self.clock.now())
-        for explanation in ended:
-            self.state.note(explanation)
-        return ended
+        return [self.state.note(explanation) for explanation in ended]
 
 
 def _tables(state: ClusterState, placement: Placement) -> dict[str, StepTable | None]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from services.planner.engine_state import EngineState
 from services.planner.predict import (
@@ -150,8 +151,10 @@ def _pairs(
 ) -> Iterator[Candidate]:
     starts.sort(key=lambda start: _unknown_last(start.ready_in_s, start.engine))
     ends.sort(key=lambda end: (_over(end, goal), _unknown_last(end.done_in_s, end.engine)))
-    for start in starts[:_BEST_OF_SIDE]:
-        for end in ends[:_BEST_OF_SIDE]:
+    able = (one for one in starts if any(one.engine.transports_to(end.engine) for end in ends))
+    for start in islice(able, _BEST_OF_SIDE):
+        reached = (end for end in ends if start.engine.transports_to(end.engine))
+        for end in islice(reached, _BEST_OF_SIDE):
             if start.engine is not end.engine:
                 yield _pair(work, state, start, end)
 

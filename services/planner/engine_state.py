@@ -77,11 +77,13 @@ class EngineState:
     unseen_kv_tokens: int = 0
     reserve: Reserve = field(default_factory=Reserve)
     limits: Numbers = field(init=False, repr=False)
+    _transports: tuple[str, ...] = field(init=False, repr=False)
     _fitted: tuple[StepTable | None, bytes] = (None, b"")
     _counted: Rows | None = field(default=None, repr=False)
     _promised: Promised = field(default_factory=lambda: Promised(requests=0, prompt_tokens=0.0))
 
     def __post_init__(self) -> None:
+        self._transports = self.description.transports
         self.limits = engine_limits(
             max_tokens=self.description.max_step_tokens,
             block_tokens=self.description.block_size_tokens,
@@ -96,6 +98,20 @@ class EngineState:
     def ref(self) -> EngineRef:
         engine = self.description
         return EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether it has a transport for KV at all."""
+        return bool(self._transports)
+
+    def exchanges_with(self, other: "EngineState") -> bool:
+        """Whether KV can move between the two: it never leaves one engine for itself."""
+        return other is not self and bool(self.transports_to(other))
+
+    def transports_to(self, other: "EngineState") -> tuple[str, ...]:
+        if self._transports == other._transports:
+            return self._transports
+        return tuple(one for one in self._transports if one in other._transports)
 
     @property
     def make(self) -> tuple[int, bytes]:
@@ -179,6 +195,11 @@ class EngineState:
         holds = (*self.seen.values(), *self.unseen.values())
         known = {hold.key: hold.class_name for hold in holds}
         return [known.get(key) for key in rows[:, KEY].tolist()]
+
+    def decision_of(self, request_id: str) -> str:
+        """The decision that placed this request here; empty where none is known."""
+        holds = (*self.unseen.values(), *self.seen.values())
+        return next((one.decision_id for one in holds if one.request_id == request_id), "")
 
     def hold(self, hold: Hold) -> None:
         if len(self.seen) + len(self.unseen) >= HOLDS_LIMIT:

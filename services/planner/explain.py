@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from shared.engines import KvTransfer
 from shared.requests import Explanation, Outcome, Pacing, Placement, PlacementQuery, WayConsidered
 from shared.rpc.channels import PlannerClient
 
@@ -100,12 +101,22 @@ def _ended(outcome: Outcome | None, placement: Placement) -> str:
     )
 
 
+def _transferred(transfer: KvTransfer) -> str:
+    words = f"KV:       {transfer.bytes / 1e6:,.3g} MB over {transfer.transport} in "
+    words += f"{milliseconds(transfer.seconds)} ms"
+    if transfer.seconds > 0 and transfer.bytes:
+        words += f", {transfer.bytes / transfer.seconds / 1e6:,.3g} MB/s"
+    return words + ("" if transfer.used else f"; not used ({transfer.outcome}), computed again")
+
+
 def _lived(explanation: Explanation, outcome: Outcome) -> Iterator[str]:
     """Where its time went, and how long steps took beside what was expected of them."""
     times = {"held": outcome.held_s, "queued": outcome.queue_s, "prompt": outcome.prefill_s}
     parts = [f"{name} {milliseconds(time_s)} ms" for name, time_s in times.items() if time_s]
     if parts:
         yield f"Took:     {', '.join(parts)}"
+    if explanation.transfer is not None:
+        yield _transferred(explanation.transfer)
     spans = {
         "to the first token": explanation.before_first,
         "after it": explanation.after_first,

@@ -77,7 +77,9 @@ def transfer_s(
 ) -> float:
     """The KV's way from one to the other, and of recomputing it as often as it got lost."""
     names = prefill.engine.name, decode.engine.name
-    moved_s = state.transfers.likely_s(*names, state.moved_s(prefill.engine, prompt_tokens), now)
+    moved_bytes = state.kv_bytes(prefill.engine, prompt_tokens)
+    transports = prefill.engine.transports_to(decode.engine)
+    moved_s = state.transfers.likely_s(*names, moved_bytes, now, transports)
     share = state.transfers.recomputed_share(*names, now)
     return moved_s + share * prefill.prefill_s if share else moved_s
 

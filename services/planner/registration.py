@@ -65,10 +65,10 @@ def _differs(what: str, registered: str, demanded: str | None, serving: str | No
 
 
 def _other_blocks(engine: EngineDescription, others: list[EngineDescription]) -> str | None:
-    if engine.kv_address is None:
+    if not engine.transports:
         return None
     for other in others:
-        if other.kv_address and other.block_size_tokens != engine.block_size_tokens:
+        if other.transports and other.block_size_tokens != engine.block_size_tokens:
             return (
                 f"its KV blocks hold {engine.block_size_tokens} tokens, those of {other.name}, "
                 f"with which it would exchange KV, hold {other.block_size_tokens}. "

@@ -11,6 +11,7 @@ from services.planner.demand import Demand
 from services.planner.engine_state import EngineState, Hold
 from services.planner.groups import Groups
 from services.planner.holdings import colocated, split
+from services.planner.kv_speed import Line
 from services.planner.lengths import OutputLengths
 from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
@@ -53,7 +54,9 @@ class ClusterState:
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self._tables: OrderedDict[str, StepTable] = OrderedDict()
         self._groups = Groups()
-        self.transfers = Transfers()
+        self.transfers = Transfers(
+            Line(fixed_s=numbers.kv_fixed_s, s_per_byte=1 / numbers.kv_bytes_per_second)
+        )
         self.delivery = Delivery()
         self.lengths = OutputLengths()
         self.survival = Survival()
@@ -100,9 +103,24 @@ class ClusterState:
     def observe(self, engine: EngineState, reports: Sequence[StepReport], now: float) -> None:
         """Steps of one engine in order. Raises ValueError where one cannot be read."""
         for report in reports:
+            self._transferred(engine, report, now)
             engine.observe(report, now, newest=report is reports[-1])
             self.policies.drafted(report.drafts, now)
         self._give_up_lost(engine)
+
+    def _transferred(self, engine: EngineState, report: StepReport, now: float) -> None:
+        for transfer in report.kv_transfers:
+            held_by = self._named(transfer.peer_engine_id)
+            self.transfers.report(held_by, engine.name, transfer, now)
+            decision_id = engine.decision_of(transfer.request_id)
+            explanation = self._explanations.get(decision_id)
+            if explanation is not None:
+                self._explanations[decision_id] = replace(explanation, transfer=transfer)
+
+    def _named(self, engine_id: str) -> str:
+        """Empty where no engine attached has this id."""
+        engines = self.engines.values()
+        return next((one.name for one in engines if one.description.engine_id == engine_id), "")
 
     def _give_up_lost(self, engine: EngineState) -> None:
         """Whose first token cannot be on time here is not promised where it is to go on, either."""
@@ -259,14 +277,20 @@ class ClusterState:
         if end is not None:
             end.reserve.learn_pace(placement, outcome)
         if prefill is not None and start is not None:
-            numbers_s = self.moved_s(start, explanation.query.prompt_tokens)
-            self.transfers.learn(explanation, outcome, numbers_s, now)
+            moved_bytes = self.kv_bytes(start, explanation.query.prompt_tokens)
+            self.transfers.learn(explanation, outcome, moved_bytes, now)
 
-    def note(self, explanation: Explanation) -> None:
-        """Keeps what came to be known of a decision after its end, if it is still remembered."""
+    def note(self, explanation: Explanation) -> Explanation:
+        """Keeps what came to be known of a decision after its end, if it is still remembered; with
+        what its engines had told before.
+        """
         decision_id = explanation.placement.decision_id
-        if decision_id in self._explanations:
-            self._explanations[decision_id] = explanation
+        known = self._explanations.get(decision_id)
+        if known is None:
+            return explanation
+        whole = replace(explanation, transfer=known.transfer)
+        self._explanations[decision_id] = whole
+        return whole
 
     def explain(self, decision_id: str) -> Explanation | None:
         return self._explanations.get(decision_id)
@@ -275,10 +299,9 @@ class ClusterState:
         for engine in self.engines.values():
             engine.forget_old_holds(now)
 
-    def moved_s(self, prefill: EngineState, prompt_tokens: int) -> float:
-        """What a transfer takes by the numbers alone."""
-        moved_bytes = prefill.description.kv_bytes_per_token * prompt_tokens
-        return self.numbers.kv_fixed_s + moved_bytes / self.numbers.kv_bytes_per_second
+    def kv_bytes(self, prefill: EngineState, prompt_tokens: int) -> int:
+        """What the KV of a prompt weighs."""
+        return prefill.description.kv_bytes_per_token * prompt_tokens
 
     def _serving_by_name(self, name: str | None) -> EngineState | None:
         engine = self.engines.get(name or "")

@@ -29,8 +29,8 @@ class Ways:
 
     def fill(self, whole: list[EngineState], prompts: list[EngineState]) -> None:
         """Over engines that hold all of a request, and over those that hold its prompt."""
-        exchanging = [engine for engine in whole if engine.description.kv_address]
-        computing = [engine for engine in prompts if engine.description.kv_address]
+        exchanging = [engine for engine in whole if engine.exchanges]
+        computing = [engine for engine in prompts if engine.exchanges]
         self.colocated = _preferred(whole, Role.DECODE)
         self.decodes = _preferred(exchanging, Role.DECODE)
         self.prefills = _preferred(computing, Role.PREFILL)
@@ -41,7 +41,7 @@ class Ways:
 
     @property
     def pairs_exist(self) -> bool:
-        return any(p is not d for p in self.prefills[:2] for d in self.decodes[:2])
+        return any(p.exchanges_with(d) for p in self.prefills for d in self.decodes)
 
     @property
     def exist(self) -> bool:

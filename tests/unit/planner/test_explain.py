@@ -2,10 +2,12 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from services.planner.explain import print_explanation
 from services.planner.state import ClusterState
+from shared.engines import KvTransfer
 from shared.requests import (
     Admission,
     EngineRef,
@@ -21,6 +23,7 @@ from shared.requests import (
     Way,
 )
 from tests.unit.planner.builders import (
+    LONG_AFTER_S,
     both_roles,
     make_cluster,
     make_engine,
@@ -126,3 +129,30 @@ def test_where_the_time_went_and_how_long_steps_took_is_told() -> None:
 
     assert "held 10 ms, queued 20 ms" in words
     assert "to the first token 7 of d0 in 200 ms, 150 ms expected; 2 longer than sure" in words
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("used", "KV: 12.5 MB over zmq in 25 ms, 500 MB/s"),
+        ("expired", "500 MB/s; not used (expired), computed again"),
+    ],
+)
+def test_how_the_kv_came_is_told(outcome: str, words: str) -> None:
+    state = make_cluster(*both_roles())
+    query = make_query(forced_way=Way.DISAGGREGATED)
+    decision = place(state, query)
+    transfer = KvTransfer(
+        request_id="r1",
+        peer_engine_id="p0-first",
+        transport="zmq",
+        bytes=12_500_000,
+        seconds=0.025,
+        outcome=outcome,
+    )
+
+    report = make_report(kv_transfers=(transfer,), finished=("r1",))
+    state.observe(state.engines["d0"], [report], LONG_AFTER_S)
+    state.settle(make_outcome(decision), LONG_AFTER_S)
+
+    assert words in " ".join(printed(state, decision.placement.decision_id).split())

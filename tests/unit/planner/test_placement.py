@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.batch_time import BatchTimeModel
-from shared.engines import Role
+from shared.engines import EngineDescription, KvAddress, Role
 from shared.requests import Admission, OnRefuse, Reason, SloTargets, Stage, Way
 from tests.unit.planner.builders import (
     COST,
@@ -209,6 +209,28 @@ def test_engines_without_a_kv_address_never_exchange_kv() -> None:
     placement = decide(make_query(forced_way=Way.DISAGGREGATED), state, LONG_AFTER_S).placement
 
     assert placement.admission is Admission.REFUSED
+
+
+def over(name: str, *transports: str, role: Role = Role.DECODE) -> EngineDescription:
+    addresses = tuple(KvAddress(transport=one, host="h", port=1) for one in transports)
+    return make_engine(name, role, kv_address=addresses[0], kv_addresses=addresses)
+
+
+def test_kv_moves_only_between_engines_that_share_a_transport() -> None:
+    """However many engines without a common transport look better."""
+    others = [over(f"a{number}", "nixl") for number in range(6)]
+    start = over("p0", "zmq", role=Role.PREFILL)
+    apart = make_query(forced_way=Way.DISAGGREGATED)
+
+    without = decide(apart, make_cluster(start, *others), LONG_AFTER_S).placement
+    reached = make_cluster(start, *others, over("z0", "nixl", "zmq"))
+    reached.engines["z0"].report = make_report(running=5, decode_tokens=5)
+    placement = decide(apart, reached, LONG_AFTER_S).placement
+
+    assert without.admission is Admission.REFUSED
+    assert placement.prefill is not None
+    assert placement.decode is not None
+    assert (placement.prefill.name, placement.decode.name) == ("p0", "z0")
 
 
 def test_a_role_is_a_preference_not_a_wall() -> None:

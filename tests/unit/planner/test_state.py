@@ -1,10 +1,12 @@
 """The planner's books: who is attached, what is in flight, what is remembered and for how long."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.planner.engine_state import ARRIVAL_S, SEEN_LIMIT_S, UNSEEN_LIMIT_S, EngineState
 from services.planner.state import ClusterState
-from shared.engines import Role
+from shared.engines import KV_USED, KvTransfer, Role
 from shared.requests import Admission, SloTargets, Way
 from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, to_wire
 from tests.unit.planner.builders import (
@@ -249,3 +251,50 @@ def test_what_is_lost_where_its_prompt_is_computed_is_not_promised_where_it_goes
 
     assert end.unseen
     assert not len(end.standing_rows(1001.0))
+
+
+def test_what_engines_tell_of_transfers_shapes_the_times_foreseen_over_that_pair() -> None:
+    state = make_cluster(*both_roles(), make_engine("d1"))
+    transfer = KvTransfer(
+        request_id="r1",
+        peer_engine_id="p0-first",
+        transport="nixl",
+        bytes=100_000,
+        seconds=2.0,
+        outcome=KV_USED,
+    )
+    query = make_query(forced_way=Way.DISAGGREGATED)
+
+    def foreseen() -> dict[str | None, float]:
+        ways = decide(query, state, LONG_AFTER_S).ways
+        return {way.decode: way.transfer_s for way in ways if way.transfer_s is not None}
+
+    before = foreseen()
+
+    for _ in range(10):
+        report = make_report(kv_transfers=(transfer,))
+        state.observe(state.engines["d0"], [report], LONG_AFTER_S)
+
+    after = foreseen()
+    assert before["d0"] == before["d1"] == pytest.approx(0.005 + 100_000 / 5e8)
+    assert after["d0"] == pytest.approx(2.0, rel=0.2)
+    assert before["d1"] < after["d1"] < after["d0"]
+
+
+def test_what_an_engine_told_of_a_transfer_is_kept_when_the_decision_is_closed() -> None:
+    state = make_cluster(*both_roles())
+    decision = place(state, make_query(forced_way=Way.DISAGGREGATED))
+    transfer = KvTransfer(
+        request_id="r1",
+        peer_engine_id="unknown",
+        transport="nixl",
+        bytes=1,
+        seconds=1.0,
+        outcome=KV_USED,
+    )
+    known = state.explain(decision.placement.decision_id)
+    assert known is not None
+    state.observe(state.engines["d0"], [make_report(kv_transfers=(transfer,))], LONG_AFTER_S)
+
+    assert state.note(known).transfer == transfer
+    assert state.explain(decision.placement.decision_id) == replace(known, transfer=transfer)

@@ -1,0 +1,96 @@
+"""How long KV takes over one link, by its bytes: ridge regression with exponential fading. Pure.
+
+A transfer takes `fixed` seconds and so many seconds per byte. Both are learned as factors of what
+the planner was told (`Line`), from relative errors, so that small and large transfers count alike.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+HALF_LIFE_S: Final = 60.0
+MOST_WEIGHT: Final = 9.0  # of the transfers seen before, beside one new transfer
+_PRIOR: Final = (
+    0.5  # weight of what was believed before; one transfer is believed by a half or more
+)
+_LEAST: Final = 0.1  # of what was told; no transfer is taken to be quicker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Seconds of a transfer: `fixed_s`, and `s_per_byte` for each byte."""
+
+    fixed_s: float
+    s_per_byte: float = 0.0
+
+    def seconds(self, moved_bytes: float) -> float:
+        return self.fixed_s + self.s_per_byte * moved_bytes
+
+    def scaled(self, factors: "Factors") -> "Line":
+        return Line(
+            fixed_s=self.fixed_s * max(_LEAST, factors.fixed),
+            s_per_byte=self.s_per_byte * max(_LEAST, factors.per_byte),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """What the two parts of a `Line` are multiplied with."""
+
+    fixed: float = 1.0
+    per_byte: float = 1.0
+
+
+@dataclass(slots=True)
+class Speed:
+    """Sums over transfers of x x', x y and 1, where x are the shares of the two parts in the time
+    that the line foresees and y is the time measured over it. They fade.
+    """
+
+    _fixed2: float = 0.0
+    _cross: float = 0.0
+    _bytes2: float = 0.0
+    _fixed_y: float = 0.0
+    _bytes_y: float = 0.0
+    _weight: float = 0.0
+    _at_s: float = field(default=-math.inf)
+
+    def learn(self, line: Line, moved_bytes: float, seconds: float, now: float) -> None:
+        foreseen_s = line.seconds(moved_bytes)
+        if not foreseen_s > 0:
+            return
+        self._fade(now)
+        fixed, measured = line.fixed_s / foreseen_s, seconds / foreseen_s
+        self._fixed2 += fixed * fixed
+        self._cross += fixed * (1 - fixed)
+        self._bytes2 += (1 - fixed) ** 2
+        self._fixed_y += fixed * measured
+        self._bytes_y += (1 - fixed) * measured
+        self._weight += 1.0
+
+    def factors(self, before: Factors, now: float) -> Factors:
+        """The least squares, drawn toward `before` where little was seen lately."""
+        left = self._left(now)
+        a = left * self._fixed2 + _PRIOR
+        b = left * self._cross
+        c = left * self._bytes2 + _PRIOR
+        u = left * self._fixed_y + _PRIOR * before.fixed
+        v = left * self._bytes_y + _PRIOR * before.per_byte
+        determinant = a * c - b * b
+        return Factors(fixed=(c * u - b * v) / determinant, per_byte=(a * v - b * u) / determinant)
+
+    def _left(self, now: float) -> float:
+        return math.exp2((self._at_s - now) / HALF_LIFE_S) if self._weight else 0.0
+
+    def _fade(self, now: float) -> None:
+        """To what is left of it by now, and to MOST_WEIGHT at most."""
+        left = self._left(now)
+        if self._weight * left > MOST_WEIGHT:
+            left = MOST_WEIGHT / self._weight
+        self._fixed2 *= left
+        self._cross *= left
+        self._bytes2 *= left
+        self._fixed_y *= left
+        self._bytes_y *= left
+        self._weight *= left
+        self._at_s = now
