@@ -20,7 +20,8 @@ class GatewayBenchOptions:
     max_model_len: Count = option(2048, help="longest prompt plus answer in tokens")
     kv_cache_gib: Seconds = option(0.25, help="KV cache of each engine")
     kv_transport: str = option(
-        "none", help="of our engine: nixl or none; stock vLLM is started without a KV connector"
+        "none",
+        help="of our engine: auto, nixl, zmq or none; stock vLLM is started without a KV connector",
     )
     threads: Annotated[int, Field(ge=0)] = option(
         0, help="threads of each engine's model; 0: one less than there are cores, as vLLM's own"

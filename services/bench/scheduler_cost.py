@@ -27,6 +27,7 @@ from shared.engine.config import EngineOptions
 from shared.engine.vllm_core import engine_arguments
 from shared.engine.vllm_scheduler import SlosScheduler
 from shared.engines import Role
+from shared.kv_transfer.settings import KvTransport
 from shared.scheduling.terms import Terms, terms_as_plain
 
 BLOCK_TOKENS = 16
@@ -108,7 +109,7 @@ def scheduler_config(
     options = EngineOptions(
         model=model_path,
         dtype="float32",
-        kv_transport="none",
+        kv_transport=KvTransport.NONE,
         block_size_tokens=BLOCK_TOKENS,
         max_running_requests=requests,
         max_step_tokens=max(2048, requests * _PROMPT_TOKENS),

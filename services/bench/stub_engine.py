@@ -129,6 +129,15 @@ class StubEngine(EngineServicer):
         del request, context
         return pb.AbortReply()
 
+    async def Release(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.ReleaseRequest,
+        context: "grpc.aio.ServicerContext[pb.ReleaseRequest, pb.ReleaseReply]",
+    ) -> pb.ReleaseReply:
+        """There is no KV."""
+        del request, context
+        return pb.ReleaseReply()
+
 
 def _output(asked: EngineCoreRequest, *, last: bool) -> EngineCoreOutput:
     return EngineCoreOutput(

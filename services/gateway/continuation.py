@@ -15,6 +15,7 @@ from vllm.v1.engine import (
 )
 
 from shared.errors import InvalidRequest
+from shared.kv_transfer.settings import RESULT_KEY
 
 TRANSFER = "kv_transfer_params"
 MOST_PRIORITY = 10**12  # engines queue by milliseconds in 64 bits
@@ -130,24 +131,6 @@ def decode_request(
     return rest
 
 
-def release_request(request_id: str, transfer: dict[str, Any]) -> EngineCoreRequest:
-    """Makes the engine that gets it tell the prefill engine that nobody will fetch the blocks."""
-    return EngineCoreRequest(
-        request_id=f"release-{request_id}",
-        prompt_token_ids=[0],
-        mm_features=None,
-        sampling_params=SamplingParams(
-            max_tokens=1, extra_args={TRANSFER: transfer}, watermarking=False
-        ),
-        pooling_params=None,
-        arrival_time=0.0,
-        lora_request=None,
-        cache_salt=None,
-        data_parallel_rank=None,
-        abort_immediately=True,
-    )
-
-
 def read_prefill(output: EngineCoreOutput, weight_version: str | None) -> Prefilled | None:
     """None when the answer is of no use to a decode engine."""
     transfer = output.kv_transfer_params
@@ -197,6 +180,16 @@ def resample_outputs(outputs: list[EngineCoreOutput], prefilled: Prefilled) -> N
     first = outputs[0]
     first.prefill_stats = prefilled.output.prefill_stats
     first.events = [*(prefilled.output.events or ()), *(first.events or ())] or None
+
+
+def take_kv_result(outputs: list[EngineCoreOutput]) -> bool:
+    """Takes out what a decode engine says of its KV; whether it computed the prompt again."""
+    recomputed = False
+    for output in outputs:
+        result = (output.kv_transfer_params or {}).get(RESULT_KEY) or {}
+        recomputed |= bool(result.get("recomputed"))
+        output.kv_transfer_params = None
+    return recomputed
 
 
 def shift_events(outputs: list[EngineCoreOutput], by_s: float) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
 
@@ -25,6 +25,7 @@ from services.gateway.continuation import (
     resample_outputs,
     shift_events,
     started_at_s,
+    take_kv_result,
 )
 from services.gateway.deadline_line import deadline_line
 from services.gateway.scope import RequestScope, SequenceRecord
@@ -64,8 +65,8 @@ class Engines(Protocol):
         Closing the generator aborts the request on the engine.
         """
 
-    def release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
-        """Frees, in the background, KV blocks that `engine` was to fetch and will not."""
+    def release(self, engine: EngineRef, request_id: str) -> None:
+        """Frees, in the background, KV blocks that `engine` holds and no engine will fetch."""
 
     def wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
@@ -120,9 +121,7 @@ class Drive:
             await self._run_rest(prefilled, form)
         finally:
             if not self._decode_replied:
-                self.engines.release(
-                    self._decode_engine, self.record.request_id, prefilled.transfer
-                )
+                self.engines.release(prefill_engine, self.record.request_id)
 
     async def _run_recomputed(self) -> None:
         self.record.recomputed = True
@@ -142,6 +141,8 @@ class Drive:
                 resample_outputs(reply.outputs, prefilled)
             else:
                 continue_outputs(reply.outputs)
+            if take_kv_result(reply.outputs):
+                self.record.recomputed = True
             if not self._decode_replied:
                 self._decode_replied = True
                 self.record.decoding_at_s = self.clock.now()

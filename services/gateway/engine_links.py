@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from vllm.v1.engine import EngineCoreRequest
 
-from services.gateway.continuation import Prefilled, release_request
+from services.gateway.continuation import Prefilled
 from services.gateway.drive import Reply
 from services.gateway.shared_outputs import Replies, SharedOutputs, in_our_words, reply_of
 from shared.clock import Clock
@@ -19,14 +19,13 @@ from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
 from shared.rpc.slos_pb2_grpc import EngineStub
 
-_LAST_WORD_S = 0.5  # for the answer of a prefill that was just aborted
-
 
 @dataclass(slots=True)
 class _Link:
     channel: grpc.aio.Channel
     generate: "grpc.aio.UnaryStreamMultiCallable[pb.GenerateRequest, pb.GenerateReply]"
     abort: "grpc.aio.UnaryUnaryMultiCallable[pb.AbortRequest, pb.AbortReply]"
+    release: "grpc.aio.UnaryUnaryMultiCallable[pb.ReleaseRequest, pb.ReleaseReply]"
     outputs: SharedOutputs
     calls: int = 0
     used_at_s: float = 0.0
@@ -44,7 +43,7 @@ class EngineLinks:
     """
 
     def __init__(
-        self, clock: Clock, *, connect_limit_s: float = 2.0, clean_up_limit_s: float = 5.0
+        self, clock: Clock, *, connect_limit_s: float = 2.0, clean_up_limit_s: float = 30.0
     ) -> None:
         self._clock = clock
         self._connect_limit_s = connect_limit_s
@@ -81,12 +80,12 @@ class EngineLinks:
             link.calls -= 1
             link.used_at_s = self._clock.now()
 
-    def release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
-        """Frees, in the background, KV blocks that `engine` was to fetch and will not.
+    def release(self, engine: EngineRef, request_id: str) -> None:
+        """Frees, in the background, KV blocks that `engine` holds and no engine will fetch.
 
         Where that fails, the lease of the blocks ends them.
         """
-        self._start(self._release(engine, request_id, transfer))
+        self._start(self._release(engine, request_id))
 
     def wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
@@ -123,6 +122,7 @@ class EngineLinks:
                 channel=channel,
                 generate=stub.Generate,
                 abort=stub.Abort,
+                release=stub.Release,
                 outputs=SharedOutputs(stub.Outputs),
             )
             self._links[address] = link
@@ -151,26 +151,22 @@ class EngineLinks:
         except (TimeoutError, SlosError, grpc.aio.AioRpcError):
             pass  # the engine is gone or stuck: the lease of the blocks ends them
 
-    async def _release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
-        async for _ in self.generate(
-            engine, release_request(request_id, transfer), pb.EngineTerms(best_effort=True)
-        ):
-            pass
+    async def _release(self, engine: EngineRef, request_id: str) -> None:
+        await self._link(engine.address).release(
+            pb.ReleaseRequest(engine_id=engine.engine_id, request_ids=[request_id]),
+            timeout=self._clean_up_limit_s,
+        )
 
     async def _wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        try:
-            if placement.prefill is not None:
-                await self._link(placement.prefill.address).abort(
-                    pb.AbortRequest(request_ids=[request_id]), timeout=self._clean_up_limit_s
-                )
-            async with asyncio.timeout(_LAST_WORD_S):
-                prefilled = await prefill
-        finally:
-            prefill.cancel()
-        if prefilled is not None and placement.decode is not None:
-            await self._release(placement.decode, request_id, prefilled.transfer)
+        """The release comes after the abort: the prompt may have been done just before it."""
+        prefill.cancel()
+        if placement.prefill is not None:
+            await self._link(placement.prefill.address).abort(
+                pb.AbortRequest(request_ids=[request_id]), timeout=self._clean_up_limit_s
+            )
+            await self._release(placement.prefill, request_id)
 
 
 def _encoded(request: EngineCoreRequest) -> list[bytes]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from shared.kv_transfer.settings import KvTransport
 from shared.options import option
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -32,7 +33,13 @@ class NodeOptions:
     engine_metrics_port: Port = option(
         8300, help="port of the first engine's metrics page; the others follow"
     )
-    kv_port: Port = option(8400, help="port of the first engine's KV side channel; others follow")
+    kv_port: Port = option(8400, help="KV port of the first engine; the others follow")
+    nixl_port: Port = option(
+        8500, help="port of the first engine's NIXL side channel; the others follow"
+    )
+    kv_transport: KvTransport | None = option(
+        None, help="how KV moves between engines: auto, nixl, zmq or none; default: auto"
+    )
     auto_ports: bool = option(False, help="pick free ports for everything")
     dtype: str = option("auto", help="auto is float32 on CPU and the model's own on GPU")
     max_model_len: Tokens | None = option(

@@ -162,6 +162,7 @@ def default_ports(node: NodeOptions) -> dict[int, str]:
         owners[node.engine_port + number] = name
         owners[node.engine_metrics_port + number] = f"{name} metrics"
         owners[node.kv_port + number] = f"{name} KV"
+        owners[node.nixl_port + number] = f"{name} NIXL"
     return owners
 
 

@@ -125,6 +125,8 @@ def _engine_flags(
         "metrics_port": own.metrics,
         "kv_host": LOOPBACK,
         "kv_port": own.kv,
+        "nixl_port": own.nixl,
+        "kv_transport": options.kv_transport,
         "model": around.model,
         "served_model_name": options.api_model_name,
         "dtype": _dtype(options, around),

@@ -16,6 +16,7 @@ class EnginePorts:
     rpc: int
     metrics: int
     kv: int
+    nixl: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ def _fixed(options: NodeOptions) -> NodePorts:
                 rpc=options.engine_port + number,
                 metrics=options.engine_metrics_port + number,
                 kv=options.kv_port + number,
+                nixl=options.nixl_port + number,
             )
             for number in range(options.engines)
         ),
@@ -65,6 +67,7 @@ def _uses(ports: NodePorts, options: NodeOptions) -> Iterator[tuple[int, str, st
         yield engine.rpc, LOOPBACK, "--engine-port"
         yield engine.metrics, LOOPBACK, "--engine-metrics-port"
         yield engine.kv, LOOPBACK, "--kv-port"
+        yield engine.nixl, LOOPBACK, "--nixl-port"
 
 
 def _check(port: int, host: str, flag: str) -> None:
@@ -89,7 +92,9 @@ def _picked(options: NodeOptions) -> NodePorts:
             planner=ports.pick(),
             planner_metrics=ports.pick(),
             engines=tuple(
-                EnginePorts(rpc=ports.pick(), metrics=ports.pick(), kv=ports.pick())
+                EnginePorts(
+                    rpc=ports.pick(), metrics=ports.pick(), kv=ports.pick(), nixl=ports.pick()
+                )
                 for _ in range(options.engines)
             ),
         )

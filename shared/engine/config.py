@@ -3,13 +3,16 @@
 import socket
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from shared.errors import ConfigError
+from shared.kv_transfer.settings import KvTransport
 from shared.options import option
 from shared.ports import FreePorts
+
+AUTO_HOST: Final = "auto"
 
 
 class ProfileWhen(StrEnum):
@@ -30,7 +33,11 @@ class EngineOptions:
     name: str = option("", help="stable name of this engine; default: role, host and port")
     host: str = option("127.0.0.1", help="address to listen on for requests")
     port: int = option(8200, help="port for requests (gRPC); 0 picks a free one")
-    advertise_host: str = option("", help="address that others reach this engine at; default: host")
+    advertise_host: str = option(
+        "",
+        help="address that others reach this engine at; auto: that of this machine's name; default:"
+        " host",
+    )
     planner: str = option("127.0.0.1:8100", help="the planner's address")
     model: str = option(
         "embedded", help="folder or hub name of the model; `embedded` for the packaged one"
@@ -46,9 +53,28 @@ class EngineOptions:
         None, help="tokens in a KV block; default: vLLM's for the device (32 on CPU)"
     )
     kv_cache_gib: float | None = option(None, help="KV cache, GiB; default: vLLM's choice")
-    kv_transport: str = option("nixl", help="how KV moves between engines: nixl, or none")
-    kv_host: str = option("", help="address that other engines fetch KV at; default: host")
-    kv_port: int = option(8400, help="port of the KV side channel; 0 picks a free one")
+    kv_transport: KvTransport = option(
+        KvTransport.AUTO,
+        help="how KV moves between engines: auto (NIXL where both engines have it and it works,"
+        " ZMQ otherwise), nixl, zmq, or none",
+    )
+    kv_host: str = option(
+        "",
+        help="address that other engines fetch KV at; auto: that of this machine's name; default:"
+        " host",
+    )
+    kv_port: int = option(
+        8400, help="KV port: blocks over ZMQ, and leases; 0 picks a free one; worker n adds n"
+    )
+    nixl_port: int = option(8500, help="port of NIXL's side channel; 0 picks a free one")
+    nixl_data_ports: str = option(
+        "", help="ports that NIXL (UCX over TCP) may listen on, e.g. 8600-8699; default: any"
+    )
+    kv_key_file: str = option(
+        "",
+        help="key that all engines share; it encrypts the KV port, and auto then means zmq"
+        " (make one with slos-serve kv-key FILE)",
+    )
     kv_lease_s: int = option(
         30, help="how long KV waits for a decode engine that does not say it is coming"
     )
@@ -86,15 +112,51 @@ class EngineOptions:
     def api_model_name(self) -> str:
         return self.served_model_name or self.model
 
-    def with_free_ports(self) -> "EngineOptions":
-        """Ports of 0 become ones that were free a moment ago."""
-        kv_host = self.kv_host or self.host
+    @property
+    def kv_carriers(self) -> tuple[str, ...]:
+        """The transports of this engine's KV, the preferred one first."""
+        return self.kv_transport.carriers
+
+    def settled(self) -> "EngineOptions":
+        """Hosts of `auto` and ports of 0 become real ones. Raises ConfigError.
+
+        The ports were free a moment ago.
+        """
+        transport = self.kv_transport
+        if self.kv_key_file and transport is KvTransport.NIXL:
+            raise ConfigError(
+                "kv_key_file encrypts what moves over ZMQ, and NIXL's data would stay readable: "
+                "say --kv-transport zmq, or leave the key file out."
+            )
+        if self.kv_key_file and transport is KvTransport.AUTO:
+            transport = KvTransport.ZMQ
+        kv_host = own_address(self.kv_host) or own_address(self.host)
         with FreePorts() as ports:
             return replace(
                 self,
+                advertise_host=own_address(self.advertise_host),
+                kv_host=kv_host,
+                kv_transport=transport,
                 port=self.port or ports.pick(self.host),
                 kv_port=self.kv_port or ports.pick(kv_host),
+                nixl_port=self.nixl_port or ports.pick(kv_host),
             )
+
+
+def own_address(host: str) -> str:
+    """The address of this machine's own name for `auto`, anything else as it is.
+
+    In a container or a pod that is its address in the network of the others. Raises ConfigError.
+    """
+    if host != AUTO_HOST:
+        return host
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError as error:
+        raise ConfigError(
+            f"The name of this machine has no address ({error.strerror}): "
+            "name one in place of `auto`."
+        ) from error
 
 
 def hold_port(host: str, port: int) -> socket.socket:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.engine.config import EngineOptions
+from shared.engine.network import ucx_devices
 from shared.errors import ConfigError
 
 _RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
@@ -63,15 +64,23 @@ def free_threads(cores: Iterable[int]) -> None:
 
 
 def engine_environment(options: EngineOptions, *, cpu: bool) -> Mapping[str, str]:
-    """The variables of one engine host."""
-    wanted = {
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": options.kv_host or options.host,
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(options.kv_port),
-    }
+    """The variables of one engine host. Raises ConfigError."""
+    wanted = _nixl_environment(options, cpu=cpu) if "nixl" in options.kv_carriers else {}
     if not cpu:
         return wanted | {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
-    threads = thread_environment(options.cores, len(os.sched_getaffinity(0)))
-    return wanted | {"UCX_TLS": "tcp,sm,self"} | threads
+    return wanted | thread_environment(options.cores, len(os.sched_getaffinity(0)))
+
+
+def _nixl_environment(options: EngineOptions, *, cpu: bool) -> dict[str, str]:
+    kv_host = options.kv_host or options.host
+    wanted = {
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": kv_host,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(options.nixl_port),
+        "UCX_NET_DEVICES": ",".join(ucx_devices(kv_host)),
+    }
+    if options.nixl_data_ports:
+        wanted["UCX_TCP_PORT_RANGE"] = options.nixl_data_ports
+    return wanted | ({"UCX_TLS": "tcp,sm,self"} if cpu else {})
 
 
 def thread_environment(cores: str, allowed_cores: int) -> dict[str, str]:

@@ -29,6 +29,8 @@ from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engines import Role
 from shared.errors import ConfigError, EngineLost
+from shared.kv_transfer.curve import read_keys
+from shared.kv_transfer.release import LeaseReleaser
 from shared.models import resolve_model
 from shared.rpc.channels import PlannerClient, bind, make_server
 from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
@@ -118,6 +120,13 @@ def _wire(
         description = replace(description, step_time=profile.table.to_bytes())
     state = EngineState(description)
     client = PlannerClient(options.planner)
+    releaser = LeaseReleaser(
+        host=options.kv_host or options.host,
+        port=options.kv_port,
+        workers=core.workers if options.kv_carriers else 0,
+        epoch=core.engine_id,
+        keys=read_keys(options.kv_key_file),
+    )
     registration = Registration(
         client=client,
         state=state,
@@ -136,7 +145,10 @@ def _wire(
         link=link,
         client=client,
         registration=registration,
-        service=EngineService(core, EngineStats(core.config), state, clock, on_draining),
+        service=EngineService(
+            core, EngineStats(core.config), state, clock, on_draining, releaser.release
+        ),
+        releaser=releaser,
         metrics=EngineMetrics(REGISTRY, state.description),
         health=health.aio.HealthServicer(),  # type: ignore[attr-defined] # unknown to the stubs
     )
@@ -153,6 +165,7 @@ class Host:
     client: PlannerClient
     registration: Registration
     service: EngineService
+    releaser: LeaseReleaser
     metrics: EngineMetrics
     health: Any  # grpc_health's asynchronous servicer
 
@@ -227,6 +240,7 @@ class Host:
         self.service.streams.end_readers()
         await server.stop(_SERVER_GRACE_S)
         await self.client.close()
+        self.releaser.close()
 
 
 async def _end(tasks: Sequence["asyncio.Task[Any]"]) -> None:

@@ -16,6 +16,7 @@ from shared.engine.link import HostEnd
 from shared.engine.profile import Profile, Profiler
 from shared.engine.vllm_core import EngineCore
 from shared.engines import Role
+from shared.kv_transfer.settings import KvTransport
 from shared.models import resolve_model
 
 _CORE_GRACE_S = 2.0
@@ -23,7 +24,7 @@ _CORE_GRACE_S = 2.0
 
 def profile_alone(options: EngineOptions) -> Profile | None:
     """None when too little could be measured. Raises ConfigError, EngineLost; blocking."""
-    options = replace(options, kv_transport="none")  # nothing is fetched from it
+    options = replace(options, kv_transport=KvTransport.NONE)  # nothing is fetched from it
     with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
         profile: Profile | None = uvloop.run(_profile(options, Path(folder) / "link"))
         return profile

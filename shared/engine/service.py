@@ -1,7 +1,7 @@
 """The engine's gRPC service: requests in, outputs out. What runs when is decided elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +19,7 @@ from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engine.wire import decode_request, encode_outputs
 from shared.errors import EngineDraining, EngineLost, SlosError
+from shared.kv_transfer.settings import fault_in
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import EngineServicer
@@ -50,12 +51,14 @@ class EngineService(EngineServicer):
         state: EngineState,
         clock: Clock,
         on_draining: Callable[[], Awaitable[None]],
+        release: Callable[[Sequence[str]], None],
     ) -> None:
         self._core = core
         self._stats = stats
         self._state = state
         self._clock = clock
         self._on_draining = on_draining
+        self._release = release
         self.streams: Streams[Delivery] = Streams()
 
     # -- requests -----------------------------------------------------------------------------
@@ -91,7 +94,8 @@ class EngineService(EngineServicer):
             await _refuse(context, error)
         finally:
             self.streams.remove(request_id)
-            if not finished:
+            if not (finished or stream.is_ended):
+                self._release([request_id])
                 await self._core.abort([request_id])
 
     async def Outputs(  # type: ignore[override] # noqa: N802 - writes, so that it ends at once
@@ -119,6 +123,10 @@ class EngineService(EngineServicer):
                 f"This is no request of the vLLM that runs here ({error}); "
                 "gateway and engine must run the same version.",
             )
+        params = core_request.sampling_params
+        fault = fault_in(((params.extra_args if params else None) or {}).get("kv_transfer_params"))
+        if fault is not None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{fault}.")
         attach_terms(core_request, terms_from_wire(request.terms, now_s=self._clock.now()))
         return core_request
 
@@ -136,7 +144,8 @@ class EngineService(EngineServicer):
     def _distribute(self, outputs: EngineCoreOutputs) -> None:
         for output in outputs.outputs:
             delivery = Delivery(output, outputs.timestamp, outputs.weight_version or "")
-            self.streams.give(output.request_id, delivery)
+            if not self.streams.give(output.request_id, delivery) and output.kv_transfer_params:
+                self._release([output.request_id])  # only this output says that they are held
             if output.finished:
                 self.streams.end(output.request_id)
 
@@ -153,6 +162,16 @@ class EngineService(EngineServicer):
             if stream is not None:
                 stream.fail(EngineLost(f"The request {request_id} was aborted."))
         return pb.AbortReply()
+
+    async def Release(  # noqa: N802
+        self,
+        request: pb.ReleaseRequest,
+        context: "grpc.aio.ServicerContext[pb.ReleaseRequest, pb.ReleaseReply]",
+    ) -> pb.ReleaseReply:
+        del context
+        if request.engine_id == self._state.description.engine_id:
+            self._release(list(request.request_ids))
+        return pb.ReleaseReply()
 
     # -- the engine itself --------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ def start(role: Role, argv: Sequence[str]) -> int:
         EngineOptions, section=name, argv=argv, environ=os.environ, prog=f"slos-serve {name}"
     )
     set_up_logging(name, os.environ)
-    options = options.with_free_ports()
+    options = options.settled()
     cores = set_environment(options, os.environ)
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
     from shared.engine.host import run

@@ -48,7 +48,9 @@ class EngineState:
         """Leaves just the present state to be sent: what a planner that knows nothing yet needs."""
         self.unsent.clear()
         if self.last is not None:
-            self.unsent.append(replace(self.last, finished=(), kv_transfers_failed=0))
+            self.unsent.append(
+                replace(self.last, finished=(), kv_transfers_failed=0, kv_transfers=())
+            )
             self._news.set()
 
     @property

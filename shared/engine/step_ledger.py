@@ -26,7 +26,7 @@ from shared.batch_time.table import (
 )
 from shared.engine.request_rows import Flight, Late
 from shared.engine.step_times import StepTimes
-from shared.engines import Drafts, StepReport
+from shared.engines import Drafts, KvTransfer, StepReport
 from shared.scheduling.rows import Rows, to_wire
 
 _TELL_EVERY_S = 0.02  # of what nobody waits to hear of
@@ -150,6 +150,7 @@ class StepLedger:
     drafts: DraftLedger = field(default_factory=DraftLedger)
     finished: list[str] = field(default_factory=list)
     transfers_failed: int = 0
+    transfers: list[KvTransfer] = field(default_factory=list)
     evicted: int = 0
     _step: int = 0
     _last_ended_at_s: float = 0.0
@@ -182,7 +183,8 @@ class StepLedger:
         """Of every step since the last call, or of what happened without one; none when nothing
         did. The last tells what happened beside the steps and how the requests stand.
         """
-        if not self._ended and not self.finished and standing == self._last:
+        nothing_new = not (self._ended or self.finished or self.transfers)
+        if nothing_new and standing == self._last:
             return []
         told = [self._report(one, standing, now) for one in self._ended or [_nothing(now)]]
         drafts = self.drafts.take()
@@ -190,6 +192,7 @@ class StepLedger:
             told[-1],
             accepted_tokens=sum(one.accepted_tokens for one in drafts),
             kv_transfers_failed=self.transfers_failed,
+            kv_transfers=tuple(self.transfers),
             finished=tuple(self.finished),
             evicted=self.evicted,
             drafts=drafts,
@@ -199,6 +202,7 @@ class StepLedger:
         self._last, self._told_at_s = standing, now
         self._ended.clear()
         self.finished.clear()
+        self.transfers.clear()
         self.transfers_failed = self.evicted = 0
         return told
 

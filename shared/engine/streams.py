@@ -32,6 +32,11 @@ class Stream(Generic[Item]):
         if self.reader is not None:
             self._filled.set()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether its reader was given everything."""
+        return self.reader is not None and self._filled.is_set() and self._error is None
+
     async def until_ended(self) -> None:
         """For one with a reader. Raises the error that ended it."""
         await self._filled.wait()
@@ -89,11 +94,13 @@ class Streams(Generic[Item]):
         if not self.open:
             self._emptied.set()
 
-    def give(self, request_id: str, item: Item) -> None:
-        """An output for a request that has left already is dropped: its client is gone."""
+    def give(self, request_id: str, item: Item) -> bool:
+        """False where the request has left already: the output is dropped."""
         stream = self.open.get(request_id)
-        if stream is not None:
-            stream.give(item)
+        if stream is None:
+            return False
+        stream.give(item)
+        return True
 
     def end(self, request_id: str) -> None:
         """After its last output."""

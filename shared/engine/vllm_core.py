@@ -26,11 +26,12 @@ from vllm.v1.executor import Executor
 from shared.engine.config import EngineOptions
 from shared.engines import EngineDescription, KvAddress, Role
 from shared.errors import ConfigError, EngineLost
+from shared.kv_transfer.settings import SETTINGS_KEY, KvSettings
 
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE_TOKENS = 32  # vLLM's own choice of 128 wastes most of a block on short prompts
 _SCHEDULER = "shared.engine.vllm_scheduler.SlosScheduler"
-_CONNECTOR_MODULE = "shared.kv_transfer.nixl_connector"
+_CONNECTOR_MODULE = "shared.kv_transfer.connector"
 
 
 def engine_arguments(
@@ -60,8 +61,8 @@ def engine_arguments(
         arguments["block_size"] = options.block_size_tokens or _CPU_BLOCK_SIZE_TOKENS
     if options.speculation_tokens > 0:
         arguments["speculative_config"] = _ngram_speculation(options.speculation_tokens)
-    if options.kv_transport == "nixl":
-        arguments["kv_transfer_config"] = _nixl_transfer(options, role, engine_id)
+    if options.kv_carriers:
+        arguments["kv_transfer_config"] = _kv_transfer(options, role, engine_id)
     arguments.update(_checked(options.vllm))
     return arguments
 
@@ -75,7 +76,7 @@ def _ngram_speculation(tokens: int) -> dict[str, Any]:
     }
 
 
-def _nixl_transfer(options: EngineOptions, role: Role, engine_id: str) -> dict[str, Any]:
+def _kv_transfer(options: EngineOptions, role: Role, engine_id: str) -> dict[str, Any]:
     return {
         "kv_connector": "NixlConnector",
         "kv_connector_module_path": _CONNECTOR_MODULE,
@@ -83,8 +84,21 @@ def _nixl_transfer(options: EngineOptions, role: Role, engine_id: str) -> dict[s
         "kv_buffer_device": "cpu" if current_platform.is_cpu() else "cuda",
         "engine_id": engine_id,
         "kv_load_failure_policy": "recompute",
-        "kv_connector_extra_config": {"kv_lease_duration": options.kv_lease_s},
+        "kv_connector_extra_config": {
+            "kv_lease_duration": options.kv_lease_s,
+            SETTINGS_KEY: _kv_settings(options).as_plain(),
+        },
     }
+
+
+def _kv_settings(options: EngineOptions) -> KvSettings:
+    return KvSettings(
+        transport=options.kv_transport,
+        host=options.kv_host or options.host,
+        port=options.kv_port,
+        lease_s=options.kv_lease_s,
+        key_file=options.kv_key_file,
+    )
 
 
 def _checked(extra: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +194,12 @@ class EngineCore:
         size: int = self.config.model_config.get_vocab_size()
         return size
 
+    @property
+    def workers(self) -> int:
+        """How many of them hold a part of the KV cache each."""
+        size: int = self.config.parallel_config.tensor_parallel_size
+        return size
+
     def hardware(self) -> dict[str, Any]:
         """What step times depend on beside the model: the device, its share, numbers' formats."""
         config, cpu = self.config, bool(current_platform.is_cpu())
@@ -229,17 +249,18 @@ class EngineCore:
             max_running_requests=scheduler.max_num_seqs,
             max_step_tokens=scheduler.max_num_batched_tokens,
             max_speculation_tokens=options.speculation_tokens,
-            kv_address=self._kv_address(options),
+            kv_address=next(iter(self._kv_addresses(options)), None),
+            kv_addresses=self._kv_addresses(options),
             metrics_address=f"{options.metrics_host}:{options.metrics_port}"
             if options.metrics_port
             else "",
         )
 
-    def _kv_address(self, options: EngineOptions) -> KvAddress | None:
-        if options.kv_transport != "nixl":
-            return None
-        return KvAddress(
-            transport="nixl", host=options.kv_host or options.host, port=options.kv_port
+    def _kv_addresses(self, options: EngineOptions) -> tuple[KvAddress, ...]:
+        host = options.kv_host or options.host
+        ports = {"nixl": options.nixl_port, "zmq": options.kv_port}
+        return tuple(
+            KvAddress(transport=one, host=host, port=ports[one]) for one in options.kv_carriers
         )
 
     def _kv_bytes_per_token(self) -> int:

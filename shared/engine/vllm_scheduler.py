@@ -209,6 +209,8 @@ class SlosScheduler(SteeredScheduler):
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
             scheduler_output, model_runner_output
         )
+        if self.connector is not None:
+            self._slos_ledger.transfers += self.connector.take_transfers()
         self._slos_correct(given)
         self._slos_note_stages(tokens_of_staged, now_s)
         ended_s = _now_s()

@@ -56,6 +56,11 @@ class EngineStub:
                 request_serializer=shared_dot_rpc_dot_slos__pb2.AbortRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.AbortReply.FromString,
                 _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/slos.v1.Engine/Release',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.ReleaseRequest.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.ReleaseReply.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/slos.v1.Engine/Drain',
                 request_serializer=shared_dot_rpc_dot_slos__pb2.DrainRequest.SerializeToString,
@@ -100,6 +105,14 @@ class EngineServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Release(self, request, context):
+        """Frees the KV blocks of prompts that were computed here for another engine, which will not fetch them.
+        Unknown requests and those of an earlier start of the engine are ignored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Takes nothing new from now on; answers when the last request has left or the limit has passed.
         """
@@ -135,6 +148,11 @@ def add_EngineServicer_to_server(servicer, server):
                     servicer.Abort,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.AbortRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.AbortReply.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.ReleaseRequest.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.ReleaseReply.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -257,6 +275,33 @@ class Engine:
             '/slos.v1.Engine/Abort',
             shared_dot_rpc_dot_slos__pb2.AbortRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.AbortReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slos.v1.Engine/Release',
+            shared_dot_rpc_dot_slos__pb2.ReleaseRequest.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.ReleaseReply.FromString,
             options,
             channel_credentials,
             insecure,

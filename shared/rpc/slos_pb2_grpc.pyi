@@ -41,6 +41,10 @@ class EngineStub:
     them; the first, empty, says that requests may name it now. They end with the reader.
     """
     Abort: _grpc.UnaryUnaryMultiCallable[_slos_pb2.AbortRequest, _slos_pb2.AbortReply]
+    Release: _grpc.UnaryUnaryMultiCallable[_slos_pb2.ReleaseRequest, _slos_pb2.ReleaseReply]
+    """Frees the KV blocks of prompts that were computed here for another engine, which will not fetch them.
+    Unknown requests and those of an earlier start of the engine are ignored.
+    """
     Drain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]
     """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
     Health: _grpc.UnaryUnaryMultiCallable[_slos_pb2.HealthRequest, _slos_pb2.HealthReply]
@@ -58,6 +62,10 @@ class EngineAsyncStub(EngineStub):
     them; the first, empty, says that requests may name it now. They end with the reader.
     """
     Abort: _aio.UnaryUnaryMultiCallable[_slos_pb2.AbortRequest, _slos_pb2.AbortReply]  # type: ignore[assignment]
+    Release: _aio.UnaryUnaryMultiCallable[_slos_pb2.ReleaseRequest, _slos_pb2.ReleaseReply]  # type: ignore[assignment]
+    """Frees the KV blocks of prompts that were computed here for another engine, which will not fetch them.
+    Unknown requests and those of an earlier start of the engine are ignored.
+    """
     Drain: _aio.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]  # type: ignore[assignment]
     """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
     Health: _aio.UnaryUnaryMultiCallable[_slos_pb2.HealthRequest, _slos_pb2.HealthReply]  # type: ignore[assignment]
@@ -96,6 +104,16 @@ class EngineServicer(metaclass=_abc_1.ABCMeta):
         request: _slos_pb2.AbortRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_slos_pb2.AbortReply, _abc.Awaitable[_slos_pb2.AbortReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Release(
+        self,
+        request: _slos_pb2.ReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_slos_pb2.ReleaseReply, _abc.Awaitable[_slos_pb2.ReleaseReply]]:
+        """Frees the KV blocks of prompts that were computed here for another engine, which will not fetch them.
+        Unknown requests and those of an earlier start of the engine are ignored.
+        """
 
     @_abc_1.abstractmethod
     def Drain(

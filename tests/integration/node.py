@@ -142,6 +142,7 @@ def free_ports() -> tuple[NodePorts, list[str]]:
             "engine_port": base + 10,
             "engine_metrics_port": base + 20,
             "kv_port": base + 30,
+            "nixl_port": base + 40,
         }
         with suppress(ConfigError):
             ports = assign_ports(NodeOptions(**numbers))  # type: ignore[arg-type] # ports alone

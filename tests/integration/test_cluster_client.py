@@ -67,7 +67,7 @@ class RuleEngine(EngineServicer):
     running: set[str] = field(default_factory=set)
     seen: list[EngineCoreRequest] = field(default_factory=list)
     terms: list[pb.EngineTerms] = field(default_factory=list)
-    released: list[dict[str, Any]] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
     blocks: set[str] = field(default_factory=set)
     server: grpc.aio.Server | None = None
 
@@ -86,9 +86,6 @@ class RuleEngine(EngineServicer):
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[pb.GenerateReply]:  # noqa: N802
         asked = decode_request(request.request)
         transfer = (asked.sampling_params.extra_args or {}).get("kv_transfer_params") or {}
-        if asked.abort_immediately:
-            self.released.append(transfer)
-            return
         if self.draining:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "being stopped")
         self.seen.append(asked)
@@ -136,6 +133,10 @@ class RuleEngine(EngineServicer):
 
     async def Abort(self, request: pb.AbortRequest, context: Any) -> pb.AbortReply:  # noqa: N802, ARG002
         return pb.AbortReply()
+
+    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseReply:  # noqa: N802, ARG002
+        self.released += request.request_ids
+        return pb.ReleaseReply()
 
     async def Describe(self, request: Any, context: Any) -> Any: ...  # noqa: N802
     async def Drain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
@@ -346,8 +347,8 @@ async def test_blocks_that_nobody_will_fetch_are_released(rig: Rig) -> None:
     await until(lambda: bool(rig.decode.running))
     asking.cancel()
 
-    await until(lambda: bool(rig.decode.released))
-    assert rig.decode.released[0]["remote_request_id"] in rig.prefill.blocks
+    await until(lambda: bool(rig.prefill.released))
+    assert rig.prefill.released[0] in rig.prefill.blocks
     await until(lambda: rig.clean)
 
 
@@ -359,7 +360,7 @@ async def test_a_client_that_leaves_during_prefill_leaves_no_blocks_behind(rig: 
     await until(lambda: bool(rig.prefill.running))
     asking.cancel()
 
-    await until(lambda: len(rig.decode.released) == len(rig.prefill.blocks) == 1)
+    await until(lambda: len(rig.prefill.released) == 1)
     await until(lambda: rig.clean)
 
 
@@ -491,7 +492,7 @@ async def test_an_engine_that_is_being_stopped_says_so_and_leaves_nothing(rig: R
         await rig.ask(5)
 
     assert failure.value.http_status == 503
-    await until(lambda: rig.clean and bool(rig.decode.released))
+    await until(lambda: rig.clean and bool(rig.prefill.released))
 
 
 async def test_a_client_may_not_name_blocks_itself(rig: Rig) -> None:

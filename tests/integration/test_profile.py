@@ -24,9 +24,10 @@ from shared.batch_time import to_plain
 from shared.clock import MonotonicClock
 from shared.engine.config import EngineOptions
 from shared.engine.environment import set_environment
+from shared.kv_transfer.settings import KvTransport
 
 options = EngineOptions(
-    model=sys.argv[1], kv_cache_gib=0.2, max_step_tokens=256, kv_transport="none",
+    model=sys.argv[1], kv_cache_gib=0.2, max_step_tokens=256, kv_transport=KvTransport.NONE,
     profile_limit_s=float(sys.argv[2]),
 )
 set_environment(options, os.environ)

@@ -62,6 +62,8 @@ class Engine(EngineServicer):
 
     async def Abort(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
+    async def Release(self, request: Any, context: Any) -> Any: ...  # noqa: N802
+
     async def Drain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
     async def Health(self, request: Any, context: Any) -> Any: ...  # noqa: N802

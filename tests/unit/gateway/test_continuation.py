@@ -27,10 +27,11 @@ from services.gateway.continuation import (
     output_budget_tokens,
     prefill_request,
     read_prefill,
-    release_request,
     resample_outputs,
     shift_events,
+    take_kv_result,
 )
+from shared.kv_transfer.settings import RESULT_KEY
 
 MAX_LEN = 512
 
@@ -247,9 +248,11 @@ def test_times_are_brought_to_our_clock() -> None:
     assert output.events[0].timestamp == 3.5
 
 
-def test_a_release_is_aborted_at_once_and_names_the_blocks() -> None:
-    asked = release_request("r1", {"remote_request_id": "r1"})
+def test_what_a_decode_engine_says_of_its_kv_is_taken_out_of_the_answer() -> None:
+    told = EngineCoreOutput("r1", [1], kv_transfer_params={RESULT_KEY: {"recomputed": True}})
+    moved = EngineCoreOutput("r1", [1], kv_transfer_params={RESULT_KEY: {"recomputed": False}})
 
-    assert asked.abort_immediately
-    assert asked.request_id != "r1"
-    assert asked.sampling_params.extra_args[TRANSFER] == {"remote_request_id": "r1"}
+    assert take_kv_result([EngineCoreOutput("r1", [1]), told])
+    assert not take_kv_result([moved])
+    assert told.kv_transfer_params is None
+    assert moved.kv_transfer_params is None

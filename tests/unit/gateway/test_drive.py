@@ -75,7 +75,7 @@ class FakeEngines:
     d: Answer = field(default_factory=says)
     asked: list[tuple[str, EngineCoreRequest]] = field(default_factory=list)
     terms: list[pb.EngineTerms] = field(default_factory=list)
-    released: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    released: list[tuple[str, str]] = field(default_factory=list)
     wound_up: list[str] = field(default_factory=list)
     closed: int = 0
 
@@ -90,8 +90,8 @@ class FakeEngines:
         finally:
             self.closed += 1
 
-    def release(self, engine: EngineRef, request_id: str, transfer: dict[str, Any]) -> None:
-        self.released.append((engine.name, request_id, transfer))
+    def release(self, engine: EngineRef, request_id: str) -> None:
+        self.released.append((engine.name, request_id))
 
     def wind_up(self, placement: Placement, request_id: str, prefill: Any) -> None:  # noqa: ARG002
         self.wound_up.append(request_id)
@@ -435,7 +435,7 @@ async def test_a_first_token_that_ends_the_answer_frees_the_blocks() -> None:
     assert run.asked == ["p"]
     assert run.tokens == [9]
     assert (run.record.phase, run.record.finished) == (Phase.DONE, "stop")
-    assert run.engines.released == [("d", "r1", BLOCKS)]
+    assert run.engines.released == [("p", "r1")]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ async def test_a_decode_engine_that_will_not_fetch_has_the_blocks_freed(error: E
     with pytest.raises(type(error)):
         await run.drive.run()
 
-    assert run.engines.released == [("d", "r1", BLOCKS)]
+    assert run.engines.released == [("p", "r1")]
 
 
 async def test_the_loss_of_an_engine_is_told_with_its_name_and_the_tokens_so_far() -> None:
@@ -520,7 +520,7 @@ async def test_leaving_before_the_decode_engine_answers_frees_the_blocks() -> No
 
     await cancelled(run, lambda: run.asked == ["p", "d"])
 
-    assert run.engines.released == [("d", "r1", BLOCKS)]
+    assert run.engines.released == [("p", "r1")]
 
 
 async def test_leaving_later_only_ends_the_call() -> None:

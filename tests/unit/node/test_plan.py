@@ -29,7 +29,9 @@ def plan(*, shares: int | None = None, local: bool = True, **changes: object) ->
         gateway=1,
         planner=2,
         planner_metrics=3,
-        engines=tuple(EnginePorts(rpc=10 + n, metrics=20 + n, kv=30 + n) for n in range(8)),
+        engines=tuple(
+            EnginePorts(rpc=10 + n, metrics=20 + n, kv=30 + n, nixl=40 + n) for n in range(8)
+        ),
     )
     count = options.engines if shares is None else shares
     around = Surroundings(

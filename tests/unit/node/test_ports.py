@@ -11,7 +11,7 @@ from shared.errors import ConfigError
 
 
 def every(ports: NodePorts) -> list[int]:
-    engines = [port for one in ports.engines for port in (one.rpc, one.metrics, one.kv)]
+    engines = [port for one in ports.engines for port in (one.rpc, one.metrics, one.kv, one.nixl)]
     return [ports.gateway, ports.planner, ports.planner_metrics, *engines]
 
 
@@ -33,6 +33,7 @@ def free(**changes: Any) -> NodeOptions:
         engine_port=picked.engines[0].rpc,
         engine_metrics_port=picked.engines[0].metrics,
         kv_port=picked.engines[0].kv,
+        nixl_port=picked.engines[0].nixl,
     )
     return replace(options, **changes)
 
@@ -40,7 +41,7 @@ def free(**changes: Any) -> NodeOptions:
 def test_picked_ports_are_all_different() -> None:
     ports = every(assign_ports(NodeOptions(auto_ports=True, prefill=2, decode=3)))
 
-    assert len(set(ports)) == len(ports) == 3 + 3 * 5
+    assert len(set(ports)) == len(ports) == 3 + 4 * 5
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_picked_ports_are_all_different() -> None:
         "engine_port",
         "engine_metrics_port",
         "kv_port",
+        "nixl_port",
     ],
 )
 def test_a_taken_port_is_named_with_the_option_that_changes_it(name: str, taken: int) -> None:

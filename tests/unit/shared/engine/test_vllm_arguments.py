@@ -5,6 +5,7 @@ from shared.engine.environment import engine_environment
 from shared.engine.vllm_core import engine_arguments
 from shared.engines import Role
 from shared.errors import ConfigError
+from shared.kv_transfer.settings import KvTransport
 
 
 def arguments(role: Role = Role.DECODE, **options: object) -> dict[str, object]:
@@ -27,7 +28,7 @@ def test_a_failed_transfer_is_computed_again_in_either_role() -> None:
 
 
 def test_an_engine_without_transfer_has_no_connector() -> None:
-    assert "kv_transfer_config" not in arguments(kv_transport="none")
+    assert "kv_transfer_config" not in arguments(kv_transport=KvTransport.NONE)
 
 
 def test_speculation_is_off_unless_asked_for() -> None:
@@ -48,14 +49,14 @@ def test_an_argument_that_vllm_does_not_know_names_the_nearest() -> None:
 
 
 def test_the_side_channel_is_where_the_options_say() -> None:
-    environ = engine_environment(EngineOptions(kv_host="10.0.0.7", kv_port=9999), cpu=False)
+    environ = engine_environment(EngineOptions(kv_host="127.0.0.1", nixl_port=9999), cpu=False)
 
-    assert environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.7"
+    assert environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "127.0.0.1"
     assert environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "9999"
 
 
 def test_a_port_of_zero_becomes_a_free_one() -> None:
-    options = EngineOptions(port=0, kv_port=0).with_free_ports()
+    options = EngineOptions(port=0, kv_port=0, nixl_port=0).settled()
 
     assert options.port > 0
     assert options.kv_port > 0

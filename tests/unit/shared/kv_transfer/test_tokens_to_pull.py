@@ -3,7 +3,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.kv_transfer.nixl_connector import tokens_to_pull
+from shared.kv_transfer.scheduler import tokens_to_pull
 
 REMOTE: dict[str, Any] = {"do_remote_prefill": True, "remote_num_tokens": 40}
 

@@ -1,0 +1,129 @@
+"""The engine's KV cache as buffers of bytes: in place on CPU, through host memory on a GPU."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from shared.errors import ConfigError
+from shared.kv_transfer.layout import (
+    BlockLayout,
+    Bytes,
+    FrameOfBlocks,
+    Region,
+    copy_parts,
+    is_word_aligned,
+)
+
+
+class KvMemory(Protocol):
+    """Reads and writes the blocks of a frame."""
+
+    layout: BlockLayout
+
+    def parts(self, frame: FrameOfBlocks) -> list[Bytes]:
+        """The bytes of the frame, in order."""
+
+    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> None:
+        """Puts `parts`, which are of the same size in total, into the blocks of the frame."""
+
+
+class HostMemory:
+    """A KV cache in host memory. `parts` are views: nothing is copied before it is sent."""
+
+    def __init__(self, layout: BlockLayout, buffers: Sequence[Bytes]) -> None:
+        self.layout = layout
+        self._buffers = buffers
+
+    def parts(self, frame: FrameOfBlocks) -> list[Bytes]:
+        return [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
+
+    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> None:
+        copy_parts(parts, self.parts(frame))
+
+
+class DeviceMemory:
+    """A KV cache on an accelerator: each frame passes through host memory, on a stream of its own.
+
+    `write` returns when the device has the bytes, so that a finished transfer can be used at once.
+    """
+
+    def __init__(self, layout: BlockLayout, buffers: Sequence[torch.Tensor]) -> None:
+        self.layout = layout
+        self._buffers = buffers
+        self._stream: Any = torch.Stream(device=buffers[0].device)
+
+    def parts(self, frame: FrameOfBlocks) -> list[Bytes]:
+        with self._stream:
+            views = [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
+            host = [view.to("cpu", non_blocking=True) for view in views]
+        self._stream.synchronize()
+        return [one.numpy() for one in host]
+
+    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> None:
+        staged = np.empty(frame.size_bytes, dtype=np.uint8)
+        copy_parts(parts, [staged])
+        source, start = torch.from_numpy(staged), 0
+        with self._stream:
+            for run in frame.runs:
+                size = run.end - run.start
+                self._buffers[run.memory][run.start : run.end].copy_(source[start : start + size])
+                start += size
+        self._stream.synchronize()
+
+
+def kv_memory(
+    caches: Mapping[str, torch.Tensor], groups: Sequence[Sequence[str]], blocks: int
+) -> KvMemory:
+    """The KV caches that vLLM registers, by layer. `groups`: the layers of each KV cache group.
+
+    Raises ConfigError for a cache whose blocks do not lie one after another, as those of
+    state-space layers.
+    """
+    group_of = {name: number for number, names in enumerate(groups) for name in names}
+    buffers: list[torch.Tensor] = []
+    places: dict[int, int] = {}
+    regions = []
+    for layer, name in enumerate(one for one in caches if one in group_of):
+        cache = caches[name]
+        storage = cache.untyped_storage()
+        if storage.data_ptr() not in places:
+            places[storage.data_ptr()] = len(buffers)
+            buffers.append(_bytes_of(cache))
+        regions.append(_region(name, cache, layer, group_of[name], blocks, places))
+    layout = BlockLayout(regions=tuple(regions), blocks=blocks)
+    if buffers and buffers[0].device.type != "cpu":
+        return DeviceMemory(layout, buffers)
+    return HostMemory(layout, [one.numpy() for one in buffers])
+
+
+def _bytes_of(cache: torch.Tensor) -> torch.Tensor:
+    """The whole storage behind `cache`."""
+    whole = torch.empty(0, dtype=torch.uint8, device=cache.device)
+    return whole.set_(cache.untyped_storage())
+
+
+def _region(
+    name: str,
+    cache: torch.Tensor,
+    layer: int,
+    group: int,
+    blocks: int,
+    places: Mapping[int, int],
+) -> Region:
+    per_block, rest = divmod(cache.shape[0], blocks)
+    page = cache[:per_block] if cache.ndim > 1 and per_block and not rest else None
+    if page is None or not page.is_contiguous() or not is_word_aligned(page.nbytes):
+        raise ConfigError(
+            f"The KV cache of {name} has no blocks that can be sent over ZMQ: "
+            "use --kv-transport nixl for this model."
+        )
+    return Region(
+        layer=layer,
+        group=group,
+        memory=places[cache.untyped_storage().data_ptr()],
+        offset_bytes=cache.storage_offset() * cache.element_size(),
+        stride_bytes=cache.stride(0) * per_block * cache.element_size(),
+        block_bytes=page.nbytes,
+    )

@@ -1,0 +1,42 @@
+"""Which transport a reader uses towards each holder. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shared.kv_transfer.settings import KvTransport
+from shared.kv_transfer.tuning import NIXL_AGAIN_S
+
+NIXL, ZMQ = "nixl", "zmq"
+_MOST_PEERS = 4096
+
+
+@dataclass(slots=True)
+class Pairs:
+    """What happened between this engine and each holder, by engine id."""
+
+    transport: KvTransport
+    _nixl_failed_s: dict[str, float] = field(default_factory=dict)
+
+    def carrier(
+        self, engine_id: str, theirs: Sequence[str], *, nixl_is_connected: bool, now: float
+    ) -> str | None:
+        """The transport of the next transfer; None where the two have none in common.
+
+        With `auto`, ZMQ carries what comes before NIXL is connected, and for NIXL_AGAIN_S after
+        NIXL failed.
+        """
+        common = [one for one in self.transport.carriers if one in theirs]
+        if NIXL in common and ZMQ in common:
+            ready = nixl_is_connected and self.nixl_may_be_tried(engine_id, now)
+            return NIXL if ready else ZMQ
+        return common[0] if common else None
+
+    def nixl_may_be_tried(self, engine_id: str, now: float) -> bool:
+        failed_s = self._nixl_failed_s.get(engine_id)
+        return failed_s is None or now - failed_s >= NIXL_AGAIN_S
+
+    def nixl_failed(self, engine_id: str, now: float) -> None:
+        self._nixl_failed_s.pop(engine_id, None)
+        self._nixl_failed_s[engine_id] = now
+        if len(self._nixl_failed_s) > _MOST_PEERS:
+            del self._nixl_failed_s[next(iter(self._nixl_failed_s))]
