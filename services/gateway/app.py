@@ -25,7 +25,7 @@ from services.gateway.engine_links import EngineLinks
 from services.gateway.health import Pages
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.middleware import GenerationContext, Generations, RequestIds
+from services.gateway.middleware import GenerationContext, Generations, LastAnswers, RequestIds
 from services.gateway.planner_link import PlannerLimits
 from services.gateway.scope import current_scope
 from services.gateway.server import make_server, serve_until_told
@@ -49,12 +49,19 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
         quieten_answered_failures()
         set_ulimit()
         server = make_server(
-            RequestIds(ApiKeys(app, options.api_key)), access_log=options.access_log
+            LastAnswers(RequestIds(ApiKeys(app, options.api_key)), lifecycle),
+            access_log=options.access_log,
         )
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
-        await serve_until_told(server, listener, lifecycle, options.drain_limit_s)
+        await serve_until_told(
+            server,
+            listener,
+            lifecycle,
+            drain_limit_s=options.drain_limit_s,
+            drain_quiet_s=options.drain_quiet_s,
+        )
     return 0
 
 

@@ -116,6 +116,11 @@ class GatewayOptions:
     drain_limit_s: Seconds = option(
         30.0, help="how long requests in flight may take to finish once the gateway is told to stop"
     )
+    drain_quiet_s: Annotated[float, Field(ge=0)] = option(
+        0.0,
+        help="within that time, new requests are still served until none has come for this long;"
+        " for load balancers, which learn from /ready after a while; 0 refuses them at once",
+    )
     body_limit_bytes: Annotated[int, Field(gt=0)] = option(
         32 * 1024 * 1024, help="largest request body"
     )

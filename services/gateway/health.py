@@ -66,7 +66,7 @@ class Pages:
         )
 
     def _missing(self) -> HttpError | None:
-        if self.lifecycle.draining:
+        if self.lifecycle.stopping:
             return http_errors.draining()
         try:
             self.check_fleet()

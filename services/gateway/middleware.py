@@ -62,6 +62,26 @@ def _is_fit(request_id: bytes) -> bool:
     return 0 < len(request_id) <= LONGEST_REQUEST_ID and visible
 
 
+class LastAnswers:
+    """Ends each connection with its next answer once the gateway is told to stop.
+
+    A client that keeps its connection would otherwise go on sending requests here.
+    """
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._lifecycle.stopping:
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_last)
+
+
 @dataclass(slots=True, kw_only=True)
 class GenerationContext:
     """What the generation layer works with."""

@@ -33,7 +33,12 @@ def make_server(app: ASGIApp, *, access_log: bool) -> uvicorn.Server:
 
 
 async def serve_until_told(
-    server: uvicorn.Server, listener: socket.socket, lifecycle: Lifecycle, drain_limit_s: float
+    server: uvicorn.Server,
+    listener: socket.socket,
+    lifecycle: Lifecycle,
+    *,
+    drain_limit_s: float,
+    drain_quiet_s: float = 0.0,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal cuts the drain short."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -42,7 +47,8 @@ async def serve_until_told(
             await _first_of(serving, first.wait())
             if not serving.done():
                 _LOG.info("draining: %d requests in flight", lifecycle.inflight_requests)
-                await _first_of(serving, lifecycle.drain(drain_limit_s), second.wait())
+                drain = lifecycle.drain(drain_limit_s, drain_quiet_s)
+                await _first_of(serving, drain, second.wait())
     finally:
         server.should_exit = True
         await _end(serving)

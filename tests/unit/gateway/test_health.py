@@ -50,6 +50,17 @@ async def test_a_draining_gateway_is_not_ready(path: str) -> None:
     assert (await get(path, lifecycle)).status == 503
 
 
+@pytest.mark.parametrize("path", ["/ready", "/health"])
+async def test_a_gateway_that_still_serves_new_requests_while_stopping_is_not_ready(
+    path: str,
+) -> None:
+    lifecycle = Lifecycle()
+    lifecycle.stopping = True
+
+    assert (await get(path, lifecycle)).status == 503
+    assert not lifecycle.draining
+
+
 async def test_it_lives_whatever_the_fleet_does() -> None:
     assert (await get("/live", fails=True)).status == 200
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway.lifecycle import Lifecycle
-from services.gateway.middleware import GENERATION_PATHS, Generations, RequestIds
+from services.gateway.middleware import GENERATION_PATHS, Generations, LastAnswers, RequestIds
 from services.gateway.scope import current_scope
 from shared.requests import Way
 from tests.unit.gateway.http_fakes import (
@@ -157,6 +157,19 @@ async def test_while_draining_generation_is_a_503_to_retry() -> None:
     assert answer.status == 503
     assert answer.headers["retry-after"] == "1"
     assert answer.json["error"]["code"] == "draining"
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_once_told_to_stop_every_answer_ends_its_connection(*, stopping: bool) -> None:
+    lifecycle = Lifecycle()
+    lifecycle.stopping = stopping
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_json(send, {})
+
+    answer = await call(LastAnswers(app, lifecycle))
+
+    assert answer.headers.get("connection") == ("close" if stopping else None)
 
 
 async def test_a_drain_waits_for_what_is_in_flight() -> None:

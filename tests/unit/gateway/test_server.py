@@ -29,11 +29,20 @@ class FakeServer:
 
 
 @asynccontextmanager
-async def serving(lifecycle: Lifecycle, drain_limit_s: float) -> AsyncIterator[FakeServer]:
+async def serving(
+    lifecycle: Lifecycle, *, drain_limit_s: float, drain_quiet_s: float = 0.0
+) -> AsyncIterator[FakeServer]:
     """Leaves once the server has ended."""
     server = FakeServer()
     with socket.socket() as listener:
-        task = asyncio.create_task(serve_until_told(server, listener, lifecycle, drain_limit_s))
+        serve = serve_until_told(
+            server,
+            listener,
+            lifecycle,
+            drain_limit_s=drain_limit_s,
+            drain_quiet_s=drain_quiet_s,
+        )
+        task = asyncio.create_task(serve)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         yield server
@@ -72,6 +81,41 @@ async def test_the_drain_has_a_limit() -> None:
             told()
 
 
+async def until_stopping(lifecycle: Lifecycle) -> None:
+    while not lifecycle.stopping:  # noqa: ASYNC110 - it tells nobody of the change
+        await asyncio.sleep(0.001)
+
+
+async def test_new_requests_are_served_while_the_quiet_time_lasts() -> None:
+    lifecycle = Lifecycle()
+    async with serving(lifecycle, drain_limit_s=60, drain_quiet_s=60) as server:
+        told()
+        await until_stopping(lifecycle)
+        for _ in range(5):
+            with lifecycle.request():
+                await asyncio.sleep(0.005)
+        assert not lifecycle.draining
+        assert not server.should_exit
+        told()
+
+
+async def test_a_quiet_gateway_ends_long_before_the_limit() -> None:
+    lifecycle = Lifecycle()
+    async with serving(lifecycle, drain_limit_s=60, drain_quiet_s=0.01):
+        told()
+    assert lifecycle.draining
+
+
+async def test_requests_that_never_cease_do_not_prolong_the_drain_beyond_its_limit() -> None:
+    lifecycle = Lifecycle()
+    async with serving(lifecycle, drain_limit_s=0.05, drain_quiet_s=60) as server:
+        told()
+        while not server.should_exit:
+            with lifecycle.request():
+                await asyncio.sleep(0.001)
+    assert lifecycle.draining
+
+
 async def test_a_second_signal_cuts_the_drain_short() -> None:
     lifecycle = Lifecycle()
     with lifecycle.request():
@@ -84,7 +128,7 @@ async def test_a_second_signal_cuts_the_drain_short() -> None:
 async def test_a_server_that_fails_says_so() -> None:
     server = FakeServer(fails_with=OSError("no"))
     with socket.socket() as listener, pytest.raises(OSError, match="no"):
-        await serve_until_told(server, listener, Lifecycle(), 1)
+        await serve_until_told(server, listener, Lifecycle(), drain_limit_s=1)
 
 
 def test_a_port_that_is_taken_is_one_line_with_the_cure() -> None:
