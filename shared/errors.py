@@ -6,6 +6,7 @@ SlosError
 ├── Refused                the planner said no, with numbers (429 or 503)
 ├── NoEngine               no engine can serve this now (503)
 ├── EngineLost             an engine went away while it served the request (502)
+│   └── EngineUnreachable  it could not be reached, so the request never got there
 ├── EngineDraining         the engine takes nothing new because it is being stopped (503)
 ├── PlannerUnavailable     the planner cannot be reached
 ├── UnknownDecision        the planner does not remember this decision
@@ -55,6 +56,10 @@ class NoEngine(SlosError):
 
 class EngineLost(SlosError):
     """An engine went away while it served the request."""
+
+
+class EngineUnreachable(EngineLost):
+    """No connection to the engine: the request never got there."""
 
 
 class EngineDraining(SlosError):

@@ -20,7 +20,6 @@ from vllm.version import __version__ as vllm_version
 from services.gateway.api_keys import ApiKeys
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
-from services.gateway.drive import WaitLimits
 from services.gateway.engine_links import EngineLinks
 from services.gateway.health import Pages
 from services.gateway.lifecycle import Lifecycle
@@ -33,6 +32,7 @@ from services.gateway.slo_inputs import Catalogue
 from services.gateway.unrouted import take_over_http_errors
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
+from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock, MonotonicClock
 from shared.models import resolve_model
 from shared.rpc.channels import PlannerClient

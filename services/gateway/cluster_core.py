@@ -12,13 +12,14 @@ from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 
 from services.gateway.continuation import must_stay_whole, output_budget_tokens
-from services.gateway.drive import Drive, WaitLimits, enter
+from services.gateway.drive import Drive, enter
 from services.gateway.engine_links import EngineLinks
 from services.gateway.outcome import outcome_of
 from services.gateway.output_buffer import OutputBuffer
 from services.gateway.planner_link import Planner, PlannerLimits, PlannerLink
 from services.gateway.scope import RequestScope, SequenceRecord, current_scope
 from services.gateway.stages import StageEnds, stage_progress
+from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock
 from shared.errors import InvalidRequest, SlosError
 from shared.requests import Admission, Phase, PlacementQuery, Reason, SloTargets
@@ -210,6 +211,7 @@ class ClusterCore(EngineCoreClient):
             clock=self._cluster.clock,
             limits=self._cluster.waits,
             max_model_len_tokens=self._max_model_len_tokens,
+            stand_in=self.planner.stand_in,
         ).run()
 
     def _fail(self, sequence: _Sequence, error: Exception) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
@@ -28,19 +28,13 @@ from services.gateway.continuation import (
     take_kv_result,
 )
 from services.gateway.deadline_line import deadline_line
+from services.gateway.engine_terms import engine_terms, next_pace_s
 from services.gateway.scope import RequestScope, SequenceRecord
+from services.gateway.wait_limits import WaitLimits, silence
 from shared.clock import Clock
-from shared.errors import DeadlinePassed, EngineDraining, EngineLost
-from shared.requests import TRANSITIONS, Admission, EngineRef, Pacing, Phase, Placement, Way
+from shared.errors import DeadlinePassed, EngineDraining, EngineLost, EngineUnreachable
+from shared.requests import TRANSITIONS, EngineRef, Phase, Placement, Way
 from shared.rpc import slos_pb2 as pb
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitLimits:
-    """How long a request waits for its engine before it is given up."""
-
-    first_reply_s: float = 300.0
-    next_reply_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +46,10 @@ class Reply:
     outputs: list[EngineCoreOutput]
     core_time_s: float
     weight_version: str | None = None
+
+
+# Another decode engine in place of those with these ids, or None.
+StandIn = Callable[[Collection[str]], EngineRef | None]
 
 
 class Engines(Protocol):
@@ -76,7 +74,12 @@ class Engines(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Drive:
-    """The life of one placed sequence. `deliver` takes what the client is to see."""
+    """The life of one placed sequence.
+
+    Attributes:
+        deliver: Takes what the client is to see.
+        stand_in: Chooses another decode engine when that of the placement is being stopped.
+    """
 
     request: EngineCoreRequest
     placement: Placement
@@ -87,6 +90,7 @@ class Drive:
     clock: Clock
     limits: WaitLimits
     max_model_len_tokens: int
+    stand_in: StandIn = lambda _: None
     _decode_replied: bool = field(default=False, init=False)
 
     async def run(self) -> None:
@@ -97,16 +101,24 @@ class Drive:
         if self.record.line is None:
             self.record.line = deadline_line(self.placement)
         if self.placement.way is Way.COLOCATED or self.placement.prefill is None:
-            await self._run_whole(self._decode_engine)
-        elif must_stay_whole(self.request, self.max_model_len_tokens):
-            one_token = output_budget_tokens(self.request, self.max_model_len_tokens) <= 1
-            await self._run_whole(self.placement.prefill if one_token else self._decode_engine)
-        else:
+            await self._run_whole()
+        elif not must_stay_whole(self.request, self.max_model_len_tokens):
             await self._run_split(self.placement.prefill)
+        elif output_budget_tokens(self.request, self.max_model_len_tokens) <= 1:
+            await self._run_one_token(self.placement.prefill)
+        else:
+            await self._run_whole()
 
-    async def _run_whole(self, engine: EngineRef) -> None:
+    async def _run_whole(self) -> None:
         self._enter(Phase.DECODING)
-        await self._follow(engine, self.request, self._deliver)
+        await self._follow_decode(self.request, self._deliver)
+
+    async def _run_one_token(self, prefill_engine: EngineRef) -> None:
+        self._enter(Phase.DECODING)
+        try:
+            await self._follow(prefill_engine, self.request, self._deliver)
+        except (EngineDraining, EngineUnreachable):
+            await self._run_whole()
 
     async def _run_split(self, prefill_engine: EngineRef) -> None:
         self._enter(Phase.PREFILLING)
@@ -118,7 +130,7 @@ class Drive:
         self.record.prefilled_at_s = self.clock.now()
         form = form_after(self.request, prefilled, form)
         try:
-            await self._run_rest(prefilled, form)
+            await self._run_rest(prefilled, form, prefill_engine)
         finally:
             if not self._decode_replied:
                 self.engines.release(prefill_engine, self.record.request_id)
@@ -126,9 +138,9 @@ class Drive:
     async def _run_recomputed(self) -> None:
         self.record.recomputed = True
         self._enter(Phase.TRANSFERRING)
-        await self._run_whole(self._decode_engine)
+        await self._run_whole()
 
-    async def _run_rest(self, prefilled: Prefilled, form: Form) -> None:
+    async def _run_rest(self, prefilled: Prefilled, form: Form, holder: EngineRef) -> None:
         if form is Form.CONTINUE:
             self._deliver(_first_reply(prefilled))
             if ends_at_first_token(prefilled):
@@ -150,7 +162,7 @@ class Drive:
             self._deliver(reply)
 
         rest = decode_request(self.request, prefilled, form)
-        await self._follow(self._decode_engine, rest, on_reply)
+        await self._follow_decode(rest, on_reply, holder.engine_id)
 
     async def _prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
         # A task of its own, so that a client that leaves at the very moment when the engine has
@@ -170,13 +182,41 @@ class Drive:
             return None  # the decode engine can do without
         return read_prefill(replies[-1].outputs[-1], replies[-1].weight_version)
 
+    async def _follow_decode(
+        self, request: EngineCoreRequest, on_reply: Callable[[Reply], None], *avoid: str
+    ) -> None:
+        """Follows on the decode engine. If it was stopped since the placement and has given nothing
+        yet, another one replaces it, whose id is not among `avoid`.
+        """
+        stopped = set(avoid)
+        replied = False
+
+        def noted(reply: Reply) -> None:
+            nonlocal replied
+            replied = True
+            on_reply(reply)
+
+        while True:
+            try:
+                await self._follow(self._decode_engine, request, noted)
+                return
+            except (EngineDraining, EngineUnreachable):
+                stopped.add(self._decode_engine.engine_id)
+                other = None if replied else self.stand_in(stopped)
+                if other is None:
+                    raise
+                self.placement = replace(self.placement, decode=other)
+                self.record.placement = self.placement
+
     async def _follow(
         self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
     ) -> None:
         """Hands on every reply, with its times brought to our clock, to the last one."""
-        replies = self.engines.generate(engine, request, self._terms())
+        now = self.clock.now()
+        terms = engine_terms(self.placement, self.scope, self.record, now)
+        replies = self.engines.generate(engine, request, terms)
         try:
-            async with _silence(self.limits) as heard, aclosing(replies):
+            async with silence(self.limits) as heard, aclosing(replies):
                 async for reply in replies:
                     heard()
                     shift_events(reply.outputs, self.clock.now() - reply.core_time_s)
@@ -189,7 +229,7 @@ class Drive:
         except TimeoutError as error:
             raise DeadlinePassed(self._too_slow(engine)) from error
         except EngineLost as error:
-            raise EngineLost(self._lost(engine, str(error))) from error
+            raise type(error)(self._lost(engine, str(error))) from error
         raise EngineLost(self._lost(engine, "It ended the stream without an end of the answer."))
 
     def _deliver(self, reply: Reply) -> None:
@@ -215,56 +255,13 @@ class Drive:
         line, stages = self.record.line, self.record.stages
         for token_id in token_ids:
             if line is not None:
-                pace_s = self._next_pace_s
+                pace_s = next_pace_s(self.placement, self.record)
                 line.produced(now - self.scope.arrived_at_s, math.inf if pace_s is None else pace_s)
             if stages is not None:
                 stages.produced((token_id,), now)
 
     def _enter(self, phase: Phase) -> None:
         enter(self.record, phase)
-
-    def _terms(self) -> pb.EngineTerms:
-        """What is left of the promise: an engine knows only the tokens that it gives itself."""
-        placement, stages = self.placement, self.record.stages
-        share = placement.pace_share
-        return pb.EngineTerms(
-            class_name=self.scope.targets.class_name,
-            ttft_s=self._next_token_in_s,
-            tpot_s=None if placement.tpot_s is None else share * placement.tpot_s,
-            waited_s=self.clock.now() - self.scope.arrived_at_s,
-            best_effort=placement.admission is Admission.BEST_EFFORT,
-            decision_id=placement.decision_id,
-            stages=[
-                pb.StageTerms(tpot_s=share * stage.tpot_target_s, end_token_ids=stage.end_token_ids)
-                for stage in (stages.left if stages else ())
-            ],
-            produced_tokens=self.record.output_tokens,
-            grace_s=placement.grace_s,
-            by_deadlines=placement.pacing is Pacing.DEADLINES,
-        )
-
-    @property
-    def _next_token_in_s(self) -> float | None:
-        """When the next token is due, from the arrival: the first by its own target less its way to
-        the client, the second by its grace as well, any later one a pace after the one before. With
-        deadlines, a pace after the one before was due.
-        """
-        if self.record.last_token_at_s is None:
-            ttft_s = self.placement.ttft_s
-            return None if ttft_s is None else ttft_s - self.placement.delivery_s
-        pace_s = self._next_pace_s
-        if pace_s is None:
-            return None
-        if self.record.line is not None:
-            return self.record.line.next_due_s(pace_s) - self.placement.delivery_s
-        begins = self.record.output_tokens == 1
-        after_s = self.placement.pace_share * pace_s + (self.placement.grace_s if begins else 0.0)
-        return self.record.last_token_at_s + after_s - self.scope.arrived_at_s
-
-    @property
-    def _next_pace_s(self) -> float | None:
-        stages = self.record.stages
-        return stages.left[0].tpot_target_s if stages else self.placement.tpot_s
 
     @property
     def _decode_engine(self) -> EngineRef:
@@ -284,27 +281,6 @@ class Drive:
             f"{self.limits.first_reply_s:g} s to the first and {self.limits.next_reply_s:g} s to "
             f"any further step, after {self.record.output_tokens} tokens; send the request again."
         )
-
-
-@asynccontextmanager
-async def _silence(limits: WaitLimits) -> AsyncIterator[Callable[[], None]]:
-    """Raises TimeoutError when what it gives was not called for long.
-
-    The timer is set anew only after a tenth of the limit, not with every token: it may end a wait
-    that much sooner.
-    """
-    loop = asyncio.get_running_loop()
-    coarse_s, again_at_s = limits.next_reply_s / 10, -math.inf
-    async with asyncio.timeout(limits.first_reply_s) as limit:
-
-        def heard() -> None:
-            nonlocal again_at_s
-            now = loop.time()
-            if now >= again_at_s:
-                again_at_s = now + coarse_s
-                limit.reschedule(now + limits.next_reply_s)
-
-        yield heard
 
 
 def _first_reply(prefilled: Prefilled) -> Reply:

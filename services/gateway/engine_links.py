@@ -13,7 +13,7 @@ from services.gateway.drive import Reply
 from services.gateway.shared_outputs import Replies, SharedOutputs, in_our_words, reply_of
 from shared.clock import Clock
 from shared.engine.wire import decode_outputs, encode_request
-from shared.errors import EngineLost, InvalidRequest, SlosError
+from shared.errors import EngineUnreachable, InvalidRequest, SlosError
 from shared.requests import EngineRef, Placement
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
@@ -56,7 +56,8 @@ class EngineLinks:
     ) -> AsyncGenerator[Reply, None]:
         """Replies until the request has ended; closing the generator aborts it on the engine.
 
-        Raises EngineLost, EngineDraining, and InvalidRequest when a number is beyond 64 bits.
+        Raises EngineLost, EngineUnreachable, EngineDraining, and InvalidRequest when a number is
+        beyond 64 bits.
         """
         message = pb.GenerateRequest(request=_encoded(request), terms=terms)
         link = self._link(engine.address)
@@ -135,7 +136,7 @@ class EngineLinks:
             async with asyncio.timeout(self._connect_limit_s):
                 await link.channel.channel_ready()
         except TimeoutError as error:
-            raise EngineLost(
+            raise EngineUnreachable(
                 f"No connection to {engine.address} within {self._connect_limit_s:g} s."
             ) from error
 

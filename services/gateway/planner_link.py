@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -83,6 +83,15 @@ class PlannerLink:
     def check(self) -> None:
         """Raises NoEngine or PlannerUnavailable when no request could be served now."""
         usable(self._views)
+
+    def stand_in(self, stopped: Collection[str]) -> EngineRef | None:
+        """The engine for a request whose own one, among those with these ids, was stopped."""
+        able = [
+            view
+            for view in self.engines
+            if not view.draining and view.description.engine_id not in stopped
+        ]
+        return least_loaded(able, self._in_flight()) if able else None
 
     async def place(
         self, query: Callable[[float], PlacementQuery], record: SequenceRecord, arrived_at_s: float
@@ -209,16 +218,21 @@ def place_alone(
     views: list[EngineView], in_flight: Mapping[str, int], decision_id: str
 ) -> Placement:
     """Co-located on the decode engine with the fewest of our own requests, without a promise."""
+    return Placement(
+        decision_id=decision_id,
+        admission=Admission.BEST_EFFORT,
+        reason=Reason.PLANNER_AWAY,
+        message="The planner is away: the gateway chose the engine, without a promise.",
+        decode=least_loaded(views, in_flight),
+    )
+
+
+def least_loaded(views: list[EngineView], in_flight: Mapping[str, int]) -> EngineRef:
+    """The decode engine with the fewest of our own requests; any engine where none decodes."""
 
     def load(view: EngineView) -> tuple[bool, int, str]:
         engine = view.description
         return engine.role is not Role.DECODE, in_flight.get(engine.engine_id, 0), engine.name
 
     engine = min(views, key=load).description
-    return Placement(
-        decision_id=decision_id,
-        admission=Admission.BEST_EFFORT,
-        reason=Reason.PLANNER_AWAY,
-        message="The planner is away: the gateway chose the engine, without a promise.",
-        decode=EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address),
-    )
+    return EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address)

@@ -14,11 +14,11 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.metrics.stats import PrefillStats
 
 from services.gateway.cluster_core import Cluster
-from services.gateway.drive import WaitLimits
 from services.gateway.engine_links import EngineLinks
 from services.gateway.planner_link import PlannerLimits
 from services.gateway.scope import RequestScope, current_scope
 from services.gateway.vllm_frontend import ClusterClient, ClusterFailureError, frontend_config
+from services.gateway.wait_limits import WaitLimits
 from shared.clock import MonotonicClock
 from shared.engine.wire import decode_request, encode_outputs
 from shared.engines import EngineDescription, EngineView, Role
@@ -383,6 +383,28 @@ async def test_a_prefill_engine_without_kv_to_hand_over_costs_only_time(rig: Rig
     parts = await rig.ask(6)
 
     assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 6)
+
+
+@pytest.mark.parametrize("way", Way)
+async def test_an_engine_that_left_since_the_placement_is_replaced(rig: Rig, way: Way) -> None:
+    other = RuleEngine("d1")
+    await other.start()
+    try:
+        rig.planner.way = way
+        rig.planner.views.append(view(other, Role.DECODE))
+        await until(lambda: len(rig.client.engine_core.planner.engines) == 3)
+        assert rig.decode.server is not None
+        await rig.decode.server.stop(None)
+
+        parts = await rig.ask(6)
+
+        assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 6)
+        assert len(other.seen) == 1
+        await until(lambda: rig.clean and bool(rig.planner.outcomes))
+        assert rig.planner.outcomes[0].finished == "length"
+    finally:
+        assert other.server is not None
+        await other.server.stop(None)
 
 
 @pytest.mark.parametrize("n", [1, 2])

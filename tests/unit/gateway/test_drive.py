@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from vllm.v1.engine import (
 )
 
 from services.gateway.continuation import TRANSFER
-from services.gateway.drive import Drive, Reply, WaitLimits, enter
+from services.gateway.drive import Drive, Reply, enter
 from services.gateway.scope import RequestScope, SequenceRecord
 from services.gateway.stages import stage_progress
+from services.gateway.wait_limits import WaitLimits
 from shared.clock import VirtualClock
-from shared.errors import DeadlinePassed, EngineDraining, EngineLost
+from shared.errors import DeadlinePassed, EngineDraining, EngineLost, EngineUnreachable
 from shared.requests import (
     Admission,
     EngineRef,
@@ -33,7 +34,7 @@ from shared.requests import (
 )
 from shared.rpc import slos_pb2 as pb
 
-P, D = (EngineRef(name=name, engine_id=name, address=name) for name in ("p", "d"))
+P, D, E = (EngineRef(name=name, engine_id=name, address=name) for name in ("p", "d", "e"))
 PROMPT = [1, 2, 3]
 BLOCKS = {"do_remote_prefill": True, "remote_num_tokens": len(PROMPT)}
 Answer = Callable[[EngineCoreRequest], AsyncGenerator[Reply, None]]
@@ -73,6 +74,7 @@ def ending() -> Reply:
 class FakeEngines:
     p: Answer = field(default_factory=says)
     d: Answer = field(default_factory=says)
+    e: Answer = field(default_factory=says)
     asked: list[tuple[str, EngineCoreRequest]] = field(default_factory=list)
     terms: list[pb.EngineTerms] = field(default_factory=list)
     released: list[tuple[str, str]] = field(default_factory=list)
@@ -85,7 +87,7 @@ class FakeEngines:
         self.asked.append((engine.name, request))
         self.terms.append(terms)
         try:
-            async for each in (self.p if engine is P else self.d)(request):
+            async for each in {"p": self.p, "d": self.d, "e": self.e}[engine.name](request):
                 yield each
         finally:
             self.closed += 1
@@ -469,6 +471,87 @@ async def test_a_decode_engine_that_will_not_fetch_has_the_blocks_freed(error: E
         await run.drive.run()
 
     assert run.engines.released == [("p", "r1")]
+
+
+def standing_in(run: Run) -> list[set[str]]:
+    """Lets engine E stand in once; returns what it was asked to avoid, call by call."""
+    avoided: list[set[str]] = []
+
+    def stand_in(avoid: Collection[str]) -> EngineRef | None:
+        avoided.append(set(avoid))
+        return None if "e" in avoid else E
+
+    run.drive.stand_in = stand_in
+    return avoided
+
+
+STOPPED = [EngineDraining("stopping"), EngineUnreachable("gone")]
+
+
+@pytest.mark.parametrize("way", list(Way))
+@pytest.mark.parametrize("error", STOPPED)
+async def test_a_decode_engine_stopped_since_the_placement_is_replaced(
+    way: Way, error: Exception
+) -> None:
+    engines = FakeEngines(p=handing_over(), d=says(error), e=says(reply(10), ending()))
+    run = make(engines, way, temperature=0.0)
+    standing_in(run)
+
+    await run.drive.run()
+
+    split = way is Way.DISAGGREGATED
+    assert run.asked == (["p", "d", "e"] if split else ["d", "e"])
+    assert run.tokens == ([9, 10, 11] if split else [10, 11])
+    assert run.engines.asked[-1][1] is run.engines.asked[-2][1]
+    assert run.engines.released == []
+    assert run.record.placement is not None
+    assert run.record.placement.decode == E
+
+
+async def test_the_engine_that_holds_the_kv_does_not_stand_in_for_its_reader() -> None:
+    run = make(FakeEngines(p=handing_over(), d=says(STOPPED[0]), e=says(ending())), temperature=0.0)
+    avoided = standing_in(run)
+
+    await run.drive.run()
+
+    assert avoided == [{"p", "d"}]
+
+
+async def test_with_no_engine_to_stand_in_the_request_fails_as_before() -> None:
+    run = make(FakeEngines(d=says(STOPPED[0]), e=says(STOPPED[0])), Way.COLOCATED)
+    avoided = standing_in(run)
+
+    with pytest.raises(EngineDraining):
+        await run.drive.run()
+
+    assert run.asked == ["d", "e"]
+    assert avoided == [{"d"}, {"d", "e"}]
+
+
+@pytest.mark.parametrize("error", [EngineDraining("cut"), EngineLost("crashed")])
+async def test_an_engine_that_has_begun_or_crashed_has_no_stand_in(error: Exception) -> None:
+    answer = says(reply(5), error) if isinstance(error, EngineDraining) else says(error)
+    run = make(FakeEngines(d=answer), Way.COLOCATED)
+    avoided = standing_in(run)
+
+    with pytest.raises(type(error)):
+        await run.drive.run()
+
+    assert run.asked == ["d"]
+    assert avoided == []
+
+
+@pytest.mark.parametrize("error", STOPPED)
+async def test_a_single_token_is_made_elsewhere_when_its_engine_was_stopped(
+    error: Exception,
+) -> None:
+    last = reply(9, finish_reason=FinishReason.LENGTH)
+    run = make(FakeEngines(p=says(error), d=says(last)), max_tokens=1)
+
+    await run.drive.run()
+
+    assert run.asked == ["p", "d"]
+    assert run.tokens == [9]
 
 
 async def test_the_loss_of_an_engine_is_told_with_its_name_and_the_tokens_so_far() -> None:
