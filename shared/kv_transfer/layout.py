@@ -77,7 +77,7 @@ class BlockLayout:
             blocks = ids[region.group]
             start = 0
             while start < len(blocks):
-                fits = room // region.block_bytes
+                fits = max(0, room // region.block_bytes)
                 if fits == 0 and held:
                     yield FrameOfBlocks(first_layer=first, last_layer=last, runs=tuple(held))
                     held, room = [], frame_bytes

@@ -1,6 +1,7 @@
 """The half of our KV connector in vLLM's scheduler: what to fetch and what to keep."""
 
 import logging
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
 from shared.engines import KvTransfer
+from shared.errors import ConfigError
 from shared.kv_transfer.metadata import KvMetadata, WorkerTransfers, joined
 from shared.kv_transfer.settings import (
     PORT_KEY,
@@ -127,6 +129,22 @@ class KvScheduler(NixlPullConnectorScheduler):
             params = {RESULT_KEY: {"recomputed": not transfer.used}}
         return kept, params
 
+    def set_xfer_handshake_metadata(self, metadata: dict[tuple[int, int], Any]) -> None:
+        """Raises ConfigError when the side channel's port is taken: vLLM would wait for ever."""
+        if not metadata:
+            return  # without NIXL no worker has anything to tell
+        host, port = self.side_channel_host, self.side_channel_port
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"Port {port} on {host} cannot be had for NIXL ({error.strerror}); "
+                    "free it or give this engine another with --nixl-port."
+                ) from error
+        super().set_xfer_handshake_metadata(metadata)
+
     @staticmethod
     def _nixl_handshake_listener(
         encoded_data: dict[tuple[int, int], Any],
@@ -138,12 +156,12 @@ class KvScheduler(NixlPullConnectorScheduler):
         """vLLM's thread for NIXL handshakes, but one that outlives messages that it cannot read."""
         import time
 
-        with zmq_ctx(zmq.ROUTER, make_zmq_path("tcp", host, port)) as socket:
-            socket.setsockopt(zmq.RCVTIMEO, 1000)
+        with zmq_ctx(zmq.ROUTER, make_zmq_path("tcp", host, port)) as side_channel:
+            side_channel.setsockopt(zmq.RCVTIMEO, 1000)
             ready_event.set()
             while not stop_event.is_set():
                 try:
-                    identity, *parts = socket.recv_multipart()
+                    identity, *parts = side_channel.recv_multipart()
                 except zmq.Again:
                     continue
                 rank = _asked_rank(parts)
@@ -151,7 +169,7 @@ class KvScheduler(NixlPullConnectorScheduler):
                     _LOG.warning("NIXL's side channel got a message that it cannot answer.")
                     continue
                 clock = msgspec.msgpack.encode(time.perf_counter())  # noqa: TID251 - as vLLM
-                socket.send_multipart((identity, b"", encoded_data[rank], clock))
+                side_channel.send_multipart((identity, b"", encoded_data[rank], clock))
 
 
 def _asked_rank(parts: list[bytes]) -> tuple[int, int] | None:

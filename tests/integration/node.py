@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import psutil
 
 from services.node.config import NodeOptions
 from services.node.ports import NodePorts, assign_ports
@@ -52,6 +53,12 @@ class Node:
         (pid,) = pids_of_part(part, self.part_ports[part])
         os.kill(pid, signal.SIGKILL)
 
+    def core_pid(self, part: str) -> int:
+        """The engine core of an engine host."""
+        (host,) = pids_of_part(part, self.part_ports[part])
+        (core,) = [one.pid for one in psutil.Process(host).children() if is_core(one)]
+        return core
+
     def health(self, engine: str) -> pb.HealthReply:
         with grpc.insecure_channel(f"{LOOPBACK}:{self.part_ports[engine]}") as channel:
             return EngineStub(channel).Health(pb.HealthRequest(), timeout=5, wait_for_ready=True)
@@ -91,6 +98,11 @@ def wait_until(holds: Callable[[], bool], limit_s: float) -> float:
     return time.monotonic() - started_s  # noqa: TID251 - the same
 
 
+def is_core(process: psutil.Process) -> bool:
+    """vLLM gives its engine core this name."""
+    return any("EngineCor" in word for word in process.cmdline() or [process.name()])
+
+
 def pids_of_part(part: str, port: int) -> list[int]:
     """The process that serves a part at this port; its forks carry another name."""
     role, _, _ = part.partition("-")
@@ -112,12 +124,21 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
 
 
 @contextmanager
-def running_node(model: str, run_dir: Path, *more: str) -> Iterator[Node]:
+def running_node(
+    model: str, run_dir: Path, *more: str, kv_cache_gib: float = 0.5
+) -> Iterator[Node]:
     """Starts a node, waits until it serves, and ends it; fails when it does not end with 0."""
     ports, flags = free_ports()
     with (run_dir / "up.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services", *_flags(model, run_dir), *flags, *more],
+            [
+                sys.executable,
+                "-m",
+                "services",
+                *_flags(model, run_dir, kv_cache_gib),
+                *flags,
+                *more,
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -151,8 +172,9 @@ def free_ports() -> tuple[NodePorts, list[str]]:
     raise AssertionError("no free ports on this machine")
 
 
-def _flags(model: str, run_dir: Path) -> list[str]:
-    flags = {"model": model, "run-dir": run_dir, "max-model-len": 2048, "kv-cache-gib": 0.5}
+def _flags(model: str, run_dir: Path, kv_cache_gib: float) -> list[str]:
+    flags = {"model": model, "run-dir": run_dir, "max-model-len": 2048}
+    flags["kv-cache-gib"] = kv_cache_gib
     return [word for key, value in flags.items() for word in (f"--{key}", str(value))]
 
 
