@@ -32,6 +32,9 @@ COMMANDS = {
     ),
     "prefill": Command(module="services.prefill.__main__", help="start a prefill engine"),
     "decode": Command(module="services.decode.__main__", help="start a decode engine"),
+    "kv-key": Command(
+        module="services.node.kv_key", help="make the key that encrypts KV between engines"
+    ),
     "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
     "profile": Command(
         module="services.bench.profile", help="measure how long this engine's steps take"

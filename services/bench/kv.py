@@ -1,4 +1,6 @@
-"""`slos-serve bench kv`: how fast KV moves over NIXL, beside a memory copy and loopback TCP."""
+"""`slos-serve bench kv`: how fast KV moves over NIXL and ZMQ, beside a memory copy
+and loopback TCP.
+"""
 
 import json
 import os
@@ -11,14 +13,16 @@ from services.bench.kv_layout import KvLayout
 from services.bench.kv_measure import MemoryCopy, Mover, Moves
 from services.bench.kv_options import KvOptions
 from services.bench.kv_peer import PeerAddress, started_peer
-from services.bench.kv_report import COPY, NIXL, TCP, make_rows, make_table
+from services.bench.kv_report import COPY, CURVE, NIXL, TCP, ZMQ, make_rows, make_table
 from services.bench.machine import Machine
 from services.bench.nixl_pair import NixlReader, NixlSide, set_ucx_environment
 from services.bench.tcp_pair import TcpReader
+from services.bench.zmq_pair import ZmqReader
 from shared.clock import MonotonicClock
+from shared.kv_transfer.curve import CurveKeys, new_keys
 from shared.options import load
 
-_WIDTH = 130  # of the table where there is no terminal
+_WIDTH = 200  # of the table where there is no terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +54,36 @@ def measure(options: KvOptions) -> KvResult:
     machine, layout = Machine.read(), options.layout
     ucx = set_ucx_environment(options.ucx_tls)
     side = NixlSide.make("bench-decode", layout, layout.empty(), options.nixl_threads)
-    with started_peer(layout, options.nixl_threads, options.limit_s) as peer:
-        moves, handshake_s = _move(options, side, peer)
+    keys = new_keys()
+    with started_peer(layout, options.nixl_threads, options.limit_s, keys) as peer:
+        moves, handshake_s = _move(options, side, peer, keys)
     return KvResult(layout=layout, moves=moves, handshake_s=handshake_s, ucx=ucx, machine=machine)
 
 
-def _move(options: KvOptions, side: NixlSide, peer: PeerAddress) -> tuple[Moves, float]:
+def _move(
+    options: KvOptions, side: NixlSide, peer: PeerAddress, keys: CurveKeys
+) -> tuple[Moves, float]:
     now, layout, memory = MonotonicClock().now, side.layout, side.memory
     nixl = NixlReader.connect(side, peer.metadata, peer.base_address, now, options.limit_s)
     tcp = TcpReader.connect(peer.tcp_port, memory, now, options.limit_s)
     copy = MemoryCopy(layout.filled(), memory, now)
+    limit_s = options.limit_s
+    plain = ZmqReader.connect(peer.zmq_port, layout, memory, now, limit_s)
+    sealed = ZmqReader.connect(peer.curve_port, layout, memory, now, limit_s, keys)
     try:
-        ways = {NIXL: nixl.read, COPY: copy.read, TCP: tcp.read}
+        ways = {
+            NIXL: nixl.read,
+            ZMQ: plain.read,
+            CURVE: sealed.read,
+            COPY: copy.read,
+            TCP: tcp.read,
+        }
         mover = Mover(layout, memory, ways)
         return mover.run(options.prompt_tokens, options.rounds), nixl.handshake_s
     finally:
         tcp.close()
+        plain.close()
+        sealed.close()
 
 
 def as_json(result: KvResult, options: KvOptions) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Moves the same blocks in three ways, one after the other, round after round. Reports nothing."""
+"""Moves the same blocks in several ways, one after the other, round after round."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

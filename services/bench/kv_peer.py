@@ -1,15 +1,18 @@
-"""The process that blocks are read from, over NIXL and over TCP. It always ends."""
+"""The process that blocks are read from, over NIXL, ZMQ and TCP. It always ends."""
 
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from services.bench.kv_layout import KvLayout
 from services.bench.nixl_pair import NixlSide
 from services.bench.tcp_pair import PeerGone, listen, serve_blocks
+from services.bench.zmq_pair import start_holder
+from shared.clock import MonotonicClock
 from shared.errors import DeadlinePassed
+from shared.kv_transfer.curve import CurveKeys
 
 _END_LIMIT_S = 5.0
 
@@ -21,15 +24,19 @@ class PeerAddress:
     metadata: bytes
     base_address: int
     tcp_port: int
+    zmq_port: int
+    curve_port: int
 
 
 @contextmanager
-def started_peer(layout: KvLayout, threads: int, limit_s: float) -> Iterator[PeerAddress]:
+def started_peer(
+    layout: KvLayout, threads: int, limit_s: float, keys: CurveKeys
+) -> Iterator[PeerAddress]:
     """Starts the process and ends it. Raises DeadlinePassed when it is not ready in time."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_serve, args=(theirs, layout, threads, limit_s), name="kv-peer", daemon=True
+        target=_serve, args=(theirs, layout, threads, limit_s, keys), name="kv-peer", daemon=True
     )
     process.start()
     theirs.close()
@@ -53,15 +60,24 @@ def _first_words(pipe: Connection, limit_s: float) -> PeerAddress:
     return address
 
 
-def _serve(pipe: Connection, layout: KvLayout, threads: int, limit_s: float) -> None:
+def _serve(
+    pipe: Connection, layout: KvLayout, threads: int, limit_s: float, keys: CurveKeys
+) -> None:
     memory = layout.filled()
     side = NixlSide.make("bench-prefill", layout, memory, threads)
-    with listen() as listener:
+    now = MonotonicClock().now
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen())
+        plain, sealed = (start_holder(layout, memory, now, one) for one in (None, keys))
+        stack.callback(plain.close)
+        stack.callback(sealed.close)
         pipe.send(
             PeerAddress(
                 metadata=side.metadata,
                 base_address=side.base_address,
                 tcp_port=listener.getsockname()[1],
+                zmq_port=plain.port,
+                curve_port=sealed.port,
             )
         )
         serve_blocks(listener, memory, limit_s)

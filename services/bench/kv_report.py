@@ -10,12 +10,12 @@ from services.bench.kv_layout import KvLayout
 from services.bench.kv_measure import Moves
 from services.bench.spread import Spread
 
-NIXL, COPY, TCP = "nixl", "memory_copy", "tcp"
+NIXL, ZMQ, CURVE, COPY, TCP = "nixl", "zmq", "zmq_curve", "memory_copy", "tcp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvRow:
-    """All ways of one prompt length. A ratio is NIXL's speed over the other's, at p50."""
+    """All ways of one prompt length. A ratio is one speed over another, at p50."""
 
     prompt_tokens: int
     blocks: int
@@ -26,8 +26,9 @@ class KvRow:
     def mb_per_s(self, way: str) -> float:
         return self.moved_bytes / 1e3 / self.spreads[way].p50_ms
 
-    def nixl_over(self, way: str) -> float:
-        return self.spreads[way].p50_ms / self.spreads[NIXL].p50_ms
+    def over(self, way: str, other: str) -> float:
+        """How many times as fast `way` is as `other`."""
+        return self.spreads[other].p50_ms / self.spreads[way].p50_ms
 
     def as_json(self) -> dict[str, Any]:
         ways = {
@@ -40,8 +41,10 @@ class KvRow:
             "descriptors": self.descriptors,
             "bytes": self.moved_bytes,
             **ways,
-            "nixl_over_memory_copy": round(self.nixl_over(COPY), 3),
-            "nixl_over_tcp": round(self.nixl_over(TCP), 3),
+            "nixl_over_memory_copy": round(self.over(NIXL, COPY), 3),
+            "nixl_over_tcp": round(self.over(NIXL, TCP), 3),
+            "zmq_over_tcp": round(self.over(ZMQ, TCP), 3),
+            "curve_over_zmq": round(self.over(CURVE, ZMQ), 3),
         }
 
 
@@ -62,11 +65,11 @@ def make_table(rows: Sequence[KvRow], title: str) -> Table:
     table = Table(title=title)
     for name in ("prompt tokens", "MB"):
         table.add_column(name, justify="right")
-    for way in ("NIXL", "copy", "TCP"):
+    for way in ("NIXL", "ZMQ", "CURVE", "copy", "TCP"):
         for unit in ("p50 ms", "p99 ms", "MB/s"):
             table.add_column(f"{way}\n{unit}", justify="right")
-    for way in ("copy", "TCP"):
-        table.add_column(f"NIXL\n/ {way}", justify="right")
+    for pair in ("NIXL\n/ TCP", "ZMQ\n/ TCP", "CURVE\n/ ZMQ"):
+        table.add_column(pair, justify="right")
     for row in rows:
         table.add_row(*_cells(row))
     return table
@@ -74,11 +77,12 @@ def make_table(rows: Sequence[KvRow], title: str) -> Table:
 
 def _cells(row: KvRow) -> list[str]:
     cells = [str(row.prompt_tokens), f"{row.moved_bytes / 1e6:.2f}"]
-    for way in (NIXL, COPY, TCP):
+    for way in (NIXL, ZMQ, CURVE, COPY, TCP):
         spread = row.spreads[way]
         cells += [
             f"{spread.p50_ms:.2f}",
             f"{spread.p99_ms:.2f}",
             f"{row.mb_per_s(way):.0f}",
         ]
-    return [*cells, f"{row.nixl_over(COPY):.2f}", f"{row.nixl_over(TCP):.2f}"]
+    pairs = ((NIXL, TCP), (ZMQ, TCP), (CURVE, ZMQ))
+    return [*cells, *(f"{row.over(way, other):.2f}" for way, other in pairs)]

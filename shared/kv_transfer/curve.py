@@ -46,17 +46,22 @@ def read_keys(path: str) -> CurveKeys | None:
     return CurveKeys(public=public, secret=secret)
 
 
+def new_keys() -> CurveKeys:
+    return CurveKeys(*zmq.curve_keypair())
+
+
 def make_key_file(path: Path) -> None:
     """Writes a new key pair that only its owner can read.
 
     Raises ConfigError when a file is there.
     """
-    public, secret = zmq.curve_keypair()
+    keys = new_keys()
     try:
         path.touch(mode=0o600, exist_ok=False)
         path.write_text(
             "# CURVE key pair of the KV ports of one cluster. Keep it secret.\n"
-            f'curve\n    public-key = "{public.decode()}"\n    secret-key = "{secret.decode()}"\n'
+            f'curve\n    public-key = "{keys.public.decode()}"\n'
+            f'    secret-key = "{keys.secret.decode()}"\n'
         )
     except OSError as error:
         raise ConfigError(f"Cannot write {path} ({error.strerror}).") from error

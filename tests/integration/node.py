@@ -57,7 +57,7 @@ class Node:
         """The engine core of an engine host."""
         (host,) = pids_of_part(part, self.part_ports[part])
         (core,) = [one.pid for one in psutil.Process(host).children() if is_core(one)]
-        return core
+        return int(core)
 
     def health(self, engine: str) -> pb.HealthReply:
         with grpc.insecure_channel(f"{LOOPBACK}:{self.part_ports[engine]}") as channel:

@@ -27,7 +27,9 @@ def test_all_ways_bring_the_right_bytes_and_only_json_is_printed() -> None:
     shown = json.loads(run.stdout)
     assert [row["prompt_tokens"] for row in shown["rows"]] == [1, 70]
     assert all(
-        row[way]["mb_per_s"] > 0 for row in shown["rows"] for way in ("nixl", "memory_copy", "tcp")
+        row[way]["mb_per_s"] > 0
+        for row in shown["rows"]
+        for way in ("nixl", "zmq", "zmq_curve", "memory_copy", "tcp")
     )
     assert shown["handshake_ms"] > 0
     assert shown["machine"]["cores"] >= 1
