@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import (
@@ -27,17 +29,23 @@ class NixlReads(NixlPullConnectorWorker):
         super().__init__(*args, **kwargs)
         os.sched_setaffinity(0, cores)
         self._slos_began_s: dict[str, float] = {}
+        self._slos_connecting: set[str] = set()
 
     def slos_is_connected(self, engine_id: str) -> bool:
         """Whether a read from this engine needs no handshake first."""
         return engine_id in self._remote_agents and engine_id not in self._invalid_remote_engines
 
-    def slos_connect(self, engine_id: str, request: ReqMeta) -> None:
-        """Begins the handshake in the background, unless it is done or going on."""
-        remote = request.remote
-        if engine_id in self._invalid_remote_engines:
+    def slos_connect(
+        self, engine_id: str, request: ReqMeta, on_failed: Callable[[str], None]
+    ) -> None:
+        """Begins the handshake in the background, unless it is done or going on.
+
+        `on_failed` is called with the engine's id in a thread of NIXL's when it fails.
+        """
+        if engine_id in self._invalid_remote_engines or engine_id in self._slos_connecting:
             return
-        self._ensure_handshake(
+        remote = request.remote
+        handshake = self._ensure_handshake(
             engine_id,
             remote.host,
             remote.port,
@@ -45,6 +53,16 @@ class NixlReads(NixlPullConnectorWorker):
             request.dcp_size,
             request.pp_size,
         )
+        if handshake is None:
+            return
+
+        def ended(done: "Future[Any]") -> None:
+            self._slos_connecting.discard(engine_id)
+            if done.exception() is not None:
+                on_failed(engine_id)
+
+        self._slos_connecting.add(engine_id)
+        handshake.add_done_callback(ended)
 
     def slos_readers(self, engine_id: str) -> int:
         """How many of our workers read from one worker of this engine."""

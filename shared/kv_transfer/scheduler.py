@@ -3,6 +3,7 @@
 import logging
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from vllm.v1.request import Request
 from shared.engines import KvTransfer
 from shared.errors import ConfigError
 from shared.kv_transfer.metadata import KvMetadata, WorkerTransfers, joined
+from shared.kv_transfer.pairs import NIXL
 from shared.kv_transfer.settings import (
     PORT_KEY,
     RESULT_KEY,
@@ -131,8 +133,10 @@ class KvScheduler(NixlPullConnectorScheduler):
 
     def set_xfer_handshake_metadata(self, metadata: dict[tuple[int, int], Any]) -> None:
         """Raises ConfigError when the side channel's port is taken: vLLM would wait for ever."""
-        if not metadata:
-            return  # without NIXL no worker has anything to tell
+        if not metadata:  # NIXL is not used, or did not start in the workers
+            spoken = tuple(one for one in self._slos_port.carriers if one != NIXL)
+            self._slos_port = replace(self._slos_port, carriers=spoken)
+            return
         host, port = self.side_channel_host, self.side_channel_port
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

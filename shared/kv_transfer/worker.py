@@ -157,7 +157,9 @@ class KvWorker:
         connected = self.nixl is not None and self.nixl.slos_is_connected(engine_id)
         carrier = self._pairs.carrier(engine_id, theirs, nixl_is_connected=connected, now=now)
         if carrier == ZMQ and NIXL in theirs and self._pairs.nixl_may_be_tried(engine_id, now):
-            self.nixl.slos_connect(engine_id, meta)
+            self.nixl.slos_connect(
+                engine_id, meta, lambda failed: self._pairs.nixl_failed(failed, _now_s())
+            )
         return carrier
 
     def _fetch(self, request_id: str) -> None:

@@ -98,6 +98,21 @@ def clients() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+def test_a_node_that_was_not_told_otherwise_listens_on_loopback_alone(node: Node) -> None:
+    family = [psutil.Process(node.process.pid)]
+    family += family[0].children(recursive=True)
+    listening = [
+        one.laddr
+        for process in family
+        for one in process.net_connections(kind="tcp")
+        if one.status == psutil.CONN_LISTEN
+    ]
+
+    named = {node.ports.gateway, node.ports.planner, *(one.kv for one in node.ports.engines)}
+    assert named <= {one.port for one in listening}
+    assert {one.ip.removeprefix("::ffff:") for one in listening} == {LOOPBACK}
+
+
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_blocks_that_were_given_away_are_computed_again_and_never_cached(
     node: Node, trial: int
@@ -110,7 +125,7 @@ def test_blocks_that_were_given_away_are_computed_again_and_never_cached(
         with stopped(node.core_pid("decode-0")):
             asked = pool.submit(ask, node, victim)
             wait_until(lambda: held_blocks(node) > 0, LIMIT_S)
-            time.sleep(LEASE_S + 1)
+            wait_until(lambda: held_blocks(node) == 0, LIMIT_S)  # the lease has ended
             crowd = [pool.submit(ask, node, one) for one in others]
             time.sleep(1.5 * LEASE_S)
         answer = asked.result(LIMIT_S)
