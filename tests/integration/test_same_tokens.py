@@ -4,20 +4,31 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from services.node.machine import memory_gib
 from services.node.shares import share_cpu
 from shared.engine.environment import thread_environment
 from shared.models import resolve_model
+from shared.ports import FreePorts
 from tests.integration.load import WAYS
-from tests.integration.node import LOOPBACK, STOP_LIMIT_S, free_ports, running_node, wait_until
+from tests.integration.node import (
+    LOOPBACK,
+    STOP_LIMIT_S,
+    Node,
+    free_ports,
+    running_node,
+    wait_until,
+)
 from tests.integration.same_tokens import Case, Json, cases, differences
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -25,26 +36,111 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 VOCABULARY_TOKENS = 49_152
 MODEL = "embedded"
 ALL_CASES = "SLOS_TEST_ALL_CASES"  # set it for all forty; ten of them, every kind, otherwise
+# Of the decode engines; the forty answers are compared over each transport and over two at once.
+TRANSPORTS: list[tuple[str, ...]] = (
+    [("nixl",), ("zmq",), ("nixl", "zmq")] if os.environ.get(ALL_CASES) else [("auto",)]
+)
 SWITCHES = ("--enforce-eager", "--enable-auto-tool-choice")
 
 
-def test_the_answer_does_not_depend_on_the_way(tmp_path: Path) -> None:
-    asked = cases(VOCABULARY_TOKENS)[:: 1 if os.environ.get(ALL_CASES) else 4]
-    with plain_vllm(tmp_path) as url:
-        expected = [ask(url, case, salt="plain") for case in asked]
+@pytest.fixture(scope="module")
+def asked() -> list[Case]:
+    return cases(VOCABULARY_TOKENS)[:: 1 if os.environ.get(ALL_CASES) else 4]
+
+
+@pytest.fixture(scope="module")
+def expected(asked: list[Case], tmp_path_factory: pytest.TempPathFactory) -> list[Json]:
+    """The answers of plain vLLM."""
+    with plain_vllm(tmp_path_factory.mktemp("plain")) as url:
+        return [ask(url, case, salt="plain") for case in asked]
+
+
+@pytest.mark.parametrize("decode_transports", TRANSPORTS, ids=" and ".join)
+def test_the_answer_does_not_depend_on_the_way(
+    tmp_path: Path, asked: list[Case], expected: list[Json], decode_transports: tuple[str, ...]
+) -> None:
+    """With two transports, one decode engine has the one and a second the other."""
+    first, *others = decode_transports
     config = tmp_path / "slos.yaml"
-    config.write_text("gateway: {tool_call_parser: hermes}")
+    config.write_text(
+        f"{{gateway: {{tool_call_parser: hermes}}, decode: {{kv_transport: {first}}}}}"
+    )
     (tmp_path / "node").mkdir()
-    with running_node(MODEL, tmp_path / "node", "--config", str(config)) as node:
-        misses = {
-            f"{case.kind} {number} {way}": found
-            for way in WAYS
-            for number, case in enumerate(asked)
-            if (found := differences(expected[number], ask(node.url, by_way(case, way), salt=way)))
-        }
+    with (
+        running_node(MODEL, tmp_path / "node", "--config", str(config)) as node,
+        more_decode_engines(node, tmp_path, others) as metrics_ports,
+    ):
+        misses: dict[str, list[str]] = {}
+
+        def compare(number: int, way: str) -> None:
+            told = ask(node.url, by_way(asked[number], way), salt=way)
+            if found := differences(expected[number], told):
+                misses[f"{asked[number].kind} {number} {way}"] = found
+
+        with ThreadPoolExecutor(len(decode_transports)) as pool:
+            for way in WAYS:
+                list(pool.map(partial(compare, way=way), range(len(asked))))
+        carried = [carriers(port) for port in (node.ports.engines[1].metrics, *metrics_ports)]
 
     tell(asked, misses)
+    print("transfers of each decode engine:", carried)
     assert misses == {}
+    for moved, transport in zip(carried, decode_transports, strict=True):
+        assert sum(moved.values()) > 0
+        assert transport == "auto" or set(moved) == {transport}
+
+
+@contextmanager
+def more_decode_engines(node: Node, folder: Path, transports: Sequence[str]) -> Iterator[list[int]]:
+    """Engines beside those of the node; gives the ports of their metrics."""
+    with ExitStack() as stack:
+        found = []
+        for number, transport in enumerate(transports):
+            with FreePorts() as free:
+                names = ("port", "metrics-port", "kv-port", "nixl-port")
+                ports = {name: free.pick() for name in names}
+            flags = {
+                **ports,
+                "planner": f"{LOOPBACK}:{node.ports.planner}",
+                "name": f"decode-more-{number}",
+                "model": resolve_model(MODEL),
+                "served-model-name": MODEL,
+                "dtype": "float32",
+                "max-model-len": 2048,
+                "kv-cache-gib": 0.5,
+                "kv-transport": transport,
+                "cores": max(os.sched_getaffinity(0)),
+            }
+            words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+            log = stack.enter_context((folder / f"more-{number}.log").open("w"))
+            engine = subprocess.Popen(
+                [sys.executable, "-m", "services.decode", *words],
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            stack.callback(engine.wait, STOP_LIMIT_S)
+            stack.callback(engine.terminate)
+            found.append(ports["metrics-port"])
+        for number in range(len(transports)):
+            wait_until(partial(attached, node, f"decode-more-{number}"), 180)
+        yield found
+
+
+def attached(node: Node, engine: str) -> bool:
+    page = httpx.get(f"http://{LOOPBACK}:{node.ports.planner_metrics}/metrics", timeout=10).text
+    return f'"{engine}"' in page
+
+
+def carriers(metrics_port: int) -> dict[str, float]:
+    """Transfers of one decode engine that were used, by transport."""
+    page = httpx.get(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=10).text
+    return {
+        sample.labels["transport"]: sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "slos_kv_transfers_total" and sample.labels["outcome"] == "used"
+    }
 
 
 def by_way(case: Case, way: str) -> Case:
