@@ -105,3 +105,27 @@ class EvaluateOptions:
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowOptions:
+    """A fleet that follows the planner's desired engines."""
+
+    scenario: str = option(
+        "Mixed", help="ChatBot, Coder, Summarizer, Mixed, ToolLLM or Reasoning, or classes:FILE"
+    )
+    rates: tuple[float, ...] = option(
+        (4.0, 8.0, 4.0, 2.0), help="programs/s offered to the fleet, phase by phase"
+    )
+    phase_s: Positive = option(600.0, help="seconds of each phase")
+    fleet: str = option("prefill=1,decode=1", help="engines at the beginning")
+    most: Count = option(8, help="engines of each role at most")
+    start_s: NotNegative = option(60.0, help="seconds from starting an engine to its attachment")
+    hold_s: Positive = option(300.0, help="as scale_down_after_s of the planner")
+    window_s: Positive = option(120.0, help="as scale_window_s of the planner")
+    hardware: str = option(
+        "", help=f"a table of shared/hardware; default: the scenario's own, of classes {OF_CLASSES}"
+    )
+    speculation: bool = option(False, help="engines have their draft models")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
+    json: bool = option(False, help="print one JSON object instead of a table")

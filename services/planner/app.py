@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.planner.config import PlannerOptions
 from services.planner.decisions_log import DecisionsLog
+from services.planner.follow_demand import follow_demand
 from services.planner.metrics import PlannerMetrics, serve_metrics
 from services.planner.prepare import prepare
 from services.planner.service import PlannerService
@@ -49,7 +50,11 @@ async def serve(
     log = _decisions_log(options)
     state = ClusterState(options.numbers, epoch=secrets.token_hex(3), now=clock.now())
     service = PlannerService(
-        state, metrics, clock, registration_limit_s=options.registration_limit_s
+        state,
+        metrics,
+        clock,
+        registration_limit_s=options.registration_limit_s,
+        scaling=options.scaling,
     )
     server = make_server()
     add_PlannerServicer_to_server(service, server)
@@ -63,6 +68,7 @@ async def serve(
     beside = [
         asyncio.create_task(_tidy(service, metrics, clock, log)),
         asyncio.create_task(service.waiting.run()),
+        asyncio.create_task(follow_demand(service, metrics, clock, options.scale_every_s)),
     ]
     try:
         await stop.wait()

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from services.planner.numbers import PlannerNumbers
+from services.planner.scaling.numbers import ScalingNumbers
 from shared.options import option
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -57,11 +58,41 @@ class PlannerOptions:
         5.0, help="seconds that an engine has to register once it is connected"
     )
     shutdown_limit_s: Seconds = option(5.0, help="seconds that calls under way have to end")
+    scale_every_s: Seconds = option(
+        10.0, help="seconds from one answer to the next to how many engines are needed"
+    )
+    scale_window_s: Seconds = option(
+        120.0,
+        help="seconds of requests by which that is judged; longer follows the load later, shorter "
+        "takes a burst for it",
+    )
+    scale_attainment: Annotated[float, Field(gt=0, le=1)] = option(
+        0.95, help="share of requests with targets that the desired engines are to keep"
+    )
+    scale_headroom: Annotated[float, Field(ge=0)] = option(
+        0.1,
+        help="share by which steps may last longer on a smaller fleet that is still enough; "
+        "keeps the number from going back and forth at a load between two sizes",
+    )
+    scale_down_after_s: Annotated[float, Field(ge=0)] = option(
+        300.0,
+        help="seconds for which fewer engines must be enough before fewer are desired; several "
+        "times what an engine needs to start",
+    )
     explain: str | None = option(
         None, help="ask a running planner what it decided under this id, and why"
     )
     planner: str = option("127.0.0.1:8100", help="address of the planner that --explain asks")
     json: bool = option(False, help="print the explanation as JSON")
+
+    @property
+    def scaling(self) -> ScalingNumbers:
+        return ScalingNumbers(
+            window_s=self.scale_window_s,
+            attainment=self.scale_attainment,
+            headroom=self.scale_headroom,
+            hold_s=self.scale_down_after_s,
+        )
 
     @property
     def numbers(self) -> PlannerNumbers:

@@ -38,8 +38,12 @@ class OutputLengths:
 
     def usual(self, class_name: str, most_tokens: int) -> int:
         """The median of what its answers had, within `most_tokens`."""
+        return self.quantile(class_name, most_tokens, 0.5)
+
+    def quantile(self, class_name: str, most_tokens: int, share: float) -> int:
+        """What that share of its answers kept within, as far as is known; within `most_tokens`."""
         answers = self._classes.get(class_name)
-        known = self._quantile(answers, 0.5) if answers else _UNKNOWN_TOKENS
+        known = self._quantile(answers, share) if answers else _UNKNOWN_TOKENS
         return max(1, min(most_tokens, known))
 
     def cautious(self, class_name: str, most_tokens: int, share: float = 0.9) -> int:
@@ -58,4 +62,4 @@ class OutputLengths:
 
     def _quantile(self, answers: _Answers, share: float) -> int:
         ordered = answers.sorted()
-        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+        return ordered[max(0, min(len(ordered), math.ceil(share * len(ordered))) - 1)]

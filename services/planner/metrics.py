@@ -12,14 +12,16 @@ from prometheus_client import (
 )
 
 from services.planner.engine_state import EngineState, engines_by_role
+from services.planner.scaling.fleet_size import FleetSize
 from services.planner.state import ClusterState
-from shared.engines import StepReport
+from shared.engines import Role, StepReport
 from shared.errors import ConfigError
 from shared.requests import Admission, Outcome, Placement
 
 _DECISION_SECONDS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 
 _WAIT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SCALING_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class PlannerMetrics:
@@ -54,6 +56,17 @@ class PlannerMetrics:
         self._in_flight = self._gauge(
             "slos_planner_held_requests", "Requests placed on an engine and not ended.", "engine"
         )
+        self._desired = self._gauge(
+            "slos_planner_desired_engines",
+            "Engines with which the requests of the last window would have kept their targets.",
+            "role",
+        )
+        self._scaling_seconds = Histogram(
+            "slos_planner_scaling_seconds",
+            "Time that it took to find how many engines are needed, beside all rounds.",
+            buckets=_SCALING_SECONDS,
+            registry=self.registry,
+        )
         self._registrations = Counter(
             "slos_planner_registrations_total",
             "Registrations of engines.",
@@ -72,6 +85,13 @@ class PlannerMetrics:
             ("finished", "recomputed"),
             registry=self.registry,
         )
+
+    def desires(self, size: FleetSize) -> None:
+        self._desired.labels(Role.PREFILL).set(size.prefill)
+        self._desired.labels(Role.DECODE).set(size.decode)
+
+    def scaling_took(self, seconds: float) -> None:
+        self._scaling_seconds.observe(seconds)
 
     def round_took(self, seconds: float) -> None:
         self._decision_seconds.observe(seconds)

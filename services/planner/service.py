@@ -13,7 +13,9 @@ from services.planner.attachments import Attachment, Bell
 from services.planner.books import Books
 from services.planner.engine_state import EngineState
 from services.planner.metrics import PlannerMetrics
-from services.planner.scaling import present_is_enough
+from services.planner.scaling.fleet_size import FleetSize
+from services.planner.scaling.numbers import ScalingNumbers
+from services.planner.scaling.scaler import Scaler
 from services.planner.state import ClusterState
 from services.planner.waiting import WaitingNumbers, WaitingRoom
 from shared.clock import Clock, wall_time_s
@@ -46,6 +48,7 @@ class PlannerService(PlannerServicer):
         clock: Clock,
         *,
         registration_limit_s: float,
+        scaling: ScalingNumbers | None = None,
     ) -> None:
         self.state = state
         self.attachments: dict[str, Attachment] = {}
@@ -54,6 +57,7 @@ class PlannerService(PlannerServicer):
         self._registration_limit_s = registration_limit_s
         self._bell = Bell(clock, _WATCH_PAUSE_S)
         self._started_epoch_s = wall_time_s()
+        self.scaler = Scaler(numbers=scaling or ScalingNumbers(), started_at_s=clock.now())
         self.books = Books(state=state, metrics=metrics, clock=clock)
         self.waiting = WaitingRoom(
             decider=self.books,
@@ -126,8 +130,10 @@ class PlannerService(PlannerServicer):
     async def Scale(  # noqa: N802
         self, request: pb.ScaleRequest, context: _ScaleContext
     ) -> pb.ScaleAdvice:
-        del request, context
-        return planner_codec.scale_to_wire(present_is_enough(self.state))
+        del context
+        starting = FleetSize(prefill=request.starting_prefill, decode=request.starting_decode)
+        advice = self.scaler.advice(self.state, starting, self._clock.now())
+        return planner_codec.scale_to_wire(advice)
 
     # ---- engines
 

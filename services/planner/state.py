@@ -17,6 +17,7 @@ from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
 from services.planner.registration import why_unfit
 from services.planner.restraint import Restraint
+from services.planner.scaling.demanded import Demanded
 from services.planner.sessions import Sessions
 from services.planner.survival import Survival
 from services.planner.transfers import Transfers
@@ -27,8 +28,8 @@ from shared.requests import (
     Explanation,
     Outcome,
     Pacing,
-    Placement,
     PlacementQuery,
+    Reason,
     WayConsidered,
 )
 from shared.scheduling.grace import by_deadlines, grace_of
@@ -63,6 +64,7 @@ class ClusterState:
         self.sessions = Sessions()
         self.policies = PolicyBook()
         self.restraint = Restraint()
+        self.demanded = Demanded()
 
     # ---- engines
 
@@ -238,14 +240,16 @@ class ClusterState:
         """Takes a decision into the books. `chosen` is the way it runs, None when it does not."""
         self._decisions_made += 1
         self._learn_of_prompt(explanation, now)
+        demand = self._note_demand(explanation, now)
         decision_id = explanation.placement.decision_id
         remember(self._explanations, decision_id, explanation, self.numbers.kept_decisions)
         if chosen is not None and explanation.placement.runs:
-            self._place(explanation.query, explanation.placement, chosen, now)
+            self._place(explanation, chosen, demand, now)
 
     def settle(self, outcome: Outcome, now: float) -> None:
         """A request has ended: nothing is held for it any more. Unknown decisions are no matter."""
         self.sessions.ended(outcome, now)
+        self.demanded.ended(outcome.request_id, outcome.output_tokens)
         for engine in self.engines.values():
             engine.release(outcome.decision_id)
         explanation = self._explanations.get(outcome.decision_id)
@@ -258,6 +262,15 @@ class ClusterState:
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             self.delivery.learn(outcome)
             self._learn_of_engines(explanation, outcome, now)
+
+    def _note_demand(self, explanation: Explanation, now: float) -> Demand:
+        """What no fleet could serve is no demand for engines."""
+        query, placement = explanation.query, explanation.placement
+        ttft_s = math.inf if placement.ttft_s is None else placement.ttft_s
+        demand = self.demand(query, ttft_s, now)
+        if placement.reason is not Reason.NEVER:
+            self.demanded.asked(query.request_id, query.targets.class_name, demand)
+        return demand
 
     def _learn_of_prompt(self, explanation: Explanation, now: float) -> None:
         query, placement = explanation.query, explanation.placement
@@ -308,12 +321,12 @@ class ClusterState:
         return None if engine is None or engine.draining else engine
 
     def _place(
-        self, query: PlacementQuery, placement: Placement, chosen: WayConsidered, now: float
+        self, explanation: Explanation, chosen: WayConsidered, demand: Demand, now: float
     ) -> None:
+        query, placement = explanation.query, explanation.placement
         prefill, decode = placement.prefill, placement.decode
         assert decode is not None
-        ttft_s = math.inf if placement.ttft_s is None else placement.ttft_s
-        demand = replace(self.demand(query, ttft_s, now), key=key_of(placement.decision_id))
+        demand = replace(demand, key=key_of(placement.decision_id))
         best_effort = placement.admission is Admission.BEST_EFFORT
         first_in_s = max(0.0, (chosen.ttft_s or 0.0) - query.waited_s)
         ends_at_s = None if chosen.finish_s is None else now + chosen.finish_s - query.waited_s

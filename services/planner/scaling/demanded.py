@@ -1,0 +1,82 @@
+"""The requests of the last minutes, with what they asked for: what a fleet would have had to serve.
+
+Refused, best-effort and waiting requests are in it like all others: they are demand that the
+present fleet turned away. Bounded; times are on the planner's clock.
+"""
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.planner.demand import Demand
+from services.planner.lengths import OutputLengths
+from shared.batch_time.table import Numbers
+
+# A request as numbers. DUE and TPOT are infinite where nothing is asked; DUE counts from the
+# arrival. PACE and LATER are what engines are asked for in the place of TPOT (`grace`).
+ARRIVES, PROMPT, CACHED, OUTPUT, DUE, TPOT, PACE, LATER, DRAFT, GAIN = range(10)
+ASK: Final = 10
+_KEPT: Final = 16_384
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+
+Asks = npt.NDArray[np.float64]
+
+
+class Demanded:
+    """A ring of the latest requests; each is in it once, however often it was asked for."""
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._asks: Asks = np.zeros((kept, ASK))
+        self._classes: list[tuple[str, int]] = [("", 0)] * kept  # and the most tokens allowed
+        self._places: OrderedDict[str, int] = OrderedDict()  # by request id
+        self._coming = 0  # how many requests came so far
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def asked(self, request_id: str, class_name: str, demand: Demand) -> None:
+        """A request was decided; again where it was deferred before."""
+        place = self._places.get(request_id)
+        if place is None:
+            place = self._coming % len(self._asks)
+            self._coming += 1
+            if len(self._places) == len(self._asks):
+                self._places.popitem(last=False)
+            self._places[request_id] = place
+        self._classes[place] = class_name, demand.max_output_tokens
+        self._asks[place] = _numbers(demand)
+
+    def ended(self, request_id: str, output_tokens: int) -> None:
+        """Unknown requests are no matter."""
+        place = self._places.get(request_id)
+        if place is not None and output_tokens > 0:
+            self._asks[place, OUTPUT] = output_tokens
+
+    def since(self, from_s: float, lengths: OutputLengths) -> Asks:
+        """Those that came after `from_s`, in order of arrival. Answers that have not ended are
+        taken to be as long as others of their class, from short to long in turns.
+        """
+        places = np.fromiter(self._places.values(), dtype=np.int64, count=len(self._places))
+        places = places[self._asks[places, ARRIVES] >= from_s]
+        asks = self._asks[places]
+        for number in np.flatnonzero(np.isnan(asks[:, OUTPUT])):
+            class_name, most_tokens = self._classes[places[number]]
+            share = (int(places[number]) * _GOLDEN) % 1.0
+            asks[number, OUTPUT] = lengths.quantile(class_name, most_tokens, share)
+        ordered: Asks = asks[np.argsort(asks[:, ARRIVES], kind="stable")]
+        return ordered
+
+
+def _numbers(demand: Demand) -> Numbers:
+    row = np.empty(ASK)
+    row[ARRIVES], row[PROMPT] = demand.arrived_at_s, demand.prompt_tokens
+    row[CACHED] = max(0, min(demand.cached_tokens, demand.prompt_tokens - 1))
+    row[OUTPUT] = math.nan
+    row[DUE] = demand.due_s - demand.delivery_s - demand.arrived_at_s
+    row[TPOT], row[PACE] = demand.tpot_s, demand.grace.pace_s
+    row[LATER] = demand.grace.later_s
+    row[DRAFT], row[GAIN] = demand.drafts.tokens, demand.drafts.gain
+    return row

@@ -1,0 +1,220 @@
+"""The engines of a replayed fleet as arrays, and what a step does to them. Compiled.
+
+The step former is the one that engines use; `routes` says where a request goes.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from services.planner.scaling.demanded import (
+    ARRIVES,
+    CACHED,
+    DRAFT,
+    DUE,
+    GAIN,
+    LATER,
+    OUTPUT,
+    PACE,
+    PROMPT,
+    Asks,
+)
+from shared.batch_time.table import COUNTS, Numbers
+from shared.compiled import compiled
+from shared.scheduling import rows as of
+from shared.scheduling.kernel import form
+from shared.scheduling.pressure import settle_lost
+from shared.scheduling.rows import COLUMNS, PLAIN, PROMISED, Rows
+from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS
+from shared.scheduling.simulate import apply
+from shared.scheduling.steady import likely_s
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+_STUCK_S: Final = 0.05  # after which an engine that could form no step tries again
+FIRST, LAST, GIVEN, LATE = range(4)  # what a request got, by column
+GOT: Final = 4
+
+
+class Engines(NamedTuple):
+    """By engine; the first `prefills` are prefill engines, the others decode.
+
+    `rows` has room for so many requests of each, `used` of them are taken, `who` are the numbers
+    of these requests. `next_s` is when the running step ends, or when an idle engine looks again.
+    `promised` are the requests that a decode engine has to serve, wherever they are by now, and
+    `promises` is how many. `limits` and `tables` are by role: prefill, decode.
+    """
+
+    rows: npt.NDArray[np.float64]
+    who: Ints
+    tokens: Ints
+    used: Ints
+    next_s: Floats
+    stepping: Flags
+    promised: Ints
+    promises: Ints
+    busy_s: Floats
+    limits: Floats
+    prefill_table: Numbers
+    decode_table: Numbers
+    prefills: int
+
+
+@compiled
+def table_of(fleet: Engines, engine: int) -> Numbers:
+    return fleet.prefill_table if engine < fleet.prefills else fleet.decode_table
+
+
+@compiled
+def limits_of(fleet: Engines, engine: int) -> Numbers:
+    role = 0 if engine < fleet.prefills else 1
+    limits: Numbers = fleet.limits[role]
+    return limits
+
+
+@compiled
+def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> None:
+    """A request whose prompt is to be computed here; on a prefill engine it goes on elsewhere."""
+    row = _new_row(fleet, engine, i)
+    row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT], asks[i, CACHED]
+    row[of.LEFT] = 1.0 if engine < fleet.prefills else asks[i, OUTPUT]
+    row[of.DUE], row[of.AVAILABLE] = asks[i, ARRIVES] + asks[i, DUE], now
+    row[of.KIND] = kind_of(asks, i)
+    if engine >= fleet.prefills:
+        _set_pace(row, asks, i)
+
+
+@compiled
+def add_answer(
+    fleet: Engines, engine: int, asks: Asks, i: int, first_s: float, arrives_s: float
+) -> None:
+    """A request whose first token came at `first_s` and whose KV is here at `arrives_s`."""
+    row = _new_row(fleet, engine, i)
+    row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT] + 1.0, asks[i, PROMPT]
+    row[of.PRODUCED], row[of.LEFT] = 1.0, asks[i, OUTPUT] - 1.0
+    row[of.AVAILABLE], row[of.KIND] = arrives_s, kind_of(asks, i)
+    _set_pace(row, asks, i)
+    counts_from_s = first_s + max(asks[i, LATER], arrives_s - first_s)
+    if asks[i, LATER] == np.inf:
+        counts_from_s = asks[i, ARRIVES] + asks[i, DUE]
+    row[of.DUE] = counts_from_s + asks[i, PACE]
+
+
+@compiled
+def kind_of(asks: Asks, i: int) -> float:
+    asks_for_nothing = asks[i, DUE] == np.inf and asks[i, PACE] == np.inf
+    return PLAIN if asks_for_nothing else PROMISED
+
+
+@compiled
+def _set_pace(row: Numbers, asks: Asks, i: int) -> None:
+    row[of.TPOT], row[of.GRACE] = asks[i, PACE], asks[i, LATER]
+    row[of.DRAFT], row[of.GAIN] = asks[i, DRAFT], asks[i, GAIN]
+
+
+@compiled
+def _new_row(fleet: Engines, engine: int, i: int) -> Numbers:
+    place = fleet.used[engine]
+    fleet.used[engine] += 1
+    fleet.who[engine, place], fleet.tokens[engine, place] = i, 0
+    row: Numbers = fleet.rows[engine, place]
+    row[:] = 0.0
+    row[of.GAIN], row[of.TPOT] = 1.0, np.inf
+    return row
+
+
+@compiled
+def begin_step(fleet: Engines, engine: int, now: float) -> None:
+    """Forms the next step of an engine that has none, if there is anything to do."""
+    count = fleet.used[engine]
+    fleet.stepping[engine] = False
+    fleet.next_s[engine] = np.inf
+    if count == 0:
+        return
+    rows, tokens = fleet.rows[engine, :count], fleet.tokens[engine, :count]
+    table, counts = table_of(fleet, engine), np.zeros(COUNTS)
+    limits = limits_of(fleet, engine).copy()
+    for i in range(count):
+        limits[FREE_BLOCKS] -= np.ceil(rows[i, of.COMPUTED] / limits[BLOCK_TOKENS])
+    settle_lost(rows, table, now)
+    lasts_s = form(rows, tokens, counts, table, limits, now)
+    if lasts_s == 0:
+        tokens[:] = 0
+        fleet.next_s[engine] = _soonest(rows, now)
+        return
+    taken_s = likely_s(lasts_s, table, counts)
+    fleet.stepping[engine] = True
+    fleet.next_s[engine] = now + taken_s
+    fleet.busy_s[engine] += taken_s
+
+
+@compiled
+def _soonest(rows: Rows, now: float) -> float:
+    soonest_s = np.inf
+    for i in range(len(rows)):
+        if rows[i, of.AVAILABLE] > now:
+            soonest_s = min(soonest_s, rows[i, of.AVAILABLE])
+        else:
+            soonest_s = min(soonest_s, now + _STUCK_S)
+    return float(soonest_s)
+
+
+@compiled
+def end_step(fleet: Engines, engine: int, got: Floats, left: Ints, now: float) -> int:
+    """Gives the tokens of the step that is over. `left` gets the requests that leave the engine;
+    returns how many these are. The others move up, in order.
+    """
+    count = fleet.used[engine]
+    rows, tokens = fleet.rows[engine, :count], fleet.tokens[engine, :count]
+    seen = np.empty((count, GOT))
+    seen[:, FIRST], seen[:, LATE] = np.inf, -np.inf
+    seen[:, LAST] = seen[:, GIVEN] = 0.0
+    apply(rows, seen, tokens, now, 0.0)
+    leaving = 0
+    for i in range(count):
+        tokens[i] = 0
+        one = fleet.who[engine, i]
+        if seen[i, GIVEN] > 0:
+            _note(got[one], seen[i], now)
+        if rows[i, of.LEFT] <= 0:
+            left[leaving] = one
+            leaving += 1
+        elif leaving > 0:
+            fleet.who[engine, i - leaving] = one
+            for column in range(COLUMNS):
+                rows[i - leaving, column] = rows[i, column]
+    fleet.used[engine] -= leaving
+    return leaving
+
+
+@compiled
+def _note(got: Numbers, seen: Numbers, now: float) -> None:
+    if got[GIVEN] == 0:
+        got[FIRST] = now
+    got[LAST] = now
+    got[GIVEN] += seen[GIVEN]
+    got[LATE] = max(got[LATE], seen[LATE])
+
+
+def empty_fleet(
+    prefills: int, decodes: int, places: int, limits: Floats, tables: tuple[Numbers, Numbers]
+) -> Engines:
+    """Idle engines with room for `places` requests each."""
+    engines = prefills + decodes
+    return Engines(
+        rows=np.zeros((engines, places, COLUMNS)),
+        who=np.zeros((engines, places), dtype=np.int64),
+        tokens=np.zeros((engines, places), dtype=np.int64),
+        used=np.zeros(engines, dtype=np.int64),
+        next_s=np.full(engines, np.inf),
+        stepping=np.zeros(engines, dtype=np.bool_),
+        promised=np.zeros((engines, places), dtype=np.int64),
+        promises=np.zeros(engines, dtype=np.int64),
+        busy_s=np.zeros(engines),
+        limits=limits,
+        prefill_table=tables[0],
+        decode_table=tables[1],
+        prefills=prefills,
+    )

@@ -1,0 +1,94 @@
+"""How many engines of each role, and the smallest such fleet that keeps enough of a window.
+
+The searches ask `Replays` what would have become of the window on a fleet of some size.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.planner.scaling.replay import Replayed
+
+_NO_BETTER = 0.002  # attained; an engine that adds less is of no use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSize:
+    """Without a prefill engine, decode engines compute the prompts."""
+
+    prefill: int
+    decode: int
+
+    @property
+    def engines(self) -> int:
+        return self.prefill + self.decode
+
+    def at_least(self, other: "FleetSize") -> "FleetSize":
+        """The smallest that holds both."""
+        return FleetSize(
+            prefill=max(self.prefill, other.prefill), decode=max(self.decode, other.decode)
+        )
+
+    def divided(self, by: int) -> "FleetSize":
+        return FleetSize(prefill=math.ceil(self.prefill / by), decode=math.ceil(self.decode / by))
+
+    def times(self, factor: int) -> "FleetSize":
+        return FleetSize(prefill=self.prefill * factor, decode=self.decode * factor)
+
+    def __str__(self) -> str:
+        return f"prefill={self.prefill},decode={self.decode}"
+
+
+Replays = Callable[[FleetSize], Replayed]
+
+
+def grown(replays: Replays, start: FleetSize, goal: float, most: int) -> FleetSize:
+    """`start`, and what has to be added for `goal` to be attained: each time to the role that more
+    requests were missed for. Where no fleet of `most` engines attains it, only what helps.
+    """
+    size, known = start, replays(start)
+    while known.attained < goal and size.engines < most:
+        for more in _larger(size, known):
+            tried = replays(more)
+            if tried.attained > known.attained + _NO_BETTER:
+                size, known = more, tried
+                break
+        else:
+            break
+    return shrunk(replays, size, start, min(goal, known.attained))
+
+
+def _larger(size: FleetSize, known: Replayed) -> list[FleetSize]:
+    """With more engines of the role that the window was shorter of, of the other, of both; several
+    where many requests were missed.
+    """
+    decode = replace(size, decode=size.decode + _step(size.decode, known.short_of_decode, known))
+    if not size.prefill:
+        return [decode]
+    step = _step(size.prefill, known.short_of_prefill, known)
+    prefill = replace(size, prefill=size.prefill + step)
+    both = decode.at_least(prefill)
+    if known.short_of_decode >= known.short_of_prefill:
+        return [decode, prefill, both]
+    return [prefill, decode, both]
+
+
+def _step(engines: int, missed: int, known: Replayed) -> int:
+    return max(1, int(engines * missed / max(1, known.judged) / 2))
+
+
+def shrunk(replays: Replays, start: FleetSize, least: FleetSize, goal: float) -> FleetSize:
+    """`start` without the engines that are not needed to attain `goal`; of two roles that could
+    give one up, the one whose engine does less for the window does.
+    """
+    size = start
+    while True:
+        fewer = [
+            FleetSize(prefill=size.prefill - 1, decode=size.decode),
+            FleetSize(prefill=size.prefill, decode=size.decode - 1),
+        ]
+        able = [(replays(one).attained, one) for one in fewer if one.at_least(least) == one]
+        kept = [(attained, one) for attained, one in able if attained >= goal]
+        if not kept:
+            return size
+        size = max(kept, key=lambda pair: pair[0])[1]

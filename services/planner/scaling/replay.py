@@ -1,0 +1,312 @@
+"""What would have become of a window of requests on so many prefill and decode engines. Compiled.
+
+The engines form their steps as real ones do and take as long as their tables of step times say.
+A request that finds no room waits for it while it can still be in time, and is then missed.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from services.planner.scaling.demanded import (
+    ARRIVES,
+    DUE,
+    LATER,
+    OUTPUT,
+    PROMPT,
+    TPOT,
+    Asks,
+)
+from services.planner.scaling.fleet_rows import (
+    FIRST,
+    GIVEN,
+    GOT,
+    LAST,
+    LATE,
+    Engines,
+    Floats,
+    Ints,
+    add_answer,
+    add_prompt,
+    begin_step,
+    empty_fleet,
+    end_step,
+)
+from services.planner.scaling.routes import (
+    SHORT_OF_DECODE,
+    SHORT_OF_PREFILL,
+    asks_for_nothing,
+    own_s,
+    route,
+    route_plain,
+)
+from shared.batch_time import StepTable
+from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.compiled import compiled
+from shared.scheduling.pressure import ROUNDING_S
+from shared.scheduling.shares import LONGEST_S, MAX_RESIDENT
+
+_MOST_WAITING: Final = 512  # requests that wait for room; the oldest is missed beyond that
+_MOST_TRIED: Final = 8  # of these that are looked at when something is freed
+_PATIENCE_S: Final = 5.0  # of a request with a pace but no TTFT target
+_TELLING: Final = 8.0  # tokens; the pace of fewer says nothing
+_MOST_PLACES: Final = 1024  # requests on one engine
+# What became of a request: it is still open, was kept, or missed for want of one role.
+OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Site:
+    """The engines that a fleet is made of, and the link between them. `limits` are by role."""
+
+    limits: Floats
+    prefill_table: Numbers
+    decode_table: Numbers
+    link_fixed_s: float
+    link_token_s: float
+
+    def slower(self, factor: float) -> "Site":
+        """All steps last so many times as long."""
+        return replace(
+            self,
+            prefill_table=StepTable(self.prefill_table).slower(factor).numbers,
+            decode_table=StepTable(self.decode_table).slower(factor).numbers,
+        )
+
+    def bounded(self, longest_s: float) -> "Site":
+        """Steps that nothing hurries last so long at most; 0: they may last for ever."""
+        limits = self.limits.copy()
+        limits[:, LONGEST_S] = longest_s
+        return replace(self, limits=limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """Of the requests that came after `judged_from_s`: how many were kept, missed for want of each
+    role, or could not be kept by an idle engine.
+    """
+
+    kept: int
+    short_of_prefill: int
+    short_of_decode: int
+    never: int
+
+    @property
+    def judged(self) -> int:
+        return self.kept + self.short_of_prefill + self.short_of_decode
+
+    @property
+    def attained(self) -> float:
+        """The share that was kept of those that could be; 1 where nothing was asked."""
+        return self.kept / self.judged if self.judged else 1.0
+
+
+def replay(
+    asks: Asks, site: Site, prefills: int, decodes: int, *, judged_from_s: float, until_s: float
+) -> Replayed:
+    """`asks` in order of arrival; what is open at `until_s` is judged by what it got so far."""
+    most = int(min(_MOST_PLACES, 2 * site.limits[:, MAX_RESIDENT].max(), len(asks) + 1))
+    tables = site.prefill_table, site.decode_table
+    fleet = empty_fleet(prefills, decodes, most, site.limits, tables)
+    fates = np.zeros(len(asks), dtype=np.int64)
+    got = np.zeros((len(asks), GOT))
+    got[:, LATE] = -np.inf
+    run(fleet, asks, got, fates, site.link_fixed_s, site.link_token_s, until_s)
+    judged = fates[asks[:, ARRIVES] >= judged_from_s]
+    return Replayed(
+        kept=int((judged == KEPT).sum()),
+        short_of_prefill=int((judged == MISSED_PREFILL).sum()),
+        short_of_decode=int((judged == MISSED_DECODE).sum()),
+        never=int((judged == NEVER).sum()),
+    )
+
+
+@compiled
+def run(
+    fleet: Engines,
+    asks: Asks,
+    got: Floats,
+    fates: Ints,
+    link_fixed_s: float,
+    link_token_s: float,
+    until_s: float,
+) -> None:
+    """Fills `fates` and `got`, by request."""
+    waiting, homes = np.empty(_MOST_WAITING, dtype=np.int64), np.full(len(asks), -1)
+    short_of = np.full(len(asks), SHORT_OF_DECODE)
+    left = np.empty(fleet.rows.shape[1], dtype=np.int64)
+    waits, coming = 0, 0
+    while True:
+        engine = int(np.argmin(fleet.next_s))
+        arrives_s = asks[coming, ARRIVES] if coming < len(asks) else np.inf
+        now = min(fleet.next_s[engine], arrives_s)
+        if now > until_s or now == np.inf:
+            break
+        freed = True
+        if arrives_s <= fleet.next_s[engine]:
+            waits = _come(fleet, asks, fates, coming, waiting, waits, short_of)
+            coming += 1
+        else:
+            freed = _go_on(
+                fleet, engine, asks, got, fates, homes, left, now, link_fixed_s, link_token_s
+            )
+        if freed and waits > 0:
+            waits = _place(fleet, asks, fates, homes, waiting, waits, short_of, now)
+    for i in range(coming):
+        if fates[i] == OPEN:
+            fates[i] = _so_far(asks, got, i, until_s, short_of[i])
+
+
+@compiled
+def _come(
+    fleet: Engines, asks: Asks, fates: Ints, i: int, waiting: Ints, waits: int, short_of: Ints
+) -> int:
+    """A request waits for its place from now on; returns how many do."""
+    if not asks_for_nothing(asks, i) and not _possible(fleet, asks, i):
+        fates[i] = NEVER
+        return waits
+    if waits == len(waiting):
+        fates[waiting[0]] = _missed(asks, waiting[0], short_of[waiting[0]])
+        waits = _drop(waiting, waits, 0)
+    waiting[waits] = i
+    return waits + 1
+
+
+@compiled
+def _possible(fleet: Engines, asks: Asks, i: int) -> bool:
+    """Whether an idle engine keeps what it asks for."""
+    table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
+    first_s = expected_s(table, np.zeros(COUNTS)) + own_s(table, asks, i)
+    return bool(first_s <= asks[i, DUE])
+
+
+@compiled
+def _go_on(
+    fleet: Engines,
+    engine: int,
+    asks: Asks,
+    got: Floats,
+    fates: Ints,
+    homes: Ints,
+    left: Ints,
+    now: float,
+    link_fixed_s: float,
+    link_token_s: float,
+) -> bool:
+    """The engine's step is over and the next one begins. Whether something became free."""
+    leaving = 0
+    if fleet.stepping[engine]:
+        leaving = end_step(fleet, engine, got, left, now)
+    for k in range(leaving):
+        i = left[k]
+        home = homes[i]
+        if engine < fleet.prefills and asks[i, OUTPUT] > 1:
+            arrives_s = now + link_fixed_s + link_token_s * asks[i, PROMPT]
+            add_answer(fleet, home, asks, i, now, arrives_s)
+            if not fleet.stepping[home]:
+                fleet.next_s[home] = min(fleet.next_s[home], arrives_s)
+        else:
+            _leave(fleet, home, i)
+            fates[i] = _judged(asks, got, i)
+    begin_step(fleet, engine, now)
+    return leaving > 0
+
+
+@compiled
+def _leave(fleet: Engines, engine: int, i: int) -> None:
+    promised = fleet.promised[engine]
+    for place in range(fleet.promises[engine]):
+        if promised[place] == i:
+            fleet.promises[engine] = _drop(promised, fleet.promises[engine], place)
+            return
+
+
+@compiled
+def _drop(numbers: Ints, used: int, place: int) -> int:
+    """Takes out one of those used; the others move up. Returns how many are left."""
+    for k in range(place + 1, used):
+        numbers[k - 1] = numbers[k]
+    return used - 1
+
+
+@compiled
+def _place(
+    fleet: Engines,
+    asks: Asks,
+    fates: Ints,
+    homes: Ints,
+    waiting: Ints,
+    waits: int,
+    short_of: Ints,
+    now: float,
+) -> int:
+    """Those that wait, in order of arrival; returns how many still do."""
+    chosen, kept, tried = np.empty(1, dtype=np.int64), 0, 0
+    for k in range(waits):
+        i = waiting[k]
+        plain, first = asks_for_nothing(asks, i), SHORT_OF_DECODE
+        newest = k == waits - 1
+        if tried < _MOST_TRIED or newest:
+            tried += 1
+            first = route_plain(fleet, chosen) if plain else route(fleet, asks, i, now, chosen)
+            short_of[i] = min(first, SHORT_OF_PREFILL)
+        if first >= 0:
+            _enter(fleet, asks, homes, i, first, chosen[0], now)
+        elif not plain and now > _latest_s(fleet, asks, i):
+            fates[i] = _missed(asks, i, short_of[i])
+        else:
+            waiting[kept] = i
+            kept += 1
+    return kept
+
+
+@compiled
+def _enter(
+    fleet: Engines, asks: Asks, homes: Ints, i: int, first: int, home: int, now: float
+) -> None:
+    homes[i] = home
+    fleet.promised[home, fleet.promises[home]] = i
+    fleet.promises[home] += 1
+    add_prompt(fleet, first, asks, i, now)
+    if not fleet.stepping[first]:
+        fleet.next_s[first] = now
+
+
+@compiled
+def _latest_s(fleet: Engines, asks: Asks, i: int) -> float:
+    if asks[i, DUE] == np.inf:
+        return float(asks[i, ARRIVES] + _PATIENCE_S)
+    table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
+    return float(asks[i, ARRIVES] + asks[i, DUE] - own_s(table, asks, i))
+
+
+@compiled
+def _missed(asks: Asks, i: int, short_of: int) -> int:
+    if asks_for_nothing(asks, i):
+        return NOT_ASKED
+    return MISSED_PREFILL if short_of == SHORT_OF_PREFILL else MISSED_DECODE
+
+
+@compiled
+def _judged(asks: Asks, got: Floats, i: int) -> int:
+    """Of a request that has all its tokens."""
+    if asks_for_nothing(asks, i):
+        return NOT_ASKED
+    if got[i, FIRST] > asks[i, ARRIVES] + asks[i, DUE] + ROUNDING_S:
+        return MISSED_PREFILL
+    if asks[i, LATER] == np.inf:
+        return MISSED_DECODE if got[i, LATE] > ROUNDING_S else KEPT
+    later = got[i, GIVEN] - 1
+    took_s = got[i, LAST] - got[i, FIRST]
+    return MISSED_DECODE if later > 0 and took_s > later * asks[i, TPOT] + ROUNDING_S else KEPT
+
+
+@compiled
+def _so_far(asks: Asks, got: Floats, i: int, now: float, short_of: int) -> int:
+    """Of a request that has not: it stays open while it may still be in time."""
+    if asks_for_nothing(asks, i):
+        return NOT_ASKED
+    if got[i, GIVEN] == 0:
+        return _missed(asks, i, short_of) if now > asks[i, ARRIVES] + asks[i, DUE] else OPEN
+    return _judged(asks, got, i) if got[i, GIVEN] >= _TELLING else OPEN

@@ -1,0 +1,224 @@
+"""Where a replayed request goes: the least loaded decode engine with room, and the quicker of the
+two ways to its first token that delays no other promise. Compiled.
+
+A cheaper stand-in for `promises`: loads are sums over requests, no engine is simulated for it.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from services.planner.scaling.demanded import (
+    ARRIVES,
+    CACHED,
+    DRAFT,
+    DUE,
+    GAIN,
+    OUTPUT,
+    PACE,
+    PROMPT,
+    Asks,
+)
+from services.planner.scaling.fleet_rows import Engines, Ints, kind_of, limits_of, table_of
+from shared.batch_time.table import (
+    CHUNKS,
+    COUNTS,
+    DECODE_CONTEXT,
+    DECODES,
+    EARLIER,
+    LONGEST_CONTEXT,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    SPECULATED,
+    SPECULATION_STEPS,
+    Numbers,
+    expected_s,
+    sure_s,
+)
+from shared.compiled import compiled
+from shared.scheduling import rows as of
+from shared.scheduling.rows import PROMISED
+from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, LONGEST_S, MAX_RESIDENT, ONE
+from shared.scheduling.steady import likely_s
+
+_MOST_TRIED: Final = 4  # decode engines that are looked at for one request
+_MOST_SHARE: Final = 0.9  # of a decode engine's time that decodes are taken to leave no less of
+_HALF: Final = 0.5  # of its answer a request holds on average
+_KV_MARGIN: Final = 1.1  # more KV than that is needed at times
+SHORT_OF_PREFILL, SHORT_OF_DECODE = -1, -2
+
+
+@compiled
+def route(fleet: Engines, asks: Asks, i: int, now: float, chosen: Ints) -> int:
+    """The engine that computes the prompt, and in `chosen` the one that decodes; or what the fleet
+    is short of.
+    """
+    engines = len(fleet.used)
+    shares = np.full(engines, np.inf)
+    for engine in range(fleet.prefills, engines):
+        if _has_room(fleet, engine, asks, i):
+            share = _share(fleet, engine, asks, i)
+            if share <= 1 or fleet.promises[engine] == 0:
+                shares[engine] = share
+    why = SHORT_OF_DECODE
+    for _ in range(_MOST_TRIED):
+        decode = int(np.argmin(shares))
+        if shares[decode] == np.inf:
+            return why
+        why = SHORT_OF_PREFILL
+        first, _ready_s = quickest(fleet, decode, asks, i, now)
+        if first >= 0:
+            chosen[0] = decode
+            return first
+        shares[decode] = np.inf
+    return why
+
+
+@compiled
+def quickest(fleet: Engines, decode: int, asks: Asks, i: int, now: float) -> tuple[int, float]:
+    """Where the prompt is soonest computed in time; -1 where it is late or makes another late."""
+    best, best_s = -1, np.inf
+    for engine in range(fleet.prefills + 1):
+        where = decode if engine == fleet.prefills else engine
+        ready_s = _ready_s(fleet, where, asks, i, now)
+        if ready_s < best_s:
+            best, best_s = where, ready_s
+    return best, best_s
+
+
+@compiled
+def own_s(table: Numbers, asks: Asks, i: int) -> float:
+    """What its prompt adds to steps."""
+    return _takes_s(table, asks[i, CACHED], asks[i, PROMPT])
+
+
+@compiled
+def _takes_s(table: Numbers, computed: float, total: float) -> float:
+    counts = np.zeros(COUNTS)
+    empty_s = expected_s(table, counts)
+    size = total - computed
+    counts[CHUNKS], counts[PREFILL], counts[EARLIER] = 1.0, size, computed
+    counts[PAIRS], counts[LONGEST_PROMPT] = size * (computed + size / 2), total
+    return float(expected_s(table, counts) - empty_s)
+
+
+@compiled
+def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> float:
+    """When its first token would come here by due dates of all prompts; infinite where that is too
+    late for it, or makes one late that is not without it.
+    """
+    table, limits = table_of(fleet, engine), limits_of(fleet, engine)
+    due_s, own = asks[i, ARRIVES] + asks[i, DUE], own_s(table, asks, i)
+    step_s = expected_s(table, np.zeros(COUNTS))
+    slower = 1.0
+    if engine >= fleet.prefills:
+        left = 1.0 - min(_MOST_SHARE, _share(fleet, engine, asks, -1))
+        slower = 1.0 / left
+    starts_s = fleet.next_s[engine] if fleet.stepping[engine] else now
+    count = fleet.used[engine]
+    if count == fleet.rows.shape[1]:
+        return np.inf
+    dues_s, works_s, prompts = np.empty(count + 1), np.empty(count + 1), 0
+    for j in range(count):
+        row = fleet.rows[engine, j]
+        computed = row[of.COMPUTED] + fleet.tokens[engine, j]
+        if row[of.KIND] == PROMISED and row[of.TOTAL] - computed > ONE:
+            dues_s[prompts] = row[of.DUE]
+            works_s[prompts] = _takes_s(table, computed, row[of.TOTAL])
+            prompts += 1
+    dues_s[prompts], works_s[prompts] = due_s, own
+    prompts += 1
+    per_step_s = np.inf
+    if limits[LONGEST_S] > 0:
+        per_step_s = max(step_s, limits[LONGEST_S] - step_s)
+    work_s, ready_s, added = 0.0, np.inf, False
+    for j in np.argsort(dues_s[:prompts]):
+        work_s += works_s[j]
+        steps = np.ceil(max(work_s / per_step_s, 1.0))
+        ends_s = starts_s + slower * work_s + steps * step_s
+        if j == prompts - 1:
+            ready_s, added = ends_s, True
+            if ends_s > due_s:
+                return np.inf
+        elif added and ends_s > dues_s[j] and ends_s - slower * own <= dues_s[j]:
+            return np.inf
+    return float(ready_s)
+
+
+@compiled
+def _share(fleet: Engines, engine: int, asks: Asks, newcomer: int) -> float:
+    """Of a decode engine's time that the paces of all that it has to serve take, as
+    `scheduling.steady`; with one more request (-1: none).
+    """
+    table, tightest_s = table_of(fleet, engine), np.inf
+    promises = fleet.promises[engine]
+    for j in range(promises + 1):
+        i = fleet.promised[engine, j] if j < promises else newcomer
+        if i >= 0:
+            tightest_s = min(tightest_s, _step_pace_s(asks, i))
+    if tightest_s == np.inf:
+        return 0.0
+    counts = np.zeros(COUNTS)
+    for j in range(promises + 1):
+        i = fleet.promised[engine, j] if j < promises else newcomer
+        if i >= 0 and asks[i, PACE] < np.inf:
+            share = tightest_s / _step_pace_s(asks, i)
+            context = asks[i, PROMPT] + _HALF * asks[i, OUTPUT]
+            counts[DECODES] += share
+            counts[SPECULATED] += share * asks[i, DRAFT]
+            counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], asks[i, DRAFT])
+            counts[DECODE_CONTEXT] += share * context
+            counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], context)
+    return float(likely_s(sure_s(table, counts), table, counts) / tightest_s)
+
+
+@compiled
+def _step_pace_s(asks: Asks, i: int) -> float:
+    gain = asks[i, GAIN] if asks[i, DRAFT] > 0 else 1.0
+    return float(asks[i, PACE] * gain)
+
+
+@compiled
+def _has_room(fleet: Engines, engine: int, asks: Asks, i: int) -> bool:
+    limits, promises = limits_of(fleet, engine), fleet.promises[engine]
+    if promises + 1 > min(limits[MAX_RESIDENT], fleet.promised.shape[1]):
+        return False
+    if promises == 0:
+        return True
+    blocks = _blocks(asks, i, limits)
+    for j in range(promises):
+        blocks += _blocks(asks, fleet.promised[engine, j], limits)
+    return bool(_KV_MARGIN * blocks <= limits[FREE_BLOCKS])
+
+
+@compiled
+def _blocks(asks: Asks, i: int, limits: Numbers) -> float:
+    return float(np.ceil((asks[i, PROMPT] + _HALF * asks[i, OUTPUT]) / limits[BLOCK_TOKENS]))
+
+
+@compiled
+def route_plain(fleet: Engines, chosen: Ints) -> int:
+    """A request without targets goes to the engines with the fewest others; -1: all are full."""
+    decode = _emptiest(fleet, fleet.promises, fleet.prefills, len(fleet.used))
+    prefill = _emptiest(fleet, fleet.used, 0, fleet.prefills)
+    chosen[0] = decode
+    if decode < 0:
+        return SHORT_OF_DECODE
+    return prefill if prefill >= 0 else decode
+
+
+@compiled
+def _emptiest(fleet: Engines, load: Ints, start: int, end: int) -> int:
+    best = -1
+    for engine in range(start, end):
+        most = min(fleet.promised.shape[1], limits_of(fleet, engine)[MAX_RESIDENT])
+        room = load[engine] < most and fleet.used[engine] < fleet.rows.shape[1]
+        if room and (best < 0 or load[engine] < load[best]):
+            best = engine
+    return best
+
+
+@compiled
+def asks_for_nothing(asks: Asks, i: int) -> bool:
+    return kind_of(asks, i) != PROMISED

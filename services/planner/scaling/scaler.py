@@ -1,0 +1,249 @@
+"""From the planner's state to the number of engines that the last window of requests needed.
+
+The caller takes a `Question` where the state is touched, has it answered elsewhere (it costs up to
+a second of a core), and gives the answer back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from services.planner.engine_state import EngineState, engines_by_role
+from services.planner.scaling.demanded import ARRIVES, DUE, Asks
+from services.planner.scaling.fleet_rows import Floats
+from services.planner.scaling.fleet_size import FleetSize, grown, shrunk
+from services.planner.scaling.hysteresis import Hysteresis
+from services.planner.scaling.numbers import ScalingNumbers
+from services.planner.scaling.replay import Replayed, Site, replay
+from services.planner.scaling.work import least_for_work
+from services.planner.state import ClusterState
+from shared.batch_time import Step, StepTable
+from shared.engines import Role, ScaleAdvice
+from shared.scheduling.former import engine_limits
+
+_LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT that a step may take, as in policies
+_LEAST_STEPS: Final = 4.0  # empty steps that it is never shorter than
+_UNIT_ENGINES: Final = 8  # a fleet of more is replayed as one so many times smaller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """A window of requests (times relative to its end) and the fleet that it is asked of. Of a
+    large fleet every `unit`-th request is replayed, on as many times fewer engines.
+    """
+
+    asks: Asks
+    site: Site
+    size: FleetSize
+    numbers: ScalingNumbers
+    unit: int = 1
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`needed` is the size at hand and what it lacks, `enough` what it could do with; `replayed`
+    what became of the window on the size at hand.
+    """
+
+    needed: FleetSize
+    enough: FleetSize
+    replayed: Replayed
+
+
+def answer(question: Question) -> Answer:
+    """The same question has the same answer."""
+    numbers, size = question.numbers, question.size.divided(question.unit)
+    most = max(1, numbers.most_engines // question.unit)
+    now, slower = _Fleets(question), _Fleets(question, slower=1 + numbers.headroom)
+    least = least_for_work(question.asks, question.site, size, question.window_s)
+    needed = grown(now, size.at_least(least), numbers.attainment, most)
+    enough = size
+    if needed == size:
+        enough = shrunk(slower, size, least, numbers.attainment)
+    return Answer(
+        needed=_whole(needed, size, question),
+        enough=_whole(enough, size, question),
+        replayed=now(size),
+    )
+
+
+def _whole(found: FleetSize, size: FleetSize, question: Question) -> FleetSize:
+    return question.size if found == size else found.times(question.unit)
+
+
+class _Fleets:
+    """Replays of the question's window, each made once; all steps last `slower` times as long."""
+
+    def __init__(self, question: Question, slower: float = 1.0) -> None:
+        self._question = question
+        self._site = question.site.slower(slower)
+        self._known: dict[FleetSize, Replayed] = {}
+
+    def __call__(self, size: FleetSize) -> Replayed:
+        if size not in self._known:
+            question = self._question
+            self._known[size] = replay(
+                question.asks,
+                self._site,
+                size.prefill,
+                size.decode,
+                judged_from_s=-question.window_s,
+                until_s=0.0,
+            )
+        return self._known[size]
+
+
+@dataclass(slots=True)
+class Scaler:
+    """Keeps the size that is asked for, and why. Until `window_s` after the start it only grows:
+    engines attach to a new planner one after the other.
+    """
+
+    numbers: ScalingNumbers
+    started_at_s: float
+    _hysteresis: Hysteresis | None = None
+    _last: Answer | None = None
+    _window_s: float = 0.0
+    _site: Site | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> FleetSize | None:
+        """None while nothing can be said: no engine has attached yet, or too few requests came."""
+        return self._hysteresis.size if self._hysteresis else None
+
+    def question(self, state: ClusterState, now: float) -> Question | None:
+        """None while there is nothing to answer."""
+        size = self._size_of(state, now)
+        site = _site_of(list(state.serving()), state, self._site)
+        if size is None or site is None:
+            return None
+        self._site = site
+        asks = state.demanded.since(now - 2 * self.numbers.window_s, state.lengths)
+        return _question(asks, site, size, self.numbers, now)
+
+    def take(self, question: Question, answer: Answer, now: float) -> None:
+        assert self._hysteresis is not None
+        self._last, self._window_s = answer, question.window_s
+        self._hysteresis.take(answer.needed, answer.enough, now)
+
+    def _size_of(self, state: ClusterState, now: float) -> FleetSize | None:
+        present = size_of(state)
+        if not present.engines and self._hysteresis is None:
+            return None
+        present = present.at_least(FleetSize(prefill=0, decode=1))
+        if self._hysteresis is None:
+            self._hysteresis = Hysteresis(
+                hold_s=self.numbers.hold_s, size=present, changed_at_s=self.started_at_s
+            )
+        elif now - self.started_at_s <= self.numbers.window_s:
+            self._hysteresis.size = self._hysteresis.size.at_least(present)
+        elif present.prefill and not self._hysteresis.size.prefill:
+            self._hysteresis.size = self._hysteresis.size.at_least(FleetSize(prefill=1, decode=1))
+        return self._hysteresis.size
+
+    def advice(self, state: ClusterState, starting: FleetSize, now: float) -> ScaleAdvice:
+        """`starting` engines have not registered yet; the caller knows of them."""
+        present = size_of(state)
+        desired = self.size or present.at_least(FleetSize(prefill=0, decode=1))
+        return ScaleAdvice(
+            desired_prefill=desired.prefill,
+            desired_decode=desired.decode,
+            present_prefill=present.prefill,
+            present_decode=present.decode,
+            window_s=self._window_s,
+            reason=self._reason(desired, starting, now),
+        )
+
+    def _reason(self, desired: FleetSize, starting: FleetSize, now: float) -> str:
+        if self._last is None or self._hysteresis is None:
+            return "no window of requests was seen yet; the engines that serve are taken as enough"
+        return " ".join(_sentences(self._last, desired, starting, self._hysteresis, now))
+
+
+def _sentences(
+    last: Answer, desired: FleetSize, starting: FleetSize, hysteresis: Hysteresis, now: float
+) -> list[str]:
+    replayed = last.replayed
+    words = [
+        f"{desired} for {replayed.judged} requests with targets, of which the size before kept",
+        f"{replayed.attained:.1%}: {replayed.short_of_prefill} were short of prefill and",
+        f"{replayed.short_of_decode} of decode.",
+    ]
+    if replayed.never:
+        words.append(f"{replayed.never} could not be kept by an idle engine.")
+    if hysteresis.lower_since_s is not None:
+        words.append(f"{last.enough} would do since {now - hysteresis.lower_since_s:.0f} s.")
+    if starting.engines:
+        words.append(f"{starting} are starting and count as present.")
+    return words
+
+
+def size_of(state: ClusterState) -> FleetSize:
+    """The engines that are attached and not draining."""
+    present = engines_by_role(state.serving())
+    return FleetSize(prefill=present[Role.PREFILL], decode=present[Role.DECODE])
+
+
+def _question(
+    asks: Asks, site: Site, size: FleetSize, numbers: ScalingNumbers, now: float
+) -> Question:
+    unit = 1
+    if len(asks) > numbers.most_requests:
+        unit = max(1, min(len(asks) // numbers.most_requests, size.engines // _UNIT_ENGINES))
+    asks = asks[::unit][-numbers.most_requests :].copy()
+    asks[:, ARRIVES] -= now
+    span_s = -float(asks[0, ARRIVES]) if len(asks) else 0.0
+    window_s = min(numbers.window_s, max(span_s / 2, min(span_s, numbers.window_s / 2)))
+    return Question(
+        asks=asks,
+        site=site.bounded(_longest_step_s(asks, site)),
+        size=size,
+        numbers=numbers,
+        unit=unit,
+        window_s=window_s,
+    )
+
+
+def _longest_step_s(asks: Asks, site: Site) -> float:
+    """As `policies` bounds it; 0 where no TTFT was asked for."""
+    tightest_s = float(asks[:, DUE].min(initial=np.inf))
+    if np.isinf(tightest_s):
+        return 0.0
+    empty_s = StepTable(site.decode_table).sure_s(Step())
+    return max(_LONGEST_SHARE * tightest_s, _LEAST_STEPS * empty_s)
+
+
+def _limits(engine: EngineState) -> Floats:
+    description = engine.description
+    return engine_limits(
+        max_tokens=description.max_step_tokens,
+        block_tokens=description.block_size_tokens,
+        max_resident=description.max_running_requests,
+        free_blocks=description.kv_blocks,
+    )
+
+
+def _site_of(
+    engines: Sequence[EngineState], state: ClusterState, before: Site | None
+) -> Site | None:
+    """An engine of each role stands for all of its role; where one is missing, the other does."""
+    known = [one for one in engines if one.table is not None]
+    by_role = {one.description.role: one for one in reversed(known)}
+    decode = by_role.get(Role.DECODE) or by_role.get(Role.PREFILL)
+    if decode is None:
+        return before
+    prefill = by_role.get(Role.PREFILL, decode)
+    assert prefill.table is not None
+    assert decode.table is not None
+    numbers = state.numbers
+    token_bytes = decode.description.kv_bytes_per_token
+    return Site(
+        limits=np.array([_limits(prefill), _limits(decode)]),
+        prefill_table=prefill.table.numbers.copy(),
+        decode_table=decode.table.numbers.copy(),
+        link_fixed_s=numbers.kv_fixed_s,
+        link_token_s=token_bytes / numbers.kv_bytes_per_second,
+    )

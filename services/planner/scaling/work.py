@@ -1,0 +1,54 @@
+"""The engines without which a window of requests would be more than the fleet can compute, however
+late: what requests without targets need of it. Compiled sums, no simulation.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+
+from services.planner.scaling.demanded import ARRIVES, OUTPUT, PROMPT, Asks
+from services.planner.scaling.fleet_size import FleetSize
+from services.planner.scaling.replay import Site
+from services.planner.scaling.routes import own_s
+from shared.batch_time import StepTable
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, MAX_RESIDENT
+
+_MOST_BUSY: Final = 0.9  # of an engine's time that requests may take on average
+
+
+def least_for_work(asks: Asks, site: Site, size: FleetSize, window_s: float) -> FleetSize:
+    """At least one engine that decodes; prefill engines only where `size` has some."""
+    first = int(np.searchsorted(asks[:, ARRIVES], -window_s))
+    window = asks[first:]
+    prompts_s = float(prompts_work_s(window, site.prefill_table))
+    decodes_s = _decodes_work_s(window, site)
+    able_s = _MOST_BUSY * max(window_s, 1e-9)
+    engines = max(1, math.ceil((prompts_s + decodes_s) / able_s))
+    if not size.prefill:
+        return FleetSize(prefill=0, decode=engines)
+    decode = max(1, math.ceil(decodes_s / able_s))
+    return FleetSize(prefill=max(1, engines - decode), decode=decode)
+
+
+@compiled
+def prompts_work_s(asks: Asks, table: Numbers) -> float:
+    """What all prompts add to steps."""
+    total_s = 0.0
+    for i in range(len(asks)):
+        total_s += own_s(table, asks, i)
+    return total_s
+
+
+def _decodes_work_s(asks: Asks, site: Site) -> float:
+    """What all tokens of answers take in steps that are as full as the KV cache allows."""
+    if not len(asks):
+        return 0.0
+    context = float((asks[:, PROMPT] + asks[:, OUTPUT] / 2).mean())
+    limits = site.limits[1]
+    blocks = math.ceil(context / limits[BLOCK_TOKENS])
+    together = max(1.0, min(limits[MAX_RESIDENT], limits[FREE_BLOCKS] // blocks))
+    step_s = StepTable(site.decode_table).decodes_s(together, together * context)
+    return float(asks[:, OUTPUT].sum() * step_s / together)
