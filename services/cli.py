@@ -36,6 +36,12 @@ COMMANDS = {
         module="services.node.kv_key", help="make the key that encrypts KV between engines"
     ),
     "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
+    "health": Command(
+        module="shared.rpc.health", help="ask the process at an address whether it serves"
+    ),
+    "model": Command(
+        module="shared.models.__main__", help="make a packaged model in the cache, ahead of a start"
+    ),
     "profile": Command(
         module="services.bench.profile", help="measure how long this engine's steps take"
     ),

@@ -6,12 +6,14 @@ vLLM's own check covers a few prefixes; text is generated outside of them as wel
 import hashlib
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.answer_gate import send_error
 from services.gateway.http_errors import HttpError
+from shared.errors import ConfigError
 
 # What watches over the gateway sends no key, and learns nothing of any request.
 OPEN_PATHS: Final = frozenset(
@@ -23,6 +25,23 @@ _UNKNOWN_KEY: Final = HttpError(
     code="invalid_api_key",
     message="This gateway asks for an API key; send one that it knows as `Authorization: Bearer`.",
 )
+
+
+def all_keys(keys: Sequence[str], path: str) -> tuple[str, ...]:
+    """`keys` and those of the file at `path`, one a line; an empty `path` names no file.
+
+    A file without a key is an error: it would open the gateway to all. Raises ConfigError.
+    """
+    if not path:
+        return tuple(keys)
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"api_key_file: cannot read {path}: {error}") from error
+    read = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not read:
+        raise ConfigError(f"api_key_file: {path} holds no key; write one a line, or name no file")
+    return (*keys, *read)
 
 
 class ApiKeys:

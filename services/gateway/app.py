@@ -17,7 +17,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.utils.system_utils import set_ulimit
 from vllm.version import __version__ as vllm_version
 
-from services.gateway.api_keys import ApiKeys
+from services.gateway.api_keys import ApiKeys, all_keys
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
 from services.gateway.engine_links import EngineLinks
@@ -43,13 +43,14 @@ _LOG = logging.getLogger(__name__)
 async def run(options: GatewayOptions, listener: socket.socket) -> int:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
     clock, lifecycle = MonotonicClock(), Lifecycle()
+    keys = all_keys(options.api_key, options.api_key_file)
     args = await asyncio.to_thread(_read_args, options)
     async with _cluster_client(options, args, clock) as client:
         app = await make_app(client, args, options, lifecycle, clock)
         quieten_answered_failures()
         set_ulimit()
         server = make_server(
-            LastAnswers(RequestIds(ApiKeys(app, options.api_key)), lifecycle),
+            LastAnswers(RequestIds(ApiKeys(app, keys)), lifecycle),
             access_log=options.access_log,
         )
         app.state.server = server  # vLLM's error handlers look for it

@@ -84,6 +84,9 @@ class GatewayOptions:
     api_key: tuple[str, ...] = option(
         (), help="keys of which a client must send one; open to all when empty"
     )
+    api_key_file: str = option(
+        "", help="file with more such keys, one a line; lines that begin with # do not count"
+    )
     classes: dict[str, ClassTargets] = option({}, help="SLO classes by name")
     default_class: str = option("default", help="the class of a request that names none")
     tool_call_parser: str | None = option(

@@ -170,6 +170,7 @@ class Host:
     health: Any  # grpc_health's asynchronous servicer
 
     async def start(self, server: grpc.aio.Server) -> None:
+        self.metrics.reads_attached(lambda: self.state.attached)
         add_EngineServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         await server.start()
@@ -234,7 +235,6 @@ class Host:
             for report in await self.link.next_reports():
                 self.state.take(report)
                 self.metrics.observe(report)
-            self.metrics.attached(self.state.attached)
 
     async def stop(self, server: grpc.aio.Server) -> None:
         self.service.streams.end_readers()

@@ -1,6 +1,6 @@
 """Prometheus metrics of an engine host, beside vLLM's own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -82,6 +82,7 @@ class EngineMetrics:
             "slos_engine_planner_attached", "1 while the planner is reached"
         ).labels(**labels)
         self._free_blocks.set(engine.kv_blocks)
+        gauge("slos_engine_kv_blocks", "KV blocks in all").labels(**labels).set(engine.kv_blocks)
 
     def observe(self, report: StepReport) -> None:
         kinds = {
@@ -100,5 +101,6 @@ class EngineMetrics:
         self._waiting.set(report.waiting)
         self._free_blocks.set(report.free_kv_blocks)
 
-    def attached(self, attached: bool) -> None:
-        self._attached.set(int(attached))
+    def reads_attached(self, attached: Callable[[], bool]) -> None:
+        """`attached` is read with every scrape: an engine without work gives no reports."""
+        self._attached.set_function(attached)

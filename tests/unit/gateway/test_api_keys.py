@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.api_keys import ApiKeys
+from services.gateway.api_keys import ApiKeys, all_keys
+from shared.errors import ConfigError
 from tests.unit.gateway.http_fakes import Answer, receiver, send_json
 
 
@@ -53,3 +56,21 @@ async def test_a_socket_without_a_key_is_closed() -> None:
     await ApiKeys(app, ["a"])(scope, receiver(), answer.send)
 
     assert answer.messages == [{"type": "websocket.close"}]
+
+
+def test_keys_of_a_file_come_after_those_of_the_options(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# of the team\nfrom-file \n\n")
+
+    assert all_keys(("a",), str(file)) == ("a", "from-file")
+    assert all_keys(("a",), "") == ("a",)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing but words\n", None])
+def test_a_file_without_a_key_is_an_error(text: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    if text is not None:
+        file.write_text(text)
+
+    with pytest.raises(ConfigError, match="api_key_file"):
+        all_keys((), str(file))

@@ -41,3 +41,15 @@ def test_the_page_holds_the_sums_of_all_transfers_by_transport(told: Sequence[Kv
                 "slos_kv_transfers_total", {**labels, "outcome": outcome}
             )
             assert (count or 0.0) == sum(one.outcome == outcome for one in own)
+
+
+def test_an_engine_without_work_says_whether_the_planner_is_reached() -> None:
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(registry, make_engine("d0"))
+    attached = [True]
+    metrics.reads_attached(lambda: attached[0])
+
+    labels = {"engine": "d0", "role": "decode"}
+    assert registry.get_sample_value("slos_engine_planner_attached", labels) == 1.0
+    attached[0] = False
+    assert registry.get_sample_value("slos_engine_planner_attached", labels) == 0.0
