@@ -1,7 +1,7 @@
 # What one does with this repository. `make help` lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo evaluate test check format lock proto chart env env-test clean
+.PHONY: help demo compose-test evaluate test check format lock proto chart env env-test clean
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python that the locked packages are built for; say PYTHON=... to choose another.
@@ -19,6 +19,9 @@ demo: env ## serve a real model on this machine and show the times (ARGS=--once 
 test: check ## everything: checks, then all tests (ARGS go to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
+compose-test: env ## build the images, run deploy/compose and try all of it (needs Docker; ARGS=--help)
+	@$(BIN)/python -m deploy.compose_test $(ARGS)
+
 evaluate: env ## simulate all of docs/evaluation.md (ARGS=--quick for minutes; both go on where they stopped)
 	@$(BIN)/slos-serve evaluate $(if $(findstring --quick,$(ARGS)),,--document docs/evaluation.md) $(ARGS)
 
@@ -26,7 +29,7 @@ check: env-test ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/mypy --no-error-summary deploy/setup.py deploy/lock.py deploy/chart.py
+	@$(BIN)/mypy --no-error-summary deploy/setup.py deploy/lock.py deploy/chart.py deploy/compose_test
 	@$(BIN)/lint-imports --no-logo
 
 format: env-test ## put the code in its form

@@ -1,18 +1,22 @@
 """A whole node with real engines and a tiny model: what clients see, in calm and under kills."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from deploy.compose_test.dashboard import MAY_BE_EMPTY, unanswered
 from tests.integration.load import WAYS, Load, Told
 from tests.integration.node import Node, pids_with_text, running_node, wait_until
+from tests.integration.prometheus import running_prometheus
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 
@@ -153,6 +157,24 @@ async def test_clients_that_hang_up_free_their_kv_and_harm_nobody(node: Node) ->
     assert [one for one in stayed if not one.complete] == []
     wait_until(node.at_rest, limit_s=5)
     assert {one.number: one.text for one in told if one.number in expected} == expected
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+def test_every_panel_of_the_dashboard_has_numbers_under_load(node: Node, tmp_path: Path) -> None:
+    pages = {
+        "gateway": [node.ports.gateway],
+        "planner": [node.ports.planner_metrics],
+        "engines": [engine.metrics for engine in node.ports.engines],
+    }
+    with running_prometheus(tmp_path, pages) as prometheus:
+
+        def all_have_numbers() -> bool:
+            for way in WAYS:
+                slo = {"ttft_ms": 60_000, "tpot_ms": 10_000, "way": way}
+                assert chat(node, max_tokens=8, slo=slo).status_code == httpx.codes.OK
+            return {one.panel for one in unanswered(prometheus, "1m")} <= MAY_BE_EMPTY
+
+        wait_until(all_have_numbers, limit_s=60)
 
 
 @pytest.mark.parametrize("part", ["planner", "prefill-0", "decode-0", "gateway"])

@@ -1,0 +1,42 @@
+"""A real Prometheus for tests, over pages on loopback."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.ports import FreePorts
+from tests.integration.node import LOOPBACK, wait_until
+
+_START_LIMIT_S = 30.0
+_STOP_LIMIT_S = 20.0
+
+
+@contextmanager
+def running_prometheus(folder: Path, targets: Mapping[str, list[int]]) -> Iterator[str]:
+    """Scrapes the ports of each job every half second; gives its own address."""
+    config = folder / "prometheus.yml"
+    jobs = [
+        {"job_name": job, "static_configs": [{"targets": [f"{LOOPBACK}:{one}" for one in ports]}]}
+        for job, ports in targets.items()
+    ]
+    every = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
+    config.write_text(json.dumps({"global": every, "scrape_configs": jobs}))  # YAML as well
+    with FreePorts() as ports:
+        address = f"{LOOPBACK}:{ports.pick(LOOPBACK)}"
+    words = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    with (folder / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(
+            ["prometheus", *words, f"--web.listen-address={address}"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(
+            lambda: "ready to receive" in (folder / "prometheus.log").read_text(), _START_LIMIT_S
+        )
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(_STOP_LIMIT_S)

@@ -1,0 +1,65 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SERVICES = ("planner", "gateway", "engine-cpu", "engine-cuda")
+
+
+def stages() -> dict[str, str]:
+    """The text of each stage by its name."""
+    parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_image_runs_without_rights_and_says_its_health_and_version(service: str) -> None:
+    stage = stages()[service]
+
+    assert "USER 65532:65532" in stage
+    assert "HEALTHCHECK" in stage
+    assert 'org.opencontainers.image.version="${VERSION}"' in stage
+    assert "VOLUME /var/cache/slos-serve" in stage
+
+
+def test_images_carry_the_version_of_the_project() -> None:
+    environment = (ROOT / "deploy/compose/.env").read_text()
+
+    assert f"ARG VERSION={PROJECT['project']['version']}\n" in DOCKERFILE
+    assert f"\nVERSION={PROJECT['project']['version']}\n" in environment
+
+
+def test_what_is_left_out_of_a_lock_is_in_it() -> None:
+    for names, lock in re.findall(r"LEFT_OUT='([^']+)' /pip/install -r /(\S+)", DOCKERFILE):
+        locked = (ROOT / "deploy" / lock).read_text()
+        missing = [name for name in names.split() if f"\n{name}==" not in locked]
+        assert not missing, lock
+
+
+def test_each_lock_of_an_image_holds_all_of_the_one_below() -> None:
+    locks = [
+        set((ROOT / f"deploy/locks/{name}.txt").read_text().splitlines()[1:])
+        for name in ("planner", "gateway", "engine-cpu")
+    ]
+
+    assert locks[0] < locks[1] < locks[2]
+
+
+@pytest.mark.parametrize("package", ["torch", "vllm", "nixl"])
+def test_the_engine_for_cuda_installs_the_versions_of_its_extra(package: str) -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    asked = [*extras["engine-cuda"], *extras["engine-cpu"]]
+    pin = next(one for one in asked if one.startswith(f"{package}=="))
+
+    assert f" {pin} " in stages()["engine-cuda-packages"].replace("\n", " ")
+
+
+def test_certificates_and_own_builds_reach_no_image() -> None:
+    for stage in stages().values():
+        assert "COPY deploy/images/wheels" not in stage
+        assert "COPY . " not in stage
+    assert "/run/secrets/pip_ca" in (ROOT / "deploy/images/install.sh").read_text()
