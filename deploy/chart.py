@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 ROOT = Path(__file__).resolve().parent
 KUBERNETES = ROOT / "kubernetes"
@@ -18,13 +19,28 @@ KUSTOMIZE_LIMIT_S = 60.0
 DIGEST = re.compile(r"(slos-(?:model|gateway|planner|engines))-[a-z0-9]{10}\b")
 COPIED = {
     "model-cache.yaml": ("model-cache/claim.yaml",),
-    "pod-monitors.yaml": ("observability/pod-monitors.yaml",),
+    "observability.yaml": ("observability/pod-monitors.yaml", "observability/alerts.yaml"),
     "autoscaling.yaml": ("autoscaling/engines.yaml", "autoscaling/gateway.yaml"),
 }
+COMPONENTS = KUBERNETES / "components"
+OBSERVABILITY = ROOT / "observability"
+# The operator names a job after the namespace and the PodMonitor.
+OURS_DOWN = """up{job=~".*/slos-(gateway|planner|engines)"} == 0"""
+ALERTS_HEAD = """\
+# Written by `make chart` from deploy/observability/alerts.yml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: slos-serve
+  labels:
+    app.kubernetes.io/name: slos-serve
+spec:
+"""
 
 
 def main() -> int:
     try:
+        (COMPONENTS / "observability" / "alerts.yaml").write_text(alerts())
         for name, text in chart_files().items():
             (FILES / name).write_text(text)
     except FileNotFoundError:
@@ -33,12 +49,20 @@ def main() -> int:
     return 0
 
 
+def alerts() -> str:
+    """Prometheus' alert rules as an object of its operator, which may watch other pods, too."""
+    rules = (
+        (OBSERVABILITY / "alerts.yml").read_text().replace("expr: up == 0", f"expr: {OURS_DOWN}")
+    )
+    return ALERTS_HEAD + indent(rules, "  ")
+
+
 def chart_files() -> dict[str, str]:
     """The content of the chart's `files` by name. Raises FileNotFoundError without kubectl."""
-    components = KUBERNETES / "components"
     files = {"base.yaml": DIGEST.sub(r"\1", kustomize(KUBERNETES / "base"))}
     for name, sources in COPIED.items():
-        files[name] = "---\n".join((components / source).read_text() for source in sources)
+        files[name] = "---\n".join((COMPONENTS / source).read_text() for source in sources)
+    files["observability.yaml"] += "---\n" + kustomize(OBSERVABILITY)
     return files
 
 

@@ -1,5 +1,6 @@
 """What the manifests promise: options that are understood, probes, drains, ports, least rights."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from services.gateway.config import GatewayOptions
 from services.planner.config import PlannerOptions
+from services.planner.metrics import PlannerMetrics
+from services.planner.scaling.fleet_size import FleetSize
 from shared.engine.config import EngineOptions
 from shared.options import load
 from tests.unit.deploy.manifests import (
@@ -267,6 +270,27 @@ def test_engines_scale_on_the_planners_number_of_their_role() -> None:
         query = f'max(slos_planner_desired_engines{{role="{component_of(one)}"}})'
         assert trigger["metadata"]["query"] == query
         assert (trigger["metricType"], trigger["metadata"]["threshold"]) == ("AverageValue", "1")
+
+
+def test_the_planner_shows_that_number_by_role() -> None:
+    metrics = PlannerMetrics()
+    metrics.desires(FleetSize(prefill=2, decode=3))
+    shown = [
+        metrics.registry.get_sample_value("slos_planner_desired_engines", {"role": role})
+        for role in ENGINES
+    ]
+    assert shown == [2, 3]
+
+
+def test_images_and_their_cache_are_those_that_the_dockerfile_makes() -> None:
+    dockerfile = (ROOT / "deploy" / "images" / "Dockerfile").read_text()
+    for overlay in ("cpu", "cuda"):
+        for deployment in deployments(kustomized(overlay)).values():
+            container = container_of(deployment)
+            target = container["image"].partition("/")[2].partition(":")[0]
+            (cache,) = [one for one in container["volumeMounts"] if one["name"] == "cache"]
+            assert re.search(rf"^FROM \S+ AS {target}$", dockerfile, re.MULTILINE)
+            assert f"SLOS_CACHE={cache['mountPath']} " in dockerfile
 
 
 def test_connections_are_those_that_the_parts_need_and_no_others(

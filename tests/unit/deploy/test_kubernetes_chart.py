@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.unit.deploy.manifests import (
     CHART,
+    KUBERNETES,
     Manifest,
     chart_script,
     comparable,
@@ -37,8 +39,8 @@ def example_as_values(tmp_path: Path) -> list[Manifest]:
             f"  {line}\n"
             for line in ["gateway:", *("  " + line for line in example_config().splitlines())]
         )
-        + "kvKey: {enabled: true}\n"
-        "modelCache: {enabled: true}\npodMonitors: {enabled: true}\n"
+        + "apiKeys: {enabled: true}\nkvKey: {enabled: true}\n"
+        "modelCache: {enabled: true}\nobservability: {enabled: true}\n"
         "autoscaling: {enabled: true, decode: {min: 1, max: 16}}\n"
     )
     return helmed("-f", str(CHART / "values-cuda.yaml"), "-f", str(values))
@@ -67,8 +69,23 @@ def test_the_chart_with_everything_renders_what_the_example_does(tmp_path: Path)
 
 def test_the_copies_in_the_chart_are_current() -> None:
     tool("kubectl")
-    for name, text in chart_script().chart_files().items():
+    written = chart_script().chart_files()
+    assert {one.name for one in (CHART / "files").iterdir()} == set(written)
+    for name, text in written.items():
         assert (CHART / "files" / name).read_text() == text, "run `make chart`"
+
+
+def test_the_alerts_are_those_of_the_containers_and_watch_our_pods_alone() -> None:
+    script = chart_script()
+    path = KUBERNETES / "components" / "observability" / "alerts.yaml"
+    rule = yaml.safe_load(path.read_text())
+    plain = yaml.safe_load((script.OBSERVABILITY / "alerts.yml").read_text())
+    down = [one["expr"] for group in plain["groups"] for one in group["rules"]].index("up == 0")
+
+    assert path.read_text() == script.alerts(), "run `make chart`"
+    assert rule["spec"]["groups"][0]["rules"][down].pop("expr") == script.OURS_DOWN
+    plain["groups"][0]["rules"][down].pop("expr")
+    assert rule["spec"] == plain
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ OLDEST = "1.28"
 EVERYTHING = (
     *("--values", str(CHART / "values-cuda.yaml"), "--values", str(CHART / "values-rdma.yaml")),
     *("--set", "apiKeys.enabled=true,kvKey.enabled=true,modelCache.enabled=true"),
-    *("--set", "podMonitors.enabled=true,autoscaling.enabled=true"),
+    *("--set", "observability.enabled=true,autoscaling.enabled=true"),
 )
 CUSTOM = {
     ("monitoring.coreos.com/v1", "PodMonitor"): "podmonitor-monitoring.coreos.com-v1",
+    ("monitoring.coreos.com/v1", "PrometheusRule"): "prometheusrule-monitoring.coreos.com-v1",
     ("keda.sh/v1alpha1", "ScaledObject"): "scaledobject-keda.sh-v1alpha1",
 }
 
@@ -46,7 +47,8 @@ def test_every_object_is_strictly_valid(name: str, version: str) -> None:
 @pytest.mark.parametrize("name", ["example", "chart with everything"])
 def test_custom_objects_fit_their_definitions(name: str) -> None:
     custom = [one for one in rendered(name) if (one["apiVersion"], one["kind"]) in CUSTOM]
-    assert sorted(one["kind"] for one in custom) == ["PodMonitor"] * 3 + ["ScaledObject"] * 2
+    kinds = [*["PodMonitor"] * 3, "PrometheusRule", *["ScaledObject"] * 2]
+    assert sorted(one["kind"] for one in custom) == kinds
     validator = pytest.importorskip("jsonschema").Draft202012Validator
     for one in custom:
         schema = custom_schema(CUSTOM[one["apiVersion"], one["kind"]])

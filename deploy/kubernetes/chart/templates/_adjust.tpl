@@ -13,7 +13,7 @@
 {{- define "slos.configmap" }}
 {{- $name := trimPrefix "slos-" .object.metadata.name }}
 {{- if eq $name "model" }}{{ $_ := set .object "data" .root.Values.model }}
-{{- else }}
+{{- else if hasKey .root.Values.config $name }}
 {{- with index .root.Values.config $name }}{{ $_ := set $.object.data "config.yaml" (printf "%s\n" (toYaml .)) }}{{ end }}
 {{- end }}
 {{- end }}
