@@ -70,6 +70,7 @@ class AutoscaledRun(Run):
         self._planned, self._orchestrator = system, orchestrator
         self._scaler = Scaler(numbers=numbers, started_at_s=0.0)
         self._pools = {role: _Pool() for role in Role}
+        self._last_s = max(program.arrives_s for program in load)
         self.moments: list[Moment] = []
         self._fill(engines, start)
         self._timeline.at(orchestrator.every_s, self._scale)
@@ -94,7 +95,7 @@ class AutoscaledRun(Run):
             if self._orchestrator.follows:
                 self._follow(Role.PREFILL, desired.prefill, now)
                 self._follow(Role.DECODE, desired.decode, now)
-        if now + self._orchestrator.every_s <= self._until_s:
+        if now + self._orchestrator.every_s <= self._last_s:
             self._timeline.at(now + self._orchestrator.every_s, self._scale)
 
     def _note(self, desired: FleetSize, now: float) -> None:
