@@ -129,3 +129,25 @@ class FollowOptions:
     speculation: bool = option(False, help="engines have their draft models")
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     json: bool = option(False, help="print one JSON object instead of a table")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterfactualOptions:
+    """The planner's replay beside the simulator."""
+
+    scenario: str = option(
+        "Mixed", help="ChatBot, Coder, Summarizer, Mixed, ToolLLM or Reasoning, or classes:FILE"
+    )
+    rate: Positive = option(8.0, help="programs/s offered to the fleet")
+    seconds: Positive = option(120.0, help="how long requests arrive; the later half is judged")
+    fleets: tuple[str, ...] = option(
+        ("1", "2", "3", "4", "1+1", "1+2", "2+2"),
+        help="fleets that are compared: 4, or 1+3 for one prefill engine and three that decode",
+    )
+    seen_by: str = option("2", help="the fleet whose planner tells the replay what was asked")
+    hardware: str = option(
+        "", help=f"a table of shared/hardware; default: the scenario's own, of classes {OF_CLASSES}"
+    )
+    speculation: bool = option(False, help="engines have their draft models")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
+    json: bool = option(False, help="print one JSON object instead of a table")

@@ -405,3 +405,30 @@ async def test_what_scales_the_fleet_is_told_what_serves_and_what_is_needed() ->
     assert (both.desired_prefill, both.desired_decode) == (1, 1)
     assert (draining.present_prefill, draining.present_decode) == (1, 0)
     assert draining.desired_decode == 1
+
+
+# With a cold cache the first answer compiles the replay.
+@pytest.mark.timeout(300)
+async def test_the_number_of_desired_engines_is_a_metric_and_follows_what_was_asked() -> None:
+    metrics, targets = PlannerMetrics(), SloTargets(ttft_s=0.5, tpot_s=0.05)
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(planner(metrics, scale_every_s=0.05))
+        client = await stack.enter_async_context(client_of(port))
+        engine = await stack.enter_async_context(attached(client, make_engine()))
+        engine.outbox.put_nowait([STEP])
+        for number in range(12):
+            query = make_query(f"r{number}", targets=targets, prompt_tokens=300)
+            await client.place(query, LIMIT_S)
+        async with asyncio.timeout(240):
+            advice = await client.scale()
+            # The planner tells of no event that one could wait for.
+            while advice.desired_decode < 2:
+                await asyncio.sleep(0.05)
+                advice = await client.scale()
+
+    assert (advice.present_prefill, advice.present_decode) == (0, 1)
+    assert advice.desired_prefill == 0
+    assert advice.window_s > 0
+    labels = {"role": "decode"}
+    desired = metrics.registry.get_sample_value("slos_planner_desired_engines", labels)
+    assert desired == advice.desired_decode

@@ -25,6 +25,7 @@ from shared.scheduling.former import engine_limits
 
 _LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT that a step may take, as in policies
 _LEAST_STEPS: Final = 4.0  # empty steps that it is never shorter than
+_ALONE: Final = FleetSize(prefill=0, decode=1)
 _UNIT_ENGINES: Final = 8  # a fleet of more is replayed as one so many times smaller
 
 
@@ -133,21 +134,20 @@ class Scaler:
         present = size_of(state)
         if not present.engines and self._hysteresis is None:
             return None
-        present = present.at_least(FleetSize(prefill=0, decode=1))
+        present = present.at_least(_ALONE)
         if self._hysteresis is None:
             self._hysteresis = Hysteresis(
                 hold_s=self.numbers.hold_s, size=present, changed_at_s=self.started_at_s
             )
-        elif now - self.started_at_s <= self.numbers.window_s:
-            self._hysteresis.size = self._hysteresis.size.at_least(present)
-        elif present.prefill and not self._hysteresis.size.prefill:
-            self._hysteresis.size = self._hysteresis.size.at_least(FleetSize(prefill=1, decode=1))
+        young = now - self.started_at_s <= self.numbers.window_s
+        least = present if young else _least_of(present)
+        self._hysteresis.size = self._hysteresis.size.at_least(least)
         return self._hysteresis.size
 
     def advice(self, state: ClusterState, starting: FleetSize, now: float) -> ScaleAdvice:
         """`starting` engines have not registered yet; the caller knows of them."""
         present = size_of(state)
-        desired = self.size or present.at_least(FleetSize(prefill=0, decode=1))
+        desired = self._desired(present, starting, now)
         return ScaleAdvice(
             desired_prefill=desired.prefill,
             desired_decode=desired.decode,
@@ -156,6 +156,15 @@ class Scaler:
             window_s=self._window_s,
             reason=self._reason(desired, starting, now),
         )
+
+    def _desired(self, present: FleetSize, starting: FleetSize, now: float) -> FleetSize:
+        """What a planner that has just started cannot know is left as it is."""
+        coming = FleetSize(
+            prefill=present.prefill + starting.prefill, decode=present.decode + starting.decode
+        ).at_least(_ALONE)
+        if self.size is None or now - self.started_at_s <= self.numbers.window_s:
+            return coming.at_least(self.size or _ALONE)
+        return self.size.at_least(_least_of(coming))
 
     def _reason(self, desired: FleetSize, starting: FleetSize, now: float) -> str:
         if self._last is None or self._hysteresis is None:
@@ -179,6 +188,11 @@ def _sentences(
     if starting.engines:
         words.append(f"{starting} are starting and count as present.")
     return words
+
+
+def _least_of(present: FleetSize) -> FleetSize:
+    """One engine of each role that there is, and one that decodes in any case."""
+    return FleetSize(prefill=min(1, present.prefill), decode=1)
 
 
 def size_of(state: ClusterState) -> FleetSize:
