@@ -18,6 +18,7 @@ from tests.processes import free_port
 
 pytestmark = pytest.mark.timeout(180)
 START_LIMIT_S = 150
+QUIET_S = 60  # far longer than the tests take
 
 
 @dataclass
@@ -43,7 +44,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     model = make_tiny_model(Path(tmp_path_factory.mktemp("tiny")))
     port = free_port()
     process = subprocess.Popen(
-        command(port, "--model", str(model), "--served-model-name", "tiny", "--api-key", "k"),
+        command(
+            port,
+            *("--model", str(model), "--served-model-name", "tiny", "--api-key", "k"),
+            *("--drain-limit-s", "120", "--drain-quiet-s", str(QUIET_S)),
+        ),
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
         stderr=subprocess.PIPE,
         text=True,
@@ -104,9 +109,18 @@ def test_a_second_gateway_on_the_port_is_one_line_with_the_cure(gateway: Gateway
     assert "--port (SLOS_GATEWAY_PORT)" in done.stderr
 
 
-def test_when_told_to_stop_it_ends_well(gateway: GatewayProcess) -> None:
+def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
+    gateway: GatewayProcess,
+) -> None:
     gateway.process.send_signal(signal.SIGTERM)
+    ready = gateway.http.get("/ready")
+    while ready.json()["error"]["code"] != "draining":
+        ready = gateway.http.get("/ready")
+    answer = gateway.http.post("/v1/completions", json={"model": "tiny", "prompt": "hi"})
+    gateway.process.send_signal(signal.SIGTERM)  # it would wait for QUIET_S
     _, log = gateway.process.communicate(timeout=30)
 
+    assert answer.json()["error"]["code"] == "planner_unavailable"
+    assert answer.headers["connection"] == ready.headers["connection"] == "close"
     assert gateway.process.returncode == 0
     assert "Traceback" not in log
