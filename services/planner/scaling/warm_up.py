@@ -1,0 +1,32 @@
+"""Compiles the replay by an answer to a made-up question, or finds it compiled on disk."""
+
+import numpy as np
+
+from services.planner.scaling.fleet_size import FleetSize
+from services.planner.scaling.numbers import ScalingNumbers
+from services.planner.scaling.replay import Site
+from services.planner.scaling.scaler import Question, answer
+from shared.batch_time import RICH, StepCurve, StepTable
+from shared.scheduling.former import engine_limits
+
+
+def warm_up() -> None:
+    """Takes most of a minute of a busy core once, and the blink of an eye after that."""
+    table = StepTable.of(StepCurve(form=RICH, coefficients=(1e-3,) * len(RICH.columns)))
+    limits = engine_limits(max_tokens=512, block_tokens=16, max_resident=64, free_blocks=1024.0)
+    site = Site(
+        limits=np.array([limits, limits]),
+        prefill_table=table.numbers,
+        decode_table=table.numbers,
+        link_fixed_s=0.0,
+        link_token_s=0.0,
+    )
+    asks = np.array([[-1.0, 32.0, 0.0, 4.0, 1e3, 1e3, 1e3, 0.0, 0.0, 1.0]])
+    question = Question(
+        asks=asks,
+        site=site,
+        size=FleetSize(prefill=1, decode=1),
+        numbers=ScalingNumbers(),
+        window_s=1.0,
+    )
+    answer(question)
