@@ -18,6 +18,7 @@ from vllm import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 
 from shared.engine.wire import decode_outputs, encode_request
+from shared.kv_transfer.settings import PORT_KEY, HolderPort
 from shared.models.tiny import make_tiny_model
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import (
@@ -133,6 +134,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         "served-model-name": "tiny",
         "port": own.rpc,
         "kv-port": own.kv,
+        "nixl-port": own.nixl,
         "metrics-port": own.metrics,
         "planner": f"127.0.0.1:{ports.planner}",
         "kv-cache-gib": 0.2,
@@ -229,6 +231,7 @@ def test_kv_that_cannot_be_fetched_is_computed_here_and_counted(host: Host) -> N
         "remote_block_ids": [list(range(1, 11))],
         "remote_num_tokens": len(PROMPT) + 1,
         "tp_size": 1,
+        PORT_KEY: HolderPort(host="127.0.0.1", port=nobody, carriers=("nixl",)).as_plain(),
     }
 
     got, _ = host.generate("fetch", transfer=transfer)
@@ -236,7 +239,22 @@ def test_kv_that_cannot_be_fetched_is_computed_here_and_counted(host: Host) -> N
     reports = host.reported("fetch")
     assert got == expected
     assert sum(each.kv_transfers_failed for each in reports) == 1
+    (told,) = [one for each in reports for one in each.kv_transfers]
+    assert (told.request_id, told.peer_engine_id, told.transport) == ("fetch", "gone", "nixl")
+    assert told.outcome not in ("", "used")
     assert sum(each.prefill_tokens for each in reports) == len(PROMPT) + 1
+
+
+@pytest.mark.parametrize("transfer", [{"do_remote_prefill": True}, {"do_remote_prefill": "yes"}])
+def test_transfer_parameters_that_name_nothing_are_refused_and_the_engine_goes_on(
+    host: Host, transfer: dict[str, Any]
+) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        host.generate("nowhere", transfer=transfer)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "remote_engine_id" in refused.value.details()
+    assert host.generate("goes on")[0]
 
 
 def test_the_earlier_deadline_is_served_first(host: Host) -> None:
