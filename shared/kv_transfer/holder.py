@@ -11,7 +11,7 @@ import zmq
 
 from shared.errors import ConfigError
 from shared.kv_transfer.curve import CurveKeys
-from shared.kv_transfer.layout import BadBlocks, FrameOfBlocks, checksum
+from shared.kv_transfer.layout import BadBlocks, FrameOfBlocks
 from shared.kv_transfer.leases import LeaseTable
 from shared.kv_transfer.memory import KvMemory
 from shared.kv_transfer.messages import (
@@ -218,7 +218,7 @@ class KvHolder:
             self._end(key)
             return
         assert self._memory is not None
-        parts = self._memory.parts(frame)
+        parts, total = self._memory.read(frame)
         head = Frame(
             epoch=self.epoch,
             request_id=sending.fetch.request_id,
@@ -226,7 +226,7 @@ class KvHolder:
             number=sending.number,
             first_layer=frame.first_layer,
             last_layer=frame.last_layer,
-            checksum=checksum(parts),
+            checksum=total,
         )
         try:
             message: list[Any] = [sending.peer, encode(head), *parts]

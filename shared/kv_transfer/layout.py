@@ -14,11 +14,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.compiled import compiled
 from shared.errors import SlosError
 
 _WORD_BYTES = 8
+_MODULUS = 1 << 64
 
 Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 
 
 class BadBlocks(SlosError):
@@ -128,30 +131,53 @@ def _runs(region: Region, blocks: NDArray[np.int64]) -> list[Run]:
     ]
 
 
-def checksum(parts: Sequence[Bytes]) -> tuple[int, int]:
-    """Sum and exclusive or of the 64-bit words: ten times faster than a CRC, and it finds every
-    change of one word. The length of each part is a multiple of 8 bytes.
+def checksum(parts: Sequence[Bytes]) -> int:
+    """Sum of the 64-bit words: it finds every change of one word, at the speed of memory.
+
+    The length of each part is a multiple of 8 bytes.
     """
-    total, mixed = 0, 0
-    for part in parts:
-        words = part.view(np.uint64)
-        total += int(words.sum(dtype=np.uint64))
-        mixed ^= int(np.bitwise_xor.reduce(words))
-    return total % (1 << 64), mixed
+    return sum(int(_words(part).sum(dtype=np.uint64)) for part in parts) % _MODULUS
 
 
-def copy_parts(parts: Sequence[Bytes], targets: Sequence[Bytes]) -> None:
-    """Fills `targets` from `parts`, both read as one row of bytes. The sizes are equal in total."""
+def copy_parts(parts: Sequence[Bytes], targets: Sequence[Bytes]) -> int:
+    """Fills `targets` from `parts`, both read as one row of bytes; their checksum.
+
+    The sizes are equal in total, and each is a multiple of 8 bytes.
+    """
+    total = 0
     sources = iter(parts)
-    source: Bytes = np.empty(0, dtype=np.uint8)
+    source: Words = np.empty(0, dtype=np.uint64)
     for whole in targets:
-        target = whole
+        target = _words(whole)
         while len(target):
             if not len(source):
-                source = next(sources)
+                source = _words(next(sources))
             size = min(len(source), len(target))
-            target[:size] = source[:size]
+            total += int(_copy_words(source[:size], target[:size]))
             source, target = source[size:], target[size:]
+    return total % _MODULUS
+
+
+@compiled
+def _copy_words(source: Words, target: Words) -> int:
+    """One pass over memory in place of two: copies, and gives the sum."""
+    total = np.uint64(0)
+    for place in range(len(source)):
+        word = source[place]
+        target[place] = word
+        total += word
+    return total  # type: ignore[return-value] # numba hands on the number
+
+
+def _words(part: Bytes) -> Words:
+    words = part.view(np.uint64)
+    return words if words.flags.aligned else words.copy()
+
+
+def warm_up() -> None:
+    """Compiles what a transfer needs, so that the first one does not wait for it."""
+    words = np.zeros(_WORD_BYTES, dtype=np.uint8)
+    copy_parts([words], [words.copy()])
 
 
 def is_word_aligned(block_bytes: int) -> bool:

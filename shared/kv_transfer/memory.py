@@ -12,9 +12,11 @@ from shared.kv_transfer.layout import (
     Bytes,
     FrameOfBlocks,
     Region,
+    checksum,
     copy_parts,
     is_word_aligned,
 )
+from shared.kv_transfer.tuning import GATHER_BELOW_BYTES
 
 
 class KvMemory(Protocol):
@@ -22,25 +24,36 @@ class KvMemory(Protocol):
 
     layout: BlockLayout
 
-    def parts(self, frame: FrameOfBlocks) -> list[Bytes]:
-        """The bytes of the frame, in order."""
+    def read(self, frame: FrameOfBlocks) -> tuple[list[Bytes], int]:
+        """The bytes of the frame in order, and their checksum."""
 
-    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> None:
-        """Puts `parts`, which are of the same size in total, into the blocks of the frame."""
+    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
+        """Puts `parts`, of the same size in total, into the blocks of the frame; their checksum."""
 
 
 class HostMemory:
-    """A KV cache in host memory. `parts` are views: nothing is copied before it is sent."""
+    """A KV cache in host memory.
+
+    Blocks that lie together are read as views, so that nothing is copied before it is sent. Where
+    the runs are short, the frame is gathered: a message part for each would cost more.
+    """
 
     def __init__(self, layout: BlockLayout, buffers: Sequence[Bytes]) -> None:
         self.layout = layout
         self._buffers = buffers
 
-    def parts(self, frame: FrameOfBlocks) -> list[Bytes]:
-        return [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
+    def read(self, frame: FrameOfBlocks) -> tuple[list[Bytes], int]:
+        views = self._views(frame)
+        if frame.size_bytes >= GATHER_BELOW_BYTES * len(views):
+            return views, checksum(views)
+        gathered = np.empty(frame.size_bytes, dtype=np.uint8)
+        return [gathered], copy_parts(views, [gathered])
 
-    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> None:
-        copy_parts(parts, self.parts(frame))
+    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
+        return copy_parts(parts, self._views(frame))
+
+    def _views(self, frame: FrameOfBlocks) -> list[Bytes]:
+        return [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
 
 
 class DeviceMemory:
@@ -54,16 +67,17 @@ class DeviceMemory:
         self._buffers = buffers
         self._stream: Any = torch.Stream(device=buffers[0].device)
 
-    def parts(self, frame: FrameOfBlocks) -> list[Bytes]:
+    def read(self, frame: FrameOfBlocks) -> tuple[list[Bytes], int]:
         with self._stream:
             views = [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
             host = [view.to("cpu", non_blocking=True) for view in views]
         self._stream.synchronize()
-        return [one.numpy() for one in host]
+        parts = [one.numpy() for one in host]
+        return parts, checksum(parts)
 
-    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> None:
+    def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
         staged = np.empty(frame.size_bytes, dtype=np.uint8)
-        copy_parts(parts, [staged])
+        total = copy_parts(parts, [staged])
         source, start = torch.from_numpy(staged), 0
         with self._stream:
             for run in frame.runs:
@@ -71,6 +85,7 @@ class DeviceMemory:
                 self._buffers[run.memory][run.start : run.end].copy_(source[start : start + size])
                 start += size
         self._stream.synchronize()
+        return total
 
 
 def kv_memory(

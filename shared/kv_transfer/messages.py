@@ -79,7 +79,7 @@ class Frame(_Message, frozen=True, array_like=True, tag="frame"):
     number: int
     first_layer: int
     last_layer: int
-    checksum: tuple[int, int]
+    checksum: int
 
 
 class Refused(_Message, frozen=True, array_like=True, tag="refused"):

@@ -18,7 +18,7 @@ import zmq
 
 from shared.kv_transfer.curve import CurveKeys
 from shared.kv_transfer.holder import socket_address
-from shared.kv_transfer.layout import BadBlocks, Bytes, FrameOfBlocks, checksum
+from shared.kv_transfer.layout import BadBlocks, Bytes, FrameOfBlocks
 from shared.kv_transfer.memory import KvMemory
 from shared.kv_transfer.messages import (
     BadMessage,
@@ -271,14 +271,12 @@ class KvReader:
         reading = self._reading.get(frame.fetch_id)
         if reading is None:
             return  # it was given up
-        wrong = _fault(reading, frame, parts)
+        wrong = _fault(reading, frame, parts) or self._write(reading, frame, parts)
         if wrong:
             self._tell(reading.request.peer, Cancel(fetch_id=frame.fetch_id))
             self._fail(frame.fetch_id, ReadOutcome.CORRUPT, wrong)
             return
-        assert self._memory is not None
         own = reading.frames[reading.number]
-        self._memory.write(own, parts)
         reading.number += 1
         reading.moved_bytes += own.size_bytes
         reading.last_heard_s = self.now()
@@ -291,6 +289,12 @@ class KvReader:
             credit = Credit(fetch_id=frame.fetch_id, frames=reading.consumed)
             self._tell(reading.request.peer, credit)
             reading.consumed = 0
+
+    def _write(self, reading: _Reading, frame: Frame, parts: list[Bytes]) -> str:
+        """Blocks of a transfer that fails are not used, so that they may hold anything."""
+        assert self._memory is not None
+        total = self._memory.write(reading.frames[reading.number], parts)
+        return "" if total == frame.checksum else "A frame's checksum is wrong."
 
     def _answer(self, answer: Confirmed) -> None:
         asking = self._asking.pop(answer.ask_id, None)
@@ -383,6 +387,4 @@ def _fault(reading: _Reading, frame: Frame, parts: Sequence[Bytes]) -> str:
         return "A frame of other layers came."
     if sum(len(one) for one in parts) != own.size_bytes or any(len(one) % 8 for one in parts):
         return "A frame of another size came."
-    if checksum(parts) != frame.checksum:
-        return "A frame's checksum is wrong."
     return ""

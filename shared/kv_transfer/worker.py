@@ -15,6 +15,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import (
 from shared.engines import KV_USED, KvTransfer
 from shared.kv_transfer.curve import read_keys
 from shared.kv_transfer.holder import KvHolder
+from shared.kv_transfer.layout import warm_up
 from shared.kv_transfer.leases import LeaseEnd, LeaseTable
 from shared.kv_transfer.memory import KvMemory, kv_memory
 from shared.kv_transfer.metadata import KvMetadata
@@ -88,6 +89,7 @@ class KvWorker:
 
     def register(self, caches: dict[str, Any]) -> None:
         """Takes vLLM's KV caches and opens the KV port. Raises ConfigError."""
+        warm_up()
         if self.nixl is not None:
             self.nixl.register_kv_caches(caches)
         memory = self._memory(caches)

@@ -253,7 +253,7 @@ def test_transfer_parameters_that_name_nothing_are_refused_and_the_engine_goes_o
         host.generate("nowhere", transfer=transfer)
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "remote_engine_id" in refused.value.details()
+    assert "remote_engine_id" in str(refused.value.details())
     assert host.generate("goes on")[0]
 
 

@@ -13,7 +13,6 @@ import pytest
 import zmq
 
 from shared.errors import ConfigError
-from shared.kv_transfer import holder as holder_module
 from shared.kv_transfer.curve import CurveKeys, make_key_file, read_keys
 from shared.kv_transfer.holder import KvHolder
 from shared.kv_transfer.layout import BlockLayout, Region
@@ -67,7 +66,7 @@ def memory(seed: int) -> HostMemory:
 
 def blocks_of(of: HostMemory, blocks: list[int]) -> bytes:
     frames = of.layout.frames([blocks], FRAME_BYTES)
-    return b"".join(part.tobytes() for frame in frames for part in of.parts(frame))
+    return b"".join(part.tobytes() for frame in frames for part in of.read(frame)[0])
 
 
 @dataclass
@@ -185,14 +184,14 @@ def test_blocks_that_are_freed_while_they_move_are_not_used(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.hold("r0", for_s=5.0)
-    parts = rig.source.parts
+    read = rig.source.read
 
     def freeing(frame: object) -> object:
         rig.clock.ahead_s = 6.0
         rig.holder.leases.take_ended(rig.clock())
-        return parts(frame)  # type: ignore[arg-type] # whatever the holder asks for
+        return read(frame)  # type: ignore[arg-type] # whatever the holder asks for
 
-    monkeypatch.setattr(rig.source, "parts", freeing)
+    monkeypatch.setattr(rig.source, "read", freeing)
     result = rig.read(rig.request("r0"))
 
     assert result.outcome is ReadOutcome.LOST
@@ -213,7 +212,8 @@ def test_a_changed_byte_is_found_and_the_blocks_are_not_used(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.hold("r0")
-    monkeypatch.setattr(holder_module, "checksum", lambda parts: (len(parts), 0))
+    read = rig.source.read
+    monkeypatch.setattr(rig.source, "read", lambda frame: (read(frame)[0], 0))
 
     result = rig.read(rig.request("r0"))
 
