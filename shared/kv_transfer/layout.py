@@ -74,61 +74,66 @@ class BlockLayout:
         Raises BadBlocks.
         """
         ids = self.checked(groups)
-        held: list[Run] = []
-        room, first, last = frame_bytes, 0, 0
+        pieces: list[Piece] = []
+        room = frame_bytes
         for region in self.regions:
             blocks = ids[region.group]
             start = 0
             while start < len(blocks):
                 fits = max(0, room // region.block_bytes)
-                if fits == 0 and held:
-                    yield FrameOfBlocks(first_layer=first, last_layer=last, runs=tuple(held))
-                    held, room = [], frame_bytes
+                if fits == 0 and pieces:
+                    yield FrameOfBlocks(tuple(pieces))
+                    pieces, room = [], frame_bytes
                     continue
                 taken = blocks[start : start + max(1, fits)]
-                if not held:
-                    first = region.layer
-                last = region.layer
-                held += _runs(region, taken)
+                pieces.append(Piece(region, region.offset_bytes + taken * region.stride_bytes))
                 room -= len(taken) * region.block_bytes
                 start += len(taken)
-        if held:
-            yield FrameOfBlocks(first_layer=first, last_layer=last, runs=tuple(held))
+        if pieces:
+            yield FrameOfBlocks(tuple(pieces))
 
     def bytes_of(self, groups: Sequence[Sequence[int]]) -> int:
         return sum(len(groups[one.group]) * one.block_bytes for one in self.regions)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Bytes that lie together in buffer `memory`."""
+class Piece:
+    """Blocks of one region. `starts`: where each lies in the region's buffer, bytes."""
 
-    memory: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameOfBlocks:
-    """What one frame holds, as this side's memory has it."""
-
-    first_layer: int
-    last_layer: int
-    runs: tuple[Run, ...]
+    region: Region
+    starts: NDArray[np.int64]
 
     @property
     def size_bytes(self) -> int:
-        return sum(one.end - one.start for one in self.runs)
+        return len(self.starts) * self.region.block_bytes
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Start and end of the bytes that lie together."""
+        block_bytes = self.region.block_bytes
+        apart = np.flatnonzero(np.diff(self.starts) != block_bytes) + 1
+        edges = [0, *apart.tolist(), len(self.starts)]
+        return [
+            (int(self.starts[a]), int(self.starts[b - 1]) + block_bytes) for a, b in pairwise(edges)
+        ]
 
 
-def _runs(region: Region, blocks: NDArray[np.int64]) -> list[Run]:
-    starts = region.offset_bytes + blocks * region.stride_bytes
-    apart = np.flatnonzero(np.diff(starts) != region.block_bytes) + 1
-    edges = [0, *apart.tolist(), len(starts)]
-    return [
-        Run(region.memory, int(starts[a]), int(starts[b - 1]) + region.block_bytes)
-        for a, b in pairwise(edges)
-    ]
+@dataclass(frozen=True, slots=True)
+class FrameOfBlocks:
+    """What one frame holds, as this side's memory has it."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def first_layer(self) -> int:
+        return self.pieces[0].region.layer
+
+    @property
+    def last_layer(self) -> int:
+        return self.pieces[-1].region.layer
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(piece.size_bytes for piece in self.pieces)
 
 
 def checksum(parts: Sequence[Bytes]) -> int:
@@ -136,50 +141,92 @@ def checksum(parts: Sequence[Bytes]) -> int:
 
     The length of each part is a multiple of 8 bytes.
     """
-    return sum(int(_words(part).sum(dtype=np.uint64)) for part in parts) % _MODULUS
+    return sum(int(words_of(part).sum(dtype=np.uint64)) for part in parts) % _MODULUS
 
 
-def copy_parts(parts: Sequence[Bytes], targets: Sequence[Bytes]) -> int:
-    """Fills `targets` from `parts`, both read as one row of bytes; their checksum.
+def gather(frame: FrameOfBlocks, buffers: Sequence[Bytes], target: Bytes) -> int:
+    """Copies the blocks of the frame into `target`, one after another; their checksum."""
+    total, at, out = 0, 0, words_of(target)
+    for piece in frame.pieces:
+        size = piece.region.block_bytes // _WORD_BYTES
+        source = words_of(buffers[piece.region.memory])
+        total += int(_gather(source, piece.starts // _WORD_BYTES, size, out, at))
+        at += len(piece.starts) * size
+    return total % _MODULUS
 
-    The sizes are equal in total, and each is a multiple of 8 bytes.
+
+def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, buffers: Sequence[Bytes]) -> int:
+    """Copies `parts`, read as one row of bytes, into the blocks of the frame; their checksum.
+
+    Raises BadBlocks where a part ends within a block.
     """
-    total = 0
     sources = iter(parts)
-    source: Words = np.empty(0, dtype=np.uint64)
-    for whole in targets:
-        target = _words(whole)
-        while len(target):
-            if not len(source):
-                source = _words(next(sources))
-            size = min(len(source), len(target))
-            total += int(_copy_words(source[:size], target[:size]))
-            source, target = source[size:], target[size:]
+    source, at, total = np.empty(0, dtype=np.uint64), 0, 0
+    for piece in frame.pieces:
+        size = piece.region.block_bytes // _WORD_BYTES
+        target = words_of(buffers[piece.region.memory])
+        starts = piece.starts // _WORD_BYTES
+        while len(starts):
+            if at == len(source):
+                source, at = words_of(next(sources)), 0
+            count = min(len(starts), (len(source) - at) // size)
+            if count == 0:
+                raise BadBlocks("A part of a frame ends within a block.")
+            total += int(_scatter(source, at, target, starts[:count], size))
+            at, starts = at + count * size, starts[count:]
     return total % _MODULUS
 
 
 @compiled
-def _copy_words(source: Words, target: Words) -> int:
-    """One pass over memory in place of two: copies, and gives the sum."""
+def _gather(
+    source: Words, starts: NDArray[np.int64], size: int, target: Words, at: int
+) -> np.uint64:
+    """One pass over memory in place of two: copies blocks of `size` words, and gives their sum."""
     total = np.uint64(0)
-    for place in range(len(source)):
-        word = source[place]
-        target[place] = word
-        total += word
-    return total  # type: ignore[return-value] # numba hands on the number
+    for number in range(len(starts)):
+        start, end = starts[number], at + number * size
+        for place in range(size):
+            word = source[start + place]
+            target[end + place] = word
+            total += word
+    return total
 
 
-def _words(part: Bytes) -> Words:
+@compiled
+def _scatter(
+    source: Words, at: int, target: Words, starts: NDArray[np.int64], size: int
+) -> np.uint64:
+    """The other way round."""
+    total = np.uint64(0)
+    for number in range(len(starts)):
+        start, end = at + number * size, starts[number]
+        for place in range(size):
+            word = source[start + place]
+            target[end + place] = word
+            total += word
+    return total
+
+
+def words_of(part: Bytes) -> Words:
+    """The same memory, or a copy where it does not begin at a word."""
     words = part.view(np.uint64)
     return words if words.flags.aligned else words.copy()
 
 
 def warm_up() -> None:
     """Compiles what a transfer needs, so that the first one does not wait for it."""
-    words = np.zeros(_WORD_BYTES, dtype=np.uint8)
-    copy_parts([words], [words.copy()])
+    region = Region(
+        layer=0, group=0, memory=0, offset_bytes=0, stride_bytes=_WORD_BYTES, block_bytes=8
+    )
+    frame = FrameOfBlocks((Piece(region, np.zeros(1, dtype=np.int64)),))
+    memory, out = np.zeros(_WORD_BYTES, dtype=np.uint8), np.zeros(_WORD_BYTES, dtype=np.uint8)
+    gather(frame, [memory], out)
+    frozen = out.copy()
+    frozen.flags.writeable = False  # as what comes from a message is
+    scatter([frozen], frame, [memory])
+    scatter([out], frame, [memory])
 
 
-def is_word_aligned(block_bytes: int) -> bool:
-    """Whether `checksum` can read blocks of this size."""
-    return block_bytes % _WORD_BYTES == 0
+def is_word_aligned(*sizes_bytes: int) -> bool:
+    """Whether blocks of these sizes and places can be copied word by word."""
+    return all(one % _WORD_BYTES == 0 for one in sizes_bytes)

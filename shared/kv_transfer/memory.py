@@ -13,8 +13,9 @@ from shared.kv_transfer.layout import (
     FrameOfBlocks,
     Region,
     checksum,
-    copy_parts,
+    gather,
     is_word_aligned,
+    scatter,
 )
 from shared.kv_transfer.tuning import GATHER_BELOW_BYTES
 
@@ -47,13 +48,17 @@ class HostMemory:
         if frame.size_bytes >= GATHER_BELOW_BYTES * len(views):
             return views, checksum(views)
         gathered = np.empty(frame.size_bytes, dtype=np.uint8)
-        return [gathered], copy_parts(views, [gathered])
+        return [gathered], gather(frame, self._buffers, gathered)
 
     def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
-        return copy_parts(parts, self._views(frame))
+        return scatter(parts, frame, self._buffers)
 
     def _views(self, frame: FrameOfBlocks) -> list[Bytes]:
-        return [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
+        return [
+            self._buffers[piece.region.memory][start:end]
+            for piece in frame.pieces
+            for start, end in piece.runs()
+        ]
 
 
 class DeviceMemory:
@@ -69,23 +74,26 @@ class DeviceMemory:
 
     def read(self, frame: FrameOfBlocks) -> tuple[list[Bytes], int]:
         with self._stream:
-            views = [self._buffers[run.memory][run.start : run.end] for run in frame.runs]
-            host = [view.to("cpu", non_blocking=True) for view in views]
+            host = [one.to("cpu", non_blocking=True) for one in self._views(frame)]
         self._stream.synchronize()
         parts = [one.numpy() for one in host]
         return parts, checksum(parts)
 
     def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
-        staged = np.empty(frame.size_bytes, dtype=np.uint8)
-        total = copy_parts(parts, [staged])
-        source, start = torch.from_numpy(staged), 0
+        row = torch.from_numpy(np.concatenate(parts))
         with self._stream:
-            for run in frame.runs:
-                size = run.end - run.start
-                self._buffers[run.memory][run.start : run.end].copy_(source[start : start + size])
-                start += size
+            for view in self._views(frame):
+                view.copy_(row[: len(view)])
+                row = row[len(view) :]
         self._stream.synchronize()
-        return total
+        return checksum(parts)
+
+    def _views(self, frame: FrameOfBlocks) -> list[torch.Tensor]:
+        return [
+            self._buffers[piece.region.memory][start:end]
+            for piece in frame.pieces
+            for start, end in piece.runs()
+        ]
 
 
 def kv_memory(
@@ -129,11 +137,12 @@ def _region(
 ) -> Region:
     per_block, rest = divmod(cache.shape[0], blocks)
     page = cache[:per_block] if cache.ndim > 1 and per_block and not rest else None
-    if page is None or not page.is_contiguous() or not is_word_aligned(page.nbytes):
+    if not _can_be_sent(cache, page):
         raise ConfigError(
             f"The KV cache of {name} has no blocks that can be sent over ZMQ: "
             "use --kv-transport nixl for this model."
         )
+    assert page is not None
     return Region(
         layer=layer,
         group=group,
@@ -142,3 +151,11 @@ def _region(
         stride_bytes=cache.stride(0) * per_block * cache.element_size(),
         block_bytes=page.nbytes,
     )
+
+
+def _can_be_sent(cache: torch.Tensor, page: torch.Tensor | None) -> bool:
+    if page is None or not page.is_contiguous():
+        return False
+    item_bytes = cache.element_size()
+    offset_bytes, stride_bytes = cache.storage_offset() * item_bytes, cache.stride(0) * item_bytes
+    return is_word_aligned(page.nbytes, offset_bytes, stride_bytes)

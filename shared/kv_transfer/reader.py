@@ -293,7 +293,10 @@ class KvReader:
     def _write(self, reading: _Reading, frame: Frame, parts: list[Bytes]) -> str:
         """Blocks of a transfer that fails are not used, so that they may hold anything."""
         assert self._memory is not None
-        total = self._memory.write(reading.frames[reading.number], parts)
+        try:
+            total = self._memory.write(reading.frames[reading.number], parts)
+        except BadBlocks as error:
+            return str(error)
         return "" if total == frame.checksum else "A frame's checksum is wrong."
 
     def _answer(self, answer: Confirmed) -> None:

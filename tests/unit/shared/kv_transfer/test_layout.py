@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shared.kv_transfer.layout import BadBlocks, BlockLayout, Region, checksum, copy_parts
-from shared.kv_transfer.memory import HostMemory
+from shared.errors import ConfigError
+from shared.kv_transfer import memory as memory_module
+from shared.kv_transfer.layout import BadBlocks, BlockLayout, Region, checksum
+from shared.kv_transfer.memory import HostMemory, kv_memory
 
 BLOCKS, BLOCK_BYTES = 12, 16
 
@@ -77,7 +80,8 @@ def test_layers_come_in_order_so_that_the_first_is_whole_first() -> None:
 def test_blocks_that_lie_together_are_one_run() -> None:
     (frame,) = layout(layers=1).frames([[3, 4, 5, 9, 10]], frame_bytes=1 << 20)
 
-    assert [(run.start // BLOCK_BYTES, run.end // BLOCK_BYTES) for run in frame.runs] == [
+    (piece,) = frame.pieces
+    assert [(start // BLOCK_BYTES, end // BLOCK_BYTES) for start, end in piece.runs()] == [
         (3, 6),
         (9, 11),
     ]
@@ -113,10 +117,64 @@ def test_a_changed_byte_changes_the_checksum(seed: int, word: int, change: int) 
     assert checksum([data[:24], data[24:]]) == checksum([data])
 
 
-def test_parts_and_targets_may_be_cut_differently() -> None:
-    source, target = np.arange(24, dtype=np.uint8), np.zeros(24, dtype=np.uint8)
+def test_parts_may_be_cut_where_the_blocks_of_the_holder_lie_apart() -> None:
+    of = layout(layers=2)
+    (frame,) = of.frames([[3, 4, 9]], 1 << 20)
+    memory, row = filled(of, 3), np.arange(6 * BLOCK_BYTES, dtype=np.uint8)
+    parts = [row[:BLOCK_BYTES], row[BLOCK_BYTES : 4 * BLOCK_BYTES], row[4 * BLOCK_BYTES :]]
 
-    total = copy_parts([source[:8], source[8:]], [target[:16], target[16:]])
+    total = HostMemory(of, [memory]).write(frame, parts)
 
-    assert (source == target).all()
-    assert total == checksum([source])
+    assert total == checksum([row])
+    read, _ = HostMemory(of, [memory]).read(frame)
+    assert np.concatenate(read).tobytes() == row.tobytes()
+
+
+def test_a_part_that_ends_within_a_block_is_refused() -> None:
+    of = layout(layers=1)
+    (frame,) = of.frames([[3, 4]], 1 << 20)
+    row = np.zeros(2 * BLOCK_BYTES, dtype=np.uint8)
+
+    with pytest.raises(BadBlocks):
+        HostMemory(of, [filled(of, 3)]).write(frame, [row[:8], row[8:]])
+
+
+@pytest.mark.parametrize("longest", [BLOCK_BYTES, 1 << 20])
+def test_what_is_gathered_and_what_is_sent_as_it_lies_are_the_same_bytes(
+    longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, memory = layout(), filled(layout(), 5)
+    (frame,) = of.frames([[1, 2, 3, 7]], 1 << 20)
+    monkeypatch.setattr(memory_module, "GATHER_BELOW_BYTES", longest)
+
+    parts, total = HostMemory(of, [memory]).read(frame)
+
+    assert len(parts) == (1 if longest > BLOCK_BYTES else 6)
+    assert total == checksum(parts)
+    expected = b"".join(
+        memory[start:end].tobytes() for piece in frame.pieces for start, end in piece.runs()
+    )
+    assert b"".join(part.tobytes() for part in parts) == expected
+
+
+def test_a_kv_cache_is_found_in_the_tensors_of_vllm() -> None:
+    caches = {name: torch.zeros(2 * BLOCKS, 4, 3) for name in ("a", "b", "other")}
+
+    found = kv_memory(caches, [["a"], ["b"]], BLOCKS)
+
+    assert [(one.layer, one.group, one.block_bytes) for one in found.layout.regions] == [
+        (0, 0, 2 * 4 * 3 * 4),
+        (1, 1, 2 * 4 * 3 * 4),
+    ]
+    (frame,) = found.layout.frames([[5], [7]], 1 << 20)
+    found.write(frame, [np.arange(2 * 96, dtype=np.uint8)])
+    assert caches["a"].view(torch.uint8).flatten()[5 * 96 : 6 * 96].tolist() == list(range(96))
+    assert caches["b"].view(torch.uint8).flatten()[7 * 96 : 8 * 96].tolist() == list(range(96, 192))
+
+
+@pytest.mark.parametrize(
+    "cache", [torch.zeros(BLOCKS * 7), torch.zeros(4, BLOCKS, 6).movedim(1, 0)]
+)
+def test_a_cache_without_whole_blocks_is_refused_with_the_way_out(cache: torch.Tensor) -> None:
+    with pytest.raises(ConfigError, match="--kv-transport nixl"):
+        kv_memory({"a": cache}, [["a"]], BLOCKS)
