@@ -10,6 +10,7 @@ from shared.kv_transfer.curve import CurveKeys
 from shared.kv_transfer.holder import KvHolder
 from shared.kv_transfer.layout import BlockLayout, Region
 from shared.kv_transfer.leases import LeaseTable
+from shared.kv_transfer.malloc import keep_freed_memory
 from shared.kv_transfer.memory import HostMemory
 from shared.kv_transfer.reader import KvPeer, KvReader, ReadOutcome, ReadRequest
 from shared.ports import LOOPBACK, FreePorts
@@ -44,6 +45,7 @@ def start_holder(
     layout: KvLayout, memory: Bytes, now: Callable[[], float], keys: CurveKeys | None
 ) -> KvHolder:
     """Serves all of `memory` on a free port of loopback until it is closed."""
+    keep_freed_memory()
     leases = LeaseTable(extension_s=0.0)
     leases.expect([_REQUEST])
     with FreePorts() as ports:
@@ -73,6 +75,7 @@ class ZmqReader:
         limit_s: float,
         keys: CurveKeys | None = None,
     ) -> "ZmqReader":
+        keep_freed_memory()
         reader = KvReader(now, keys)
         reader.start(memory_of(layout, memory))
         return cls(reader, port, layout, now, limit_s)

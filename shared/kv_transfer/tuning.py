@@ -37,6 +37,12 @@ CONFIRM_LIMIT_S: Final = 10.0
 NIXL_AGAIN_S: Final = 60.0
 """How long a pair of engines stays on ZMQ after NIXL failed between them (`kv_transport: auto`)."""
 
+LARGEST_KEPT_BYTES: Final = 4 << 20
+"""Allocations up to this size come from memory that is kept when it is freed: some frames."""
+
+KEPT_FREE_BYTES: Final = 128 << 20
+"""How much freed memory the process keeps: what readers hold at most, a few times over."""
+
 POLL_MS: Final = 200
 """How often an idle thread looks whether it is to end."""
 

@@ -17,6 +17,7 @@ from shared.kv_transfer.curve import read_keys
 from shared.kv_transfer.holder import KvHolder
 from shared.kv_transfer.layout import warm_up
 from shared.kv_transfer.leases import LeaseEnd, LeaseTable
+from shared.kv_transfer.malloc import keep_freed_memory
 from shared.kv_transfer.memory import KvMemory, kv_memory
 from shared.kv_transfer.metadata import KvMetadata
 from shared.kv_transfer.pairs import NIXL, ZMQ, Pairs
@@ -90,6 +91,7 @@ class KvWorker:
     def register(self, caches: dict[str, Any]) -> None:
         """Takes vLLM's KV caches and opens the KV port. Raises ConfigError."""
         warm_up()
+        keep_freed_memory()
         if self.nixl is not None:
             self.nixl.register_kv_caches(caches)
         memory = self._memory(caches)
