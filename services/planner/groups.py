@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.planner.bounded import remember
+from shared.bounded import remember
 
 _KEPT: Final = 16_384
 _LIMIT_S: Final = 60.0  # by then the first sequence's prefix may be gone; ids may be used again

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from services.planner.bounded import remember
+from shared.bounded import remember
 from shared.engines import EngineDescription
 
 _FRESH: Final = 0.1  # weight of the newest gap in the mean

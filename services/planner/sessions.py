@@ -6,8 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.planner.bounded import remember
 from services.planner.resting import Resting
+from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 
 WORTH_PER_ROUND: Final = 0.25

@@ -5,7 +5,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from services.planner.bounded import remember
 from services.planner.delivery import Delivery
 from services.planner.demand import Demand
 from services.planner.engine_state import EngineState, Hold
@@ -22,6 +21,7 @@ from services.planner.sessions import Sessions
 from services.planner.survival import Survival
 from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
+from shared.bounded import remember
 from shared.engines import EngineDescription, StepReport
 from shared.requests import (
     Admission,

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from services.planner.bounded import remember
 from services.planner.placement import Decision
 from services.planner.rounds import Asked, Held
+from shared.bounded import remember
 from shared.clock import Clock
 from shared.requests import Admission, Placement, PlacementQuery
 

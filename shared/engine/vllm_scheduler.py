@@ -210,7 +210,11 @@ class SlosScheduler(SteeredScheduler):
             scheduler_output, model_runner_output
         )
         if self.connector is not None:
-            self._slos_ledger.transfers += self.connector.take_transfers()
+            # Of a request that left meanwhile, the end of its lease says nothing about the pair.
+            transfers = self.connector.take_transfers()
+            self._slos_ledger.transfers += [
+                one for one in transfers if one.request_id in self.requests
+            ]
         self._slos_correct(given)
         self._slos_note_stages(tokens_of_staged, now_s)
         ended_s = _now_s()

@@ -69,7 +69,6 @@ class KvHolder:
     leases: LeaseTable
     now: Callable[[], float]
     keys: CurveKeys | None = None
-    serves_blocks: bool = True
     _memory: KvMemory | None = None
     _sending: dict[tuple[bytes, int], _Sending] = field(default_factory=dict)
     _turns: deque[tuple[bytes, int]] = field(default_factory=deque)
@@ -192,7 +191,7 @@ class KvHolder:
     def _objection(self, fetch: Fetch, mine: bool) -> str | None:
         if not mine:
             return "The engine was started again since it computed this prompt."
-        if self._memory is None or not self.serves_blocks:
+        if self._memory is None:
             return "This engine sends no blocks over ZMQ."
         if fetch.layout != self._memory.layout.signature:
             return "The KV caches of the two engines are laid out differently."

@@ -1,8 +1,10 @@
 """Which transport a reader uses towards each holder. Pure."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from shared.bounded import remember
 from shared.kv_transfer.settings import KvTransport
 from shared.kv_transfer.tuning import NIXL_AGAIN_S
 
@@ -15,7 +17,7 @@ class Pairs:
     """What happened between this engine and each holder, by engine id."""
 
     transport: KvTransport
-    _nixl_failed_s: dict[str, float] = field(default_factory=dict)
+    _nixl_failed_s: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def carrier(
         self, engine_id: str, theirs: Sequence[str], *, nixl_is_connected: bool, now: float
@@ -36,7 +38,4 @@ class Pairs:
         return failed_s is None or now - failed_s >= NIXL_AGAIN_S
 
     def nixl_failed(self, engine_id: str, now: float) -> None:
-        self._nixl_failed_s.pop(engine_id, None)
-        self._nixl_failed_s[engine_id] = now
-        if len(self._nixl_failed_s) > _MOST_PEERS:
-            del self._nixl_failed_s[next(iter(self._nixl_failed_s))]
+        remember(self._nixl_failed_s, engine_id, now, _MOST_PEERS)

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
+from shared.bounded import remember
 from shared.engines import KvTransfer
 from shared.errors import ConfigError
 from shared.kv_transfer.metadata import KvMetadata, WorkerTransfers, joined
@@ -31,7 +33,7 @@ from shared.kv_transfer.settings import (
 )
 
 _LOG = logging.getLogger(__name__)
-_MOST_HOLDERS = 4096
+_MOST_REMEMBERED = 4096
 
 
 def tokens_to_pull(
@@ -61,8 +63,8 @@ class KvScheduler(NixlPullConnectorScheduler):
         self._slos_port = HolderPort(
             host=settings.host, port=settings.port, carriers=settings.transport.carriers
         )
-        self._slos_holders: dict[str, HolderPort] = {}
-        self._slos_fetching: dict[str, KvTransfer] = {}
+        self._slos_holders: OrderedDict[str, HolderPort] = OrderedDict()
+        self._slos_fetching: OrderedDict[str, KvTransfer] = OrderedDict()
         self._slos_ended: list[KvTransfer] = []
 
     def on_new_request(self, request: Request) -> None:
@@ -73,10 +75,7 @@ class KvScheduler(NixlPullConnectorScheduler):
         params = request.kv_transfer_params or {}
         holder = HolderPort.from_plain(params.get(PORT_KEY))
         if params.get("do_remote_prefill") and holder is not None:
-            self._slos_holders.pop(params["remote_engine_id"], None)
-            self._slos_holders[params["remote_engine_id"]] = holder
-            if len(self._slos_holders) > _MOST_HOLDERS:
-                del self._slos_holders[next(iter(self._slos_holders))]
+            remember(self._slos_holders, params["remote_engine_id"], holder, _MOST_REMEMBERED)
         super().on_new_request(request)
 
     def get_num_new_matched_tokens(
@@ -113,7 +112,8 @@ class KvScheduler(NixlPullConnectorScheduler):
             before = by_request.get(one.request_id)
             by_request[one.request_id] = one if before is None else joined(before, one)
         self._slos_ended += by_request.values()
-        self._slos_fetching |= by_request
+        for request_id, transfer in by_request.items():
+            remember(self._slos_fetching, request_id, transfer, _MOST_REMEMBERED)
 
     def take_transfers(self) -> list[KvTransfer]:
         """Those that ended since the last call."""

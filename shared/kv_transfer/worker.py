@@ -13,6 +13,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import (
 )
 
 from shared.engines import KV_USED, KvTransfer
+from shared.errors import ConfigError
 from shared.kv_transfer.curve import read_keys
 from shared.kv_transfer.holder import KvHolder
 from shared.kv_transfer.layout import warm_up
@@ -63,14 +64,13 @@ class KvWorker:
             self._leases,
             _now_s,
             keys,
-            serves_blocks=ZMQ in self._settings.transport.carriers,
         )
         self._reader = KvReader(_now_s, keys)
         self._pairs = Pairs(self._settings.transport)
         self._loads: dict[str, _Load] = {}
         self._transfers: list[KvTransfer] = []
         self._failed: set[str] = set()
-        self._block_bytes = 0
+        self._spoken: tuple[str, ...] = ()
 
     def _nixl_worker(self, config: Any, engine_id: str, kv_cache_config: Any) -> Any:
         if NIXL not in self._settings.transport.carriers:
@@ -97,12 +97,23 @@ class KvWorker:
         memory = self._memory(caches)
         self._holder.start(memory)
         self._reader.start(memory)
+        self._spoken = tuple(
+            one
+            for one, works in ((NIXL, self.nixl is not None), (ZMQ, memory is not None))
+            if works
+        )
 
     def _memory(self, caches: dict[str, Any]) -> KvMemory | None:
         if ZMQ not in self._settings.transport.carriers:
             return None
         groups = [group.layer_names for group in self._kv_cache_config.transfer_groups]
-        return kv_memory(caches, groups, self._kv_cache_config.num_blocks)
+        try:
+            return kv_memory(caches, groups, self._kv_cache_config.num_blocks)
+        except ConfigError as error:
+            if self.nixl is None:
+                raise
+            _LOG.warning("%s KV moves over NIXL alone.", error)
+            return None
 
     def close(self) -> None:
         self._reader.close()
@@ -155,9 +166,7 @@ class KvWorker:
 
     def _carrier(self, meta: ReqMeta, holder: HolderPort) -> str | None:
         engine_id, now = meta.remote.engine_id, _now_s()
-        theirs = holder.carriers
-        if self.nixl is None:
-            theirs = tuple(one for one in theirs if one != NIXL)
+        theirs = tuple(one for one in holder.carriers if one in self._spoken)
         connected = self.nixl is not None and self.nixl.slos_is_connected(engine_id)
         carrier = self._pairs.carrier(engine_id, theirs, nixl_is_connected=connected, now=now)
         if carrier == ZMQ and NIXL in theirs and self._pairs.nixl_may_be_tried(engine_id, now):
@@ -226,7 +235,7 @@ class KvWorker:
     def _nixl_failed(self, request_id: str, load: _Load) -> None:
         engine_id = load.meta.remote.engine_id
         self._pairs.nixl_failed(engine_id, _now_s())
-        if ZMQ in self._settings.transport.carriers and ZMQ in load.holder.carriers:
+        if ZMQ in self._spoken and ZMQ in load.holder.carriers:
             load.carrier = ZMQ
             self._fetch(request_id)
         else:

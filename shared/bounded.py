@@ -1,4 +1,4 @@
-"""Stores that keep only what was touched last. Keep nothing themselves."""
+"""Stores that keep only what was touched last."""
 
 from collections import OrderedDict
 from typing import TypeVar
