@@ -65,7 +65,11 @@ def free_threads(cores: Iterable[int]) -> None:
 
 def engine_environment(options: EngineOptions, *, cpu: bool) -> Mapping[str, str]:
     """The variables of one engine host. Raises ConfigError."""
-    wanted = _nixl_environment(options, cpu=cpu) if "nixl" in options.kv_carriers else {}
+    # torch's process groups listen at this machine's name otherwise; all of an engine's workers
+    # are on one machine.
+    wanted = {"GLOO_SOCKET_IFNAME": "lo"}
+    if "nixl" in options.kv_carriers:
+        wanted |= _nixl_environment(options, cpu=cpu)
     if not cpu:
         return wanted | {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     return wanted | thread_environment(options.cores, len(os.sched_getaffinity(0)))

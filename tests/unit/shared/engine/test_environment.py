@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.engine.config import EngineOptions
 from shared.engine.environment import (
     core_numbers,
+    engine_environment,
     free_threads,
     missed_by_openmp,
     thread_environment,
 )
 from shared.errors import ConfigError
+from shared.kv_transfer.settings import KvTransport
 
 
 @given(st.sets(st.integers(0, 500), min_size=1))
@@ -60,3 +63,11 @@ def test_a_preloaded_openmp_has_missed_what_was_not_set_before() -> None:
     assert missed_by_openmp(wanted, preload)
     assert not missed_by_openmp(wanted, {})
     assert not missed_by_openmp(wanted, preload | {"OMP_NUM_THREADS": "3"})
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+@pytest.mark.parametrize("transport", list(KvTransport))
+def test_process_groups_of_torch_listen_on_loopback(transport: KvTransport, cpu: bool) -> None:
+    options = EngineOptions(kv_transport=transport, kv_host="127.0.0.1")
+
+    assert engine_environment(options, cpu=cpu)["GLOO_SOCKET_IFNAME"] == "lo"
