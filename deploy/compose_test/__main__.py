@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, clock: MonotonicClock, say: Callable[[str]
         say("images: " + ", ".join(f"{name} {size} MB" for name, size in images.sizes().items()))
         stage = Stage(
             compose=compose,
-            client=Client(f"http://127.0.0.1:{ports[0]}", options.model),
+            client=Client(f"http://127.0.0.1:{ports[0]}", options.model, clock),
             clock=clock,
             prometheus=f"http://127.0.0.1:{ports[1]}",
             say=say,

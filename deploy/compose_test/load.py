@@ -5,9 +5,13 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.node.demo_client import Answer, ask, make_client
 from services.node.demo_requests import DemoRequest, demo_requests, first_requests
+from shared.clock import Clock
+
+_PAUSE_S: Final = 0.2  # between two requests of one worker, so that an engine can start beside them
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,7 @@ class Client:
 
     url: str
     model: str
+    clock: Clock
 
     async def demo(self) -> list[Answer]:
         """Sends one short request each way, then the demo's twelve; gives the answers of these."""
@@ -59,6 +64,7 @@ class Load:
         async with make_client(self.client.url) as http:
             while not self.stopping:
                 self.answers.append(await ask(http, next(requests), self.client.model))
+                await self.client.clock.sleep(_PAUSE_S)
 
     @property
     def failures(self) -> list[str]:
