@@ -87,14 +87,8 @@ def _fleet(name: str) -> Fleet:
 
 
 def _replayed(fleet: Fleet, question: Question) -> float:
-    return replay(
-        question.asks,
-        question.site,
-        fleet.prefill,
-        fleet.decode,
-        judged_from_s=-question.window_s,
-        until_s=0.0,
-    ).attained
+    fates = replay(question.asks, question.site, fleet.prefill, fleet.decode, until_s=0.0)
+    return fates.since(-question.window_s).share
 
 
 def _simulated(fleet: Fleet, options: CounterfactualOptions) -> tuple[float, Question, float]:

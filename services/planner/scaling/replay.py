@@ -83,28 +83,49 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """Of the requests that came after `judged_from_s`: how many were kept, missed for want of each
-    role, or could not be kept by an idle engine.
+    """Of the requests of a time: how many were kept, missed for want of each role, or could not be
+    kept by an idle engine. `lenience` is added to the share where the requests are few.
     """
 
     kept: int
     short_of_prefill: int
     short_of_decode: int
     never: int
+    lenience: float = 0.0
 
     @property
     def judged(self) -> int:
         return self.kept + self.short_of_prefill + self.short_of_decode
 
     @property
-    def attained(self) -> float:
-        """The share that was kept of those that could be; 1 where nothing was asked."""
+    def share(self) -> float:
+        """That was kept of those that could be; 1 where nothing was asked."""
         return self.kept / self.judged if self.judged else 1.0
 
+    @property
+    def attained(self) -> float:
+        return self.share + self.lenience
 
-def replay(
-    asks: Asks, site: Site, prefills: int, decodes: int, *, judged_from_s: float, until_s: float
-) -> Replayed:
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fates:
+    """What became of each request of a replay, in order of arrival."""
+
+    arrives_s: Floats
+    fates: Ints
+
+    def since(self, from_s: float) -> Replayed:
+        """Of those that came later."""
+        judged = self.fates[self.arrives_s >= from_s]
+        return Replayed(
+            kept=int((judged == KEPT).sum()),
+            short_of_prefill=int((judged == MISSED_PREFILL).sum()),
+            short_of_decode=int((judged == MISSED_DECODE).sum()),
+            never=int((judged == NEVER).sum()),
+        )
+
+
+def replay(asks: Asks, site: Site, prefills: int, decodes: int, *, until_s: float) -> Fates:
     """`asks` in order of arrival; what is open at `until_s` is judged by what it got so far."""
     most = int(min(_MOST_PLACES, 2 * site.limits[:, MAX_RESIDENT].max(), len(asks) + 1))
     tables = site.prefill_table, site.decode_table
@@ -113,13 +134,7 @@ def replay(
     got = np.zeros((len(asks), GOT))
     got[:, LATE] = -np.inf
     run(fleet, asks, got, fates, site.link_fixed_s, site.link_token_s, until_s)
-    judged = fates[asks[:, ARRIVES] >= judged_from_s]
-    return Replayed(
-        kept=int((judged == KEPT).sum()),
-        short_of_prefill=int((judged == MISSED_PREFILL).sum()),
-        short_of_decode=int((judged == MISSED_DECODE).sum()),
-        never=int((judged == NEVER).sum()),
-    )
+    return Fates(arrives_s=asks[:, ARRIVES], fates=fates)
 
 
 @compiled

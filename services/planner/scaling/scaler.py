@@ -4,8 +4,9 @@ The caller takes a `Question` where the state is touched, has it answered elsewh
 a second of a core), and gives the answer back.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,8 @@ from shared.scheduling.former import engine_limits
 _LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT that a step may take, as in policies
 _LEAST_STEPS: Final = 4.0  # empty steps that it is never shorter than
 _ALONE: Final = FleetSize(prefill=0, decode=1)
+_LATELY: Final = 1 / 3  # of the window has to be kept as well
+_SURE: Final = 2.33  # deviations that it has to fall short by; one in a hundred does by chance
 _UNIT_ENGINES: Final = 8  # a fleet of more is replayed as one so many times smaller
 
 
@@ -76,7 +79,12 @@ def _whole(found: FleetSize, size: FleetSize, question: Question) -> FleetSize:
 
 
 class _Fleets:
-    """Replays of the question's window, each made once; all steps last `slower` times as long."""
+    """Replays of the question's window, each made once; all steps last `slower` times as long.
+
+    A fleet has to do for all of the window and for the last part of it alone, so that a load that
+    has grown is followed before it fills the window. The part is believed as far as its number of
+    requests allows (one-sided binomial bound).
+    """
 
     def __init__(self, question: Question, slower: float = 1.0) -> None:
         self._question = question
@@ -85,16 +93,17 @@ class _Fleets:
 
     def __call__(self, size: FleetSize) -> Replayed:
         if size not in self._known:
-            question = self._question
-            self._known[size] = replay(
-                question.asks,
-                self._site,
-                size.prefill,
-                size.decode,
-                judged_from_s=-question.window_s,
-                until_s=0.0,
-            )
+            asks = self._question.asks
+            fates = replay(asks, self._site, size.prefill, size.decode, until_s=0.0)
+            whole = fates.since(-self._question.window_s)
+            lately = self._lenient(fates.since(-self._question.window_s * _LATELY))
+            self._known[size] = min(whole, lately, key=lambda one: one.attained)
         return self._known[size]
+
+    def _lenient(self, lately: Replayed) -> Replayed:
+        goal = self._question.numbers.attainment
+        deviation = math.sqrt(goal * (1 - goal) / max(1, lately.judged))
+        return replace(lately, lenience=_SURE * deviation)
 
 
 @dataclass(slots=True)
@@ -178,7 +187,7 @@ def _sentences(
     replayed = last.replayed
     words = [
         f"{desired} for {replayed.judged} requests with targets, of which the size before kept",
-        f"{replayed.attained:.1%}: {replayed.short_of_prefill} were short of prefill and",
+        f"{replayed.share:.1%}: {replayed.short_of_prefill} were short of prefill and",
         f"{replayed.short_of_decode} of decode.",
     ]
     if replayed.never:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.scaling.demanded import DUE, OUTPUT, PACE, TPOT
+from services.planner.scaling.demanded import ARRIVES, DUE, OUTPUT, PACE, TPOT
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.replay import replay
 from services.planner.scaling.scaler import answer
@@ -43,8 +43,8 @@ def test_what_is_needed_attains_the_goal_and_needs_nothing_more(
 
     again = answer(question(asks, needed))
 
-    kept = replay(asks, site(), needed.prefill, needed.decode, judged_from_s=-WINDOW_S, until_s=0.0)
-    assert kept.attained >= 0.95
+    fates = replay(asks, site(), needed.prefill, needed.decode, until_s=0.0)
+    assert fates.since(-WINDOW_S).share >= 0.95
     assert again.needed == needed
 
 
@@ -66,16 +66,23 @@ def test_what_would_be_enough_is_enough_with_slower_steps_as_well(rate: float, s
     asks, start = window(rate, seed=seed), FleetSize(prefill=4, decode=5)
     enough = answer(question(asks, start)).enough
 
-    slower = replay(
-        asks,
-        site().slower(1.1),
-        enough.prefill,
-        enough.decode,
-        judged_from_s=-WINDOW_S,
-        until_s=0.0,
-    )
-    assert slower.attained >= 0.95
+    slower = replay(asks, site().slower(1.1), enough.prefill, enough.decode, until_s=0.0)
+    assert slower.since(-WINDOW_S).share >= 0.95
     assert start.at_least(enough) == start
+
+
+def test_a_load_that_has_just_grown_is_followed_before_it_fills_the_window() -> None:
+    """For a quarter of the window there have been four times as many requests."""
+    before, after = window(4), window(16, seconds=WINDOW_S / 4, seed=2)
+    quiet = before[before[:, ARRIVES] < -WINDOW_S / 4]
+    grown_load = np.vstack([quiet, after])
+
+    needed = {
+        name: answer(question(asks, ALONE)).needed.decode
+        for name, asks in (("before", before), ("grown", grown_load), ("full", window(16)))
+    }
+
+    assert needed["before"] < needed["grown"] <= needed["full"]
 
 
 def test_long_prompts_call_for_prefill_engines_alone() -> None:
@@ -141,7 +148,7 @@ def test_a_large_fleet_is_replayed_in_parts() -> None:
 def test_no_request_gets_more_tokens_than_it_has(rate: float, seed: int) -> None:
     asks = window(rate, seed=seed, output=3)
 
-    found = replay(asks, site(), 1, 1, judged_from_s=-1e9, until_s=1e9)
+    found = replay(asks, site(), 1, 1, until_s=1e9).since(-1e9)
 
     assert found.kept + found.short_of_prefill + found.short_of_decode + found.never == len(asks)
     assert (asks[:, OUTPUT] >= 1).all()
