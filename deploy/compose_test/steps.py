@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,6 +128,10 @@ class Stage:
             lambda: self.compose.inspect(container)["RestartCount"] > restarts,
             f"a restart of {container}",
         )
+        await self._until(
+            lambda: all(self._attached(role) == 1 for role in ("prefill", "decode")),
+            "both engines at the planner",
+        )
         for way in Way:
             request = DemoRequest(class_name="chat", prompt="Say hello.", answer_tokens=4, way=way)
             await self._until_answered(request)
@@ -149,7 +154,10 @@ class Stage:
             await self.clock.sleep(_POLL_S)
 
     def _attached(self, role: str) -> float:
-        return self._sum("planner", 8101, "slos_planner_engines", role=role)
+        """How many engines of a role the planner counts; none while it does not answer."""
+        with suppress(Failed):
+            return self._sum("planner", 8101, "slos_planner_engines", role=role)
+        return 0.0
 
     def _sum(self, service: str, port: int, metric: str, **labels: str) -> float:
         return sum(
