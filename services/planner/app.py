@@ -30,13 +30,24 @@ _MIB = 1 << 20
 async def run(options: PlannerOptions) -> int:
     """Serves until SIGTERM or SIGINT. Raises ConfigError when a port is taken."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGTERM, _end_start)
+
+    def on_ready(port: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        _LOG.info("planner listens on %s:%s", options.host, port)
+
     metrics = PlannerMetrics()
     with serve_metrics(metrics, options.host, options.metrics_port) as metrics_port:
-        await serve(options, metrics, stop, on_ready=lambda port: _say_ready(options, port))
+        await serve(options, metrics, stop, on_ready)
         _LOG.info("stopped (metrics were on port %s)", metrics_port)
     return 0
+
+
+def _end_start(number: int, frame: object) -> None:
+    """Compiling takes minutes on a slow machine and lets the event loop answer no signal."""
+    del number, frame
+    raise SystemExit(0)
 
 
 async def serve(
@@ -99,10 +110,6 @@ def _bind(server: grpc.aio.Server, options: PlannerOptions) -> int:
             f"cannot listen on {options.host}:{options.port}: "
             "end what holds the port, or choose another with --port"
         ) from error
-
-
-def _say_ready(options: PlannerOptions, port: int) -> None:
-    _LOG.info("planner listens on %s:%s", options.host, port)
 
 
 async def _tidy(

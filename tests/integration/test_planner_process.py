@@ -77,6 +77,33 @@ async def attached(client: PlannerClient) -> int:
         return len(await anext(views))
 
 
+async def test_told_to_stop_while_it_still_compiles_it_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # nothing is compiled yet
+    metrics_port = free_port()
+    words = ("--port", str(free_port()), "--metrics-port", str(metrics_port))
+    async with process("-m", "services.planner", *words) as child:
+        async with asyncio.timeout(LIMIT_S):
+            while not await answers(metrics_port):  # noqa: ASYNC110 - another process opens it
+                await asyncio.sleep(0.05)
+        child.terminate()
+        _, log = await asyncio.wait_for(child.communicate(), LIMIT_S)
+
+    assert child.returncode == 0
+    assert b"listens on" not in log
+    assert b"Traceback" not in log
+
+
+async def answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 async def test_it_explains_itself_shows_metrics_and_ends_cleanly() -> None:
     port, metrics_port = free_port(), free_port()
     address = f"127.0.0.1:{port}"

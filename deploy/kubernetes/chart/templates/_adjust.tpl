@@ -90,7 +90,7 @@
 {{- range $volume := $pod.volumes }}
 {{- if eq $volume.name "shm" }}{{ $_ := set $volume.emptyDir "sizeLimit" $shared.sharedMemory }}{{ end }}
 {{- if eq $volume.name "huggingface" }}{{ $_ := set $volume.secret "secretName" $values.huggingface.secret }}{{ end }}
-{{- if and (eq $volume.name "cache") $values.modelCache.enabled (ne $component "planner") }}
+{{- if and (eq $volume.name "cache") $values.modelCache.enabled }}
 {{- $_ := unset $volume "emptyDir" }}
 {{- $_ := set $volume "persistentVolumeClaim" (dict "claimName" "slos-cache") }}
 {{- end }}
