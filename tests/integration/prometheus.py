@@ -15,13 +15,13 @@ _STOP_LIMIT_S = 20.0
 
 @contextmanager
 def running_prometheus(folder: Path, targets: Mapping[str, list[int]]) -> Iterator[str]:
-    """Scrapes the ports of each job every half second; gives its own address."""
+    """Scrapes the ports of each job every two seconds; gives its own address."""
     config = folder / "prometheus.yml"
     jobs = [
         {"job_name": job, "static_configs": [{"targets": [f"{LOOPBACK}:{one}" for one in ports]}]}
         for job, ports in targets.items()
     ]
-    every = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
+    every = {"scrape_interval": "2s", "scrape_timeout": "2s"}
     config.write_text(json.dumps({"global": every, "scrape_configs": jobs}))  # YAML as well
     with FreePorts() as ports:
         address = f"{LOOPBACK}:{ports.pick(LOOPBACK)}"
