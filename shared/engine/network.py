@@ -17,7 +17,7 @@ def ucx_devices(host: str) -> list[str]:
     """What UCX may listen on: the device that has the address `host`, and the machine's RDMA
     devices unless that is loopback.
 
-    UCX listens on every device that it may use, and asks nobody for a password. Raises ConfigError.
+    UCX listens on every device that it may use, without authentication. Raises ConfigError.
     """
     return devices_for(host, _devices_by_address(), _rdma_devices())
 
