@@ -12,7 +12,8 @@ from shared.kv_transfer.layout import BlockLayout, Region
 from shared.kv_transfer.leases import LeaseTable
 from shared.kv_transfer.malloc import keep_freed_memory
 from shared.kv_transfer.memory import HostMemory
-from shared.kv_transfer.reader import KvPeer, KvReader, ReadOutcome, ReadRequest
+from shared.kv_transfer.reader import KvReader
+from shared.kv_transfer.reads import KvPeer, ReadOutcome, ReadRequest
 from shared.ports import LOOPBACK, FreePorts
 
 _EPOCH, _REQUEST = "bench", "bench"

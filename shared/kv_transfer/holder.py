@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from shared.errors import ConfigError
+from shared.kv_transfer.callers import socket_address
 from shared.kv_transfer.curve import CurveKeys
 from shared.kv_transfer.layout import BadBlocks, FrameOfBlocks
 from shared.kv_transfer.leases import LeaseTable
@@ -256,8 +257,3 @@ class KvHolder:
         self._sending.pop(key, None)
         if key in self._turns:
             self._turns.remove(key)
-
-
-def socket_address(host: str, port: int) -> str:
-    """ZeroMQ's way to write it."""
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

@@ -1,6 +1,8 @@
 """What our KV connector's two halves, in vLLM's scheduler and in its workers, tell each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
@@ -18,6 +20,14 @@ class KvMetadata(KVConnectorMetadata):
 
     nixl: NixlConnectorMetadata
     holders: dict[str, HolderPort]
+
+
+def bytes_of(kv_cache_config: Any, block_ids: Sequence[Sequence[int]]) -> int:
+    """Bytes of these blocks, by KV cache group, at one worker."""
+    return sum(
+        len(group.layer_names) * len(blocks) * int(group.kv_cache_spec.page_size_bytes)
+        for group, blocks in zip(kv_cache_config.transfer_groups, block_ids, strict=False)
+    )
 
 
 def joined(one: KvTransfer, other: KvTransfer) -> KvTransfer:

@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 import zmq
 
+from shared.kv_transfer.callers import Callers
 from shared.kv_transfer.curve import CurveKeys
-from shared.kv_transfer.holder import socket_address
-from shared.kv_transfer.layout import BadBlocks, Bytes, FrameOfBlocks
+from shared.kv_transfer.layout import BadBlocks, Bytes
 from shared.kv_transfer.memory import KvMemory
 from shared.kv_transfer.messages import (
     BadMessage,
@@ -35,6 +34,15 @@ from shared.kv_transfer.messages import (
     decode_to_reader,
     encode,
 )
+from shared.kv_transfer.reads import (
+    Asking,
+    KvPeer,
+    Reading,
+    ReadOutcome,
+    ReadRequest,
+    ReadResult,
+    fault_in_frame,
+)
 from shared.kv_transfer.tuning import (
     CONFIRM_LIMIT_S,
     CREDIT_FRAMES,
@@ -47,70 +55,6 @@ from shared.kv_transfer.tuning import (
 _LOG = logging.getLogger(__name__)
 _JOIN_LIMIT_S = 5.0
 _WAKE_ADDRESS = "inproc://wake"
-_MOST_PEERS = 1024
-
-
-class ReadOutcome(StrEnum):
-    """How a transfer ended. All but OK mean that the blocks are not to be used."""
-
-    OK = "ok"
-    LOST = "lost"  # not held until the end, or refused by the holder
-    STALLED = "stalled"
-    CORRUPT = "corrupt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KvPeer:
-    """A holder: the KV port of one worker and the engine id of its present life."""
-
-    epoch: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadRequest:
-    """Blocks of one request: `remote_blocks` at the holder, `local_blocks` here, by KV cache group.
-
-    `readers`: how many workers read from this holder's worker.
-    """
-
-    request_id: str
-    remote_request_id: str
-    peer: KvPeer
-    remote_blocks: Sequence[Sequence[int]] = ()
-    local_blocks: Sequence[Sequence[int]] = ()
-    readers: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadResult:
-    """One ended transfer, or the answer to a confirmation (`moved_bytes` 0)."""
-
-    request_id: str
-    outcome: ReadOutcome
-    moved_bytes: int
-    seconds: float
-    reason: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Reading:
-    request: ReadRequest
-    began_s: float
-    last_heard_s: float
-    frames: list[FrameOfBlocks]
-    number: int = 0
-    moved_bytes: int = 0
-    consumed: int = 0  # frames since the last credit
-
-
-@dataclass(slots=True, kw_only=True)
-class _Asking:
-    request: ReadRequest
-    began_s: float
-    asked_s: float
-    moved_bytes: int
 
 
 @dataclass(slots=True)
@@ -123,14 +67,13 @@ class KvReader:
     _commands: deque[Callable[[], None]] = field(default_factory=deque)
     _results: deque[ReadResult] = field(default_factory=deque)
     _waiting: deque[ReadRequest] = field(default_factory=deque)
-    _reading: dict[int, _Reading] = field(default_factory=dict)
-    _asking: dict[int, _Asking] = field(default_factory=dict)
-    _sockets: "dict[tuple[str, int], zmq.Socket[bytes]]" = field(default_factory=dict)
+    _reading: dict[int, Reading] = field(default_factory=dict)
+    _asking: dict[int, Asking] = field(default_factory=dict)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
-    _poller: zmq.Poller = field(default_factory=zmq.Poller)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _context: "zmq.Context[zmq.Socket[bytes]]" = field(default_factory=zmq.Context)
+    _callers: Callers = field(init=False)
     _wake: "zmq.Socket[bytes] | None" = None
 
     def start(self, memory: KvMemory | None) -> None:
@@ -140,7 +83,8 @@ class KvReader:
         woken.bind(_WAKE_ADDRESS)
         self._wake = self._context.socket(zmq.PAIR)
         self._wake.connect(_WAKE_ADDRESS)
-        self._poller.register(woken, zmq.POLLIN)
+        self._callers = Callers(self._context, self.keys)
+        self._callers.poller.register(woken, zmq.POLLIN)
         self._thread = threading.Thread(
             target=self._run, args=(woken,), name="kv-reader", daemon=True
         )
@@ -200,7 +144,7 @@ class KvReader:
                 _LOG.exception("A message from a KV port failed.")
 
     def _turn(self, woken: "zmq.Socket[bytes]") -> None:
-        for socket, _ in self._poller.poll(POLL_MS):
+        for socket, _ in self._callers.poller.poll(POLL_MS):
             if socket is woken:
                 woken.recv()
             else:
@@ -226,7 +170,7 @@ class KvReader:
             self._ask(request, now, 0)
             return
         number = next(self._numbers)
-        self._reading[number] = _Reading(
+        self._reading[number] = Reading(
             request=request, began_s=now, last_heard_s=now, frames=frames
         )
         fetch = Fetch(
@@ -241,7 +185,7 @@ class KvReader:
 
     def _ask(self, request: ReadRequest, began_s: float, moved_bytes: int) -> None:
         number = next(self._numbers)
-        self._asking[number] = _Asking(
+        self._asking[number] = Asking(
             request=request, began_s=began_s, asked_s=self.now(), moved_bytes=moved_bytes
         )
         message = Confirm(
@@ -271,7 +215,7 @@ class KvReader:
         reading = self._reading.get(frame.fetch_id)
         if reading is None:
             return  # it was given up
-        wrong = _fault(reading, frame, parts) or self._write(reading, frame, parts)
+        wrong = fault_in_frame(reading, frame, parts) or self._write(reading, frame, parts)
         if wrong:
             self._tell(reading.request.peer, Cancel(fetch_id=frame.fetch_id))
             self._fail(frame.fetch_id, ReadOutcome.CORRUPT, wrong)
@@ -290,7 +234,7 @@ class KvReader:
             self._tell(reading.request.peer, credit)
             reading.consumed = 0
 
-    def _write(self, reading: _Reading, frame: Frame, parts: list[Bytes]) -> str:
+    def _write(self, reading: Reading, frame: Frame, parts: list[Bytes]) -> str:
         """Blocks of a transfer that fails are not used, so that they may hold anything."""
         assert self._memory is not None
         try:
@@ -350,44 +294,7 @@ class KvReader:
 
     def _tell(self, peer: KvPeer, message: ToHolder) -> None:
         try:
-            self._socket(peer).send(encode(message), zmq.NOBLOCK)
+            self._callers.to(peer.host, peer.port).send(encode(message), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             # The limits of the transfer end what this message was for.
             _LOG.warning("KV port %s:%d cannot be reached: %s", peer.host, peer.port, error)
-
-    def _socket(self, peer: KvPeer) -> "zmq.Socket[bytes]":
-        key = (peer.host, peer.port)
-        socket = self._sockets.pop(key, None)
-        if socket is None:
-            socket = self._connected(peer)
-        self._sockets[key] = socket  # the one used last stands last
-        return socket
-
-    def _connected(self, peer: KvPeer) -> "zmq.Socket[bytes]":
-        if len(self._sockets) >= _MOST_PEERS:
-            oldest = self._sockets.pop(next(iter(self._sockets)))
-            self._poller.unregister(oldest)
-            oldest.close()
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.IPV6, int(":" in peer.host))
-        if self.keys is not None:
-            self.keys.protect_caller(socket)
-        socket.connect(socket_address(peer.host, peer.port))
-        self._poller.register(socket, zmq.POLLIN)
-        return socket
-
-
-def _fault(reading: _Reading, frame: Frame, parts: Sequence[Bytes]) -> str:
-    """What is wrong with a frame; empty when it is the next one, whole and unchanged."""
-    request = reading.request
-    if (frame.epoch, frame.request_id) != (request.peer.epoch, request.remote_request_id):
-        return "A frame of another request or of an earlier life of the holder came."
-    if frame.number != reading.number:
-        return f"Frame {frame.number} came where {reading.number} was due."
-    own = reading.frames[reading.number]
-    if (frame.first_layer, frame.last_layer) != (own.first_layer, own.last_layer):
-        return "A frame of other layers came."
-    if sum(len(one) for one in parts) != own.size_bytes or any(len(one) % 8 for one in parts):
-        return "A frame of another size came."
-    return ""

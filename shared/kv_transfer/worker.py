@@ -20,9 +20,10 @@ from shared.kv_transfer.layout import warm_up
 from shared.kv_transfer.leases import LeaseEnd, LeaseTable
 from shared.kv_transfer.malloc import keep_freed_memory
 from shared.kv_transfer.memory import KvMemory, kv_memory
-from shared.kv_transfer.metadata import KvMetadata
+from shared.kv_transfer.metadata import KvMetadata, bytes_of
 from shared.kv_transfer.pairs import NIXL, ZMQ, Pairs
-from shared.kv_transfer.reader import KvPeer, KvReader, ReadOutcome, ReadRequest, ReadResult
+from shared.kv_transfer.reader import KvReader
+from shared.kv_transfer.reads import KvPeer, ReadOutcome, ReadRequest, ReadResult
 from shared.kv_transfer.settings import HolderPort, KvSettings, KvTransport
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +45,16 @@ class _Load:
     began_s: float
     awaited_confirmations: int = 0
     moved_bytes: int = 0
+
+    def ended(self, request_id: str, outcome: str, now: float) -> KvTransfer:
+        return KvTransfer(
+            request_id=request_id,
+            peer_engine_id=self.meta.remote.engine_id,
+            transport=self.carrier,
+            bytes=self.moved_bytes,
+            seconds=now - self.began_s,
+            outcome=outcome,
+        )
 
 
 class KvWorker:
@@ -245,7 +256,7 @@ class KvWorker:
         remote, engine_id = load.meta.remote, load.meta.remote.engine_id
         sources = self.nixl.slos_sources(engine_id)
         load.awaited_confirmations = len(sources)
-        moved = self.nixl_bytes(load.meta)
+        moved = bytes_of(self._kv_cache_config, load.meta.local_block_ids)
         for rank in sources:
             request = ReadRequest(
                 request_id=request_id,
@@ -254,14 +265,6 @@ class KvWorker:
                 readers=self.nixl.slos_readers(engine_id),
             )
             self._reader.confirm(request, moved // len(sources), load.began_s)
-
-    def nixl_bytes(self, meta: ReqMeta) -> int:
-        """Bytes of the fetched blocks at this worker."""
-        by_group = zip(self._kv_cache_config.transfer_groups, meta.local_block_ids, strict=False)
-        return sum(
-            len(group.layer_names) * len(blocks) * int(group.kv_cache_spec.page_size_bytes)
-            for group, blocks in by_group
-        )
 
     def _confirmed(self, results: Iterable[ReadResult]) -> list[ReadResult]:
         """Those whose blocks may be used; the others are given up."""
@@ -292,16 +295,7 @@ class KvWorker:
         self._note(request_id, load, why)
 
     def _note(self, request_id: str, load: _Load, outcome: str) -> None:
-        self._transfers.append(
-            KvTransfer(
-                request_id=request_id,
-                peer_engine_id=load.meta.remote.engine_id,
-                transport=load.carrier,
-                bytes=load.moved_bytes,
-                seconds=_now_s() - load.began_s,
-                outcome=outcome,
-            )
-        )
+        self._transfers.append(load.ended(request_id, outcome, _now_s()))
 
     def take_transfers(self) -> list[KvTransfer]:
         """Those that ended since the last call."""

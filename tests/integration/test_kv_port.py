@@ -19,7 +19,8 @@ from shared.kv_transfer.layout import BlockLayout, Region
 from shared.kv_transfer.leases import LeaseTable
 from shared.kv_transfer.memory import HostMemory
 from shared.kv_transfer.messages import Confirm, Fetch, Frame, decode_to_reader, encode
-from shared.kv_transfer.reader import KvPeer, KvReader, ReadOutcome, ReadRequest, ReadResult
+from shared.kv_transfer.reader import KvReader
+from shared.kv_transfer.reads import KvPeer, ReadOutcome, ReadRequest, ReadResult
 from shared.kv_transfer.release import LeaseReleaser
 from shared.kv_transfer.tuning import (
     CREDIT_FRAMES,
