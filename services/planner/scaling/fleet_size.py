@@ -82,6 +82,8 @@ def shrunk(replays: Replays, start: FleetSize, least: FleetSize, goal: float) ->
     give one up, the one whose engine does less for the window does.
     """
     size = start
+    while (half := size.divided(2).at_least(least)) != size and replays(half).attained >= goal:
+        size = half
     while True:
         fewer = [
             FleetSize(prefill=size.prefill - 1, decode=size.decode),
