@@ -65,14 +65,19 @@ class Surroundings:
 
 
 def plan_node(options: NodeOptions, ports: NodePorts, around: Surroundings) -> NodePlan:
+    planner = f"{LOOPBACK}:{ports.planner}"
     engines = [
         _engine(options, ports, around, number, role) for number, role in enumerate(_roles(options))
     ]
-    parts = (_planner(ports, around), *engines, _gateway(options, ports, around))
+    parts = (
+        planner_part(around, host=LOOPBACK, port=ports.planner, metrics_port=ports.planner_metrics),
+        *engines,
+        gateway_part(options, around, host=options.host, port=ports.gateway, planner=planner),
+    )
     return NodePlan(
         parts=parts,
-        url=f"http://{_reachable(options.host)}:{ports.gateway}",
-        planner=f"{LOOPBACK}:{ports.planner}",
+        url=parts[-1].address,
+        planner=planner,
         model_name=options.api_model_name,
     )
 
@@ -81,51 +86,77 @@ def _roles(options: NodeOptions) -> list[str]:
     return ["prefill"] * options.prefill + ["decode"] * options.decode
 
 
-def _planner(ports: NodePorts, around: Surroundings) -> Part:
-    flags = {"host": LOOPBACK, "port": ports.planner, "metrics_port": ports.planner_metrics}
+def _engine(
+    options: NodeOptions, ports: NodePorts, around: Surroundings, number: int, role: str
+) -> Part:
+    return engine_part(
+        options,
+        around,
+        name=f"{role}-{number if role == 'prefill' else number - options.prefill}",
+        role=role,
+        host=LOOPBACK,
+        own=ports.engines[number],
+        share=around.shares[number] if around.shares else None,
+        planner=f"{LOOPBACK}:{ports.planner}",
+    )
+
+
+def planner_part(around: Surroundings, *, host: str, port: int, metrics_port: int) -> Part:
     return _part(
         around,
         name="planner",
         rank=Rank.PLANNER,
         module="services.planner",
-        flags=flags,
-        address=f"{LOOPBACK}:{ports.planner}",
+        flags={"host": host, "port": port, "metrics_port": metrics_port},
+        address=f"{host}:{port}",
         stop_limit_s=10.0,
     )
 
 
-def _engine(
-    options: NodeOptions, ports: NodePorts, around: Surroundings, number: int, role: str
+def engine_part(
+    options: NodeOptions,
+    around: Surroundings,
+    *,
+    name: str,
+    role: str,
+    host: str,
+    own: EnginePorts,
+    share: CpuShare | None,
+    planner: str,
 ) -> Part:
-    own = ports.engines[number]
-    name = f"{role}-{number if role == 'prefill' else number - options.prefill}"
-    share = around.shares[number] if around.shares else None
+    """One engine, all of whose ports are on `host`, the address that others reach it at."""
     return _part(
         around,
         name=name,
         rank=Rank.ENGINE,
         module=f"services.{role}",
-        flags=_engine_flags(options, ports, around, own, share) | {"name": name},
-        address=f"{LOOPBACK}:{own.rpc}",
+        flags={
+            **_addresses(host, own, planner),
+            **_engine_flags(options, around, share),
+            "name": name,
+        },
+        address=f"{host}:{own.rpc}",
         stop_limit_s=options.drain_limit_s + 15.0,
     )
 
 
-def _engine_flags(
-    options: NodeOptions,
-    ports: NodePorts,
-    around: Surroundings,
-    own: EnginePorts,
-    share: CpuShare | None,
-) -> dict[str, object]:
+def _addresses(host: str, own: EnginePorts, planner: str) -> dict[str, object]:
     return {
-        "host": LOOPBACK,
+        "host": host,
         "port": own.rpc,
-        "planner": f"{LOOPBACK}:{ports.planner}",
+        "planner": planner,
+        "metrics_host": None if host == LOOPBACK else host,  # loopback is its own default
         "metrics_port": own.metrics,
-        "kv_host": LOOPBACK,
+        "kv_host": host,
         "kv_port": own.kv,
         "nixl_port": own.nixl,
+    }
+
+
+def _engine_flags(
+    options: NodeOptions, around: Surroundings, share: CpuShare | None
+) -> dict[str, object]:
+    return {
         "kv_transport": options.kv_transport,
         "model": around.model,
         "served_model_name": options.api_model_name,
@@ -139,11 +170,13 @@ def _engine_flags(
     }
 
 
-def _gateway(options: NodeOptions, ports: NodePorts, around: Surroundings) -> Part:
+def gateway_part(
+    options: NodeOptions, around: Surroundings, *, host: str, port: int, planner: str
+) -> Part:
     flags = {
-        "host": options.host,
-        "port": ports.gateway,
-        "planner": f"{LOOPBACK}:{ports.planner}",
+        "host": host,
+        "port": port,
+        "planner": planner,
         "model": around.model,
         "served_model_name": options.api_model_name,
         "dtype": _dtype(options, around),
@@ -156,7 +189,7 @@ def _gateway(options: NodeOptions, ports: NodePorts, around: Surroundings) -> Pa
         rank=Rank.GATEWAY,
         module="services.gateway",
         flags=flags,
-        address=f"http://{_reachable(options.host)}:{ports.gateway}",
+        address=f"http://{_reachable(host)}:{port}",
         stop_limit_s=options.drain_limit_s + 5.0,
     )
 

@@ -22,7 +22,14 @@ IsReady = Callable[[Part], Awaitable[bool]]
 async def is_ready(part: Part) -> bool:
     """The gateway by `/ready`, the others by the standard gRPC health service."""
     if part.rank is Rank.GATEWAY:
-        return await _http_ready(part.address)
+        return await _http_ok(f"{part.address}/ready")
+    return await _grpc_ready(part.address)
+
+
+async def is_alive(part: Part) -> bool:
+    """As `is_ready`, but a gateway is alive without any engine as well."""
+    if part.rank is Rank.GATEWAY:
+        return await _http_ok(f"{part.address}/live")
     return await _grpc_ready(part.address)
 
 
@@ -55,10 +62,10 @@ async def _attached(client: PlannerClient, names: frozenset[str]) -> bool:
     return False
 
 
-async def _http_ready(address: str) -> bool:
+async def _http_ok(url: str) -> bool:
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_LIMIT_S) as client:
-            return (await client.get(f"{address}/ready")).status_code == httpx.codes.OK
+            return (await client.get(url)).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
