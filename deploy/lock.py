@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "deploy" / "locks"
-IMAGES = ("planner", "gateway", "engine-cpu", "plots", "dev", "build")
+IMAGES = ("planner", "gateway", "engine-cpu", "plots", "ray", "dev", "build")
+ON_TOP = ("ray", "dev")
 LEFT_OUT = {
     "torchvision": "for pictures; one built for another torch breaks every transformers model",
     "torchaudio": "for sound; the same",
@@ -50,14 +51,12 @@ def lock_text(image: str, project: dict[str, Any]) -> str:
 
 
 def asked(image: str, project: dict[str, Any]) -> list[Requirement]:
-    """What pyproject.toml asks for. `dev` and `build` come on top of an image."""
+    """What pyproject.toml asks for. `ray`, `dev` and `build` come on top of an image."""
     extras = project["project"]["optional-dependencies"]
     if image == "build":
         return [Requirement(line) for line in (*project["build-system"]["requires"], "editables")]
     own = [Requirement(line) for line in extras[image]]
-    base = (
-        [] if image == "dev" else [Requirement(line) for line in project["project"]["dependencies"]]
-    )
+    base = [Requirement(line) for line in project["project"]["dependencies"]]
     inner = [
         Requirement(line)
         for one in own
@@ -65,7 +64,11 @@ def asked(image: str, project: dict[str, Any]) -> list[Requirement]:
         for extra in one.extras
         for line in extras[extra]
     ]
-    return [*base, *inner, *(one for one in own if not is_ours(one, project))]
+    return [
+        *(() if image in ON_TOP else base),
+        *inner,
+        *(one for one in own if not is_ours(one, project)),
+    ]
 
 
 def is_ours(requirement: Requirement, project: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {
     "run": ("engine-cpu", "plots", "build"),
-    "test": ("engine-cpu", "plots", "build", "dev"),
+    "test": ("engine-cpu", "plots", "build", "ray", "dev"),
 }
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 MACHINES = ("x86_64", "aarch64")

@@ -22,7 +22,11 @@ class Command:
 
 
 COMMANDS = {
-    "up": Command(module="services.node.up", help="start a whole node on this machine"),
+    "up": Command(module="services.node.up", help="start a whole node here, or a fleet on Ray"),
+    "scale": Command(
+        module="services.node.on_ray.scale", help="another number of engines on Ray: decode=4"
+    ),
+    "down": Command(module="services.node.on_ray.down", help="end a fleet that was left on Ray"),
     "demo": Command(
         module="services.node.demo", help="start a node, send it requests, show the times"
     ),

@@ -17,6 +17,8 @@ SECTIONS = (
     "prefill",
     "decode",
     "node",
+    "scale",
+    "down",
     "simulate",
     "capacity",
     "plan",

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from services.node.config import NodeOptions
 from services.node.machine import memory_gib
+from services.node.on_ray.config import UpOptions
+from services.node.on_ray.up import run_on_ray
 from services.node.plan import NodePlan, Part, Rank, Surroundings, plan_node
 from services.node.ports import assign_ports
 from services.node.processes import Crew, Death, Keeper, tail
@@ -22,6 +25,7 @@ from shared.engine.environment import runs_on_cpu
 from shared.errors import ConfigError, DeadlinePassed
 from shared.models import is_local, resolve_model
 from shared.options import load
+from shared.ports import LOOPBACK
 
 _CONFIG: Final = "SLOS_CONFIG"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,8 +36,12 @@ Use = Callable[[NodePlan], Coroutine[Any, Any, int | None]]
 
 def main(argv: Sequence[str]) -> int:
     """Serves until Ctrl-C or SIGTERM, and then returns 0. Raises ConfigError."""
-    options = load(NodeOptions, section="node", argv=argv, environ=os.environ, prog="slos-serve up")
-    return run_node(options, config=config_file(argv, os.environ), use=_announce)
+    options = load(UpOptions, section="node", argv=argv, environ=os.environ, prog="slos-serve up")
+    config = config_file(argv, os.environ)
+    if options.on:
+        return run_on_ray(options, config=config)
+    options = replace(options, host=options.host or LOOPBACK)
+    return run_node(options, config=config, use=_announce)
 
 
 async def _announce(plan: NodePlan) -> None:

@@ -1,0 +1,77 @@
+"""What `slos-serve up` can be told, on this machine and on Ray, and what of it travels to nodes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import Field
+
+from services.node.config import Count, NodeOptions, Positive
+from shared.options import load, option
+
+_CONFIG: Final = "config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions(NodeOptions):
+    """A node's options, and those that only `--on` reads."""
+
+    host: str = option(
+        "",
+        help="address that the gateway listens on; default: 127.0.0.1, with --on that of its node",
+    )
+    on: str = option(
+        "",
+        help="Ray cluster to run on: ray://HOST:10001 (Ray Client), HOST:6379, auto (RAY_ADDRESS"
+        " or the one of this machine), or ray (the same, or a new one); default: this machine",
+    )
+    gateways: Count = option(1, help="number of gateways on Ray, at most one on each node")
+    gateway_resource: str = option(
+        "", help="custom resource of the Ray nodes that gateways run on; default: any node"
+    )
+    gpus_per_engine: Annotated[int, Field(ge=0)] | None = option(
+        None, help="GPUs of each engine on Ray; default: 1 where the cluster has GPUs, else 0"
+    )
+    cpus_per_engine: Positive = option(1.0, help="CPUs that Ray reserves for each engine")
+    most_engines: Count = option(64, help="most engines of one role on Ray, however it is scaled")
+    autoscale: bool = option(
+        False, help="run as many engines on Ray as the planner says its requests need"
+    )
+    scale_down_after_s: Annotated[float, Field(ge=0)] = option(
+        60.0, help="how long the planner must want fewer engines before Ray stops one"
+    )
+    detach: bool = option(
+        False, help="leave the fleet on Ray once it serves; `slos-serve down` ends it"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOptions:
+    """What every node of the cluster needs in order to start a part.
+
+    `config` is the text of the YAML file that parts read; `environ` are the variables that go to
+    each part.
+    """
+
+    up: UpOptions
+    config: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    gpus_per_engine: int = 0
+
+
+def fleet_of(arguments: Mapping[str, Any]) -> FleetOptions:
+    """The arguments of a Serve application: options of `up` by their YAML keys, and `config`.
+
+    `config` holds the sections of the parts. Raises ConfigError.
+    """
+    words = [
+        f"--{key.replace('_', '-')}={value}" for key, value in arguments.items() if key != _CONFIG
+    ]
+    up = load(UpOptions, section="node", argv=words, environ={}, prog="slos-serve on Ray Serve")
+    config = arguments.get(_CONFIG)
+    return FleetOptions(
+        up=up,
+        config=yaml.safe_dump(config) if config else "",
+        gpus_per_engine=up.gpus_per_engine or 0,
+    )

@@ -1,0 +1,125 @@
+"""One of our processes as an actor's child: started, asked whether it is ready, drained, ended."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import services
+from services.node.machine import memory_gib
+from services.node.on_ray.config import FleetOptions
+from services.node.on_ray.place import Here, config_path
+from services.node.plan import Part
+from services.node.processes import Keeper, tail
+from services.node.ready import IsReady, is_ready
+from services.node.shares import share_cpu
+from shared.clock import Clock
+from shared.errors import DeadlinePassed, EngineLost
+
+_ASK_EVERY_S: Final = 0.5
+_KILL_LIMIT_S: Final = 5.0
+# Ray sets the number of threads for its own worker, which would be taken for the operator's wish.
+_RAYS_OWN: Final = ("OMP_NUM_THREADS",)
+
+
+@dataclass(slots=True)
+class Supervised:
+    """A running part. Its whole process group ends with the actor, however that ends."""
+
+    part: Part
+    keeper: Keeper
+    process: "subprocess.Popen[bytes]"
+    stopping: bool = False
+
+    @classmethod
+    def start(cls, part: Part, keeper: Keeper) -> "Supervised":
+        part.log.parent.mkdir(parents=True, exist_ok=True)
+        with part.log.open("ab") as log:
+            process = subprocess.Popen(
+                part.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(os.environ, part.environ),
+                start_new_session=True,
+            )
+        keeper.add(process.pid)
+        with suppress(ProcessLookupError):
+            nice = os.getpriority(os.PRIO_PROCESS, 0) + part.nice
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+        return cls(part, keeper, process)
+
+    async def until_ready(self, clock: Clock, limit_s: float, ask: IsReady = is_ready) -> None:
+        """Raises EngineLost, with the end of its log, when it ended, and DeadlinePassed."""
+        until_s = clock.now() + limit_s
+        while not await ask(self.part):
+            self.raise_if_ended()
+            if clock.now() > until_s:
+                raise DeadlinePassed(
+                    f"{self.part.name} was not ready after {limit_s:g} s. See {self.part.log}, "
+                    "or give more time with --start-limit-s."
+                )
+            await clock.sleep(_ASK_EVERY_S)
+
+    def raise_if_ended(self) -> None:
+        status = self.process.poll()
+        if status is not None:
+            raise EngineLost(
+                f"{self.part.name} ended with status {status}. The end of its log "
+                f"({self.part.log}):\n{tail(self.part.log)}"
+            )
+
+    def stop(self) -> None:
+        """SIGTERM, the time that a drain may take, then SIGKILL to all that is left. Idempotent."""
+        self.stopping = True
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.part.stop_limit_s)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_KILL_LIMIT_S)
+        self.keeper.remove(self.process.pid)
+
+
+def child_environment(own: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Ours, so that the child sees the same packages and GPUs, with what the part wants."""
+    kept = {key: value for key, value in own.items() if key not in _RAYS_OWN}
+    roots = [str(Path(services.__file__).parents[1]), *filter(None, [own.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(roots), "PYTHONUNBUFFERED": "1", **wanted}
+
+
+def here(fleet: FleetOptions, address: str) -> Here:
+    """This node as the actor's parts see it; lays the file of options there for them."""
+    if fleet.config:
+        path = config_path(fleet)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_text(fleet.config)
+        new.rename(path)  # whole at once: other actors of this node do the same
+    if fleet.gpus_per_engine:
+        return Here(address=address, kv_cache_gib=None)
+    share = share_cpu([0], memory_gib(), 1, fleet.up.kv_cache_gib)[0]
+    return Here(address=address, kv_cache_gib=share.kv_cache_gib)
+
+
+def end_actor_with(supervised: Supervised, *, after_s: float) -> None:
+    """Ends the actor when its process ends, so that Ray starts another one.
+
+    In the `after_s` between the two the actor can still tell why.
+    """
+
+    def watch() -> None:
+        supervised.process.wait()
+        time.sleep(after_s)
+        if not supervised.stopping:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
