@@ -124,7 +124,7 @@ def engine_part(
     share: CpuShare | None,
     planner: str,
 ) -> Part:
-    """One engine, all of whose ports are on `host`, the address that others reach it at."""
+    """One engine, whose ports are all on `host`, where other processes reach it."""
     return _part(
         around,
         name=name,

@@ -11,7 +11,7 @@ _SILENT_AFTER_S: Final = 20.0  # four checks of health
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """An actor whose process serves at `address`. `node` is Ray's id of its node."""
+    """An actor, with the address that its process serves at and Ray's id of its node."""
 
     name: str
     service: Service
