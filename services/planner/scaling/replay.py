@@ -12,17 +12,12 @@ import numpy as np
 from services.planner.scaling.demanded import (
     ARRIVES,
     DUE,
-    LATER,
     OUTPUT,
     PROMPT,
-    TPOT,
     Asks,
 )
 from services.planner.scaling.fleet_rows import (
-    FIRST,
-    GIVEN,
     GOT,
-    LAST,
     LATE,
     Engines,
     Floats,
@@ -32,6 +27,16 @@ from services.planner.scaling.fleet_rows import (
     begin_step,
     empty_fleet,
     end_step,
+)
+from services.planner.scaling.judged import (
+    KEPT,
+    MISSED_DECODE,
+    MISSED_PREFILL,
+    NEVER,
+    OPEN,
+    judged_of,
+    missed,
+    so_far,
 )
 from services.planner.scaling.routes import (
     SHORT_OF_DECODE,
@@ -44,16 +49,12 @@ from services.planner.scaling.routes import (
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers, expected_s
 from shared.compiled import compiled
-from shared.scheduling.pressure import ROUNDING_S
 from shared.scheduling.shares import LONGEST_S, MAX_RESIDENT
 
 _MOST_WAITING: Final = 512  # requests that wait for room; the oldest is missed beyond that
 _MOST_TRIED: Final = 8  # of these that are looked at when something is freed
 _PATIENCE_S: Final = 5.0  # of a request with a pace but no TTFT target
-_TELLING: Final = 8.0  # tokens; the pace of fewer says nothing
 _MOST_PLACES: Final = 1024  # requests on one engine
-# What became of a request: it is still open, was kept, or missed for want of one role.
-OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,7 +171,7 @@ def run(
             waits = _place(fleet, asks, fates, homes, waiting, waits, short_of, now)
     for i in range(coming):
         if fates[i] == OPEN:
-            fates[i] = _so_far(asks, got, i, until_s, short_of[i])
+            fates[i] = so_far(asks, got, i, until_s, short_of[i])
 
 
 @compiled
@@ -182,7 +183,7 @@ def _come(
         fates[i] = NEVER
         return waits
     if waits == len(waiting):
-        fates[waiting[0]] = _missed(asks, waiting[0], short_of[waiting[0]])
+        fates[waiting[0]] = missed(asks, waiting[0], short_of[waiting[0]])
         waits = _drop(waiting, waits, 0)
     waiting[waits] = i
     return waits + 1
@@ -223,7 +224,7 @@ def _go_on(
                 fleet.next_s[home] = min(fleet.next_s[home], arrives_s)
         else:
             _leave(fleet, home, i)
-            fates[i] = _judged(asks, got, i)
+            fates[i] = judged_of(asks, got, i)
     begin_step(fleet, engine, now)
     return leaving > 0
 
@@ -269,7 +270,7 @@ def _place(
         if first >= 0:
             _enter(fleet, asks, homes, i, first, chosen[0], now)
         elif not plain and now > _latest_s(fleet, asks, i):
-            fates[i] = _missed(asks, i, short_of[i])
+            fates[i] = missed(asks, i, short_of[i])
         else:
             waiting[kept] = i
             kept += 1
@@ -294,34 +295,3 @@ def _latest_s(fleet: Engines, asks: Asks, i: int) -> float:
         return float(asks[i, ARRIVES] + _PATIENCE_S)
     table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
     return float(asks[i, ARRIVES] + asks[i, DUE] - own_s(table, asks, i))
-
-
-@compiled
-def _missed(asks: Asks, i: int, short_of: int) -> int:
-    if asks_for_nothing(asks, i):
-        return NOT_ASKED
-    return MISSED_PREFILL if short_of == SHORT_OF_PREFILL else MISSED_DECODE
-
-
-@compiled
-def _judged(asks: Asks, got: Floats, i: int) -> int:
-    """Of a request that has all its tokens."""
-    if asks_for_nothing(asks, i):
-        return NOT_ASKED
-    if got[i, FIRST] > asks[i, ARRIVES] + asks[i, DUE] + ROUNDING_S:
-        return MISSED_PREFILL
-    if asks[i, LATER] == np.inf:
-        return MISSED_DECODE if got[i, LATE] > ROUNDING_S else KEPT
-    later = got[i, GIVEN] - 1
-    took_s = got[i, LAST] - got[i, FIRST]
-    return MISSED_DECODE if later > 0 and took_s > later * asks[i, TPOT] + ROUNDING_S else KEPT
-
-
-@compiled
-def _so_far(asks: Asks, got: Floats, i: int, now: float, short_of: int) -> int:
-    """Of a request that has not: it stays open while it may still be in time."""
-    if asks_for_nothing(asks, i):
-        return NOT_ASKED
-    if got[i, GIVEN] == 0:
-        return _missed(asks, i, short_of) if now > asks[i, ARRIVES] + asks[i, DUE] else OPEN
-    return _judged(asks, got, i) if got[i, GIVEN] >= _TELLING else OPEN

@@ -1,0 +1,46 @@
+"""Whether a replayed request kept what it asked for, and which role it was short of. Compiled."""
+
+from typing import Final
+
+import numpy as np
+
+from services.planner.scaling.demanded import ARRIVES, DUE, LATER, TPOT, Asks
+from services.planner.scaling.fleet_rows import FIRST, GIVEN, LAST, LATE, Floats
+from services.planner.scaling.routes import SHORT_OF_PREFILL, asks_for_nothing
+from shared.compiled import compiled
+from shared.scheduling.pressure import ROUNDING_S
+
+_TELLING: Final = 8.0  # tokens; the pace of fewer says nothing
+# What became of a request: it is still open, was kept, or missed for want of one role.
+OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
+
+
+@compiled
+def missed(asks: Asks, i: int, short_of: int) -> int:
+    if asks_for_nothing(asks, i):
+        return NOT_ASKED
+    return MISSED_PREFILL if short_of == SHORT_OF_PREFILL else MISSED_DECODE
+
+
+@compiled
+def judged_of(asks: Asks, got: Floats, i: int) -> int:
+    """Of a request that has all its tokens."""
+    if asks_for_nothing(asks, i):
+        return NOT_ASKED
+    if got[i, FIRST] > asks[i, ARRIVES] + asks[i, DUE] + ROUNDING_S:
+        return MISSED_PREFILL
+    if asks[i, LATER] == np.inf:
+        return MISSED_DECODE if got[i, LATE] > ROUNDING_S else KEPT
+    later = got[i, GIVEN] - 1
+    took_s = got[i, LAST] - got[i, FIRST]
+    return MISSED_DECODE if later > 0 and took_s > later * asks[i, TPOT] + ROUNDING_S else KEPT
+
+
+@compiled
+def so_far(asks: Asks, got: Floats, i: int, now: float, short_of: int) -> int:
+    """Of a request that has not: it stays open while it may still be in time."""
+    if asks_for_nothing(asks, i):
+        return NOT_ASKED
+    if got[i, GIVEN] == 0:
+        return missed(asks, i, short_of) if now > asks[i, ARRIVES] + asks[i, DUE] else OPEN
+    return judged_of(asks, got, i) if got[i, GIVEN] >= _TELLING else OPEN
