@@ -95,7 +95,7 @@ def test_every_granted_lease_ends_exactly_once_and_no_confirmation_follows_its_e
     )
     for now, (act, name) in enumerate(acts):
         request_id = f"{name}{life[name]}"
-        if act == "expect":
+        if act == "expect" and request_id not in granted_ids:  # ids of requests never come again
             table.expect([request_id])
         elif act == "grant" and table.is_held(request_id):
             table.grant(request_id, expires_at_s=now + 3.0)
