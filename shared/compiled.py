@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 from llvmlite.binding import ffi
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -45,3 +48,21 @@ def _add_stamps(stamps: dict[str, object], function: Callable[..., object]) -> N
             stamps[f"{path} {name}"] = value
         elif hasattr(value, "py_func"):
             _add_stamps(stamps, value.py_func)
+
+
+@intrinsic  # type: ignore[untyped-decorator] # numba has no types
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """A number as a pointer. numba calls this while it compiles."""
+    del typing_context, address
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator] # the same
+def words_at(address: int, count: int) -> Any:
+    """64-bit words in memory, for compiled code; the caller knows that they are there."""
+    return numba.carray(_pointer(address), (count,), dtype=np.uint64)

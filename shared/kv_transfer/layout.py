@@ -9,12 +9,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.compiled import compiled
+from shared.compiled import compiled, words_at
 from shared.errors import SlosError
 
 _WORD_BYTES = 8
@@ -22,6 +21,7 @@ _MODULUS = 1 << 64
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
 
 
 class BadBlocks(SlosError):
@@ -56,7 +56,7 @@ class BlockLayout:
         words = [(one.layer, one.group, one.block_bytes) for one in self.regions]
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
-    def checked(self, groups: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+    def checked(self, groups: Sequence[Sequence[int]]) -> list[Numbers]:
         """Block ids by group. Raises BadBlocks."""
         wanted = max((one.group for one in self.regions), default=-1) + 1
         if len(groups) != wanted:
@@ -74,66 +74,64 @@ class BlockLayout:
         Raises BadBlocks.
         """
         ids = self.checked(groups)
-        pieces: list[Piece] = []
-        room = frame_bytes
-        for region in self.regions:
-            blocks = ids[region.group]
-            start = 0
-            while start < len(blocks):
-                fits = max(0, room // region.block_bytes)
-                if fits == 0 and pieces:
-                    yield FrameOfBlocks(tuple(pieces))
-                    pieces, room = [], frame_bytes
-                    continue
-                taken = blocks[start : start + max(1, fits)]
-                pieces.append(Piece(region, region.offset_bytes + taken * region.stride_bytes))
-                room -= len(taken) * region.block_bytes
-                start += len(taken)
-        if pieces:
-            yield FrameOfBlocks(tuple(pieces))
+        counts = [len(ids[one.group]) for one in self.regions]
+        if not sum(counts):
+            return
+        starts = np.concatenate(
+            [one.offset_bytes + ids[one.group] * one.stride_bytes for one in self.regions]
+        )
+        region = np.repeat(np.arange(len(self.regions)), counts)
+        sizes = self._block_bytes[region]
+        ends = np.cumsum(sizes)
+        first = 0
+        while first < len(sizes):
+            sent_bytes = int(ends[first - 1]) if first else 0
+            last = int(np.searchsorted(ends, sent_bytes + frame_bytes, side="right"))
+            part = slice(first, max(first + 1, last))
+            first = part.stop
+            yield FrameOfBlocks(
+                first_layer=self.regions[region[part.start]].layer,
+                last_layer=self.regions[region[part.stop - 1]].layer,
+                memories=self._memories[region[part]],
+                starts=starts[part],
+                sizes=sizes[part],
+            )
+
+    @cached_property
+    def _block_bytes(self) -> Numbers:
+        return np.array([one.block_bytes for one in self.regions], dtype=np.int64)
+
+    @cached_property
+    def _memories(self) -> Numbers:
+        return np.array([one.memory for one in self.regions], dtype=np.int64)
 
     def bytes_of(self, groups: Sequence[Sequence[int]]) -> int:
         return sum(len(groups[one.group]) * one.block_bytes for one in self.regions)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Blocks of one region. `starts`: where each lies in the region's buffer, bytes."""
-
-    region: Region
-    starts: NDArray[np.int64]
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.starts) * self.region.block_bytes
-
-    def runs(self) -> list[tuple[int, int]]:
-        """Start and end of the bytes that lie together."""
-        block_bytes = self.region.block_bytes
-        apart = np.flatnonzero(np.diff(self.starts) != block_bytes) + 1
-        edges = [0, *apart.tolist(), len(self.starts)]
-        return [
-            (int(self.starts[a]), int(self.starts[b - 1]) + block_bytes) for a, b in pairwise(edges)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameOfBlocks:
-    """What one frame holds, as this side's memory has it."""
+    """Blocks as this side's memory has them: in which buffer each lies, where, and its bytes."""
 
-    pieces: tuple[Piece, ...]
+    first_layer: int
+    last_layer: int
+    memories: Numbers
+    starts: Numbers
+    sizes: Numbers
 
-    @property
-    def first_layer(self) -> int:
-        return self.pieces[0].region.layer
-
-    @property
-    def last_layer(self) -> int:
-        return self.pieces[-1].region.layer
-
-    @property
+    @cached_property
     def size_bytes(self) -> int:
-        return sum(piece.size_bytes for piece in self.pieces)
+        return int(self.sizes.sum())
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Buffer, start and end of the bytes that lie together."""
+        ends = self.starts + self.sizes
+        apart = (self.starts[1:] != ends[:-1]) | (self.memories[1:] != self.memories[:-1])
+        firsts = np.concatenate(([0], np.flatnonzero(apart) + 1))
+        lasts = np.concatenate((firsts[1:] - 1, [len(ends) - 1]))
+        columns = (self.memories[firsts], self.starts[firsts], ends[lasts])
+        return list(zip(*(one.tolist() for one in columns), strict=True))
 
 
 def checksum(parts: Sequence[Bytes]) -> int:
@@ -141,73 +139,65 @@ def checksum(parts: Sequence[Bytes]) -> int:
 
     The length of each part is a multiple of 8 bytes.
     """
-    return sum(int(words_of(part).sum(dtype=np.uint64)) for part in parts) % _MODULUS
+    return sum(int(_words(part).sum(dtype=np.uint64)) for part in parts) % _MODULUS
 
 
-def gather(frame: FrameOfBlocks, buffers: Sequence[Bytes], target: Bytes) -> int:
-    """Copies the blocks of the frame into `target`, one after another; their checksum."""
-    total, at, out = 0, 0, words_of(target)
-    for piece in frame.pieces:
-        size = piece.region.block_bytes // _WORD_BYTES
-        source = words_of(buffers[piece.region.memory])
-        total += int(_gather(source, piece.starts // _WORD_BYTES, size, out, at))
-        at += len(piece.starts) * size
-    return total % _MODULUS
+def gather(frame: FrameOfBlocks, addresses: Numbers, target: Bytes) -> int:
+    """Copies the blocks of the frame into `target`, one after another; their checksum.
+
+    `addresses`: where each buffer begins in memory.
+    """
+    places = addresses[frame.memories] + frame.starts
+    return int(_gather(places, frame.sizes // _WORD_BYTES, _words(target)))
 
 
-def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, buffers: Sequence[Bytes]) -> int:
+def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, addresses: Numbers) -> int:
     """Copies `parts`, read as one row of bytes, into the blocks of the frame; their checksum.
 
     Raises BadBlocks where a part ends within a block.
     """
-    sources = iter(parts)
-    source, at, total = np.empty(0, dtype=np.uint64), 0, 0
-    for piece in frame.pieces:
-        size = piece.region.block_bytes // _WORD_BYTES
-        target = words_of(buffers[piece.region.memory])
-        starts = piece.starts // _WORD_BYTES
-        while len(starts):
-            if at == len(source):
-                source, at = words_of(next(sources)), 0
-            count = min(len(starts), (len(source) - at) // size)
-            if count == 0:
-                raise BadBlocks("A part of a frame ends within a block.")
-            total += int(_scatter(source, at, target, starts[:count], size))
-            at, starts = at + count * size, starts[count:]
+    places = addresses[frame.memories] + frame.starts
+    ends, first, taken_bytes, total = np.cumsum(frame.sizes), 0, 0, 0
+    for part in parts:
+        taken_bytes += len(part)
+        last = int(np.searchsorted(ends, taken_bytes)) + 1
+        if last > len(ends) or ends[last - 1] != taken_bytes:
+            raise BadBlocks("A part of a frame ends within a block.")
+        sizes = frame.sizes[first:last] // _WORD_BYTES
+        total += int(_scatter(_words(part), places[first:last], sizes))
+        first = last
     return total % _MODULUS
 
 
 @compiled
-def _gather(
-    source: Words, starts: NDArray[np.int64], size: int, target: Words, at: int
-) -> np.uint64:
-    """One pass over memory in place of two: copies blocks of `size` words, and gives their sum."""
-    total = np.uint64(0)
-    for number in range(len(starts)):
-        start, end = starts[number], at + number * size
-        for place in range(size):
-            word = source[start + place]
-            target[end + place] = word
+def _gather(places: Numbers, sizes: Numbers, target: Words) -> np.uint64:
+    """One pass over memory in place of two: copies blocks, and gives the sum of their words."""
+    total, at = np.uint64(0), 0
+    for number in range(len(places)):
+        source = words_at(places[number], sizes[number])
+        for place in range(sizes[number]):
+            word = source[place]
+            target[at + place] = word
             total += word
+        at += sizes[number]
     return total
 
 
 @compiled
-def _scatter(
-    source: Words, at: int, target: Words, starts: NDArray[np.int64], size: int
-) -> np.uint64:
+def _scatter(source: Words, places: Numbers, sizes: Numbers) -> np.uint64:
     """The other way round."""
-    total = np.uint64(0)
-    for number in range(len(starts)):
-        start, end = at + number * size, starts[number]
-        for place in range(size):
-            word = source[start + place]
-            target[end + place] = word
+    total, at = np.uint64(0), 0
+    for number in range(len(places)):
+        target = words_at(places[number], sizes[number])
+        for place in range(sizes[number]):
+            word = source[at + place]
+            target[place] = word
             total += word
+        at += sizes[number]
     return total
 
 
-def words_of(part: Bytes) -> Words:
+def _words(part: Bytes) -> Words:
     """The same memory, or a copy where it does not begin at a word."""
     words = part.view(np.uint64)
     return words if words.flags.aligned else words.copy()
@@ -215,16 +205,16 @@ def words_of(part: Bytes) -> Words:
 
 def warm_up() -> None:
     """Compiles what a transfer needs, so that the first one does not wait for it."""
-    region = Region(
-        layer=0, group=0, memory=0, offset_bytes=0, stride_bytes=_WORD_BYTES, block_bytes=8
-    )
-    frame = FrameOfBlocks((Piece(region, np.zeros(1, dtype=np.int64)),))
     memory, out = np.zeros(_WORD_BYTES, dtype=np.uint8), np.zeros(_WORD_BYTES, dtype=np.uint8)
-    gather(frame, [memory], out)
+    one = np.array([_WORD_BYTES], dtype=np.int64)
+    zero = np.zeros(1, dtype=np.int64)
+    frame = FrameOfBlocks(first_layer=0, last_layer=0, memories=zero, starts=zero, sizes=one)
+    addresses = np.array([memory.ctypes.data], dtype=np.int64)
+    gather(frame, addresses, out)
     frozen = out.copy()
-    frozen.flags.writeable = False  # as what comes from a message is
-    scatter([frozen], frame, [memory])
-    scatter([out], frame, [memory])
+    frozen.flags.writeable = False  # as what comes in a message is
+    scatter([frozen], frame, addresses)
+    scatter([out], frame, addresses)
 
 
 def is_word_aligned(*sizes_bytes: int) -> bool:

@@ -42,23 +42,17 @@ class HostMemory:
     def __init__(self, layout: BlockLayout, buffers: Sequence[Bytes]) -> None:
         self.layout = layout
         self._buffers = buffers
+        self._addresses = np.array([one.ctypes.data for one in buffers], dtype=np.int64)
 
     def read(self, frame: FrameOfBlocks) -> tuple[list[Bytes], int]:
-        views = self._views(frame)
-        if frame.size_bytes >= GATHER_BELOW_BYTES * len(views):
+        if frame.size_bytes >= GATHER_BELOW_BYTES * len(frame.runs):
+            views = [self._buffers[memory][start:end] for memory, start, end in frame.runs]
             return views, checksum(views)
         gathered = np.empty(frame.size_bytes, dtype=np.uint8)
-        return [gathered], gather(frame, self._buffers, gathered)
+        return [gathered], gather(frame, self._addresses, gathered)
 
     def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
-        return scatter(parts, frame, self._buffers)
-
-    def _views(self, frame: FrameOfBlocks) -> list[Bytes]:
-        return [
-            self._buffers[piece.region.memory][start:end]
-            for piece in frame.pieces
-            for start, end in piece.runs()
-        ]
+        return scatter(parts, frame, self._addresses)
 
 
 class DeviceMemory:
@@ -89,11 +83,7 @@ class DeviceMemory:
         return checksum(parts)
 
     def _views(self, frame: FrameOfBlocks) -> list[torch.Tensor]:
-        return [
-            self._buffers[piece.region.memory][start:end]
-            for piece in frame.pieces
-            for start, end in piece.runs()
-        ]
+        return [self._buffers[memory][start:end] for memory, start, end in frame.runs]
 
 
 def kv_memory(
