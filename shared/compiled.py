@@ -34,6 +34,12 @@ def compiled(function: F) -> F:
     return result
 
 
+def is_kept(function: Callable[..., object]) -> bool:
+    """Whether the machine code of a compiled function lies on disk and is not out of date."""
+    file = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    return file is not None and bool(file._load_index())
+
+
 def _add_stamps(stamps: dict[str, object], function: Callable[..., object]) -> None:
     """Of the function's file, of all whose compiled functions are known in there, and so on; with
     the numbers that are imported from elsewhere.

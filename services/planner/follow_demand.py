@@ -1,11 +1,13 @@
 """Asks every few seconds how many engines the last requests needed.
 
 The answer is compiled code in a thread of its own; rounds of decisions go on beside it. With a cold
-cache it is compiled as soon as the planner runs, while engines still load their models.
+cache it is compiled as soon as the planner runs, in a process of its own: compiling holds Python's
+lock, and rounds would wait for it.
 """
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
@@ -13,18 +15,22 @@ from typing import TypeVar
 
 from services.planner.metrics import PlannerMetrics
 from services.planner.scaling.scaler import Question, answer
-from services.planner.scaling.warm_up import warm_up
+from services.planner.scaling.warm_up import is_warm, warm_up
 from services.planner.service import PlannerService
 from shared.clock import Clock
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_COMPILE = (sys.executable, "-m", "services.planner.scaling.warm_up")
+_COMPILE_LIMIT_S = 900.0  # a minute of an idle core; the number waits for it, decisions do not
 
 
 async def follow_demand(
     service: PlannerService, metrics: PlannerMetrics, clock: Clock, every_s: float
 ) -> None:
     """Until it is cancelled. An answer that fails leaves the number as it is."""
+    if not is_warm():
+        await _compile()
     await beside(warm_up)
     while True:
         await clock.sleep(every_s)
@@ -48,6 +54,20 @@ async def _follow(
         metrics.desires(scaler.size)
     if scaler.size != before:
         _LOG.info("desired engines: %s (%s before)", scaler.size, before)
+
+
+async def _compile() -> None:
+    """Puts the code on disk. Where that fails, it is compiled here."""
+    child = await asyncio.create_subprocess_exec(*_COMPILE, stdin=asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(_COMPILE_LIMIT_S):
+            await child.wait()
+    except TimeoutError:
+        _LOG.warning("compiling the replay took more than %g s and was ended", _COMPILE_LIMIT_S)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 async def beside(function: Callable[[], _T]) -> _T:

@@ -1,13 +1,25 @@
-"""Compiles the replay by an answer to a made-up question, or finds it compiled on disk."""
+"""Compiles the replay by an answer to a made-up question, or finds it compiled on disk.
+
+`python -m services.planner.scaling.warm_up` does it in a process of its own.
+"""
+
+import os
 
 import numpy as np
 
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
-from services.planner.scaling.replay import Site
+from services.planner.scaling.replay import Site, run
 from services.planner.scaling.scaler import Question, answer
 from shared.batch_time import RICH, StepCurve, StepTable
+from shared.compiled import is_kept
+from shared.parent import end_with_parent
 from shared.scheduling.former import engine_limits
+
+
+def is_warm() -> bool:
+    """Whether `warm_up` finds the code on disk."""
+    return is_kept(run)
 
 
 def warm_up() -> None:
@@ -30,3 +42,9 @@ def warm_up() -> None:
         window_s=1.0,
     )
     answer(question)
+
+
+if __name__ == "__main__":
+    end_with_parent(os.getppid())
+    os.nice(10)  # decisions go first
+    warm_up()

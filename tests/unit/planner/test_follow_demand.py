@@ -1,10 +1,14 @@
 """What runs beside the rounds holds nothing up and hides nothing."""
 
 import asyncio
+import sys
 import threading
+from pathlib import Path
 
+import psutil
 import pytest
 
+from services.planner import follow_demand
 from services.planner.follow_demand import beside
 
 
@@ -37,3 +41,35 @@ async def test_a_caller_that_went_away_does_no_harm() -> None:
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+async def test_a_compiling_process_ends_with_the_task_that_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = tmp_path / "pid"
+    script = (
+        f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    monkeypatch.setattr(follow_demand, "_COMPILE", (sys.executable, "-c", script))
+    compiling = asyncio.create_task(follow_demand._compile())
+    async with asyncio.timeout(30):
+        while not started.exists() or not started.read_text():  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+    compiling.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await compiling
+    assert not psutil.pid_exists(int(started.read_text()))
+
+
+async def test_a_compiling_process_that_takes_too_long_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        follow_demand, "_COMPILE", (sys.executable, "-c", "import time; time.sleep(600)")
+    )
+    monkeypatch.setattr(follow_demand, "_COMPILE_LIMIT_S", 0.2)
+
+    await asyncio.wait_for(follow_demand._compile(), 30)
+
+    assert not [one for one in psutil.Process().children() if "time.sleep(600)" in one.cmdline()]

@@ -16,14 +16,15 @@ def below(x: float) -> float:
     return x + {added}
 """
 ABOVE = """\
-from shared.compiled import compiled
+from shared.compiled import compiled, is_kept
 from below import FACTOR, below
 
 @compiled
 def above(x: float) -> float:
     return FACTOR * below(x)
 
-print(above(1.0), sum(above.stats.cache_hits.values()))
+kept = int(is_kept(above))
+print(above(1.0), kept, sum(above.stats.cache_hits.values()))
 """
 
 
@@ -42,7 +43,8 @@ def start(folder: Path) -> tuple[float, int]:
         text=True,
         timeout=50,
     )
-    value, hits = done.stdout.split()
+    value, kept, hits = done.stdout.split()
+    assert kept == hits, "whether it is kept is known before it is used"
     return float(value), int(hits)
 
 
