@@ -35,8 +35,9 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S, BACK_LIMIT_S, STOP_LIMIT_S = 600.0, 400.0, 180.0
 NODES, CPUS_OF_A_NODE = 3, 3
-PREFILL = 2 if os.environ.get("SLOS_TEST_ALL_CASES") else 1
-DECODE = 2
+# Two of each role, and one that is killed, are for those who have the minutes.
+ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
+PREFILL = DECODE = 2 if ALL_CASES else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,19 @@ class Load:
         return [one for one in self.outcomes if one]
 
 
+def kill_an_engine(fleet: Fleet) -> None:
+    """Its process ends with its actor, and another engine takes its place."""
+    victim = fleet.members(Service.DECODE)[0]
+    os.kill(victim.actor_process, signal.SIGKILL)
+    wait_until(lambda: not is_alive(victim.process), BACK_LIMIT_S)
+    wait_until(
+        lambda: (
+            victim.name not in {one.name for one in fleet.members()} and fleet.is_complete(DECODE)
+        ),
+        BACK_LIMIT_S,
+    )
+
+
 async def test_a_fleet_on_three_nodes_serves_heals_and_scales_without_a_failed_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,24 +185,15 @@ async def test_a_fleet_on_three_nodes_serves_heals_and_scales_without_a_failed_r
     with fleet_on_ray(tmp_path) as fleet:
         engines = [one for one in fleet.members() if one.service is not Service.GATEWAY]
         assert len(engines) == PREFILL + DECODE
-        assert len({one.node for one in engines}) == NODES
+        assert len({one.node for one in engines}) == min(NODES, len(engines))
 
         async with make_client(fleet.url) as client:
             answers = [await ask(client, request, "tiny") for request in demo_requests()]
         assert [one.failure for one in answers] == [""] * len(answers)
         assert {one.report["way"] for one in answers} == {"colocated", "disaggregated"}
 
-        victim = fleet.members(Service.DECODE)[0]
-        os.kill(victim.actor_process, signal.SIGKILL)
-        wait_until(lambda: not is_alive(victim.process), BACK_LIMIT_S)
-        wait_until(
-            lambda: (
-                victim.name not in {one.name for one in fleet.members()}
-                and fleet.is_complete(DECODE)
-            ),
-            BACK_LIMIT_S,
-        )
-
+        if ALL_CASES:
+            kill_an_engine(fleet)
         with Load(fleet.url) as load:
             load.more(10)
             assert scale.main([f"decode={DECODE + 1}", f"--on={fleet.address}"]) == 0
