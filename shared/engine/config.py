@@ -113,6 +113,11 @@ class EngineOptions:
         return self.served_model_name or self.model
 
     @property
+    def kv_listen_host(self) -> str:
+        """Where the KV port and NIXL's side channel listen."""
+        return self.kv_host or self.host
+
+    @property
     def kv_carriers(self) -> tuple[str, ...]:
         """The transports of this engine's KV, the preferred one first."""
         return self.kv_transport.carriers

@@ -76,7 +76,7 @@ def engine_environment(options: EngineOptions, *, cpu: bool) -> Mapping[str, str
 
 
 def _nixl_environment(options: EngineOptions, *, cpu: bool) -> dict[str, str]:
-    kv_host = options.kv_host or options.host
+    kv_host = options.kv_listen_host
     wanted = {
         "VLLM_NIXL_SIDE_CHANNEL_HOST": kv_host,
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(options.nixl_port),

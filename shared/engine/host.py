@@ -121,7 +121,7 @@ def _wire(
     state = EngineState(description)
     client = PlannerClient(options.planner)
     releaser = LeaseReleaser(
-        host=options.kv_host or options.host,
+        host=options.kv_listen_host,
         port=options.kv_port,
         workers=core.workers if options.kv_carriers else 0,
         epoch=core.engine_id,

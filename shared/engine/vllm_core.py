@@ -94,7 +94,7 @@ def _kv_transfer(options: EngineOptions, role: Role, engine_id: str) -> dict[str
 def _kv_settings(options: EngineOptions) -> KvSettings:
     return KvSettings(
         transport=options.kv_transport,
-        host=options.kv_host or options.host,
+        host=options.kv_listen_host,
         port=options.kv_port,
         lease_s=options.kv_lease_s,
         key_file=options.kv_key_file,
@@ -235,6 +235,7 @@ class EngineCore:
         self, options: EngineOptions, *, role: Role, name: str, address: str
     ) -> EngineDescription:
         cache, scheduler = self.config.cache_config, self.config.scheduler_config
+        kv_addresses = self._kv_addresses(options)
         return EngineDescription(
             name=name,
             engine_id=self.engine_id,
@@ -249,15 +250,15 @@ class EngineCore:
             max_running_requests=scheduler.max_num_seqs,
             max_step_tokens=scheduler.max_num_batched_tokens,
             max_speculation_tokens=options.speculation_tokens,
-            kv_address=next(iter(self._kv_addresses(options)), None),
-            kv_addresses=self._kv_addresses(options),
+            kv_address=next(iter(kv_addresses), None),
+            kv_addresses=kv_addresses,
             metrics_address=f"{options.metrics_host}:{options.metrics_port}"
             if options.metrics_port
             else "",
         )
 
     def _kv_addresses(self, options: EngineOptions) -> tuple[KvAddress, ...]:
-        host = options.kv_host or options.host
+        host = options.kv_listen_host
         ports = {"nixl": options.nixl_port, "zmq": options.kv_port}
         return tuple(
             KvAddress(transport=one, host=host, port=ports[one]) for one in options.kv_carriers
