@@ -5,10 +5,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from shared.kv_transfer.curve import CurveKeys
 
 MOST_PEERS: Final = 1024
+
+# A refused attempt to connect ends in a retry.
+_BROKEN: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+
+Address = tuple[str, int]
 
 
 def socket_address(host: str, port: int) -> str:
@@ -20,31 +26,63 @@ def socket_address(host: str, port: int) -> str:
 class Callers:
     """One socket for each KV port, connected at its first use; the one unused for longest goes.
 
-    `poller` tells which of them has something to read.
+    `watches`: `poll` reports broken connections. Who does not call `poll` must leave it off.
     """
 
     context: "zmq.Context[zmq.Socket[bytes]]"
     keys: CurveKeys | None = None
-    poller: zmq.Poller = field(default_factory=zmq.Poller)
-    _sockets: "OrderedDict[tuple[str, int], zmq.Socket[bytes]]" = field(default_factory=OrderedDict)
+    watches: bool = False
+    _poller: zmq.Poller = field(default_factory=zmq.Poller)
+    _sockets: "OrderedDict[Address, zmq.Socket[bytes]]" = field(default_factory=OrderedDict)
+    _monitors: "dict[zmq.Socket[bytes], Address]" = field(default_factory=dict)
+
+    def watch(self, other: "zmq.Socket[bytes]") -> None:
+        """Has `poll` look at a socket of the caller's, too."""
+        self._poller.register(other, zmq.POLLIN)
+
+    def poll(self, limit_ms: int) -> tuple[list["zmq.Socket[bytes]"], list[Address]]:
+        """The sockets that have something to read, and the KV ports whose connection broke or
+        could not be made. Waits `limit_ms` at most.
+        """
+        readable: list[zmq.Socket[bytes]] = []
+        broken: list[Address] = []
+        for socket, _ in self._poller.poll(limit_ms):
+            address = self._monitors.get(socket)
+            if address is None:
+                readable.append(socket)
+            else:
+                recv_monitor_message(socket)
+                broken.append(address)
+        return readable, broken
 
     def to(self, host: str, port: int) -> "zmq.Socket[bytes]":
-        key = (host, port)
-        if key not in self._sockets:
-            self._sockets[key] = self._connected(host, port)
+        address = (host, port)
+        if address not in self._sockets:
+            self._sockets[address] = self._connected(address)
             if len(self._sockets) > MOST_PEERS:
-                _, oldest = self._sockets.popitem(last=False)
-                self.poller.unregister(oldest)
-                oldest.close()
-        self._sockets.move_to_end(key)
-        return self._sockets[key]
+                self._close(*self._sockets.popitem(last=False))
+        self._sockets.move_to_end(address)
+        return self._sockets[address]
 
-    def _connected(self, host: str, port: int) -> "zmq.Socket[bytes]":
+    def _connected(self, address: Address) -> "zmq.Socket[bytes]":
+        host, port = address
         socket = self.context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, int(":" in host))
         if self.keys is not None:
             self.keys.protect_caller(socket)
+        self._poller.register(socket, zmq.POLLIN)
+        if self.watches:
+            monitor = socket.get_monitor_socket(_BROKEN)
+            self._monitors[monitor] = address
+            self._poller.register(monitor, zmq.POLLIN)
         socket.connect(socket_address(host, port))
-        self.poller.register(socket, zmq.POLLIN)
         return socket
+
+    def _close(self, address: Address, socket: "zmq.Socket[bytes]") -> None:
+        for monitor in [one for one, of in self._monitors.items() if of == address]:
+            del self._monitors[monitor]
+            self._poller.unregister(monitor)
+            socket.disable_monitor()
+        self._poller.unregister(socket)
+        socket.close()

@@ -105,9 +105,6 @@ class BlockLayout:
     def _memories(self) -> Numbers:
         return np.array([one.memory for one in self.regions], dtype=np.int64)
 
-    def bytes_of(self, groups: Sequence[Sequence[int]]) -> int:
-        return sum(len(groups[one.group]) * one.block_bytes for one in self.regions)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FrameOfBlocks:

@@ -83,8 +83,8 @@ class KvReader:
         woken.bind(_WAKE_ADDRESS)
         self._wake = self._context.socket(zmq.PAIR)
         self._wake.connect(_WAKE_ADDRESS)
-        self._callers = Callers(self._context, self.keys)
-        self._callers.poller.register(woken, zmq.POLLIN)
+        self._callers = Callers(self._context, self.keys, watches=True)
+        self._callers.watch(woken)
         self._thread = threading.Thread(
             target=self._run, args=(woken,), name="kv-reader", daemon=True
         )
@@ -144,11 +144,14 @@ class KvReader:
                 _LOG.exception("A message from a KV port failed.")
 
     def _turn(self, woken: "zmq.Socket[bytes]") -> None:
-        for socket, _ in self._callers.poller.poll(POLL_MS):
+        readable, broken = self._callers.poll(POLL_MS)
+        for socket in readable:
             if socket is woken:
                 woken.recv()
             else:
                 self._receive(socket)
+        for host, port in broken:
+            self._lose(host, port)
         while self._commands:
             self._commands.popleft()()
         self._begin_more()
@@ -251,6 +254,15 @@ class KvReader:
         reason = "" if answer.held else "The blocks were not held until they had arrived."
         self._give(asking.request, outcome, asking.moved_bytes, asking.began_s, reason)
 
+    def _lose(self, host: str, port: int) -> None:
+        reason = f"The connection to the KV port {host}:{port} broke or cannot be made."
+        for number, reading in list(self._reading.items()):
+            if (reading.request.peer.host, reading.request.peer.port) == (host, port):
+                self._fail(number, ReadOutcome.LOST, reason)
+        for number, asking in list(self._asking.items()):
+            if (asking.request.peer.host, asking.request.peer.port) == (host, port):
+                self._leave(number, ReadOutcome.LOST, reason)
+
     def _end_late(self) -> None:
         now = self.now()
         for number, reading in list(self._reading.items()):
@@ -259,20 +271,17 @@ class KvReader:
                 self._fail(number, ReadOutcome.STALLED, f"Nothing came for {STALL_LIMIT_S:g} s.")
         for number, asking in list(self._asking.items()):
             if now - asking.asked_s > CONFIRM_LIMIT_S:
-                del self._asking[number]
                 reason = f"The holder did not confirm within {CONFIRM_LIMIT_S:g} s."
-                self._give(
-                    asking.request,
-                    ReadOutcome.STALLED,
-                    asking.moved_bytes,
-                    asking.began_s,
-                    reason,
-                )
+                self._leave(number, ReadOutcome.STALLED, reason)
 
     def _fail(self, number: int, outcome: ReadOutcome, reason: str) -> None:
         reading = self._reading.pop(number, None)
         if reading is not None:
             self._give(reading.request, outcome, reading.moved_bytes, reading.began_s, reason)
+
+    def _leave(self, number: int, outcome: ReadOutcome, reason: str) -> None:
+        asking = self._asking.pop(number)
+        self._give(asking.request, outcome, asking.moved_bytes, asking.began_s, reason)
 
     def _give(
         self,

@@ -12,7 +12,7 @@ class ReadOutcome(StrEnum):
     """How a transfer ended. All but OK mean that the blocks are not to be used."""
 
     OK = "ok"
-    LOST = "lost"  # not held until the end, or refused by the holder
+    LOST = "lost"  # not held until the end, refused by the holder, or the connection broke
     STALLED = "stalled"
     CORRUPT = "corrupt"
 

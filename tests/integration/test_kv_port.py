@@ -1,10 +1,13 @@
 """Holder and reader over real sockets, without an engine."""
 
 import itertools
+import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -223,13 +226,69 @@ def test_a_changed_byte_is_found_and_the_blocks_are_not_used(
 
 
 def test_a_holder_that_falls_silent_ends_the_transfer_at_the_limit(rig: Rig) -> None:
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        nobody = replace(rig.peer, port=silent.getsockname()[1])
+        rig.reader.fetch(rig.request("r0", peer=nobody))
+        time.sleep(0.1)
+        rig.clock.ahead_s += STALL_LIMIT_S + 1.0
+
+        assert rig.results(1)[0].outcome is ReadOutcome.STALLED
+
+
+def test_a_holder_that_is_not_there_is_lost_before_the_limit(rig: Rig) -> None:
     with FreePorts() as ports:
         nowhere = replace(rig.peer, port=ports.pick())
-    rig.reader.fetch(rig.request("r0", peer=nowhere))
-    time.sleep(0.1)
-    rig.clock.ahead_s += STALL_LIMIT_S + 1.0
 
-    assert rig.results(1)[0].outcome is ReadOutcome.STALLED
+    assert rig.read(rig.request("r0", peer=nowhere)).outcome is ReadOutcome.LOST
+    rig.reader.confirm(rig.request("r0", peer=nowhere), 0, rig.clock())
+    assert rig.results(1)[0].outcome is ReadOutcome.LOST
+
+
+@contextmanager
+def cutting(port: int, after_bytes: int) -> Iterator[int]:
+    """A port before `port`. The first connection is cut once it has brought `after_bytes`."""
+    ends: list[socket.socket] = []
+
+    def serve() -> None:
+        for limit_bytes in (after_bytes, math.inf):
+            with server.accept()[0] as near, socket.create_connection((LOOPBACK, port)) as far:
+                ends[:] = near, far
+                there = threads.submit(forward, near, far, math.inf)
+                forward(far, near, limit_bytes)
+                there.result()
+
+    def forward(source: socket.socket, to: socket.socket, limit_bytes: float) -> None:
+        sent_bytes = 0
+        with suppress(ConnectionError):
+            while sent_bytes < limit_bytes and (part := source.recv(1 << 16)):
+                to.sendall(part)
+                sent_bytes += len(part)
+        shut_down()
+
+    def shut_down() -> None:
+        for one in ends:
+            with suppress(OSError):  # it is shut down already
+                one.shutdown(socket.SHUT_RDWR)
+
+    with socket.create_server((LOOPBACK, 0)) as server, ThreadPoolExecutor() as threads:
+        served = threads.submit(serve)
+        yield server.getsockname()[1]
+        shut_down()
+        served.result()
+
+
+def test_a_connection_that_is_cut_in_mid_transfer_loses_that_transfer_alone(rig: Rig) -> None:
+    rig.hold("r0", "r1")
+    with cutting(rig.holder.port, after_bytes=3 * FRAME_BYTES) as port:
+        through = replace(rig.peer, port=port)
+
+        cut = rig.read(rig.request("r0", peer=through))
+        whole = rig.read(rig.request("r1", peer=through))
+
+    assert cut.outcome is ReadOutcome.LOST
+    assert 0 < cut.moved_bytes < whole.moved_bytes
+    assert whole.outcome is ReadOutcome.OK
+    assert rig.holder.leases.is_held("r0")
 
 
 def test_blocks_of_another_shape_are_refused(rig: Rig) -> None:
@@ -259,10 +318,10 @@ def test_a_release_frees_at_once_and_a_renewal_keeps(rig: Rig) -> None:
 def raw_peer(rig: Rig) -> Iterator["zmq.Socket[bytes]"]:
     context = zmq.Context()
     try:
-        socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.RCVTIMEO, int(1000 * LIMIT_S))
-        socket.connect(f"tcp://{LOOPBACK}:{rig.holder.port}")
-        yield socket
+        caller = context.socket(zmq.DEALER)
+        caller.setsockopt(zmq.RCVTIMEO, int(1000 * LIMIT_S))
+        caller.connect(f"tcp://{LOOPBACK}:{rig.holder.port}")
+        yield caller
     finally:
         context.destroy(linger=0)
 
@@ -278,8 +337,8 @@ def raw_peer(rig: Rig) -> Iterator["zmq.Socket[bytes]"]:
 )
 def test_what_is_no_message_is_dropped_and_the_port_goes_on(rig: Rig, parts: list[bytes]) -> None:
     rig.hold("r0")
-    with raw_peer(rig) as socket:
-        socket.send_multipart(parts)
+    with raw_peer(rig) as caller:
+        caller.send_multipart(parts)
 
         assert rig.read(rig.request("r0")).outcome is ReadOutcome.OK
 
@@ -294,13 +353,13 @@ def test_a_reader_that_consumes_nothing_gets_no_more_than_its_credit(rig: Rig) -
         blocks=[[n % BLOCKS for n in range(50 * 16)]],
         credit=1_000_000,
     )
-    with raw_peer(rig) as socket:
-        socket.send(encode(fetch))
+    with raw_peer(rig) as caller:
+        caller.send(encode(fetch))
         got = 0
-        socket.setsockopt(zmq.RCVTIMEO, 1500)
+        caller.setsockopt(zmq.RCVTIMEO, 1500)
         for _ in itertools.count():
             try:
-                head, *_parts = socket.recv_multipart()
+                head, *_parts = caller.recv_multipart()
             except zmq.Again:
                 break
             assert isinstance(decode_to_reader(head), Frame)
@@ -333,10 +392,7 @@ def test_a_shared_key_lets_engines_through_and_nothing_else(tmp_path: Path) -> N
             assert rig.read(rig.request("r0")).outcome is ReadOutcome.OK
     with running(keys, stranger) as rig:
         rig.hold("r0")
-        rig.reader.fetch(rig.request("r0"))
-        time.sleep(0.3)
-        rig.clock.ahead_s += STALL_LIMIT_S + 1.0
-        assert rig.results(1)[0].outcome is ReadOutcome.STALLED
+        assert rig.read(rig.request("r0")).outcome is ReadOutcome.LOST
         assert rig.holder.leases.is_held("r0")
 
 
