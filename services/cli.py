@@ -36,8 +36,12 @@ COMMANDS = {
     ),
     "prefill": Command(module="services.prefill.__main__", help="start a prefill engine"),
     "decode": Command(module="services.decode.__main__", help="start a decode engine"),
-    "kv-key": Command(
-        module="services.node.kv_key", help="make the key that encrypts KV between engines"
+    "cluster-secret": Command(
+        module="services.node.cluster_secret",
+        help="make the secret by which the parts of a cluster know each other",
+    ),
+    "drain": Command(
+        module="services.node.drain", help="let an engine take nothing new, or requests again"
     ),
     "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
     "health": Command(
@@ -86,7 +90,7 @@ def _dispatch(words: Sequence[str]) -> int:
 
 def usage() -> str:
     lines = [f"usage: {PROGRAM} COMMAND [options]   ({PROGRAM} COMMAND --help lists them)", ""]
-    lines += [f"  {name:<8} {command.help}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<14} {command.help}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", "  --version"])
 
 

@@ -27,11 +27,22 @@ SECTIONS = (
 _CONFIG_FLAG, _CONFIG_VARIABLE = "--config", "SLOS_CONFIG"
 
 
-def option(default: Any, *, help: str) -> Any:  # noqa: A002 - the word that argparse uses
-    """A dataclass field that is an option. Each load gets its own copy of a list or a dict."""
+def option(
+    default: Any,
+    *,
+    help: str,  # noqa: A002 - the word that argparse uses
+    variable: str = "",
+    secret: bool = False,
+) -> Any:
+    """A dataclass field that is an option. Each load gets its own copy of a list or a dict.
+
+    `variable` is an environment variable that all sections share, in place of the section's own.
+    A `secret` has no flag: every user of the machine can read command lines.
+    """
+    metadata = {"help": help, "variable": variable, "secret": secret}
     if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def load(
@@ -69,7 +80,7 @@ def describe(options: type[Any], section: str) -> str:
     ]
     for one in _options(options, section):
         cells = (
-            f"`{one.flag}`, `{section}.{one.name}`",
+            f"`{section}.{one.name}`" if one.is_secret else f"`{one.flag}`, `{section}.{one.name}`",
             f"`{one.variable}`",
             f"`{one.default_text}`",
         )
@@ -87,6 +98,8 @@ class _Option:
     help: str
     default: Any
     required: bool
+    shared_variable: str
+    is_secret: bool
 
     @property
     def flag(self) -> str:
@@ -94,7 +107,7 @@ class _Option:
 
     @property
     def variable(self) -> str:
-        return f"{_prefix(self.section)}{self.name.upper()}"
+        return self.shared_variable or f"{_prefix(self.section)}{self.name.upper()}"
 
     @property
     def is_flag_alone(self) -> bool:
@@ -133,7 +146,8 @@ def _help(known: Iterable[_Option], prog: str) -> str:
     ]
     for one in known:
         negation = f", --no-{one.flag[2:]}" if one.is_flag_alone else ""
-        lines.append(f"  {one.flag}{negation} ({allowed(one.annotation)})")
+        name = "(no flag)" if one.is_secret else f"{one.flag}{negation}"
+        lines.append(f"  {name} ({allowed(one.annotation)})")
         lines.append(f"      {one.help}")
         lines.append(f"      environment: {one.variable}; default: {one.default_text}")
     return "\n".join(lines)
@@ -154,6 +168,8 @@ def _options(options: type[Any], section: str) -> Iterator[_Option]:
             help=one.metadata.get("help", ""),
             default=factory() if factory is not MISSING else one.default,
             required=one.default is MISSING and factory is MISSING,
+            shared_variable=one.metadata.get("variable", ""),
+            is_secret=one.metadata.get("secret", False),
         )
 
 
@@ -173,6 +189,8 @@ def _read_flags(
         elif flag in negations and not equals:
             _add(given, negations[flag], "false", flag)
         elif flag in names:
+            if names[flag].is_secret:
+                raise ConfigError(_secret_as_flag(names[flag]))
             alone = names[flag].is_flag_alone and not equals
             value = text if equals else "true" if alone else _next_word(rest, flag)
             _add(given, names[flag], value, flag)
@@ -185,6 +203,13 @@ def _unknown_word(word: str, flag: str, flags: Sequence[str]) -> str:
     if not word.startswith("-"):
         return f"unexpected {word!r}: every option starts with --"
     return f"unknown flag {flag}{nearest(flag, flags)}"
+
+
+def _secret_as_flag(one: _Option) -> str:
+    return (
+        f"{one.flag} would show a secret to every user of this machine: set {one.variable}, or "
+        f"{one.section}.{one.name} in the YAML file, or name a file where there is an option for it"
+    )
 
 
 def _next_word(rest: Iterator[str], flag: str) -> str:
@@ -207,7 +232,11 @@ def _read_environment(
     environ: Mapping[str, str], section: str, known: Mapping[str, _Option]
 ) -> dict[str, Given]:
     by_variable = {one.variable: one.name for one in known.values()}
-    ours = {name: text for name, text in environ.items() if name.startswith(_prefix(section))}
+    ours = {
+        name: text
+        for name, text in environ.items()
+        if name.startswith(_prefix(section)) or name in by_variable
+    }
     for name in ours:
         if name not in by_variable:
             raise ConfigError(f"unknown environment variable {name}{nearest(name, by_variable)}")

@@ -43,7 +43,8 @@ class Stage:
     async def up(self, transport: str, *scales: str) -> None:
         """Starts or changes what runs; waits until every container is healthy."""
         words = [word for scale in scales for word in ("--scale", scale)]
-        environ = {**self.compose.environ, "TRANSPORT": transport}
+        insecure = str(transport != "zmq").lower()  # NIXL asks for no secret
+        environ = {**self.compose.environ, "TRANSPORT": transport, "INSECURE": insecure}
         compose = Compose(project=self.compose.project, environ=environ, observed=True)
         command = ["up", "-d", "--no-build", "--wait", "--wait-timeout", str(int(_START_S)), *words]
         services = ["gateway", "planner", "prefill", "decode", "prometheus"]

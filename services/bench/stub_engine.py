@@ -112,6 +112,14 @@ class StubEngine(EngineServicer):
         del request, context
         return pb.DrainReply()
 
+    async def Undrain(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.UndrainRequest,
+        context: "grpc.aio.ServicerContext[pb.UndrainRequest, pb.UndrainReply]",
+    ) -> pb.UndrainReply:
+        del request, context
+        return pb.UndrainReply()
+
     async def Health(  # noqa: N802 - gRPC's name
         self,
         request: pb.HealthRequest,

@@ -34,8 +34,10 @@ from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock, MonotonicClock
+from shared.listening import is_loopback
 from shared.models import resolve_model
 from shared.rpc.channels import PlannerClient
+from shared.rpc.identity import identity_from
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
         )
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
+        if not keys and not is_loopback(host):
+            _LOG.warning("every client that reaches %s:%d is served: no API key is set", host, port)
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
         await serve_until_told(
             server,
@@ -110,10 +114,11 @@ async def _cluster_client(
 ) -> AsyncIterator[ClusterClient]:
     names = [field.name for field in fields(AsyncEngineArgs) if hasattr(args, field.name)]
     config = frontend_config(**{name: getattr(args, name) for name in names})
-    planner = PlannerClient(options.planner)
+    identity = identity_from(options.cluster_secret_file)
+    planner = PlannerClient(options.planner, identity)
     cluster = Cluster(
         planner=planner,
-        engines=EngineLinks(clock),
+        engines=EngineLinks(clock, identity),
         clock=clock,
         waits=WaitLimits(
             first_reply_s=options.first_reply_limit_s, next_reply_s=options.next_reply_limit_s

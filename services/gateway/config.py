@@ -14,6 +14,7 @@ from services.gateway.slo_inputs import (
     SHORTEST_TARGET_MS,
     Catalogue,
 )
+from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
 from shared.option_values import nearest
 from shared.options import option
@@ -74,6 +75,7 @@ class GatewayOptions:
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8000, help="port to listen on")
     planner: str = option("127.0.0.1:8100", help="address of the planner's gRPC service")
+    cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     served_model_name: tuple[str, ...] = option(
         (), help="names of the model in the API, the engines' first; default: model"
     )
@@ -82,7 +84,7 @@ class GatewayOptions:
         None, help="longest prompt plus answer in tokens; the model's own limit when none"
     )
     api_key: tuple[str, ...] = option(
-        (), help="keys of which a client must send one; open to all when empty"
+        (), help="keys of which a client must send one; open to all when empty", secret=True
     )
     api_key_file: str = option(
         "", help="file with more such keys, one a line; lines that begin with # do not count"

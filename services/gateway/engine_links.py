@@ -17,6 +17,7 @@ from shared.errors import EngineUnreachable, InvalidRequest, SlosError
 from shared.requests import EngineRef, Placement
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
+from shared.rpc.identity import Identity
 from shared.rpc.slos_pb2_grpc import EngineStub
 
 
@@ -43,9 +44,15 @@ class EngineLinks:
     """
 
     def __init__(
-        self, clock: Clock, *, connect_limit_s: float = 2.0, clean_up_limit_s: float = 30.0
+        self,
+        clock: Clock,
+        identity: Identity | None = None,
+        *,
+        connect_limit_s: float = 2.0,
+        clean_up_limit_s: float = 30.0,
     ) -> None:
         self._clock = clock
+        self._identity = identity
         self._connect_limit_s = connect_limit_s
         self._clean_up_limit_s = clean_up_limit_s
         self._links: dict[str, _Link] = {}
@@ -117,7 +124,7 @@ class EngineLinks:
     def _link(self, address: str) -> _Link:
         link = self._links.get(address)
         if link is None:
-            channel = open_channel(address)
+            channel = open_channel(address, self._identity)
             stub = EngineStub(channel)
             link = _Link(
                 channel=channel,

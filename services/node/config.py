@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.kv_transfer.settings import KvTransport
 from shared.options import option
 
@@ -40,6 +41,7 @@ class NodeOptions:
     kv_transport: KvTransport | None = option(
         None, help="how KV moves between engines: auto, nixl, zmq or none; default: auto"
     )
+    cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     auto_ports: bool = option(False, help="pick free ports for everything")
     dtype: str = option("auto", help="auto is float32 on CPU and the model's own on GPU")
     max_model_len: Tokens | None = option(

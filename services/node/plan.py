@@ -9,6 +9,7 @@ from pathlib import Path
 from services.node.config import NodeOptions
 from services.node.ports import EnginePorts, NodePorts
 from services.node.shares import CpuShare
+from shared.cluster_secret import IDENTITY_VARIABLE
 from shared.ports import LOOPBACK
 
 _ENGINE_NICE = 5
@@ -35,6 +36,11 @@ class Part:
     stop_limit_s: float
     nice: int = 0  # added to our own
 
+    @property
+    def secret_file(self) -> str:
+        """The file of the secret that the part asks its peers for; empty without one."""
+        return self.environ.get(IDENTITY_VARIABLE, "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
@@ -44,6 +50,10 @@ class NodePlan:
     url: str
     planner: str
     model_name: str
+
+    @property
+    def secret_file(self) -> str:
+        return self.parts[0].secret_file
 
     @property
     def engine_names(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ from services.node.plan import NodePlan, Part, Rank
 from shared.clock import Clock
 from shared.errors import PlannerUnavailable
 from shared.rpc.channels import PlannerClient, open_channel
+from shared.rpc.identity import identity_from
 
 _ANSWER_LIMIT_S: Final = 2.0
 _ASK_EVERY_S: Final = 0.25
@@ -23,14 +24,14 @@ async def is_ready(part: Part) -> bool:
     """The gateway by `/ready`, the others by the standard gRPC health service."""
     if part.rank is Rank.GATEWAY:
         return await _http_ok(f"{part.address}/ready")
-    return await _grpc_ready(part.address)
+    return await _grpc_ready(part)
 
 
 async def is_alive(part: Part) -> bool:
     """As `is_ready`, but a gateway is alive without any engine as well."""
     if part.rank is Rank.GATEWAY:
         return await _http_ok(f"{part.address}/live")
-    return await _grpc_ready(part.address)
+    return await _grpc_ready(part)
 
 
 async def wait_until_ready(part: Part, clock: Clock, ask: IsReady = is_ready) -> float:
@@ -43,7 +44,7 @@ async def wait_until_ready(part: Part, clock: Clock, ask: IsReady = is_ready) ->
 
 async def wait_until_attached(plan: NodePlan, clock: Clock) -> None:
     """Until the planner knows every engine, so that it can place requests on all of them."""
-    client = PlannerClient(plan.planner)
+    client = PlannerClient(plan.planner, identity_from(plan.secret_file))
     try:
         while not await _attached(client, plan.engine_names):
             await clock.sleep(_ASK_EVERY_S)
@@ -70,8 +71,8 @@ async def _http_ok(url: str) -> bool:
         return False
 
 
-async def _grpc_ready(address: str) -> bool:
-    async with open_channel(address) as channel:
+async def _grpc_ready(part: Part) -> bool:
+    async with open_channel(part.address, identity_from(part.secret_file)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_LIMIT_S)

@@ -21,6 +21,7 @@ from services.node.progress import Progress
 from services.node.ready import wait_until_attached, wait_until_ready
 from services.node.shares import CpuShare, share_cpu
 from shared.clock import Clock, MonotonicClock
+from shared.cluster_secret import IDENTITY_VARIABLE, read_secret
 from shared.engine.environment import runs_on_cpu
 from shared.errors import ConfigError, DeadlinePassed
 from shared.models import is_local, resolve_model
@@ -57,6 +58,7 @@ def run_node(
     stdout. Raises ConfigError and DeadlinePassed.
     """
     console = console or Console()
+    read_secret(options.cluster_secret_file)
     ports = assign_ports(options)  # before the model: that may take a while, a taken port not
     around = survey(options, config, console)
     return asyncio.run(_Node(options, plan_node(options, ports, around), console).run(use))
@@ -87,8 +89,14 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
         model_is_local=is_local(model),
         shares=_cpu_shares(options),
         run_dir=run_dir,
-        environ={_CONFIG: str(Path(config).resolve())} if config else {},
+        environ=_environment(config, options.cluster_secret_file),
     )
+
+
+def _environment(config: str | None, secret_file: str) -> dict[str, str]:
+    """What every part finds in its environment: files by their whole path."""
+    named = {_CONFIG: config, IDENTITY_VARIABLE: secret_file}
+    return {key: str(Path(path).expanduser().resolve()) for key, path in named.items() if path}
 
 
 def _cpu_shares(options: NodeOptions) -> list[CpuShare]:

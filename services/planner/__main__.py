@@ -10,6 +10,7 @@ from services.planner.config import PlannerOptions
 from services.planner.explain import explain
 from shared.entry import exit_status
 from shared.options import load
+from shared.rpc.identity import identity_from
 from shared.telemetry.logging import set_up_logging
 
 
@@ -23,8 +24,11 @@ def main(argv: Sequence[str]) -> int:
         prog="slos-serve planner",
     )
     if options.explain is not None:
-        return asyncio.run(explain(options.planner, options.explain, as_json=options.json))
+        identity = identity_from(options.cluster_secret_file)
+        work = explain(options.planner, options.explain, identity, as_json=options.json)
+        return asyncio.run(work)
     set_up_logging("planner", os.environ)
+    options.check_hosts()
     return asyncio.run(run(options))
 
 

@@ -20,6 +20,8 @@ from services.planner.state import ClusterState
 from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError
 from shared.rpc.channels import bind, make_server
+from shared.rpc.health_port import health_port
+from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import add_PlannerServicer_to_server
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ async def serve(
     add_PlannerServicer_to_server(service, server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    port = _bind(server, options)
+    port = _bind(server, options, identity_from(options.cluster_secret_file))
     prepare()
     await server.start()
     await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
@@ -82,12 +84,13 @@ async def serve(
         asyncio.create_task(follow_demand(service, metrics, clock, options.scale_every_s)),
     ]
     try:
-        await stop.wait()
+        async with health_port(healthy, options.host, options.health_port):
+            await stop.wait()
+            await healthy.enter_graceful_shutdown()
     finally:
         for task in beside:
             task.cancel()
         service.close()
-        await healthy.enter_graceful_shutdown()
         await server.stop(options.shutdown_limit_s)
         if log is not None:
             await asyncio.gather(*beside, return_exceptions=True)
@@ -102,9 +105,9 @@ def _decisions_log(options: PlannerOptions) -> DecisionsLog | None:
     return DecisionsLog.open(path, int(options.decisions_log_mib * _MIB))
 
 
-def _bind(server: grpc.aio.Server, options: PlannerOptions) -> int:
+def _bind(server: grpc.aio.Server, options: PlannerOptions, identity: Identity | None) -> int:
     try:
-        return bind(server, options.host, options.port)
+        return bind(server, options.host, options.port, identity)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {options.host}:{options.port}: "

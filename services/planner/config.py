@@ -7,6 +7,13 @@ from pydantic import Field
 
 from services.planner.numbers import PlannerNumbers
 from services.planner.scaling.numbers import ScalingNumbers
+from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
+from shared.listening import (
+    HEALTH_PORT_HELP,
+    INSECURE_HELP,
+    INSECURE_VARIABLE,
+    require_protection,
+)
 from shared.options import option
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -19,6 +26,9 @@ class PlannerOptions:
 
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8100, help="port of the gRPC service; 0 picks one")
+    cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
+    insecure: bool = option(False, help=INSECURE_HELP, variable=INSECURE_VARIABLE)
+    health_port: Port = option(0, help=HEALTH_PORT_HELP)
     metrics_port: Port = option(8101, help="port of /metrics over HTTP; 0 picks one")
     model: str | None = option(
         None, help="the only model that engines may register; none: the first engine's"
@@ -84,6 +94,11 @@ class PlannerOptions:
     )
     planner: str = option("127.0.0.1:8100", help="address of the planner that --explain asks")
     json: bool = option(False, help="print the explanation as JSON")
+
+    def check_hosts(self) -> None:
+        """Raises ConfigError where strangers could reach this planner."""
+        if not self.cluster_secret_file:
+            require_protection({"host": self.host}, insecure=self.insecure)
 
     @property
     def scaling(self) -> ScalingNumbers:

@@ -12,13 +12,16 @@ from rich.table import Table
 from shared.engines import KvTransfer
 from shared.requests import Explanation, Outcome, Pacing, Placement, PlacementQuery, WayConsidered
 from shared.rpc.channels import PlannerClient
+from shared.rpc.identity import Identity
 
 _TIMES = ("queue_s", "prefill_s", "transfer_s", "decode_s", "ttft_s", "tpot_s", "finish_s")
 
 
-async def explain(address: str, decision_id: str, *, as_json: bool) -> int:
+async def explain(
+    address: str, decision_id: str, identity: Identity | None, *, as_json: bool
+) -> int:
     """Prints it and returns the exit status. Raises UnknownDecision, PlannerUnavailable."""
-    client = PlannerClient(address)
+    client = PlannerClient(address, identity)
     try:
         explanation = await client.explain(decision_id)
     finally:

@@ -7,8 +7,16 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
+from shared.listening import (
+    HEALTH_PORT_HELP,
+    INSECURE_HELP,
+    INSECURE_VARIABLE,
+    is_loopback,
+    require_protection,
+)
 from shared.options import option
 from shared.ports import FreePorts
 
@@ -36,9 +44,12 @@ class EngineOptions:
     advertise_host: str = option(
         "",
         help="address that others reach this engine at; auto: that of this machine's name; default:"
-        " host",
+        " host, unless that is 0.0.0.0",
     )
     planner: str = option("127.0.0.1:8100", help="the planner's address")
+    cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
+    insecure: bool = option(False, help=INSECURE_HELP, variable=INSECURE_VARIABLE)
+    health_port: int = option(0, help=HEALTH_PORT_HELP)
     model: str = option(
         "embedded", help="folder or hub name of the model; `embedded` for the packaged one"
     )
@@ -56,12 +67,12 @@ class EngineOptions:
     kv_transport: KvTransport = option(
         KvTransport.AUTO,
         help="how KV moves between engines: auto (NIXL where both engines have it and it works,"
-        " ZMQ otherwise), nixl, zmq, or none",
+        " ZMQ otherwise and with a cluster secret, unless insecure), nixl, zmq, or none",
     )
     kv_host: str = option(
         "",
         help="address that other engines fetch KV at; auto: that of this machine's name; default:"
-        " host",
+        " host, unless that is 0.0.0.0",
     )
     kv_port: int = option(
         8400, help="KV port: blocks over ZMQ, and leases; 0 picks a free one; worker n adds n"
@@ -69,11 +80,6 @@ class EngineOptions:
     nixl_port: int = option(8500, help="port of NIXL's side channel; 0 picks a free one")
     nixl_data_ports: str = option(
         "", help="ports that NIXL (UCX over TCP) may listen on, e.g. 8600-8699; default: any"
-    )
-    kv_key_file: str = option(
-        "",
-        help="key that all engines share; it encrypts the KV port, and auto then means zmq"
-        " (make one with slos-serve kv-key FILE)",
     )
     kv_lease_s: int = option(
         30, help="how long KV waits for a decode engine that does not say it is coming"
@@ -123,28 +129,49 @@ class EngineOptions:
         return self.kv_transport.carriers
 
     def settled(self) -> "EngineOptions":
-        """Hosts of `auto` and ports of 0 become real ones. Raises ConfigError.
+        """Hosts of `auto` and ports of 0 become real ones. Raises ConfigError, too where strangers
+        could reach this engine.
 
         The ports were free a moment ago.
         """
         transport = self.kv_transport
-        if self.kv_key_file and transport is KvTransport.NIXL:
-            raise ConfigError(
-                "kv_key_file encrypts what moves over ZMQ, and NIXL's data would stay readable: "
-                "say --kv-transport zmq, or leave the key file out."
-            )
-        if self.kv_key_file and transport is KvTransport.AUTO:
-            transport = KvTransport.ZMQ
-        kv_host = own_address(self.kv_host) or own_address(self.host)
+        protected = self.cluster_secret_file and not self.insecure
+        if protected and transport is KvTransport.AUTO:
+            transport = KvTransport.ZMQ  # NIXL neither encrypts nor asks for a secret
+        host = own_address(self.host)
+        kv_host = own_address(self.kv_host) or host
+        settled = replace(
+            self,
+            host=host,
+            advertise_host=reachable(own_address(self.advertise_host) or host, "advertise_host"),
+            kv_host=reachable(kv_host, "kv_host") if transport.carriers else kv_host,
+            kv_transport=transport,
+        )
+        settled._check_hosts()
         with FreePorts() as ports:
             return replace(
-                self,
-                advertise_host=own_address(self.advertise_host),
-                kv_host=kv_host,
-                kv_transport=transport,
-                port=self.port or ports.pick(self.host),
+                settled,
+                port=self.port or ports.pick(host),
                 kv_port=self.kv_port or ports.pick(kv_host),
                 nixl_port=self.nixl_port or ports.pick(kv_host),
+            )
+
+    def _check_hosts(self) -> None:
+        """Raises ConfigError where strangers could reach this engine."""
+        if not self.cluster_secret_file:
+            open_hosts = {"host": self.host}
+            if self.kv_carriers:
+                open_hosts["kv_host"] = self.kv_host
+            if self.metrics_port:
+                open_hosts["metrics_host"] = self.metrics_host
+            require_protection(open_hosts, insecure=self.insecure)
+        elif self.kv_transport is KvTransport.NIXL and not self.insecure:
+            if is_loopback(self.kv_host):
+                return
+            raise ConfigError(
+                "kv_transport: NIXL neither encrypts nor asks peers for the cluster's secret, and "
+                f"kv_host {self.kv_host} is open to other machines: say --kv-transport zmq, or "
+                "--insecure where the network keeps strangers out."
             )
 
 
@@ -162,6 +189,16 @@ def own_address(host: str) -> str:
             f"The name of this machine has no address ({error.strerror}): "
             "name one in place of `auto`."
         ) from error
+
+
+def reachable(host: str, option: str) -> str:
+    """Raises ConfigError for an address that means all of this machine's: others cannot use it."""
+    if host not in ("", "0.0.0.0", "::"):
+        return host
+    raise ConfigError(
+        f"{option}: other machines cannot reach an engine at {host or 'an empty address'}: name "
+        f"one of this machine's addresses, or auto (--{option.replace('_', '-')} auto)."
+    )
 
 
 def hold_port(host: str, port: int) -> socket.socket:

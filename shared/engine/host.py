@@ -29,10 +29,12 @@ from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engines import Role
 from shared.errors import ConfigError, EngineLost
-from shared.kv_transfer.curve import read_keys
+from shared.kv_transfer.curve import keys_from
 from shared.kv_transfer.release import LeaseReleaser
 from shared.models import resolve_model
 from shared.rpc.channels import PlannerClient, bind, make_server
+from shared.rpc.health_port import health_port
+from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
 from shared.telemetry.engine_metrics import EngineMetrics
 
@@ -61,6 +63,7 @@ def _end_start(number: int, frame: object) -> None:
 
 
 async def _serve(role: Role, options: EngineOptions, cores: frozenset[int], folder: Path) -> int:
+    identity = identity_from(options.cluster_secret_file)
     async with AsyncExitStack() as stack:
         link = HostEnd.bind(folder / "link")
         stack.callback(link.close)
@@ -79,9 +82,10 @@ async def _serve(role: Role, options: EngineOptions, cores: frozenset[int], fold
             profile = await _unless_stopped(profiler.profile())
         except asyncio.CancelledError:
             return 0
-        server = _bound_server(options)
-        host = _wire(role, options, core, link, profile)
+        server = _bound_server(options, identity)
+        host = _wire(role, options, core, link, profile, identity)
         await host.start(server)
+        await stack.enter_async_context(health_port(host.health, options.host, options.health_port))
         stack.push_async_callback(host.stop, server)
         return await host.until_done()
 
@@ -100,17 +104,22 @@ async def _unless_stopped(work: Coroutine[Any, Any, Result]) -> Result:
         signal.signal(signal.SIGTERM, _end_start)
 
 
-def _bound_server(options: EngineOptions) -> grpc.aio.Server:
+def _bound_server(options: EngineOptions, identity: Identity | None) -> grpc.aio.Server:
     server = make_server()
     try:
-        bind(server, options.host, options.port)
+        bind(server, options.host, options.port, identity)
     except OSError as error:
         raise port_taken(options.host, options.port) from error
     return server
 
 
 def _wire(
-    role: Role, options: EngineOptions, core: EngineCore, link: HostEnd, profile: Profile | None
+    role: Role,
+    options: EngineOptions,
+    core: EngineCore,
+    link: HostEnd,
+    profile: Profile | None,
+    identity: Identity | None,
 ) -> "Host":
     clock = MonotonicClock()
     address = f"{options.advertise_host or options.host}:{options.port}"
@@ -119,13 +128,13 @@ def _wire(
     if profile is not None:
         description = replace(description, step_time=profile.table.to_bytes())
     state = EngineState(description)
-    client = PlannerClient(options.planner)
+    client = PlannerClient(options.planner, identity)
     releaser = LeaseReleaser(
         host=options.kv_listen_host,
         port=options.kv_port,
         workers=core.workers if options.kv_carriers else 0,
         epoch=core.engine_id,
-        keys=read_keys(options.kv_key_file),
+        keys=keys_from(options.cluster_secret_file),
     )
     registration = Registration(
         client=client,
@@ -135,9 +144,6 @@ def _wire(
         report_every_s=options.report_every_s,
     )
 
-    async def on_draining() -> None:
-        registration.drain()
-
     return Host(
         options=options,
         clock=clock,
@@ -146,7 +152,12 @@ def _wire(
         client=client,
         registration=registration,
         service=EngineService(
-            core, EngineStats(core.config), state, clock, on_draining, releaser.release
+            core,
+            EngineStats(core.config),
+            state,
+            clock,
+            registration.set_draining,
+            releaser.release,
         ),
         releaser=releaser,
         metrics=EngineMetrics(REGISTRY, state.description),
@@ -214,7 +225,7 @@ class Host:
 
     async def _drain(self) -> None:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        left_over = await self.service.drain(self.options.drain_limit_s)
+        left_over = await self.service.end(self.options.drain_limit_s)
         if left_over:
             _LOG.warning(
                 "%d requests did not end in %g s and are cut", left_over, self.options.drain_limit_s

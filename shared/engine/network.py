@@ -9,7 +9,6 @@ import psutil
 
 from shared.errors import ConfigError
 
-_EVERY_HOST: Final = ("", "0.0.0.0", "::")
 _RDMA_DEVICES: Final = Path("/sys/class/infiniband")
 
 
@@ -24,9 +23,6 @@ def ucx_devices(host: str) -> list[str]:
 
 def devices_for(host: str, devices: Mapping[str, str], rdma_devices: Sequence[str]) -> list[str]:
     """`devices`: network device by address. Raises ConfigError."""
-    if host in _EVERY_HOST:
-        own = [name for address, name in devices.items() if not _is_loopback(address)]
-        return [*rdma_devices, *dict.fromkeys(own)]
     address = _resolved(host)
     device = devices.get(address) or ("lo" if _is_loopback(address) else None)
     if device is None:

@@ -49,9 +49,9 @@ class Registration:
     _said_lost: bool = False
     _back_off: BackOff = field(default_factory=BackOff)
 
-    def drain(self) -> None:
-        """Tells the planner that this engine takes nothing new."""
-        self.draining = True
+    def set_draining(self, draining: bool) -> None:
+        """Tells the planner that this engine takes nothing new, or takes requests again."""
+        self.draining = draining
         self.state.wake()
 
     async def keep(self) -> None:
@@ -99,9 +99,9 @@ class Registration:
     async def _news(self) -> AsyncIterator[EngineNews]:
         told_draining = False
         while True:
-            if self.draining and not told_draining:
-                told_draining = True
-                yield DrainingNotice()
+            if self.draining is not told_draining:
+                told_draining = self.draining
+                yield DrainingNotice(draining=told_draining)
             if reports := self.state.take_unsent():
                 yield reports
                 await self.clock.sleep(self.report_every_s)

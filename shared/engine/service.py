@@ -1,7 +1,7 @@
 """The engine's gRPC service: requests in, outputs out. What runs when is decided elsewhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -50,7 +50,7 @@ class EngineService(EngineServicer):
         stats: EngineStats,
         state: EngineState,
         clock: Clock,
-        on_draining: Callable[[], Awaitable[None]],
+        on_draining: Callable[[bool], None],
         release: Callable[[Sequence[str]], None],
     ) -> None:
         self._core = core
@@ -58,6 +58,7 @@ class EngineService(EngineServicer):
         self._state = state
         self._clock = clock
         self._on_draining = on_draining
+        self._ends = False
         self._release = release
         self.streams: Streams[Delivery] = Streams()
 
@@ -195,8 +196,7 @@ class EngineService(EngineServicer):
         """Takes nothing new, waits for what runs and for KV that others still fetch; returns how
         many requests are left.
         """
-        self.streams.draining = True
-        await self._on_draining()
+        self._set_draining(True)
         try:
             async with asyncio.timeout(limit_s):
                 await self.streams.until_empty()
@@ -205,6 +205,28 @@ class EngineService(EngineServicer):
         except TimeoutError:
             pass
         return len(self.streams.open)
+
+    async def end(self, limit_s: float) -> int:
+        """As `drain`, for an engine that is being stopped: it takes no requests again."""
+        self._ends = True
+        return await self.drain(limit_s)
+
+    async def Undrain(  # noqa: N802
+        self,
+        request: pb.UndrainRequest,
+        context: "grpc.aio.ServicerContext[pb.UndrainRequest, pb.UndrainReply]",
+    ) -> pb.UndrainReply:
+        del request
+        if self._ends:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, "the engine is being stopped; start it again"
+            )
+        self._set_draining(False)
+        return pb.UndrainReply()
+
+    def _set_draining(self, draining: bool) -> None:
+        self.streams.draining = draining
+        self._on_draining(draining)
 
     async def Health(  # noqa: N802
         self,

@@ -97,7 +97,7 @@ def _kv_settings(options: EngineOptions) -> KvSettings:
         host=options.kv_listen_host,
         port=options.kv_port,
         lease_s=options.kv_lease_s,
-        key_file=options.kv_key_file,
+        secret_file=options.cluster_secret_file,
     )
 
 

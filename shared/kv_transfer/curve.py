@@ -1,12 +1,13 @@
 """Encryption of the KV port: one CURVE key pair that all engines of a cluster share."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import zmq
-import zmq.auth
+from zmq.utils import z85
 
-from shared.errors import ConfigError
+from shared.cluster_secret import read_secret
+
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class CurveKeys:
     """A CURVE key pair. A peer that does not hold it can neither connect nor listen."""
 
     public: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     def protect_listener(self, socket: "zmq.Socket[bytes]") -> None:
         """Before bind. Only a peer that knows the public key, which never travels, gets through."""
@@ -27,41 +28,17 @@ class CurveKeys:
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
 
 
-def read_keys(path: str) -> CurveKeys | None:
-    """The key pair in a file that `make_key_file` wrote; None without a path.
+def keys_from(path: str) -> CurveKeys | None:
+    """The key pair that follows from the cluster's secret in a file; None without a path.
 
     Raises ConfigError.
     """
-    if not path:
+    cluster_secret = read_secret(path)
+    if cluster_secret is None:
         return None
-    try:
-        public, secret = zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"kv_key_file: cannot read a key from {path} ({error}): "
-            "make one with `slos-serve kv-key FILE`."
-        ) from error
-    if secret is None:
-        raise ConfigError(f"kv_key_file: {path} holds no secret key: name the *.key_secret file.")
-    return CurveKeys(public=public, secret=secret)
+    secret = z85.encode(cluster_secret.derive("KV port", _KEY_BYTES))
+    return CurveKeys(public=zmq.curve_public(secret), secret=secret)
 
 
 def new_keys() -> CurveKeys:
     return CurveKeys(*zmq.curve_keypair())
-
-
-def make_key_file(path: Path) -> None:
-    """Writes a new key pair that only its owner can read.
-
-    Raises ConfigError when a file is there.
-    """
-    keys = new_keys()
-    try:
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(
-            "# CURVE key pair of the KV ports of one cluster. Keep it secret.\n"
-            f'curve\n    public-key = "{keys.public.decode()}"\n'
-            f'    secret-key = "{keys.secret.decode()}"\n'
-        )
-    except OSError as error:
-        raise ConfigError(f"Cannot write {path} ({error.strerror}).") from error

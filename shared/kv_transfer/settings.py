@@ -37,7 +37,7 @@ class KvSettings:
     host: str
     port: int
     lease_s: float
-    key_file: str = ""
+    secret_file: str = ""
 
     def as_plain(self) -> dict[str, Any]:
         return {**asdict(self), "transport": self.transport.value}

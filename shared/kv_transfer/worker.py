@@ -14,7 +14,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import (
 
 from shared.engines import KV_USED, KvTransfer
 from shared.errors import ConfigError
-from shared.kv_transfer.curve import read_keys
+from shared.kv_transfer.curve import keys_from
 from shared.kv_transfer.holder import KvHolder
 from shared.kv_transfer.layout import warm_up
 from shared.kv_transfer.leases import LeaseEnd, LeaseTable
@@ -65,7 +65,7 @@ class KvWorker:
         self._settings = KvSettings.from_plain(transfer.kv_connector_extra_config["slos"])
         self._kv_cache_config = kv_cache_config
         self._rank = rank
-        keys = read_keys(self._settings.key_file)
+        keys = keys_from(self._settings.secret_file)
         self.nixl = self._nixl_worker(config, engine_id, kv_cache_config)
         self._leases = LeaseTable(extension_s=self._settings.lease_s * 2 / 3)
         self._holder = KvHolder(

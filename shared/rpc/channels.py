@@ -12,6 +12,7 @@ from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecisi
 from shared.requests import Explanation, Outcome, Placement, PlacementQuery
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
+from shared.rpc.identity import Identity
 from shared.rpc.slos_pb2_grpc import PlannerStub
 
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024  # a request may carry the tensors of images
@@ -43,9 +44,16 @@ _SERVER = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to `host:port`, unencrypted. It connects on first use; close it when done."""
-    return grpc.aio.insecure_channel(address, options=_CLIENT)
+def open_channel(address: str, identity: Identity | None = None) -> grpc.aio.Channel:
+    """A channel to `host:port`, unencrypted without an identity.
+
+    It connects on first use; close it when done.
+    """
+    if identity is None:
+        return grpc.aio.insecure_channel(address, options=_CLIENT)
+    return grpc.aio.secure_channel(
+        address, identity.for_channel(), options=(*_CLIENT, *identity.channel_options)
+    )
 
 
 def make_server() -> grpc.aio.Server:
@@ -53,15 +61,20 @@ def make_server() -> grpc.aio.Server:
     return grpc.aio.server(options=_SERVER)
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Binds, unencrypted, and returns the port (0 picks one). Raises OSError when it is taken."""
+def bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None = None) -> int:
+    """Binds and returns the port (0 picks one). Raises OSError when it is taken.
+
+    With an identity, only peers of the same cluster get through.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Tried here first: gRPC would write its own lines to stderr before it fails.
     with socket.create_server((host, port), family=family):
         pass
     name = f"[{host}]" if family is socket.AF_INET6 else host
     try:
-        return server.add_insecure_port(f"{name}:{port}")
+        if identity is None:
+            return server.add_insecure_port(f"{name}:{port}")
+        return server.add_secure_port(f"{name}:{port}", identity.for_server())
     except RuntimeError as error:
         raise OSError(f"cannot listen on {name}:{port}: {error}") from error
 
@@ -82,10 +95,12 @@ class PlannerClient:
     `limit_s` bounds each call that names no limit of its own and the wait for a verdict.
     """
 
-    def __init__(self, address: str, *, limit_s: float = 5.0) -> None:
+    def __init__(
+        self, address: str, identity: Identity | None = None, *, limit_s: float = 5.0
+    ) -> None:
         self.address = address
         self._limit_s = limit_s
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, identity)
         self._stub = PlannerStub(self._channel)
 
     async def close(self) -> None:

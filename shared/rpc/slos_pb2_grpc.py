@@ -66,6 +66,11 @@ class EngineStub:
                 request_serializer=shared_dot_rpc_dot_slos__pb2.DrainRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.DrainReply.FromString,
                 _registered_method=True)
+        self.Undrain = channel.unary_unary(
+                '/slos.v1.Engine/Undrain',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.UndrainRequest.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.UndrainReply.FromString,
+                _registered_method=True)
         self.Health = channel.unary_unary(
                 '/slos.v1.Engine/Health',
                 request_serializer=shared_dot_rpc_dot_slos__pb2.HealthRequest.SerializeToString,
@@ -120,6 +125,13 @@ class EngineServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Undrain(self, request, context):
+        """Takes requests again after a Drain; an engine that is being stopped does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Health(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -158,6 +170,11 @@ def add_EngineServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.DrainRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.DrainReply.SerializeToString,
+            ),
+            'Undrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Undrain,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.UndrainRequest.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.UndrainReply.SerializeToString,
             ),
             'Health': grpc.unary_unary_rpc_method_handler(
                     servicer.Health,
@@ -329,6 +346,33 @@ class Engine:
             '/slos.v1.Engine/Drain',
             shared_dot_rpc_dot_slos__pb2.DrainRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Undrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slos.v1.Engine/Undrain',
+            shared_dot_rpc_dot_slos__pb2.UndrainRequest.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.UndrainReply.FromString,
             options,
             channel_credentials,
             insecure,

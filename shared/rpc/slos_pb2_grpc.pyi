@@ -47,6 +47,8 @@ class EngineStub:
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]
     """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
+    Undrain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.UndrainRequest, _slos_pb2.UndrainReply]
+    """Takes requests again after a Drain; an engine that is being stopped does not."""
     Health: _grpc.UnaryUnaryMultiCallable[_slos_pb2.HealthRequest, _slos_pb2.HealthReply]
 
 @_typing.type_check_only
@@ -68,6 +70,8 @@ class EngineAsyncStub(EngineStub):
     """
     Drain: _aio.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]  # type: ignore[assignment]
     """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
+    Undrain: _aio.UnaryUnaryMultiCallable[_slos_pb2.UndrainRequest, _slos_pb2.UndrainReply]  # type: ignore[assignment]
+    """Takes requests again after a Drain; an engine that is being stopped does not."""
     Health: _aio.UnaryUnaryMultiCallable[_slos_pb2.HealthRequest, _slos_pb2.HealthReply]  # type: ignore[assignment]
 
 class EngineServicer(metaclass=_abc_1.ABCMeta):
@@ -122,6 +126,14 @@ class EngineServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_slos_pb2.DrainReply, _abc.Awaitable[_slos_pb2.DrainReply]]:
         """Takes nothing new from now on; answers when the last request has left or the limit has passed."""
+
+    @_abc_1.abstractmethod
+    def Undrain(
+        self,
+        request: _slos_pb2.UndrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_slos_pb2.UndrainReply, _abc.Awaitable[_slos_pb2.UndrainReply]]:
+        """Takes requests again after a Drain; an engine that is being stopped does not."""
 
     @_abc_1.abstractmethod
     def Health(

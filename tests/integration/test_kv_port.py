@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import zmq
 
+from shared.cluster_secret import new_secret, write_secret
 from shared.errors import ConfigError
-from shared.kv_transfer.curve import CurveKeys, make_key_file, read_keys
+from shared.kv_transfer.curve import CurveKeys, keys_from
 from shared.kv_transfer.holder import KvHolder
 from shared.kv_transfer.layout import BlockLayout, Region
 from shared.kv_transfer.leases import LeaseTable
@@ -378,13 +379,13 @@ def test_the_reader_grants_credit_for_what_it_consumed(rig: Rig) -> None:
     assert result.moved_bytes > CREDIT_FRAMES * FRAME_BYTES
 
 
-def test_a_shared_key_lets_engines_through_and_nothing_else(tmp_path: Path) -> None:
-    ours, other = tmp_path / "ours.key_secret", tmp_path / "other.key_secret"
-    make_key_file(ours)
-    make_key_file(other)
-    keys, stranger = read_keys(str(ours)), read_keys(str(other))
+def test_a_shared_secret_lets_engines_through_and_nothing_else(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for one in (ours, other):
+        write_secret(one, new_secret())
+    keys, stranger = keys_from(str(ours)), keys_from(str(other))
     assert keys is not None
-    assert ours.stat().st_mode & 0o777 == 0o600
+    assert keys == keys_from(str(ours))
     with running(keys) as rig:
         rig.hold("r0")
         with raw_peer(rig) as plain:
@@ -394,17 +395,6 @@ def test_a_shared_key_lets_engines_through_and_nothing_else(tmp_path: Path) -> N
         rig.hold("r0")
         assert rig.read(rig.request("r0")).outcome is ReadOutcome.LOST
         assert rig.holder.leases.is_held("r0")
-
-
-def test_a_key_file_is_never_overwritten_and_a_wrong_one_says_what_to_do(tmp_path: Path) -> None:
-    made = tmp_path / "k.key_secret"
-    make_key_file(made)
-
-    with pytest.raises(ConfigError, match="Cannot write"):
-        make_key_file(made)
-    with pytest.raises(ConfigError, match="slos-serve kv-key"):
-        read_keys(str(tmp_path / "missing"))
-    assert read_keys("") is None
 
 
 def test_a_taken_port_is_named_with_its_option(rig: Rig) -> None:

@@ -9,14 +9,16 @@ import pytest
 
 from services.node.on_ray.config import FleetOptions, UpOptions
 from services.node.on_ray.fleet_planner import FleetPlanner
-from services.node.on_ray.place import Here, Service, planner_on
-from services.node.on_ray.supervised import Supervised, child_environment
+from services.node.on_ray.place import Service, planner_on
+from services.node.on_ray.supervised import Supervised, child_environment, here
 from services.node.plan import Part, Rank
 from services.node.processes import Keeper
 from shared.clock import MonotonicClock
+from shared.cluster_secret import new_secret
 from shared.engines import ScaleAdvice
 from shared.errors import DeadlinePassed, EngineLost
 from shared.rpc.channels import PlannerClient
+from shared.rpc.identity import identity_from
 from tests.integration.node import wait_until
 from tests.processes import is_alive
 
@@ -86,18 +88,18 @@ async def test_the_planners_actor_keeps_numbers_until_they_are_set_and_tells_of_
     tmp_path: Path,
 ) -> None:
     up = UpOptions(auto_ports=True, run_dir=str(tmp_path), autoscale=True, scale_down_after_s=0.0)
-    fleet = FleetOptions(up=up)
-    here = Here(address="127.0.0.1", kv_cache_gib=1.0)
+    fleet = FleetOptions(up=up, secret=new_secret())
+    around = here(fleet, "127.0.0.1")
     with Keeper() as keeper:
-        supervised = Supervised.start(planner_on(fleet, here), keeper)
+        supervised = Supervised.start(planner_on(fleet, around), keeper)
         try:
             await _held_to_its_laws(fleet, supervised)
         finally:
             supervised.stop()
 
 
-async def _advice(planner: str, *, starting_decode: int) -> ScaleAdvice:
-    client = PlannerClient(planner)
+async def _advice(planner: Part, *, starting_decode: int) -> ScaleAdvice:
+    client = PlannerClient(planner.address, identity_from(planner.secret_file))
     try:
         return await client.scale(starting_decode=starting_decode)
     finally:
@@ -116,7 +118,7 @@ async def _held_to_its_laws(fleet: FleetOptions, supervised: Supervised) -> None
     assert await manual.wanted(Service.DECODE, 3) == 5
 
     assert await advised.wanted(Service.GATEWAY, 2) == 2
-    said = await _advice(supervised.part.address, starting_decode=9)
+    said = await _advice(supervised.part, starting_decode=9)
     assert await advised.wanted(Service.DECODE, 9) == said.desired_decode
     assert await manual.is_complete()
 

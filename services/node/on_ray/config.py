@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field
 
 from services.node.config import Count, NodeOptions, Positive
+from shared.listening import INSECURE_VARIABLE
 from shared.options import load, option
 
 _CONFIG: Final = "config"
@@ -25,6 +26,12 @@ class UpOptions(NodeOptions):
         "",
         help="Ray cluster to run on: ray://HOST:10001 (Ray Client), HOST:6379, auto (RAY_ADDRESS"
         " or the one of this machine), or ray (the same, or a new one); default: this machine",
+    )
+    insecure: bool = option(
+        False,
+        help="with --on: no secret, so that all that reaches a part may use it; the network must"
+        " then keep strangers out. Without this and --cluster-secret-file, --on makes a secret",
+        variable=INSECURE_VARIABLE,
     )
     gateways: Count = option(1, help="number of gateways on Ray, at most one on each node")
     gateway_resource: str = option(
@@ -51,11 +58,12 @@ class FleetOptions:
     """What every node of the cluster needs in order to start a part.
 
     `config` is the text of the YAML file that parts read; `environ` are the variables that go to
-    each part.
+    each part; `secret` is that of the cluster, empty where each node has a file with it, or none.
     """
 
     up: UpOptions
     config: str = ""
+    secret: str = field(default="", repr=False)
     environ: Mapping[str, str] = field(default_factory=dict)
     gpus_per_engine: int = 0
 
@@ -63,7 +71,8 @@ class FleetOptions:
 def fleet_of(arguments: Mapping[str, Any]) -> FleetOptions:
     """The arguments of a Serve application: options of `up` by their YAML keys, and `config`.
 
-    `config` holds the sections of the parts. Raises ConfigError.
+    `config` holds the sections of the parts; `cluster_secret_file` is a file of every node.
+    Raises ConfigError.
     """
     words = [
         f"--{key.replace('_', '-')}={value}" for key, value in arguments.items() if key != _CONFIG

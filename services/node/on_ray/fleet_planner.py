@@ -14,6 +14,7 @@ from shared.clock import Clock
 from shared.engines import ScaleAdvice
 from shared.errors import PlannerUnavailable
 from shared.rpc.channels import PlannerClient
+from shared.rpc.identity import identity_from
 
 _ADVICE_EVERY_S: Final = 1.0
 _ANSWER_LIMIT_S: Final = 5.0
@@ -58,7 +59,7 @@ class FleetPlanner:
         """
         self._supervised.raise_if_ended()
         wanted = {one.name for one in await self.members() if one.service is not Service.GATEWAY}
-        client = PlannerClient(self._supervised.part.address)
+        client = self._client()
         try:
             async with asyncio.timeout(_ANSWER_LIMIT_S), aclosing(client.watch()) as views:
                 async for view in views:
@@ -98,13 +99,17 @@ class FleetPlanner:
             max(0, self._present.get(service, 0) - there)
             for service, there in zip((Service.PREFILL, Service.DECODE), registered, strict=True)
         ]
-        client = PlannerClient(self._supervised.part.address)
+        client = self._client()
         try:
             return await client.scale(starting_prefill=starting[0], starting_decode=starting[1])
         except PlannerUnavailable:
             return None
         finally:
             await client.close()
+
+    def _client(self) -> PlannerClient:
+        part = self._supervised.part
+        return PlannerClient(part.address, identity_from(part.secret_file))
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._supervised.stop)

@@ -17,13 +17,18 @@ from services.node.plan import (
 )
 from services.node.ports import EnginePorts
 from services.node.shares import CpuShare
+from shared.cluster_secret import IDENTITY_VARIABLE
+from shared.listening import INSECURE_VARIABLE
 from shared.models import EMBEDDED, TINY
 from shared.ports import LOOPBACK, FreePorts
 
 _SHUTDOWN_MARGIN_S = 10.0  # what an actor needs beside its process
 _EVERYWHERE = ("0.0.0.0", "::")
 _PASSED_ON = "SLOS_"
-_NOT_PASSED_ON = ("SLOS_NODE_", "SLOS_CACHE", "SLOS_CONFIG")
+_NOT_PASSED_ON = (
+    *("SLOS_NODE_", "SLOS_CACHE", "SLOS_CONFIG"),
+    *(IDENTITY_VARIABLE, INSECURE_VARIABLE),  # part of FleetOptions
+)
 
 
 class Service(StrEnum):
@@ -158,6 +163,14 @@ def config_path(fleet: FleetOptions) -> Path:
     return run_dir(fleet) / f"config-{digest}.yaml"
 
 
+def secret_path(fleet: FleetOptions) -> str:
+    """Where a node keeps the secret, or has one; empty without a secret."""
+    if not fleet.secret:
+        return fleet.up.cluster_secret_file
+    digest = hashlib.sha256(fleet.secret.encode()).hexdigest()[:12]
+    return str(run_dir(fleet) / f"cluster-secret-{digest}")
+
+
 def run_dir(fleet: FleetOptions) -> Path:
     """On the node of the actor, in the home folder there where the option names no full path."""
     return Path.home() / Path(fleet.up.run_dir).expanduser()
@@ -165,13 +178,16 @@ def run_dir(fleet: FleetOptions) -> Path:
 
 def _around(fleet: FleetOptions, here: Here) -> Surroundings:
     up = fleet.up
-    config = {"SLOS_CONFIG": str(config_path(fleet))} if fleet.config else {}
+    files = {"SLOS_CONFIG": str(config_path(fleet))} if fleet.config else {}
+    if secret := secret_path(fleet):
+        files[IDENTITY_VARIABLE] = secret
+    insecure = {INSECURE_VARIABLE: "true"} if up.insecure else {}
     return Surroundings(
         model=up.model,  # each part finds it on its own node
         model_is_local=up.model in (EMBEDDED, TINY) or Path(up.model).expanduser().is_dir(),
         shares=[here.share] if here.share else [],
         run_dir=run_dir(fleet),
-        environ={**fleet.environ, **config},
+        environ={**fleet.environ, **files, **insecure},
     )
 
 

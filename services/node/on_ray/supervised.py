@@ -14,7 +14,7 @@ from typing import Final
 import services
 from services.node.machine import memory_gib
 from services.node.on_ray.config import FleetOptions
-from services.node.on_ray.place import Here, config_path
+from services.node.on_ray.place import Here, config_path, secret_path
 from services.node.plan import Part
 from services.node.processes import Keeper, tail
 from services.node.ready import IsReady, is_ready
@@ -97,17 +97,24 @@ def child_environment(own: Mapping[str, str], wanted: Mapping[str, str]) -> dict
 
 
 def here(fleet: FleetOptions, address: str) -> Here:
-    """This node as the actor's parts see it; lays the file of options there for them."""
+    """This node as the actor's parts see it; lays their files of options and secret there."""
     if fleet.config:
-        path = config_path(fleet)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{os.getpid()}")
-        new.write_text(fleet.config)
-        new.rename(path)  # whole at once: other actors of this node do the same
+        _lay(config_path(fleet), fleet.config)
+    if fleet.secret:
+        _lay(Path(secret_path(fleet)), fleet.secret)
     if fleet.gpus_per_engine:
         return Here(address=address, kv_cache_gib=None)
     share = share_cpu([0], memory_gib(), 1, fleet.up.kv_cache_gib)[0]
     return Here(address=address, kv_cache_gib=share.kv_cache_gib)
+
+
+def _lay(path: Path, text: str) -> None:
+    """Whole at once: other actors of this node do the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}")
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.rename(path)
 
 
 def end_actor_with(supervised: Supervised, *, after_s: float) -> None:

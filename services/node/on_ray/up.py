@@ -14,6 +14,7 @@ from services.node.on_ray.members import Member
 from services.node.on_ray.place import Service, first_counts, passed_on, stop_limit_s
 from services.node.on_ray.state import ServiceState
 from shared.clock import Clock, MonotonicClock
+from shared.cluster_secret import new_secret, read_secret
 from shared.errors import ConfigError, DeadlinePassed, EngineLost
 
 _ASK_EVERY_S: Final = 0.5
@@ -54,14 +55,23 @@ def run_on_ray(options: UpOptions, *, config: str | None) -> int:
 def fleet_options(
     options: UpOptions, config: str | None, environ: Mapping[str, str], *, gpus: bool
 ) -> FleetOptions:
-    """What goes to the nodes; `gpus` says whether the cluster has any."""
+    """What goes to the nodes; `gpus` says whether the cluster has any. Raises ConfigError."""
     wanted = options.gpus_per_engine
     return FleetOptions(
         up=options,
         config=Path(config).read_text() if config else "",
+        secret=_secret(options),
         environ=passed_on(environ),
         gpus_per_engine=int(gpus) if wanted is None else wanted,
     )
+
+
+def _secret(options: UpOptions) -> str:
+    """That of the operator's file, else one for this fleet alone; empty where none is wanted."""
+    own = read_secret(options.cluster_secret_file)
+    if own is not None:
+        return own.value.decode()
+    return "" if options.insecure else new_secret()
 
 
 def _serve(fleet: FleetOptions, stop: threading.Event) -> int:

@@ -8,11 +8,14 @@ import yaml
 
 from services.gateway.config import GatewayOptions
 from services.planner.config import PlannerOptions
+from shared.cluster_secret import IDENTITY_VARIABLE
 from shared.engine.config import EngineOptions
+from shared.listening import INSECURE_VARIABLE
 
 FOLDER = Path(__file__).parents[3] / "deploy/compose"
 TEXT = (FOLDER / "compose.yaml").read_text()
-OURS = ("model", "planner", "gateway", "prefill", "decode")
+OURS = ("secret", "model", "planner", "gateway", "prefill", "decode")
+SHARED = ("SLOS_CONFIG", "SLOS_LOG_FORMAT", IDENTITY_VARIABLE, INSECURE_VARIABLE)
 SECTIONS = {
     "gateway": GatewayOptions,
     "planner": PlannerOptions,
@@ -54,11 +57,23 @@ def test_every_variable_is_an_option_of_its_service(name: str) -> None:
     given = {
         key.removeprefix(prefix).lower()
         for key in services()[name]["environment"]
-        if key.startswith("SLOS_") and key not in ("SLOS_CONFIG", "SLOS_LOG_FORMAT")
+        if key.startswith("SLOS_") and key not in SHARED
     }
 
     assert given
     assert given <= known
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_part_waits_for_the_secret_and_reads_it_where_it_was_made(name: str) -> None:
+    made, service = services()["secret"], services()[name]
+    path = made["command"][-1]
+
+    assert service["environment"][IDENTITY_VARIABLE] == path
+    assert service["depends_on"]["secret"] == {"condition": "service_completed_successfully"}
+    (writable,) = made["volumes"]
+    assert f"{writable}:ro" in service["volumes"]
+    assert path.startswith(writable.partition(":")[2])
 
 
 def test_both_roles_are_told_the_same() -> None:
@@ -97,7 +112,7 @@ def test_every_variable_without_a_default_is_in_the_env_file() -> None:
 def test_secrets_are_files_and_no_variables() -> None:
     names = yaml.safe_load(TEXT)["secrets"]
 
-    assert {"api_keys", "hf_token", "kv_key"} <= set(names)
+    assert {"api_keys", "hf_token"} <= set(names)
     assert all(set(one) == {"file"} for one in names.values())
     for service in services().values():
         for key in service.get("environment", {}):

@@ -132,8 +132,24 @@ def test_every_probe_asks_what_the_process_answers(
         path = "/ready" if probe == "readinessProbe" else "/live"
         assert told["httpGet"] == {"path": path, "port": "http"}
     else:
-        port = options_of(component, manifests, tmp_path).port
+        port = options_of(component, manifests, tmp_path).health_port
         assert told["grpc"] == {"port": port, "service": HEALTH_SERVICES[component]}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_part_has_the_secret_in_a_file(
+    component: str, manifests: list[Manifest], tmp_path: Any
+) -> None:
+    deployment = deployments(manifests)[component]
+    file = options_of(component, manifests, tmp_path).cluster_secret_file
+    (mount,) = [
+        one
+        for one in container_of(deployment)["volumeMounts"]
+        if file == f"{one['mountPath']}/secret"
+    ]
+    (volume,) = [one for one in pod_of(deployment)["volumes"] if one["name"] == mount["name"]]
+
+    assert volume["secret"] == {"secretName": "slos-cluster", "defaultMode": 0o440}
 
 
 @pytest.mark.parametrize("component", ENGINES)

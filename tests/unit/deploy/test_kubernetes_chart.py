@@ -39,7 +39,7 @@ def example_as_values(tmp_path: Path) -> list[Manifest]:
             f"  {line}\n"
             for line in ["gateway:", *("  " + line for line in example_config().splitlines())]
         )
-        + "apiKeys: {enabled: true}\nkvKey: {enabled: true}\n"
+        + "apiKeys: {enabled: true}\n"
         "modelCache: {enabled: true}\nobservability: {enabled: true}\n"
         "autoscaling: {enabled: true, decode: {min: 1, max: 16}}\n"
     )

@@ -13,7 +13,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 OLDEST = "1.28"
 EVERYTHING = (
     *("--values", str(CHART / "values-cuda.yaml"), "--values", str(CHART / "values-rdma.yaml")),
-    *("--set", "apiKeys.enabled=true,kvKey.enabled=true,modelCache.enabled=true"),
+    *("--set", "apiKeys.enabled=true,clusterSecret.enabled=false,modelCache.enabled=true"),
     *("--set", "observability.enabled=true,autoscaling.enabled=true"),
 )
 CUSTOM = {

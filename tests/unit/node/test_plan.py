@@ -1,5 +1,7 @@
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,13 @@ KNOWN = {
 }
 
 
-def plan(*, shares: int | None = None, local: bool = True, **changes: object) -> NodePlan:
+def plan(
+    *,
+    shares: int | None = None,
+    local: bool = True,
+    environ: Mapping[str, str] = MappingProxyType({"SLOS_CONFIG": "/c.yaml"}),
+    **changes: object,
+) -> NodePlan:
     options = NodeOptions(**changes)  # type: ignore[arg-type]
     ports = NodePorts(
         gateway=1,
@@ -39,7 +47,7 @@ def plan(*, shares: int | None = None, local: bool = True, **changes: object) ->
         model_is_local=local,
         shares=[CpuShare(cores=str(n), kv_cache_gib=1.5) for n in range(count)],
         run_dir=Path("/run/it"),
-        environ={"SLOS_CONFIG": "/c.yaml"},
+        environ=environ,
     )
     return plan_node(options, ports, around)
 
@@ -68,6 +76,13 @@ def test_no_two_engines_share_a_port_or_a_core() -> None:
 
     for name in ("--port", "--metrics-port", "--kv-port", "--cores"):
         assert len({flag(one, name) for one in engines}) == 4
+
+
+def test_every_part_asks_for_the_secret_that_the_node_was_given() -> None:
+    made = plan(environ={"SLOS_CLUSTER_SECRET_FILE": "/s"})
+
+    assert {one.secret_file for one in made.parts} == {made.secret_file} == {"/s"}
+    assert not plan().secret_file
 
 
 def test_all_parts_agree_on_planner_model_and_its_name() -> None:

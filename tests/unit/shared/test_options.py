@@ -261,3 +261,28 @@ def test_the_table_for_the_documentation_has_a_row_per_option() -> None:
         in rows[3]
     )
     assert rows[3].endswith("| `2048` | most tokens \\| per step |")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithSecret:
+    key: str = option("", help="the key", secret=True)
+    file: str = option("", help="a file of all sections", variable="SLOS_FILE")
+
+
+def read_secretly(argv: Sequence[str], environ: Mapping[str, str]) -> WithSecret:
+    return load(WithSecret, section="gateway", argv=argv, environ=environ, prog="it")
+
+
+@pytest.mark.parametrize("words", [["--key", "abc"], ["--key=abc"]])
+def test_a_secret_has_no_flag_and_the_error_does_not_repeat_it(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="SLOS_GATEWAY_KEY") as told:
+        read_secretly(words, {})
+    assert "abc" not in str(told.value)
+    assert read_secretly([], {"SLOS_GATEWAY_KEY": "abc"}).key == "abc"
+
+
+def test_a_variable_that_all_sections_share_stands_for_their_own() -> None:
+    assert read_secretly([], {"SLOS_FILE": "/s"}).file == "/s"
+    assert read_secretly(["--file", "/t"], {"SLOS_FILE": "/s"}).file == "/t"
+    with pytest.raises(ConfigError, match="unknown environment variable SLOS_GATEWAY_FILE"):
+        read_secretly([], {"SLOS_GATEWAY_FILE": "/s"})

@@ -89,6 +89,7 @@
 
 {{- range $volume := $pod.volumes }}
 {{- if eq $volume.name "shm" }}{{ $_ := set $volume.emptyDir "sizeLimit" $shared.sharedMemory }}{{ end }}
+{{- if eq $volume.name "cluster-secret" }}{{ $_ := set $volume.secret "secretName" $values.clusterSecret.secret }}{{ end }}
 {{- if eq $volume.name "huggingface" }}{{ $_ := set $volume.secret "secretName" $values.huggingface.secret }}{{ end }}
 {{- if and (eq $volume.name "cache") $values.modelCache.enabled }}
 {{- $_ := unset $volume "emptyDir" }}
@@ -101,14 +102,24 @@
 {{- include "slos.secretfile" (merge (dict "volume" "api-keys" "secret" $values.apiKeys.secret
     "option" "SLOS_GATEWAY_API_KEY_FILE" "folder" "/run/secrets/slos" "file" "api-keys") $target) }}
 {{- end }}
-{{- if and $values.kvKey.enabled $engine }}
-{{- include "slos.secretfile" (merge (dict "volume" "kv-key" "secret" $values.kvKey.secret
-    "option" (printf "SLOS_%s_KV_KEY_FILE" (upper $component)) "folder" "/run/secrets/slos" "file" "key") $target) }}
-{{- end }}
+{{- if not $values.clusterSecret.enabled }}{{ include "slos.insecure" $target }}{{ end }}
 
 {{- /* Pods are replaced when their options change, as with the base's names of ConfigMaps. */}}
 {{- $checked := list $values.model (index $values.config ($engine | ternary "engines" $component)) }}
 {{- $_ := set .object.spec.template.metadata "annotations" (dict "checksum/config" (toYaml $checked | sha256sum)) }}
+{{- end }}
+
+{{/* Takes the cluster's secret out. */}}
+{{- define "slos.insecure" }}
+{{- range $where, $key := dict "env" "SLOS_CLUSTER_SECRET_FILE" "volumeMounts" "cluster-secret" }}
+{{- $kept := list }}
+{{- range $one := index $.container $where }}{{ if ne $one.name $key }}{{ $kept = append $kept $one }}{{ end }}{{ end }}
+{{- $_ := set $.container $where $kept }}
+{{- end }}
+{{- $_ := set .container "env" (append .container.env (dict "name" "SLOS_INSECURE" "value" "true")) }}
+{{- $volumes := list }}
+{{- range $one := .pod.volumes }}{{ if ne $one.name "cluster-secret" }}{{ $volumes = append $volumes $one }}{{ end }}{{ end }}
+{{- $_ := set .pod "volumes" $volumes }}
 {{- end }}
 
 {{/* Mounts a Secret and names its file to an option. */}}

@@ -14,10 +14,13 @@ from services.node.on_ray.place import (
     planner_on,
     reached_at,
     reserved,
+    secret_path,
     stop_limit_s,
 )
+from services.node.on_ray.up import fleet_options
 from services.node.plan import Part
 from services.planner.config import PlannerOptions
+from shared.cluster_secret import write_secret
 from shared.engine.config import EngineOptions
 from shared.errors import ConfigError
 from shared.options import load
@@ -126,6 +129,31 @@ def test_a_text_of_options_becomes_a_file_that_every_part_reads() -> None:
     assert Path(made.environ["SLOS_CONFIG"]).parent == Path.home() / "runs"
     assert made.environ["A"] == "1"
     assert made.log == Path.home() / "runs" / "logs" / "gateway-x.log"
+
+
+def test_the_secret_goes_to_the_nodes_as_a_file_and_is_in_no_command_line() -> None:
+    made = fleet_options(UpOptions(on="auto"), None, {}, gpus=False)
+    parts = [part_on(made, HERE, one, "it", PLANNER) for one in Service] + [planner_on(made, HERE)]
+
+    assert len(made.secret) == 64
+    assert made.secret not in repr(made)
+    assert {one.secret_file for one in parts} == {secret_path(made)}
+    assert not any(made.secret in word for one in parts for word in one.command)
+
+
+def test_a_fleet_has_the_secret_that_it_is_given_or_none_where_that_is_said(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "secret"
+    write_secret(file, "s" * 40)
+    given = fleet_options(UpOptions(on="auto", cluster_secret_file=str(file)), None, {}, gpus=False)
+    insecure = fleet_options(UpOptions(on="auto", insecure=True), None, {}, gpus=False)
+    on_nodes = fleet_of({"cluster_secret_file": "/run/secret"})
+
+    assert given.secret == "s" * 40
+    assert (insecure.secret, secret_path(insecure)) == ("", "")
+    assert planner_on(insecure, HERE).environ["SLOS_INSECURE"] == "true"
+    assert secret_path(on_nodes) == planner_on(on_nodes, HERE).secret_file == "/run/secret"
 
 
 def test_arguments_of_a_serve_application_are_options_by_their_yaml_keys() -> None:

@@ -19,10 +19,6 @@ def test_an_address_names_its_device_beside_rdma() -> None:
     assert devices_for("10.0.0.7", DEVICES, RDMA) == ["mlx5_0:1", "eth0"]
 
 
-def test_every_address_is_every_device_but_loopback() -> None:
-    assert devices_for("0.0.0.0", DEVICES, []) == ["eth0", "eth1"]
-
-
 def test_an_address_of_another_machine_is_an_error_that_lists_ours() -> None:
     with pytest.raises(ConfigError, match=r"10\.9\.9\.9.*10\.0\.0\.7"):
         devices_for("10.9.9.9", DEVICES, RDMA)
@@ -34,7 +30,44 @@ def test_auto_is_the_address_of_this_machine() -> None:
     assert EngineOptions(advertise_host=AUTO_HOST).settled().advertise_host != AUTO_HOST
 
 
-def test_a_key_moves_kv_by_the_encrypted_transport_alone() -> None:
-    assert EngineOptions(kv_key_file="k").settled().kv_transport is KvTransport.ZMQ
-    with pytest.raises(ConfigError, match="kv_key_file"):
-        EngineOptions(kv_key_file="k", kv_transport=KvTransport.NIXL).settled()
+def test_with_a_secret_kv_moves_by_the_encrypted_transport_unless_another_is_named() -> None:
+    assert EngineOptions(cluster_secret_file="k").settled().kv_transport is KvTransport.ZMQ
+    named = EngineOptions(cluster_secret_file="k", kv_transport=KvTransport.NIXL)
+    assert named.settled().kv_transport is KvTransport.NIXL
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"host": "10.0.0.7"}, "host"),
+        ({"kv_host": "10.0.0.7"}, "kv_host"),
+        ({"metrics_host": "0.0.0.0"}, "metrics_host"),
+        (
+            {"kv_host": "10.0.0.7", "kv_transport": KvTransport.NIXL, "cluster_secret_file": "k"},
+            "NIXL",
+        ),
+    ],
+)
+def test_an_engine_that_strangers_could_reach_starts_only_when_that_is_said(
+    options: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{named}.*--insecure"):
+        EngineOptions(**options).settled()  # type: ignore[arg-type] # options by name
+    EngineOptions(insecure=True, **options).settled()  # type: ignore[arg-type] # the same
+
+
+def test_a_secret_lets_an_engine_listen_anywhere() -> None:
+    options = EngineOptions(host="10.0.0.7", metrics_host="0.0.0.0", cluster_secret_file="k")
+    assert options.settled().kv_host == "10.0.0.7"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_an_address_of_every_machine_is_never_told_to_others(host: str) -> None:
+    with pytest.raises(ConfigError, match="--advertise-host auto"):
+        EngineOptions(host=host, insecure=True).settled()
+    with pytest.raises(ConfigError, match="--kv-host auto"):
+        EngineOptions(host=host, advertise_host="10.0.0.7", insecure=True).settled()
+    without_kv = EngineOptions(
+        host=host, advertise_host="10.0.0.7", insecure=True, kv_transport=KvTransport.NONE
+    )
+    assert without_kv.settled().advertise_host == "10.0.0.7"

@@ -128,8 +128,13 @@ async def test_an_engine_with_nothing_to_tell_sleeps_until_it_has() -> None:
 
     waiting = asyncio.ensure_future(anext(news))
     await asyncio.sleep(0)
-    registration.drain()
+    registration.set_draining(True)
     assert getattr(await asyncio.wait_for(waiting, 1), "draining", False) is True
+
+    waiting = asyncio.ensure_future(anext(news))
+    await asyncio.sleep(0)
+    registration.set_draining(False)
+    assert getattr(await asyncio.wait_for(waiting, 1), "draining", True) is False
 
 
 def test_back_off_doubles_up_to_its_limit_and_starts_again() -> None:

@@ -1,0 +1,38 @@
+"""How a process proves over gRPC that it belongs to the cluster: mutual TLS from its secret."""
+
+from dataclasses import dataclass
+
+import grpc
+
+from shared.cluster_secret import PART_NAME, Certificates, read_secret
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Both sides of a connection show a certificate that only the cluster's secret can make."""
+
+    certificates: Certificates
+
+    def for_server(self) -> grpc.ServerCredentials:
+        own = self.certificates
+        return grpc.ssl_server_credentials(
+            [(own.key, own.certificate)], own.authority, require_client_auth=True
+        )
+
+    def for_channel(self) -> grpc.ChannelCredentials:
+        own = self.certificates
+        return grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
+
+    @property
+    def channel_options(self) -> tuple[tuple[str, str], ...]:
+        """A peer is known by its certificate's authority, so its address need not be in it."""
+        return (("grpc.ssl_target_name_override", PART_NAME),)
+
+
+def identity_from(path: str) -> Identity | None:
+    """None without a path: connections are then neither encrypted nor authenticated.
+
+    Raises ConfigError.
+    """
+    secret = read_secret(path)
+    return None if secret is None else Identity(secret.certificates())
