@@ -16,6 +16,7 @@ from typing import Final
 
 from services.node.plan import Part
 from shared.clock import Clock
+from shared.telemetry.log_files import append_to
 
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
@@ -118,7 +119,7 @@ class Crew:
             _kill_group(running.process.pid)
 
     async def _spawn(self, part: Part) -> Process:
-        with part.log.open("ab") as log:
+        with append_to(part.log) as log:
             process = await asyncio.create_subprocess_exec(
                 *part.command,
                 stdin=asyncio.subprocess.DEVNULL,

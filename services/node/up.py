@@ -27,8 +27,11 @@ from shared.errors import ConfigError, DeadlinePassed
 from shared.models import is_local, resolve_model
 from shared.options import load
 from shared.ports import LOOPBACK
+from shared.telemetry.log_files import cut_back
 
 _CONFIG: Final = "SLOS_CONFIG"
+_LOGS_EVERY_S: Final = 60.0
+_LOG_LIMIT_BYTES: Final = 64 << 20  # of each part, and as much again set aside
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What to do with a node that stands: an exit status, or None to go on serving.
@@ -134,7 +137,7 @@ class _Node:
             crew.restarts = self._options.restart
             status = await self._unless_ended(use(self._plan), crew, told_to_stop)
         if status is None:
-            status = await self._unless_ended(_for_ever(), crew, told_to_stop)
+            status = await self._unless_ended(self._bound_logs(), crew, told_to_stop)
         return status or 0
 
     async def _unless_ended(
@@ -188,6 +191,13 @@ class _Node:
             await asyncio.sleep(1.0)
             progress.tick(self._clock.now() - started_at_s)
 
+    async def _bound_logs(self) -> None:
+        """For ever."""
+        while True:
+            await self._clock.sleep(_LOGS_EVERY_S)
+            for part in self._plan.parts:
+                await asyncio.to_thread(cut_back, part.log, _LOG_LIMIT_BYTES)
+
     async def _stop(self, crew: Crew) -> None:
         for rank in Rank:
             await crew.stop(part.name for part in self._plan.parts if part.rank is rank)
@@ -213,7 +223,3 @@ def _stop_on_signals(crew: Crew) -> asyncio.Event:
     for number in _STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     return told
-
-
-async def _for_ever() -> None:
-    await asyncio.get_running_loop().create_future()

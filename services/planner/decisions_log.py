@@ -12,6 +12,7 @@ import orjson
 
 from shared.errors import ConfigError
 from shared.requests import Explanation
+from shared.telemetry.log_files import append_to
 
 _LOG = logging.getLogger(__name__)
 _MOST_WAITING: Final = 50_000
@@ -37,7 +38,7 @@ class DecisionsLog:
         """Makes its folder. Raises ConfigError when nothing can be written there."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab"):
+            with append_to(path):
                 pass
         except OSError as error:
             raise ConfigError(
@@ -66,5 +67,5 @@ class DecisionsLog:
         if self.path.exists() and self.path.stat().st_size >= self.limit_bytes:
             self.path.replace(self.path.with_name(self.path.name + ".1"))
         lines = b"".join(orjson.dumps(one) + b"\n" for one in batch)
-        with self.path.open("ab") as file:
+        with append_to(self.path) as file:
             file.write(lines)

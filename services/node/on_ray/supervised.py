@@ -21,6 +21,7 @@ from services.node.ready import IsReady, is_ready
 from services.node.shares import share_cpu
 from shared.clock import Clock
 from shared.errors import DeadlinePassed, EngineLost
+from shared.telemetry.log_files import append_to
 
 _ASK_EVERY_S: Final = 0.5
 _KILL_LIMIT_S: Final = 5.0
@@ -40,7 +41,7 @@ class Supervised:
     @classmethod
     def start(cls, part: Part, keeper: Keeper) -> "Supervised":
         part.log.parent.mkdir(parents=True, exist_ok=True)
-        with part.log.open("ab") as log:
+        with append_to(part.log) as log:
             process = subprocess.Popen(
                 part.command,
                 stdin=subprocess.DEVNULL,
