@@ -11,6 +11,9 @@ from shared.kv_transfer.curve import CurveKeys
 
 MOST_PEERS: Final = 1024
 
+_EVENTS: Final = int(zmq.EVENTS)  # operators of pyzmq's enums take microseconds
+_READABLE: Final = int(zmq.POLLIN)
+
 # A refused attempt to connect ends in a retry.
 _BROKEN: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
 
@@ -20,6 +23,13 @@ Address = tuple[str, int]
 def socket_address(host: str, port: int) -> str:
     """ZeroMQ's way to write it."""
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def is_readable(socket: "zmq.Socket[bytes]") -> bool:
+    """As `socket.poll(0)` tells it, in a tenth of the time."""
+    events = socket.get(_EVENTS)
+    assert isinstance(events, int)
+    return bool(events & _READABLE)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import zmq
 
 from shared.errors import ConfigError
-from shared.kv_transfer.callers import socket_address
+from shared.kv_transfer.callers import is_readable, socket_address
 from shared.kv_transfer.curve import CurveKeys
 from shared.kv_transfer.layout import BadBlocks, FrameOfBlocks
 from shared.kv_transfer.leases import LeaseTable
@@ -122,14 +122,14 @@ class KvHolder:
     def _turn(self, socket: "zmq.Socket[bytes]") -> None:
         """Takes all messages that are there, then sends one frame of each fetch with credit."""
         can_send = any(one.credit > 0 for one in self._sending.values())
-        if socket.poll(0 if can_send else POLL_MS):
+        if can_send or socket.poll(POLL_MS):
             self._receive(socket)
         if can_send:
             self._send_round(socket)
         self._drop_stalled()
 
     def _receive(self, socket: "zmq.Socket[bytes]") -> None:
-        while socket.poll(0):
+        while is_readable(socket):
             peer, *parts = socket.recv_multipart()
             try:
                 message = decode_to_holder(parts)

@@ -81,20 +81,22 @@ class BlockLayout:
             [one.offset_bytes + ids[one.group] * one.stride_bytes for one in self.regions]
         )
         region = np.repeat(np.arange(len(self.regions)), counts)
-        sizes = self._block_bytes[region]
+        sizes, memories = self._block_bytes[region], self._memories[region]
         ends = np.cumsum(sizes)
-        first = 0
+        runs = np.cumsum(_begins_run(memories, starts, sizes))
+        first, sent_bytes = 0, 0
         while first < len(sizes):
-            sent_bytes = int(ends[first - 1]) if first else 0
-            last = int(np.searchsorted(ends, sent_bytes + frame_bytes, side="right"))
+            last = int(ends.searchsorted(sent_bytes + frame_bytes, side="right"))
             part = slice(first, max(first + 1, last))
-            first = part.stop
+            first, before_bytes, sent_bytes = part.stop, sent_bytes, int(ends[part.stop - 1])
             yield FrameOfBlocks(
                 first_layer=self.regions[region[part.start]].layer,
                 last_layer=self.regions[region[part.stop - 1]].layer,
-                memories=self._memories[region[part]],
+                memories=memories[part],
                 starts=starts[part],
                 sizes=sizes[part],
+                size_bytes=sent_bytes - before_bytes,
+                run_count=1 + int(runs[part.stop - 1] - runs[part.start]),
             )
 
     @cached_property
@@ -108,27 +110,33 @@ class BlockLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameOfBlocks:
-    """Blocks as this side's memory has them: in which buffer each lies, where, and its bytes."""
+    """Blocks as this side's memory has them: in which buffer each lies, where, and its bytes.
+
+    `run_count`: how many runs of bytes lie together.
+    """
 
     first_layer: int
     last_layer: int
     memories: Numbers
     starts: Numbers
     sizes: Numbers
+    size_bytes: int
+    run_count: int
 
-    @cached_property
-    def size_bytes(self) -> int:
-        return int(self.sizes.sum())
-
-    @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Buffer, start and end of the bytes that lie together."""
-        ends = self.starts + self.sizes
-        apart = (self.starts[1:] != ends[:-1]) | (self.memories[1:] != self.memories[:-1])
-        firsts = np.concatenate(([0], np.flatnonzero(apart) + 1))
-        lasts = np.concatenate((firsts[1:] - 1, [len(ends) - 1]))
-        columns = (self.memories[firsts], self.starts[firsts], ends[lasts])
+        firsts = np.flatnonzero(_begins_run(self.memories, self.starts, self.sizes))
+        lasts = np.concatenate((firsts[1:] - 1, [len(self.sizes) - 1]))
+        ends = self.starts[lasts] + self.sizes[lasts]
+        columns = (self.memories[firsts], self.starts[firsts], ends)
         return list(zip(*(one.tolist() for one in columns), strict=True))
+
+
+def _begins_run(memories: Numbers, starts: Numbers, sizes: Numbers) -> NDArray[np.bool_]:
+    """Whether each block lies elsewhere than where the one before it ends."""
+    begins = np.ones(len(starts), dtype=np.bool_)
+    begins[1:] = (starts[1:] != starts[:-1] + sizes[:-1]) | (memories[1:] != memories[:-1])
+    return begins
 
 
 def checksum(parts: Sequence[Bytes]) -> int:
@@ -145,7 +153,7 @@ def gather(frame: FrameOfBlocks, addresses: Numbers, target: Bytes) -> int:
     `addresses`: where each buffer begins in memory.
     """
     places = addresses[frame.memories] + frame.starts
-    return int(_gather(places, frame.sizes // _WORD_BYTES, _words(target)))
+    return int(_gather(places, frame.sizes, _words(target)))
 
 
 def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, addresses: Numbers) -> int:
@@ -154,14 +162,15 @@ def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, addresses: Numbers) ->
     Raises BadBlocks where a part ends within a block.
     """
     places = addresses[frame.memories] + frame.starts
+    if len(parts) == 1 and len(parts[0]) == frame.size_bytes:
+        return int(_scatter(_words(parts[0]), places, frame.sizes))
     ends, first, taken_bytes, total = np.cumsum(frame.sizes), 0, 0, 0
     for part in parts:
         taken_bytes += len(part)
         last = int(np.searchsorted(ends, taken_bytes)) + 1
         if last > len(ends) or ends[last - 1] != taken_bytes:
             raise BadBlocks("A part of a frame ends within a block.")
-        sizes = frame.sizes[first:last] // _WORD_BYTES
-        total += int(_scatter(_words(part), places[first:last], sizes))
+        total += int(_scatter(_words(part), places[first:last], frame.sizes[first:last]))
         first = last
     return total % _MODULUS
 
@@ -171,12 +180,13 @@ def _gather(places: Numbers, sizes: Numbers, target: Words) -> np.uint64:
     """One pass over memory in place of two: copies blocks, and gives the sum of their words."""
     total, at = np.uint64(0), 0
     for number in range(len(places)):
-        source = words_at(places[number], sizes[number])
-        for place in range(sizes[number]):
+        words = sizes[number] // _WORD_BYTES
+        source = words_at(places[number], words)
+        for place in range(words):
             word = source[place]
             target[at + place] = word
             total += word
-        at += sizes[number]
+        at += words
     return total
 
 
@@ -185,12 +195,13 @@ def _scatter(source: Words, places: Numbers, sizes: Numbers) -> np.uint64:
     """The other way round."""
     total, at = np.uint64(0), 0
     for number in range(len(places)):
-        target = words_at(places[number], sizes[number])
-        for place in range(sizes[number]):
+        words = sizes[number] // _WORD_BYTES
+        target = words_at(places[number], words)
+        for place in range(words):
             word = source[at + place]
             target[place] = word
             total += word
-        at += sizes[number]
+        at += words
     return total
 
 
@@ -205,7 +216,15 @@ def warm_up() -> None:
     memory, out = np.zeros(_WORD_BYTES, dtype=np.uint8), np.zeros(_WORD_BYTES, dtype=np.uint8)
     one = np.array([_WORD_BYTES], dtype=np.int64)
     zero = np.zeros(1, dtype=np.int64)
-    frame = FrameOfBlocks(first_layer=0, last_layer=0, memories=zero, starts=zero, sizes=one)
+    frame = FrameOfBlocks(
+        first_layer=0,
+        last_layer=0,
+        memories=zero,
+        starts=zero,
+        sizes=one,
+        size_bytes=_WORD_BYTES,
+        run_count=1,
+    )
     addresses = np.array([memory.ctypes.data], dtype=np.int64)
     gather(frame, addresses, out)
     frozen = out.copy()

@@ -45,8 +45,8 @@ class HostMemory:
         self._addresses = np.array([one.ctypes.data for one in buffers], dtype=np.int64)
 
     def read(self, frame: FrameOfBlocks) -> tuple[list[Bytes], int]:
-        if frame.size_bytes >= GATHER_BELOW_BYTES * len(frame.runs):
-            views = [self._buffers[memory][start:end] for memory, start, end in frame.runs]
+        if frame.size_bytes >= GATHER_BELOW_BYTES * frame.run_count:
+            views = [self._buffers[memory][start:end] for memory, start, end in frame.runs()]
             return views, checksum(views)
         gathered = np.empty(frame.size_bytes, dtype=np.uint8)
         return [gathered], gather(frame, self._addresses, gathered)
@@ -83,7 +83,7 @@ class DeviceMemory:
         return checksum(parts)
 
     def _views(self, frame: FrameOfBlocks) -> list[torch.Tensor]:
-        return [self._buffers[memory][start:end] for memory, start, end in frame.runs]
+        return [self._buffers[memory][start:end] for memory, start, end in frame.runs()]
 
 
 def kv_memory(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
-from shared.kv_transfer.callers import Callers
+from shared.kv_transfer.callers import Callers, is_readable
 from shared.kv_transfer.curve import CurveKeys
 from shared.kv_transfer.layout import BadBlocks, Bytes
 from shared.kv_transfer.memory import KvMemory
@@ -200,7 +200,9 @@ class KvReader:
         self._tell(request.peer, message)
 
     def _receive(self, socket: "zmq.Socket[bytes]") -> None:
-        while socket.poll(0):
+        for _ in range(CREDIT_FRAMES):  # then others have their turn
+            if not is_readable(socket):
+                return
             head, *parts = socket.recv_multipart(copy=False)
             try:
                 message = decode_to_reader(head.bytes)

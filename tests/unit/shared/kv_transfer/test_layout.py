@@ -80,7 +80,7 @@ def test_layers_come_in_order_so_that_the_first_is_whole_first() -> None:
 def test_blocks_that_lie_together_are_one_run() -> None:
     (frame,) = layout(layers=1).frames([[3, 4, 5, 9, 10]], frame_bytes=1 << 20)
 
-    assert [(start // BLOCK_BYTES, end // BLOCK_BYTES) for _, start, end in frame.runs] == [
+    assert [(start // BLOCK_BYTES, end // BLOCK_BYTES) for _, start, end in frame.runs()] == [
         (3, 6),
         (9, 11),
     ]
@@ -149,7 +149,7 @@ def test_what_is_gathered_and_what_is_sent_as_it_lies_are_the_same_bytes(
 
     assert len(parts) == (1 if longest > BLOCK_BYTES else 6)
     assert total == checksum(parts)
-    expected = b"".join(memory[start:end].tobytes() for _, start, end in frame.runs)
+    expected = b"".join(memory[start:end].tobytes() for _, start, end in frame.runs())
     assert b"".join(part.tobytes() for part in parts) == expected
 
 
