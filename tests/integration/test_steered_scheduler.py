@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from vllm import SamplingParams
@@ -146,8 +147,8 @@ def load(
     prefix_caching: bool = False,
     kind: Any = SlosScheduler,
 ) -> Iterator[Load]:
-    os.environ.update(engine_environment(EngineOptions(), cpu=True))
-    with tempfile.TemporaryDirectory() as folder:
+    environment = patch.dict(os.environ, engine_environment(EngineOptions(), cpu=True))
+    with environment, tempfile.TemporaryDirectory() as folder:
         config = scheduler_config(
             model, Path(folder), requests, MODEL_LEN, blocks, prefix_caching=prefix_caching
         )
