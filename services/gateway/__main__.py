@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     )
     set_up_logging("gateway", os.environ)
     options.catalogue()  # what is wrong with the classes is told before vLLM is loaded
-    with bind(options.host, options.port) as listener:
+    with bind(options.host, options.port, options.unread_limit_s) as listener:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
         signal.signal(signal.SIGTERM, _end_start)
         # vLLM takes seconds to import and reads its log level then; --help must not wait for it

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.types import Message, Send
 
-from services.gateway.answer_report import StreamReporter, add_to_json
+from services.gateway.answer_report import StreamReporter, add_to_json, name_incomplete
 from services.gateway.http_errors import HttpError, RawHeaders, from_failure
 from services.gateway.report import decision_ids, slo_report
 from services.gateway.scope import RequestScope
@@ -95,8 +95,10 @@ class AnswerGate:
         more = message.get("more_body", False)
         if self._scope.failure is not None and body.startswith(_ERROR_EVENTS):
             body = _error_event(from_failure(self._scope.failure, self._scope), self._path)
-        elif self._rewrite is not None:
-            body = self._rewrite(body)
+        else:
+            body = name_incomplete(body)
+            if self._rewrite is not None:
+                body = self._rewrite(body)
         self.finished = not more
         await self._send_body(body, more=more)
 
@@ -118,8 +120,8 @@ class AnswerGate:
         return slo_report(self._scope)
 
     def _slo_headers(self) -> RawHeaders:
-        """What is known when the answer starts."""
-        headers = [(b"x-slo-decision-id", one.encode()) for one in decision_ids(self._scope)]
+        """What is known when the answer starts; the report has the ids of all decisions."""
+        headers = [(b"x-slo-decision-id", one.encode()) for one in decision_ids(self._scope)[:1]]
         placements = (one.placement for one in self._scope.sequences.values())
         ways = {placement.way.value for placement in placements if placement and placement.runs}
         if ways:

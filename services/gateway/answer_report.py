@@ -1,4 +1,4 @@
-"""Puts the `slo` object into answers: JSON bodies and last events of streams. Pure bytes to bytes.
+"""Puts what vLLM leaves out into answers: the `slo` object, the right last event. Pure.
 
 It counts on what vLLM does: every event of a stream is one chunk, and its JSON is compact.
 """
@@ -13,10 +13,12 @@ Report = Callable[[], dict[str, Any]]
 
 _DONE: Final = b"data: [DONE]\n\n"
 _NO_CHOICES: Final = b'"choices":[]'
+_COMPLETED: Final = b"event: response.completed\n"
+_INCOMPLETE: Final = b"event: response.incomplete\n"
 # Last events of the other protocols, with the key under which the object goes (None: the top).
 _LAST_EVENTS: Final[tuple[tuple[bytes, str | None], ...]] = (
-    (b"event: response.completed\n", "response"),
-    (b"event: response.incomplete\n", "response"),
+    (_COMPLETED, "response"),
+    (_INCOMPLETE, "response"),
     (b"event: response.failed\n", "response"),
     (b"event: message_stop\n", None),
 )
@@ -31,6 +33,16 @@ def add_to_json(body: bytes, report: Report) -> bytes:
     if not isinstance(answer, dict):
         return body
     return orjson.dumps(answer | {"slo": report()})
+
+
+def name_incomplete(chunk: bytes) -> bytes:
+    """The last event of a response under its true name where the answer was cut by its limit."""
+    if not chunk.startswith(_COMPLETED):
+        return chunk
+    data = orjson.loads(chunk.split(b"data: ", 1)[1])
+    if data["response"].get("status") != "incomplete":
+        return chunk
+    return _INCOMPLETE + _data(data | {"type": "response.incomplete"})
 
 
 @dataclass(slots=True)

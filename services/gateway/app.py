@@ -1,16 +1,19 @@
-"""Puts the gateway together: vLLM's app over the cluster, our layers around it. Decides nothing."""
+"""Puts the gateway together: vLLM's app over the cluster, our layers around it."""
 
 import asyncio
 import logging
 import socket
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -18,18 +21,20 @@ from vllm.utils.system_utils import set_ulimit
 from vllm.version import __version__ as vllm_version
 
 from services.gateway.api_keys import ApiKeys, all_keys
+from services.gateway.capacity import Capacity, Faults
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
+from services.gateway.connections import HeadLimits
 from services.gateway.engine_links import EngineLinks
 from services.gateway.health import Pages
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import GenerationContext, Generations, LastAnswers, RequestIds
 from services.gateway.planner_link import PlannerLimits
+from services.gateway.request_body import Bodies
 from services.gateway.scope import current_scope
 from services.gateway.server import make_server, serve_until_told
-from services.gateway.slo_inputs import Catalogue
-from services.gateway.unrouted import take_over_http_errors
+from services.gateway.unrouted import drop_pages_we_cannot_serve, take_over_http_errors
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from services.gateway.wait_limits import WaitLimits
@@ -52,8 +57,12 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
         quieten_answered_failures()
         set_ulimit()
         server = make_server(
-            LastAnswers(RequestIds(ApiKeys(app, keys)), lifecycle),
+            layered(app, options, keys, lifecycle, lambda: len(server.server_state.connections)),
             access_log=options.access_log,
+            head_limits=HeadLimits(
+                size_bytes=options.head_limit_bytes, time_s=options.head_limit_s
+            ),
+            idle_limit_s=options.idle_limit_s,
         )
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
@@ -70,12 +79,33 @@ async def run(options: GatewayOptions, listener: socket.socket) -> int:
     return 0
 
 
+def layered(
+    app: ASGIApp,
+    options: GatewayOptions,
+    keys: Sequence[str],
+    lifecycle: Lifecycle,
+    connections: Callable[[], int],
+) -> ASGIApp:
+    """Our layers around vLLM's app, from the innermost to the one that the server calls."""
+    app = Bodies(app, options.body_limits())
+    app = ApiKeys(app, keys)
+    app = Capacity(
+        app,
+        request_limit=options.request_limit,
+        connection_limit=options.connection_limit,
+        connections=connections,
+    )
+    return LastAnswers(RequestIds(Faults(app)), lifecycle)
+
+
 async def make_app(
     client: Any, args: Namespace, options: GatewayOptions, lifecycle: Lifecycle, clock: Clock
 ) -> FastAPI:
     """The app of vLLM over `client`, an EngineClient, with our pages and a scope per generation."""
     tasks = await client.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, client.model_config)
+    description = asyncio.create_task(asyncio.to_thread(_openapi_page, app))
+    drop_pages_we_cannot_serve(app)
     take_over_http_errors(app)
     catalogue = options.catalogue()
     context = GenerationContext(
@@ -83,14 +113,30 @@ async def make_app(
         lifecycle=lifecycle,
         metrics=GatewayMetrics({catalogue.default.class_name, *catalogue.classes}),
         clock=clock,
-        body_limit_bytes=options.body_limit_bytes,
-        body_limit_s=options.body_limit_s,
     )
     # Inside vLLM's layers: where its metrics see our statuses.
     app.router.middleware_stack = Generations(app.router.middleware_stack, context)
-    app.router.routes[:0] = _pages(client, lifecycle, catalogue).routes()
+    pages = Pages(
+        lifecycle=lifecycle,
+        check_fleet=client.check,
+        catalogue=catalogue,
+        versions={"version": vllm_version, "slos_serve": _own_version()},
+        models=partial(_models, app),
+        openapi=partial(asyncio.shield, description),
+    )
+    app.router.routes[:0] = pages.routes()
     await init_app_state(client, app.state, args, tasks)
     return app
+
+
+def _openapi_page(app: FastAPI) -> bytes:
+    """Takes seconds to make."""
+    return orjson.dumps(app.openapi())
+
+
+async def _models(app: FastAPI) -> list[dict[str, Any]]:
+    listed = await app.state.openai_serving_models.show_available_models()
+    return [model.model_dump() for model in listed.data]
 
 
 def quieten_answered_failures() -> None:
@@ -127,22 +173,18 @@ async def _cluster_client(
             place_s=options.place_limit_s, hold_limit_s=options.hold_limit_s
         ),
     )
-    client = ClusterClient(config, cluster, stage_ends=options.stage_ends)
+    client = ClusterClient(
+        config,
+        cluster,
+        stage_ends=options.stage_ends,
+        sequence_limit=options.sequence_limit,
+    )
     try:
         await client.start()
         yield client
     finally:
         await client.close()
         await planner.close()
-
-
-def _pages(client: ClusterClient, lifecycle: Lifecycle, catalogue: Catalogue) -> Pages:
-    return Pages(
-        lifecycle=lifecycle,
-        check_fleet=client.check,
-        catalogue=catalogue,
-        versions={"version": vllm_version, "slos_serve": _own_version()},
-    )
 
 
 def _own_version() -> str:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Final
 
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
@@ -14,6 +13,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from services.gateway.continuation import must_stay_whole, output_budget_tokens
 from services.gateway.drive import Drive, enter
 from services.gateway.engine_links import EngineLinks
+from services.gateway.http_errors import FAULT
 from services.gateway.outcome import outcome_of
 from services.gateway.output_buffer import OutputBuffer
 from services.gateway.planner_link import Planner, PlannerLimits, PlannerLink
@@ -22,16 +22,12 @@ from services.gateway.stages import StageEnds, stage_progress
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock
 from shared.errors import InvalidRequest, SlosError
-from shared.requests import Admission, Phase, PlacementQuery, Reason, SloTargets
+from shared.requests import Admission, Phase, PlacementQuery, Reason, SloTargets, Way
 
 OnFailed = Callable[[str, Exception], None]
 _LOG = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 10.0
 _IDLE_CHANNEL_S = 60.0
-FAULT: Final = (
-    "The gateway failed on this request by a fault of its own; its log tells more. Other requests "
-    "go on."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +179,11 @@ class ClusterCore(EngineCoreClient):
         except SlosError as error:
             self._fail(sequence, error)
         except Exception:  # noqa: BLE001 - a fault of ours must leave no client waiting
-            _LOG.exception("Request %s failed by a fault of ours.", sequence.record.request_id)
+            _LOG.exception(
+                "Request %s (of its client: %s) failed by a fault of ours.",
+                sequence.record.request_id,
+                sequence.scope.client_id or "none",
+            )
             self._fail(sequence, SlosError(FAULT))
         finally:
             del self._sequences[sequence.record.request_id]
@@ -250,8 +250,15 @@ class ClusterCore(EngineCoreClient):
             max_output_tokens=max(0, output_budget_tokens(request, self._max_model_len_tokens)),
             waited_s=waited_s,
             forced_way=scope.forced_way,
-            whole_on_one_engine=must_stay_whole(request, self._max_model_len_tokens),
+            whole_on_one_engine=self._is_whole(request, scope),
         )
+
+    def _is_whole(self, request: EngineCoreRequest, scope: RequestScope) -> bool:
+        """A single token asked for as disaggregated is the work of a prefill engine alone."""
+        one_token = output_budget_tokens(request, self._max_model_len_tokens) <= 1
+        if one_token and scope.forced_way is Way.DISAGGREGATED:
+            return False
+        return must_stay_whole(request, self._max_model_len_tokens)
 
     def _scope_of_its_own(self, request: EngineCoreRequest) -> RequestScope:
         return RequestScope(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from services.gateway.request_body import BodyLimits
 from services.gateway.slo_inputs import (
     LEAST_VALUE,
     LONGEST_TARGET_MS,
@@ -24,6 +25,7 @@ Milliseconds = Annotated[float, Field(ge=SHORTEST_TARGET_MS, le=LONGEST_TARGET_M
 Slowdown = Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)]
 Value = Annotated[float, Field(ge=LEAST_VALUE, le=MOST_VALUE)]
 Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -126,16 +128,47 @@ class GatewayOptions:
         help="within that time, new requests are still served until none has come for this long;"
         " for load balancers, which learn from /ready after a while; 0 refuses them at once",
     )
-    body_limit_bytes: Annotated[int, Field(gt=0)] = option(
-        32 * 1024 * 1024, help="largest request body"
-    )
+    body_limit_bytes: Count = option(8 * 1024 * 1024, help="largest request body, on any route")
     body_limit_s: Seconds = option(60.0, help="how long a client may take to send its request body")
+    body_limit_values: Count = option(
+        250_000,
+        help="most JSON values in a body, token ids among them; parsing and validating as many "
+        "stops all streams for about 0.1 s",
+    )
+    body_limit_keys: Count = option(
+        10_000, help="most keys of JSON objects in a body, which cost far more than other values"
+    )
+    head_limit_bytes: Count = option(
+        64 * 1024, help="most bytes of a request's first line and headers"
+    )
+    head_limit_s: Seconds = option(
+        10.0, help="how long a client may take to send them, from the connection on"
+    )
+    idle_limit_s: Seconds = option(60.0, help="how long a connection may stay open unused")
+    unread_limit_s: Seconds = option(
+        60.0, help="how long a client may read nothing of what was sent to it"
+    )
+    connection_limit: Count = option(
+        8192, help="most open connections; a request on one more is a 503"
+    )
+    request_limit: Count = option(4096, help="most requests in flight; one more is a 503")
+    sequence_limit: Count = option(
+        1024, help="most sequences of one request: its prompts times its n"
+    )
     access_log: bool = option(False, help="log a line for each HTTP request")
     vllm_log_level: str = option("ERROR", help="log level of vLLM inside the gateway")
 
     @property
     def api_model_names(self) -> tuple[str, ...]:
         return self.served_model_name or (self.model,)
+
+    def body_limits(self) -> BodyLimits:
+        return BodyLimits(
+            size_bytes=self.body_limit_bytes,
+            time_s=self.body_limit_s,
+            values=self.body_limit_values,
+            keys=self.body_limit_keys,
+        )
 
     def catalogue(self) -> Catalogue:
         """The classes as targets. Raises ConfigError when the default class does not exist."""

@@ -1,6 +1,6 @@
-"""What the gateway says of itself over HTTP: readiness, versions, classes. Judges no request."""
+"""What the gateway says of itself over HTTP: readiness, versions, models, classes, its API."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,17 @@ from shared.requests import SloTargets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """`check_fleet` raises the SlosError that any request would get now."""
+    """`check_fleet` raises the SlosError that any request would get now.
+
+    `models` are the names in the API; `openapi` gives the description of it.
+    """
 
     lifecycle: Lifecycle
     check_fleet: Callable[[], None]
     catalogue: Catalogue
     versions: Mapping[str, str]
+    models: Callable[[], Awaitable[list[dict[str, Any]]]]
+    openapi: Callable[[], Awaitable[bytes]]
 
     def routes(self) -> list[Route]:
         """To be matched before vLLM's own of the same names."""
@@ -34,6 +39,8 @@ class Pages:
             Route("/health", self.health),
             Route("/version", self.version),
             Route("/v1/slo/classes", self.classes),
+            Route("/v1/models/{name:path}", self.model),
+            Route("/openapi.json", self.description),
         ]
 
     async def live(self, _: Request) -> Response:
@@ -65,6 +72,28 @@ class Pages:
             }
         )
 
+    async def model(self, request: Request) -> Response:
+        """One model of the list at /v1/models."""
+        name = request.path_params["name"]
+        models = await self.models()
+        for model in models:
+            if model["id"] == name:
+                return JSONResponse(model)
+        names = ", ".join(model["id"] for model in models)
+        return _answer(
+            HttpError(
+                status=404,
+                type="NotFoundError",
+                code="model_not_found",
+                message=f"This gateway has no such model; it serves {names}.",
+                param="model",
+            )
+        )
+
+    async def description(self, _: Request) -> Response:
+        """The OpenAPI description."""
+        return Response(await self.openapi(), media_type="application/json")
+
     def _missing(self) -> HttpError | None:
         if self.lifecycle.stopping:
             return http_errors.draining()
@@ -78,7 +107,7 @@ class Pages:
 def _answer(error: HttpError) -> Response:
     body = error.body_bytes()
     headers = {name.decode(): value.decode() for name, value in error.headers(body)}
-    return Response(body, status_code=503, headers=headers)
+    return Response(body, status_code=error.status, headers=headers)
 
 
 def _class(name: str, targets: SloTargets) -> dict[str, Any]:

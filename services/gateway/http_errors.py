@@ -1,4 +1,4 @@
-"""Our errors as HTTP answers in the OpenAI shape. Pure; sending them is the answer gate's work."""
+"""Our errors as HTTP answers in the OpenAI shape."""
 
 import math
 from dataclasses import dataclass
@@ -20,6 +20,11 @@ from shared.errors import (
 )
 from shared.requests import Phase, Placement
 
+MOST_OF_PARAM: Final = 200
+FAULT: Final = (
+    "The gateway failed on this request by a fault of its own; its log tells more. Other requests "
+    "go on."
+)
 RawHeaders = list[tuple[bytes, bytes]]
 _RETRY_SOON_S: Final = 1.0  # a process that drains is replaced at once, or another one answers
 
@@ -118,6 +123,63 @@ def too_slow(limit_s: float) -> HttpError:
         code="body_too_slow",
         message=f"the request body did not arrive within {limit_s:g} s",
     )
+
+
+def head_too_large(limit_bytes: int) -> HttpError:
+    return HttpError(
+        status=431,
+        type="BadRequestError",
+        code="headers_too_large",
+        message=f"the request's first line and headers are larger than {limit_bytes} bytes",
+    )
+
+
+def head_too_slow(limit_s: float) -> HttpError:
+    return HttpError(
+        status=408,
+        type="BadRequestError",
+        code="headers_too_slow",
+        message=f"the request's headers did not arrive within {limit_s:g} s",
+    )
+
+
+def not_http(why: str) -> HttpError:
+    return HttpError(status=400, type="BadRequestError", code="invalid_http", message=why)
+
+
+def too_complex(count: int, limit: int, what: str) -> HttpError:
+    return HttpError(
+        status=400,
+        type="BadRequestError",
+        code="body_too_complex",
+        message=f"the request body holds {count} {what}; this gateway takes at most {limit}",
+        param="body",
+    )
+
+
+def not_unicode(param: str) -> HttpError:
+    return HttpError(
+        status=400,
+        type="BadRequestError",
+        code="invalid_request",
+        message=f"{param[:MOST_OF_PARAM]} holds half of a surrogate pair, which is no text",
+        param=param[:MOST_OF_PARAM],
+    )
+
+
+def full(of_what: str) -> HttpError:
+    """This gateway has as much to do as it may; another one may have less."""
+    return HttpError(
+        status=503,
+        type="ServiceUnavailableError",
+        code="gateway_full",
+        message=f"this gateway has no room: it takes no more than its {of_what}; send it again",
+        retry_after_s=_RETRY_SOON_S,
+    )
+
+
+def fault() -> HttpError:
+    return from_failure(SlosError(FAULT), None)
 
 
 def _answer(failure: SlosError) -> tuple[int, str, str]:

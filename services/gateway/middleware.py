@@ -9,10 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
 from services.gateway.answer_gate import AnswerGate, send_error
-from services.gateway.http_errors import HttpError
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.request_body import read_body, replay, take_slo, with_length
+from services.gateway.request_body import replay, take_slo, with_length
 from services.gateway.scope import RequestScope, current_scope
 from services.gateway.slo_inputs import Catalogue, read_inputs
 from shared.clock import Clock
@@ -25,18 +24,22 @@ GENERATION_PATHS: Final = frozenset(
         "/v1/completions",
         "/v1/responses",
         "/v1/messages",
-        "/v1/systemone",
         "/inference/v1/generate",
         "/generative_scoring",
         "/invocations",
     }
 )
 LONGEST_REQUEST_ID: Final = 128
+CLIENT_ID: Final = "slos.client_id"  # key of the ASGI scope
 _REQUEST_ID: Final = b"x-request-id"
 
 
 class RequestIds:
-    """Gives every request an `x-request-id`, the client's if fit for logs, and echoes it."""
+    """Gives every request an id of ours, and answers with the client's `x-request-id`.
+
+    Inside, only ours is known: two clients may send the same one. The client's is for logs, and one
+    that is not fit for them is replaced by ours.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,15 +49,24 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(_REQUEST_ID, b"")
-        header = (_REQUEST_ID, given if _is_fit(given) else uuid.uuid4().hex.encode())
+        ours = uuid.uuid4().hex.encode()
+        named = given if _is_fit(given) else ours
         others = [pair for pair in scope["headers"] if pair[0] != _REQUEST_ID]
+        inner = {**scope, "headers": [*others, (_REQUEST_ID, ours)], CLIENT_ID: named.decode()}
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), header]}
+                headers = [*message.get("headers", ()), (_REQUEST_ID, named)]
+                message = {**message, "headers": headers}
             await send(message)
 
-        await self._app({**scope, "headers": [*others, header]}, receive, send_with_id)
+        await self._app(inner, receive, send_with_id)
+
+
+def client_id(scope: Scope) -> str:
+    """What the client calls its request; for logs only."""
+    named: str = scope.get(CLIENT_ID, "")
+    return named
 
 
 def _is_fit(request_id: bytes) -> bool:
@@ -90,8 +102,6 @@ class GenerationContext:
     lifecycle: Lifecycle
     metrics: GatewayMetrics
     clock: Clock
-    body_limit_bytes: int
-    body_limit_s: float
 
 
 class Generations:
@@ -114,16 +124,10 @@ class Generations:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived_at_s = self._context.clock.now()
-        body = await read_body(
-            receive,
-            limit_bytes=self._context.body_limit_bytes,
-            limit_s=self._context.body_limit_s,
-        )
-        if body is None:
+        message = await receive()  # the body as a whole, which `Bodies` has read
+        if message["type"] == "http.disconnect":
             return
-        if isinstance(body, HttpError):
-            await send_error(send, body, path=_path(scope))
-            return
+        body = message["body"]
         try:
             inner_body, slo = take_slo(body)
             request = self._open(scope, slo, arrived_at_s)
@@ -139,7 +143,8 @@ class Generations:
         }
         inputs = read_inputs(slo, headers, self._context.catalogue)
         return RequestScope(
-            request_id=headers.get(_REQUEST_ID.decode(), ""),
+            request_id=headers.get(_REQUEST_ID.decode()) or uuid.uuid4().hex,
+            client_id=client_id(scope),
             arrived_at_s=arrived_at_s,
             targets=inputs.targets,
             forced_way=inputs.forced_way,

@@ -1,12 +1,78 @@
-"""Reads a request body within limits and takes our `slo` key out of it. Judges nothing in it."""
+"""Reads request bodies within limits of size, time and content, and takes our `slo` out of them."""
 
 import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 import orjson
-from starlette.types import Message, Receive, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.http_errors import HttpError, too_large, too_slow
+from services.gateway import http_errors
+from services.gateway.answer_gate import send_error
+from services.gateway.http_errors import HttpError
+from services.gateway.json_shape import JsonShape, at_most, shape_of
 from shared.errors import InvalidRequest
+
+MOST_DEPTH: Final = 128  # twice what vLLM lets a schema nest; Python's parser ends near 1,000
+# Bodies of the largest size that are held at once; they live as long as their requests.
+_LARGEST_AT_ONCE: Final = 64
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_SURROGATES: Final = (b"\\ud", b"\\uD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """What a client may send in one body.
+
+    `values` and `keys` bound the time for which parsing and validating stop the event loop: about
+    0.5 us for a value and 7 us for a key of an object.
+    """
+
+    size_bytes: int = 8 * 1024 * 1024
+    time_s: float = 60.0
+    values: int = 250_000
+    keys: int = 10_000
+
+
+class Bodies:
+    """Reads each body as a whole before the app sees its request, and refuses what is too much."""
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+        self._app = app
+        self._limits = limits
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+            await self._app(scope, receive, send)
+            return
+        body = await self._read(scope, receive)
+        if isinstance(body, bytes):
+            error = await judge(body, self._limits)
+            body = error if error is not None else body
+        if isinstance(body, HttpError):
+            await send_error(send, body, path=scope["path"])
+        elif body is not None:
+            await self._serve(scope, receive, send, body)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | HttpError | None:
+        if self._held_bytes > _LARGEST_AT_ONCE * self._limits.size_bytes:
+            return http_errors.full("bodies of requests in flight")
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._limits.size_bytes:
+            return http_errors.too_large(self._limits.size_bytes)
+        return await read_body(
+            receive, limit_bytes=self._limits.size_bytes, limit_s=self._limits.time_s
+        )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        self._held_bytes += len(body)
+        try:
+            await self._app(scope, replay(body, receive), send)
+        finally:
+            self._held_bytes -= len(body)
 
 
 async def read_body(
@@ -17,7 +83,7 @@ async def read_body(
         async with asyncio.timeout(limit_s):
             return await _read_within(receive, limit_bytes)
     except TimeoutError:
-        return too_slow(limit_s)
+        return http_errors.too_slow(limit_s)
 
 
 async def _read_within(receive: Receive, limit_bytes: int) -> bytes | HttpError | None:
@@ -30,9 +96,60 @@ async def _read_within(receive: Receive, limit_bytes: int) -> bytes | HttpError 
         parts.append(message.get("body", b""))
         size_bytes += len(parts[-1])
         if size_bytes > limit_bytes:
-            return too_large(limit_bytes)
+            return http_errors.too_large(limit_bytes)
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+async def judge(body: bytes, limits: BodyLimits) -> HttpError | None:
+    """What is wrong with a body before anything parses it; None where nothing is."""
+    error = _too_much(at_most(body), limits)
+    if error is not None:  # by a bound that may be too high
+        error = _too_much(await asyncio.to_thread(shape_of, body), limits)
+    if error is None and any(sign in body for sign in _SURROGATES):
+        return _lone_surrogate(body)
+    return error
+
+
+def _too_much(shape: JsonShape, limits: BodyLimits) -> HttpError | None:
+    counted = (
+        (shape.depth, MOST_DEPTH, "levels of arrays and objects"),
+        (shape.values, limits.values, "values"),
+        (shape.keys, limits.keys, "keys of objects"),
+    )
+    for count, limit, what in counted:
+        if count > limit:
+            return http_errors.too_complex(count, limit, what)
+    return None
+
+
+def _lone_surrogate(body: bytes) -> HttpError | None:
+    """Text that has no UTF-8 form would fail wherever it is written."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # said by whatever parses it next
+    for path, text in _texts(parsed):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return http_errors.not_unicode(path)
+    return None
+
+
+def _texts(parsed: Any) -> Iterator[tuple[str, str]]:
+    """All texts with their places, as in `stop[0]`; keys with the place of their object."""
+    waiting: list[tuple[str, Any]] = [("", parsed)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str):
+            yield path or "body", value
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{at}]", one) for at, one in enumerate(value)]
+        elif isinstance(value, dict):
+            for key, one in value.items():
+                yield path or "body", key
+                waiting.append((f"{path}.{key}" if path else key, one))
 
 
 def take_slo(body: bytes) -> tuple[bytes, object]:

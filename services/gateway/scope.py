@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from services.gateway.deadline_line import DeadlineLine
 from services.gateway.stages import StageProgress
-from shared.errors import SlosError
+from shared.errors import InvalidRequest, SlosError
 from shared.requests import Phase, Placement, SloTargets, Way
 
 
@@ -61,14 +61,23 @@ class SequenceRecord:
 
 @dataclass(slots=True)
 class RequestScope:
-    """One HTTP request. `failure`: before any token, when a true HTTP status is still due."""
+    """One HTTP request.
+
+    Attributes:
+        request_id: Ours.
+        client_id: What the client calls it; for logs only.
+        failure: Before any token, when a true HTTP status is still due.
+    """
 
     request_id: str
     arrived_at_s: float
     targets: SloTargets
+    client_id: str = ""
     forced_way: Way | None = None
     session_id: str | None = None
     wants_report: bool = False
+    prompts: int = 0  # named so far
+    planned_sequences: int = 0
     sequences: dict[str, SequenceRecord] = field(default_factory=dict)
     failure: SlosError | None = None
 
@@ -84,6 +93,21 @@ class RequestScope:
         if told is None:
             return self.targets
         return replace(self.targets, ttft_s=told.ttft_s, tpot_s=told.tpot_s, pacing=told.pacing)
+
+    def next_prompt_id(self) -> str:
+        """Of one prompt of this request, and of all sequences made from it."""
+        self.prompts += 1
+        return f"{self.request_id}-{self.prompts}"
+
+    def plan_sequences(self, count: int, limit: int) -> None:
+        """Raises InvalidRequest once the request asks for more than `limit` of them."""
+        self.planned_sequences += count
+        if self.planned_sequences > limit:
+            raise InvalidRequest(
+                f"n: this request asks for more than {limit} sequences, its prompts times n; "
+                "send several requests",
+                param="n",
+            )
 
     def held_s(self, sequence: SequenceRecord) -> float | None:
         """From the arrival to the placement."""

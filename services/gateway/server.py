@@ -1,4 +1,4 @@
-"""Serves an ASGI app and ends it in order: no new requests, those in flight, the rest. No HTTP."""
+"""Serves an ASGI app and ends it in order: no new requests, those in flight, the rest."""
 
 import asyncio
 import logging
@@ -6,27 +6,33 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
 from vllm.entrypoints.launchers.launcher import NoSignalServer
 
+from services.gateway.connections import HeadLimits, LimitedProtocol
 from services.gateway.lifecycle import Lifecycle
 
 _LOG = logging.getLogger(__name__)
-_KEEP_ALIVE_S: Final = 60
 _CUT_S: Final = 1  # what uvicorn gives to answers that outlive the drain
 _LAST_WAIT_S: Final = 10.0
 
 
-def make_server(app: ASGIApp, *, access_log: bool) -> uvicorn.Server:
+def make_server(
+    app: ASGIApp, *, access_log: bool, head_limits: HeadLimits, idle_limit_s: float
+) -> uvicorn.Server:
     """A server that leaves signals to us."""
+    protocol: Any = partial(LimitedProtocol, limits=head_limits)
     config = uvicorn.Config(
         app,
+        http=protocol,
+        ws="none",
         log_level="info" if access_log else "warning",
         access_log=access_log,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=idle_limit_s,
         timeout_graceful_shutdown=_CUT_S,
     )
     return NoSignalServer(config)

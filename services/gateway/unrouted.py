@@ -1,4 +1,4 @@
-"""Answers what no page takes, and bodies that are no JSON, in the OpenAI shape. Decides nothing."""
+"""Answers what no page takes, and bodies that are no JSON, in the OpenAI shape."""
 
 from typing import Any, Final
 
@@ -16,6 +16,23 @@ _KINDS: Final = {
     405: ("MethodNotAllowedError", "method_not_allowed"),
 }
 _OTHER: Final = ("BadRequestError", "http_error")
+# Pages of vLLM's app that act on the one engine behind it.
+_OF_ONE_ENGINE: Final = frozenset(
+    {
+        "/scale_elastic_ep",
+        "/is_scaling_elastic_ep",
+        "/kv_event_sources",
+        "/inference/v1/abort_requests",
+    }
+)
+_OF_NO_MODEL_HERE: Final = frozenset({"/v1/systemone"})
+
+
+def drop_pages_we_cannot_serve(app: Starlette) -> None:
+    """So that they are answered as unknown, not as failed."""
+    unserved = _OF_ONE_ENGINE | _OF_NO_MODEL_HERE
+    kept = [route for route in app.router.routes if getattr(route, "path", "") not in unserved]
+    app.router.routes[:] = kept
 
 
 def take_over_http_errors(app: Starlette) -> None:
@@ -53,6 +70,8 @@ async def answer_unrouted(request: Request, error: Exception) -> Response:
 
 def _message(request: Request, error: HTTPException, allowed: str) -> str:
     path = request.url.path
+    if path in _OF_ONE_ENGINE:
+        return f"{path} acts on one engine, and this gateway serves many; ask the engine's host."
     if error.status_code == 404:
         return (
             f"This gateway has no {path}; it generates text at /v1/chat/completions, "

@@ -22,9 +22,9 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.metrics.loggers import StatLoggerManager
 
-from services.gateway.cluster_core import FAULT, Cluster, ClusterCore
+from services.gateway.cluster_core import Cluster, ClusterCore
 from services.gateway.continuation import refuse_what_we_cannot
-from services.gateway.http_errors import from_failure
+from services.gateway.http_errors import FAULT, from_failure
 from services.gateway.scope import current_scope
 from services.gateway.stage_ends import THINKING_STAGES, find_stage_ends
 from services.gateway.stages import StageEnds
@@ -91,8 +91,14 @@ class ClusterClient(AsyncLLM):
     """AsyncLLM as vLLM's OpenAI layer knows it; what it asks of one engine, many answer."""
 
     def __init__(
-        self, vllm_config: VllmConfig, cluster: Cluster, *, stage_ends: Mapping[str, str]
+        self,
+        vllm_config: VllmConfig,
+        cluster: Cluster,
+        *,
+        stage_ends: Mapping[str, str],
+        sequence_limit: int = 1024,
     ) -> None:
+        self._sequence_limit = sequence_limit
         # All that AsyncLLM.__init__ sets, but for the engine that it starts.
         self.vllm_config = vllm_config
         self.model_config = vllm_config.model_config
@@ -133,15 +139,29 @@ class ClusterClient(AsyncLLM):
         self.shutdown()
 
     async def generate(
-        self, prompt: Any, sampling_params: Any, *args: Any, priority: int = 0, **kwargs: Any
+        self,
+        prompt: Any,
+        sampling_params: Any,
+        request_id: str,
+        *args: Any,
+        priority: int = 0,
+        **kwargs: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """As AsyncLLM's; what fails in the cluster is raised as ClusterFailureError.
 
+        Within a request of a client the id is one of ours: `request_id` may hold what it sent.
+
         It is also left in the scope, for an answer with its own HTTP status if none has begun.
         """
-        answer = super().generate(prompt, sampling_params, *args, priority=priority, **kwargs)
+        scope = current_scope.get()
+        own_id = request_id if scope is None else scope.next_prompt_id()
+        answer = super().generate(
+            prompt, sampling_params, own_id, *args, priority=priority, **kwargs
+        )
         try:
             refuse_what_we_cannot(sampling_params, priority)
+            if scope is not None:
+                scope.plan_sequences(sampling_params.n, self._sequence_limit)
             async with aclosing(answer) as outputs:
                 async for output in outputs:
                     yield output

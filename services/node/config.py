@@ -42,7 +42,7 @@ class NodeOptions:
         None, help="how KV moves between engines: auto, nixl, zmq or none; default: auto"
     )
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
-    auto_ports: bool = option(False, help="pick free ports for everything")
+    auto_ports: bool = option(False, help="pick a free port wherever none but the default is named")
     dtype: str = option("auto", help="auto is float32 on CPU and the model's own on GPU")
     max_model_len: Tokens | None = option(
         None, help="longest prompt plus answer in tokens; default: the model's"

@@ -1,7 +1,7 @@
-"""Which part listens where, and whether those ports are free. Starts nothing."""
+"""Which part listens where, and whether those ports are free."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from services.node.config import HIGHEST_PORT, NodeOptions
@@ -30,16 +30,22 @@ class NodePorts:
 
 
 def assign_ports(options: NodeOptions) -> NodePorts:
-    """Free ports of the system's choice, or the ones that the options name.
+    """The ports that the options name; with `auto_ports` free ones where none is named.
 
-    Raises ConfigError, naming port and option, when one of those is taken.
+    A port counts as named where it is not the option's default. Raises ConfigError, naming port and
+    option, when one of those is taken.
     """
-    if options.auto_ports:
-        return _picked(options)
     ports = _fixed(options)
+    named = {flag for _, _, flag in _uses(ports, options) if _is_named(flag, options)}
     for port, host, flag in _uses(ports, options):
-        _check(port, host, flag)
-    return ports
+        if flag in named or not options.auto_ports:
+            _check(port, host, flag)
+    return _picked(ports, named, options) if options.auto_ports else ports
+
+
+def _is_named(flag: str, options: NodeOptions) -> bool:
+    name = flag.removeprefix("--").replace("-", "_")
+    return bool(getattr(options, name) != getattr(NodeOptions(), name))
 
 
 def _fixed(options: NodeOptions) -> NodePorts:
@@ -85,16 +91,24 @@ def _check(port: int, host: str, flag: str) -> None:
             ) from error
 
 
-def _picked(options: NodeOptions) -> NodePorts:
+def _picked(fixed: NodePorts, named: Collection[str], options: NodeOptions) -> NodePorts:
+    """`fixed` where its flag is `named`, free ports elsewhere."""
     with FreePorts() as ports:
+
+        def port(flag: str, own: int, host: str = LOOPBACK) -> int:
+            return own if flag in named else ports.pick(host)
+
         return NodePorts(
-            gateway=ports.pick(options.host),
-            planner=ports.pick(),
-            planner_metrics=ports.pick(),
+            gateway=port("--port", fixed.gateway, options.host),
+            planner=port("--planner-port", fixed.planner),
+            planner_metrics=port("--planner-metrics-port", fixed.planner_metrics),
             engines=tuple(
                 EnginePorts(
-                    rpc=ports.pick(), metrics=ports.pick(), kv=ports.pick(), nixl=ports.pick()
+                    rpc=port("--engine-port", one.rpc),
+                    metrics=port("--engine-metrics-port", one.metrics),
+                    kv=port("--kv-port", one.kv),
+                    nixl=port("--nixl-port", one.nixl),
                 )
-                for _ in range(options.engines)
+                for one in fixed.engines
             ),
         )

@@ -1,6 +1,7 @@
 """vLLM's own OpenAI app inside our layers, over a cluster that is a fake: what clients then see."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +14,11 @@ import pytest_asyncio
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
-from services.gateway.app import make_app
+from services.gateway.app import layered, make_app
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import ClassTargets, GatewayOptions
 from services.gateway.drive import Reply
 from services.gateway.lifecycle import Lifecycle
-from services.gateway.middleware import RequestIds
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from shared.clock import MonotonicClock
@@ -132,8 +132,9 @@ async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
     cluster = Cluster(planner=fleet, engines=engines, clock=clock)
     client = ClusterClient(config, cluster, stage_ends={"plan": "e"})
     await client.start()
-    app = RequestIds(await make_app(client, args, options, Lifecycle(), clock))
-    transport = httpx.ASGITransport(app)
+    lifecycle = Lifecycle()
+    app = await make_app(client, args, options, lifecycle, clock)
+    transport = httpx.ASGITransport(layered(app, options, (), lifecycle, lambda: 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
         sdk = openai.AsyncOpenAI(
             base_url="http://gateway/v1", api_key="k", http_client=http, max_retries=0
@@ -231,7 +232,117 @@ async def test_targets_way_and_id_reach_the_planner(gateway: Gateway) -> None:
     assert query.targets.ttft_s == 0.25
     assert (query.forced_way, query.session_id) == (Way.DISAGGREGATED, "s")
     assert query.model == "tiny"
-    assert "mine" in query.request_id
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_what_clients_call_their_requests_is_no_key_inside(
+    gateway: Gateway, path: str
+) -> None:
+    body = {"model": "tiny", "request_id": "mine"} | ROUTES[path]
+    headers = {"x-request-id": "mine"}
+
+    answers = [await gateway.http.post(path, json=body, headers=headers) for _ in range(2)]
+
+    keys = {key for one in gateway.fleet.queries for key in (one.request_id, one.group_id)}
+    assert {answer.headers["x-request-id"] for answer in answers} == {"mine"}
+    assert len({query.group_id for query in gateway.fleet.queries}) == 2
+    assert not any("mine" in key for key in keys)
+
+
+async def test_sequences_of_one_prompt_are_a_group_and_those_of_two_are_none(
+    gateway: Gateway,
+) -> None:
+    body = {"model": "tiny", "prompt": ["a", "b"], "n": 2}
+
+    await gateway.http.post("/v1/completions", json=body)
+
+    groups = [query.group_id for query in gateway.fleet.queries]
+    assert sorted(groups.count(group) for group in set(groups)) == [2, 2]
+
+
+@pytest.mark.parametrize("asked", [{"n": 100}, {"prompt": ["hi"] * 120}])
+async def test_an_answer_has_one_decision_header_however_many_sequences(
+    gateway: Gateway, asked: dict[str, Any]
+) -> None:
+    answer = await gateway.http.post(
+        "/v1/completions", json={"model": "tiny", "prompt": "hi", "slo": {"report": True}} | asked
+    )
+
+    assert answer.status_code == 200
+    assert len(answer.headers.get_list("x-slo-decision-id")) == 1
+    assert len(answer.headers.raw) < 20
+    assert answer.json()["slo"]["decision_ids"] == ["d-1"]
+
+
+async def test_more_sequences_than_allowed_are_a_400_before_any_is_placed(
+    gateway: Gateway,
+) -> None:
+    answer = await gateway.http.post(
+        "/v1/completions", json={"model": "tiny", "prompt": "hi", "n": 5000}
+    )
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
+    assert not gateway.fleet.queries
+
+
+async def test_a_single_token_may_be_asked_for_as_disaggregated(gateway: Gateway) -> None:
+    body = {"model": "tiny", "prompt": "hi", "max_tokens": 1}
+
+    await gateway.http.post("/v1/completions", json=body | {"slo": {"way": "disaggregated"}})
+    await gateway.http.post("/v1/completions", json=body)
+
+    forced, free = gateway.fleet.queries
+    assert (forced.whole_on_one_engine, free.whole_on_one_engine) == (False, True)
+
+
+@pytest.mark.parametrize("report", [True, False])
+async def test_a_response_cut_by_its_limit_ends_as_incomplete(
+    gateway: Gateway, *, report: bool
+) -> None:
+    body = {"model": "tiny", "input": "hi", "stream": True, "slo": {"report": report}}
+
+    text = (await gateway.http.post("/v1/responses", json=body)).text
+
+    assert "event: response.completed" not in text
+    assert text.count("event: response.incomplete") == 1
+    assert text.count('"type":"response.incomplete"') == 1
+
+
+@pytest.mark.parametrize("path", ["/scale_elastic_ep", "/is_scaling_elastic_ep", "/v1/systemone"])
+async def test_pages_of_vllm_that_a_cluster_cannot_serve_are_a_404_with_a_reason(
+    gateway: Gateway, path: str
+) -> None:
+    answer = await gateway.http.post(path, json={"new_data_parallel_size": 2})
+
+    assert answer.status_code == 404
+    assert path in answer.json()["error"]["message"]
+
+
+async def test_a_model_has_a_page_of_its_own(gateway: Gateway) -> None:
+    listed = (await gateway.http.get("/v1/models")).json()["data"]
+
+    (model,) = listed
+    assert (await gateway.http.get(f"/v1/models/{model['id']}")).json()["id"] == "tiny"
+    assert (await gateway.http.get("/v1/models/other")).status_code == 404
+
+
+async def test_the_description_covers_the_generation_routes(gateway: Gateway) -> None:
+    described = (await gateway.http.get("/openapi.json")).json()["paths"]
+
+    assert ROUTES.keys() <= described.keys()
+
+
+@pytest.mark.parametrize("field", ["stop", "bad_words", "prompt", "user"])
+async def test_half_a_surrogate_pair_is_a_400_that_names_its_field(
+    gateway: Gateway, field: str
+) -> None:
+    body = json.dumps({"model": "tiny", "prompt": "hi"} | {field: "\ud800"})
+
+    answer = await gateway.http.post(
+        "/v1/completions", content=body, headers={"content-type": "application/json"}
+    )
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
 @pytest.mark.parametrize("usage", [True, False])
@@ -277,7 +388,7 @@ async def test_the_openai_client_reads_a_response_stream_with_a_report(gateway: 
     events = [event async for event in stream]
 
     last: Any = events[-1]
-    assert last.type == "response.completed"
+    assert last.type == "response.incomplete"  # the fake fleet ends by the limit
     assert last.response.model_extra["slo"]["met"] is True
 
 

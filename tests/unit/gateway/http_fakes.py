@@ -10,11 +10,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import GenerationContext, Generations, RequestIds
+from services.gateway.request_body import Bodies, BodyLimits
 from services.gateway.scope import RequestScope, SequenceRecord, current_scope
 from services.gateway.slo_inputs import Catalogue
 from shared.clock import VirtualClock
 from shared.requests import Admission, EngineRef, Placement, Reason, SloTargets, Way
 
+LIMITS = BodyLimits(size_bytes=1000, time_s=1.0, values=100, keys=50)
 CHAT = SloTargets(class_name="chat", ttft_s=0.5, tpot_s=0.05)
 CATALOGUE = Catalogue(classes={"chat": CHAT}, default=SloTargets())
 PREFILL = EngineRef(name="prefill-0", engine_id="p", address="127.0.0.1:1")
@@ -68,8 +70,6 @@ def context(**changes: Any) -> GenerationContext:
         lifecycle=Lifecycle(),
         metrics=GatewayMetrics({"chat"}, CollectorRegistry()),
         clock=VirtualClock(at_s=10.0),
-        body_limit_bytes=1000,
-        body_limit_s=1.0,
     )
     return replace(usual, **changes)
 
@@ -82,13 +82,13 @@ async def call(
     headers: dict[str, str] | None = None,
     within: GenerationContext | None = None,
 ) -> Answer:
-    """Posts to `app` inside our two layers; the client stays until its answer is whole."""
+    """Posts to `app` inside our layers; the client stays until its answer is whole."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     named = {"content-length": str(len(content))} | (headers or {})
     raw = [(name.encode(), value.encode()) for name, value in named.items()]
     scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": raw}
     answer = Answer()
-    layers = RequestIds(Generations(app, within or context()))
+    layers = RequestIds(Bodies(Generations(app, within or context()), LIMITS))
     await layers(scope, receiver(content), answer.send)
     return answer
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.answer_report import StreamReporter, add_to_json
+from services.gateway.answer_report import StreamReporter, add_to_json, name_incomplete
 
 SLO = {"met": True}
 DONE = b"data: [DONE]\n\n"
@@ -98,3 +98,19 @@ def test_a_stream_that_ends_in_an_error_gets_none() -> None:
 
 def test_a_comment_passes_untouched() -> None:
     assert rewritten(b": keep-alive\n\n", DONE) == [b": keep-alive\n\n", DONE]
+
+
+def test_a_response_that_was_cut_ends_under_its_true_name() -> None:
+    data = {"type": "response.completed", "response": {"status": "incomplete", "id": "r"}}
+
+    event = name_incomplete(b"event: response.completed\ndata: " + orjson.dumps(data) + b"\n\n")
+
+    name, _, rest = event.partition(b"\n")
+    assert name == b"event: response.incomplete"
+    assert orjson.loads(rest.removeprefix(b"data: ")) == data | {"type": "response.incomplete"}
+
+
+def test_a_whole_response_keeps_its_last_event() -> None:
+    event = b'event: response.completed\ndata: {"response":{"status":"completed"}}\n\n'
+
+    assert name_incomplete(event) == event

@@ -16,17 +16,43 @@ def no_engine() -> None:
     raise NoEngine("No decode engine is attached.")
 
 
+async def models() -> list[dict[str, str]]:
+    return [{"id": "org/one"}, {"id": "two"}]
+
+
+async def openapi() -> bytes:
+    return b'{"openapi":"3.1.0"}'
+
+
 async def get(path: str, lifecycle: Lifecycle | None = None, *, fails: bool = False) -> Answer:
     pages = Pages(
         lifecycle=lifecycle or Lifecycle(),
         check_fleet=no_engine if fails else fleet_is_well,
         catalogue=CATALOGUE,
         versions={"version": "1", "slos_serve": "2"},
+        models=models,
+        openapi=openapi,
     )
     answer = Answer()
     scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
     await Starlette(routes=pages.routes())(scope, receiver(b""), answer.send)
     return answer
+
+
+@pytest.mark.parametrize("name", ["org/one", "two"])
+async def test_a_model_is_found_by_its_name(name: str) -> None:
+    assert (await get(f"/v1/models/{name}")).json["id"] == name
+
+
+async def test_an_unknown_model_is_a_404_that_names_those_there_are() -> None:
+    answer = await get("/v1/models/three")
+
+    assert (answer.status, answer.json["error"]["param"]) == (404, "model")
+    assert "org/one, two" in answer.json["error"]["message"]
+
+
+async def test_the_description_is_served_as_it_was_made() -> None:
+    assert (await get("/openapi.json")).json == {"openapi": "3.1.0"}
 
 
 @pytest.mark.parametrize("path", ["/live", "/ready", "/health"])

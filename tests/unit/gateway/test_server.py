@@ -132,7 +132,7 @@ async def test_a_server_that_fails_says_so() -> None:
 
 
 def test_a_port_that_is_taken_is_one_line_with_the_cure() -> None:
-    with bind("127.0.0.1", 0) as taken:
+    with bind("127.0.0.1", 0, 60.0) as taken:
         taken.listen()
         with pytest.raises(ConfigError, match="SLOS_GATEWAY_PORT"):
-            bind("127.0.0.1", taken.getsockname()[1])
+            bind("127.0.0.1", taken.getsockname()[1], 60.0)

@@ -66,3 +66,17 @@ def test_a_taken_port_is_named_with_the_option_that_changes_it(name: str, taken:
 def test_engines_that_do_not_fit_below_the_last_port_are_refused() -> None:
     with pytest.raises(ConfigError, match="--kv-port leaves no room"):
         assign_ports(free(kv_port=65535))
+
+
+def test_with_free_ports_picked_a_named_port_is_kept() -> None:
+    named = free().port
+
+    ports = assign_ports(NodeOptions(auto_ports=True, port=named))
+
+    assert ports.gateway == named
+    assert ports.planner != NodeOptions().planner_port
+
+
+def test_with_free_ports_picked_a_named_port_that_is_taken_is_refused(taken: int) -> None:
+    with pytest.raises(ConfigError, match=f"Port {taken} .*--port,"):
+        assign_ports(NodeOptions(auto_ports=True, port=taken))

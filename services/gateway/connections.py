@@ -1,0 +1,160 @@
+"""uvicorn's HTTP/1.1 protocol with limits on request heads and on connections that stand still."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.gateway import http_errors
+from services.gateway.http_errors import HttpError
+
+_LINGER_S: Final = 2.0  # for the client to read an error while it still sends
+_PER_HEADER_BYTES: Final = 4  # colon, space, end of line
+_PHRASES: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLimits:
+    """What a client may take to say what it wants: its first line and headers."""
+
+    size_bytes: int = 64 * 1024
+    time_s: float = 10.0
+
+
+class _HeadTooLarge(Exception):
+    """Ends the parsing of a message; the parser tells of it as of any error."""
+
+
+class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is untyped here
+    """One connection.
+
+    What clients that never read cost is bounded by uvicorn, which stops the app at 64 KiB, and by
+    the time after which the kernel gives such a connection up (`listener`).
+    """
+
+    def __init__(self, *args: Any, limits: HeadLimits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._timer: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._in_head = True
+        self._begun = False  # with a message
+        self._unparsed_bytes = 0  # of a head that is not whole yet
+        self._head_bytes = 0  # of the headers of this message, its trailers included
+        self._error: HttpError | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._in_head:
+            self._begun = True
+            self._unparsed_bytes += len(data)
+        super().data_received(data)
+        if self._refused:
+            return
+        if self._in_head and self._unparsed_bytes > self._limits.size_bytes:
+            self._refuse(http_errors.head_too_large(self._limits.size_bytes))
+        elif self._timer is None and self._owes_something:
+            self._start_timer()
+
+    @property
+    def _owes_something(self) -> bool:
+        """The rest of a head, or of a body whose request is answered already."""
+        if self._in_head:
+            return self._begun
+        return self.cycle is not None and self.cycle.response_complete
+
+    # ---- what the parser finds -------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._begun, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + _PER_HEADER_BYTES)
+        if self._in_head:  # trailers say nothing that we need
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._begun, self._unparsed_bytes = True, False, 0
+        self._stop_timer()
+        super().on_message_complete()
+
+    def _count(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > self._limits.size_bytes:
+            self._error = http_errors.head_too_large(self._limits.size_bytes)
+            raise _HeadTooLarge
+
+    # ---- what is refused -------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._error or http_errors.not_http(msg))
+
+    def timeout_keep_alive_handler(self) -> None:
+        """A client that has not read its last answer by now never will."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self._limits.time_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._answers:  # a request sent ahead of its turn; the one before goes on
+            self._start_timer()
+        elif self._in_head and self._begun:
+            self._refuse(http_errors.head_too_slow(self._limits.time_s))
+        else:
+            self.transport.close()
+
+    @property
+    def _answers(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answers in the place of the app, gives the client time to read that, and closes."""
+        self._refused = True
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        if self._answers and self.cycle.response_started:
+            self.transport.close()  # amid another answer there is no place for this one
+            return
+        body = error.body_bytes()
+        headers = [*error.headers(body), (b"connection", b"close")]
+        lines = [b"%s: %s\r\n" % pair for pair in headers]
+        first = b"HTTP/1.1 %d %s\r\n" % (error.status, _PHRASES[error.status])
+        self.transport.write(b"".join([first, *lines, b"\r\n", body]))
+        self.loop.call_later(_LINGER_S, self.transport.close)
