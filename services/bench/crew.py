@@ -15,6 +15,7 @@ from shared.clock import Clock
 from shared.errors import DeadlinePassed, PlannerUnavailable, SlosError
 from shared.ports import FreePorts
 from shared.rpc.channels import PlannerClient
+from shared.rpc.identity import own_identity
 
 _ASK_EVERY_S: Final = 0.25
 _ANSWER_LIMIT_S: Final = 2.0
@@ -102,7 +103,7 @@ async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:
     if planner is None:
         return
     wanted = sum(part.rank is Rank.ENGINE for part in parts)
-    client = PlannerClient(planner)
+    client = PlannerClient(planner, own_identity())
     try:
         while not await _shows(client, wanted):
             await clock.sleep(_ASK_EVERY_S)

@@ -14,6 +14,7 @@ from shared.clock import wall_time_s
 from shared.engine.wire import decode_outputs, encode_request
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
+from shared.rpc.identity import own_identity
 from shared.rpc.slos_pb2_grpc import EngineStub
 
 
@@ -21,7 +22,7 @@ from shared.rpc.slos_pb2_grpc import EngineStub
 async def engine_client(
     address: str, now: Callable[[], float], limit_s: float
 ) -> AsyncIterator["EngineClient"]:
-    async with open_channel(address) as channel:
+    async with open_channel(address, own_identity()) as channel:
         yield EngineClient(generate=EngineStub(channel).Generate, now=now, limit_s=limit_s)
 
 

@@ -38,7 +38,7 @@ class Part:
 
     @property
     def secret_file(self) -> str:
-        """The file of the secret that the part asks its peers for; empty without one."""
+        """The file of the secret that this node was given; empty without one."""
         return self.environ.get(IDENTITY_VARIABLE, "")
 
 
@@ -50,10 +50,6 @@ class NodePlan:
     url: str
     planner: str
     model_name: str
-
-    @property
-    def secret_file(self) -> str:
-        return self.parts[0].secret_file
 
     @property
     def engine_names(self) -> frozenset[str]:

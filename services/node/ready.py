@@ -12,12 +12,17 @@ from services.node.plan import NodePlan, Part, Rank
 from shared.clock import Clock
 from shared.errors import PlannerUnavailable
 from shared.rpc.channels import PlannerClient, open_channel
-from shared.rpc.identity import identity_from
+from shared.rpc.identity import Identity, identity_from, own_identity
 
 _ANSWER_LIMIT_S: Final = 2.0
 _ASK_EVERY_S: Final = 0.25
 
 IsReady = Callable[[Part], Awaitable[bool]]
+
+
+def identity_of(part: Part) -> Identity | None:
+    """What the part asks its peers for. It inherits our environment. Raises ConfigError."""
+    return identity_from(part.secret_file) or own_identity()
 
 
 async def is_ready(part: Part) -> bool:
@@ -44,7 +49,7 @@ async def wait_until_ready(part: Part, clock: Clock, ask: IsReady = is_ready) ->
 
 async def wait_until_attached(plan: NodePlan, clock: Clock) -> None:
     """Until the planner knows every engine, so that it can place requests on all of them."""
-    client = PlannerClient(plan.planner, identity_from(plan.secret_file))
+    client = PlannerClient(plan.planner, identity_of(plan.parts[0]))
     try:
         while not await _attached(client, plan.engine_names):
             await clock.sleep(_ASK_EVERY_S)
@@ -72,7 +77,7 @@ async def _http_ok(url: str) -> bool:
 
 
 async def _grpc_ready(part: Part) -> bool:
-    async with open_channel(part.address, identity_from(part.secret_file)) as channel:
+    async with open_channel(part.address, identity_of(part)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_LIMIT_S)

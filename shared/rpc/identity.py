@@ -1,10 +1,11 @@
 """How a process proves over gRPC that it belongs to the cluster: mutual TLS from its secret."""
 
+import os
 from dataclasses import dataclass
 
 import grpc
 
-from shared.cluster_secret import PART_NAME, Certificates, read_secret
+from shared.cluster_secret import IDENTITY_VARIABLE, PART_NAME, Certificates, read_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class Identity:
     def channel_options(self) -> tuple[tuple[str, str], ...]:
         """A peer is known by its certificate's authority, so its address need not be in it."""
         return (("grpc.ssl_target_name_override", PART_NAME),)
+
+
+def own_identity() -> Identity | None:
+    """For commands without an option for it: by the variable that all parts read.
+
+    Raises ConfigError.
+    """
+    return identity_from(os.environ.get(IDENTITY_VARIABLE, ""))
 
 
 def identity_from(path: str) -> Identity | None:

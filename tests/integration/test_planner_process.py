@@ -13,9 +13,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from shared.cluster_secret import new_secret, write_secret
 from shared.errors import PlannerUnavailable
 from shared.requests import Admission
 from shared.rpc.channels import PlannerClient
+from shared.rpc.identity import identity_from
 from tests.processes import free_port
 from tests.unit.planner.builders import make_query
 
@@ -62,9 +64,11 @@ async def process(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 @asynccontextmanager
-async def planner(port: int, metrics_port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def planner(
+    port: int, metrics_port: int, *more: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     words = ("-m", "services.planner", "--port", str(port), "--metrics-port", str(metrics_port))
-    async with process(*words) as child:
+    async with process(*words, *more) as child:
         assert child.stderr is not None
         line = await asyncio.wait_for(child.stderr.readline(), LIMIT_S)
         assert f"listens on 127.0.0.1:{port}" in line.decode()
@@ -124,6 +128,42 @@ async def test_it_explains_itself_shows_metrics_and_ends_cleanly() -> None:
     assert unknown[0] != 0
     assert "keeps the latest 4096 decisions" in unknown[2]
     assert 'slos_planner_decisions_total{admission="deferred"' in metrics
+
+
+async def test_the_secret_is_in_no_command_line_log_metric_or_explanation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOS_LOG_LEVEL", "DEBUG")
+    port, metrics_port, address = free_port(), free_port(), "127.0.0.1"
+    file, secret = tmp_path / "secret", new_secret()
+    write_secret(file, secret)
+    option = ("--cluster-secret-file", str(file))
+    async with planner(port, metrics_port, *option) as child:
+        client = PlannerClient(f"{address}:{port}", identity_from(str(file)))
+        placement = await client.place(make_query(), LIMIT_S)
+        await client.close()
+        ask = ("-m", "services.planner", "--planner", f"{address}:{port}", *option, "--explain")
+        told = await _finished(*ask, placement.decision_id)
+        metrics = await asyncio.to_thread(_read, f"http://{address}:{metrics_port}/metrics")
+        process_files = [Path(f"/proc/{child.pid}/{name}") for name in ("cmdline", "environ")]
+        seen = [one.read_text() for one in process_files]
+        child.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(child.communicate(), LIMIT_S)
+
+    assert told[0] == 0
+    assert placement.decision_id in told[1]
+    for text in (*seen, log.decode(), metrics, *told[1:]):
+        assert secret not in text
+
+
+async def test_a_planner_that_strangers_could_reach_does_not_start_and_says_what_to_do() -> None:
+    words = ("-m", "services.planner", "--host", "0.0.0.0", "--port", str(free_port()))
+    status, _, said = await _finished(*words)
+
+    assert status == 2
+    assert said.count("\n") == 1
+    assert "--cluster-secret-file" in said
+    assert "--insecure" in said
 
 
 def _read(url: str) -> str:
