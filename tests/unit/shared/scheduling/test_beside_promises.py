@@ -134,7 +134,7 @@ def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short
 @pytest.mark.parametrize("order", [1, -1])
 def test_where_time_is_short_who_is_least_ahead_of_its_pace_decodes(order: int) -> None:
     """One of them cannot wait, so the step is too short for all."""
-    ahead = np.vstack([decode(0.4 + 0.01 * one) for one in range(2000)])[::order]
+    ahead = np.vstack([decode(0.4 + 0.01 * one) for one in range(2000)][::order])
     alone_s = step(ahead[:1])[2]
     assert step(ahead)[2] > 1.5 * alone_s
 
