@@ -2,8 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+
+from shared.ticks import TICK_S
+
+Result = TypeVar("Result")
 
 
 class Clock(Protocol):
@@ -46,3 +51,20 @@ def wall_time_s() -> float:
 def cpu_time_s() -> float:
     """Seconds of a core that this thread has used, for measurements on a machine that is busy."""
     return time.thread_time()
+
+
+async def within_ticks(work: Coroutine[Any, Any, Result], limit_s: float) -> Result:
+    """The result of `work`. Raises TimeoutError after `limit_s` in which this process ran.
+
+    The limit is counted in ticks of our own: on a machine where we hardly run, the others hardly
+    do either, and a pause of this process counts as one tick.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        for _ in range(max(1, round(limit_s / TICK_S))):
+            await asyncio.wait({task}, timeout=TICK_S)
+            if task.done():
+                return task.result()
+        raise TimeoutError
+    finally:
+        task.cancel()

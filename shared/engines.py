@@ -170,13 +170,22 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:
-    """An attached engine as the planner shows it to gateways and people."""
+    """An attached engine as the planner shows it to gateways and people.
+
+    `stalled`: neither its host nor its engine core gives a sign of progress.
+    """
 
     description: EngineDescription
     draining: bool = False
     running: int = 0
     waiting: int = 0
     free_kv_blocks: int = 0
+    stalled: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can take a request now."""
+        return not (self.draining or self.stalled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

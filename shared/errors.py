@@ -6,11 +6,14 @@ SlosError
 ├── Refused                the planner said no, with numbers (429 or 503)
 ├── NoEngine               no engine can serve this now (503)
 ├── EngineLost             an engine went away while it served the request (502)
-│   └── EngineUnreachable  it could not be reached, so the request never got there
+│   ├── EngineUnreachable  it could not be reached, so the request never got there
+│   ├── EngineStalled      it made no progress with the work that it holds
+│   └── AnswerDiverged     another engine, asked again, gave other tokens than were delivered
 ├── EngineDraining         the engine takes nothing new because it is being stopped (503)
 ├── PlannerUnavailable     the planner cannot be reached
 ├── UnknownDecision        the planner does not remember this decision
 ├── RegistrationRefused    the planner will not have this engine, and says why
+│   └── EngineReplaced     an engine that started later has taken over its name
 └── DeadlinePassed         a wait reached its limit
 """
 
@@ -62,6 +65,14 @@ class EngineUnreachable(EngineLost):
     """No connection to the engine: the request never got there."""
 
 
+class EngineStalled(EngineLost):
+    """The engine made no progress with the work that it holds."""
+
+
+class AnswerDiverged(EngineLost):
+    """Asked again on another engine, the request gave other tokens than were delivered."""
+
+
 class EngineDraining(SlosError):
     """The engine takes nothing new because it is being stopped."""
 
@@ -76,6 +87,10 @@ class UnknownDecision(SlosError):
 
 class RegistrationRefused(SlosError):
     """The planner will not have this engine, and says why."""
+
+
+class EngineReplaced(RegistrationRefused):
+    """An engine that started later has taken over its name: this one may not serve any more."""
 
 
 class DeadlinePassed(SlosError):

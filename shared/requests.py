@@ -98,6 +98,7 @@ class PlacementQuery:
     their prompt is the same. `forced_way` is the caller's wish; `whole_on_one_engine` says that
     splitting would change the result (prompt logprobs, pooling).
     `waited_s` is how long the request is already with us.
+    `avoid` are ids of engines that failed the gateway; one is taken only where no other can serve.
     """
 
     request_id: str
@@ -110,6 +111,7 @@ class PlacementQuery:
     waited_s: float = 0.0
     forced_way: Way | None = None
     whole_on_one_engine: bool = False
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +168,12 @@ class Outcome:
     token had to wait for that, they make up `ttft_s`. `stage_lateness` is the time per token over
     the pace of its stage, of the slowest stage; with deadlines in force, of the worst token after
     the first, when it came over when it was due, from the arrival. None where neither holds.
+    `moves` counts how often it went on on another engine; a decision that ended so is `moved`.
     """
 
     decision_id: str
     request_id: str
-    finished: str  # stop | length | abort | error
+    finished: str  # stop | length | abort | error | moved
     output_tokens: int = 0
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -182,6 +185,7 @@ class Outcome:
     queue_s: float | None = None
     prefill_s: float | None = None
     stage_lateness: float | None = None
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,12 +263,22 @@ class Phase(Enum):
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.PLACING: frozenset(
-        {Phase.HELD, Phase.PREFILLING, Phase.DECODING, Phase.FAILED, Phase.ABORTED}
+        {
+            Phase.HELD,
+            Phase.PREFILLING,
+            Phase.TRANSFERRING,  # its prompt is done already and waits for another decode engine
+            Phase.DECODING,
+            Phase.FAILED,
+            Phase.ABORTED,
+        }
     ),
     Phase.HELD: frozenset({Phase.PLACING, Phase.FAILED, Phase.ABORTED}),
-    Phase.PREFILLING: frozenset({Phase.TRANSFERRING, Phase.DONE, Phase.FAILED, Phase.ABORTED}),
-    Phase.TRANSFERRING: frozenset({Phase.DECODING, Phase.FAILED, Phase.ABORTED}),
-    Phase.DECODING: frozenset({Phase.DONE, Phase.FAILED, Phase.ABORTED}),
+    # Whatever runs is placed again when its engine is lost.
+    Phase.PREFILLING: frozenset(
+        {Phase.PLACING, Phase.TRANSFERRING, Phase.DONE, Phase.FAILED, Phase.ABORTED}
+    ),
+    Phase.TRANSFERRING: frozenset({Phase.PLACING, Phase.DECODING, Phase.FAILED, Phase.ABORTED}),
+    Phase.DECODING: frozenset({Phase.PLACING, Phase.DONE, Phase.FAILED, Phase.ABORTED}),
     Phase.DONE: frozenset(),
     Phase.FAILED: frozenset(),
     Phase.ABORTED: frozenset(),

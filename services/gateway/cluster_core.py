@@ -10,19 +10,20 @@ from types import SimpleNamespace
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 
-from services.gateway.continuation import must_stay_whole, output_budget_tokens
-from services.gateway.drive import Drive, enter
+from services.gateway.engine_health import EngineHealth, HealthLimits
 from services.gateway.engine_links import EngineLinks
 from services.gateway.http_errors import FAULT
+from services.gateway.journey import Journey, Means
+from services.gateway.moves import MoveBudget, MoveLimits
 from services.gateway.outcome import outcome_of
 from services.gateway.output_buffer import OutputBuffer
 from services.gateway.planner_link import Planner, PlannerLimits, PlannerLink
-from services.gateway.scope import RequestScope, SequenceRecord, current_scope
+from services.gateway.scope import RequestScope, SequenceRecord, current_scope, enter
 from services.gateway.stages import StageEnds, stage_progress
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock
 from shared.errors import InvalidRequest, SlosError
-from shared.requests import Admission, Phase, PlacementQuery, Reason, SloTargets, Way
+from shared.requests import Admission, Phase, Reason, SloTargets
 
 OnFailed = Callable[[str, Exception], None]
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Cluster:
     clock: Clock
     waits: WaitLimits = field(default_factory=WaitLimits)
     planner_limits: PlannerLimits = field(default_factory=PlannerLimits)
+    health_limits: HealthLimits = field(default_factory=HealthLimits)
+    move_limits: MoveLimits = field(default_factory=MoveLimits)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,8 +70,6 @@ class ClusterCore(EngineCoreClient):
         on_failed: OnFailed,
     ) -> None:
         self._cluster = cluster
-        self._model = model
-        self._max_model_len_tokens = max_model_len_tokens
         self._stage_ends = stage_ends
         self._on_failed = on_failed
         self._outputs = OutputBuffer()
@@ -76,6 +77,18 @@ class ClusterCore(EngineCoreClient):
         self._upkeep: asyncio.Task[None] | None = None
         self.planner = PlannerLink(
             cluster.planner, cluster.clock, cluster.planner_limits, self.in_flight
+        )
+        self.health = EngineHealth(cluster.engines.answers, cluster.clock, cluster.health_limits)
+        self._means = Means(
+            planner=self.planner,
+            engines=cluster.engines,
+            health=self.health,
+            budget=MoveBudget(cluster.move_limits),
+            clock=cluster.clock,
+            waits=cluster.waits,
+            model=model,
+            max_model_len_tokens=max_model_len_tokens,
+            deliver=self._outputs.put,
         )
         # Read by AsyncLLM. Engines come and go without harm to this process.
         self.resources = SimpleNamespace(engine_dead=False)
@@ -170,8 +183,7 @@ class ClusterCore(EngineCoreClient):
 
     async def _live(self, sequence: _Sequence) -> None:
         try:
-            await self._place(sequence)
-            await self._drive(sequence)
+            await self._journey(sequence).run()
             self._settle(sequence, sequence.record.finished or "error")
         except asyncio.CancelledError:
             self._settle_cancelled(sequence)
@@ -190,29 +202,18 @@ class ClusterCore(EngineCoreClient):
             if not sequence.placed.done():
                 sequence.placed.cancel()
 
-    async def _place(self, sequence: _Sequence) -> None:
-        await self.planner.place(
-            lambda waited_s: self._query(sequence, waited_s),
-            sequence.record,
-            sequence.scope.arrived_at_s,
-        )
-        if not sequence.placed.done():
-            sequence.placed.set_result(None)
+    def _journey(self, sequence: _Sequence) -> Journey:
+        def placed() -> None:
+            if not sequence.placed.done():
+                sequence.placed.set_result(None)
 
-    async def _drive(self, sequence: _Sequence) -> None:
-        assert sequence.record.placement is not None
-        await Drive(
+        return Journey(
             request=sequence.request,
-            placement=sequence.record.placement,
             scope=sequence.scope,
             record=sequence.record,
-            engines=self._cluster.engines,
-            deliver=self._outputs.put,
-            clock=self._cluster.clock,
-            limits=self._cluster.waits,
-            max_model_len_tokens=self._max_model_len_tokens,
-            stand_in=self.planner.stand_in,
-        ).run()
+            means=self._means,
+            on_placed=placed,
+        )
 
     def _fail(self, sequence: _Sequence, error: Exception) -> None:
         if sequence.record.phase is not Phase.DONE:
@@ -238,28 +239,6 @@ class ClusterCore(EngineCoreClient):
         if placement.admission is not Admission.REFUSED:
             self.planner.settle(outcome_of(sequence.scope, sequence.record, finished, message))
 
-    def _query(self, sequence: _Sequence, waited_s: float) -> PlacementQuery:
-        request, scope = sequence.request, sequence.scope
-        return PlacementQuery(
-            request_id=request.request_id,
-            group_id=request.external_req_id or request.request_id,
-            session_id=scope.session_id,
-            model=self._model,
-            targets=scope.targets,
-            prompt_tokens=sequence.record.prompt_tokens,
-            max_output_tokens=max(0, output_budget_tokens(request, self._max_model_len_tokens)),
-            waited_s=waited_s,
-            forced_way=scope.forced_way,
-            whole_on_one_engine=self._is_whole(request, scope),
-        )
-
-    def _is_whole(self, request: EngineCoreRequest, scope: RequestScope) -> bool:
-        """A single token asked for as disaggregated is the work of a prefill engine alone."""
-        one_token = output_budget_tokens(request, self._max_model_len_tokens) <= 1
-        if one_token and scope.forced_way is Way.DISAGGREGATED:
-            return False
-        return must_stay_whole(request, self._max_model_len_tokens)
-
     def _scope_of_its_own(self, request: EngineCoreRequest) -> RequestScope:
         return RequestScope(
             request_id=request.external_req_id or request.request_id,
@@ -270,6 +249,7 @@ class ClusterCore(EngineCoreClient):
     async def _keep_up(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.planner.run())
+            tasks.create_task(self.health.run())
             tasks.create_task(self._prune())
 
     async def _prune(self) -> None:
@@ -277,6 +257,7 @@ class ClusterCore(EngineCoreClient):
             await self._cluster.clock.sleep(_PRUNE_EVERY_S)
             addresses = {view.description.address for view in self.planner.engines}
             await self._cluster.engines.prune(addresses, idle_s=_IDLE_CHANNEL_S)
+            self.health.prune({view.description.engine_id for view in self.planner.engines})
 
 
 def _refuse_more_input(request: EngineCoreRequest) -> None:

@@ -1,5 +1,6 @@
 """How one request becomes two, for prefill and decode, and how their answers join. Pure."""
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -81,22 +82,42 @@ def must_stay_whole(request: EngineCoreRequest, max_model_len_tokens: int) -> bo
 
 
 def form_of(request: EngineCoreRequest) -> Form:
-    """CONTINUE where moving the first token into the prompt cannot change what follows."""
+    """CONTINUE where moving tokens of the answer into the prompt cannot change what follows.
+
+    A repetition penalty counts the prompt as well, so that it does not.
+    """
     params = request.sampling_params
-    looks_back = (
-        params.presence_penalty,
-        params.frequency_penalty,
-        params.repetition_penalty != 1.0,
-        params.sampling_type == SamplingType.RANDOM_SEED,
-        params.structured_outputs,
-        params.bad_words,
-        params.thinking_token_budget is not None,
-        params.repetition_detection,
-        params.trace_decode_token_ids,
-        params.watermarking,
-        set(params.extra_args or ()) - {TRANSFER},  # for processors that we do not know
+    return Form.RESAMPLE if params.structured_outputs or _looks_back(params) else Form.CONTINUE
+
+
+def goes_on_from_prompt(request: EngineCoreRequest) -> bool:
+    """Whether the answer goes on exactly where all that is known of it joins the prompt.
+
+    That holds beyond `form_of`: an engine takes what it is told of the answer through its grammar,
+    unless the grammar waits for the end of a reasoning.
+    """
+    params = request.sampling_params
+    if request.prompt_embeds is not None or not request.prompt_token_ids:
+        return False
+    if params.structured_outputs and request.reasoning_ended is False:
+        return False
+    return not _looks_back(params)
+
+
+def _looks_back(params: SamplingParams) -> bool:
+    return any(
+        (
+            params.presence_penalty,
+            params.frequency_penalty,
+            params.sampling_type == SamplingType.RANDOM_SEED,
+            params.bad_words,
+            params.thinking_token_budget is not None,
+            params.repetition_detection,
+            params.trace_decode_token_ids,
+            params.watermarking,
+            set(params.extra_args or ()) - {TRANSFER},  # for processors that we do not know
+        )
     )
-    return Form.RESAMPLE if any(looks_back) else Form.CONTINUE
 
 
 def prefill_request(request: EngineCoreRequest, form: Form) -> EngineCoreRequest:
@@ -116,18 +137,25 @@ def decode_request(
     request: EngineCoreRequest, prefilled: Prefilled, form: Form
 ) -> EngineCoreRequest:
     """What is left to do once the KV blocks of the prompt are at hand."""
+    if form is Form.CONTINUE:
+        request = continued(request, prefilled.output.new_token_ids)
+    return _with_params(request, copy(request.sampling_params), prefilled.transfer)
+
+
+def continued(request: EngineCoreRequest, token_ids: Sequence[int]) -> EngineCoreRequest:
+    """What is left to do when these tokens of the answer are known."""
     params = copy(request.sampling_params)
-    if form is Form.RESAMPLE:
-        return _with_params(request, params, prefilled.transfer)
-    params.max_tokens = params.max_tokens - 1
-    params.min_tokens = max(0, params.min_tokens - 1)
+    if params.max_tokens is not None:
+        params.max_tokens -= len(token_ids)
+    params.min_tokens = max(0, params.min_tokens - len(token_ids))
     if _asks_about_prompt(params):
         params.prompt_logprobs = None
         params.prompt_logprob_token_ids = None
         params.prompt_logprob_start = None
         params.skip_reading_prefix_cache = False  # as set, it would compute the prompt again
-    rest = _with_params(request, params, prefilled.transfer)
-    rest.prompt_token_ids = [*request.prompt_token_ids, *prefilled.output.new_token_ids]
+    rest = copy(request)
+    rest.sampling_params = params
+    rest.prompt_token_ids = [*request.prompt_token_ids, *token_ids]
     return rest
 
 

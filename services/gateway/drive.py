@@ -1,13 +1,14 @@
-"""One placed request from its placement to its last token, on one engine or two. No gRPC here."""
+"""One placed request on the engines of one placement, until its last token or until one of them
+fails. No gRPC here.
+"""
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
-from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 
 from services.gateway.continuation import (
     Form,
@@ -28,57 +29,37 @@ from services.gateway.continuation import (
     take_kv_result,
 )
 from services.gateway.deadline_line import deadline_line
+from services.gateway.engine_calls import Engines, Held, Reply
+from services.gateway.engine_health import EngineHealth
 from services.gateway.engine_terms import engine_terms, next_pace_s
-from services.gateway.scope import RequestScope, SequenceRecord
+from services.gateway.moves import MOVABLE, Move, cause_of
+from services.gateway.remainder import Replay, named
+from services.gateway.scope import RequestScope, SequenceRecord, enter
 from services.gateway.wait_limits import WaitLimits, silence
 from shared.clock import Clock
-from shared.errors import DeadlinePassed, EngineDraining, EngineLost, EngineUnreachable
-from shared.requests import TRANSITIONS, EngineRef, Phase, Placement, Way
-from shared.rpc import slos_pb2 as pb
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What one engine step, or several that came together, gave for one request; one output at
-    least. `core_time_s` is that of the last step on the engine core's monotonic clock.
-    """
-
-    outputs: list[EngineCoreOutput]
-    core_time_s: float
-    weight_version: str | None = None
-
-
-# Another decode engine in place of those with these ids, or None.
-StandIn = Callable[[Collection[str]], EngineRef | None]
-
-
-class Engines(Protocol):
-    """What a drive needs of the engines."""
-
-    def generate(
-        self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
-    ) -> AsyncGenerator[Reply, None]:
-        """Replies until the request has ended. Raises EngineLost and EngineDraining.
-
-        Closing the generator aborts the request on the engine.
-        """
-
-    def release(self, engine: EngineRef, request_id: str) -> None:
-        """Frees, in the background, KV blocks that `engine` holds and no engine will fetch."""
-
-    def wind_up(
-        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
-    ) -> None:
-        """Ends, in the background, a prefill that nobody wants any more, and frees its blocks."""
+from shared.errors import (
+    DeadlinePassed,
+    EngineDraining,
+    EngineLost,
+    EngineStalled,
+    EngineUnreachable,
+    SlosError,
+)
+from shared.requests import EngineRef, Phase, Placement, Way
 
 
 @dataclass(slots=True, kw_only=True)
 class Drive:
-    """The life of one placed sequence.
+    """One leg of the life of a sequence.
 
     Attributes:
+        request: What is left of it.
         deliver: Takes what the client is to see.
-        stand_in: Chooses another decode engine when that of the placement is being stopped.
+        delivered: All tokens that the client has, of earlier legs as well.
+        replay: Takes out what the client has already, where the answer is computed again.
+        held: KV that an earlier leg left on its prefill engine, or that this one leaves.
+        leg: How often it moved before.
+        at: The engine that it waits for, or that failed it.
     """
 
     request: EngineCoreRequest
@@ -86,21 +67,29 @@ class Drive:
     scope: RequestScope
     record: SequenceRecord
     engines: Engines
+    health: EngineHealth
     deliver: Callable[[EngineCoreOutputs], None]
     clock: Clock
     limits: WaitLimits
     max_model_len_tokens: int
-    stand_in: StandIn = lambda _: None
-    _decode_replied: bool = field(default=False, init=False)
+    delivered: list[int] = field(default_factory=list)
+    replay: Replay | None = None
+    held: Held | None = None
+    leg: int = 0
+    at: EngineRef | None = field(default=None, init=False)
+    _resumes: bool = field(default=False, init=False)
 
     async def run(self) -> None:
         """Until the last token is delivered; cancel it to abort the request on its engines.
 
         Raises EngineLost, EngineDraining or DeadlinePassed.
         """
+        self._resumes = bool(self.delivered)
         if self.record.line is None:
             self.record.line = deadline_line(self.placement)
-        if self.placement.way is Way.COLOCATED or self.placement.prefill is None:
+        if self.held is not None:
+            await self._run_rest(self.held)
+        elif self.placement.way is Way.COLOCATED or self.placement.prefill is None:
             await self._run_whole()
         elif not must_stay_whole(self.request, self.max_model_len_tokens):
             await self._run_split(self.placement.prefill)
@@ -109,15 +98,22 @@ class Drive:
         else:
             await self._run_whole()
 
+    def release_held(self) -> None:
+        """No engine will fetch the KV that is held."""
+        if self.held is not None:
+            self.engines.release(self.held.engine, self.held.request.request_id)
+            self.held = None
+
     async def _run_whole(self) -> None:
         self._enter(Phase.DECODING)
-        await self._follow_decode(self.request, self._deliver)
+        await self._follow(self._decode_engine, self.request, self._deliver)
 
     async def _run_one_token(self, prefill_engine: EngineRef) -> None:
         self._enter(Phase.DECODING)
         try:
             await self._follow(prefill_engine, self.request, self._deliver)
-        except (EngineDraining, EngineUnreachable):
+        except (EngineDraining, EngineUnreachable) as error:
+            self._note_loss(error)
             await self._run_whole()
 
     async def _run_split(self, prefill_engine: EngineRef) -> None:
@@ -129,40 +125,39 @@ class Drive:
             return
         self.record.prefilled_at_s = self.clock.now()
         form = form_after(self.request, prefilled, form)
-        try:
-            await self._run_rest(prefilled, form, prefill_engine)
-        finally:
-            if not self._decode_replied:
-                self.engines.release(prefill_engine, self.record.request_id)
+        request = named(self.request, self.leg)
+        self.held = Held(engine=prefill_engine, request=request, prefilled=prefilled, form=form)
+        if form is Form.CONTINUE:
+            self._deliver(_first_reply(prefilled))
+            if ends_at_first_token(prefilled):
+                self._enter(Phase.DONE)
+                return
+        await self._run_rest(self.held)
 
     async def _run_recomputed(self) -> None:
         self.record.recomputed = True
         self._enter(Phase.TRANSFERRING)
         await self._run_whole()
 
-    async def _run_rest(self, prefilled: Prefilled, form: Form, holder: EngineRef) -> None:
-        if form is Form.CONTINUE:
-            self._deliver(_first_reply(prefilled))
-            if ends_at_first_token(prefilled):
-                self._enter(Phase.DONE)
-                return
+    async def _run_rest(self, held: Held) -> None:
         self._enter(Phase.TRANSFERRING)
 
         def on_reply(reply: Reply) -> None:
-            if form is Form.RESAMPLE and not self._decode_replied:
-                resample_outputs(reply.outputs, prefilled)
+            if held.form is Form.RESAMPLE and self.held:
+                resample_outputs(reply.outputs, held.prefilled)
             else:
                 continue_outputs(reply.outputs)
             if take_kv_result(reply.outputs):
                 self.record.recomputed = True
-            if not self._decode_replied:
-                self._decode_replied = True
+            if self.held:
+                self.held = None  # the engine that replies has fetched it
                 self.record.decoding_at_s = self.clock.now()
                 self._enter(Phase.DECODING)
             self._deliver(reply)
 
-        rest = decode_request(self.request, prefilled, form)
-        await self._follow_decode(rest, on_reply, holder.engine_id)
+        rest = decode_request(held.request, held.prefilled, held.form)
+        rest.request_id = self.record.request_id
+        await self._follow(self._decode_engine, rest, on_reply)
 
     async def _prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
         # A task of its own, so that a client that leaves at the very moment when the engine has
@@ -171,85 +166,93 @@ class Drive:
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
-            self.engines.wind_up(self.placement, self.record.request_id, reading)
+            request_id = named(self.request, self.leg).request_id
+            self.engines.wind_up(self.placement, request_id, reading)
             raise
 
     async def _read_prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
         replies: list[Reply] = []
         try:
             await self._follow(engine, prefill_request(self.request, form), replies.append)
-        except (EngineLost, EngineDraining, DeadlinePassed):
+        except MOVABLE as error:
+            self._note_loss(error)
             return None  # the decode engine can do without
         return read_prefill(replies[-1].outputs[-1], replies[-1].weight_version)
-
-    async def _follow_decode(
-        self, request: EngineCoreRequest, on_reply: Callable[[Reply], None], *avoid: str
-    ) -> None:
-        """Follows on the decode engine. If it was stopped since the placement and has given nothing
-        yet, another one replaces it, whose id is not among `avoid`.
-        """
-        stopped = set(avoid)
-        replied = False
-
-        def noted(reply: Reply) -> None:
-            nonlocal replied
-            replied = True
-            on_reply(reply)
-
-        while True:
-            try:
-                await self._follow(self._decode_engine, request, noted)
-                return
-            except (EngineDraining, EngineUnreachable):
-                stopped.add(self._decode_engine.engine_id)
-                other = None if replied else self.stand_in(stopped)
-                if other is None:
-                    raise
-                self.placement = replace(self.placement, decode=other)
-                self.record.placement = self.placement
 
     async def _follow(
         self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
     ) -> None:
         """Hands on every reply, with its times brought to our clock, to the last one."""
-        now = self.clock.now()
-        terms = engine_terms(self.placement, self.scope, self.record, now)
-        replies = self.engines.generate(engine, request, terms)
+        self.at = engine
         try:
-            async with silence(self.limits) as heard, aclosing(replies):
-                async for reply in replies:
-                    heard()
-                    shift_events(reply.outputs, self.clock.now() - reply.core_time_s)
-                    if self.record.started_at_s is None:
-                        self.record.started_at_s = started_at_s(reply.outputs)
-                    last = reply.outputs[-1].finish_reason is not None
-                    on_reply(reply)
-                    if last:
-                        return
-        except TimeoutError as error:
-            raise DeadlinePassed(self._too_slow(engine)) from error
+            await self._follow_to_end(engine, request, on_reply)
         except EngineLost as error:
+            self.health.failed(engine, at_once=isinstance(error, EngineUnreachable))
             raise type(error)(self._lost(engine, str(error))) from error
-        raise EngineLost(self._lost(engine, "It ended the stream without an end of the answer."))
+        self.health.served(engine)
+
+    async def _follow_to_end(
+        self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
+    ) -> None:
+        terms = engine_terms(
+            self.placement,
+            self.scope,
+            self.record,
+            self.clock.now(),
+            answered_tokens=len(request.prompt_token_ids or ()) - self.record.prompt_tokens,
+        )
+        replies = self.engines.generate(engine, named(request, self.leg), terms)
+        try:
+            async with silence(self.limits) as patience, aclosing(replies):
+                with self.health.waiting(engine, patience) as heard:
+                    async for reply in replies:
+                        heard()
+                        self._take_in(reply)
+                        on_reply(reply)
+                        if reply.outputs[-1].finish_reason is not None:
+                            return
+        except TimeoutError as error:
+            if patience.given_up:
+                raise EngineStalled("It does not answer.") from error
+            raise DeadlinePassed(self._too_slow(engine)) from error
+        raise EngineLost("It ended the stream without an end of the answer.")
+
+    def _take_in(self, reply: Reply) -> None:
+        shift_events(reply.outputs, self.clock.now() - reply.core_time_s)
+        if self.record.started_at_s is None:
+            self.record.started_at_s = started_at_s(reply.outputs)
+        for output in reply.outputs:
+            output.request_id = self.record.request_id
+            if output.finish_reason is FinishReason.ERROR:
+                raise EngineLost("It failed the request.")
 
     def _deliver(self, reply: Reply) -> None:
+        outputs = reply.outputs
+        if self.replay is not None:
+            outputs = self.replay.unseen(outputs)
+            if not outputs:
+                return
+        if self._resumes:
+            continue_outputs(outputs)
         now = self.clock.now()
-        record = self.record
-        for output in reply.outputs:
-            if output.new_token_ids:
-                record.output_tokens += len(output.new_token_ids)
-                record.last_token_at_s = now
-                if record.first_token_at_s is None:
-                    record.first_token_at_s = now
-                self._note_paces(output.new_token_ids, now)
-            if output.finish_reason is not None:
-                record.finished = str(output.finish_reason)
-                self._enter(Phase.DONE)
+        for output in outputs:
+            self._note(output, now)
         self.deliver(
-            EngineCoreOutputs(
-                outputs=reply.outputs, timestamp=now, weight_version=reply.weight_version
-            )
+            EngineCoreOutputs(outputs=outputs, timestamp=now, weight_version=reply.weight_version)
         )
+
+    def _note(self, output: EngineCoreOutput, now: float) -> None:
+        record = self.record
+        if output.new_token_ids:
+            self.delivered += output.new_token_ids
+            record.output_tokens += len(output.new_token_ids)
+            record.last_token_at_s = now
+            if record.first_token_at_s is None:
+                record.first_token_at_s = now
+            self._note_paces(output.new_token_ids, now)
+        if output.finish_reason is not None:
+            record.finished = str(output.finish_reason)
+            self._enter(Phase.DONE)
 
     def _note_paces(self, token_ids: Sequence[int], now: float) -> None:
         line, stages = self.record.line, self.record.stages
@@ -259,6 +262,18 @@ class Drive:
                 line.produced(now - self.scope.arrived_at_s, math.inf if pace_s is None else pace_s)
             if stages is not None:
                 stages.produced((token_id,), now)
+
+    def _note_loss(self, error: SlosError) -> None:
+        """An engine failed, and the request goes on on the other one of its placement."""
+        assert self.at is not None
+        self.record.moves.append(
+            Move(
+                cause=cause_of(error),
+                engine=self.at.name,
+                after_tokens=self.record.output_tokens,
+                at_s=self.clock.now(),
+            )
+        )
 
     def _enter(self, phase: Phase) -> None:
         enter(self.record, phase)
@@ -289,11 +304,3 @@ def _first_reply(prefilled: Prefilled) -> Reply:
         core_time_s=0.0,
         weight_version=prefilled.weight_version,
     )
-
-
-def enter(record: SequenceRecord, phase: Phase) -> None:
-    """Moves a record on; staying is allowed, anything else only along TRANSITIONS."""
-    if phase is record.phase:
-        return
-    assert phase in TRANSITIONS[record.phase], f"{record.phase} to {phase}"
-    record.phase = phase

@@ -9,7 +9,7 @@ import grpc
 from vllm.v1.engine import EngineCoreRequest
 
 from services.gateway.continuation import Prefilled
-from services.gateway.drive import Reply
+from services.gateway.engine_calls import Reply
 from services.gateway.shared_outputs import Replies, SharedOutputs, in_our_words, reply_of
 from shared.clock import Clock
 from shared.engine.wire import decode_outputs, encode_request
@@ -27,6 +27,7 @@ class _Link:
     generate: "grpc.aio.UnaryStreamMultiCallable[pb.GenerateRequest, pb.GenerateReply]"
     abort: "grpc.aio.UnaryUnaryMultiCallable[pb.AbortRequest, pb.AbortReply]"
     release: "grpc.aio.UnaryUnaryMultiCallable[pb.ReleaseRequest, pb.ReleaseReply]"
+    health: "grpc.aio.UnaryUnaryMultiCallable[pb.HealthRequest, pb.HealthReply]"
     outputs: SharedOutputs
     calls: int = 0
     used_at_s: float = 0.0
@@ -66,7 +67,9 @@ class EngineLinks:
         Raises EngineLost, EngineUnreachable, EngineDraining, and InvalidRequest when a number is
         beyond 64 bits.
         """
-        message = pb.GenerateRequest(request=_encoded(request), terms=terms)
+        message = pb.GenerateRequest(
+            request=_encoded(request), terms=terms, engine_id=engine.engine_id
+        )
         link = self._link(engine.address)
         link.calls += 1
         try:
@@ -87,6 +90,14 @@ class EngineLinks:
         finally:
             link.calls -= 1
             link.used_at_s = self._clock.now()
+
+    async def answers(self, engine: EngineRef) -> bool:
+        """Whether it answers and its engine core lives. Raises EngineLost where it does not."""
+        try:
+            reply = await self._link(engine.address).health(pb.HealthRequest())
+        except grpc.aio.AioRpcError as error:
+            raise in_our_words(engine, error.code(), error.details()) from error
+        return reply.serving or reply.draining
 
     def release(self, engine: EngineRef, request_id: str) -> None:
         """Frees, in the background, KV blocks that `engine` holds and no engine will fetch.
@@ -131,6 +142,7 @@ class EngineLinks:
                 generate=stub.Generate,
                 abort=stub.Abort,
                 release=stub.Release,
+                health=stub.Health,
                 outputs=SharedOutputs(stub.Outputs),
             )
             self._links[address] = link

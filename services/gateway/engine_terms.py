@@ -6,9 +6,17 @@ from shared.rpc import slos_pb2 as pb
 
 
 def engine_terms(
-    placement: Placement, scope: RequestScope, record: SequenceRecord, now: float
+    placement: Placement,
+    scope: RequestScope,
+    record: SequenceRecord,
+    now: float,
+    *,
+    answered_tokens: int = 0,
 ) -> pb.EngineTerms:
-    """What is left of the promise: an engine knows only the tokens that it gives itself."""
+    """What is left of the promise: an engine knows only the tokens that it gives itself.
+
+    `answered_tokens` at the end of the prompt are of the answer.
+    """
     stages = record.stages
     share = placement.pace_share
     return pb.EngineTerms(
@@ -25,6 +33,7 @@ def engine_terms(
         produced_tokens=record.output_tokens,
         grace_s=placement.grace_s,
         by_deadlines=placement.pacing is Pacing.DEADLINES,
+        answered_tokens=answered_tokens,
     )
 
 

@@ -43,6 +43,18 @@ class GatewayMetrics:
             "Sequences whose KV did not arrive, so that the prompt was computed again.",
             registry=registry,
         )
+        self._moves = Counter(
+            "slos_gateway_moves_total",
+            "Times that a sequence went on on another engine, by why it left its own.",
+            ("cause",),
+            registry=registry,
+        )
+        self._unmoved = Counter(
+            "slos_gateway_unmoved_total",
+            "Sequences that failed with their engine, by why they could not go on elsewhere.",
+            ("why",),
+            registry=registry,
+        )
         self._inflight = Gauge(
             "slos_inflight_requests", "Requests that this gateway serves now.", registry=registry
         )
@@ -86,6 +98,10 @@ class GatewayMetrics:
         way = placement.way.value if placement and placement.runs else _NONE
         if placement and placement.admission is Admission.REFUSED:
             self._refused.labels(name, placement.reason.value).inc()
+        for move in sequence.moves:
+            self._moves.labels(move.cause.value).inc()
+        if sequence.unmoved is not None:
+            self._unmoved.labels(sequence.unmoved.value).inc()
         if sequence.placed_at_s is not None:
             self._placement.observe(sequence.placed_at_s - scope.arrived_at_s)
         if (ttft_s := scope.ttft_s(sequence)) is not None:

@@ -8,8 +8,11 @@ from shared.requests import Outcome
 def outcome_of(
     scope: RequestScope, record: SequenceRecord, finished: str, message: str = ""
 ) -> Outcome:
-    """How a sequence ended; one that was aborted or asked for nothing is neither met nor missed."""
-    judged = finished != "abort" and not scope.targets_in_force.asks_for_nothing
+    """How a sequence ended; one that was aborted, goes on elsewhere or asked for nothing is neither
+    met nor missed.
+    """
+    over = finished not in ("abort", "moved")
+    judged = over and not scope.targets_in_force.asks_for_nothing
     return Outcome(
         decision_id=record.placement.decision_id if record.placement else "",
         request_id=record.request_id,
@@ -25,4 +28,5 @@ def outcome_of(
         queue_s=record.queue_s,
         prefill_s=record.prefill_s,
         stage_lateness=pace_lateness(record),
+        moves=len(record.moves),
     )

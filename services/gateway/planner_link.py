@@ -4,13 +4,12 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from services.gateway.drive import enter
-from services.gateway.scope import SequenceRecord
+from services.gateway.scope import SequenceRecord, enter
 from shared.clock import Clock
 from shared.engines import EngineView, Role
 from shared.errors import NoEngine, PlannerUnavailable, Refused
@@ -26,6 +25,7 @@ from shared.requests import (
 
 _LOG = logging.getLogger(__name__)
 LEAST_RETRY_S: Final = 0.1
+_PATIENCE_AWAY: Final = 0.1
 
 
 class Planner(Protocol):
@@ -74,6 +74,7 @@ class PlannerLink:
         self._views: list[EngineView] | None = None
         self._unsettled: deque[Outcome] = deque(maxlen=limits.unsettled_outcomes)
         self._local_ids = itertools.count(1)
+        self._away = False
 
     @property
     def engines(self) -> list[EngineView]:
@@ -84,22 +85,20 @@ class PlannerLink:
         """Raises NoEngine or PlannerUnavailable when no request could be served now."""
         usable(self._views)
 
-    def stand_in(self, stopped: Collection[str]) -> EngineRef | None:
-        """The engine for a request whose own one, among those with these ids, was stopped."""
-        able = [
-            view
-            for view in self.engines
-            if not view.draining and view.description.engine_id not in stopped
-        ]
-        return least_loaded(able, self._in_flight()) if able else None
-
     async def place(
-        self, query: Callable[[float], PlacementQuery], record: SequenceRecord, arrived_at_s: float
+        self,
+        query: Callable[[float], PlacementQuery],
+        record: SequenceRecord,
+        arrived_at_s: float,
+        *,
+        held_from_s: float | None = None,
     ) -> Placement:
         """A placement that runs, kept in `record`; `query` makes the question from `waited_s`.
 
-        Holds a deferred request and asks again. Raises Refused, NoEngine or PlannerUnavailable.
+        Holds a deferred request, for as long as allowed from its arrival or `held_from_s` on, and
+        asks again. Raises Refused, NoEngine or PlannerUnavailable.
         """
+        held_from_s = arrived_at_s if held_from_s is None else held_from_s
         while True:
             now = self._clock.now()
             placement = await self._ask(query(now - arrived_at_s))
@@ -108,7 +107,7 @@ class PlannerLink:
                 record.placed_at_s = self._clock.now()
                 return placement
             asked_for_s = self._clock.now() - now
-            hold_s = self._hold_s(placement, self._clock.now() - arrived_at_s, asked_for_s)
+            hold_s = self._hold_s(placement, self._clock.now() - held_from_s, asked_for_s)
             if hold_s > 0:
                 enter(record, Phase.HELD)
                 await self._clock.sleep(hold_s)
@@ -141,11 +140,21 @@ class PlannerLink:
 
     async def _ask(self, query: PlacementQuery) -> Placement:
         try:
-            return await self._planner.place(query, self._limits.place_s)
+            placement = await self._planner.place(query, self._patience_s)
         except PlannerUnavailable as error:
+            self._away = True
+            views = usable(self._views, str(error))
+            preferred = [one for one in views if one.description.engine_id not in query.avoid]
             return place_alone(
-                usable(self._views, str(error)), self._in_flight(), f"local-{next(self._local_ids)}"
+                preferred or views, self._in_flight(), f"local-{next(self._local_ids)}"
             )
+        self._away = False
+        return placement
+
+    @property
+    def _patience_s(self) -> float:
+        """Less for a planner that did not answer last: one that is back answers quickly."""
+        return self._limits.place_s * (_PATIENCE_AWAY if self._away else 1.0)
 
     def _hold_s(self, placement: Placement, waited_s: float, asked_for_s: float) -> float:
         """How long to hold before asking again. Raises Refused or NoEngine when not to.
@@ -208,7 +217,7 @@ def usable(views: list[EngineView] | None, why: str = "") -> list[EngineView]:
     """The engines that take requests. Raises PlannerUnavailable or NoEngine when none is known."""
     if views is None:
         raise PlannerUnavailable(f"The planner has shown no engines yet; try again soon. {why}")
-    able = [view for view in views if not view.draining]
+    able = [view for view in views if view.serves]
     if not able:
         raise NoEngine("No engine is attached that takes requests; try again soon.")
     return able

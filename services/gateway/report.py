@@ -28,6 +28,11 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
         **_placed(placement),
         "recomputed": any(one.recomputed for one in scope.sequences.values()),
     }
+    if moves := [move for one in scope.sequences.values() for move in one.moves]:
+        report["moves"] = [
+            {"cause": one.cause.value, "engine": one.engine, "after_tokens": one.after_tokens}
+            for one in moves
+        ]
     if len(scope.sequences) > 1:
         report["decision_ids"] = decision_ids(scope)
     return report

@@ -4,14 +4,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 from services.gateway.deadline_line import DeadlineLine
+from services.gateway.moves import Move, Unmoved
 from services.gateway.stages import StageProgress
 from shared.errors import InvalidRequest, SlosError
-from shared.requests import Phase, Placement, SloTargets, Way
+from shared.requests import TRANSITIONS, Phase, Placement, SloTargets, Way
 
 
 @dataclass(slots=True)
 class SequenceRecord:
-    """One generated sequence (`n=2` has two). Times are on the gateway's monotonic clock."""
+    """One generated sequence (`n=2` has two). Times are on the gateway's monotonic clock.
+
+    `moves` are those from one engine to another; `unmoved` is why the last one could not be.
+    """
 
     request_id: str
     prompt_tokens: int
@@ -28,6 +32,8 @@ class SequenceRecord:
     decoding_at_s: float | None = None
     stages: StageProgress | None = None
     line: DeadlineLine | None = None  # with deadlines in force, from its first engine to its last
+    moves: list[Move] = field(default_factory=list)
+    unmoved: Unmoved | None = None
 
     @property
     def transfer_s(self) -> float | None:
@@ -120,3 +126,11 @@ class RequestScope:
 
 
 current_scope: ContextVar[RequestScope | None] = ContextVar("slos_request_scope", default=None)
+
+
+def enter(record: SequenceRecord, phase: Phase) -> None:
+    """Moves a record on; staying is allowed, anything else only along TRANSITIONS."""
+    if phase is record.phase:
+        return
+    assert phase in TRANSITIONS[record.phase], f"{record.phase} to {phase}"
+    record.phase = phase

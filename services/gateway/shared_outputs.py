@@ -11,10 +11,16 @@ from typing import TypeAlias
 import grpc
 from vllm.v1.engine import EngineCoreOutput
 
-from services.gateway.drive import Reply
+from services.gateway.engine_calls import Reply
 from shared.engine.streams import Stream, Streams
 from shared.engine.wire import decode_outputs
-from shared.errors import EngineDraining, EngineLost, SlosError
+from shared.errors import (
+    EngineDraining,
+    EngineLost,
+    EngineStalled,
+    EngineUnreachable,
+    SlosError,
+)
 from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 
@@ -23,6 +29,12 @@ _LAST_WORD_S = 5.0  # for outputs that are on their way when their request has a
 
 Replies: TypeAlias = "grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateReply]"
 Shared: TypeAlias = "grpc.aio.UnaryStreamCall[pb.OutputsRequest, pb.GenerateReply]"
+
+
+_LOST: dict[grpc.StatusCode, type[EngineLost]] = {
+    grpc.StatusCode.ABORTED: EngineStalled,
+    grpc.StatusCode.NOT_FOUND: EngineUnreachable,  # another engine serves at its address
+}
 
 
 @dataclass(slots=True)
@@ -105,7 +117,7 @@ def in_our_words(engine: EngineRef, code: grpc.StatusCode, details: str | None) 
     words = details or code.name.lower().replace("_", " ")
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         return EngineDraining(f"Engine {engine.name} takes nothing new: {words}")
-    return EngineLost(words)
+    return _LOST.get(code, EngineLost)(words)
 
 
 async def _tell_of_end(engine: EngineRef, call: Replies, stream: Stream[Reply]) -> None:

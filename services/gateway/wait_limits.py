@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,22 +15,32 @@ class WaitLimits:
     next_reply_s: float = 60.0
 
 
-@asynccontextmanager
-async def silence(limits: WaitLimits) -> AsyncIterator[Callable[[], None]]:
-    """Raises TimeoutError when what it gives was not called for long.
-
-    The timer is set anew only after a tenth of the limit, not with every token: it may end a wait
-    that much sooner.
+@dataclass(slots=True, eq=False)
+class Patience:
+    """The wait for one engine. The timer is set anew only after a tenth of the limit, not with
+    every token: it may end a wait that much sooner.
     """
-    loop = asyncio.get_running_loop()
-    coarse_s, again_at_s = limits.next_reply_s / 10, -math.inf
-    async with asyncio.timeout(limits.first_reply_s) as limit:
 
-        def heard() -> None:
-            nonlocal again_at_s
-            now = loop.time()
-            if now >= again_at_s:
-                again_at_s = now + coarse_s
-                limit.reschedule(now + limits.next_reply_s)
+    limits: WaitLimits
+    timer: asyncio.Timeout
+    given_up: bool = False
+    _again_at_s: float = field(default=-math.inf)
 
-        yield heard
+    def heard(self) -> None:
+        """The engine gave something."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._again_at_s and not self.given_up:
+            self._again_at_s = now + self.limits.next_reply_s / 10
+            self.timer.reschedule(now + self.limits.next_reply_s)
+
+    def give_up(self) -> None:
+        """Ends the wait now: nothing will come."""
+        self.given_up = True
+        self.timer.reschedule(asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def silence(limits: WaitLimits) -> AsyncIterator[Patience]:
+    """Raises TimeoutError when the engine was not heard for long, or was given up."""
+    async with asyncio.timeout(limits.first_reply_s) as timer:
+        yield Patience(limits, timer)

@@ -81,6 +81,7 @@ async def serve(
     beside = [
         asyncio.create_task(_tidy(service, metrics, clock, log)),
         asyncio.create_task(service.waiting.run()),
+        asyncio.create_task(service.listen()),
         asyncio.create_task(follow_demand(service, metrics, clock, options.scale_every_s)),
     ]
     try:

@@ -24,10 +24,14 @@ from shared.scheduling.rows import (
     from_wire,
 )
 from shared.scheduling.shares import LONGEST_S
+from shared.ticks import TICK_S
 
 # A request needs about this long from the decision to the engine's queue; a step that began
 # earlier cannot have seen it.
 ARRIVAL_S = 0.05
+# A core that is overdue for so long gets nothing new; its host ends it if it stays so. A host
+# tells of itself twice a second.
+OVERDUE_LIMIT_S, SILENCE_LIMIT_S = 1.5, 3.0
 SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
 HOLDS_LIMIT = 8192
 
@@ -59,6 +63,10 @@ class Hold:
 class EngineState:
     """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
 
+    `overdue_s` is for how long, beyond its longest step, its core made no progress with the work
+    that it holds, as its host says; `silent_ticks` of the planner have passed since the host said
+    anything.
+
     `rows` are the requests of its last report, `heard_at_s` is when that came,
     `followed_at_s` when was last learned how far they are. `limits` are those
     of its steps; KV is accounted for apart (`kv_forecast`).
@@ -67,6 +75,8 @@ class EngineState:
     description: EngineDescription
     table: StepTable | None = None
     draining: bool = False
+    overdue_s: float = 0.0
+    silent_ticks: int = 0
     report: StepReport | None = None
     rows: Rows = field(default_factory=lambda: empty(0))
     heard_at_s: float = 0.0
@@ -93,6 +103,22 @@ class EngineState:
     @property
     def name(self) -> str:
         return self.description.name
+
+    @property
+    def stalled(self) -> bool:
+        """Whether neither its host nor its core gives a sign of progress."""
+        silent_s = self.silent_ticks * TICK_S
+        return self.overdue_s >= OVERDUE_LIMIT_S or silent_s >= SILENCE_LIMIT_S
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests."""
+        return not (self.draining or self.stalled)
+
+    @property
+    def why_not(self) -> str:
+        """In words, of one that does not serve."""
+        return "is draining" if self.draining else "gives no sign of progress"
 
     @property
     def ref(self) -> EngineRef:
@@ -125,6 +151,7 @@ class EngineState:
         return EngineView(
             description=self.description,
             draining=self.draining,
+            stalled=self.stalled,
             running=self.report.running if self.report else 0,
             waiting=self.report.waiting if self.report else 0,
             free_kv_blocks=self.free_kv_blocks,

@@ -53,6 +53,9 @@ class PlannerMetrics:
         )
         self._engines = self._gauge("slos_planner_engines", "Engines attached.", "role")
         self._draining = self._gauge("slos_planner_draining_engines", "Engines draining.")
+        self._stalled = self._gauge(
+            "slos_planner_stalled_engines", "Engines that give no sign of progress."
+        )
         self._in_flight = self._gauge(
             "slos_planner_held_requests", "Requests placed on an engine and not ended.", "engine"
         )
@@ -122,6 +125,7 @@ class PlannerMetrics:
         for role, count in engines_by_role(state.engines.values()).items():
             self._engines.labels(role).set(count)
         self._draining.set(sum(engine.draining for engine in state.engines.values()))
+        self._stalled.set(sum(engine.stalled for engine in state.engines.values()))
         for name in self._named - state.engines.keys():
             self._in_flight.remove(name)
         self._named = set(state.engines)
@@ -132,7 +136,7 @@ class PlannerMetrics:
         return Gauge(name, documentation, labels, registry=self.registry)
 
 
-_ENDINGS = frozenset({"stop", "length", "abort", "error"})
+_ENDINGS = frozenset({"stop", "length", "abort", "error", "moved"})
 
 
 @contextmanager

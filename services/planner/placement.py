@@ -91,7 +91,7 @@ def _who_is_missing(state: ClusterState, anybody_serves: bool) -> str:
             "this request are attached."
         )
     if state.engines:
-        return f"All engines attached ({len(state.engines)}) are draining."
+        return f"All engines attached ({len(state.engines)}) are draining or stalled."
     return "No engine is attached."
 
 

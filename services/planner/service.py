@@ -23,6 +23,7 @@ from shared.engines import EngineDescription, Policy, StepReport
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import PlannerServicer
+from shared.ticks import TICK_S
 
 _LOG = logging.getLogger(__name__)
 _WATCH_PAUSE_S = 0.1
@@ -140,9 +141,11 @@ class PlannerService(PlannerServicer):
     async def Attach(  # type: ignore[override] # noqa: N802
         self, request_iterator: AsyncIterator[pb.EngineMessage], context: _AttachContext
     ) -> None:
-        engine, refusal = await self._register(request_iterator)
+        engine, refusal, replaced = await self._register(request_iterator)
         self._metrics.registered(accepted=engine is not None)
-        verdict = pb.RegistrationVerdict(accepted=engine is not None, message=refusal)
+        verdict = pb.RegistrationVerdict(
+            accepted=engine is not None, message=refusal, replaced=replaced
+        )
         if engine is None:
             _LOG.warning("%s (from %s)", refusal, context.peer())
             await context.write(pb.PlannerMessage(verdict=verdict))
@@ -161,17 +164,19 @@ class PlannerService(PlannerServicer):
 
     async def _register(
         self, messages: AsyncIterator[pb.EngineMessage]
-    ) -> tuple[EngineState | None, str]:
-        """The engine's state, or None and why there is none."""
+    ) -> tuple[EngineState | None, str, bool]:
+        """The engine's state, or None and why there is none, and whether another took its name."""
         limit_s = self._registration_limit_s
         try:
             async with asyncio.timeout(limit_s):
                 first = await anext(messages)
         except (TimeoutError, StopAsyncIteration):
-            return None, f"No registration came within {limit_s:g} s; it must be the first message."
+            words = f"No registration came within {limit_s:g} s; it must be the first message."
+            return None, words, False
         if first.WhichOneof("kind") != "registration":
-            return None, "The first message must be the registration."
-        return self._admit(first.registration)
+            return None, "The first message must be the registration.", False
+        replaced = self.state.was_replaced(first.registration.engine_id)
+        return *self._admit(first.registration), replaced
 
     def _admit(self, wire: pb.EngineDescription) -> tuple[EngineState | None, str]:
         try:
@@ -211,9 +216,14 @@ class PlannerService(PlannerServicer):
 
     def _hear(self, message: pb.EngineMessage, attachment: Attachment) -> None:
         kind, engine = message.WhichOneof("kind"), attachment.engine
+        if engine.stalled:
+            _LOG.info("%s is heard again", engine.name)
+        engine.silent_ticks = 0
         if kind == "reports":
             reports = [codec.report_from_wire(report) for report in message.reports.reports]
             self._take_in(reports, attachment)
+        elif kind == "beat":
+            self._note_overdue(engine, message.beat.overdue_s)
         elif kind == "draining":
             engine.draining = message.draining
             _LOG.info("%s %s", engine.name, "drains" if message.draining else "serves again")
@@ -233,6 +243,22 @@ class PlannerService(PlannerServicer):
         advise(attachment, self.state, now)
         self._metrics.reported(engine, reports)
         self._bell.ring()
+
+    def _note_overdue(self, engine: EngineState, overdue_s: float) -> None:
+        before, engine.overdue_s = engine.stalled, overdue_s
+        if before is not engine.stalled:
+            said = f"is overdue by {overdue_s:.1f} s" if engine.stalled else "makes progress again"
+            _LOG.warning("%s %s", engine.name, said)
+            self._changed()
+
+    async def listen(self) -> None:
+        """Notes engines that are not heard any more, until cancelled."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            if self.state.tick():
+                silent = [one.name for one in self.state.engines.values() if one.stalled]
+                _LOG.warning("no sign of progress of %s: nothing new for them", ", ".join(silent))
+                self._changed()
 
     def _changed(self) -> None:
         self.waiting.freed()

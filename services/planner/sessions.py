@@ -100,7 +100,7 @@ class Sessions:
         session = self._sessions.get(over.session_id) if over else None
         if over is None or session is None or outcome.ttft_s is None:
             return
-        if outcome.finished == "error":
+        if outcome.finished in ("error", "moved"):
             return
         if over.group_id != session.last_group_id:
             session.rounds += 1

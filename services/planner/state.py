@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from services.planner.delivery import Delivery
 from services.planner.demand import Demand
-from services.planner.engine_state import EngineState, Hold
+from services.planner.engine_state import SILENCE_LIMIT_S, EngineState, Hold
 from services.planner.groups import Groups
 from services.planner.holdings import colocated, split
 from services.planner.kv_speed import Line
@@ -34,10 +34,12 @@ from shared.requests import (
 )
 from shared.scheduling.grace import by_deadlines, grace_of
 from shared.scheduling.rows import key_of
+from shared.ticks import TICK_S
 
 _WITH_OTHERS = 2.0  # times as long as alone a token takes at least
 _MANY = 2048  # prompt tokens among which the fixed time of a step does not count
 _KEPT_TABLES = 1024
+_HEARD = round(SILENCE_LIMIT_S / TICK_S)  # ticks of silence that are none
 
 
 class ClusterState:
@@ -54,6 +56,7 @@ class ClusterState:
         self._changed_at_s = now  # when the planner started or an engine left
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self._tables: OrderedDict[str, StepTable] = OrderedDict()
+        self._replaced: OrderedDict[str, None] = OrderedDict()  # engine ids
         self._groups = Groups()
         self.transfers = Transfers(
             Line(fixed_s=numbers.kv_fixed_s, s_per_byte=1 / numbers.kv_bytes_per_second)
@@ -71,7 +74,8 @@ class ClusterState:
     def register(self, description: EngineDescription) -> tuple[EngineState | None, str]:
         """The engine's state, or None and why it may not join.
 
-        An engine of that name is replaced; the same process keeps what was placed on it.
+        An engine of that name is replaced when it is not heard any more, and its process may not
+        come back; the same process keeps what was placed on it.
         """
         fleet = (engine.description for engine in self.engines.values())
         unfit = why_unfit(
@@ -80,6 +84,7 @@ class ClusterState:
             model=self.numbers.model,
             vllm_version=self.numbers.vllm_version,
         )
+        unfit = unfit or self._why_not_again(description)
         if unfit:
             return None, unfit
         try:
@@ -90,8 +95,38 @@ class ClusterState:
         before = self.engines.get(description.name)
         if before and before.description.engine_id == description.engine_id:
             engine.inherit(before)
+        elif before:
+            remember(self._replaced, before.description.engine_id, None, _KEPT_TABLES)
+            self.sessions.lost(before.name)
         self.engines[description.name] = engine
         return engine, ""
+
+    def _why_not_again(self, description: EngineDescription) -> str:
+        """Why this process may not have the name that it wants; empty when it may."""
+        name, engine_id = description.name, description.engine_id
+        before = self.engines.get(name)
+        if self.was_replaced(engine_id):
+            return (
+                f"Engine {name} is refused: an engine that started later has taken over its name. "
+                "Start it again under another one (--name)."
+            )
+        if before and before.description.engine_id != engine_id and before.silent_ticks < _HEARD:
+            return (
+                f"Engine {name} is refused: another engine of that name serves at "
+                f"{before.description.address}. Give one of them another name (--name)."
+            )
+        return ""
+
+    def was_replaced(self, engine_id: str) -> bool:
+        """Whether an engine that started later has taken over the name of this one."""
+        return engine_id in self._replaced
+
+    def tick(self) -> bool:
+        """A moment has passed; whether it made an engine serve no longer."""
+        before = sum(engine.serves for engine in self.engines.values())
+        for engine in self.engines.values():
+            engine.silent_ticks += 1
+        return before != sum(engine.serves for engine in self.engines.values())
 
     def leave(self, engine: EngineState, now: float) -> None:
         """The engine is gone with all that it held, unless another took over its name."""
@@ -137,7 +172,7 @@ class ClusterState:
         return next((engine.table for engine in self.engines.values() if engine.table), None)
 
     def serving(self) -> Iterator[EngineState]:
-        return (engine for engine in self.engines.values() if not engine.draining)
+        return (engine for engine in self.engines.values() if engine.serves)
 
     @property
     def model(self) -> str | None:
@@ -260,8 +295,9 @@ class ClusterState:
             name, tokens = explanation.query.targets.class_name, outcome.output_tokens
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
-            self.delivery.learn(outcome)
-            self._learn_of_engines(explanation, outcome, now)
+            if not outcome.moves:  # else its times are of several engines
+                self.delivery.learn(outcome)
+                self._learn_of_engines(explanation, outcome, now)
 
     def _note_demand(self, explanation: Explanation, now: float) -> Demand:
         """What no fleet could serve is no demand for engines."""
@@ -318,7 +354,7 @@ class ClusterState:
 
     def _serving_by_name(self, name: str | None) -> EngineState | None:
         engine = self.engines.get(name or "")
-        return None if engine is None or engine.draining else engine
+        return engine if engine is not None and engine.serves else None
 
     def _place(
         self, explanation: Explanation, chosen: WayConsidered, demand: Demand, now: float

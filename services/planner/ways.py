@@ -66,16 +66,19 @@ class Fleet:
         self._whole.fill(self._serving, self._serving)
         self._whole.count_makes()
         for engine in state.engines.values():
-            if engine.draining:
-                self._whole.reject(Way.COLOCATED, f"{engine.name} is draining", engine)
+            if not engine.serves:
+                self._whole.reject(Way.COLOCATED, f"{engine.name} {engine.why_not}", engine)
         self._by_load: dict[int, tuple[list[EngineState], list[EngineState]]] = {}
 
     def open_ways(self, query: PlacementQuery, now: float) -> Ways:
-        """All that are possible."""
+        """All that are possible; engines that are to be avoided only where there is no other."""
         ways = replace(self._whole, rejected=[*self._whole.rejected])
-        fewer = self._leave_out_small(query, ways)
+        serving = [one for one in self._serving if one.description.engine_id not in query.avoid]
+        fewer = self._leave_out_small(query, ways, serving)
         fewer |= _obey_caller(query, ways)
         fewer |= self._keep_group_together(query, ways, now)
+        if query.avoid and not ways.exist:
+            return self.open_ways(replace(query, avoid=()), now)
         if fewer:
             ways.count_makes()
         return ways
@@ -106,19 +109,24 @@ class Fleet:
         others = [engine for engine in known[1][:_MOST_OF_SIDE] if engine.name != home]
         return [*first, *others][:_MOST_OF_SIDE]
 
-    def _leave_out_small(self, query: PlacementQuery, ways: Ways) -> bool:
-        """Engines that could never run it. Whether there are any: most requests fit on all."""
+    def _leave_out_small(
+        self, query: PlacementQuery, ways: Ways, serving: list[EngineState]
+    ) -> bool:
+        """Engines that could never run it, or that are to be avoided. Whether there are any: most
+        requests fit on all.
+        """
         needed = query.prompt_tokens + query.max_output_tokens
-        if needed <= self._least_tokens and query.prompt_tokens < self._least_tokens:
+        fits = needed <= self._least_tokens and query.prompt_tokens < self._least_tokens
+        if fits and len(serving) == len(self._serving):
             return False
-        why = {engine: too_small(engine, query) for engine in self._serving}
+        why = {engine: too_small(engine, query) for engine in serving}
         ways.fill(
-            [engine for engine in self._serving if not why[engine]],
-            [engine for engine in self._serving if holds_prompt(engine, query)],
+            [engine for engine in serving if not why[engine]],
+            [engine for engine in serving if holds_prompt(engine, query)],
         )
         for engine in self._serving:
-            if why[engine]:
-                ways.reject(Way.COLOCATED, why[engine], engine)
+            if said := why.get(engine, f"{engine.name} failed a gateway of late"):
+                ways.reject(Way.COLOCATED, said, engine)
         return True
 
     def _keep_group_together(self, query: PlacementQuery, ways: Ways, now: float) -> bool:

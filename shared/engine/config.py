@@ -99,6 +99,11 @@ class EngineOptions:
     drain_limit_s: float = option(
         30.0, help="how long running requests may take to end after SIGTERM"
     )
+    stall_limit_s: Annotated[float, Field(ge=2)] = option(
+        4.0,
+        help="an engine core that makes no progress for so long while it holds work, and for four"
+        " of its longest steps, is ended",
+    )
     report_every_s: float = option(
         0.02, help="step reports are sent to the planner at least this far apart"
     )

@@ -22,13 +22,14 @@ from shared.engine.config import EngineOptions, hold_port, port_taken
 from shared.engine.environment import free_threads
 from shared.engine.link import HostEnd
 from shared.engine.profile import Profile, Profiler
+from shared.engine.progress import Progress
 from shared.engine.registration import Registration
 from shared.engine.service import EngineService
 from shared.engine.state import EngineState
 from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engines import Role
-from shared.errors import ConfigError, EngineLost
+from shared.errors import ConfigError, EngineLost, EngineReplaced, EngineStalled
 from shared.kv_transfer.curve import keys_from
 from shared.kv_transfer.release import LeaseReleaser
 from shared.models import resolve_model
@@ -37,12 +38,14 @@ from shared.rpc.health_port import health_port
 from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
 from shared.telemetry.engine_metrics import EngineMetrics
+from shared.ticks import TICK_S
 
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 _SERVER_GRACE_S = 0.5
 _CORE_GRACE_S = 2.0
 _SERVICE_NAME = "slos.v1.Engine"
+_UNKNOWN_STEP_S = 8.0  # the longest step of an engine whose step times nobody knows yet
 
 
 def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> int:
@@ -136,12 +139,14 @@ def _wire(
         epoch=core.engine_id,
         keys=keys_from(options.cluster_secret_file),
     )
+    progress = Progress(longest_s=_longest_step_s(core, profile), limit_s=options.stall_limit_s)
     registration = Registration(
         client=client,
         state=state,
         clock=clock,
         on_policy=link.send_policy,
         report_every_s=options.report_every_s,
+        overdue_s=lambda: progress.overdue_s,
     )
 
     return Host(
@@ -149,6 +154,7 @@ def _wire(
         clock=clock,
         state=state,
         link=link,
+        progress=progress,
         client=client,
         registration=registration,
         service=EngineService(
@@ -165,6 +171,14 @@ def _wire(
     )
 
 
+def _longest_step_s(core: EngineCore, profile: Profile | None) -> float:
+    """What a step full of one prompt takes, as measured before it served."""
+    if profile is None:
+        return _UNKNOWN_STEP_S
+    most = int(core.config.scheduler_config.max_num_batched_tokens)
+    return profile.table.prompt_s(most, most)
+
+
 @dataclass(slots=True)
 class Host:
     """The running parts of one engine host."""
@@ -173,6 +187,7 @@ class Host:
     clock: Clock
     state: EngineState
     link: HostEnd
+    progress: Progress
     client: PlannerClient
     registration: Registration
     service: EngineService
@@ -204,16 +219,16 @@ class Host:
             await self.health.set(service, status)
 
     async def until_done(self) -> int:
-        """Runs all loops. 0 after a signal and a drain, 1 when the engine core died."""
+        """Runs all loops. 0 after a signal and a drain, 1 when the engine core died or hangs, or
+        another engine has taken over the name.
+        """
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         stopping = asyncio.create_task(stop.wait())
-        loops = [
-            asyncio.create_task(work)
-            for work in (self.service.pump(), self._take_reports(), self.registration.keep())
-        ]
+        works = self.service.pump(), self._take_reports(), self._watch(), self.registration.keep()
+        loops = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
             if stopping in done:
@@ -234,7 +249,7 @@ class Host:
     def _verdict(self, ended: Iterable["asyncio.Task[Any]"]) -> int:
         for task in ended:
             error = task.exception()
-            if isinstance(error, EngineLost):
+            if isinstance(error, EngineLost | EngineReplaced):
                 _LOG.error("%s This host ends; start it again.", error)
                 return 1
             if error is not None:
@@ -243,9 +258,26 @@ class Host:
 
     async def _take_reports(self) -> None:
         while True:
-            for report in await self.link.next_reports():
+            reports = await self.link.next_reports()
+            self.progress.heard()
+            for report in reports:
+                self.progress.stepped(report)
                 self.state.take(report)
                 self.metrics.observe(report)
+
+    async def _watch(self) -> None:
+        """Raises EngineStalled when the core makes no progress with what it holds."""
+        while True:
+            await self.clock.sleep(TICK_S)
+            held = len(self.service.streams.open) or self.state.running + self.state.waiting
+            self.progress.tick(holds_work=held > 0)
+            if self.progress.stalled:
+                error = EngineStalled(
+                    f"The engine core made no progress for {self.progress.silent_s:g} s while it "
+                    f"held {held} requests."
+                )
+                self.service.fail(error)
+                raise error
 
     async def stop(self, server: grpc.aio.Server) -> None:
         self.service.streams.end_readers()

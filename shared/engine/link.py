@@ -5,6 +5,7 @@ Both ends live on one machine; a report that finds the pipe full is dropped and 
 next one says more.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from zmq.asyncio import Socket as AsyncSocket
 from shared.engines import Policy, StepReport
 
 _LINGER_MS = 0
+_BEAT_S = 0.25
 _HIGH_WATER = 10_000
 
 
@@ -47,6 +49,13 @@ class SchedulerEnd:
         self._socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
         self._socket.connect(address)
         self.dropped_reports = 0
+        self._beat_at_s = -math.inf
+
+    def beat(self, now_s: float) -> None:
+        """Tells now and then, by a message without reports, that the core forms steps."""
+        if now_s >= self._beat_at_s:
+            self._beat_at_s = now_s + _BEAT_S
+            self.report(())
 
     def report(self, reports: Sequence[StepReport]) -> None:
         """In one message: a message costs more than its content."""
@@ -86,7 +95,7 @@ class HostEnd:
         return cls(socket)
 
     async def next_reports(self) -> list[StepReport]:
-        """Of one step or of several, oldest first."""
+        """Of steps, oldest first; of none, when the core only shows that it runs."""
         reports: list[StepReport] = _reports_from_wire(await self.socket.recv())
         return reports
 

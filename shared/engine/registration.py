@@ -3,18 +3,22 @@
 Serving never waits for it.
 """
 
+import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from shared.clock import Clock
 from shared.engine.state import EngineState
 from shared.engines import Policy
-from shared.errors import PlannerUnavailable, RegistrationRefused
-from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient
+from shared.errors import EngineReplaced, PlannerUnavailable, RegistrationRefused
+from shared.rpc.channels import Beat, DrainingNotice, EngineNews, PlannerClient
 
 _LOG = logging.getLogger(__name__)
+BEAT_S: Final = 0.5  # the planner hears of a host at least so often
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class Registration:
     clock: Clock
     on_policy: Callable[[Policy], Awaitable[None]]
     report_every_s: float
+    overdue_s: Callable[[], float] = lambda: 0.0  # of the engine core, for the planner
     draining: bool = False
     refused_wait_s: float = 30.0
     _accepted_once: bool = False
@@ -58,7 +63,7 @@ class Registration:
         """Stays attached until cancelled.
 
         Raises RegistrationRefused only before the first acceptance: an engine that serves
-        goes on serving.
+        goes on serving. Raises EngineReplaced at any time.
         """
         while True:
             try:
@@ -66,6 +71,8 @@ class Registration:
             except PlannerUnavailable as error:
                 self._say_lost(error)
                 await self.clock.sleep(self._back_off.next_s())
+            except EngineReplaced:
+                raise
             except RegistrationRefused as error:
                 if not self._accepted_once:
                     raise
@@ -98,6 +105,7 @@ class Registration:
 
     async def _news(self) -> AsyncIterator[EngineNews]:
         told_draining = False
+        beat_at_s = -math.inf
         while True:
             if self.draining is not told_draining:
                 told_draining = self.draining
@@ -105,5 +113,9 @@ class Registration:
             if reports := self.state.take_unsent():
                 yield reports
                 await self.clock.sleep(self.report_every_s)
-            else:
-                await self.state.until_news()
+            if self.clock.now() >= beat_at_s:
+                beat_at_s = self.clock.now() + BEAT_S
+                yield Beat(overdue_s=self.overdue_s())
+            if not self.state.unsent:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.state.until_news(), BEAT_S)

@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from shared.batch_time.table import Numbers
 from shared.engine.advance import queued_tokens, run_as, run_freely
+from shared.engine.aging import Aging
 from shared.engine.new_rows import pace_s
 from shared.scheduling.due import change_pace
 from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.rows import (
     AVAILABLE,
+    BEST_EFFORT,
     COMPUTED,
     DRAFT,
     DUE,
@@ -87,6 +89,7 @@ class RequestRows(Generic[Request]):
         self._last_serial = 0
         self._out_of_turn = 0
         self._staged: set[str] = set()  # whose pace will change
+        self._aging = Aging()
         # Compiled here rather than in the first step.
         self.take_off_freely({})
         self.take_off_as((), (), (), (), 0.0)
@@ -136,8 +139,23 @@ class RequestRows(Generic[Request]):
             slot = self._slots.pop(request_id)
             self.former.remove(slot)
             self._out_of_turn -= not seat.in_turn
+            self._aging.left(request_id)
             self._requests[slot], self._serials[slot] = None, 0
             self._staged.discard(request_id)
+
+    def wait(self, request_id: str, now: float) -> None:
+        """It came just now; best effort is not put off for ever."""
+        if self.row(request_id)[KIND] == BEST_EFFORT:
+            self._aging.came(request_id, now)
+
+    def age(self, now: float) -> None:
+        """Best effort that has waited for too long takes its turn."""
+        while (request_id := self._aging.next(now)) is not None:
+            row = self.row(request_id)
+            if row[PRODUCED] == 0 or row[RESIDENT] == 0:
+                row[KIND] = PLAIN
+            else:
+                self._aging.left(request_id)  # it has begun meanwhile
 
     def terms(self, request_id: str) -> Terms:
         return self._seats[request_id].terms

@@ -18,7 +18,7 @@ from shared.engine.terms import attach_terms, terms_from_wire
 from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engine.wire import decode_request, encode_outputs
-from shared.errors import EngineDraining, EngineLost, SlosError
+from shared.errors import EngineDraining, EngineLost, EngineStalled, SlosError
 from shared.kv_transfer.settings import fault_in
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
@@ -28,6 +28,7 @@ _STATUS: dict[type[SlosError], grpc.StatusCode] = {
     EngineDraining: grpc.StatusCode.FAILED_PRECONDITION,
     DuplicateRequest: grpc.StatusCode.ALREADY_EXISTS,
     EngineLost: grpc.StatusCode.UNAVAILABLE,
+    EngineStalled: grpc.StatusCode.ABORTED,
 }
 _IDLE_POLL_S = 0.02
 
@@ -116,6 +117,10 @@ class EngineService(EngineServicer):
         request: pb.GenerateRequest,
         context: "grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateReply]",
     ) -> EngineCoreRequest:
+        if request.engine_id not in ("", self._state.description.engine_id):
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, "The engine that is meant has been started anew since."
+            )
         try:
             core_request = decode_request(request.request)
         except (msgspec.MsgspecError, IndexError) as error:
@@ -138,9 +143,13 @@ class EngineService(EngineServicer):
                 self._distribute(outputs)
                 self._stats.observe(outputs)
         except EngineLost as error:
-            self._state.alive = False
-            self.streams.fail_all(error)
+            self.fail(error)
             raise
+
+    def fail(self, error: EngineLost) -> None:
+        """The engine core gives nothing any more: every request that it holds is lost."""
+        self._state.alive = False
+        self.streams.fail_all(error)
 
     def _distribute(self, outputs: EngineCoreOutputs) -> None:
         for output in outputs.outputs:
@@ -193,8 +202,8 @@ class EngineService(EngineServicer):
         return pb.DrainReply(left_over=await self.drain(request.limit_s))
 
     async def drain(self, limit_s: float) -> int:
-        """Takes nothing new, waits for what runs and for KV that others still fetch; returns how
-        many requests are left.
+        """Takes nothing new, waits for what runs and for KV that others still fetch. What is left
+        then is cut, to go on elsewhere; returns how many requests that were.
         """
         self._set_draining(True)
         try:
@@ -204,7 +213,11 @@ class EngineService(EngineServicer):
                     await self._clock.sleep(_IDLE_POLL_S)
         except TimeoutError:
             pass
-        return len(self.streams.open)
+        left_over = len(self.streams.open)
+        self.streams.fail_all(
+            EngineDraining(f"It is being stopped, and the request did not end in {limit_s:g} s.")
+        )
+        return left_over
 
     async def end(self, limit_s: float) -> int:
         """As `drain`, for an engine that is being stopped: it takes no requests again."""

@@ -24,6 +24,7 @@ def terms_from_wire(wire: pb.EngineTerms, *, now_s: float) -> Terms:
         decision_id=wire.decision_id,
         produced_tokens=wire.produced_tokens,
         grace_s=math.inf if wire.by_deadlines else wire.grace_s,
+        answered_tokens=wire.answered_tokens,
     )
 
 

@@ -65,9 +65,11 @@ class SlosScheduler(SteeredScheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         now_s = _now_s()
+        self._slos_link.beat(now_s)
         self._slos_listen()
         if self._slos_is_free:
             return self._slos_run_freely(now_s, throttle_prefills)
+        self._slos_rows.age(now_s)
         starts_s = self._slos_ledger.starts_at_s(now_s)
         plan = self._slos_form(starts_s)
         chosen = self._slos_rows.of_slots(plan.order)
@@ -279,6 +281,7 @@ class SlosScheduler(SteeredScheduler):
             priority=request.priority,
         )
         self._slos_rows.add(request.request_id, request, terms, row, request.priority)
+        self._slos_rows.wait(request.request_id, _now_s())
 
     def finish_requests(
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
@@ -292,6 +295,22 @@ class SlosScheduler(SteeredScheduler):
         self._slos_rows.remove(request.request_id)
         self.slos_blocked.pop(request.request_id, None)
         return super()._free_request(request, delay_free_blocks)
+
+    def _handle_blocked_waiting_request(self, request: Request) -> bool:
+        """A grammar that is ready takes what other engines gave of the answer first."""
+        waited_for_grammar = request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        goes_on: bool = super()._handle_blocked_waiting_request(request)
+        if waited_for_grammar and goes_on:
+            goes_on = self._slos_tell_grammar(request)
+        return goes_on
+
+    def _slos_tell_grammar(self, request: Request) -> bool:
+        answered = terms_in(request.sampling_params.extra_args).answered_tokens
+        known = list(request.prompt_token_ids[-answered:]) if answered else []
+        accepts: bool = self.structured_output_manager.accept_tokens(request, known)
+        if not accepts:
+            self.grammar_compile_error_reqs.add(request.request_id)
+        return accepts
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         ahead = request.num_output_placeholders

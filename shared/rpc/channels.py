@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import grpc
 
 from shared.engines import EngineDescription, EngineView, Policy, ScaleAdvice, StepReport
-from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
+from shared.errors import (
+    EngineReplaced,
+    PlannerUnavailable,
+    RegistrationRefused,
+    UnknownDecision,
+)
 from shared.requests import Explanation, Outcome, Placement, PlacementQuery
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
@@ -16,10 +21,11 @@ from shared.rpc.identity import Identity
 from shared.rpc.slos_pb2_grpc import PlannerStub
 
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024  # a request may carry the tensors of images
-PING_EVERY_MS = 2_000
-PING_ANSWER_LIMIT_MS = 3_000
+PING_EVERY_MS = 5_000
+PING_ANSWER_LIMIT_MS = 15_000
 
-# A peer that vanished without a word is noticed within five seconds by either side.
+# A peer that vanished without a word is noticed within twenty seconds by either side, and one whose
+# machine starves for ten is kept. Those that wait for it ask it earlier: see `TICK_S`.
 _BOTH_SIDES = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
@@ -86,7 +92,16 @@ class DrainingNotice:
     draining: bool = True
 
 
-EngineNews = Sequence[StepReport] | DrainingNotice
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """The host runs. `overdue_s`: for how long, beyond its longest step, its engine core has made
+    no progress while it holds work.
+    """
+
+    overdue_s: float = 0.0
+
+
+EngineNews = Sequence[StepReport] | DrainingNotice | Beat
 
 
 class PlannerClient:
@@ -195,6 +210,8 @@ class PlannerClient:
             ) from error
         if not isinstance(message, pb.PlannerMessage):
             raise PlannerUnavailable(f"The planner at {self.address} ended without a verdict.")
+        if message.verdict.replaced:
+            raise EngineReplaced(message.verdict.message)
         if not message.verdict.accepted:
             raise RegistrationRefused(message.verdict.message)
 
@@ -210,6 +227,8 @@ async def _engine_messages(
     async for item in news:
         if isinstance(item, DrainingNotice):
             yield pb.EngineMessage(draining=item.draining)
+        elif isinstance(item, Beat):
+            yield pb.EngineMessage(beat=pb.Beat(overdue_s=item.overdue_s))
         else:
             reports = [codec.report_to_wire(report) for report in item]
             yield pb.EngineMessage(reports=pb.StepReports(reports=reports))

@@ -119,6 +119,7 @@ def query_to_wire(query: PlacementQuery) -> pb.PlacementQuery:
         waited_s=query.waited_s,
         forced_way=None if query.forced_way is None else query.forced_way.value,
         whole_on_one_engine=query.whole_on_one_engine,
+        avoid=query.avoid,
     )
 
 
@@ -134,6 +135,7 @@ def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
         waited_s=wire.waited_s,
         forced_way=Way(wire.forced_way) if wire.HasField("forced_way") else None,
         whole_on_one_engine=wire.whole_on_one_engine,
+        avoid=tuple(wire.avoid),
     )
 
 
@@ -335,6 +337,7 @@ def outcome_to_wire(outcome: Outcome) -> pb.Outcome:
         queue_s=outcome.queue_s,
         prefill_s=outcome.prefill_s,
         stage_lateness=outcome.stage_lateness,
+        moves=outcome.moves,
     )
 
 
@@ -354,4 +357,5 @@ def outcome_from_wire(wire: pb.Outcome) -> Outcome:
         queue_s=wire.queue_s if wire.HasField("queue_s") else None,
         prefill_s=wire.prefill_s if wire.HasField("prefill_s") else None,
         stage_lateness=wire.stage_lateness if wire.HasField("stage_lateness") else None,
+        moves=wire.moves,
     )

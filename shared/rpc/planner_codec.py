@@ -13,6 +13,7 @@ def view_to_wire(view: EngineView) -> pb.EngineView:
         running=view.running,
         waiting=view.waiting,
         free_kv_blocks=view.free_kv_blocks,
+        stalled=view.stalled,
     )
 
 
@@ -23,6 +24,7 @@ def view_from_wire(wire: pb.EngineView) -> EngineView:
         running=wire.running,
         waiting=wire.waiting,
         free_kv_blocks=wire.free_kv_blocks,
+        stalled=wire.stalled,
     )
 
 

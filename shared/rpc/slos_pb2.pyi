@@ -164,6 +164,7 @@ class EngineTerms(_message.Message):
     PRODUCED_TOKENS_FIELD_NUMBER: _builtins.int
     GRACE_S_FIELD_NUMBER: _builtins.int
     BY_DEADLINES_FIELD_NUMBER: _builtins.int
+    ANSWERED_TOKENS_FIELD_NUMBER: _builtins.int
     class_name: _builtins.str
     ttft_s: _builtins.float
     """from the arrival at the gateway"""
@@ -178,6 +179,8 @@ class EngineTerms(_message.Message):
     """tokens after the very first are due so much later than by tpot_s alone"""
     by_deadlines: _builtins.bool
     """they are due by when the first one was due, not by when it came"""
+    answered_tokens: _builtins.int
+    """so many at the end of the prompt belong to the answer"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTerms]:
         """in order; empty: one stage at tpot_s"""
@@ -195,10 +198,11 @@ class EngineTerms(_message.Message):
         produced_tokens: _builtins.int = ...,
         grace_s: _builtins.float = ...,
         by_deadlines: _builtins.bool = ...,
+        answered_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "best_effort", b"best_effort", "by_deadlines", b"by_deadlines", "class_name", b"class_name", "decision_id", b"decision_id", "grace_s", b"grace_s", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "answered_tokens", b"answered_tokens", "best_effort", b"best_effort", "by_deadlines", b"by_deadlines", "class_name", b"class_name", "decision_id", b"decision_id", "grace_s", b"grace_s", "produced_tokens", b"produced_tokens", "stages", b"stages", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_s: _TypeAlias = _typing.Literal["tpot_s"]  # noqa: Y015
     _WhichOneofArgType__tpot_s: _TypeAlias = _typing.Literal["_tpot_s", b"_tpot_s"]  # noqa: Y015
@@ -243,8 +247,11 @@ class GenerateRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     READER_FIELD_NUMBER: _builtins.int
+    ENGINE_ID_FIELD_NUMBER: _builtins.int
     reader: _builtins.str
     """of its outputs; absent: they are the replies to this call"""
+    engine_id: _builtins.str
+    """the start of the engine that is meant; another one refuses it"""
     @_builtins.property
     def request(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """A vLLM EngineCoreRequest as msgpack: the first frame is the message, the others its tensors."""
@@ -257,10 +264,11 @@ class GenerateRequest(_message.Message):
         request: _abc.Iterable[_builtins.bytes] | None = ...,
         terms: Global___EngineTerms | None = ...,
         reader: _builtins.str = ...,
+        engine_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reader", b"reader", "request", b"request", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_id", b"engine_id", "reader", b"reader", "request", b"request", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,6 +604,7 @@ class PlacementQuery(_message.Message):
     WAITED_S_FIELD_NUMBER: _builtins.int
     FORCED_WAY_FIELD_NUMBER: _builtins.int
     WHOLE_ON_ONE_ENGINE_FIELD_NUMBER: _builtins.int
+    AVOID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     group_id: _builtins.str
     session_id: _builtins.str
@@ -607,6 +616,10 @@ class PlacementQuery(_message.Message):
     whole_on_one_engine: _builtins.bool
     @_builtins.property
     def targets(self) -> Global___SloTargets: ...
+    @_builtins.property
+    def avoid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """engine ids that failed the gateway; taken only where no other can"""
+
     def __init__(
         self,
         *,
@@ -620,10 +633,11 @@ class PlacementQuery(_message.Message):
         waited_s: _builtins.float = ...,
         forced_way: _builtins.str | None = ...,
         whole_on_one_engine: _builtins.bool = ...,
+        avoid: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "forced_way", b"forced_way", "session_id", b"session_id", "targets", b"targets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "waited_s", b"waited_s", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "avoid", b"avoid", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "waited_s", b"waited_s", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forced_way: _TypeAlias = _typing.Literal["forced_way"]  # noqa: Y015
     _WhichOneofArgType__forced_way: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way"]  # noqa: Y015
@@ -945,27 +959,54 @@ class EngineMessage(_message.Message):
     REGISTRATION_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    BEAT_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     @_builtins.property
     def registration(self) -> Global___EngineDescription: ...
     @_builtins.property
     def reports(self) -> Global___StepReports: ...
+    @_builtins.property
+    def beat(self) -> Global___Beat: ...
     def __init__(
         self,
         *,
         registration: Global___EngineDescription | None = ...,
         reports: Global___StepReports | None = ...,
         draining: _builtins.bool = ...,
+        beat: Global___Beat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "kind", b"kind", "registration", b"registration", "reports", b"reports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "draining", b"draining", "kind", b"kind", "registration", b"registration", "reports", b"reports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "kind", b"kind", "registration", b"registration", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "draining", b"draining", "kind", b"kind", "registration", b"registration", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["registration", "reports", "draining"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["registration", "reports", "draining", "beat"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___EngineMessage: _TypeAlias = EngineMessage  # noqa: Y015
+
+@_typing.final
+class Beat(_message.Message):
+    """The host runs. `overdue_s`: for how long, beyond its longest step, its engine core has made no
+    progress while it holds work.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDUE_S_FIELD_NUMBER: _builtins.int
+    overdue_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        overdue_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overdue_s", b"overdue_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Beat: _TypeAlias = Beat  # noqa: Y015
 
 @_typing.final
 class StepReports(_message.Message):
@@ -1110,17 +1151,21 @@ class RegistrationVerdict(_message.Message):
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
     message: _builtins.str
+    replaced: _builtins.bool
+    """an engine that started later has taken over its name"""
     def __init__(
         self,
         *,
         accepted: _builtins.bool = ...,
         message: _builtins.str = ...,
+        replaced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "message", b"message", "replaced", b"replaced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1176,10 +1221,13 @@ class EngineView(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     FREE_KV_BLOCKS_FIELD_NUMBER: _builtins.int
+    STALLED_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     running: _builtins.int
     waiting: _builtins.int
     free_kv_blocks: _builtins.int
+    stalled: _builtins.bool
+    """neither the host nor its engine core gives a sign of progress"""
     @_builtins.property
     def description(self) -> Global___EngineDescription: ...
     def __init__(
@@ -1190,10 +1238,11 @@ class EngineView(_message.Message):
         running: _builtins.int = ...,
         waiting: _builtins.int = ...,
         free_kv_blocks: _builtins.int = ...,
+        stalled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "draining", b"draining", "free_kv_blocks", b"free_kv_blocks", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "draining", b"draining", "free_kv_blocks", b"free_kv_blocks", "running", b"running", "stalled", b"stalled", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1237,6 +1286,7 @@ class Outcome(_message.Message):
     QUEUE_S_FIELD_NUMBER: _builtins.int
     PREFILL_S_FIELD_NUMBER: _builtins.int
     STAGE_LATENESS_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     request_id: _builtins.str
     finished: _builtins.str
@@ -1251,6 +1301,8 @@ class Outcome(_message.Message):
     queue_s: _builtins.float
     prefill_s: _builtins.float
     stage_lateness: _builtins.float
+    moves: _builtins.int
+    """from one engine to another before it ended"""
     def __init__(
         self,
         *,
@@ -1268,10 +1320,11 @@ class Outcome(_message.Message):
         queue_s: _builtins.float | None = ...,
         prefill_s: _builtins.float | None = ...,
         stage_lateness: _builtins.float | None = ...,
+        moves: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_stage_lateness", b"_stage_lateness", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "held_s", b"held_s", "met", b"met", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "stage_lateness", b"stage_lateness", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_stage_lateness", b"_stage_lateness", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "held_s", b"held_s", "message", b"message", "met", b"met", "output_tokens", b"output_tokens", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "recomputed", b"recomputed", "request_id", b"request_id", "stage_lateness", b"stage_lateness", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_s", b"_held_s", "_met", b"_met", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_stage_lateness", b"_stage_lateness", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decision_id", b"decision_id", "finished", b"finished", "held_s", b"held_s", "message", b"message", "met", b"met", "moves", b"moves", "output_tokens", b"output_tokens", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "recomputed", b"recomputed", "request_id", b"request_id", "stage_lateness", b"stage_lateness", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__held_s: _TypeAlias = _typing.Literal["held_s"]  # noqa: Y015
     _WhichOneofArgType__held_s: _TypeAlias = _typing.Literal["_held_s", b"_held_s"]  # noqa: Y015

@@ -27,6 +27,7 @@ class Terms:
     first of them is the one that the request is in. Where another engine has already given
     `produced_tokens`, the first token is the next one after those. `grace_s`: tokens after the very
     first are due so much later than the paces up to them; infinite: by when that one was due.
+    `answered_tokens` at the end of the prompt belong to the answer, as another engine gave them.
     """
 
     class_name: str = "default"
@@ -37,6 +38,7 @@ class Terms:
     decision_id: str = ""
     produced_tokens: int = 0
     grace_s: float = 0.0
+    answered_tokens: int = 0
 
 
 def terms_as_plain(terms: Terms) -> dict[str, Any]:

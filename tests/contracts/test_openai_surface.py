@@ -17,7 +17,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from services.gateway.app import layered, make_app
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import ClassTargets, GatewayOptions
-from services.gateway.drive import Reply
+from services.gateway.engine_calls import Reply
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
@@ -104,6 +104,9 @@ class FakeFleet:
             finish = FinishReason.LENGTH if step == 2 else None
             output = EngineCoreOutput(request.request_id, [70 + step], finish_reason=finish)
             yield Reply(outputs=[output], core_time_s=0.0)
+
+    async def answers(self, _: EngineRef) -> bool:
+        return True
 
     async def prune(self, *_: object, **__: object) -> None:
         """Has nothing to close."""

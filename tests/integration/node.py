@@ -40,18 +40,32 @@ class Node:
 
     @property
     def part_ports(self) -> dict[str, int]:
-        prefill, decode = self.ports.engines
+        prefill, *decodes = self.ports.engines
         return {
             "gateway": self.ports.gateway,
             "planner": self.ports.planner,
             "prefill-0": prefill.rpc,
-            "decode-0": decode.rpc,
+            **{f"decode-{at}": decode.rpc for at, decode in enumerate(decodes)},
         }
+
+    @property
+    def engines(self) -> list[str]:
+        return list(self.part_ports)[2:]
+
+    def host_pid(self, part: str) -> int:
+        (pid,) = pids_of_part(part, self.part_ports[part])
+        return pid
 
     def kill(self, part: str) -> None:
         """SIGKILL to the part alone, not to its group: what it leaves must end by itself."""
         (pid,) = pids_of_part(part, self.part_ports[part])
         os.kill(pid, signal.SIGKILL)
+
+    def engine_count(self) -> int:
+        """Engines that the planner shows, of all roles."""
+        page = httpx.get(f"http://{LOOPBACK}:{self.ports.planner_metrics}/metrics", timeout=10).text
+        lines = [line for line in page.splitlines() if line.startswith("slos_planner_engines{")]
+        return sum(round(float(line.split()[-1])) for line in lines)
 
     def core_pid(self, part: str) -> int:
         """The engine core of an engine host."""
@@ -64,9 +78,9 @@ class Node:
             return EngineStub(channel).Health(pb.HealthRequest(), timeout=5, wait_for_ready=True)
 
     def at_rest(self) -> bool:
-        """Nothing runs and every KV block is free, on both engines."""
+        """Nothing runs and every KV block is free, on all engines."""
         try:
-            replies = [self.health("prefill-0"), self.health("decode-0")]
+            replies = [self.health(engine) for engine in self.engines]
         except grpc.RpcError:  # one is still starting
             return False
         return all(
@@ -125,10 +139,10 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def running_node(
-    model: str, run_dir: Path, *more: str, kv_cache_gib: float = 0.5
+    model: str, run_dir: Path, *more: str, kv_cache_gib: float = 0.5, decode: int = 1
 ) -> Iterator[Node]:
     """Starts a node, waits until it serves, and ends it; fails when it does not end with 0."""
-    ports, flags = free_ports()
+    ports, flags = free_ports(decode)
     with (run_dir / "up.log").open("w") as log:
         process = subprocess.Popen(
             [
@@ -153,8 +167,8 @@ def running_node(
     assert status == 0, (run_dir / "up.log").read_text()
 
 
-def free_ports() -> tuple[NodePorts, list[str]]:
-    """Free ports for a node with two engines, and the flags that say so."""
+def free_ports(decode: int = 1) -> tuple[NodePorts, list[str]]:
+    """Free ports for a node with so many decode engines, and the flags that say so."""
     for base in range(21_000, 60_000, 50):
         numbers = {
             "port": base,
@@ -164,6 +178,7 @@ def free_ports() -> tuple[NodePorts, list[str]]:
             "engine_metrics_port": base + 20,
             "kv_port": base + 30,
             "nixl_port": base + 40,
+            "decode": decode,
         }
         with suppress(ConfigError):
             ports = assign_ports(NodeOptions(**numbers))  # type: ignore[arg-type] # ports alone

@@ -14,6 +14,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.metrics.stats import PrefillStats
 
 from services.gateway.cluster_core import Cluster
+from services.gateway.engine_health import HealthLimits
 from services.gateway.engine_links import EngineLinks
 from services.gateway.planner_link import PlannerLimits
 from services.gateway.scope import RequestScope, current_scope
@@ -63,6 +64,7 @@ class RuleEngine(EngineServicer):
     lose_after: int | None = None
     hands_over_kv: bool = True
     draining: bool = False
+    hangs: bool = False
     address: str = ""
     running: set[str] = field(default_factory=set)
     seen: list[EngineCoreRequest] = field(default_factory=list)
@@ -92,13 +94,14 @@ class RuleEngine(EngineServicer):
         self.terms.append(request.terms)
         self.running.add(asked.request_id)
         try:
-            for output in self._outputs(asked, bool(transfer.get("do_remote_decode"))):
+            outputs = self._outputs(asked, bool(transfer.get("do_remote_decode")))
+            for at, output in enumerate(outputs):
                 await asyncio.sleep(self.step_s)
+                if self.lose_after is not None and at >= self.lose_after:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the engine core has died")
                 if output.kv_transfer_params:
                     self.blocks.add(asked.request_id)
                 yield pb.GenerateReply(outputs=encode_outputs([output]), core_time_s=1.0)
-                if self.lose_after is not None and len(output.new_token_ids) > self.lose_after:
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the engine core has died")
         finally:
             self.running.discard(asked.request_id)
 
@@ -108,8 +111,6 @@ class RuleEngine(EngineServicer):
         tokens = answer(asked.prompt_token_ids, asked.sampling_params.max_tokens)
         for at, token in enumerate(tokens):
             last = at == len(tokens) - 1
-            if self.lose_after is not None and at >= self.lose_after:
-                yield EngineCoreOutput(asked.request_id, [token] * (self.lose_after + 1))
             yield EngineCoreOutput(
                 asked.request_id,
                 [token],
@@ -141,7 +142,9 @@ class RuleEngine(EngineServicer):
     async def Describe(self, request: Any, context: Any) -> Any: ...  # noqa: N802
     async def Drain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
     async def Undrain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
-    async def Health(self, request: Any, context: Any) -> Any: ...  # noqa: N802
+
+    async def Health(self, request: Any, context: Any) -> pb.HealthReply:  # noqa: N802, ARG002
+        return pb.HealthReply(serving=not self.hangs)
 
 
 def ref(engine: RuleEngine) -> EngineRef:
@@ -177,6 +180,7 @@ class FixedPlanner:
     way: Way | None = Way.COLOCATED
     views: list[EngineView] = field(default_factory=list)
     scripted: list[Placement] = field(default_factory=list)
+    spare: list[RuleEngine] = field(default_factory=list)
     queries: list[PlacementQuery] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -187,13 +191,16 @@ class FixedPlanner:
         if self.scripted:
             return self.scripted.pop(0)
         split = self.way is Way.DISAGGREGATED
+        others = [one for one in self.spare if ref(one).engine_id not in query.avoid]
+        failed = ref(self.decode).engine_id in query.avoid
+        decode = others[0] if failed and others else self.decode
         return Placement(
             decision_id="d1",
             admission=Admission.ADMITTED,
             reason=Reason.NONE,
             way=self.way,
             prefill=ref(self.prefill) if split else None,
-            decode=ref(self.decode),
+            decode=ref(decode),
             ttft_s=0.5,
         )
 
@@ -386,26 +393,81 @@ async def test_a_prefill_engine_without_kv_to_hand_over_costs_only_time(rig: Rig
     assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 6)
 
 
+@pytest.fixture
+async def spare(rig: Rig) -> AsyncIterator[RuleEngine]:
+    """Another decode engine, which requests are placed on that move."""
+    engine = RuleEngine("d1")
+    await engine.start()
+    rig.planner.spare.append(engine)
+    yield engine
+    assert engine.server is not None
+    await engine.server.stop(None)
+
+
 @pytest.mark.parametrize("way", Way)
-async def test_an_engine_that_left_since_the_placement_is_replaced(rig: Rig, way: Way) -> None:
-    other = RuleEngine("d1")
-    await other.start()
-    try:
-        rig.planner.way = way
-        rig.planner.views.append(view(other, Role.DECODE))
-        await until(lambda: len(rig.client.engine_core.planner.engines) == 3)
-        assert rig.decode.server is not None
-        await rig.decode.server.stop(None)
+async def test_an_engine_that_left_since_the_placement_is_replaced(
+    rig: Rig, spare: RuleEngine, way: Way
+) -> None:
+    rig.planner.way = way
+    assert rig.decode.server is not None
+    await rig.decode.server.stop(None)
 
-        parts = await rig.ask(6)
+    parts = await rig.ask(6)
 
-        assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 6)
-        assert len(other.seen) == 1
-        await until(lambda: rig.clean and bool(rig.planner.outcomes))
-        assert rig.planner.outcomes[0].finished == "length"
-    finally:
-        assert other.server is not None
-        await other.server.stop(None)
+    assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 6)
+    assert len(spare.seen) == 1
+    await until(lambda: rig.clean and len(rig.planner.outcomes) == 2)
+    assert [one.finished for one in rig.planner.outcomes] == ["moved", "length"]
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.8, "seed": 3}, {"n": 2, "seed": 1}])
+async def test_an_answer_goes_on_where_its_engine_was_lost_and_has_every_token_once(
+    rig: Rig, spare: RuleEngine, way: Way, params: dict[str, Any]
+) -> None:
+    rig.planner.way = way
+    rig.decode.lose_after = 4
+
+    parts = await rig.ask(20, **{"temperature": 0.8, **params})
+
+    for index in range(params.get("n", 1)):
+        assert tokens_of(parts, index) == answer(PROMPT["prompt_token_ids"], 20)
+    assert spare.seen
+    await until(lambda: rig.clean)
+
+
+async def test_an_engine_that_does_not_answer_is_left_for_another_one(
+    rig: Rig, spare: RuleEngine
+) -> None:
+    rig.client.engine_core.health._limits = HealthLimits(quiet_s=0.25)
+    rig.decode.step_s, rig.decode.hangs = 2 * SOON_S, True
+
+    parts = await rig.ask(6)
+
+    assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 6)
+    assert spare.seen
+    await until(lambda: rig.clean and len(rig.planner.outcomes) == 2)
+    assert "does not answer" in rig.planner.outcomes[0].message
+
+
+async def test_an_engine_that_fails_every_request_is_left_out_and_brought_back(
+    rig: Rig, spare: RuleEngine
+) -> None:
+    rig.client.engine_core.health._limits = HealthLimits(first_back_off_s=0.3)
+    rig.decode.lose_after = 0
+    for _ in range(8):
+        assert tokens_of(await rig.ask(3)) == answer(PROMPT["prompt_token_ids"], 3)
+    while_left_out = len(rig.decode.seen)
+
+    rig.decode.lose_after = None
+    await until(lambda: bool(rig.client.engine_core.health._engines["d0-1"].answered))
+    for _ in range(4):
+        await rig.ask(3)
+
+    assert while_left_out < 8
+    assert rig.planner.queries[-1].avoid == ()
+    assert len(spare.seen) == 8
+    assert len(rig.decode.seen) == while_left_out + 4
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -414,7 +476,8 @@ async def test_an_engine_lost_in_the_middle_is_said_so(rig: Rig, n: int) -> None
     scope = RequestScope(request_id="r", arrived_at_s=0.0, targets=SloTargets())
     current_scope.set(scope)
 
-    with pytest.raises(ClusterFailureError, match=r"d0 was lost after \d+ tokens") as failure:
+    lost = r"d0 was lost after \d+ tokens.*moved 3 times"
+    with pytest.raises(ClusterFailureError, match=lost) as failure:
         await rig.ask(50, n=n, temperature=1.0)
 
     assert failure.value.http_status == 502

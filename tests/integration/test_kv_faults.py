@@ -35,7 +35,8 @@ def node(
 ) -> Iterator[Node]:
     run_dir = tmp_path_factory.mktemp(request.param)
     config = run_dir / "slos.yaml"
-    engine = f'{{kv_lease_s: {LEASE_S}, profile: "off"}}'
+    # The trials stop engine cores for longer than one may make no progress.
+    engine = f'{{kv_lease_s: {LEASE_S}, profile: "off", stall_limit_s: 120}}'
     config.write_text(f"{{prefill: {engine}, decode: {engine}}}")
     flags = ("--config", str(config), "--kv-transport", request.param)
     with running_node("tiny", run_dir, *flags, kv_cache_gib=KV_CACHE_GIB) as running:

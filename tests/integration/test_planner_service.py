@@ -18,10 +18,21 @@ from services.planner.config import PlannerOptions
 from services.planner.metrics import PlannerMetrics
 from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, EngineView, Policy, Role
-from shared.errors import PlannerUnavailable, RegistrationRefused, UnknownDecision
+from shared.errors import (
+    EngineReplaced,
+    PlannerUnavailable,
+    RegistrationRefused,
+    UnknownDecision,
+)
 from shared.requests import Admission, Explanation, OnRefuse, Outcome, SloTargets, Way
 from shared.rpc import slos_pb2 as pb
-from shared.rpc.channels import DrainingNotice, EngineNews, PlannerClient, open_channel
+from shared.rpc.channels import (
+    Beat,
+    DrainingNotice,
+    EngineNews,
+    PlannerClient,
+    open_channel,
+)
 from shared.rpc.slos_pb2_grpc import PlannerStub
 from shared.scheduling.rows import new_row, to_wire
 from tests.unit.planner.builders import COST, both_roles, make_engine, make_query, make_report
@@ -193,17 +204,48 @@ async def test_an_engine_process_that_dies_is_gone_within_seconds() -> None:
             await until(client, set())
 
 
-async def test_a_newer_engine_of_the_same_name_takes_over_and_the_old_stream_ends() -> None:
+async def test_an_engine_that_is_not_heard_is_shown_so_and_loses_its_name_for_good() -> None:
     async with planner() as port, client_of(port) as client:
         old = asyncio.create_task(Attached().run(client, make_engine()))
         await until(client, {"d0"})
+        with pytest.raises(RegistrationRefused, match="another engine of that name serves at"):
+            async with attached(client, make_engine(engine_id="second")):
+                pass
+        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+            async for view in views:
+                if view[0].stalled:
+                    break
 
         async with attached(client, make_engine(engine_id="second")):
             with pytest.raises(PlannerUnavailable, match="ended"):
                 await asyncio.wait_for(old, LIMIT_S)
-            view = await until(client, {"d0"})
+            now = await until(client, {"d0"})
+            with pytest.raises(EngineReplaced, match="taken over its name"):
+                async with attached(client, make_engine()):
+                    pass
 
-    assert view[0].description.engine_id == "second"
+    assert now[0].description.engine_id == "second"
+    assert not now[0].stalled
+
+
+async def test_an_engine_whose_core_is_overdue_gets_nothing_until_it_makes_progress() -> None:
+    async with planner() as port, client_of(port) as client, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(attached(client, make_engine("d0")))
+        await stack.enter_async_context(attached(client, make_engine("d1")))
+        first.outbox.put_nowait(Beat(overdue_s=2.0))
+        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+            async for view in views:
+                if any(engine.stalled for engine in view):
+                    break
+        placed = [await client.place(make_query(f"r{i}"), LIMIT_S) for i in range(4)]
+
+        first.outbox.put_nowait(Beat())
+        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+            async for view in views:
+                if not any(engine.stalled for engine in view):
+                    break
+
+    assert {one.decode.name for one in placed if one.decode} == {"d1"}
 
 
 async def test_a_draining_engine_is_shown_as_such_and_gets_nothing_more() -> None:

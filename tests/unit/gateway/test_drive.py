@@ -1,6 +1,6 @@
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -8,22 +8,22 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import (
     EngineCoreEvent,
     EngineCoreEventType,
-    EngineCoreOutput,
     EngineCoreOutputs,
     EngineCoreRequest,
     FinishReason,
 )
 
 from services.gateway.continuation import TRANSFER
-from services.gateway.drive import Drive, Reply, enter
-from services.gateway.scope import RequestScope, SequenceRecord
+from services.gateway.drive import Drive
+from services.gateway.engine_calls import Reply
+from services.gateway.engine_health import EngineHealth
+from services.gateway.scope import RequestScope, SequenceRecord, enter
 from services.gateway.stages import stage_progress
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import VirtualClock
 from shared.errors import DeadlinePassed, EngineDraining, EngineLost, EngineUnreachable
 from shared.requests import (
     Admission,
-    EngineRef,
     Pacing,
     Phase,
     Placement,
@@ -32,72 +32,19 @@ from shared.requests import (
     Stage,
     Way,
 )
-from shared.rpc import slos_pb2 as pb
-
-P, D, E = (EngineRef(name=name, engine_id=name, address=name) for name in ("p", "d", "e"))
-PROMPT = [1, 2, 3]
-BLOCKS = {"do_remote_prefill": True, "remote_num_tokens": len(PROMPT)}
-Answer = Callable[[EngineCoreRequest], AsyncGenerator[Reply, None]]
-
-
-def reply(*tokens: int, core_time_s: float = 0.0, **output: Any) -> Reply:
-    return Reply(outputs=[EngineCoreOutput("r1", list(tokens), **output)], core_time_s=core_time_s)
-
-
-def says(*replies: Reply | Exception, then_hang: bool = False) -> Answer:
-    async def answer(_: EngineCoreRequest) -> AsyncGenerator[Reply, None]:
-        for each in replies:
-            await asyncio.sleep(0)
-            if isinstance(each, Exception):
-                raise each
-            yield each
-        if then_hang:
-            await asyncio.Event().wait()
-
-    return answer
-
-
-def handing_over(token: int = 9, **output: Any) -> Answer:
-    given: dict[str, Any] = {
-        "finish_reason": FinishReason.LENGTH,
-        "kv_transfer_params": BLOCKS,
-        **output,
-    }
-    return says(reply(token, **given))
-
-
-def ending() -> Reply:
-    return reply(11, finish_reason=FinishReason.STOP)
-
-
-@dataclass
-class FakeEngines:
-    p: Answer = field(default_factory=says)
-    d: Answer = field(default_factory=says)
-    e: Answer = field(default_factory=says)
-    asked: list[tuple[str, EngineCoreRequest]] = field(default_factory=list)
-    terms: list[pb.EngineTerms] = field(default_factory=list)
-    released: list[tuple[str, str]] = field(default_factory=list)
-    wound_up: list[str] = field(default_factory=list)
-    closed: int = 0
-
-    async def generate(
-        self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
-    ) -> AsyncGenerator[Reply, None]:
-        self.asked.append((engine.name, request))
-        self.terms.append(terms)
-        try:
-            async for each in {"p": self.p, "d": self.d, "e": self.e}[engine.name](request):
-                yield each
-        finally:
-            self.closed += 1
-
-    def release(self, engine: EngineRef, request_id: str) -> None:
-        self.released.append((engine.name, request_id))
-
-    def wind_up(self, placement: Placement, request_id: str, prefill: Any) -> None:  # noqa: ARG002
-        self.wound_up.append(request_id)
-        prefill.cancel()
+from tests.unit.gateway.engine_fakes import (
+    BLOCKS,
+    PROMPT,
+    Answer,
+    D,
+    FakeEngines,
+    P,
+    answering,
+    ending,
+    handing_over,
+    reply,
+    says,
+)
 
 
 @dataclass
@@ -150,6 +97,7 @@ def make(
         ),
         record=SequenceRecord(request_id="r1", prompt_tokens=3),
         engines=engines,
+        health=EngineHealth(answering, VirtualClock()),
         deliver=delivered.append,
         clock=VirtualClock(at_s=100.0),
         limits=WaitLimits(first_reply_s=0.05, next_reply_s=0.05),
@@ -437,6 +385,7 @@ async def test_a_first_token_that_ends_the_answer_frees_the_blocks() -> None:
     assert run.asked == ["p"]
     assert run.tokens == [9]
     assert (run.record.phase, run.record.finished) == (Phase.DONE, "stop")
+    run.drive.release_held()
     assert run.engines.released == [("p", "r1")]
 
 
@@ -464,81 +413,20 @@ async def test_without_a_prefill_the_decode_engine_does_it_all(prefill: Answer) 
 
 
 @pytest.mark.parametrize("error", [EngineLost("gone"), EngineDraining("stopping")])
-async def test_a_decode_engine_that_will_not_fetch_has_the_blocks_freed(error: Exception) -> None:
+async def test_kv_that_a_lost_decode_engine_did_not_fetch_is_left_for_another_one(
+    error: Exception,
+) -> None:
     run = make(FakeEngines(p=handing_over(), d=says(error)), temperature=0.0)
 
     with pytest.raises(type(error)):
         await run.drive.run()
 
-    assert run.engines.released == [("p", "r1")]
-
-
-def standing_in(run: Run) -> list[set[str]]:
-    """Lets engine E stand in once; returns what it was asked to avoid, call by call."""
-    avoided: list[set[str]] = []
-
-    def stand_in(avoid: Collection[str]) -> EngineRef | None:
-        avoided.append(set(avoid))
-        return None if "e" in avoid else E
-
-    run.drive.stand_in = stand_in
-    return avoided
+    assert run.engines.released == []
+    assert run.drive.held is not None
+    assert run.drive.held.engine == P
 
 
 STOPPED = [EngineDraining("stopping"), EngineUnreachable("gone")]
-
-
-@pytest.mark.parametrize("way", list(Way))
-@pytest.mark.parametrize("error", STOPPED)
-async def test_a_decode_engine_stopped_since_the_placement_is_replaced(
-    way: Way, error: Exception
-) -> None:
-    engines = FakeEngines(p=handing_over(), d=says(error), e=says(reply(10), ending()))
-    run = make(engines, way, temperature=0.0)
-    standing_in(run)
-
-    await run.drive.run()
-
-    split = way is Way.DISAGGREGATED
-    assert run.asked == (["p", "d", "e"] if split else ["d", "e"])
-    assert run.tokens == ([9, 10, 11] if split else [10, 11])
-    assert run.engines.asked[-1][1] is run.engines.asked[-2][1]
-    assert run.engines.released == []
-    assert run.record.placement is not None
-    assert run.record.placement.decode == E
-
-
-async def test_the_engine_that_holds_the_kv_does_not_stand_in_for_its_reader() -> None:
-    run = make(FakeEngines(p=handing_over(), d=says(STOPPED[0]), e=says(ending())), temperature=0.0)
-    avoided = standing_in(run)
-
-    await run.drive.run()
-
-    assert avoided == [{"p", "d"}]
-
-
-async def test_with_no_engine_to_stand_in_the_request_fails_as_before() -> None:
-    run = make(FakeEngines(d=says(STOPPED[0]), e=says(STOPPED[0])), Way.COLOCATED)
-    avoided = standing_in(run)
-
-    with pytest.raises(EngineDraining):
-        await run.drive.run()
-
-    assert run.asked == ["d", "e"]
-    assert avoided == [{"d"}, {"d", "e"}]
-
-
-@pytest.mark.parametrize("error", [EngineDraining("cut"), EngineLost("crashed")])
-async def test_an_engine_that_has_begun_or_crashed_has_no_stand_in(error: Exception) -> None:
-    answer = says(reply(5), error) if isinstance(error, EngineDraining) else says(error)
-    run = make(FakeEngines(d=answer), Way.COLOCATED)
-    avoided = standing_in(run)
-
-    with pytest.raises(type(error)):
-        await run.drive.run()
-
-    assert run.asked == ["d"]
-    assert avoided == []
 
 
 @pytest.mark.parametrize("error", STOPPED)
@@ -603,6 +491,7 @@ async def test_leaving_before_the_decode_engine_answers_frees_the_blocks() -> No
 
     await cancelled(run, lambda: run.asked == ["p", "d"])
 
+    run.drive.release_held()
     assert run.engines.released == [("p", "r1")]
 
 

@@ -279,24 +279,3 @@ def test_alone_with_prefill_engines_only_it_takes_one_of_them() -> None:
 
     assert placed.decode is not None
     assert placed.decode.address == "p0:1"
-
-
-async def test_a_stand_in_is_the_least_loaded_decode_engine_that_is_not_stopped() -> None:
-    views = [
-        view("d0"),
-        view("d1"),
-        view("d2"),
-        view("d3", draining=True),
-        view("p0", Role.PREFILL),
-    ]
-    desk = Desk(FakePlanner(views=views), load={"d1": 2, "d2": 1})
-    await desk.run_for(0.5)
-
-    chosen = desk.link.stand_in({"d0"})
-    last = desk.link.stand_in({"d0", "d1", "d2"})
-
-    assert chosen is not None
-    assert chosen.name == "d2"
-    assert last is not None
-    assert last.name == "p0"
-    assert desk.link.stand_in({"d0", "d1", "d2", "p0"}) is None

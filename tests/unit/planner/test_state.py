@@ -112,9 +112,78 @@ def test_a_new_process_of_the_same_name_starts_empty_and_knows_its_speed() -> No
     assert engine.table is not None
 
 
+def fall_silent(state: ClusterState) -> None:
+    """Nothing is heard of any engine for the time that it takes to give one up."""
+    for _ in range(100):
+        state.tick()
+
+
+def test_a_second_engine_of_one_name_is_refused_while_the_first_is_heard() -> None:
+    state = make_cluster(make_engine())
+
+    engine, refusal = state.register(make_engine(engine_id="second"))
+
+    assert engine is None
+    assert "another engine of that name serves at" in refusal
+    assert state.engines["d0"].description.engine_id != "second"
+
+
+def test_an_engine_whose_name_was_taken_over_never_gets_it_back() -> None:
+    state = make_cluster(make_engine())
+    first = state.engines["d0"].description
+    fall_silent(state)
+    add(state, make_engine(engine_id="second"))
+    fall_silent(state)
+
+    engine, refusal = state.register(first)
+
+    assert engine is None
+    assert "has taken over its name" in refusal
+    assert state.was_replaced(first.engine_id)
+
+
+def test_a_silent_engine_gets_nothing_new_until_it_is_heard() -> None:
+    state = make_cluster(make_engine("d0"), make_engine("d1"))
+    for _ in range(100):
+        state.tick()
+        state.engines["d1"].silent_ticks = 0
+    while_silent = [place(state, make_query(f"r{at}")).placement.decode for at in range(4)]
+
+    state.engines["d0"].silent_ticks = 0
+
+    assert {one.name for one in while_silent if one} == {"d1"}
+    assert [one.name for one in state.serving()] == ["d0", "d1"]
+    assert not state.tick()
+
+
+def test_an_engine_whose_core_is_overdue_gets_nothing_new() -> None:
+    state = make_cluster(make_engine("d0"), make_engine("d1"))
+    state.engines["d0"].overdue_s = 2.0
+
+    placed = [place(state, make_query(f"r{at}")).placement.decode for at in range(4)]
+
+    assert {one.name for one in placed if one} == {"d1"}
+    assert state.engines["d0"].view.stalled
+
+
+def test_an_engine_to_be_avoided_is_taken_only_where_no_other_serves() -> None:
+    state = make_cluster(make_engine("d0"), make_engine("d1"))
+    avoid = (state.engines["d0"].description.engine_id,)
+
+    beside = place(state, make_query("r1", avoid=avoid)).placement.decode
+    state.leave(state.engines["d1"], 1.0)
+    alone = place(state, make_query("r2", avoid=avoid)).placement.decode
+
+    assert beside is not None
+    assert beside.name == "d1"
+    assert alone is not None
+    assert alone.name == "d0"
+
+
 def test_the_end_of_an_old_stream_does_not_remove_the_engine_that_took_over() -> None:
     state = make_cluster(make_engine())
     old = state.engines["d0"]
+    fall_silent(state)
     new = add(state, make_engine(engine_id="second"))
 
     state.leave(old, 1.0)

@@ -8,6 +8,7 @@ from shared.clock import VirtualClock
 from shared.engine.registration import BackOff, Registration
 from shared.engines import EngineDescription, Policy
 from shared.errors import PlannerUnavailable, RegistrationRefused
+from shared.rpc.channels import Beat
 from tests.unit.shared.engine.test_state import make_report, make_state
 
 
@@ -113,9 +114,11 @@ async def test_reports_and_draining_go_up_once() -> None:
     assert second[0].step == 5
 
 
-async def test_an_engine_with_nothing_to_tell_sleeps_until_it_has() -> None:
+async def test_an_engine_with_nothing_to_tell_says_that_it_runs_and_sleeps_until_it_has() -> None:
     registration = make(FakePlanner(([], PlannerUnavailable("away"))), [])
+    registration.overdue_s = lambda: 2.5
     news = registration._news()
+    assert await anext(news) == Beat(overdue_s=2.5)
     waiting = asyncio.ensure_future(anext(news))
     for _ in range(20):
         await asyncio.sleep(0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from shared.batch_time import ADDITIVE, StepCurve, StepTable
+from shared.engine.aging import WAIT_S
 from shared.engine.new_rows import row_of
 from shared.engine.request_rows import RequestRows
 from shared.scheduling.former import StepFormer
@@ -44,6 +45,31 @@ def test_a_row_runs_ahead_of_a_step_and_is_put_right_when_it_ends() -> None:
     late = rows.land(flight, now=0.12)
     assert row[DUE] == pytest.approx(0.22)
     assert late.tokens == 0
+
+
+def test_best_effort_beside_endless_streams_waits_no_longer_than_its_turn() -> None:
+    rows = make_rows(max_resident=16)
+    for at in range(8):
+        add(rows, f"plain {at}", Terms(), left=10_000)
+    rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.0), 0.0)
+    add(rows, "first", Terms(best_effort=True), tokens=2000, left=2)
+    add(rows, "second", Terms(best_effort=True), tokens=2000, left=2)
+    rows.wait("first", 0.0)
+    rows.wait("second", 0.0)
+    began_s: dict[str, float] = {}
+    now = 0.0
+    while now < 3 * WAIT_S and len(began_s) < 2:
+        rows.age(now)
+        flight = rows.take_off(rows.former.form(now), ends_s=now + 0.1)
+        now += 0.1
+        rows.land(flight, now)
+        for name in [one for one in ("first", "second") if one in rows]:
+            if rows.row(name)[PRODUCED] and name not in began_s:
+                began_s[name] = now
+            if rows.row(name)[LEFT] == 0:
+                rows.remove(name)
+
+    assert WAIT_S <= began_s["first"] < began_s["second"] < WAIT_S + 4.0
 
 
 def test_later_tokens_keep_the_line_of_the_first() -> None:

@@ -1,0 +1,56 @@
+"""What is asked of engines for one request, and what they give. No gRPC here."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+
+from services.gateway.continuation import Form, Prefilled
+from shared.requests import EngineRef, Placement
+from shared.rpc import slos_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What one engine step, or several that came together, gave for one request; one output at
+    least. `core_time_s` is that of the last step on the engine core's monotonic clock.
+    """
+
+    outputs: list[EngineCoreOutput]
+    core_time_s: float
+    weight_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The KV of a prompt that waits on its prefill engine for a decode engine.
+
+    `request` is the one whose prompt it is, under the name that the prefill engine knows.
+    """
+
+    engine: EngineRef
+    request: EngineCoreRequest
+    prefilled: Prefilled
+    form: Form
+
+
+class Engines(Protocol):
+    """What a drive needs of the engines."""
+
+    def generate(
+        self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
+    ) -> AsyncGenerator[Reply, None]:
+        """Replies until the request has ended. Raises EngineLost and EngineDraining.
+
+        Closing the generator aborts the request on the engine.
+        """
+
+    def release(self, engine: EngineRef, request_id: str) -> None:
+        """Frees, in the background, KV blocks that `engine` holds and no engine will fetch."""
+
+    def wind_up(
+        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+    ) -> None:
+        """Ends, in the background, a prefill that nobody wants any more, and frees its blocks."""

@@ -1,0 +1,242 @@
+"""One sequence from arrival to end: placed, driven, and placed again when its engine fails."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
+
+from services.gateway.continuation import must_stay_whole, output_budget_tokens
+from services.gateway.drive import Drive
+from services.gateway.engine_calls import Engines, Held
+from services.gateway.engine_health import EngineHealth
+from services.gateway.moves import MOVABLE, Move, MoveBudget, Unmoved, cause_of
+from services.gateway.outcome import outcome_of
+from services.gateway.planner_link import PlannerLink
+from services.gateway.remainder import rest_of, why_it_ends_here
+from services.gateway.scope import RequestScope, SequenceRecord, enter
+from services.gateway.wait_limits import WaitLimits
+from shared.clock import Clock
+from shared.errors import AnswerDiverged, NoEngine, PlannerUnavailable, Refused, SlosError
+from shared.requests import (
+    Admission,
+    EngineRef,
+    OnRefuse,
+    Phase,
+    Placement,
+    PlacementQuery,
+    Reason,
+    SloTargets,
+    Way,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What all journeys of one gateway share."""
+
+    planner: PlannerLink
+    engines: Engines
+    health: EngineHealth
+    budget: MoveBudget
+    clock: Clock
+    waits: WaitLimits
+    model: str
+    max_model_len_tokens: int
+    deliver: Callable[[EngineCoreOutputs], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Journey:
+    """The legs of one sequence. `on_placed` hears of every placement that runs."""
+
+    request: EngineCoreRequest
+    scope: RequestScope
+    record: SequenceRecord
+    means: Means
+    on_placed: Callable[[], None]
+    _rest: EngineCoreRequest = field(init=False)  # what is left of it
+    _at: EngineRef | None = None  # where the last leg ended
+    _delivered: list[int] = field(default_factory=list)
+    _failed: list[str] = field(default_factory=list)  # ids of engines
+    _held: Held | None = None
+    _legs: int = 0
+
+    def __post_init__(self) -> None:
+        self._rest = self.request
+
+    async def run(self) -> None:
+        """Until the last token is delivered; cancel it to abort the sequence.
+
+        Raises Refused, NoEngine and PlannerUnavailable before anything ran, and what a Drive does
+        where it could not go on elsewhere.
+        """
+        self.means.budget.placed(self.means.clock.now())
+        try:
+            await self._place()
+            while (error := await self._leg()) is not None:
+                await self._move(error)
+        finally:
+            self._release_held()
+
+    async def _leg(self) -> SlosError | None:
+        """What made it end before the end."""
+        assert self.record.placement is not None
+        self._rest, replay = rest_of(self.request, self._delivered)
+        drive = Drive(
+            request=self._rest,
+            placement=self.record.placement,
+            scope=self.scope,
+            record=self.record,
+            engines=self.means.engines,
+            health=self.means.health,
+            deliver=self.means.deliver,
+            clock=self.means.clock,
+            limits=self.means.waits,
+            max_model_len_tokens=self.means.max_model_len_tokens,
+            delivered=self._delivered,
+            replay=replay,
+            held=self._held,
+            leg=self._legs,
+        )
+        self._held = None
+        try:
+            await drive.run()
+        except MOVABLE as error:
+            self._at = drive.at
+            self._held, drive.held = drive.held, None
+            return error
+        finally:
+            drive.release_held()
+        return None
+
+    async def _move(self, error: SlosError) -> None:
+        """Places the rest elsewhere. Raises `error` where it cannot be, with why."""
+        why_not = self._why_not(error)
+        if why_not is not None:
+            self.record.unmoved = why_not[0]
+            raise _with_words(error, why_not[1]) from error
+        move = Move(
+            cause=cause_of(error),
+            engine=self._at.name if self._at else "",
+            after_tokens=len(self._delivered),
+            at_s=self.means.clock.now(),
+        )
+        promise = self.record.placement
+        self._settle_moved(str(error))
+        self._begin_again()
+        try:
+            await self._place()
+        except (Refused, NoEngine, PlannerUnavailable) as refusal:
+            self.record.unmoved = Unmoved.NOWHERE
+            raise _with_words(error, f"No other engine took it: {refusal}") from refusal
+        self.record.moves.append(move)
+        self._keep_promise(promise, self.record.placement)
+        _LOG.info(
+            "%s goes on elsewhere after %d tokens: %s",
+            self.record.request_id,
+            move.after_tokens,
+            error,
+        )
+
+    def _why_not(self, error: SlosError) -> tuple[Unmoved, str] | None:
+        most = self.means.budget.limits.most_per_request
+        if isinstance(error, AnswerDiverged):
+            return Unmoved.INEXACT, ""
+        why = why_it_ends_here(self.request, self._delivered)
+        if why:
+            return Unmoved.INEXACT, f"It could not go on elsewhere: {why}."
+        if self._legs >= most:
+            return Unmoved.LIMIT, f"It had moved {most} times, as often as one request may."
+        if not self.means.budget.take(self.means.clock.now()):
+            return Unmoved.BUDGET, "As many requests as may have gone on elsewhere of late."
+        return None
+
+    def _settle_moved(self, why: str) -> None:
+        placement = self.record.placement
+        if placement is not None and placement.reason is not Reason.PLANNER_AWAY:
+            self.means.planner.settle(outcome_of(self.scope, self.record, "moved", why))
+
+    def _begin_again(self) -> None:
+        self._legs += 1
+        if self._at is not None:
+            self._failed.append(self._at.engine_id)
+        enter(self.record, Phase.PLACING)
+        self._rest, _ = rest_of(self.request, self._delivered)
+        if not self._delivered:
+            self.record.started_at_s = self.record.prefilled_at_s = None
+        self.record.decoding_at_s = None
+
+    def _keep_promise(self, promise: Placement | None, found: Placement | None) -> None:
+        """The promise that was given, on the engines that were found now."""
+        assert promise is not None
+        assert found is not None
+        if promise.admission is Admission.ADMITTED:
+            found = _promised_as(promise, found)
+        if self._held is not None and found.decode != self._held.engine:
+            found = replace(found, way=Way.DISAGGREGATED, prefill=self._held.engine)
+        else:
+            self._release_held()
+        self.record.placement = found
+
+    def _release_held(self) -> None:
+        if self._held is not None:
+            self.means.engines.release(self._held.engine, self._held.request.request_id)
+            self._held = None
+
+    async def _place(self) -> None:
+        held_from_s = self.means.clock.now() if self._legs else None
+        await self.means.planner.place(
+            self._query, self.record, self.scope.arrived_at_s, held_from_s=held_from_s
+        )
+        self.on_placed()
+
+    def _query(self, waited_s: float) -> PlacementQuery:
+        request, limit = self._rest, self.means.max_model_len_tokens
+        moved, held = self._legs > 0, self._held
+        forced_way = None if moved else self.scope.forced_way
+        # A single token asked for as disaggregated is the work of a prefill engine alone.
+        one_token = output_budget_tokens(request, limit) <= 1
+        alone = one_token and forced_way is Way.DISAGGREGATED
+        avoid = (*self._failed, *self.means.health.avoided())
+        return PlacementQuery(
+            request_id=request.request_id,
+            group_id=request.external_req_id or request.request_id,
+            session_id=None if moved else self.scope.session_id,
+            model=self.means.model,
+            targets=self._targets_after_move() if moved else self.scope.targets,
+            prompt_tokens=len(request.prompt_token_ids or ()),
+            max_output_tokens=max(0, output_budget_tokens(request, limit)),
+            waited_s=waited_s,
+            forced_way=Way.COLOCATED if held else forced_way,  # it needs a decode engine alone
+            whole_on_one_engine=not alone and must_stay_whole(request, limit),
+            avoid=tuple(dict.fromkeys((*avoid, held.engine.engine_id) if held else avoid)),
+        )
+
+    def _targets_after_move(self) -> SloTargets:
+        """What was promised is tried for to the end, and no reason to refuse the rest."""
+        targets = replace(self.scope.targets_in_force, on_refuse=OnRefuse.BEST_EFFORT)
+        if not self._delivered:
+            return targets
+        return replace(targets, ttft_s=None, ttft_slowdown=None)
+
+
+def _promised_as(promise: Placement, found: Placement) -> Placement:
+    return replace(
+        found,
+        admission=promise.admission,
+        ttft_s=promise.ttft_s,
+        tpot_s=promise.tpot_s,
+        predicted_ttft_s=promise.predicted_ttft_s,
+        predicted_tpot_s=promise.predicted_tpot_s,
+        grace_s=promise.grace_s,
+        pace_share=promise.pace_share,
+        delivery_s=promise.delivery_s,
+        pacing=promise.pacing,
+    )
+
+
+def _with_words(error: SlosError, words: str) -> SlosError:
+    return type(error)(f"{error} {words}".rstrip())

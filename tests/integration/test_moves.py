@@ -1,0 +1,139 @@
+"""Requests go on on another engine when theirs dies, hangs or is stopped: clients see a pause."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from tests.integration.node import Node, running_node, wait_until
+from tests.integration.streams import Seen, Streams
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+
+ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
+STREAMS = 12
+AGAIN_S = 90.0
+WAYS = ("colocated", "disaggregated")
+SETTLED_S = 6.0  # of load before a fault and after it
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running_node("tiny", tmp_path_factory.mktemp("moves"), decode=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(node: Node) -> Mapping[int, Seen]:
+    seen = asyncio.run(Streams(node.url, node.model).run(range(STREAMS)))
+    assert [one.error for one in seen if one.error] == []
+    return {one.number: one for one in seen}
+
+
+def pid_of(node: Node, part: str, engine: str) -> int:
+    return node.core_pid(engine) if part == "core" else node.host_pid(engine)
+
+
+def wrong(seen: list[Seen], undisturbed: Mapping[int, Seen]) -> list[int]:
+    """Numbers of the answers that came to an end and are not the undisturbed one."""
+    return [
+        one.number for one in seen if not one.error and one.answer != undisturbed[one.number].answer
+    ]
+
+
+def told(seen: list[Seen]) -> str:
+    causes = Counter(move["cause"] for one in seen for move in one.moves)
+    errors = [one.error for one in seen if one.error]
+    longest_s = max(one.pause_s for one in seen)
+    return (
+        f"{len(seen)} answers, {len(errors)} errors, longest pause {longest_s:.1f} s, "
+        f"moves {dict(causes)} {errors[:2] or ''}"
+    )
+
+
+def until_whole(node: Node) -> float:
+    """Seconds until all engines serve again in both ways and nothing is held."""
+    again_s = wait_until(lambda: node.engine_count() == len(node.engines), AGAIN_S)
+    again_s += wait_until(lambda: all(node.answers(way) for way in WAYS), AGAIN_S)
+    return again_s + wait_until(node.at_rest, AGAIN_S)
+
+
+@pytest.mark.parametrize(
+    ("part", "engine", "number"),
+    [
+        ("core", "decode-0", signal.SIGKILL),
+        ("core", "decode-1", signal.SIGSTOP),
+        ("host", "prefill-0", signal.SIGKILL),
+        ("host", "planner", signal.SIGKILL),
+    ],
+)
+def test_streams_of_a_lost_part_go_on_elsewhere_token_by_token(
+    node: Node, undisturbed: Mapping[int, Seen], part: str, engine: str, number: signal.Signals
+) -> None:
+    pid = pid_of(node, part, engine)
+
+    async def disturbed() -> list[Seen]:
+        streams = Streams(node.url, node.model)
+        running = asyncio.create_task(streams.run(range(STREAMS)))
+        await streams.until_all_began(STREAMS)
+        os.kill(pid, number)
+        return await running
+
+    seen = asyncio.run(disturbed())
+
+    print(f"\n{engine} {part} {number.name}: {told(seen)}")
+    assert [one.error for one in seen if one.error] == []
+    assert wrong(seen, undisturbed) == []
+    assert any(one.moves for one in seen) or not engine.startswith("decode")
+    until_whole(node)
+
+
+def test_moves_are_counted_by_cause(node: Node) -> None:
+    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+
+    assert 'slos_gateway_moves_total{cause="lost"}' in page
+    assert 'slos_gateway_moves_total{cause="stalled"}' in page
+
+
+@pytest.mark.skipif(not ALL_CASES, reason="takes a quarter of an hour: SLOS_TEST_ALL_CASES=1")
+@pytest.mark.parametrize("stopped_s", [0.0, 5.0, 40.0], ids=["kill -9", "stop 5 s", "stop 40 s"])
+@pytest.mark.parametrize(
+    ("part", "engine"),
+    [
+        ("host", "planner"),
+        ("host", "prefill-0"),
+        ("core", "prefill-0"),
+        ("host", "decode-0"),
+        ("core", "decode-0"),
+    ],
+)
+def test_under_load_no_client_sees_more_than_a_pause(
+    node: Node, undisturbed: Mapping[int, Seen], part: str, engine: str, stopped_s: float
+) -> None:
+    pid = pid_of(node, part, engine)
+
+    async def disturbed() -> list[Seen]:
+        done = asyncio.Event()
+        streams = Streams(node.url, node.model)
+        load = asyncio.create_task(streams.run_until(done, clients=STREAMS, numbers=STREAMS))
+        await asyncio.sleep(SETTLED_S)
+        os.kill(pid, signal.SIGSTOP if stopped_s else signal.SIGKILL)
+        await asyncio.sleep(stopped_s)
+        with suppress(ProcessLookupError):  # its host has ended it
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(SETTLED_S)
+        done.set()
+        return await load
+
+    seen = asyncio.run(disturbed())
+
+    again_s = until_whole(node)
+    what = f"stopped for {stopped_s:g} s" if stopped_s else "killed"
+    print(f"\n{engine} {part} {what}: {told(seen)}, again {again_s:.1f} s after the load")
+    assert wrong(seen, undisturbed) == []
+    assert [one.error for one in seen if one.error] == []
