@@ -245,8 +245,7 @@ class PlannerService(PlannerServicer):
         self._bell.ring()
 
     def _note_overdue(self, engine: EngineState, overdue_s: float) -> None:
-        before, engine.overdue_s = engine.stalled, overdue_s
-        if before is not engine.stalled:
+        if self.state.is_overdue(engine, overdue_s, self._clock.now()):
             said = f"is overdue by {overdue_s:.1f} s" if engine.stalled else "makes progress again"
             _LOG.warning("%s %s", engine.name, said)
             self._changed()
@@ -255,7 +254,7 @@ class PlannerService(PlannerServicer):
         """Notes engines that are not heard any more, until cancelled."""
         while True:
             await self._clock.sleep(TICK_S)
-            if self.state.tick():
+            if self.state.tick(self._clock.now()):
                 silent = [one.name for one in self.state.engines.values() if one.stalled]
                 _LOG.warning("no sign of progress of %s: nothing new for them", ", ".join(silent))
                 self._changed()

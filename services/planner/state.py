@@ -53,7 +53,7 @@ class ClusterState:
         self.engines: dict[str, EngineState] = {}
         self._epoch = epoch
         self._decisions_made = 0
-        self._changed_at_s = now  # when the planner started or an engine left
+        self._changed_at_s = now  # when the planner started, or an engine left or stalled
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self._tables: OrderedDict[str, StepTable] = OrderedDict()
         self._replaced: OrderedDict[str, None] = OrderedDict()  # engine ids
@@ -121,12 +121,22 @@ class ClusterState:
         """Whether an engine that started later has taken over the name of this one."""
         return engine_id in self._replaced
 
-    def tick(self) -> bool:
+    def tick(self, now: float) -> bool:
         """A moment has passed; whether it made an engine serve no longer."""
         before = sum(engine.serves for engine in self.engines.values())
         for engine in self.engines.values():
             engine.silent_ticks += 1
-        return before != sum(engine.serves for engine in self.engines.values())
+        changed = before != sum(engine.serves for engine in self.engines.values())
+        if changed:
+            self._changed_at_s = now
+        return changed
+
+    def is_overdue(self, engine: EngineState, overdue_s: float, now: float) -> bool:
+        """What the host of an engine says of its core; whether that changes if it serves."""
+        before, engine.overdue_s = engine.stalled, overdue_s
+        if engine.stalled and not before:
+            self._changed_at_s = now
+        return before is not engine.stalled
 
     def leave(self, engine: EngineState, now: float) -> None:
         """The engine is gone with all that it held, unless another took over its name."""

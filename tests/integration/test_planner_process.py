@@ -76,9 +76,9 @@ async def planner(
 
 
 async def attached(client: PlannerClient) -> int:
-    """How many engines the planner shows now."""
+    """How many engines the planner shows now as such that serve."""
     async with aclosing(client.watch()) as views:
-        return len(await anext(views))
+        return sum(view.serves for view in await anext(views))
 
 
 async def test_told_to_stop_while_it_still_compiles_it_ends_at_once(

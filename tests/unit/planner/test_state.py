@@ -115,7 +115,7 @@ def test_a_new_process_of_the_same_name_starts_empty_and_knows_its_speed() -> No
 def fall_silent(state: ClusterState) -> None:
     """Nothing is heard of any engine for the time that it takes to give one up."""
     for _ in range(100):
-        state.tick()
+        state.tick(0.0)
 
 
 def test_a_second_engine_of_one_name_is_refused_while_the_first_is_heard() -> None:
@@ -145,7 +145,7 @@ def test_an_engine_whose_name_was_taken_over_never_gets_it_back() -> None:
 def test_a_silent_engine_gets_nothing_new_until_it_is_heard() -> None:
     state = make_cluster(make_engine("d0"), make_engine("d1"))
     for _ in range(100):
-        state.tick()
+        state.tick(0.0)
         state.engines["d1"].silent_ticks = 0
     while_silent = [place(state, make_query(f"r{at}")).placement.decode for at in range(4)]
 
@@ -153,12 +153,12 @@ def test_a_silent_engine_gets_nothing_new_until_it_is_heard() -> None:
 
     assert {one.name for one in while_silent if one} == {"d1"}
     assert [one.name for one in state.serving()] == ["d0", "d1"]
-    assert not state.tick()
+    assert not state.tick(0.0)
 
 
 def test_an_engine_whose_core_is_overdue_gets_nothing_new() -> None:
     state = make_cluster(make_engine("d0"), make_engine("d1"))
-    state.engines["d0"].overdue_s = 2.0
+    assert state.is_overdue(state.engines["d0"], 2.0, 0.0)
 
     placed = [place(state, make_query(f"r{at}")).placement.decode for at in range(4)]
 
