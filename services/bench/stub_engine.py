@@ -28,7 +28,7 @@ from shared.entry import exit_status
 from shared.options import load, option
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
-from shared.rpc.channels import PlannerClient, bind, make_server
+from shared.rpc.channels import PlannerClient, listen
 from shared.rpc.identity import own_identity
 from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_server
 
@@ -204,9 +204,8 @@ def _report(step: int, tokens: int, now_s: float) -> StepReport:
 
 async def run(options: StubOptions) -> int:
     """Serves until SIGTERM or SIGINT."""
-    clock, server = MonotonicClock(), make_server()
-    identity = own_identity()
-    bind(server, options.host, options.port, identity)
+    clock, identity = MonotonicClock(), own_identity()
+    server, _ = listen(options.host, options.port, identity)
     state, planner = EngineState(describe(options)), PlannerClient(options.planner, identity)
     add_EngineServicer_to_server(StubEngine(state.description, clock), server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs

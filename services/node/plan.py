@@ -13,6 +13,8 @@ from shared.cluster_secret import IDENTITY_VARIABLE
 from shared.ports import LOOPBACK
 
 _ENGINE_NICE = 5
+# gRPC would write a line for each handshake that fails; our log names each peer once.
+_QUIET = {"GRPC_VERBOSITY": "ERROR"}
 
 
 class Rank(StrEnum):
@@ -227,7 +229,7 @@ def _part(
         name=name,
         rank=rank,
         command=(sys.executable, "-m", module, *words),
-        environ={**around.environ, **offline},
+        environ={**_QUIET, **around.environ, **offline},
         address=address,
         log=around.run_dir / "logs" / f"{name}.log",
         stop_limit_s=stop_limit_s,

@@ -19,9 +19,9 @@ from services.planner.service import PlannerService
 from services.planner.state import ClusterState
 from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError
-from shared.rpc.channels import bind, make_server
+from shared.rpc.channels import listen
 from shared.rpc.health_port import health_port
-from shared.rpc.identity import Identity, identity_from
+from shared.rpc.identity import identity_from
 from shared.rpc.slos_pb2_grpc import add_PlannerServicer_to_server
 
 _LOG = logging.getLogger(__name__)
@@ -69,11 +69,10 @@ async def serve(
         registration_limit_s=options.registration_limit_s,
         scaling=options.scaling,
     )
-    server = make_server()
+    server, port = _listening(options)
     add_PlannerServicer_to_server(service, server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    port = _bind(server, options, identity_from(options.cluster_secret_file))
     prepare()
     await server.start()
     await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
@@ -106,9 +105,10 @@ def _decisions_log(options: PlannerOptions) -> DecisionsLog | None:
     return DecisionsLog.open(path, int(options.decisions_log_mib * _MIB))
 
 
-def _bind(server: grpc.aio.Server, options: PlannerOptions, identity: Identity | None) -> int:
+def _listening(options: PlannerOptions) -> tuple[grpc.aio.Server, int]:
+    identity = identity_from(options.cluster_secret_file)
     try:
-        return bind(server, options.host, options.port, identity)
+        return listen(options.host, options.port, identity)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {options.host}:{options.port}: "

@@ -33,7 +33,7 @@ from shared.errors import ConfigError, EngineLost, EngineReplaced, EngineStalled
 from shared.kv_transfer.curve import keys_from
 from shared.kv_transfer.release import LeaseReleaser
 from shared.models import resolve_model
-from shared.rpc.channels import PlannerClient, bind, make_server
+from shared.rpc.channels import PlannerClient, listen
 from shared.rpc.health_port import health_port
 from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
@@ -108,9 +108,8 @@ async def _unless_stopped(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _bound_server(options: EngineOptions, identity: Identity | None) -> grpc.aio.Server:
-    server = make_server()
     try:
-        bind(server, options.host, options.port, identity)
+        server, _ = listen(options.host, options.port, identity)
     except OSError as error:
         raise port_taken(options.host, options.port) from error
     return server

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -18,6 +18,7 @@ from shared.requests import Explanation, Outcome, Placement, PlacementQuery
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.identity import Identity
+from shared.rpc.refusals import Refusals
 from shared.rpc.slos_pb2_grpc import PlannerStub
 
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024  # a request may carry the tensors of images
@@ -67,20 +68,35 @@ def make_server() -> grpc.aio.Server:
     return grpc.aio.server(options=_SERVER)
 
 
-def bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None = None) -> int:
-    """Binds and returns the port (0 picks one). Raises OSError when it is taken.
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Binds, unencrypted, and returns the port (0 picks one). Raises OSError when it is taken."""
+    return _bound(server.add_insecure_port, host, port)
 
-    With an identity, only peers of the same cluster get through.
+
+def listen(host: str, port: int, identity: Identity | None) -> tuple[grpc.aio.Server, int]:
+    """A server that is bound, and its port (0 picks one); add services, then start it.
+
+    With an identity, only peers of the same cluster get through, and the log names the others.
+    Raises OSError when the port is taken.
     """
+    if identity is None:
+        server = make_server()
+        return server, bind(server, host, port)
+    refusals = Refusals()
+    credentials = identity.for_server(refusals.begins)
+    server = grpc.aio.server(options=_SERVER, interceptors=[refusals])
+    refusals.port = _bound(lambda name: server.add_secure_port(name, credentials), host, port)
+    return server, refusals.port
+
+
+def _bound(add_port: Callable[[str], int], host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Tried here first: gRPC would write its own lines to stderr before it fails.
     with socket.create_server((host, port), family=family):
         pass
     name = f"[{host}]" if family is socket.AF_INET6 else host
     try:
-        if identity is None:
-            return server.add_insecure_port(f"{name}:{port}")
-        return server.add_secure_port(f"{name}:{port}", identity.for_server())
+        return add_port(f"{name}:{port}")
     except RuntimeError as error:
         raise OSError(f"cannot listen on {name}:{port}: {error}") from error
 

@@ -1,6 +1,7 @@
 """How a process proves over gRPC that it belongs to the cluster: mutual TLS from its secret."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -14,10 +15,16 @@ class Identity:
 
     certificates: Certificates
 
-    def for_server(self) -> grpc.ServerCredentials:
+    def for_server(self, on_handshake: Callable[[], None]) -> grpc.ServerCredentials:
+        """`on_handshake` is called before each, on a thread of gRPC."""
         own = self.certificates
-        return grpc.ssl_server_credentials(
-            [(own.key, own.certificate)], own.authority, require_client_auth=True
+        shown = grpc.ssl_server_certificate_configuration(
+            [(own.key, own.certificate)], own.authority
+        )
+        return grpc.dynamic_ssl_server_credentials(
+            shown,
+            on_handshake,  # type: ignore[arg-type] # None: the certificate stays as it is
+            require_client_authentication=True,
         )
 
     def for_channel(self) -> grpc.ChannelCredentials:

@@ -1,6 +1,7 @@
 """Parts with a cluster secret on real sockets: peers without it reach nothing."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -19,7 +20,7 @@ from shared.errors import EngineUnreachable, PlannerUnavailable
 from shared.ports import FreePorts
 from shared.requests import Admission
 from shared.rpc import slos_pb2 as pb
-from shared.rpc.channels import PlannerClient, bind, make_server, open_channel
+from shared.rpc.channels import PlannerClient, listen, open_channel
 from shared.rpc.health import main as health
 from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import PlannerStub, add_EngineServicer_to_server
@@ -79,9 +80,8 @@ async def client_of(port: int, identity: Identity | None) -> AsyncIterator[Plann
 
 @asynccontextmanager
 async def engine(identity: Identity | None) -> AsyncIterator[str]:
-    server = make_server()
+    server, port = listen("127.0.0.1", 0, identity)
     add_EngineServicer_to_server(StubEngine(make_engine("d0"), MonotonicClock()), server)
-    port = bind(server, "127.0.0.1", 0, identity)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -99,6 +99,50 @@ async def test_parts_with_the_same_secret_work_together(tmp_path: Path) -> None:
     ):
         await until(gateway, {"d0"})
         assert (await gateway.place(make_query(), LIMIT_S)).admission is not Admission.DEFERRED
+
+
+@pytest.fixture
+def log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """What a server says of refused peers, also after a test that set up logging."""
+    monkeypatch.setattr(logging.getLogger("shared"), "propagate", True)
+    return caplog
+
+
+def refused(log: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in log.records if "refused" in one.getMessage()]
+
+
+@strangers
+async def test_a_refused_peer_is_told_of_once(
+    tmp_path: Path, stranger: Stranger, log: pytest.LogCaptureFixture
+) -> None:
+    async with planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port:
+        for _ in range(3):
+            async with client_of(port, stranger(tmp_path)) as rogue:
+                with pytest.raises(PlannerUnavailable):
+                    await rogue.scale()
+        async with asyncio.timeout(LIMIT_S):
+            while not refused(log):  # noqa: ASYNC110 - the log has no event
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+
+    (line,) = refused(log)
+    assert f"refused 127.0.0.1 at port {port}" in line
+
+
+async def test_peers_with_the_secret_that_leave_soon_are_not_told_of(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    async with planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port:
+        for _ in range(3):
+            async with client_of(port, ours(tmp_path)) as gateway:
+                await gateway.scale()
+        async with client_of(port, ours(tmp_path)) as gateway, attached(gateway, make_engine()):
+            await asyncio.sleep(2.5)  # past the look that follows a connection
+
+    assert not refused(log)
 
 
 @strangers
