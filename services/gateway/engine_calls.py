@@ -27,7 +27,7 @@ class Reply:
 class Held:
     """The KV of a prompt that waits on its prefill engine for a decode engine.
 
-    `request` is the one whose prompt it is, under the name that the prefill engine knows.
+    `request` has that prompt and the name under which the prefill engine knows it.
     """
 
     engine: EngineRef
@@ -53,4 +53,4 @@ class Engines(Protocol):
     def wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """Ends, in the background, a prefill that nobody wants any more, and frees its blocks."""
+        """Ends, in the background, a prefill that is not wanted any more, and frees its blocks."""

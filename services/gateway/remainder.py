@@ -1,4 +1,4 @@
-"""What is left of a request whose engine was lost, as a request for another engine. Pure."""
+"""What is left of a request after the loss of its engine, as a request for another one. Pure."""
 
 from collections.abc import Sequence
 from copy import copy

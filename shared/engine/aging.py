@@ -1,18 +1,18 @@
-"""Best effort that has waited for long takes its turn as if it had asked for nothing. No clock."""
+"""Best effort that has waited for long takes its turn among requests without targets. No clock."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-WAIT_S: Final = 5.0  # a first token that nobody promised is worth waiting for so long
+WAIT_S: Final = 5.0  # of a first token without a promise
 
 
 @dataclass(slots=True)
 class Aging:
     """Best-effort requests of one engine, in the order in which they came.
 
-    One at a time takes its turn: it costs those who asked for nothing a little, and a crowd of
-    them cannot push aside more than that.
+    One at a time takes its turn: that costs requests without targets a little, and many of them
+    cannot cost more.
     """
 
     _waiting: "OrderedDict[str, float]" = field(default_factory=OrderedDict)
@@ -28,7 +28,7 @@ class Aging:
             self._turn = None
 
     def next(self, now: float) -> str | None:
-        """The request whose turn begins now."""
+        """The request that takes its turn now; None while one has it or none has waited enough."""
         if self._turn is not None or not self._waiting:
             return None
         request_id, came_s = next(iter(self._waiting.items()))

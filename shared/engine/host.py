@@ -4,6 +4,7 @@ order. The role is a word to it.
 
 import asyncio
 import logging
+import os
 import signal
 import tempfile
 from collections.abc import Coroutine, Iterable, Sequence
@@ -45,7 +46,7 @@ _LOG = logging.getLogger(__name__)
 _SERVER_GRACE_S = 0.5
 _CORE_GRACE_S = 2.0
 _SERVICE_NAME = "slos.v1.Engine"
-_UNKNOWN_STEP_S = 8.0  # the longest step of an engine whose step times nobody knows yet
+_UNKNOWN_STEP_S = 8.0  # the longest step of an engine without a profile
 
 
 def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> int:
@@ -57,7 +58,12 @@ def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> int:
     signal.signal(signal.SIGTERM, _end_start)
     with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
         status: int = uvloop.run(_serve(role, options, cores, Path(folder)))
-        return status
+    if status:
+        # The interpreter's own end takes up to 15 s (libraries wait for their threads), and the
+        # engine is started again only after it. All that is ours has ended.
+        logging.shutdown()
+        os._exit(status)
+    return status
 
 
 def _end_start(number: int, frame: object) -> None:

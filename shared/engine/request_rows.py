@@ -144,7 +144,7 @@ class RequestRows(Generic[Request]):
             self._staged.discard(request_id)
 
     def wait(self, request_id: str, now: float) -> None:
-        """It came just now; best effort is not put off for ever."""
+        """It came just now; best effort is put off only for so long."""
         if self.row(request_id)[KIND] == BEST_EFFORT:
             self._aging.came(request_id, now)
 

@@ -62,8 +62,12 @@ class Node:
         os.kill(pid, signal.SIGKILL)
 
     def engine_count(self) -> int:
-        """Engines that the planner shows, of all roles."""
-        page = httpx.get(f"http://{LOOPBACK}:{self.ports.planner_metrics}/metrics", timeout=10).text
+        """Engines that the planner shows, of all roles; 0 while it does not answer."""
+        url = f"http://{LOOPBACK}:{self.ports.planner_metrics}/metrics"
+        try:
+            page = httpx.get(url, timeout=10).text
+        except httpx.HTTPError:
+            return 0
         lines = [line for line in page.splitlines() if line.startswith("slos_planner_engines{")]
         return sum(round(float(line.split()[-1])) for line in lines)
 

@@ -13,7 +13,7 @@ import httpx
 from tests.integration.load import WAYS
 
 LIMIT_S = 120.0
-_WORDS = "([a-f]{3} ){90,100}"
+_WORDS = "([a-f]{3} ){60,70}"
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Streams:
 
     url: str
     model: str
-    max_tokens: int = 400
+    max_tokens: int = 300
     seen: dict[int, Seen] = field(default_factory=dict)
 
     async def run(self, numbers: Iterable[int]) -> list[Seen]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.node import Node, running_node, wait_until
@@ -19,6 +20,7 @@ ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
 STREAMS = 12
 AGAIN_S = 90.0
 WAYS = ("colocated", "disaggregated")
+STARVED_S = 10.0
 SETTLED_S = 6.0  # of load before a fault and after it
 
 
@@ -64,33 +66,70 @@ def until_whole(node: Node) -> float:
 
 
 @pytest.mark.parametrize(
-    ("part", "engine", "number"),
+    ("lost", "number"),
     [
-        ("core", "decode-0", signal.SIGKILL),
-        ("core", "decode-1", signal.SIGSTOP),
-        ("host", "prefill-0", signal.SIGKILL),
-        ("host", "planner", signal.SIGKILL),
+        ((("core", "decode-0"),), signal.SIGKILL),
+        ((("core", "decode-1"),), signal.SIGSTOP),
+        ((("host", "prefill-0"), ("host", "planner")), signal.SIGKILL),
     ],
+    ids=["decode core dies", "decode core hangs", "prefill host and planner die"],
 )
 def test_streams_of_a_lost_part_go_on_elsewhere_token_by_token(
-    node: Node, undisturbed: Mapping[int, Seen], part: str, engine: str, number: signal.Signals
+    node: Node,
+    undisturbed: Mapping[int, Seen],
+    lost: tuple[tuple[str, str], ...],
+    number: signal.Signals,
 ) -> None:
-    pid = pid_of(node, part, engine)
+    pids = [pid_of(node, part, name) for part, name in lost]
 
     async def disturbed() -> list[Seen]:
         streams = Streams(node.url, node.model)
         running = asyncio.create_task(streams.run(range(STREAMS)))
         await streams.until_all_began(STREAMS)
-        os.kill(pid, number)
+        for pid in pids:
+            os.kill(pid, number)
         return await running
 
     seen = asyncio.run(disturbed())
 
-    print(f"\n{engine} {part} {number.name}: {told(seen)}")
+    print(f"\n{lost} {number.name}: {told(seen)}")
     assert [one.error for one in seen if one.error] == []
     assert wrong(seen, undisturbed) == []
-    assert any(one.moves for one in seen) or not engine.startswith("decode")
+    assert any(one.moves for one in seen) or ("host", "planner") in lost
     until_whole(node)
+
+
+def test_a_machine_that_stands_still_for_ten_seconds_loses_no_engine_and_moves_nothing(
+    node: Node, undisturbed: Mapping[int, Seen]
+) -> None:
+    everything = psutil.Process(node.process.pid).children(recursive=True)
+    before = decisions_that_moved(node)
+
+    async def disturbed() -> list[Seen]:
+        streams = Streams(node.url, node.model)
+        running = asyncio.create_task(streams.run(range(STREAMS)))
+        await streams.until_all_began(STREAMS)
+        for one in everything:
+            one.suspend()
+        await asyncio.sleep(STARVED_S)
+        for one in everything:
+            one.resume()
+        return await running
+
+    seen = asyncio.run(disturbed())
+
+    print(f"\nall processes stopped for {STARVED_S:g} s: {told(seen)}")
+    assert [one.error for one in seen if one.error] == []
+    assert wrong(seen, undisturbed) == []
+    assert not any(one.moves for one in seen)
+    assert decisions_that_moved(node) == before
+    assert node.engine_count() == len(node.engines)
+
+
+def decisions_that_moved(node: Node) -> float:
+    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    lines = [line for line in page.splitlines() if line.startswith("slos_gateway_moves_total{")]
+    return sum(float(line.split()[-1]) for line in lines)
 
 
 def test_moves_are_counted_by_cause(node: Node) -> None:

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -26,7 +26,9 @@ from shared.requests import (
 LIMITS = PlannerLimits(hold_limit_s=10.0, settle_every_s=1.0)
 
 
-def view(name: str, role: Role = Role.DECODE, *, draining: bool = False) -> EngineView:
+def view(
+    name: str, role: Role = Role.DECODE, *, draining: bool = False, stalled: bool = False
+) -> EngineView:
     return EngineView(
         description=EngineDescription(
             name=name,
@@ -44,6 +46,7 @@ def view(name: str, role: Role = Role.DECODE, *, draining: bool = False) -> Engi
             max_speculation_tokens=0,
         ),
         draining=draining,
+        stalled=stalled,
     )
 
 
@@ -73,12 +76,14 @@ class FakePlanner:
     views: list[EngineView] | None = None
     away: bool = False
     waits: list[float] = field(default_factory=list)
+    limits_s: list[float] = field(default_factory=list)
     settled: list[Sequence[Outcome]] = field(default_factory=list)
     watches: int = 0
     holds_s: float = 0.0
     clock: VirtualClock | None = None
 
-    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:  # noqa: ARG002
+    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
+        self.limits_s.append(limit_s)
         if self.away:
             raise PlannerUnavailable("away")
         self.waits.append(query.waited_s)
@@ -279,3 +284,50 @@ def test_alone_with_prefill_engines_only_it_takes_one_of_them() -> None:
 
     assert placed.decode is not None
     assert placed.decode.address == "p0:1"
+
+
+async def test_a_planner_that_did_not_answer_is_waited_for_less_until_it_does() -> None:
+    desk = Desk(FakePlanner(views=[view("d0")], away=True))
+    await desk.run_for(0.5)
+    for _ in range(2):
+        await desk.place()
+    desk.planner.away = False
+    desk.planner.answers = [placement(Admission.ADMITTED) for _ in range(2)]
+    for _ in range(2):
+        await desk.place()
+
+    whole_s = LIMITS.place_s
+    assert desk.planner.limits_s == [whole_s, whole_s / 10, whole_s / 10, whole_s]
+
+
+@pytest.mark.parametrize(("avoid", "taken"), [((), "d0"), (("d0",), "d1"), (("d0", "d1"), "d0")])
+async def test_alone_it_takes_an_engine_that_fails_only_where_no_other_serves(
+    avoid: tuple[str, ...], taken: str
+) -> None:
+    desk = Desk(FakePlanner(views=[view("d0"), view("d1"), view("d2", stalled=True)], away=True))
+    await desk.run_for(0.5)
+
+    placed = await desk.link.place(
+        lambda waited_s: replace(query(waited_s), avoid=avoid), desk.record, 99.0
+    )
+
+    assert placed.decode is not None
+    assert placed.decode.name == taken
+
+
+async def test_a_fleet_of_stalled_engines_is_not_ready() -> None:
+    desk = Desk(FakePlanner(views=[view("d0", stalled=True)]))
+    await desk.run_for(0.5)
+
+    with pytest.raises(NoEngine):
+        desk.link.check()
+
+
+async def test_a_request_that_moves_is_held_from_the_moment_it_lost_its_engine() -> None:
+    deferred = placement(Admission.DEFERRED, hold_s=1.0)
+    desk = Desk(FakePlanner(answers=[deferred, deferred, placement(Admission.ADMITTED)]))
+    long_ago_s = desk.clock.now() - 10 * LIMITS.hold_limit_s
+
+    placed = await desk.link.place(query, desk.record, long_ago_s, held_from_s=desk.clock.now())
+
+    assert placed.runs
