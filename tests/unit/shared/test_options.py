@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -97,12 +97,23 @@ def test_what_variables_say_is_what_is_read(wanted: Options) -> None:
     )
 
 
+class Quoting(yaml.SafeDumper):
+    """Quotes every text: YAML 1.1, as PyYAML writes it, takes `0E0` for one, YAML 1.2 does not."""
+
+
+Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 @given(wanted=options)
+@example(wanted=Options(host="0E0"))
 def test_what_yaml_says_is_what_is_read(
     wanted: Options, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     section = {"planner": json.loads(json.dumps(asdict(wanted)))}
-    path = file(tmp_path_factory.mktemp("options"), yaml.safe_dump(section, allow_unicode=True))
+    text = yaml.dump(section, Dumper=Quoting, allow_unicode=True)
+    path = file(tmp_path_factory.mktemp("options"), text)
     assert read(yaml_file=path) == wanted
 
 
