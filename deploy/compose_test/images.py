@@ -20,6 +20,7 @@ _NOT_NEEDED: Final = (
     "var/cache/apt/archives",
     "var/lib/apt/lists",
     "usr/share/doc",
+    "usr/share/locale",
     "usr/share/man",
 )
 _PROMETHEUS_FILE: Final = """

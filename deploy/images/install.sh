@@ -2,7 +2,7 @@
 # Installs packages into an image's environment, without dependencies and without byte code; runs in the build only.
 #
 #   install [pip's arguments]    with LEFT_OUT="name ..." without these lines of a lock, with DEPS=1 with dependencies
-#   install --prune-torch | --prune-tests | --prune-nixl | --keep-pip
+#   install --prune-torch | --prune-tests | --prune-symbols | --prune-nixl | --keep-pip
 set -eu
 
 python=${PYTHON:-/opt/slos/bin/python}
@@ -15,6 +15,10 @@ prune() {
         find "$packages"/torch/bin -type f ! -name torch_shm_manager -delete
         ;;
     --prune-tests) rm -rf "$packages"/numba/tests "$packages"/numpy/tests "$packages"/numpy/*/tests ;;
+    --prune-symbols) # of the two libraries that come with many
+        LD_LIBRARY_PATH=/pip/strip /pip/strip/strip --strip-unneeded \
+            "$packages"/llvmlite/binding/*.so "$packages"/cryptography/hazmat/bindings/*.so
+        ;;
     --prune-nixl) rm -rf "$packages"/nixl_ep "$packages"/nixl_ep_cu* ;;
     --keep-pip) cp -r /pip/lib/python3.*/site-packages/pip "$packages"/ ;;
     esac
