@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -448,6 +449,55 @@ async def test_an_engine_that_does_not_answer_is_left_for_another_one(
     assert spare.seen
     await until(lambda: rig.clean and len(rig.planner.outcomes) == 2)
     assert "does not answer" in rig.planner.outcomes[0].message
+
+
+@asynccontextmanager
+async def proxy(address: str, cut: asyncio.Event) -> AsyncIterator[str]:
+    """Forwards to `address` until `cut` is set; then it forwards nothing and closes nothing."""
+
+    writers: list[asyncio.StreamWriter] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if not cut.is_set():
+                    writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = address.split(":")
+        there, to_there = await asyncio.open_connection(host, int(port))
+        writers.extend((writer, to_there))
+        await asyncio.gather(forward(reader, to_there), forward(there, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("way", Way)
+async def test_a_connection_that_is_cut_without_a_word_costs_a_pause(
+    rig: Rig, spare: RuleEngine, way: Way
+) -> None:
+    rig.client.engine_core.health._limits = HealthLimits(quiet_s=0.25, answer_s=0.5)
+    rig.planner.way, rig.decode.step_s, cut = way, 0.01, asyncio.Event()
+    async with proxy(rig.decode.address, cut) as address:
+        rig.decode.address = address
+
+        asking = asyncio.create_task(rig.ask(60))
+        await until(lambda: bool(rig.decode.running))
+        await asyncio.sleep(0.1)
+        cut.set()
+        parts = await asking
+
+    assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 60)
+    assert spare.seen
+    assert rig.client.engine_core.health.avoided() == ("d0-1",)
 
 
 async def test_an_engine_that_fails_every_request_is_left_out_and_brought_back(
