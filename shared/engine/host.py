@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY, start_http_server
 
 from shared.clock import Clock, MonotonicClock
 from shared.engine.config import EngineOptions, hold_port, port_taken
+from shared.engine.core_use import CoreUse
 from shared.engine.environment import free_threads
 from shared.engine.link import HostEnd
 from shared.engine.profile import Profile, Profiler
@@ -160,6 +161,7 @@ def _wire(
         state=state,
         link=link,
         progress=progress,
+        core_use=CoreUse(pids=core.pids, computes=core.on_cpu),
         client=client,
         registration=registration,
         service=EngineService(
@@ -193,6 +195,7 @@ class Host:
     state: EngineState
     link: HostEnd
     progress: Progress
+    core_use: CoreUse
     client: PlannerClient
     registration: Registration
     service: EngineService
@@ -275,10 +278,10 @@ class Host:
         while True:
             await self.clock.sleep(TICK_S)
             held = len(self.service.streams.open) or self.state.running + self.state.waiting
-            self.progress.tick(holds_work=held > 0)
+            self.progress.tick(holds_work=held > 0, busy=self.core_use.is_busy())
             if self.progress.stalled:
                 error = EngineStalled(
-                    f"The engine core made no progress for {self.progress.silent_s:g} s while it "
+                    f"The engine core made no progress for {self.progress.silent_s:.1f} s while it "
                     f"held {held} requests."
                 )
                 self.service.fail(error)

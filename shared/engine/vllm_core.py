@@ -189,6 +189,16 @@ class EngineCore:
         self.client.shutdown(timeout=limit_s)
 
     @property
+    def pids(self) -> list[int]:
+        """Of the engine core's processes."""
+        return [int(one.pid) for one in self.client.resources.engine_manager.processes]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on CPUs."""
+        return bool(current_platform.is_cpu())
+
+    @property
     def vocabulary(self) -> int:
         """How many token ids there are."""
         size: int = self.config.model_config.get_vocab_size()

@@ -32,6 +32,18 @@ def test_a_core_without_work_may_be_silent_for_ever() -> None:
     assert (progress.silent_s, progress.overdue_s, progress.stalled) == (0, 0, False)
 
 
+def test_a_core_that_is_busy_gets_five_times_as_long() -> None:
+    progress = Progress(limit_s=4.0)
+    for _ in range(round(19 / TICK_S)):
+        progress.tick(holds_work=True, busy=True)
+    slow = progress.stalled
+
+    silent(progress, 0.5)
+
+    assert not slow
+    assert progress.stalled
+
+
 def test_any_sign_starts_the_silence_anew() -> None:
     progress = Progress(limit_s=4.0)
     for _ in range(10):
