@@ -13,6 +13,7 @@ import httpx
 from tests.integration.load import WAYS
 
 LIMIT_S = 120.0
+_KINDS = 4
 _WORDS = "([a-f]{3} ){60,70}"
 
 
@@ -27,6 +28,11 @@ class Seen:
     pause_s: float = 0.0
     error: str = ""
     moves: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def again(self) -> bool:
+        """Whether another engine computes it again from its begin."""
+        return self.number // 2 % _KINDS in (1, 2)
 
     @property
     def answer(self) -> tuple[str, str | None, int]:
@@ -101,7 +107,7 @@ class Streams:
             "stream": True,
             "stream_options": {"include_usage": True},
             "slo": {"way": WAYS[number % 2], "report": True},
-            **kinds[number // 2 % len(kinds)],
+            **kinds[number // 2 % _KINDS],
         }
 
 

@@ -51,10 +51,13 @@ def wrong(seen: list[Seen], undisturbed: Mapping[int, Seen]) -> list[int]:
 def told(seen: list[Seen]) -> str:
     causes = Counter(move["cause"] for one in seen for move in one.moves)
     errors = [one.error for one in seen if one.error]
-    longest_s = max(one.pause_s for one in seen)
+    continued_s, again_s = (
+        max((one.pause_s for one in seen if one.again is again), default=0.0)
+        for again in (False, True)
+    )
     return (
-        f"{len(seen)} answers, {len(errors)} errors, longest pause {longest_s:.1f} s, "
-        f"moves {dict(causes)} {errors[:2] or ''}"
+        f"{len(seen)} answers, {len(errors)} errors, longest pause {continued_s:.1f} s "
+        f"(of what is computed again {again_s:.1f} s), moves {dict(causes)} {errors[:2] or ''}"
     )
 
 
