@@ -5,6 +5,7 @@ SlosError
 ├── InvalidRequest         the client wrote something we cannot use (400, with the field)
 ├── Refused                the planner said no, with numbers (429 or 503)
 ├── NoEngine               no engine can serve this now (503)
+├── Overloaded             this process has as much to do as it may (503)
 ├── EngineLost             an engine went away while it served the request (502)
 │   ├── EngineUnreachable  it could not be reached, so the request never got there
 │   ├── EngineStalled      it made no progress with the work that it holds
@@ -55,6 +56,10 @@ class Refused(SlosError):
 
 class NoEngine(SlosError):
     """No engine can serve this now."""
+
+
+class Overloaded(SlosError):
+    """This process has as much to do as it may; another one may have less."""
 
 
 class EngineLost(SlosError):

@@ -29,9 +29,10 @@ def main(argv: Sequence[str]) -> int:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
         signal.signal(signal.SIGTERM, _end_start)
         # vLLM takes seconds to import and reads its log level then; --help must not wait for it
-        from services.gateway.app import run
+        from services.gateway.app import run, start_grammar_server
 
-        status: int = uvloop.run(run(options, listener))
+        with start_grammar_server(options, listener) as grammars:
+            status: int = uvloop.run(run(options, listener, grammars))
         return status
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from starlette.types import ASGIApp
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -26,6 +27,8 @@ from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
 from services.gateway.connections import HeadLimits
 from services.gateway.engine_links import EngineLinks
+from services.gateway.grammar_server import GrammarServer, fork_server
+from services.gateway.grammars import GrammarChecks
 from services.gateway.health import Pages
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
@@ -47,12 +50,22 @@ from shared.rpc.identity import identity_from
 _LOG = logging.getLogger(__name__)
 
 
-async def run(options: GatewayOptions, listener: socket.socket) -> int:
+def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> GrammarServer:
+    """Forks it: call this before there is an event loop."""
+
+    def configure(model: str) -> VllmConfig:
+        return _vllm_config(frontend_namespace(options, model))
+
+    return fork_server(configure, options.grammar_limits(), to_close=listener)
+
+
+async def run(options: GatewayOptions, listener: socket.socket, grammars: GrammarServer) -> int:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
     clock, lifecycle = MonotonicClock(), Lifecycle()
     keys = all_keys(options.api_key, options.api_key_file)
     args = await asyncio.to_thread(_read_args, options)
-    async with _cluster_client(options, args, clock) as client:
+    grammars.prepare(args.model)
+    async with _cluster_client(options, args, clock, grammars) as client:
         app = await make_app(client, args, options, lifecycle, clock)
         quieten_answered_failures()
         set_ulimit()
@@ -150,16 +163,20 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.exc_info is None or scope is None or scope.failure is None
 
 
+def _vllm_config(args: Namespace) -> VllmConfig:
+    names = [field.name for field in fields(AsyncEngineArgs) if hasattr(args, field.name)]
+    return frontend_config(**{name: getattr(args, name) for name in names})
+
+
 def _read_args(options: GatewayOptions) -> Namespace:
     return frontend_namespace(options, str(resolve_model(options.model, say=_LOG.info)))
 
 
 @asynccontextmanager
 async def _cluster_client(
-    options: GatewayOptions, args: Namespace, clock: Clock
+    options: GatewayOptions, args: Namespace, clock: Clock, grammars: GrammarServer
 ) -> AsyncIterator[ClusterClient]:
-    names = [field.name for field in fields(AsyncEngineArgs) if hasattr(args, field.name)]
-    config = frontend_config(**{name: getattr(args, name) for name in names})
+    config = _vllm_config(args)
     identity = identity_from(options.cluster_secret_file)
     planner = PlannerClient(options.planner, identity)
     cluster = Cluster(
@@ -178,6 +195,11 @@ async def _cluster_client(
         cluster,
         stage_ends=options.stage_ends,
         sequence_limit=options.sequence_limit,
+        grammars=GrammarChecks(
+            server=grammars,
+            limits=options.grammar_limits(),
+            size_limit_bytes=options.grammar_limit_bytes,
+        ),
     )
     try:
         await client.start()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from services.gateway.grammar_limits import GrammarLimits
 from services.gateway.request_body import BodyLimits
 from services.gateway.slo_inputs import (
     LEAST_VALUE,
@@ -152,6 +153,13 @@ class GatewayOptions:
         8192, help="most open connections; a request on one more is a 503"
     )
     request_limit: Count = option(4096, help="most requests in flight; one more is a 503")
+    grammar_limit_bytes: Count = option(
+        256 * 1024, help="largest schema, regex, list of choices or grammar of structured output"
+    )
+    grammar_limit_s: Seconds = option(
+        5.0, help="processor time that compiling one of them may take, on one processor"
+    )
+    grammar_limit_mib: Count = option(512, help="memory that compiling one of them may take")
     sequence_limit: Count = option(
         1024, help="most sequences of one request: its prompts times its n"
     )
@@ -168,6 +176,11 @@ class GatewayOptions:
             time_s=self.body_limit_s,
             values=self.body_limit_values,
             keys=self.body_limit_keys,
+        )
+
+    def grammar_limits(self) -> GrammarLimits:
+        return GrammarLimits(
+            time_s=self.grammar_limit_s, memory_bytes=self.grammar_limit_mib * 1024 * 1024
         )
 
     def catalogue(self) -> Catalogue:

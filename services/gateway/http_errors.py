@@ -14,6 +14,7 @@ from shared.errors import (
     EngineLost,
     InvalidRequest,
     NoEngine,
+    Overloaded,
     PlannerUnavailable,
     Refused,
     SlosError,
@@ -71,6 +72,7 @@ class HttpError:
 _ANSWERS: Final[tuple[tuple[type[SlosError], int, str, str], ...]] = (
     (InvalidRequest, 400, "BadRequestError", "invalid_request"),
     (NoEngine, 503, "ServiceUnavailableError", "no_engine"),
+    (Overloaded, 503, "ServiceUnavailableError", "gateway_full"),
     (EngineDraining, 503, "ServiceUnavailableError", "draining"),
     (PlannerUnavailable, 503, "ServiceUnavailableError", "planner_unavailable"),
     (EngineLost, 502, "BadGatewayError", "engine_lost"),
@@ -209,7 +211,7 @@ def _failed_placement(failure: SlosError, scope: RequestScope | None) -> Placeme
 def _retry_after_s(failure: SlosError, placement: Placement | None) -> float | None:
     if isinstance(failure, Refused):
         return failure.retry_after_s
-    if isinstance(failure, EngineDraining):
+    if isinstance(failure, (EngineDraining, Overloaded)):
         return _RETRY_SOON_S
     return placement.retry_after_s if placement else None
 

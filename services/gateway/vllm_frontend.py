@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import fields
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from vllm.exceptions import GracefulHTTPError
 from vllm.outputs import RequestOutput
 from vllm.reasoning import ReasoningParserManager
 from vllm.renderers import renderer_from_config
+from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.collection_utils import as_list
 from vllm.v1.engine import EngineCoreRequest
@@ -24,11 +26,12 @@ from vllm.v1.metrics.loggers import StatLoggerManager
 
 from services.gateway.cluster_core import Cluster, ClusterCore
 from services.gateway.continuation import refuse_what_we_cannot
+from services.gateway.grammars import GrammarChecks
 from services.gateway.http_errors import FAULT, from_failure
 from services.gateway.scope import current_scope
 from services.gateway.stage_ends import THINKING_STAGES, find_stage_ends
 from services.gateway.stages import StageEnds
-from shared.errors import ConfigError, InvalidRequest, NoEngine, SlosError
+from shared.errors import ConfigError, InvalidRequest, NoEngine, Overloaded, SlosError
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,8 +100,10 @@ class ClusterClient(AsyncLLM):
         *,
         stage_ends: Mapping[str, str],
         sequence_limit: int = 1024,
+        grammars: GrammarChecks | None = None,
     ) -> None:
         self._sequence_limit = sequence_limit
+        self._grammars = grammars
         # All that AsyncLLM.__init__ sets, but for the engine that it starts.
         self.vllm_config = vllm_config
         self.model_config = vllm_config.model_config
@@ -108,6 +113,8 @@ class ClusterClient(AsyncLLM):
         self.log_stats = True
         self.renderer = renderer_from_config(vllm_config)
         self.input_processor = InputProcessor(vllm_config, self.renderer)
+        if grammars is not None:  # vLLM's own check stops the event loop, and has no limits
+            self.input_processor.structured_outputs_config = None
         self.admission_stats = None
         self.output_processor = OutputProcessor(
             self.renderer.tokenizer,
@@ -162,13 +169,22 @@ class ClusterClient(AsyncLLM):
             refuse_what_we_cannot(sampling_params, priority)
             if scope is not None:
                 scope.plan_sequences(sampling_params.n, self._sequence_limit)
+            await self._check_grammar(sampling_params)
             async with aclosing(answer) as outputs:
                 async for output in outputs:
                     yield output
-        except InvalidRequest as error:
+        except (InvalidRequest, Overloaded) as error:
             raise _left_in_scope(error) from error
         except EngineGenerateError as error:
             raise _left_in_scope(_failure(error.__cause__)) from error
+
+    async def _check_grammar(self, params: SamplingParams) -> None:
+        asked = params.structured_outputs
+        if asked is None or self._grammars is None:
+            return
+        given = {one.name: getattr(asked, one.name) for one in fields(asked) if one.init}
+        for name, value in (await self._grammars.check(given)).items():
+            setattr(asked, name, value)
 
     async def _add_request(self, request: EngineCoreRequest, *args: Any, **kwargs: Any) -> None:
         try:

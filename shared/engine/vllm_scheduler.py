@@ -23,6 +23,7 @@ from shared.engine.new_rows import row_of
 from shared.engine.policy_limits import speculation_limit, step_limit
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
+from shared.engine.vllm_grammar import end_compilation
 from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_room
 from shared.engine.vllm_steering import SteeredScheduler
 from shared.engine.vllm_steps import after, begun
@@ -294,6 +295,7 @@ class SlosScheduler(SteeredScheduler):
         self._slos_ledger.finished.append(request.request_id)
         self._slos_rows.remove(request.request_id)
         self.slos_blocked.pop(request.request_id, None)
+        end_compilation(request)
         return super()._free_request(request, delay_free_blocks)
 
     def _handle_blocked_waiting_request(self, request: Request) -> bool:

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from shared.clock import MonotonicClock
 from shared.models.tiny import make_tiny_model
+from tests.integration.node import wait_until
 from tests.processes import free_port
 
 pytestmark = pytest.mark.timeout(180)
 START_LIMIT_S = 150
 QUIET_S = 60  # far longer than the tests take
+GRAMMAR_LIMIT_S = 1.0
+SLOW_GRAMMAR = {"json": {"enum": [f"w{at}" for at in range(25_000)]}}  # takes several seconds
 
 
 @dataclass
@@ -48,6 +52,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
             port,
             *("--model", str(model), "--served-model-name", "tiny", "--api-key", "k"),
             *("--drain-limit-s", "120", "--drain-quiet-s", str(QUIET_S)),
+            *("--grammar-limit-s", str(GRAMMAR_LIMIT_S)),
         ),
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
         stderr=subprocess.PIPE,
@@ -109,9 +114,73 @@ def test_a_second_gateway_on_the_port_is_one_line_with_the_cure(gateway: Gateway
     assert "--port (SLOS_GATEWAY_PORT)" in done.stderr
 
 
+def ask(gateway: GatewayProcess, structured: object, timeout_s: float = 60.0) -> httpx.Response:
+    body = {"model": "tiny", "prompt": "hi", "structured_outputs": structured}
+    return gateway.http.post("/v1/completions", json=body, timeout=timeout_s)
+
+
+def grammar_processes(gateway: GatewayProcess) -> list[psutil.Process]:
+    """The server and those of the grammars that it compiles."""
+    children = psutil.Process(gateway.process.pid).children(recursive=True)
+    return [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    "structured",
+    [
+        {"json": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        {"json": {"type": "integer", "multipleOf": 3}},
+        {"choice": ["a", "b"]},
+        {"regex": "[a-z]+"},
+        {"grammar": 'root ::= "a" | "b"'},
+        {"json_object": True},
+    ],
+)
+def test_a_grammar_that_compiles_lets_its_request_go_on(
+    gateway: GatewayProcess, structured: object
+) -> None:
+    answer = ask(gateway, structured)
+
+    assert answer.json()["error"]["code"] == "planner_unavailable"
+
+
+@pytest.mark.parametrize(
+    "structured",
+    [
+        {"regex": "((("},
+        {"regex": "|".join(f"word{at}" for at in range(50_000))},
+        {"grammar": "root ::= ("},
+        {"grammar": "root ::= root"},
+        {"json": {"type": "nothing"}},
+        {"json": "{"},
+        {"structural_tag": "[]"},
+        {"choice": []},
+        SLOW_GRAMMAR,
+    ],
+)
+def test_a_grammar_that_cannot_be_had_is_a_400_that_names_the_field(
+    gateway: GatewayProcess, structured: object
+) -> None:
+    answer = ask(gateway, structured)
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "structured_outputs")
+
+
+def test_a_grammar_whose_client_is_gone_is_not_compiled_further(gateway: GatewayProcess) -> None:
+    others = [{"json": {"enum": [f"{name}{at}" for at in range(15_000)]}} for name in "abcd"]
+    for structured in others:
+        with pytest.raises(httpx.ReadTimeout):
+            ask(gateway, structured, timeout_s=0.2)
+
+    wait_until(lambda: len(grammar_processes(gateway)) == 1, 20.0)
+
+    assert ask(gateway, {"choice": ["c", "d"]}).json()["error"]["code"] == "planner_unavailable"
+
+
 def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
     gateway: GatewayProcess,
 ) -> None:
+    (grammars,) = grammar_processes(gateway)
     gateway.process.send_signal(signal.SIGTERM)
     ready = gateway.http.get("/ready")
     while ready.json()["error"]["code"] != "draining":
@@ -124,3 +193,4 @@ def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
     assert answer.headers["connection"] == ready.headers["connection"] == "close"
     assert gateway.process.returncode == 0
     assert "Traceback" not in log
+    wait_until(lambda: not grammars.is_running(), 10.0)
