@@ -7,6 +7,7 @@ from starlette.types import Message, Send
 
 from services.gateway.answer_report import StreamReporter, add_to_json, name_incomplete
 from services.gateway.http_errors import HttpError, RawHeaders, from_failure
+from services.gateway.input_faults import of_answer
 from services.gateway.report import decision_ids, slo_report
 from services.gateway.scope import RequestScope
 from shared.errors import SlosError
@@ -64,12 +65,21 @@ class AnswerGate:
         if more and not self._has_token:
             return
         chunks, self._held = self._held, []
+        unread = None if self._scope.sequences else self._fault_of_input(chunks)
+        if unread is not None:
+            await self.fail(unread)
+            return
         if not self._is_stream and not more:
             chunks = [self._whole(b"".join(chunks))]
         await self._release()
         for index, one in enumerate(chunks):
             last = index == len(chunks) - 1
             await self._forward({"body": one, "more_body": more or not last})
+
+    def _fault_of_input(self, chunks: list[bytes]) -> SlosError | None:
+        """A 500 before anything was placed: vLLM could not make sense of the request."""
+        assert self._start is not None
+        return of_answer(self._start["status"], b"".join(chunks))
 
     def _whole(self, body: bytes) -> bytes:
         """A JSON answer, complete; it gets the report here, and the length that it then has."""

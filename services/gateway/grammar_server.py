@@ -1,8 +1,8 @@
 """Compiles the grammars of structured output on trial, each in a process of its own.
 
 The server is forked from the gateway before that has threads or an event loop, and forks once for
-each grammar. The kernel ends a process that takes too much processor time or memory, or whose
-connection the gateway has closed.
+each grammar. The kernel ends a process that takes too much processor time or memory, and
+each whose connection the gateway has closed.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ from shared.parent import end_with_parent
 
 _LENGTH_BYTES: Final = 8
 _LONGEST_MESSAGE: Final = 64 * 1024
-_NICER: Final = 5  # than the gateway, whose streams go first
+_NICER: Final = 5  # than the gateway: its streams go first
 _OTHER_BACKENDS: Final = {"guidance": GuidanceBackend, "outlines": OutlinesBackend}
 
 # Makes vLLM's configuration from the folder or hub name of the model.

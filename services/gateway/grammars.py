@@ -26,7 +26,7 @@ _LONGEST_ERROR: Final = 500
 class GrammarChecks:
     """Asks once for each grammar and remembers the last ones.
 
-    A grammar that nobody waits for any more is not compiled further.
+    A compilation ends when no request waits for it any more.
     """
 
     server: GrammarServer

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
 from services.gateway.answer_gate import AnswerGate, send_error
+from services.gateway.input_faults import OF_BAD_INPUT, as_invalid
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.request_body import replay, take_slo, with_length
@@ -113,7 +114,7 @@ class Generations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _generates(scope):
-            await self._app(scope, receive, send)
+            await self._pass(scope, receive, send)
             return
         path = _path(scope)
         if self._context.lifecycle.draining:
@@ -121,6 +122,23 @@ class Generations:
             return
         with self._context.lifecycle.request():
             await self._serve(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Other pages have no scope; what they cannot read is a 400 all the same."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except OF_BAD_INPUT as error:
+            if started or scope["type"] != "http":
+                raise
+            invalid = http_errors.from_failure(as_invalid(error), None)
+            await send_error(send, invalid, path=_path(scope))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived_at_s = self._context.clock.now()
@@ -165,6 +183,8 @@ class Generations:
             raise
         except Exception as error:
             failure = request.failure or error
+            if isinstance(error, OF_BAD_INPUT) and not request.sequences:
+                failure = request.failure or as_invalid(error)
             if not isinstance(failure, SlosError):
                 raise
             await gate.fail(failure)

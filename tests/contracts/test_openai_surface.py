@@ -1,9 +1,8 @@
 """vLLM's own OpenAI app inside our layers, over a cluster that is a fake: what clients then see."""
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,12 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
-from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
-from services.gateway.app import layered, make_app
-from services.gateway.cluster_core import Cluster
-from services.gateway.config import ClassTargets, GatewayOptions
-from services.gateway.engine_calls import Reply
-from services.gateway.lifecycle import Lifecycle
-from services.gateway.vllm_args import frontend_namespace
-from services.gateway.vllm_frontend import ClusterClient, frontend_config
-from shared.clock import MonotonicClock
-from shared.engines import EngineDescription, EngineView, Role
-from shared.errors import EngineLost
-from shared.models.tiny import make_tiny_model
-from shared.requests import Admission, EngineRef, Outcome, Placement, PlacementQuery, Reason, Way
+from shared.requests import Admission, Placement, Reason, Way
+from tests.contracts.fake_gateway import PLACED, FakeFleet, gateway_app
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
 
-ENGINE = EngineRef(name="decode-0", engine_id="d", address="fake")
-PLACED = Placement(
-    decision_id="d-1", admission=Admission.ADMITTED, reason=Reason.NONE, decode=ENGINE
-)
 REFUSED = Placement(
     decision_id="d-2",
     admission=Admission.REFUSED,
@@ -40,27 +23,6 @@ REFUSED = Placement(
     message="The queue is 4 s long.",
     predicted_ttft_s=4.2,
     retry_after_s=3.1,
-)
-VIEW = EngineView(
-    description=EngineDescription(
-        name=ENGINE.name,
-        engine_id=ENGINE.engine_id,
-        role=Role.DECODE,
-        address=ENGINE.address,
-        model="tiny",
-        vllm_version="any",
-        block_size_tokens=16,
-        kv_blocks=100,
-        kv_bytes_per_token=1,
-        max_model_len_tokens=1024,
-        max_running_requests=8,
-        max_step_tokens=512,
-        max_speculation_tokens=0,
-    ),
-    draining=False,
-    running=0,
-    waiting=0,
-    free_kv_blocks=100,
 )
 SLO = {"class": "chat", "report": True}
 ROUTES: dict[str, dict[str, Any]] = {
@@ -72,50 +34,6 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class FakeFleet:
-    """Planner and engines in one: places as `placement` says and answers in three steps."""
-
-    placement: Placement = PLACED
-    lost_after_steps: int | None = None
-    breaks: bool = False
-    queries: list[PlacementQuery] = field(default_factory=list)
-
-    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
-        assert limit_s > 0
-        self.queries.append(query)
-        return self.placement
-
-    async def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Forgets them."""
-
-    async def watch(self) -> AsyncIterator[list[EngineView]]:
-        yield [VIEW]
-        await asyncio.Event().wait()
-
-    async def generate(
-        self, _: EngineRef, request: EngineCoreRequest, __: object
-    ) -> AsyncGenerator[Reply, None]:
-        if self.breaks:
-            raise LookupError("a fault")
-        for step in range(3):
-            if step == self.lost_after_steps:
-                raise EngineLost("connection reset")
-            await asyncio.sleep(0.002)
-            finish = FinishReason.LENGTH if step == 2 else None
-            output = EngineCoreOutput(request.request_id, [70 + step], finish_reason=finish)
-            yield Reply(outputs=[output], core_time_s=0.0)
-
-    async def answers(self, _: EngineRef) -> bool:
-        return True
-
-    async def prune(self, *_: object, **__: object) -> None:
-        """Has nothing to close."""
-
-    async def close(self) -> None:
-        """Has nothing to close."""
-
-
-@dataclass
 class Gateway:
     fleet: FakeFleet
     http: httpx.AsyncClient
@@ -124,26 +42,14 @@ class Gateway:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def built(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    folder = make_tiny_model(Path(tmp_path_factory.mktemp("tiny")))
-    fleet, clock = FakeFleet(), MonotonicClock()
-    options = GatewayOptions(
-        model="tiny", classes={"chat": ClassTargets(ttft_ms=60_000, tpot_ms=60_000)}
-    )
-    args = frontend_namespace(options, str(folder))
-    config = frontend_config(**vars(AsyncEngineArgs.from_cli_args(args)))
-    engines: Any = fleet
-    cluster = Cluster(planner=fleet, engines=engines, clock=clock)
-    client = ClusterClient(config, cluster, stage_ends={"plan": "e"})
-    await client.start()
-    lifecycle = Lifecycle()
-    app = await make_app(client, args, options, lifecycle, clock)
-    transport = httpx.ASGITransport(layered(app, options, (), lifecycle, lambda: 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
-        sdk = openai.AsyncOpenAI(
-            base_url="http://gateway/v1", api_key="k", http_client=http, max_retries=0
-        )
-        yield Gateway(fleet=fleet, http=http, openai=sdk)
-    await client.close()
+    fleet = FakeFleet()
+    async with gateway_app(fleet, Path(tmp_path_factory.mktemp("tiny"))) as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            sdk = openai.AsyncOpenAI(
+                base_url="http://gateway/v1", api_key="k", http_client=http, max_retries=0
+            )
+            yield Gateway(fleet=fleet, http=http, openai=sdk)
 
 
 @pytest.fixture

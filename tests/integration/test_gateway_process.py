@@ -50,11 +50,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     process = subprocess.Popen(
         command(
             port,
-            *("--model", str(model), "--served-model-name", "tiny", "--api-key", "k"),
+            *("--model", str(model), "--served-model-name", "tiny"),
             *("--drain-limit-s", "120", "--drain-quiet-s", str(QUIET_S)),
             *("--grammar-limit-s", str(GRAMMAR_LIMIT_S)),
         ),
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "SLOS_GATEWAY_API_KEY": "k"},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -12,6 +12,7 @@ from services.gateway.scope import current_scope
 from shared.requests import Way
 from tests.unit.gateway.http_fakes import (
     Answer,
+    add_sequence,
     call,
     context,
     receiver,
@@ -224,9 +225,45 @@ async def test_what_is_no_http_passes_untouched() -> None:
     assert seen == [scope]
 
 
-async def test_an_error_that_is_not_ours_is_left_to_the_server() -> None:
+async def test_an_error_that_no_input_can_cause_is_left_to_the_server() -> None:
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
-        raise ZeroDivisionError
+        raise OSError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(OSError):  # noqa: PT011 - it says nothing
         await call(app)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
+@pytest.mark.parametrize("error", [AttributeError, KeyError, RecursionError, OverflowError])
+async def test_input_of_an_unforeseen_shape_is_a_400(path: str, error: type[Exception]) -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error("no get")
+
+    answer = await call(app, path=path)
+
+    assert (answer.status, answer.json["error"]["param"]) == (400, "body")
+    assert "no get" in answer.json["error"]["message"]
+
+
+async def test_vllms_500_before_anything_is_placed_is_a_400() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_json(send, {"error": {"message": "no get"}}, status=500)
+
+    answer = await call(app)
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_request")
+    assert "no get" in answer.json["error"]["message"]
+
+
+async def test_a_fault_after_something_was_placed_stays_a_fault() -> None:
+    async def raises(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        add_sequence(scope_now())
+        raise AttributeError
+
+    async def answers(_scope: Scope, _receive: Receive, send: Send) -> None:
+        add_sequence(scope_now())
+        await send_json(send, {"error": {"message": "?"}}, status=500)
+
+    with pytest.raises(AttributeError):
+        await call(raises)
+    assert (await call(answers)).status == 500

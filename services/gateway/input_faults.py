@@ -1,0 +1,46 @@
+"""Exceptions of vLLM's frontend that only input of an unforeseen shape can have caused."""
+
+import logging
+from typing import Any, Final
+
+import orjson
+
+from shared.errors import InvalidRequest
+
+_LOG = logging.getLogger(__name__)
+_LONGEST: Final = 200
+_SERVER_FAULTS: Final = frozenset({500, 501})
+# What Python raises where a value has another type or shape than the code takes for granted.
+OF_BAD_INPUT: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def as_invalid(error: Exception) -> InvalidRequest:
+    """What the client is told; the log has the place, for the case that the fault is ours."""
+    _LOG.warning("A request could not be read.", exc_info=error)
+    return _unreadable(f"{type(error).__name__}: {error}")
+
+
+def of_answer(status: int, body: bytes) -> InvalidRequest | None:
+    """The same where vLLM has answered already; None for an answer that is no fault of a server."""
+    if status not in _SERVER_FAULTS:
+        return None
+    try:
+        answer: Any = orjson.loads(body)
+        why = str(answer["error"]["message"])
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        why = "vLLM's frontend failed on it"
+    _LOG.warning("A request could not be read: %s", why[:_LONGEST])
+    return _unreadable(why)
+
+
+def _unreadable(why: str) -> InvalidRequest:
+    return InvalidRequest(f"the request could not be read: {why[:_LONGEST]}", param="body")

@@ -1,0 +1,145 @@
+"""Hostile requests over sockets, a polite client beside them: all are answered, none by a 5xx.
+
+SLOS_TEST_ALL_CASES=1 sends a hundred thousand of them; `-s` prints the counts.
+"""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import pytest_asyncio
+
+from services.gateway.connections import HeadLimits
+from services.gateway.listener import bind
+from services.gateway.server import make_server
+from shared.clock import MonotonicClock
+from tests.contracts.fake_gateway import FakeFleet, gateway_app
+from tests.hostile import MODEL, Draw, Hostile, fields_of
+
+ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
+REQUESTS = 100_000 if ALL_CASES else 400
+CLIENTS = 8
+ANSWER_LIMIT_S = 60.0
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(7200 if ALL_CASES else 240),
+]
+
+
+@dataclass
+class Server:
+    address: tuple[str, int]
+    http: httpx.AsyncClient
+
+
+@dataclass
+class Seen:
+    """What came of the requests."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    polite_s: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        ordered = sorted(self.polite_s)
+        worst_s = ordered[int(0.99 * (len(ordered) - 1))]
+        return (
+            f"{sum(self.statuses.values())} answers: {dict(sorted(self.statuses.items()))}; "
+            f"{len(ordered)} polite requests, 99th percentile {1000 * worst_s:.0f} ms"
+        )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    async with gateway_app(FakeFleet(), Path(tmp_path_factory.mktemp("tiny"))) as app:
+        listener = bind("127.0.0.1", 0, 60.0)
+        listener.listen()
+        uvicorn = make_server(
+            app, access_log=False, head_limits=HeadLimits(time_s=1.0), idle_limit_s=5.0
+        )
+        serving = asyncio.create_task(uvicorn.serve(sockets=[listener]))
+        host, port = listener.getsockname()
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as http:
+            yield Server(address=(host, port), http=http)
+        uvicorn.should_exit = True
+        await serving
+
+
+async def test_hostile_requests_are_answered_and_hurt_nobody_else(server: Server) -> None:
+    description = (await server.http.get("/openapi.json")).json()
+    draw = Draw(fields=fields_of(description), chance=random.Random(17))
+    before, seen = Seen(), Seen()
+    await polite(server, before, asyncio.create_task(asyncio.sleep(2)))
+    waiting = [draw.one() for _ in range(REQUESTS)]
+
+    async def client() -> None:
+        while waiting:
+            await send(server, waiting.pop(), seen)
+
+    clients = asyncio.gather(*(client() for _ in range(CLIENTS)))
+    await polite(server, seen, clients)
+
+    print(f"\nundisturbed: {before}\nbeside hostile clients: {seen}")
+    print("\n".join(seen.wrong[:40]))
+    assert not seen.wrong
+    assert sum(seen.statuses.values()) == REQUESTS
+    assert (await server.http.get("/ready")).status_code == 200
+
+
+async def polite(server: Server, seen: Seen, others: "asyncio.Future[Any]") -> None:
+    """Asks on while the others are at it."""
+    clock = MonotonicClock()
+    while not others.done():
+        began_s = clock.now()
+        body = {"model": MODEL, "prompt": "hi", "max_tokens": 3}
+        answer = await server.http.post("/v1/completions", json=body)
+        seen.polite_s.append(clock.now() - began_s)
+        if answer.status_code != httpx.codes.OK:
+            seen.wrong.append(f"polite: {answer.status_code} {answer.text[:200]}")
+        await asyncio.sleep(0.02)
+    await others
+
+
+async def send(server: Server, hostile: Hostile, seen: Seen) -> None:
+    reader, writer = await asyncio.open_connection(*server.address)
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT_S):
+            writer.write(hostile.sent)
+            status, body = await read_answer(reader)
+    except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+        status, body = 0, repr(error).encode()
+    finally:
+        writer.close()
+    seen.statuses[status] += 1
+    if not is_right(status, body):
+        seen.wrong.append(f"{hostile.path}: {status} {body[:300]!r} on {hostile.sent[-400:]!r}")
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The status and the first of the body; an interim answer is none."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1])
+        if status >= httpx.codes.OK:
+            return status, await reader.read(1 << 16) if status >= 400 else b""
+
+
+def is_right(status: int, body: bytes) -> bool:
+    """Served, or an error of the client in the OpenAI shape (a HEAD has no body)."""
+    if not 400 <= status < 500:
+        return 200 <= status < 400
+    if not body:
+        return True
+    try:
+        error = orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False
+    return isinstance(error, dict) and bool(error["message"])
