@@ -1,6 +1,7 @@
 """The server's protocol over sockets of this machine."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,7 +36,11 @@ async def answer_first(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def served(
-    app: Any = body_then_answer, *, size_bytes: int = 1000, time_s: float = 10.0
+    app: Any = body_then_answer,
+    *,
+    size_bytes: int = 1000,
+    time_s: float = 10.0,
+    unread_limit_s: float = 60.0,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server of ours."""
     protocol: Any = partial(
@@ -43,7 +48,7 @@ async def served(
     )
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="critical")
     server = uvicorn.Server(config)
-    listener = bind("127.0.0.1", 0, 60.0)
+    listener = bind("127.0.0.1", 0, unread_limit_s)
     listener.listen()
     serving = asyncio.create_task(server._serve([listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -173,3 +178,31 @@ async def test_an_upgrade_is_served_as_a_plain_request() -> None:
         writer.write(asks)
 
         assert (await read_answer(reader))[0] == 200
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel must know it")
+async def test_a_client_that_never_reads_is_given_up_and_costs_little_until_then() -> None:
+    sent_bytes, gone = 0, asyncio.Event()
+
+    async def endless(_scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent_bytes
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        left = asyncio.create_task(client_left(receive))
+        while not left.done():
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            sent_bytes += 65_536
+        gone.set()
+
+    async def client_left(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with served(endless, unread_limit_s=0.5) as (reader, writer):
+        transport: Any = reader._transport  # type: ignore[attr-defined] # streams read by themselves
+        transport.pause_reading()
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+
+        async with asyncio.timeout(30):
+            await gone.wait()
+
+    assert sent_bytes < 32 * 1024 * 1024  # what the kernel takes on a loopback connection
