@@ -38,6 +38,7 @@ from services.gateway.scope import RequestScope, SequenceRecord, enter
 from services.gateway.wait_limits import WaitLimits, silence
 from shared.clock import Clock
 from shared.errors import (
+    AnswerDiverged,
     DeadlinePassed,
     EngineDraining,
     EngineLost,
@@ -186,6 +187,8 @@ class Drive:
         self.at = engine
         try:
             await self._follow_to_end(engine, request, on_reply)
+        except AnswerDiverged:
+            raise  # no fault of this engine
         except EngineLost as error:
             self.health.failed(engine, at_once=isinstance(error, EngineUnreachable))
             raise type(error)(self._lost(engine, str(error))) from error

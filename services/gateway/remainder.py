@@ -36,8 +36,8 @@ class Replay:
         ended = output.finish_reason is not None and len(tokens) <= len(left)
         if ended or list(left[: len(known)]) != known:
             raise AnswerDiverged(
-                "Another engine was asked for the same answer, and it differs after "
-                f"{self._compared} tokens."
+                "The engine of this request was lost, and the answer of another one differs after "
+                f"{self._compared} tokens; send the request again."
             )
         self._compared += len(known)
         return _without_first(output, len(known)) if len(tokens) > len(known) else None
