@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
 STREAMS = 12
-AGAIN_S = 90.0
+AGAIN_S = 180.0
 BUSIEST = "the decode engine that runs most of the streams"
 WAYS = ("colocated", "disaggregated")
 STARVED_S = 10.0
