@@ -1,6 +1,7 @@
 """Exceptions of vLLM's frontend that only input of an unforeseen shape can have caused."""
 
 import logging
+import traceback
 from typing import Any, Final
 
 import orjson
@@ -25,8 +26,11 @@ OF_BAD_INPUT: Final = (
 
 def as_invalid(error: Exception) -> InvalidRequest:
     """What the client is told; the log has the place, for the case that the fault is ours."""
-    _LOG.warning("A request could not be read.", exc_info=error)
-    return _unreadable(f"{type(error).__name__}: {error}")
+    why = f"{type(error).__name__}: {error}"
+    places = traceback.extract_tb(error.__traceback__)
+    place = f"{places[-1].filename}:{places[-1].lineno}" if places else "no place"
+    _LOG.warning("A request could not be read: %s (%s)", why[:_LONGEST], place)
+    return _unreadable(why)
 
 
 def of_answer(status: int, body: bytes) -> InvalidRequest | None:

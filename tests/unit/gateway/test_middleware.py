@@ -235,7 +235,9 @@ async def test_an_error_that_no_input_can_cause_is_left_to_the_server() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
 @pytest.mark.parametrize("error", [AttributeError, KeyError, RecursionError, OverflowError])
-async def test_input_of_an_unforeseen_shape_is_a_400(path: str, error: type[Exception]) -> None:
+async def test_input_of_an_unforeseen_shape_is_a_400_and_a_line_in_the_log(
+    path: str, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise error("no get")
 
@@ -243,6 +245,8 @@ async def test_input_of_an_unforeseen_shape_is_a_400(path: str, error: type[Exce
 
     assert (answer.status, answer.json["error"]["param"]) == (400, "body")
     assert "no get" in answer.json["error"]["message"]
+    assert f"{error.__name__}: " in caplog.text
+    assert "test_middleware.py:" in caplog.text
 
 
 async def test_vllms_500_before_anything_is_placed_is_a_400() -> None:
