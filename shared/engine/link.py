@@ -6,7 +6,8 @@ next one says more.
 """
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ _instructions_from_wire = msgspec.msgpack.Decoder(Instructions).decode
 
 
 class SchedulerEnd:
-    """The end inside the engine core. Never blocks a step."""
+    """The end inside the engine core. Never blocks a step. Safe to use from several threads."""
 
     def __init__(self, address: str) -> None:
         self._context = zmq.Context()
@@ -50,6 +51,20 @@ class SchedulerEnd:
         self._socket.connect(address)
         self.dropped_reports = 0
         self._beat_at_s = -math.inf
+        self._one_at_a_time = threading.Lock()
+        self._closed = threading.Event()
+
+    def beat_while(self, is_idle: Callable[[], bool], now_s: Callable[[], float]) -> None:
+        """From now on tells that the core lives while it has nothing to form steps of: what was
+        sent to it may still be on its way there, behind a grammar that is made ready.
+        """
+
+        def beat_on() -> None:
+            while not self._closed.wait(_BEAT_S):
+                if is_idle():
+                    self.beat(now_s())
+
+        threading.Thread(target=beat_on, name="slos-beat", daemon=True).start()
 
     def beat(self, now_s: float) -> None:
         """Tells now and then, by a message without reports, that the core forms steps."""
@@ -59,23 +74,29 @@ class SchedulerEnd:
 
     def report(self, reports: Sequence[StepReport]) -> None:
         """In one message: a message costs more than its content."""
-        try:
-            self._socket.send(_to_wire(reports), zmq.NOBLOCK)
-        except zmq.Again:
-            self.dropped_reports += len(reports)
+        with self._one_at_a_time:
+            if self._closed.is_set():
+                return
+            try:
+                self._socket.send(_to_wire(reports), zmq.NOBLOCK)
+            except zmq.Again:
+                self.dropped_reports += len(reports)
 
     def news(self) -> Instructions | None:
         """The last of each that arrived since the call before, or None."""
-        if not self._socket.poll(0):
-            return None
-        policy, profile = None, None
-        while self._socket.poll(0):
-            one = _instructions_from_wire(self._socket.recv(zmq.NOBLOCK))
-            policy, profile = one.policy or policy, one.profile or profile
-        return Instructions(policy=policy, profile=profile)
+        with self._one_at_a_time:
+            if not self._socket.poll(0):
+                return None
+            policy, profile = None, None
+            while self._socket.poll(0):
+                one = _instructions_from_wire(self._socket.recv(zmq.NOBLOCK))
+                policy, profile = one.policy or policy, one.profile or profile
+            return Instructions(policy=policy, profile=profile)
 
     def close(self) -> None:
-        self._socket.close()
+        self._closed.set()
+        with self._one_at_a_time:
+            self._socket.close()
         self._context.term()
 
 

@@ -6,7 +6,7 @@ from shared.engines import StepReport
 from shared.ticks import TICK_S
 
 _STEPS = 4.0  # a core may be silent for as many of its longest steps
-_BUSY = 0.2  # what a tick counts in which the core computed, or waited for a CPU
+_BUSY = 0.2  # what a tick counts in which the core computed, or waited for a CPU or for memory
 _KEPT = 0.999  # of the longest step, with every step since
 
 

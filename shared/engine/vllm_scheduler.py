@@ -61,6 +61,7 @@ class SlosScheduler(SteeredScheduler):
         self._slos_rows: RequestRows[Request] = RequestRows(former)
         self._slos_books: dict[int, StepBook] = {}
         self._slos_bounded = False  # whether the policy bounds steps
+        self._slos_link.beat_while(lambda: not self.requests, _now_s)
 
     # -- forming ------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class Streams:
     url: str
     model: str
     max_tokens: int = 300
+    both_ways: bool = True  # by order of the client, which no engine alone can carry out
     seen: dict[int, Seen] = field(default_factory=dict)
 
     async def run(self, numbers: Iterable[int]) -> list[Seen]:
@@ -106,7 +107,9 @@ class Streams:
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "slo": {"way": WAYS[number % 2], "report": True},
+            "slo": {"way": WAYS[number % 2], "report": True}
+            if self.both_ways
+            else {"report": True},
             **kinds[number // 2 % _KINDS],
         }
 

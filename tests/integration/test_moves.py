@@ -164,7 +164,7 @@ def test_under_load_no_client_sees_more_than_a_pause(
 
     async def disturbed() -> list[Seen]:
         done = asyncio.Event()
-        streams = Streams(node.url, node.model)
+        streams = Streams(node.url, node.model, both_ways=False)
         load = asyncio.create_task(streams.run_until(done, clients=STREAMS, numbers=STREAMS))
         await asyncio.sleep(SETTLED_S)
         os.kill(pid, signal.SIGSTOP if stopped_s else signal.SIGKILL)
