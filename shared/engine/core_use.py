@@ -10,6 +10,7 @@ from shared.ticks import TICK_S
 _SHARE: Final = 0.1  # of a tick, below which a process counts as idle
 _NS: Final = 1e-9
 _STATE, _MAJOR_FAULTS = 0, 9  # fields of `stat` after the name
+_READY: Final = "R"
 _WAITS_FOR_DISK: Final = "D"
 
 
@@ -23,27 +24,34 @@ class CoreUse:
 
     pids: Sequence[int]
     computes: bool
-    _seconds: float = field(default=0.0)
+    _ran_s: float = field(default=0.0)
+    _waited_s: float = field(default=0.0)
     _faults: int = field(default=0)
 
     def is_busy(self) -> bool:
-        """Whether they used CPU, or waited for one or for their memory, since the last call."""
-        threads = [one for pid in self.pids for one in Path(f"/proc/{pid}/task").glob("*")]
-        seconds_before, self._seconds = self._seconds, sum(map(self._seconds_of, threads))
-        stats = [stat for one in threads for stat in _stat_of(one)]
-        faults_before, self._faults = self._faults, sum(int(one[_MAJOR_FAULTS]) for one in stats)
-        return (
-            self._seconds - seconds_before >= _SHARE * TICK_S
-            or self._faults > faults_before
-            or any(one[_STATE] == _WAITS_FOR_DISK for one in stats)
-        )
+        """Whether they used CPU, or waited for one or for their memory, since the last call.
 
-    def _seconds_of(self, thread: Path) -> float:
-        try:
-            ran_ns, waited_ns, _ = (thread / "schedstat").read_text().split()
-        except (OSError, ValueError):
-            return 0.0  # it has ended, or this system does not count
-        return (int(waited_ns) + self.computes * int(ran_ns)) * _NS
+        Linux counts a wait for a CPU when it ends: a thread that is ready and did not run waits.
+        """
+        threads = [one for pid in self.pids for one in Path(f"/proc/{pid}/task").glob("*")]
+        ran_s, waited_s = map(sum, zip((0.0, 0.0), *map(_seconds_of, threads), strict=True))
+        stats = [stat for one in threads for stat in _stat_of(one)]
+        states = {one[_STATE] for one in stats}
+        faults = sum(int(one[_MAJOR_FAULTS]) for one in stats)
+        ran = ran_s - self._ran_s >= _SHARE * TICK_S
+        waited = waited_s - self._waited_s >= _SHARE * TICK_S or faults > self._faults
+        self._ran_s, self._waited_s, self._faults = ran_s, waited_s, faults
+        waits = _WAITS_FOR_DISK in states or (_READY in states and not ran)
+        return waited or waits or (ran and self.computes)
+
+
+def _seconds_of(thread: Path) -> tuple[float, float]:
+    """For which it ran, and for which it waited for a CPU."""
+    try:
+        ran_ns, waited_ns, _ = (thread / "schedstat").read_text().split()
+    except (OSError, ValueError):
+        return 0.0, 0.0  # it has ended, or this system does not count
+    return int(ran_ns) * _NS, int(waited_ns) * _NS
 
 
 def _stat_of(thread: Path) -> Iterator[list[str]]:

@@ -26,6 +26,8 @@ def test_a_process_is_busy_while_it_computes_and_idle_while_it_stands_still() ->
 
             assert not use.is_busy()
             assert not spinning.is_busy()
+            os.kill(child.pid, signal.SIGCONT)
+            until_busy(use)
         finally:
             child.kill()
 
