@@ -146,6 +146,7 @@ def _wire(
         keys=keys_from(options.cluster_secret_file),
     )
     progress = Progress(longest_s=_longest_step_s(core, profile), limit_s=options.stall_limit_s)
+    link.on_sign = progress.heard
     registration = Registration(
         client=client,
         state=state,
@@ -266,9 +267,7 @@ class Host:
 
     async def _take_reports(self) -> None:
         while True:
-            reports = await self.link.next_reports()
-            self.progress.heard()
-            for report in reports:
+            for report in await self.link.next_reports():
                 self.progress.stepped(report)
                 self.state.take(report)
                 self.metrics.observe(report)

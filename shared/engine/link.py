@@ -102,9 +102,12 @@ class SchedulerEnd:
 
 @dataclass(slots=True)
 class HostEnd:
-    """The end inside the engine host."""
+    """The end inside the engine host. `on_sign` hears of every message, of one without reports as
+    well.
+    """
 
     socket: AsyncSocket
+    on_sign: Callable[[], None] = lambda: None
 
     @classmethod
     def bind(cls, path: Path) -> "HostEnd":
@@ -116,9 +119,12 @@ class HostEnd:
         return cls(socket)
 
     async def next_reports(self) -> list[StepReport]:
-        """Of steps, oldest first; of none, when the core only shows that it runs."""
-        reports: list[StepReport] = _reports_from_wire(await self.socket.recv())
-        return reports
+        """Of one step or of several, oldest first."""
+        while True:
+            reports: list[StepReport] = _reports_from_wire(await self.socket.recv())
+            self.on_sign()
+            if reports:
+                return reports
 
     async def send_policy(self, policy: Policy) -> None:
         """Gives the policy to the scheduler, which reads it at its next step."""

@@ -1,6 +1,7 @@
 """The link between scheduler and host, over its real socket."""
 
 import asyncio
+from itertools import count
 from pathlib import Path
 
 from shared.engine.link import HostEnd, Instructions, SchedulerEnd
@@ -62,3 +63,24 @@ async def test_a_host_that_does_not_read_never_blocks_a_step(tmp_path: Path) -> 
 
     assert scheduler.dropped_reports > 0
     scheduler.close()
+
+
+async def test_a_core_without_work_shows_that_it_lives_until_it_has_some(tmp_path: Path) -> None:
+    host = HostEnd.bind(tmp_path / "link")
+    scheduler = SchedulerEnd(f"ipc://{tmp_path / 'link'}")
+    signs, idle, ticks = [0], [True], count(step=10)
+    host.on_sign = lambda: signs.__setitem__(0, signs[0] + 1)
+    reading = asyncio.create_task(host.next_reports())
+
+    scheduler.beat_while(lambda: idle[0], lambda: float(next(ticks)))
+    async with asyncio.timeout(20):
+        while signs[0] < 3:  # noqa: ASYNC110 - the signs come from a thread
+            await asyncio.sleep(0.01)
+    idle[0] = False
+    assert not reading.done()
+    scheduler.report([make_report(step=7)])
+
+    async with asyncio.timeout(20):
+        assert [one.step for one in await reading] == [7]
+    scheduler.close()
+    host.close()
