@@ -312,18 +312,6 @@ def test_a_request_for_an_earlier_start_of_the_engine_is_refused(host: Host) -> 
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_prompt_in_chunks_and_a_seed_go_together(host: Host) -> None:
-    params = SamplingParams(temperature=0.8, seed=3, max_tokens=4, ignore_eos=True)
-    host.set_policy(pb.Policy(version=8, max_step_tokens=64))
-    request = pb.GenerateRequest(request=encode_request(core_request("seed", params)))
-
-    replies = list(host.engine.Generate(request, timeout=60))
-
-    host.set_policy(pb.Policy(version=9))
-    outputs = [one for reply in replies for one in decode_outputs(reply.outputs)]
-    assert sum(len(one.new_token_ids) for one in outputs) == 4
-
-
 def test_bytes_that_are_no_request_are_refused_with_the_likely_cause(host: Host) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         next(iter(host.engine.Generate(pb.GenerateRequest(request=[b"\x01"]), timeout=10)))
