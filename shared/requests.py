@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import Final
 
 from shared.engines import KvTransfer
+
+DEFAULT_TENANT: Final = "default"
+"""The tenant of all requests that come without a key of another one."""
 
 
 class Way(StrEnum):
@@ -99,6 +103,7 @@ class PlacementQuery:
     splitting would change the result (prompt logprobs, pooling).
     `waited_s` is how long the request is already with us.
     `avoid` are ids of engines that failed the gateway; one is taken only where no other can serve.
+    Where not all can be served, tenants share by `weight`; a session id is known to one tenant.
     """
 
     request_id: str
@@ -112,6 +117,13 @@ class PlacementQuery:
     forced_way: Way | None = None
     whole_on_one_engine: bool = False
     avoid: tuple[str, ...] = ()
+    tenant: str = DEFAULT_TENANT
+    weight: float = 1.0
+
+    @property
+    def session_key(self) -> str | None:
+        """The session among those of all tenants; their names have no slash."""
+        return None if self.session_id is None else f"{self.tenant}/{self.session_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,9 @@ ARRIVAL_S = 0.05
 OVERDUE_LIMIT_S, SILENCE_LIMIT_S = 1.5, 3.0
 SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
 HOLDS_LIMIT = 8192
+# Of an engine that is not short of work until the next round of decisions.
+_STEPS_AHEAD = 2
+_WAITING_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,6 +180,13 @@ class EngineState:
         """Prompt tokens that are to be computed before those of a request placed now."""
         reported = self.report.queued_prefill_tokens if self.report else 0
         return reported + self.unseen_prefill_tokens
+
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether a request that comes without a promise would wait behind others."""
+        waiting = (self.report.waiting if self.report else 0) + len(self.unseen)
+        many_tokens = _STEPS_AHEAD * self.description.max_step_tokens
+        return waiting >= _WAITING_AHEAD or self.prefill_tokens_ahead >= many_tokens
 
     @property
     def promised(self) -> Promised:

@@ -75,8 +75,8 @@ def _asked(query: PlacementQuery) -> str:
         "whole on one engine" if query.whole_on_one_engine else "",
     ]
     return (
-        f"request {query.request_id}, class {targets.class_name}, {query.prompt_tokens} prompt "
-        f"tokens, at most {query.max_output_tokens} out; "
+        f"request {query.request_id} of {query.tenant}, class {targets.class_name}, "
+        f"{query.prompt_tokens} prompt tokens, at most {query.max_output_tokens} out; "
         + (", ".join(wish for wish in wishes if wish) or "no targets")
         + f"; decided {milliseconds(query.waited_s)} ms after it came"
     )

@@ -4,6 +4,7 @@ whoever cannot be served now is left for the caller to hold or to refuse.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,6 +16,7 @@ from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
 from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
+from services.planner.tenants import Usual
 from services.planner.ways import MOST_TRIED, Fleet
 from services.planner.wishes import Wish, by_program
 from shared.batch_time import StepTable
@@ -42,12 +44,16 @@ class Round:
         self.fleet = Fleet(state)
         self._now = now
         self._benches: dict[str, Bench] = {}
+        self._given: dict[str, Bench] = {}  # by earlier calls of `promise`, which stays
+        self._aside: list[Usual] = []
         self._classes = Classes(state.survival)
 
     def promise(self, wishes: Sequence[Wish]) -> None:
         """Each by its deadline the first way that holds; where some are left over, the program
-        decides who of all that want an engine is to have it.
+        decides who of all that want an engine is to have it. What was promised by an earlier call
+        is not touched.
         """
+        self._given = {name: copy(bench) for name, bench in self._benches.items()}
         ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
         by_program = self.state.numbers.by_program
         if by_program and len(ordered) > 1 and self._all_on_one(ordered):
@@ -59,6 +65,18 @@ class Round:
             return
         for engine in self._contested(ordered):
             self._reconsider(engine, ordered)
+
+    def set_aside(self, usual: Usual) -> None:
+        """Later calls of `promise` leave room on each engine for one more request like this."""
+        self._aside.append(usual)
+        for bench in self._benches.values():
+            self._leave_room(bench, usual)
+
+    def _leave_room(self, bench: Bench, usual: Usual) -> None:
+        demand = usual.asked_at(self._now)
+        prefills = bench.engine.description.role is Role.PREFILL
+        row = (demand.prompt_only if prefills else demand.whole)(0, self._now)
+        bench.give(row[None], [usual.class_name])
 
     @cached_property
     def ahead_s(self) -> float:
@@ -90,6 +108,8 @@ class Round:
         bench = Bench.of(engine, table, self._now, self._classes, self.state.delivery.likely_s)
         if engine.description.max_speculation_tokens:
             self.state.policies.drafting.count_on(bench.rows)
+        for usual in self._aside:
+            self._leave_room(bench, usual)
         return bench
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
@@ -214,7 +234,8 @@ class Round:
         here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
         free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
         before = self._benches[engine.name]
-        bench = self._seated(engine, before.table)
+        given = self._given.get(engine.name)
+        bench = copy(given) if given else self._seated(engine, before.table)
         for wish in here:
             wish.chosen = None
         first, others = by_program(bench, [*here, *free])

@@ -17,24 +17,28 @@ from services.planner.demand import Demand
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
 from services.planner.state import ClusterState
+from services.planner.tenants import Turns
 from services.planner.ways import Ways
 from services.planner.wishes import Wish
-from shared.requests import PlacementQuery, Reason
+from shared.requests import Admission, PlacementQuery, Reason
 
 _MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones
+_LONGEST_TURN_S = 20.0  # for its tenant's turn, from the arrival; gateways hold a request for 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """Of a request that waits, what need not be found out again: its prompt takes `takes_s` of an
     engine and is due at `due_s`; placed after `latest_s` it would be late on an idle engine.
-    `looked_s` is when a way was last looked for.
+    `looked_s` is when a way was last looked for; `unpromised`: it is to run without a promise, when
+    its tenant's turn comes or at `latest_s`.
     """
 
     takes_s: float
     due_s: float
     latest_s: float
     looked_s: float
+    unpromised: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,46 +78,71 @@ def decide_round(
     """A decision for each, in the order given; or what is to be held for the next round, where it
     was looked at.
 
-    Promises are made for all of them at once. What asks for nothing is placed one at a time: of
-    several, the first is decided and the others are held until it is in the books.
+    Promises are made for all requests of a tenant at once, for one tenant after the other, and
+    leave room for what those before it are likely to ask for next. What asks for nothing is placed
+    one at a time: of several, the first is decided and the others are held until it is in the
+    books; where several tenants share, likewise what runs as best effort.
     """
     round_ = Round(state, now)
+    turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
     decisions: list[Decision | Held | None] = [one.held for one in asked]
-    cases: dict[int, _Case] = {}
+    looked_at = _looked_at(asked, round_, turns, now)
+    queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
+    cases = _cases(queries, round_, now)
+    ready = [number for number in cases if not _only_waits_its_turn(asked[number])]
+    wishes = _wishes({number: cases[number] for number in ready}, round_, turns, now)
+    for tenant, usual in turns.line:
+        own = [wish for wish in wishes.values() if wish.query.tenant == tenant]
+        if own:
+            round_.promise(own)
+        if usual is not None and turns.several:
+            round_.set_aside(usual)
     somebody_placed = False
-    for number in _looked_at(asked, round_, now):
-        query = state.sessions.enrich(asked[number].query, now)
-        case = None if query.targets.asks_for_nothing else _case(query, round_, now)
+    for number in looked_at:
+        query, case = queries[number], cases.get(number)
         if case is not None:
-            cases[number] = case
-        elif not somebody_placed:
+            decision: Decision | Held = _answer(case, wishes.get(number), round_, now)
+        elif somebody_placed:
+            continue
+        else:
             decision = decide(query, state, round_.fleet.open_ways(query, now), now)
-            decisions[number], somebody_placed = decision, decision.placement.runs
-    wishes = _wishes(cases, round_, now)
-    round_.promise(list(wishes.values()))
-    for number, case in cases.items():
-        decisions[number] = _answer(case, wishes.get(number), round_, now)
+        if turns.several and _runs_unpromised(decision):
+            decision = _in_turn(query, decision, state, now, others_first=somebody_placed)
+        decisions[number] = decision
+        somebody_placed |= _runs_unpromised(decision) and (case is None or turns.several)
     return decisions
 
 
-def _looked_at(asked: Sequence[Asked], round_: Round, now: float) -> list[int]:
+def _looked_at(asked: Sequence[Asked], round_: Round, turns: Turns, now: float) -> list[int]:
     """Whoever is new or has no more time to wait; of the others those that were not looked at for
-    the longest, but for those that let others go first.
+    the longest, but for those that let others go first. The tenants take turns.
     """
     must, may = [], []
     for number, one in enumerate(asked):
         if one.held is None or now >= one.held.latest_s:
             must.append(number)
-        elif not _steps_back(one.held, round_, now):
+        elif not _steps_back(one.held, one.query, round_, turns, now):
             may.append((one.held.looked_s, number))
-    may.sort()
-    return sorted(must + [number for _, number in may[: max(0, _MOST_AT_ONCE - len(must))]])
+
+    def tenant_of(number: int) -> str:
+        return asked[number].query.tenant
+
+    in_turn = turns.alternate([number for _, number in sorted(may)], tenant_of)
+    return turns.alternate(sorted(must + in_turn[: max(0, _MOST_AT_ONCE - len(must))]), tenant_of)
 
 
-def _steps_back(held: Held, round_: Round, now: float) -> bool:
-    """Whether it lets others go first, and still can."""
-    holds_back = round_.state.restraint.holds_back
-    return now < held.latest_s and holds_back(held.takes_s, held.due_s - now, round_.ahead_s)
+def _steps_back(held: Held, query: PlacementQuery, round_: Round, turns: Turns, now: float) -> bool:
+    """Whether it lets others go first, and still can. Those of the first tenant do not."""
+    if now >= held.latest_s or turns.comes_first(query.tenant):
+        return False
+    return round_.state.restraint.holds_back(held.takes_s, held.due_s - now, round_.ahead_s)
+
+
+def _cases(queries: Mapping[int, PlacementQuery], round_: Round, now: float) -> dict[int, _Case]:
+    """Of those that ask for something and may be promised it."""
+    asking = {n: query for n, query in queries.items() if not query.targets.asks_for_nothing}
+    cases = {number: _case(query, round_, now) for number, query in asking.items()}
+    return {number: case for number, case in cases.items() if case is not None}
 
 
 def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
@@ -144,11 +173,16 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
     return demand.due_s - idle.ttft_s - state.delivery.likely_s
 
 
-def _wishes(cases: Mapping[int, _Case], round_: Round, now: float) -> dict[int, Wish]:
+def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:
     """Those that are looked for a way for, by their numbers."""
-    able = [number for number, case in cases.items() if not _steps_back(case.held, round_, now)]
+    able = [
+        number
+        for number, case in cases.items()
+        if not _steps_back(case.held, case.query, round_, turns, now)
+    ]
     able.sort(key=lambda number: cases[number].held.due_s)
-    return {number: _wish(cases[number], round_, now) for number in able[:_MOST_AT_ONCE]}
+    in_turn = turns.alternate(able, lambda number: cases[number].query.tenant)
+    return {number: _wish(cases[number], round_, now) for number in in_turn[:_MOST_AT_ONCE]}
 
 
 def _wish(case: _Case, round_: Round, now: float) -> Wish:
@@ -173,6 +207,38 @@ def _answer(case: _Case, wish: Wish | None, round_: Round, now: float) -> Decisi
     if not never and now < case.held.latest_s:
         return case.held
     return _without_promise(case, wish or _wish(case, round_, now), round_, never=never)
+
+
+def _only_waits_its_turn(asked: Asked) -> bool:
+    return asked.held is not None and asked.held.unpromised
+
+
+def _runs_unpromised(decision: Decision | Held) -> bool:
+    if isinstance(decision, Held):
+        return False
+    placement = decision.placement
+    best_effort = placement.admission is Admission.BEST_EFFORT
+    return placement.runs and (best_effort or placement.reason is Reason.NO_TARGET)
+
+
+def _in_turn(
+    query: PlacementQuery,
+    decision: Decision | Held,
+    state: ClusterState,
+    now: float,
+    *,
+    others_first: bool,
+) -> Decision | Held:
+    """The decision; or what is to be held where the request would wait in its engine behind those
+    of others, or another one runs first. Nothing is held for ever.
+    """
+    assert isinstance(decision, Decision)
+    decode = decision.placement.decode
+    latest_s = now - query.waited_s + _LONGEST_TURN_S
+    engine = state.engines.get(decode.name) if decode else None
+    if now >= latest_s or engine is None or not (others_first or engine.is_backed_up):
+        return decision
+    return Held(takes_s=0.0, due_s=math.inf, latest_s=latest_s, looked_s=now, unpromised=True)
 
 
 def _first(wish: Wish) -> list[Candidate]:

@@ -88,6 +88,8 @@ class PlannerService(PlannerServicer):
     ) -> pb.Placement:
         try:
             query = codec.query_from_wire(request)
+            if not 0 < query.weight < math.inf:
+                raise ValueError(f"weight is {query.weight}, allowed is a number above 0")
         except (ValueError, KeyError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unreadable query: {error}")
         placement = await self.waiting.place(query, _limit_s(context))

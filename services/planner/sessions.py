@@ -29,7 +29,7 @@ class _Session:
 class _Round:
     """One placed request of a session, until it ends."""
 
-    session_id: str
+    session_key: str
     group_id: str
     engine: str
     class_name: str
@@ -37,7 +37,8 @@ class _Round:
 
 
 class Sessions:
-    """The latest `limit` sessions; one that was not used for `limit_s` is as if it never was.
+    """The latest `limit` sessions, each of one tenant; one that was not used for `limit_s` is as if
+    it never was.
 
     Queries without a session pass through untouched.
     """
@@ -55,10 +56,10 @@ class Sessions:
 
         Give it what the gateway asked, not what it returned before.
         """
-        if query.session_id is None:
+        if query.session_key is None:
             return query
-        session = self._known(query.session_id, now) or _Session(used_at_s=now)
-        remember(self._sessions, query.session_id, session, self._limit)
+        session = self._known(query.session_key, now) or _Session(used_at_s=now)
+        remember(self._sessions, query.session_key, session, self._limit)
         own = query.targets
         if not own.asks_for_nothing:
             session.targets = own
@@ -70,20 +71,20 @@ class Sessions:
         """The decode engine with the KV of the last round, and how many tokens of this prompt it
         should hold, if the session goes on where it ended. None when there is no such engine.
         """
-        session = self._known(query.session_id, now)
+        session = self._known(query.session_key, now)
         if session is None or not session.home:
             return None
         return session.home, min(session.cached_tokens, query.prompt_tokens)
 
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
         """A round of an enriched query runs; what does not run is no round."""
-        session = self._known(query.session_id, now)
-        if session is None or query.session_id is None or placement.decode is None:
+        session = self._known(query.session_key, now)
+        if session is None or query.session_key is None or placement.decode is None:
             return
         session.used_at_s = now
-        self.resting.end(query.session_id, session.home, now)
+        self.resting.end(query.session_key, session.home, now)
         begun = _Round(
-            session_id=query.session_id,
+            session_key=query.session_key,
             group_id=query.group_id,
             engine=placement.decode.name,
             class_name=query.targets.class_name,
@@ -97,7 +98,7 @@ class Sessions:
         The last token of an answer is never computed on, so its KV is not there.
         """
         over = self._running.pop(outcome.decision_id, None)
-        session = self._sessions.get(over.session_id) if over else None
+        session = self._sessions.get(over.session_key) if over else None
         if over is None or session is None or outcome.ttft_s is None:
             return
         if outcome.finished in ("error", "moved"):
@@ -108,7 +109,7 @@ class Sessions:
         session.home = over.engine
         session.cached_tokens = over.prompt_tokens + max(0, outcome.output_tokens - 1)
         self.resting.begin(
-            over.session_id,
+            over.session_key,
             over.engine,
             class_name=over.class_name,
             tokens=session.cached_tokens,
@@ -122,6 +123,6 @@ class Sessions:
             if session.home == engine:
                 session.home = ""
 
-    def _known(self, session_id: str | None, now: float) -> _Session | None:
-        session = self._sessions.get(session_id or "")
+    def _known(self, session_key: str | None, now: float) -> _Session | None:
+        session = self._sessions.get(session_key or "")
         return session if session and now - session.used_at_s <= self._limit_s else None

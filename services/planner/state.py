@@ -19,6 +19,7 @@ from services.planner.restraint import Restraint
 from services.planner.scaling.demanded import Demanded
 from services.planner.sessions import Sessions
 from services.planner.survival import Survival
+from services.planner.tenants import TenantShares
 from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
 from shared.bounded import remember
@@ -65,6 +66,7 @@ class ClusterState:
         self.lengths = OutputLengths()
         self.survival = Survival()
         self.sessions = Sessions()
+        self.tenants = TenantShares()
         self.policies = PolicyBook()
         self.restraint = Restraint()
         self.demanded = Demanded()
@@ -294,6 +296,7 @@ class ClusterState:
     def settle(self, outcome: Outcome, now: float) -> None:
         """A request has ended: nothing is held for it any more. Unknown decisions are no matter."""
         self.sessions.ended(outcome, now)
+        self.tenants.ended(outcome.decision_id, outcome.output_tokens)
         self.demanded.ended(outcome.request_id, outcome.output_tokens)
         for engine in self.engines.values():
             engine.release(outcome.decision_id)
@@ -315,6 +318,7 @@ class ClusterState:
         ttft_s = math.inf if placement.ttft_s is None else placement.ttft_s
         demand = self.demand(query, ttft_s, now)
         if placement.reason is not Reason.NEVER:
+            self.tenants.asks(query, demand, now)
             self.demanded.asked(query.request_id, query.targets.class_name, demand)
         return demand
 
@@ -387,6 +391,7 @@ class ClusterState:
             ends_at_s=ends_at_s,
         )
         end = self.engines[decode.name]
+        waits = best_effort or (not demand.asks and end.is_backed_up)
         if prefill is None:
             end.hold(colocated(whole, demand, end, best_effort=best_effort))
         else:
@@ -396,6 +401,8 @@ class ClusterState:
             start.hold(first)
             end.hold(rest)
         self.sessions.placed(query, placement, now)
+        usual_tokens = self.expected_output_tokens(query)
+        self.tenants.placed(query, placement.decision_id, usual_tokens, waits=waits)
         self.policies.placed(query, placement, now)
         name = prefill.name if prefill else None
         self._groups.placed(query.group_id, name, decode.name, now)

@@ -10,6 +10,7 @@ from shared.engines import (
     StepReport,
 )
 from shared.requests import (
+    DEFAULT_TENANT,
     Admission,
     EngineRef,
     OnRefuse,
@@ -120,6 +121,8 @@ def query_to_wire(query: PlacementQuery) -> pb.PlacementQuery:
         forced_way=None if query.forced_way is None else query.forced_way.value,
         whole_on_one_engine=query.whole_on_one_engine,
         avoid=query.avoid,
+        tenant=query.tenant,
+        weight=query.weight,
     )
 
 
@@ -136,6 +139,8 @@ def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
         forced_way=Way(wire.forced_way) if wire.HasField("forced_way") else None,
         whole_on_one_engine=wire.whole_on_one_engine,
         avoid=tuple(wire.avoid),
+        tenant=wire.tenant if wire.HasField("tenant") else DEFAULT_TENANT,
+        weight=wire.weight if wire.HasField("weight") else 1.0,
     )
 
 

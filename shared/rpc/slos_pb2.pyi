@@ -605,6 +605,8 @@ class PlacementQuery(_message.Message):
     FORCED_WAY_FIELD_NUMBER: _builtins.int
     WHOLE_ON_ONE_ENGINE_FIELD_NUMBER: _builtins.int
     AVOID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     group_id: _builtins.str
     session_id: _builtins.str
@@ -614,6 +616,10 @@ class PlacementQuery(_message.Message):
     waited_s: _builtins.float
     forced_way: _builtins.str
     whole_on_one_engine: _builtins.bool
+    tenant: _builtins.str
+    """absent: default"""
+    weight: _builtins.float
+    """of its tenant, where not all can be served; absent: 1"""
     @_builtins.property
     def targets(self) -> Global___SloTargets: ...
     @_builtins.property
@@ -634,19 +640,29 @@ class PlacementQuery(_message.Message):
         forced_way: _builtins.str | None = ...,
         whole_on_one_engine: _builtins.bool = ...,
         avoid: _abc.Iterable[_builtins.str] | None = ...,
+        tenant: _builtins.str | None = ...,
+        weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "forced_way", b"forced_way", "session_id", b"session_id", "targets", b"targets"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "forced_way", b"forced_way", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "avoid", b"avoid", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "waited_s", b"waited_s", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "avoid", b"avoid", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "waited_s", b"waited_s", "weight", b"weight", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forced_way: _TypeAlias = _typing.Literal["forced_way"]  # noqa: Y015
     _WhichOneofArgType__forced_way: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way"]  # noqa: Y015
     _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    _WhichOneofReturnType__tenant: _TypeAlias = _typing.Literal["tenant"]  # noqa: Y015
+    _WhichOneofArgType__tenant: _TypeAlias = _typing.Literal["_tenant", b"_tenant"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_way) -> _WhichOneofReturnType__forced_way | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tenant) -> _WhichOneofReturnType__tenant | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___PlacementQuery: _TypeAlias = PlacementQuery  # noqa: Y015
 
