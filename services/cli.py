@@ -40,6 +40,9 @@ COMMANDS = {
         module="services.node.cluster_secret",
         help="make the secret by which the parts of a cluster know each other",
     ),
+    "key-hash": Command(
+        module="services.gateway.key_hash", help="print the hash of an API key for a tenants file"
+    ),
     "drain": Command(
         module="services.node.drain", help="let an engine take nothing new, or requests again"
     ),

@@ -3,6 +3,8 @@
 SlosError
 ├── ConfigError            the operator wrote what we cannot use; the message names the cure
 ├── InvalidRequest         the client wrote something we cannot use (400, with the field)
+├── OverLimit              its tenant has had as much as it may (429, with the limit)
+├── NotAllowed             its tenant may not ask for that (403, with what it may)
 ├── Refused                the planner said no, with numbers (429 or 503)
 ├── NoEngine               no engine can serve this now (503)
 ├── Overloaded             this process has as much to do as it may (503)
@@ -32,6 +34,23 @@ class InvalidRequest(SlosError):
 
     `param` is the field as the client knows it (`slo.ttft_ms`, `x-slo-tpot-ms`).
     """
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class OverLimit(SlosError):
+    """A tenant has had as much as it may; `limit` is the option that says how much that is."""
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
+class NotAllowed(SlosError):
+    """A tenant asked for what is not open to it; `param` is the field, as of InvalidRequest."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)

@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
         prog="slos-serve gateway",
     )
     set_up_logging("gateway", os.environ)
-    options.catalogue()  # what is wrong with the classes is told before vLLM is loaded
+    options.tenants()  # what is wrong with classes and tenants is told before vLLM is loaded
+    options.catalogue()
     with bind(options.host, options.port, options.unread_limit_s) as listener:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
         signal.signal(signal.SIGTERM, _end_start)

@@ -1,10 +1,8 @@
-"""Asks clients for an API key, where the operator set any. Knows no accounts and no rights.
+"""Asks clients for an API key, where the operator set any, and finds the account of its tenant.
 
 vLLM's own check covers a few prefixes; text is generated outside of them as well.
 """
 
-import hashlib
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,12 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.answer_gate import send_error
 from services.gateway.http_errors import HttpError
+from services.gateway.tenant_account import Account
+from services.gateway.tenants import Tenants
 from shared.errors import ConfigError
 
 # What watches over the gateway sends no key, and learns nothing of any request.
 OPEN_PATHS: Final = frozenset(
     {"/live", "/ready", "/health", "/ping", "/version", "/metrics", "/load"}
 )
+ACCOUNT: Final = "slos.account"  # key of the ASGI scope
 _UNKNOWN_KEY: Final = HttpError(
     status=401,
     type="AuthenticationError",
@@ -45,35 +46,39 @@ def all_keys(keys: Sequence[str], path: str) -> tuple[str, ...]:
 
 
 class ApiKeys:
-    """Refuses what comes without one of `keys`, but for OPEN_PATHS; with no keys, refuses nothing.
+    """Refuses what comes without a key of `tenants`, but for OPEN_PATHS; with no keys, refuses
+    nothing. What passes has the account of its tenant in its ASGI scope.
 
     A key counts only as `Authorization: Bearer KEY`, as OpenAI's clients send it.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, tenants: Tenants) -> None:
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._tenants = tenants
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._digests or scope["type"] == "lifespan" or self._may_pass(scope):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        account = self._account(scope)
+        if account is not None:
+            await self._app({**scope, ACCOUNT: account}, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         else:
             await send_error(send, _UNKNOWN_KEY, path=scope["path"])
 
-    def _may_pass(self, scope: Scope) -> bool:
+    def _account(self, scope: Scope) -> Account | None:
         # A browser asks by OPTIONS, without a key, what it may send at all.
         is_open = scope["path"] in OPEN_PATHS or scope.get("method") == "OPTIONS"
-        return is_open or self._knows(dict(scope["headers"]).get(b"authorization", b""))
-
-    def _knows(self, authorization: bytes) -> bool:
+        if is_open or self._tenants.is_open:
+            return self._tenants.default
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
         scheme, _, key = authorization.partition(b" ")
-        digest = _digest(key)
-        # All are compared, and by digest, so that the time taken tells nothing of a key.
-        fits = [secrets.compare_digest(digest, one) for one in self._digests]
-        return scheme.lower() == b"bearer" and any(fits)
+        return self._tenants.of_key(key) if scheme.lower() == b"bearer" else None
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def account_of(scope: Scope) -> Account:
+    """Of the tenant that this request belongs to."""
+    account: Account = scope.get(ACCOUNT) or Account()
+    return account

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from functools import partial
@@ -21,7 +21,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.utils.system_utils import set_ulimit
 from vllm.version import __version__ as vllm_version
 
-from services.gateway.api_keys import ApiKeys, all_keys
+from services.gateway.api_keys import ApiKeys
 from services.gateway.capacity import Capacity, Faults
 from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
@@ -37,6 +37,8 @@ from services.gateway.planner_link import PlannerLimits
 from services.gateway.request_body import Bodies
 from services.gateway.scope import current_scope
 from services.gateway.server import make_server, serve_until_told
+from services.gateway.tenants import Tenants
+from services.gateway.tenants_file import followed
 from services.gateway.unrouted import drop_pages_we_cannot_serve, take_over_http_errors
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
@@ -62,15 +64,18 @@ def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> Gr
 async def run(options: GatewayOptions, listener: socket.socket, grammars: GrammarServer) -> int:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
     clock, lifecycle = MonotonicClock(), Lifecycle()
-    keys = all_keys(options.api_key, options.api_key_file)
+    tenants, file = options.tenants()
     args = await asyncio.to_thread(_read_args, options)
     grammars.prepare(args.model)
-    async with _cluster_client(options, args, clock, grammars) as client:
+    async with (
+        _cluster_client(options, args, clock, grammars) as client,
+        followed(file, clock),
+    ):
         app = await make_app(client, args, options, lifecycle, clock)
         quieten_answered_failures()
         set_ulimit()
         server = make_server(
-            layered(app, options, keys, lifecycle, lambda: len(server.server_state.connections)),
+            layered(app, options, tenants, lifecycle, lambda: len(server.server_state.connections)),
             access_log=options.access_log,
             head_limits=HeadLimits(
                 size_bytes=options.head_limit_bytes, time_s=options.head_limit_s
@@ -79,7 +84,7 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
         )
         app.state.server = server  # vLLM's error handlers look for it
         host, port = listener.getsockname()[:2]
-        if not keys and not is_loopback(host):
+        if tenants.is_open and not is_loopback(host):
             _LOG.warning("every client that reaches %s:%d is served: no API key is set", host, port)
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
         await serve_until_told(
@@ -95,13 +100,13 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
 def layered(
     app: ASGIApp,
     options: GatewayOptions,
-    keys: Sequence[str],
+    tenants: Tenants,
     lifecycle: Lifecycle,
     connections: Callable[[], int],
 ) -> ASGIApp:
     """Our layers around vLLM's app, from the innermost to the one that the server calls."""
     app = Bodies(app, options.body_limits())
-    app = ApiKeys(app, keys)
+    app = ApiKeys(app, tenants)
     app = Capacity(
         app,
         request_limit=options.request_limit,
@@ -126,6 +131,7 @@ async def make_app(
         lifecycle=lifecycle,
         metrics=GatewayMetrics({catalogue.default.class_name, *catalogue.classes}),
         clock=clock,
+        model=options.api_model_names[0],
     )
     # Inside vLLM's layers: where its metrics see our statuses.
     app.router.middleware_stack = Generations(app.router.middleware_stack, context)

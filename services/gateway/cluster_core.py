@@ -166,6 +166,10 @@ class ClusterCore(EngineCoreClient):
         _refuse_more_input(request)
         scope = current_scope.get() or self._scope_of_its_own(request)
         prompt = request.prompt_token_ids or ()
+        now = self._cluster.clock.now()
+        scope.account.check_tokens(now)
+        scope.account.take_tokens(len(prompt), now)
+        request.cache_salt = scope.account.tenant.salted(request.cache_salt)
         record = SequenceRecord(
             request_id=request.request_id,
             prompt_tokens=len(prompt),
@@ -198,9 +202,16 @@ class ClusterCore(EngineCoreClient):
             )
             self._fail(sequence, SlosError(FAULT))
         finally:
+            self._count_tokens(sequence)
             del self._sequences[sequence.record.request_id]
             if not sequence.placed.done():
                 sequence.placed.cancel()
+
+    def _count_tokens(self, sequence: _Sequence) -> None:
+        """Its answer counts when it has ended, its prompt no more if it never ran."""
+        record = sequence.record
+        tokens = record.output_tokens if record.placed_at_s is not None else -record.prompt_tokens
+        sequence.scope.account.take_tokens(tokens, self._cluster.clock.now())
 
     def _journey(self, sequence: _Sequence) -> Journey:
         def placed() -> None:

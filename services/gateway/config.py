@@ -1,10 +1,12 @@
 """What the gateway is told at its start. Reads nothing itself; `shared.options.load` fills it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from services.gateway.api_keys import all_keys
 from services.gateway.grammar_limits import GrammarLimits
 from services.gateway.request_body import BodyLimits
 from services.gateway.slo_inputs import (
@@ -16,6 +18,8 @@ from services.gateway.slo_inputs import (
     SHORTEST_TARGET_MS,
     Catalogue,
 )
+from services.gateway.tenants import Known, Tenants
+from services.gateway.tenants_file import TenantsFile
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
 from shared.option_values import nearest
@@ -91,6 +95,9 @@ class GatewayOptions:
     )
     api_key_file: str = option(
         "", help="file with more such keys, one a line; lines that begin with # do not count"
+    )
+    tenants_file: str = option(
+        "", help="file of tenants with their keys, rights, limits and weights; read when it changes"
     )
     classes: dict[str, ClassTargets] = option({}, help="SLO classes by name")
     default_class: str = option("default", help="the class of a request that names none")
@@ -182,6 +189,22 @@ class GatewayOptions:
         return GrammarLimits(
             time_s=self.grammar_limit_s, memory_bytes=self.grammar_limit_mib * 1024 * 1024
         )
+
+    def tenants(self) -> tuple[Tenants, TenantsFile | None]:
+        """The tenants, and the file that they were read from, if there is one.
+
+        Raises ConfigError.
+        """
+        tenants = Tenants(own_keys=all_keys(self.api_key, self.api_key_file))
+        if not self.tenants_file:
+            return tenants, None
+        catalogue = self.catalogue()
+        known = Known(
+            classes={catalogue.default.class_name, *catalogue.classes}, models=self.api_model_names
+        )
+        file = TenantsFile(path=Path(self.tenants_file), known=known, tenants=tenants)
+        file.read()
+        return tenants, file
 
     def catalogue(self) -> Catalogue:
         """The classes as targets. Raises ConfigError when the default class does not exist."""

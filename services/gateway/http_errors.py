@@ -14,6 +14,8 @@ from shared.errors import (
     EngineLost,
     InvalidRequest,
     NoEngine,
+    NotAllowed,
+    OverLimit,
     Overloaded,
     PlannerUnavailable,
     Refused,
@@ -71,6 +73,8 @@ class HttpError:
 # By class of error: status, type in vLLM's words, code.
 _ANSWERS: Final[tuple[tuple[type[SlosError], int, str, str], ...]] = (
     (InvalidRequest, 400, "BadRequestError", "invalid_request"),
+    (NotAllowed, 403, "PermissionDeniedError", "not_allowed"),
+    (OverLimit, 429, "TooManyRequestsError", "rate_limit_exceeded"),
     (NoEngine, 503, "ServiceUnavailableError", "no_engine"),
     (Overloaded, 503, "ServiceUnavailableError", "gateway_full"),
     (EngineDraining, 503, "ServiceUnavailableError", "draining"),
@@ -96,7 +100,7 @@ def from_failure(failure: SlosError, scope: RequestScope | None) -> HttpError:
         type=kind,
         code=code,
         message=str(failure).strip() or type(failure).__name__,
-        param=failure.param if isinstance(failure, InvalidRequest) else None,
+        param=failure.param if isinstance(failure, (InvalidRequest, NotAllowed)) else None,
         retry_after_s=_retry_after_s(failure, placement),
         slo=_numbers(failure, placement),
     )
@@ -209,7 +213,7 @@ def _failed_placement(failure: SlosError, scope: RequestScope | None) -> Placeme
 
 
 def _retry_after_s(failure: SlosError, placement: Placement | None) -> float | None:
-    if isinstance(failure, Refused):
+    if isinstance(failure, (Refused, OverLimit)):
         return failure.retry_after_s
     if isinstance(failure, (EngineDraining, Overloaded)):
         return _RETRY_SOON_S

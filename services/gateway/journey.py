@@ -212,6 +212,8 @@ class Journey:
             waited_s=waited_s,
             forced_way=Way.COLOCATED if held else forced_way,  # it needs a decode engine alone
             whole_on_one_engine=not alone and must_stay_whole(request, limit),
+            tenant=self.scope.account.tenant.name,
+            weight=self.scope.account.tenant.weight,
             avoid=tuple(dict.fromkeys((*avoid, held.engine.engine_id) if held else avoid)),
         )
 

@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from services.gateway.report import attained
 from services.gateway.scope import RequestScope, SequenceRecord
+from services.gateway.tenant_metrics import TenantMetrics
 from shared.requests import Admission
 
 # From 1 ms, in steps of about 2, to two minutes.
@@ -55,6 +56,7 @@ class GatewayMetrics:
             ("why",),
             registry=registry,
         )
+        self._of_tenants = TenantMetrics(registry)
         self._inflight = Gauge(
             "slos_inflight_requests", "Requests that this gateway serves now.", registry=registry
         )
@@ -79,10 +81,15 @@ class GatewayMetrics:
         self._inflight.dec()
         name = self._class_label(scope)
         self._requests.labels(name, _admission(scope), outcome).inc()
+        self._of_tenants.ended(scope, outcome)
         if outcome in {"ok", "refused", "failed"}:
             self._count_attainment(name, scope)
         for sequence in scope.sequences.values():
             self._observe(name, scope, sequence)
+
+    def limited(self, tenant: str, limit: str) -> None:
+        """A request was refused because its tenant is at this limit."""
+        self._of_tenants.limited(tenant, limit)
 
     def _class_label(self, scope: RequestScope) -> str:
         name = scope.targets.class_name

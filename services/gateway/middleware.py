@@ -9,14 +9,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
 from services.gateway.answer_gate import AnswerGate, send_error
+from services.gateway.api_keys import account_of
 from services.gateway.input_faults import OF_BAD_INPUT, as_invalid
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.request_body import replay, take_slo, with_length
+from services.gateway.request_body import model_of, replay, take_slo, with_length
 from services.gateway.scope import RequestScope, current_scope
 from services.gateway.slo_inputs import Catalogue, read_inputs
+from services.gateway.tenant_account import Account, Tenant
 from shared.clock import Clock
-from shared.errors import EngineDraining, InvalidRequest, SlosError
+from shared.errors import EngineDraining, InvalidRequest, NotAllowed, OverLimit, SlosError
 
 GENERATION_PATHS: Final = frozenset(
     {
@@ -103,6 +105,7 @@ class GenerationContext:
     lifecycle: Lifecycle
     metrics: GatewayMetrics
     clock: Clock
+    model: str = ""  # of a request that names none
 
 
 class Generations:
@@ -120,8 +123,13 @@ class Generations:
         if self._context.lifecycle.draining:
             await send_error(send, http_errors.draining(), path=path)
             return
-        with self._context.lifecycle.request():
-            await self._serve(scope, receive, send)
+        account = account_of(scope)
+        try:
+            with self._context.lifecycle.request(), account.request(self._context.clock.now()):
+                await self._serve(scope, receive, send, account)
+        except OverLimit as error:
+            self._context.metrics.limited(account.tenant.name, error.limit)
+            await send_error(send, http_errors.from_failure(error, None), path=path)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Other pages have no scope; what they cannot read is a 400 all the same."""
@@ -140,7 +148,7 @@ class Generations:
             invalid = http_errors.from_failure(as_invalid(error), None)
             await send_error(send, invalid, path=_path(scope))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, account: Account) -> None:
         arrived_at_s = self._context.clock.now()
         message = await receive()  # the body as a whole, which `Bodies` has read
         if message["type"] == "http.disconnect":
@@ -148,14 +156,23 @@ class Generations:
         body = message["body"]
         try:
             inner_body, slo = take_slo(body)
-            request = self._open(scope, slo, arrived_at_s)
-        except InvalidRequest as error:
+            request = self._open(scope, slo, account, arrived_at_s)
+            self._check_rights(account.tenant, request, body)
+        except (InvalidRequest, NotAllowed) as error:
             await send_error(send, http_errors.from_failure(error, None), path=_path(scope))
             return
         inner = scope if inner_body is body else with_length(scope, inner_body)
         await self._run(inner, replay(inner_body, receive), send, request)
 
-    def _open(self, scope: Scope, slo: object, arrived_at_s: float) -> RequestScope:
+    def _check_rights(self, tenant: Tenant, request: RequestScope, body: bytes) -> None:
+        """Raises NotAllowed."""
+        tenant.check_class(request.targets.class_name)
+        if tenant.models is not None:
+            tenant.check_model(model_of(body) or self._context.model)
+
+    def _open(
+        self, scope: Scope, slo: object, account: Account, arrived_at_s: float
+    ) -> RequestScope:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -168,6 +185,7 @@ class Generations:
             forced_way=inputs.forced_way,
             session_id=inputs.session_id,
             wants_report=inputs.wants_report,
+            account=account,
         )
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, request: RequestScope) -> None:

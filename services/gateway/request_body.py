@@ -171,6 +171,16 @@ def take_slo(body: bytes) -> tuple[bytes, object]:
     return orjson.dumps(request), slo
 
 
+def model_of(body: bytes) -> str | None:
+    """The model that a body names; None where it names none, or is not JSON."""
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    named = request.get("model") if isinstance(request, dict) else None
+    return named if isinstance(named, str) else None
+
+
 def with_length(scope: Scope, body: bytes) -> Scope:
     """The ASGI scope with the `content-length` that `body` has."""
     length = (b"content-length", str(len(body)).encode())

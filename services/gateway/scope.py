@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from services.gateway.deadline_line import DeadlineLine
 from services.gateway.moves import Move, Unmoved
 from services.gateway.stages import StageProgress
+from services.gateway.tenant_account import Account
 from shared.errors import InvalidRequest, SlosError
 from shared.requests import TRANSITIONS, Phase, Placement, SloTargets, Way
 
@@ -84,6 +85,7 @@ class RequestScope:
     wants_report: bool = False
     prompts: int = 0  # named so far
     planned_sequences: int = 0
+    account: Account = field(default_factory=Account)
     sequences: dict[str, SequenceRecord] = field(default_factory=dict)
     failure: SlosError | None = None
 

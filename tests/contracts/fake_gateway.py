@@ -16,6 +16,7 @@ from services.gateway.cluster_core import Cluster
 from services.gateway.config import ClassTargets, GatewayOptions
 from services.gateway.engine_calls import Reply
 from services.gateway.lifecycle import Lifecycle
+from services.gateway.tenants import Tenants
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from shared.clock import MonotonicClock
@@ -111,6 +112,6 @@ async def gateway_app(fleet: FakeFleet, folder: Path) -> AsyncIterator[ASGIApp]:
     lifecycle = Lifecycle()
     app = await make_app(client, args, options, lifecycle, clock)
     try:
-        yield layered(app, options, (), lifecycle, lambda: 1)
+        yield layered(app, options, Tenants(), lifecycle, lambda: 1)
     finally:
         await client.close()

@@ -4,6 +4,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from services.gateway.api_keys import ApiKeys, all_keys
+from services.gateway.tenants import Tenants
 from shared.errors import ConfigError
 from tests.unit.gateway.http_fakes import Answer, receiver, send_json
 
@@ -17,7 +18,7 @@ async def ask(keys: list[str], *, method: str = "POST", path: str, sent: str = "
     headers = [(b"authorization", sent.encode())] if sent else []
     scope: Scope = {"type": "http", "method": method, "path": path, "headers": headers}
     answer = Answer()
-    await ApiKeys(app, keys)(scope, receiver(), answer.send)
+    await ApiKeys(app, Tenants(own_keys=keys))(scope, receiver(), answer.send)
     return answer
 
 
@@ -53,7 +54,7 @@ async def test_a_socket_without_a_key_is_closed() -> None:
     answer = Answer()
     scope: Scope = {"type": "websocket", "path": "/v1/realtime", "headers": []}
 
-    await ApiKeys(app, ["a"])(scope, receiver(), answer.send)
+    await ApiKeys(app, Tenants(own_keys=["a"]))(scope, receiver(), answer.send)
 
     assert answer.messages == [{"type": "websocket.close"}]
 

@@ -1,0 +1,53 @@
+"""What the gateway counts by tenant; only tenants of its configuration are labels."""
+
+from prometheus_client import CollectorRegistry, Counter
+
+from services.gateway.report import attained
+from services.gateway.scope import RequestScope
+from shared.errors import OverLimit
+
+
+class TenantMetrics:
+    """Counters under `slos_tenant_`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "slos_tenant_requests_total",
+            "Requests by tenant and how they ended.",
+            ("tenant", "outcome"),
+            registry=registry,
+        )
+        self._attainment = Counter(
+            "slos_tenant_attainment_total",
+            "Requests that asked for something, by whether a promise was given and kept.",
+            ("tenant", "met"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "slos_tenant_tokens_total",
+            "Tokens of prompts that ran, and of answers.",
+            ("tenant", "kind"),
+            registry=registry,
+        )
+        self._limited = Counter(
+            "slos_tenant_limited_total",
+            "Requests refused because their tenant was at a limit.",
+            ("tenant", "limit"),
+            registry=registry,
+        )
+
+    def limited(self, tenant: str, limit: str) -> None:
+        self._limited.labels(tenant, limit).inc()
+
+    def ended(self, scope: RequestScope, outcome: str) -> None:
+        """`outcome` as of `GatewayMetrics.ended`."""
+        tenant = scope.account.tenant.name
+        self._requests.labels(tenant, outcome).inc()
+        kept = attained(scope) if outcome in {"ok", "refused", "failed"} else None
+        if kept is not None:
+            self._attainment.labels(tenant, str(kept).lower()).inc()
+        if isinstance(scope.failure, OverLimit):
+            self.limited(tenant, scope.failure.limit)
+        ran = [one for one in scope.sequences.values() if one.placed_at_s is not None]
+        self._tokens.labels(tenant, "prompt").inc(sum(one.prompt_tokens for one in ran))
+        self._tokens.labels(tenant, "generated").inc(sum(one.output_tokens for one in ran))
