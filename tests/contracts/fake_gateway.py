@@ -1,12 +1,13 @@
 """vLLM's own OpenAI app inside our layers, over planner and engines that are fakes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
@@ -96,6 +97,19 @@ class FakeFleet:
         """Has nothing to close."""
 
 
+@contextmanager
+def metrics_of_its_own() -> Iterator[None]:
+    """Takes what was registered meanwhile out again, so that a process can have one app after
+    another.
+    """
+    before = set(REGISTRY._collector_to_names)
+    try:
+        yield
+    finally:
+        for made in set(REGISTRY._collector_to_names) - before:
+            REGISTRY.unregister(made)
+
+
 @asynccontextmanager
 async def gateway_app(fleet: FakeFleet, folder: Path) -> AsyncIterator[ASGIApp]:
     """All that the gateway's server would call."""
@@ -110,8 +124,9 @@ async def gateway_app(fleet: FakeFleet, folder: Path) -> AsyncIterator[ASGIApp]:
     client = ClusterClient(config, cluster, stage_ends={"plan": "e"})
     await client.start()
     lifecycle = Lifecycle()
-    app = await make_app(client, args, options, lifecycle, clock)
-    try:
-        yield layered(app, options, Tenants(), lifecycle, lambda: 1)
-    finally:
-        await client.close()
+    with metrics_of_its_own():
+        app = await make_app(client, args, options, lifecycle, clock)
+        try:
+            yield layered(app, options, Tenants(), lifecycle, lambda: 1)
+        finally:
+            await client.close()
