@@ -21,6 +21,7 @@ _USE_COMPILED_CODE = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two workers, one runs the tests that start processes, the other those that do not.
 
