@@ -21,16 +21,14 @@ _USE_COMPILED_CODE = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With two workers, one runs the tests that start processes, the other those that do not.
 
     Nodes of several tests at once would starve each other. The tests of any other file stay
     together, since they share what the file's fixtures made.
     """
-    for item in items:
-        group = "processes" if item.path.is_relative_to(_PROCESSES) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = "processes" if item.path.is_relative_to(_PROCESSES) else str(item.path)
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
