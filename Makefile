@@ -17,7 +17,7 @@ demo: env ## serve a real model on this machine and show the times (ARGS=--once 
 	@$(BIN)/slos-serve demo $(ARGS)
 
 test: check ## everything: checks, then all tests (ARGS go to pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 compose-test: env ## build the images, run deploy/compose and try all of it (needs Docker; ARGS=--help)
 	@$(BIN)/python -m deploy.compose_test $(ARGS)
