@@ -497,7 +497,7 @@ async def test_a_connection_that_is_cut_without_a_word_costs_a_pause(
 
     assert tokens_of(parts) == answer(PROMPT["prompt_token_ids"], 60)
     assert spare.seen
-    assert rig.client.engine_core.health.avoided() == ("d0-1",)
+    await until(lambda: rig.client.engine_core.health.avoided() == ("d0-1",))
 
 
 async def test_an_engine_that_fails_every_request_is_left_out_and_brought_back(

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 
 import orjson
 import pytest
@@ -236,8 +237,14 @@ async def test_an_error_that_no_input_can_cause_is_left_to_the_server() -> None:
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
 @pytest.mark.parametrize("error", [AttributeError, KeyError, RecursionError, OverflowError])
 async def test_input_of_an_unforeseen_shape_is_a_400_and_a_line_in_the_log(
-    path: str, error: type[Exception], caplog: pytest.LogCaptureFixture
+    path: str,
+    error: type[Exception],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A service that ran in this process before may have taken the log for itself.
+    monkeypatch.setattr(logging.getLogger("services"), "propagate", True)
+
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise error("no get")
 
