@@ -114,78 +114,52 @@ def draining() -> HttpError:
 
 
 def too_large(limit_bytes: int) -> HttpError:
-    return HttpError(
-        status=413,
-        type="BadRequestError",
-        code="body_too_large",
-        message=f"the request body is larger than the {limit_bytes} bytes that this gateway takes",
-    )
+    why = f"the request body is larger than the {limit_bytes} bytes that this gateway takes"
+    return _bad_request(413, "body_too_large", why)
 
 
 def too_slow(limit_s: float) -> HttpError:
-    return HttpError(
-        status=408,
-        type="BadRequestError",
-        code="body_too_slow",
-        message=f"the request body did not arrive within {limit_s:g} s",
-    )
+    why = f"the request body did not arrive within {limit_s:g} s"
+    return _bad_request(408, "body_too_slow", why)
 
 
 def head_too_large(limit_bytes: int) -> HttpError:
-    return HttpError(
-        status=431,
-        type="BadRequestError",
-        code="headers_too_large",
-        message=f"the request's first line and headers are larger than {limit_bytes} bytes",
-    )
+    why = f"the request's first line and headers are larger than {limit_bytes} bytes"
+    return _bad_request(431, "headers_too_large", why)
 
 
 def head_too_slow(limit_s: float) -> HttpError:
-    return HttpError(
-        status=408,
-        type="BadRequestError",
-        code="headers_too_slow",
-        message=f"the request's headers did not arrive within {limit_s:g} s",
-    )
+    why = f"the request's headers did not arrive within {limit_s:g} s"
+    return _bad_request(408, "headers_too_slow", why)
 
 
 def not_http(why: str) -> HttpError:
-    return HttpError(status=400, type="BadRequestError", code="invalid_http", message=why)
+    return _bad_request(400, "invalid_http", why)
 
 
 def too_complex(count: int, limit: int, what: str) -> HttpError:
-    return HttpError(
-        status=400,
-        type="BadRequestError",
-        code="body_too_complex",
-        message=f"the request body holds {count} {what}; this gateway takes at most {limit}",
-        param="body",
-    )
+    why = f"the request body holds {count} {what}; this gateway takes at most {limit}"
+    return _bad_request(400, "body_too_complex", why, param="body")
 
 
 def not_unicode(param: str) -> HttpError:
-    return HttpError(
-        status=400,
-        type="BadRequestError",
-        code="invalid_request",
-        message=f"{param[:MOST_OF_PARAM]} holds half of a surrogate pair, which is no text",
-        param=param[:MOST_OF_PARAM],
-    )
+    shown = param[:MOST_OF_PARAM]
+    why = f"{shown} holds half of a surrogate pair, which is no text"
+    return _bad_request(400, "invalid_request", why, param=shown)
 
 
 def full(of_what: str) -> HttpError:
     """This gateway has as much to do as it may; another one may have less."""
-    return HttpError(
-        status=503,
-        type="ServiceUnavailableError",
-        code="gateway_full",
-        message=f"this gateway has no room: it takes no more than its {of_what}; send it again",
-        retry_after_s=_RETRY_SOON_S,
-    )
+    why = f"this gateway has no room: it takes no more than its {of_what}; send it again"
+    return from_failure(Overloaded(why), None)
 
 
 def fault() -> HttpError:
     return from_failure(SlosError(FAULT), None)
+
+
+def _bad_request(status: int, code: str, why: str, param: str | None = None) -> HttpError:
+    return HttpError(status=status, type="BadRequestError", code=code, message=why, param=param)
 
 
 def _answer(failure: SlosError) -> tuple[int, str, str]:
