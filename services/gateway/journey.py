@@ -13,7 +13,7 @@ from services.gateway.engine_health import EngineHealth
 from services.gateway.moves import MOVABLE, Move, MoveBudget, Unmoved, cause_of
 from services.gateway.outcome import outcome_of
 from services.gateway.planner_link import PlannerLink
-from services.gateway.remainder import rest_of, why_it_ends_here
+from services.gateway.remainder import Replay, rest_of, why_it_ends_here
 from services.gateway.scope import RequestScope, SequenceRecord, enter
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock
@@ -58,6 +58,7 @@ class Journey:
     means: Means
     on_placed: Callable[[], None]
     _rest: EngineCoreRequest = field(init=False)  # what is left of it
+    _replay: Replay | None = None  # where the rest begins with what the client has
     _at: EngineRef | None = None  # where the last leg ended
     _delivered: list[int] = field(default_factory=list)
     _failed: list[str] = field(default_factory=list)  # ids of engines
@@ -84,7 +85,6 @@ class Journey:
     async def _leg(self) -> SlosError | None:
         """What made it end before the end."""
         assert self.record.placement is not None
-        self._rest, replay = rest_of(self.request, self._delivered)
         drive = Drive(
             request=self._rest,
             placement=self.record.placement,
@@ -97,7 +97,7 @@ class Journey:
             limits=self.means.waits,
             max_model_len_tokens=self.means.max_model_len_tokens,
             delivered=self._delivered,
-            replay=replay,
+            replay=self._replay,
             held=self._held,
             leg=self._legs,
         )
@@ -164,7 +164,7 @@ class Journey:
         if self._at is not None:
             self._failed.append(self._at.engine_id)
         enter(self.record, Phase.PLACING)
-        self._rest, _ = rest_of(self.request, self._delivered)
+        self._rest, self._replay = rest_of(self.request, self._delivered)
         if not self._delivered:
             self.record.started_at_s = self.record.prefilled_at_s = None
         self.record.decoding_at_s = None
