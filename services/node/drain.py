@@ -27,7 +27,7 @@ class DrainOptions:
 
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     limit_s: Annotated[float, Field(ge=0)] = option(
-        30.0, help="how long to wait for the requests that it has; they go on after that"
+        30.0, help="how long to wait for the requests that it has; those left then go on elsewhere"
     )
     undo: bool = option(False, help="let it take requests again")
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     if options.undo:
         print(f"{addresses[0]} takes requests again.")
     elif left:
-        print(f"{addresses[0]} takes nothing new; {left} requests still run there.")
+        print(f"{addresses[0]} takes nothing new; {left} requests did not end in time.")
     else:
         print(f"{addresses[0]} takes nothing new and runs nothing; --undo ends that.")
     return 1 if left else 0
