@@ -81,9 +81,10 @@ class GatewayMetrics:
         self._inflight.dec()
         name = self._class_label(scope)
         self._requests.labels(name, _admission(scope), outcome).inc()
-        self._of_tenants.ended(scope, outcome)
-        if outcome in {"ok", "refused", "failed"}:
-            self._count_attainment(name, scope)
+        kept = attained(scope) if outcome in {"ok", "refused", "failed"} else None
+        self._of_tenants.ended(scope, outcome, kept)
+        if kept is not None:
+            self._attainment.labels(name, str(kept).lower()).inc()
         for sequence in scope.sequences.values():
             self._observe(name, scope, sequence)
 
@@ -94,11 +95,6 @@ class GatewayMetrics:
     def _class_label(self, scope: RequestScope) -> str:
         name = scope.targets.class_name
         return name if name in self._classes else _OTHER
-
-    def _count_attainment(self, name: str, scope: RequestScope) -> None:
-        kept = attained(scope)
-        if kept is not None:
-            self._attainment.labels(name, str(kept).lower()).inc()
 
     def _observe(self, name: str, scope: RequestScope, sequence: SequenceRecord) -> None:
         placement = sequence.placement

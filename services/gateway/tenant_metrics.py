@@ -2,7 +2,6 @@
 
 from prometheus_client import CollectorRegistry, Counter
 
-from services.gateway.report import attained
 from services.gateway.scope import RequestScope
 from shared.errors import OverLimit
 
@@ -39,11 +38,10 @@ class TenantMetrics:
     def limited(self, tenant: str, limit: str) -> None:
         self._limited.labels(tenant, limit).inc()
 
-    def ended(self, scope: RequestScope, outcome: str) -> None:
-        """`outcome` as of `GatewayMetrics.ended`."""
+    def ended(self, scope: RequestScope, outcome: str, kept: bool | None) -> None:
+        """`outcome` as of `GatewayMetrics.ended`; `kept`: None where nothing was asked for."""
         tenant = scope.account.tenant.name
         self._requests.labels(tenant, outcome).inc()
-        kept = attained(scope) if outcome in {"ok", "refused", "failed"} else None
         if kept is not None:
             self._attainment.labels(tenant, str(kept).lower()).inc()
         if isinstance(scope.failure, OverLimit):
