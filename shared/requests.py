@@ -104,6 +104,7 @@ class PlacementQuery:
     `waited_s` is how long the request is already with us.
     `avoid` are ids of engines that failed the gateway; one is taken only where no other can serve.
     Where not all can be served, tenants share by `weight`; a session id is known to one tenant.
+    `client_id` is the client's own `x-request-id`. Records show it; two clients may send the same.
     """
 
     request_id: str
@@ -119,6 +120,7 @@ class PlacementQuery:
     avoid: tuple[str, ...] = ()
     tenant: str = DEFAULT_TENANT
     weight: float = 1.0
+    client_id: str = ""
 
     @property
     def session_key(self) -> str | None:

@@ -1,5 +1,8 @@
 """What holds for all tests."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -32,3 +35,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     prepare()
     warm_up()
     warm_up_kv()
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Lets `caplog` see what our packages log, whatever ran in this process before.
+
+    `set_up_logging` keeps their log from the root, and a package that vLLM imports sets the level
+    of the root to ERROR.
+    """
+    loggers = [logging.getLogger(name) for name in ("services", "shared")]
+    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.INFO)
+        one.propagate = True
+    yield
+    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        one.setLevel(level)
+        one.handlers[:], one.propagate = handlers, propagate

@@ -214,6 +214,7 @@ class Journey:
             whole_on_one_engine=not alone and must_stay_whole(request, limit),
             tenant=self.scope.account.tenant.name,
             weight=self.scope.account.tenant.weight,
+            client_id=self.scope.client_id,
             avoid=tuple(dict.fromkeys((*avoid, held.engine.engine_id) if held else avoid)),
         )
 

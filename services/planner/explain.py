@@ -71,6 +71,7 @@ def _asked(query: PlacementQuery) -> str:
         "every token by its deadline" if targets.pacing is Pacing.DEADLINES else "",
         f"value {targets.value:g}" if targets.value != 1 else "",
         f"session {query.session_id}" if query.session_id else "",
+        f"x-request-id {query.client_id}" if query.client_id else "",
         f"forced {query.forced_way}" if query.forced_way else "",
         "whole on one engine" if query.whole_on_one_engine else "",
     ]

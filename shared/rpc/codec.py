@@ -123,6 +123,7 @@ def query_to_wire(query: PlacementQuery) -> pb.PlacementQuery:
         avoid=query.avoid,
         tenant=query.tenant,
         weight=query.weight,
+        client_id=query.client_id,
     )
 
 
@@ -141,6 +142,7 @@ def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
         avoid=tuple(wire.avoid),
         tenant=wire.tenant if wire.HasField("tenant") else DEFAULT_TENANT,
         weight=wire.weight if wire.HasField("weight") else 1.0,
+        client_id=wire.client_id,
     )
 
 

@@ -607,6 +607,7 @@ class PlacementQuery(_message.Message):
     AVOID_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     group_id: _builtins.str
     session_id: _builtins.str
@@ -620,6 +621,8 @@ class PlacementQuery(_message.Message):
     """absent: default"""
     weight: _builtins.float
     """of its tenant, where not all can be served; absent: 1"""
+    client_id: _builtins.str
+    """what the client calls it; for records only"""
     @_builtins.property
     def targets(self) -> Global___SloTargets: ...
     @_builtins.property
@@ -642,10 +645,11 @@ class PlacementQuery(_message.Message):
         avoid: _abc.Iterable[_builtins.str] | None = ...,
         tenant: _builtins.str | None = ...,
         weight: _builtins.float | None = ...,
+        client_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "forced_way", b"forced_way", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "avoid", b"avoid", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "waited_s", b"waited_s", "weight", b"weight", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "avoid", b"avoid", "client_id", b"client_id", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "waited_s", b"waited_s", "weight", b"weight", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forced_way: _TypeAlias = _typing.Literal["forced_way"]  # noqa: Y015
     _WhichOneofArgType__forced_way: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way"]  # noqa: Y015

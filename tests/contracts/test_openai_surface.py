@@ -156,6 +156,7 @@ async def test_what_clients_call_their_requests_is_no_key_inside(
     assert {answer.headers["x-request-id"] for answer in answers} == {"mine"}
     assert len({query.group_id for query in gateway.fleet.queries}) == 2
     assert not any("mine" in key for key in keys)
+    assert {query.client_id for query in gateway.fleet.queries} == {"mine"}
 
 
 async def test_sequences_of_one_prompt_are_a_group_and_those_of_two_are_none(

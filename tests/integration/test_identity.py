@@ -1,7 +1,6 @@
 """Parts with a cluster secret on real sockets: peers without it reach nothing."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -101,22 +100,13 @@ async def test_parts_with_the_same_secret_work_together(tmp_path: Path) -> None:
         assert (await gateway.place(make_query(), LIMIT_S)).admission is not Admission.DEFERRED
 
 
-@pytest.fixture
-def log(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """What a server says of refused peers, also after a test that set up logging."""
-    monkeypatch.setattr(logging.getLogger("shared"), "propagate", True)
-    return caplog
-
-
-def refused(log: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in log.records if "refused" in one.getMessage()]
+def refused(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if "refused" in one.getMessage()]
 
 
 @strangers
 async def test_a_refused_peer_is_told_of_once(
-    tmp_path: Path, stranger: Stranger, log: pytest.LogCaptureFixture
+    tmp_path: Path, stranger: Stranger, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port:
         for _ in range(3):
@@ -124,16 +114,16 @@ async def test_a_refused_peer_is_told_of_once(
                 with pytest.raises(PlannerUnavailable):
                     await rogue.scale()
         async with asyncio.timeout(LIMIT_S):
-            while not refused(log):  # noqa: ASYNC110 - the log has no event
+            while not refused(caplog):  # noqa: ASYNC110 - the log has no event
                 await asyncio.sleep(0.1)
         await asyncio.sleep(0.1)
 
-    (line,) = refused(log)
+    (line,) = refused(caplog)
     assert f"refused 127.0.0.1 at port {port}" in line
 
 
 async def test_peers_with_the_secret_that_leave_soon_are_not_told_of(
-    tmp_path: Path, log: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port:
         for _ in range(3):
@@ -142,7 +132,7 @@ async def test_peers_with_the_secret_that_leave_soon_are_not_told_of(
         async with client_of(port, ours(tmp_path)) as gateway, attached(gateway, make_engine()):
             await asyncio.sleep(2.5)  # past the look that follows a connection
 
-    assert not refused(log)
+    assert not refused(caplog)
 
 
 @strangers

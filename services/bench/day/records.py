@@ -17,7 +17,7 @@ from shared.requests import Explanation
 
 DECISIONS: Final = "decisions.jsonl"
 ANSWERS: Final = "answers.jsonl"
-_NAME: Final = re.compile(r"\bday-(\d+)\b")
+_NAME: Final = re.compile(r"day-(\d+)")
 _EXPLANATION: Final = TypeAdapter(Explanation)
 
 
@@ -76,13 +76,13 @@ def matched(judged: Mapping[int, Judged], decisions: Sequence[Explanation]) -> D
     lived = [
         Lived(judged=one, record=by_number.get(number)) for number, one in sorted(judged.items())
     ]
-    known = sum(one.record is not None for one in lived)
-    return Day(lived=lived, others=len(decisions) - known)
+    others = sum(number_of(one) not in judged for one in decisions)
+    return Day(lived=lived, others=others)
 
 
 def number_of(decision: Explanation) -> int | None:
     """None for a request that was not of the day."""
-    found = _NAME.search(decision.query.request_id)
+    found = _NAME.fullmatch(decision.query.client_id)
     return int(found[1]) if found else None
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import logging
 
 import orjson
 import pytest
@@ -240,11 +239,7 @@ async def test_input_of_an_unforeseen_shape_is_a_400_and_a_line_in_the_log(
     path: str,
     error: type[Exception],
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # A service that ran in this process before may have taken the log for itself.
-    monkeypatch.setattr(logging.getLogger("services"), "propagate", True)
-
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise error("no get")
 

@@ -70,6 +70,7 @@ def record(
     ended: Outcome | None,
     *,
     number: int = 0,
+    client_id: str = "",
     transfer_s: float = 0.0,
     before: StepSums | None = None,
     after: StepSums | None = None,
@@ -86,8 +87,9 @@ def record(
     placed = Placement(decision_id=f"d-{number}", **(fields | placement))
     return Explanation(
         query=PlacementQuery(
-            request_id=f"cmpl-{name_of(number)}-0-5f",
-            group_id=f"cmpl-{name_of(number)}-0",
+            request_id=f"cmpl-5f{number}",
+            group_id=f"cmpl-5f{number}",
+            client_id=client_id or name_of(number),
             model="m",
             targets=SloTargets(ttft_s=TTFT_S, tpot_s=TPOT_S),
             prompt_tokens=100,

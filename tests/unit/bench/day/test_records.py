@@ -38,8 +38,9 @@ def test_a_day_that_was_kept_is_read_back_with_the_file_that_was_set_aside(tmp_p
 
 def test_no_answer_is_dropped_and_decisions_of_others_are_counted() -> None:
     other = record(outcome(), number=7)
+    twice = [record(None, number=1), record(None, number=1)]  # it moved
 
-    day = matched({0: judged(0.5), 1: judged(2.0)}, [record(None, number=1), other])
+    day = matched({0: judged(0.5), 1: judged(2.0)}, [*twice, other])
 
     assert [one.record is None for one in day.lived] == [True, False]
     assert day.others == 1
@@ -52,5 +53,6 @@ def test_a_folder_without_a_day_is_told(tmp_path: Path) -> None:
 
 def test_the_name_of_a_request_leads_back_to_its_number() -> None:
     assert number_of(record(None, number=41)) == 41
+    assert number_of(record(None, client_id="a-day-41")) is None
     assert name_of(41) == "day-41"
     assert matched({}, []) == Day(lived=[])

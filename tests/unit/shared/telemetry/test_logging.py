@@ -1,23 +1,11 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from shared.errors import ConfigError
 from shared.telemetry.logging import set_up_logging
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    """What a process sets up for good is taken back after each test."""
-    loggers = [logging.getLogger(name) for name in ("services", "shared")]
-    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
-    yield
-    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        one.handlers[:], one.propagate = handlers, propagate
-        one.setLevel(level)
 
 
 def written(environ: dict[str, str], level: int, message: str) -> str:
