@@ -11,6 +11,10 @@ from shared.option_values import nearest
 PROGRAM = "slos-serve bench"
 MODULES = {
     "capacity": ("services.bench.capacity.command", "the load that keeps its targets, with vLLM's"),
+    "chaos": (
+        "services.bench.chaos.command",
+        "a fleet under load whose parts die, hang and lose each other; every answer compared",
+    ),
     "day": (
         "services.bench.day.command",
         "a day in its life: predicted beside real, misses by cause",

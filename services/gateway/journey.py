@@ -10,7 +10,7 @@ from services.gateway.continuation import must_stay_whole, output_budget_tokens
 from services.gateway.drive import Drive
 from services.gateway.engine_calls import Engines, Held
 from services.gateway.engine_health import EngineHealth
-from services.gateway.moves import MOVABLE, Move, MoveBudget, Unmoved, cause_of
+from services.gateway.moves import MOVABLE, Cause, Move, MoveBudget, Unmoved, cause_of
 from services.gateway.outcome import outcome_of
 from services.gateway.planner_link import PlannerLink
 from services.gateway.remainder import Replay, rest_of, why_it_ends_here
@@ -64,6 +64,7 @@ class Journey:
     _failed: list[str] = field(default_factory=list)  # ids of engines
     _held: Held | None = None
     _legs: int = 0
+    _losses: int = 0
 
     def __post_init__(self) -> None:
         self._rest = self.request
@@ -124,6 +125,7 @@ class Journey:
             after_tokens=len(self._delivered),
             at_s=self.means.clock.now(),
         )
+        self._losses += move.cause is Cause.LOST
         promise = self.record.placement
         self._settle_moved(str(error))
         self._begin_again()
@@ -142,14 +144,16 @@ class Journey:
         )
 
     def _why_not(self, error: SlosError) -> tuple[Unmoved, str] | None:
-        most = self.means.budget.limits.most_per_request
+        limits = self.means.budget.limits
         if isinstance(error, AnswerDiverged):
             return Unmoved.INEXACT, ""
         why = why_it_ends_here(self.request, self._delivered)
         if why:
             return Unmoved.INEXACT, f"It could not go on elsewhere: {why}."
-        if self._legs >= most:
-            return Unmoved.LIMIT, f"It had moved {most} times, as often as one request may."
+        if self._legs >= limits.most_per_request:
+            return Unmoved.LIMIT, f"It had moved {self._legs} times, as often as one request may."
+        if cause_of(error) is Cause.LOST and self._losses >= limits.losses_per_request:
+            return Unmoved.LIMIT, "Another engine was lost under it before; it may be the cause."
         if not self.means.budget.take(self.means.clock.now()):
             return Unmoved.BUDGET, "As many requests as may have gone on elsewhere of late."
         return None

@@ -62,11 +62,15 @@ class MoveLimits:
 
     Attributes:
         most_per_request: A request that several engines failed may be what fails them.
+        losses_per_request: So many engines may die under a request before the next one ends it. One
+            that kills its engine would otherwise go through the fleet, and take the requests of
+            each engine with it.
         share: Of the load of the last `window_s`, at most so much is moved.
         floor: So many may move in any case: all that one engine of a small fleet runs.
     """
 
     most_per_request: int = 3
+    losses_per_request: int = 1
     share: float = 0.1
     floor: int = 64
     window_s: float = 60.0

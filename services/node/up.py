@@ -64,7 +64,12 @@ def run_node(
     read_secret(options.cluster_secret_file)
     ports = assign_ports(options)  # before the model: that may take a while, a taken port not
     around = survey(options, config, console)
-    return asyncio.run(_Node(options, plan_node(options, ports, around), console).run(use))
+    return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
+
+
+async def serve(options: NodeOptions, plan: NodePlan, use: Use, console: Console) -> int:
+    """As `run_node`, of a plan that is made already."""
+    return await _Node(options, plan, console).run(use)
 
 
 def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:

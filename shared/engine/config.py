@@ -71,8 +71,12 @@ class EngineOptions:
     )
     kv_host: str = option(
         "",
-        help="address that other engines fetch KV at; auto: that of this machine's name; default:"
-        " host, unless that is 0.0.0.0",
+        help="address that KV ports listen on; auto: that of this machine's name; default: host",
+    )
+    kv_advertise_host: str = option(
+        "",
+        help="address that other engines fetch KV at, with kv_transport zmq alone; default:"
+        " kv_host, unless that is 0.0.0.0",
     )
     kv_port: int = option(
         8400, help="KV port: blocks over ZMQ, and leases; 0 picks a free one; worker n adds n"
@@ -129,6 +133,11 @@ class EngineOptions:
         return self.kv_host or self.host
 
     @property
+    def kv_reachable_host(self) -> str:
+        """Where other engines find the KV port."""
+        return self.kv_advertise_host or self.kv_listen_host
+
+    @property
     def kv_carriers(self) -> tuple[str, ...]:
         """The transports of this engine's KV, the preferred one first."""
         return self.kv_transport.carriers
@@ -149,16 +158,29 @@ class EngineOptions:
             self,
             host=host,
             advertise_host=reachable(own_address(self.advertise_host) or host, "advertise_host"),
-            kv_host=reachable(kv_host, "kv_host") if transport.carriers else kv_host,
+            kv_host=kv_host,
+            kv_advertise_host=own_address(self.kv_advertise_host),
             kv_transport=transport,
         )
         settled._check_hosts()
+        settled._check_kv_hosts()
         with FreePorts() as ports:
             return replace(
                 settled,
                 port=self.port or ports.pick(host),
                 kv_port=self.kv_port or ports.pick(kv_host),
                 nixl_port=self.nixl_port or ports.pick(kv_host),
+            )
+
+    def _check_kv_hosts(self) -> None:
+        """Raises ConfigError where other engines would not find the KV ports."""
+        if not self.kv_carriers:
+            return
+        reachable(self.kv_reachable_host, "kv_host")
+        if self.kv_advertise_host and self.kv_transport is not KvTransport.ZMQ:
+            raise ConfigError(
+                "kv_advertise_host: NIXL tells others the address that it listens on: name that "
+                "with --kv-host, or say --kv-transport zmq."
             )
 
     def _check_hosts(self) -> None:

@@ -31,6 +31,7 @@ from shared.kv_transfer.settings import SETTINGS_KEY, KvSettings
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE_TOKENS = 32  # vLLM's own choice of 128 wastes most of a block on short prompts
 _SCHEDULER = "shared.engine.vllm_scheduler.SlosScheduler"
+_CPU_WORKER = "shared.engine.vllm_cpu_worker.SeededCpuWorker"
 _CONNECTOR_MODULE = "shared.kv_transfer.connector"
 
 
@@ -59,6 +60,8 @@ def engine_arguments(
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
     if options.block_size_tokens is not None or cpu:
         arguments["block_size"] = options.block_size_tokens or _CPU_BLOCK_SIZE_TOKENS
+    if cpu:
+        arguments["worker_cls"] = _CPU_WORKER
     if options.speculation_tokens > 0:
         arguments["speculative_config"] = _ngram_speculation(options.speculation_tokens)
     if options.kv_carriers:
@@ -95,6 +98,7 @@ def _kv_settings(options: EngineOptions) -> KvSettings:
     return KvSettings(
         transport=options.kv_transport,
         host=options.kv_listen_host,
+        reachable_host=options.kv_reachable_host,
         port=options.kv_port,
         lease_s=options.kv_lease_s,
         secret_file=options.cluster_secret_file,
@@ -268,7 +272,7 @@ class EngineCore:
         )
 
     def _kv_addresses(self, options: EngineOptions) -> tuple[KvAddress, ...]:
-        host = options.kv_listen_host
+        host = options.kv_reachable_host
         ports = {"nixl": options.nixl_port, "zmq": options.kv_port}
         return tuple(
             KvAddress(transport=one, host=host, port=ports[one]) for one in options.kv_carriers

@@ -61,7 +61,9 @@ class KvScheduler(NixlPullConnectorScheduler):
         transfer = config.kv_transfer_config
         settings = KvSettings.from_plain(transfer.kv_connector_extra_config["slos"])
         self._slos_port = HolderPort(
-            host=settings.host, port=settings.port, carriers=settings.transport.carriers
+            host=settings.reachable_host,
+            port=settings.port,
+            carriers=settings.transport.carriers,
         )
         self._slos_holders: OrderedDict[str, HolderPort] = OrderedDict()
         self._slos_fetching: OrderedDict[str, KvTransfer] = OrderedDict()

@@ -31,10 +31,13 @@ class KvTransport(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvSettings:
-    """`port` is that of the first worker; worker n listens on `port + n`."""
+    """`port` is that of the first worker; worker n listens on `port + n` of `host`, and others
+    find it there on `reachable_host`.
+    """
 
     transport: KvTransport
     host: str
+    reachable_host: str
     port: int
     lease_s: float
     secret_file: str = ""

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 import pytest_asyncio
 
+from services.bench.chaos.hostile import Draw, Hostile, answer_to, fields_of, is_right
 from services.gateway.connections import HeadLimits
 from services.gateway.listener import bind
 from services.gateway.server import make_server
 from shared.clock import MonotonicClock
 from tests.contracts.fake_gateway import FakeFleet, gateway_app
-from tests.hostile import MODEL, Draw, Hostile, fields_of
 
 ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
 REQUESTS = 100_000 if ALL_CASES else 400
 CLIENTS = 8
 ANSWER_LIMIT_S = 60.0
+MODEL = "tiny"
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(7200 if ALL_CASES else 240),
@@ -75,7 +75,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 async def test_hostile_requests_are_answered_and_hurt_nobody_else(server: Server) -> None:
     description = (await server.http.get("/openapi.json")).json()
-    draw = Draw(fields=fields_of(description), chance=random.Random(17))
+    draw = Draw(model=MODEL, fields=fields_of(description), chance=random.Random(17))
     before, seen = Seen(), Seen()
     await polite(server, before, asyncio.create_task(asyncio.sleep(2)))
     waiting = [draw.one() for _ in range(REQUESTS)]
@@ -109,37 +109,7 @@ async def polite(server: Server, seen: Seen, others: "asyncio.Future[Any]") -> N
 
 
 async def send(server: Server, hostile: Hostile, seen: Seen) -> None:
-    reader, writer = await asyncio.open_connection(*server.address)
-    try:
-        async with asyncio.timeout(ANSWER_LIMIT_S):
-            writer.write(hostile.sent)
-            status, body = await read_answer(reader)
-    except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-        status, body = 0, repr(error).encode()
-    finally:
-        writer.close()
+    status, body = await answer_to(hostile, server.address, ANSWER_LIMIT_S)
     seen.statuses[status] += 1
     if not is_right(status, body):
         seen.wrong.append(f"{hostile.path}: {status} {body[:300]!r} on {hostile.sent[-400:]!r}")
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The status and the first of the body; an interim answer is none."""
-    while True:
-        head = await reader.readuntil(b"\r\n\r\n")
-        status = int(head.split(b" ", 2)[1])
-        if status >= httpx.codes.OK:
-            return status, await reader.read(1 << 16) if status >= 400 else b""
-
-
-def is_right(status: int, body: bytes) -> bool:
-    """Served, or an error of the client in the OpenAI shape (a HEAD has no body)."""
-    if not 400 <= status < 500:
-        return 200 <= status < 400
-    if not body:
-        return True
-    try:
-        error = orjson.loads(body)["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return False
-    return isinstance(error, dict) and bool(error["message"])

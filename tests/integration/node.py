@@ -21,7 +21,7 @@ from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import EngineStub
 
 LOOPBACK = "127.0.0.1"
-START_LIMIT_S = 180.0
+START_LIMIT_S = 300.0
 STOP_LIMIT_S = 60.0
 
 

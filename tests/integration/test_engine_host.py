@@ -26,11 +26,12 @@ from shared.rpc.slos_pb2_grpc import (
     PlannerServicer,
     add_PlannerServicer_to_server,
 )
-from tests.integration.node import free_ports, pids_with_text, wait_until
+from tests.integration.node import START_LIMIT_S, free_ports, pids_with_text, wait_until
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(START_LIMIT_S + 120)]
 
 SPECULATION_TOKENS = 4
+GREEDY = {"temperature": 0}
 PROMPT = [7 + i % 5 for i in range(300)]  # it repeats itself, so that n-gram drafts come
 
 
@@ -78,9 +79,10 @@ class Host:
         max_tokens: int = 20,
         terms: pb.EngineTerms | None = None,
         transfer: dict[str, Any] | None = None,
+        sampling: dict[str, Any] = GREEDY,
     ) -> tuple[list[int], float]:
         """The tokens, and when the first of them came."""
-        params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, **sampling)
         params.extra_args = {"kv_transfer_params": transfer} if transfer else None
         request = pb.GenerateRequest(
             request=encode_request(core_request(name, params)), terms=terms
@@ -147,7 +149,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
             [sys.executable, "-m", "services.decode", *words], stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        wait_until(lambda: _attached(planner, process, folder / "log"), 120)
+        wait_until(lambda: _attached(planner, process, folder / "log"), START_LIMIT_S)
         with grpc.insecure_channel(f"127.0.0.1:{own.rpc}") as channel:
             yield Host(planner, EngineStub(channel), process)
     finally:
@@ -189,12 +191,15 @@ def test_step_reports_account_for_every_token(host: Host) -> None:
     assert reports[-1].running == reports[-1].waiting == 0
 
 
-def test_a_policy_bounds_every_step_and_changes_no_token(host: Host) -> None:
-    free, _ = host.generate("bound")
+@pytest.mark.parametrize("sampling", [GREEDY, {"temperature": 0.8, "seed": 7}])
+def test_a_policy_bounds_every_step_and_changes_no_token(
+    host: Host, sampling: dict[str, Any]
+) -> None:
+    free, _ = host.generate("bound", sampling=sampling)
     host.reported("bound")
     host.set_policy(pb.Policy(version=2, max_step_tokens=64))
 
-    bounded, _ = host.generate("bound")
+    bounded, _ = host.generate("bound", sampling=sampling)
 
     reports = host.reported("bound")
     host.set_policy(pb.Policy(version=3))

@@ -66,8 +66,12 @@ def keep_answers(folder: Path, judged: Sequence[Judged]) -> None:
 def read_day(folder: Path) -> Day:
     """Raises ConfigError when the folder holds no day."""
     answered = [_ANSWERED.validate_json(line) for line in _lines(folder / ANSWERS)]
-    decisions = [_EXPLANATION.validate_json(line) for line in _decision_lines(folder)]
-    return matched({one.number: one.judged for one in answered}, decisions)
+    return matched({one.number: one.judged for one in answered}, read_decisions(folder))
+
+
+def read_decisions(folder: Path) -> list[Explanation]:
+    """What a planner kept there, the oldest first. Raises ConfigError when that is nothing."""
+    return [_EXPLANATION.validate_json(line) for line in _decision_lines(folder)]
 
 
 def matched(judged: Mapping[int, Judged], decisions: Sequence[Explanation]) -> Day:

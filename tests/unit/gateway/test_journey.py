@@ -365,13 +365,24 @@ async def test_the_engine_that_holds_the_kv_computes_it_anew_when_it_is_the_only
 
 
 async def test_a_request_moves_only_so_often() -> None:
-    many = [placed(one) for one in (D, E) * 5]
-    run = trip(*many)(d=says(LOST), e=says(LOST))
+    many, stalled = [placed(one) for one in (D, E) * 5], says(EngineStalled("hangs"))
+    run = trip(*many)(d=stalled, e=stalled)
 
-    with pytest.raises(EngineLost, match="as often as one request may"):
+    with pytest.raises(EngineStalled, match="as often as one request may"):
         await run.run()
 
     assert len(run.asked) == 4
+    assert run.record.unmoved is Unmoved.LIMIT
+
+
+async def test_a_request_under_which_two_engines_were_lost_takes_no_third_with_it() -> None:
+    many = [placed(one) for one in (D, E) * 5]
+    run = trip(*many)(d=says(LOST), e=says(LOST))
+
+    with pytest.raises(EngineLost, match="it may be the cause"):
+        await run.run()
+
+    assert run.asked == ["d", "e"]
     assert run.record.unmoved is Unmoved.LIMIT
 
 
@@ -416,7 +427,8 @@ async def test_whenever_engines_are_lost_the_client_gets_the_undisturbed_answer(
     """Every engine gives the answer that its prompt demands, in steps of one to a few tokens."""
     params: dict[str, Any] = {"temperature": 0.7, "seed": 1} if seeded else {}
     legs = [placed(D) for _ in range(len(cuts) + 1)]
-    run = trip(*legs, max_tokens=len(answer), **params)()
+    limits = MoveLimits(losses_per_request=len(cuts))
+    run = trip(*legs, limits=limits, max_tokens=len(answer), **params)()
     left = list(cuts)
 
     def engine(request: EngineCoreRequest) -> Any:

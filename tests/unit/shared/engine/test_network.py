@@ -71,3 +71,20 @@ def test_an_address_of_every_machine_is_never_told_to_others(host: str) -> None:
         host=host, advertise_host="10.0.0.7", insecure=True, kv_transport=KvTransport.NONE
     )
     assert without_kv.settled().advertise_host == "10.0.0.7"
+
+
+def test_a_kv_port_may_be_found_elsewhere_than_where_it_listens() -> None:
+    options = EngineOptions(
+        host="0.0.0.0",
+        advertise_host="10.0.0.7",
+        kv_advertise_host="10.0.0.7",
+        kv_transport=KvTransport.ZMQ,
+        cluster_secret_file="k",
+    ).settled()
+
+    assert (options.kv_listen_host, options.kv_reachable_host) == ("0.0.0.0", "10.0.0.7")
+
+
+def test_nixl_is_found_only_where_it_listens() -> None:
+    with pytest.raises(ConfigError, match=r"kv_advertise_host.*--kv-transport zmq"):
+        EngineOptions(kv_advertise_host="10.0.0.7", kv_transport=KvTransport.NIXL).settled()

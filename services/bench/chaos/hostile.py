@@ -1,12 +1,16 @@
-"""Requests that no client should send, drawn by a seed: fields, nesting, headers, framing."""
+"""Requests that no client should send, drawn by a seed: fields, nesting, headers, framing; and
+which answers to them are right.
+"""
 
+import asyncio
 import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-MODEL: Final = "tiny"
+_INTERIM: Final = 200  # statuses below are no answer yet
+_BODY_BYTES: Final = 1 << 16
 _LONG: Final = "a" * 5000
 
 
@@ -76,6 +80,7 @@ class Hostile:
 class Draw:
     """`fields` are the known ones of every route that takes a body."""
 
+    model: str
     fields: Mapping[str, tuple[str, ...]]
     chance: random.Random
 
@@ -85,7 +90,7 @@ class Draw:
 
     def _fields(self) -> Hostile:
         path = self.chance.choice(sorted(self.fields))
-        body = {"model": MODEL} | dict(_BASES.get(path, {}))
+        body = {"model": self.model} | dict(_BASES.get(path, {}))
         for _ in range(self.chance.randint(1, 3)):
             known = self.fields[path]
             name = self.chance.choice(known) if known else "x"
@@ -95,7 +100,7 @@ class Draw:
     def _slo(self) -> Hostile:
         path = self.chance.choice(sorted(_BASES))
         slo = {name: self.chance.choice(_VALUES) for name in self.chance.sample(_SLO, 2)}
-        body = {"model": MODEL, "slo": self.chance.choice((slo, slo, *_VALUES))}
+        body = {"model": self.model, "slo": self.chance.choice((slo, slo, *_VALUES))}
         return _post(path, json.dumps(body | dict(_BASES[path])).encode(), *self._headers())
 
     def _raw(self) -> Hostile:
@@ -117,6 +122,45 @@ def _post(path: str, body: bytes, *headers: bytes) -> Hostile:
         lines.append(b"content-type: application/json")
     lines.append(b"content-length: %d" % len(body))
     return Hostile(path=path, sent=b"\r\n".join(lines) + b"\r\n\r\n" + body)
+
+
+async def answer_to(
+    hostile: Hostile, address: tuple[str, int], limit_s: float
+) -> tuple[int, bytes]:
+    """The status and the first of an error's body; status 0 where the connection gave no answer."""
+    try:
+        reader, writer = await asyncio.open_connection(*address)
+    except OSError as error:
+        return 0, repr(error).encode()
+    try:
+        async with asyncio.timeout(limit_s):
+            writer.write(hostile.sent)
+            return await _read_answer(reader)
+    except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+        return 0, repr(error).encode()
+    finally:
+        writer.close()
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1])
+        if status >= _INTERIM:
+            return status, await reader.read(_BODY_BYTES) if status >= 400 else b""
+
+
+def is_right(status: int, body: bytes) -> bool:
+    """Served, or an error of the client in the OpenAI shape (a HEAD has no body)."""
+    if not 400 <= status < 500:
+        return 200 <= status < 400
+    if not body:
+        return True
+    try:
+        error = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(error, dict) and bool(error["message"])
 
 
 def fields_of(description: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,144 @@
+"""`slos-serve bench chaos`: a fleet under load, faults drawn by a seed, every answer compared."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from rich.console import Console
+
+from services.bench.chaos.course import Course, Found
+from services.bench.chaos.fleet import Fleet, linked
+from services.bench.chaos.options import ChaosOptions
+from services.bench.chaos.processes import orphans, processes_with
+from services.bench.chaos.report import tables
+from services.bench.chaos.summary import summary_json
+from services.bench.day.records import DECISIONS, read_decisions
+from services.bench.machine import Machine
+from services.node.config import NodeOptions
+from services.node.plan import NodePlan, plan_node
+from services.node.ports import assign_ports
+from services.node.up import serve, survey
+from shared.clock import Clock, MonotonicClock, wall_time_s
+from shared.errors import ConfigError
+from shared.options import load
+
+_MODEL_LEN: Final = 1024
+_RESULT: Final = "chaos.json"
+_WIDTH: Final = 200  # of the tables where there is no terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 where every answer was right or refused and nothing was left. Raises ConfigError, and what
+    kept the fleet from standing.
+    """
+    options = load(
+        ChaosOptions,
+        section="bench_chaos",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve bench chaos",
+    )
+    machine, folder, orphans_before = Machine.read(), _new_folder(options), orphans()
+    found = _run(options, folder)
+    left = [*processes_with(str(folder)), *sorted(orphans() - orphans_before)]
+    summary = summary_json(found, read_decisions(folder), left, options.kv_cache_gib)
+    result = {
+        **summary,
+        "options": asdict(options),
+        "machine": machine.as_json(),
+        "run_dir": str(folder),
+    }
+    (folder / _RESULT).write_text(json.dumps(result, indent=1))
+    _print(result, machine, as_json=options.json)
+    return 1 if summary["problems"] else 0
+
+
+def _run(options: ChaosOptions, folder: Path) -> Found:
+    node = NodeOptions(
+        model=options.model,
+        prefill=options.prefill,
+        decode=options.decode,
+        max_model_len=_MODEL_LEN,
+        auto_ports=True,
+        kv_transport=options.kv_transport,
+        kv_cache_gib=options.kv_cache_gib,
+        run_dir=str(folder),
+        start_limit_s=options.start_limit_s,
+    )
+    console, found = Console(stderr=True), Found()
+    ports = assign_ports(node)
+    plan = plan_node(node, ports, survey(node, str(_configuration(folder)), console))
+    fleet = linked(plan, ports, options.gateways, options.kv_transport)
+    status = asyncio.run(_serve(node, options, fleet, found, console))
+    if status or not found.ended_at_s:
+        raise ConfigError(f"The run ended early; logs are in {folder / 'logs'}.")
+    return found
+
+
+async def _serve(
+    node: NodeOptions, options: ChaosOptions, fleet: Fleet, found: Found, console: Console
+) -> int:
+    clock: Clock = MonotonicClock()
+
+    async def use(_plan: NodePlan) -> int:
+        course = Course(options=options, fleet=fleet, clock=clock, say=_say)
+        await course.run(found)
+        return 0
+
+    async with AsyncExitStack() as links:
+        for link in fleet.links:
+            await link.open()
+            links.push_async_callback(link.close)
+        return await serve(node, fleet.plan, use, console)
+
+
+def _configuration(folder: Path) -> Path:
+    path = folder / "node.yaml"
+    told = {
+        "planner": {"decisions_log": str(folder / DECISIONS)},
+        "gateway": {"tool_call_parser": "hermes"},  # vLLM asks for one wherever tools are named
+    }
+    path.write_text(yaml.safe_dump(told))
+    return path
+
+
+def _new_folder(options: ChaosOptions) -> Path:
+    """Raises ConfigError for one that holds a run."""
+    now = datetime.fromtimestamp(wall_time_s(), UTC)
+    named = Path(options.run_dir or f".slos/chaos/{now:%Y%m%d-%H%M%S}")
+    folder = named.expanduser().resolve()
+    if (folder / DECISIONS).exists():
+        raise ConfigError(f"{folder} holds a run already: name another folder with --run-dir.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _say(line: str) -> None:
+    """Beside the result, which alone goes to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result), flush=True)
+        return
+    console = Console()
+    wide = console if console.is_terminal else Console(width=_WIDTH)
+    for table in tables(result):
+        wide.print(table)
+    problems = result["problems"]
+    for line in (
+        *([f"{len(problems)} problems:"] if problems else ["All is well."]),
+        *problems,
+        f"Decisions, report and logs: {result['run_dir']}",
+        machine.line(),
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,112 @@
+"""The processes of a fleet, as the machine shows them: found, signalled, counted."""
+
+import resource
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from services.node.plan import Part
+
+_NO_LIMIT: Final = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+_FULL: Final = (1, resource.RLIM_INFINITY)  # bytes of a file, from where on a write fails
+_SHARED: Final = Path("/dev/shm")  # noqa: S108 - looked at, not written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What one process holds."""
+
+    pid: int
+    rss_mib: float
+    files: int
+    threads: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def process_of(part: Part) -> psutil.Process | None:
+    """The one that was started for a part; None while there is none."""
+    for one in psutil.Process().children():
+        with suppress(psutil.Error):
+            if tuple(one.cmdline()) == part.command:
+                return one
+    return None
+
+
+def core_of(part: Part) -> psutil.Process | None:
+    """The engine core of an engine host; vLLM gives it its name."""
+    host = process_of(part)
+    for one in host.children() if host else ():
+        with suppress(psutil.Error):
+            if any("EngineCor" in word for word in one.cmdline() or [one.name()]):
+                return one
+    return None
+
+
+def send(process: psutil.Process | None, number: signal.Signals) -> None:
+    """Nothing where it has ended."""
+    if process is not None:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def limit_files(part: Part, *, full: bool) -> None:
+    """As on a full disk, every write to a file fails, of all processes of the part."""
+    for one in _all_of(part):
+        with suppress(psutil.NoSuchProcess):
+            one.rlimit(psutil.RLIMIT_FSIZE, _FULL if full else _NO_LIMIT)
+
+
+def use_of(parts: Sequence[Part]) -> dict[str, Use]:
+    """By part; an engine core stands beside its host."""
+    named = [(part.name, process_of(part)) for part in parts]
+    named += [(f"{part.name} core", core_of(part)) for part in parts]
+    found: dict[str, Use] = {}
+    for name, process in named:
+        if process is not None:
+            with suppress(psutil.NoSuchProcess):
+                found[name] = Use(
+                    pid=process.pid,
+                    rss_mib=round(process.memory_info().rss / (1 << 20), 1),
+                    files=process.num_fds(),
+                    threads=process.num_threads(),
+                )
+    return found
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of all other processes that name it, as a folder of ours does."""
+    own = psutil.Process()
+    family = {own.pid, *(one.pid for one in own.parents())}
+    found = []
+    for one in psutil.process_iter(["pid", "cmdline"]):
+        line = " ".join(one.info["cmdline"] or ())
+        if text in line and one.info["pid"] not in family:
+            found.append(line)
+    return found
+
+
+def orphans() -> set[str]:
+    """Names of what lies in shared memory and belongs to no process."""
+    if not _SHARED.is_dir():
+        return set()
+    names = {one.name for one in _SHARED.iterdir()}
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            used = maps.read_text()
+            names = {name for name in names if f"{_SHARED}/{name}" not in used}
+    return names
+
+
+def _all_of(part: Part) -> Iterator[psutil.Process]:
+    process = process_of(part)
+    if process is not None:
+        yield process
+        with suppress(psutil.NoSuchProcess):
+            yield from process.children(recursive=True)

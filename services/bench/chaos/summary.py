@@ -1,0 +1,81 @@
+"""What a run of chaos found, as one JSON object. Pure."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from services.bench.chaos.course import Found
+from services.bench.chaos.heard import Heard
+from services.bench.chaos.verdicts import (
+    Lived,
+    Verdict,
+    faults_of_answers,
+    growth,
+    twice_promised,
+    verdict,
+)
+from shared.requests import Explanation
+
+
+def summary_json(
+    found: Found, decisions: Sequence[Explanation], left: Sequence[str], kv_cache_gib: float
+) -> dict[str, Any]:
+    """`left` are processes and shared memory that outlived the fleet. `problems` is empty where
+    all is well.
+    """
+    problems = [
+        *faults_of_answers(found.heard, found.undisturbed, found.lived),
+        *(f"hostile: {line}" for line in found.wrongly_answered),
+        *(f"{one.fault}: not all serve again" for one in found.lived if one.whole_at_s is None),
+        *(f"{name} was answered twice" for name in twice_promised(decisions)),
+        *growth(found.used_before, found.used_after, kv_cache_gib),
+        *([f"still held: {found.held}"] if found.held else []),
+        *(f"left behind: {what}" for what in left),
+    ]
+    return {
+        "seconds": round(found.ended_at_s - found.began_at_s, 1),
+        "all": _counts(found.heard, found),
+        "kinds": {
+            kind: _counts([one for one in found.heard if one.kind == kind], found)
+            for kind in sorted({one.kind for one in found.heard})
+        },
+        "faults": [_fault(one, found) for one in found.lived],
+        "hostile_answers": found.hostile_answers,
+        "decisions": len(decisions),
+        "used": {
+            name: {
+                "before": use.as_json(),
+                "after": found.used_after[name].as_json() if name in found.used_after else None,
+            }
+            for name, use in found.used_before.items()
+        },
+        "problems": problems,
+    }
+
+
+def _counts(heard: Sequence[Heard], found: Found) -> dict[str, Any]:
+    became = Counter(verdict(one, found.undisturbed, found.lived) for one in heard)
+    causes = Counter(str(move.get("cause")) for one in heard for move in one.moves)
+    refusals = Counter(one.refusal for one in heard if one.refusal)
+    return {
+        "answers": len(heard),
+        **{one.name.lower(): became[one] for one in Verdict},
+        "longest_pause_s": round(max((one.longest_pause_s for one in heard), default=0.0), 2),
+        "moves": dict(causes),
+        "refusals": dict(refusals.most_common(3)),
+    }
+
+
+def _fault(lived: Lived, found: Found) -> dict[str, Any]:
+    concerned = [one for one in found.heard if lived.concerns(one)]
+    whole = None if lived.whole_at_s is None else round(lived.whole_at_s - lived.ended_at_s, 1)
+    return {
+        "at_s": round(lived.began_at_s - found.began_at_s, 1),
+        "fault": str(lived.fault),
+        "serve_again_s": whole,
+        **_without(_counts(concerned, found), "refusals"),
+    }
+
+
+def _without(counts: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in counts.items() if key != name}

@@ -1,0 +1,118 @@
+"""Whether every answer was right and nothing is left. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from services.bench.chaos.faults import Fault, Kind
+from services.bench.chaos.heard import Heard
+from services.bench.chaos.processes import Use
+from shared.requests import Explanation
+
+_WHOLE: Final = ("stop", "length")
+_SHOWN: Final = 10
+_RSS_SPREAD_MIB, _RSS_SPREAD = 64.0, 0.1  # of a process that holds the same at both times
+_MIB_PER_GIB: Final = 1024
+_FILES_SPREAD, _THREADS_SPREAD = 16, 16  # connections and pools that come and go
+
+
+class Verdict(StrEnum):
+    """What became of one request."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    REFUSED = "refused"
+    FAILED = "failed"
+    GATEWAY_LOST = "gateway lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lived:
+    """One fault and its times. `whole_at_s` is when all engines served again."""
+
+    fault: Fault
+    began_at_s: float
+    ended_at_s: float
+    whole_at_s: float | None  # None: not within the limit
+
+    @property
+    def over_at_s(self) -> float:
+        return self.ended_at_s if self.whole_at_s is None else self.whole_at_s
+
+    def concerns(self, heard: Heard) -> bool:
+        return heard.began_at_s < self.over_at_s and heard.ended_at_s > self.began_at_s
+
+    def took_gateway(self, heard: Heard) -> bool:
+        """A gateway that is killed takes the connections of its clients with it."""
+        killed = self.fault.kind is Kind.KILL_HOST
+        return killed and self.fault.target == f"gateway-{heard.gateway}" and self.concerns(heard)
+
+
+def verdict(heard: Heard, undisturbed: Mapping[int, Heard], lived: Sequence[Lived]) -> Verdict:
+    if heard.refusal:
+        return Verdict.REFUSED
+    if heard.fault:
+        lost = heard.disconnected and any(one.took_gateway(heard) for one in lived)
+        return Verdict.GATEWAY_LOST if lost else Verdict.FAILED
+    right = heard.answer == undisturbed[heard.number].answer
+    return Verdict.RIGHT if right else Verdict.WRONG
+
+
+def twice_promised(decisions: Sequence[Explanation]) -> list[str]:
+    """Ids of sequences that came to their end under more than one decision."""
+    ended = Counter(
+        one.query.request_id.partition("~")[0]
+        for one in decisions
+        if one.outcome is not None and one.outcome.finished in _WHOLE
+    )
+    return [name for name, count in ended.items() if count > 1]
+
+
+def growth(
+    before: Mapping[str, Use], after: Mapping[str, Use], kv_cache_gib: float
+) -> Iterator[str]:
+    """What each process that lived through it all holds more of than chance explains.
+
+    A KV cache takes memory as its blocks are first used.
+    """
+    spread_mib = _RSS_SPREAD_MIB + kv_cache_gib * _MIB_PER_GIB
+    for name, old in before.items():
+        new = after.get(name)
+        if new is None or new.pid != old.pid:
+            continue
+        if new.rss_mib > old.rss_mib * (1 + _RSS_SPREAD) + spread_mib:
+            yield f"{name} grew from {old.rss_mib:g} to {new.rss_mib:g} MiB"
+        if new.files > old.files + _FILES_SPREAD:
+            yield f"{name} has {new.files} files open, {old.files} at the start"
+        if new.threads > old.threads + _THREADS_SPREAD:
+            yield f"{name} has {new.threads} threads, {old.threads} at the start"
+
+
+def faults_of_answers(
+    heard: Sequence[Heard], undisturbed: Mapping[int, Heard], lived: Sequence[Lived]
+) -> list[str]:
+    """A line for each answer that was neither right nor a clear refusal, the first ones."""
+    found = []
+    for one in heard:
+        became = verdict(one, undisturbed, lived)
+        if became in (Verdict.WRONG, Verdict.FAILED):
+            during = ", ".join(str(fault.fault) for fault in lived if fault.concerns(one))
+            what = one.fault or _difference(one, undisturbed[one.number])
+            found.append(f"{one.kind} {one.number} {became.value} during [{during}]: {what}")
+    return found[:_SHOWN]
+
+
+def _difference(one: Heard, other: Heard) -> str:
+    if one.texts == other.texts:
+        return f"{one.finishes} {one.tokens} tokens, not {other.finishes} {other.tokens}"
+    indexes = sorted({*one.texts, *other.texts})
+    index = next(at for at in indexes if one.texts.get(at) != other.texts.get(at))
+    text = other.texts.get(index, "")
+    given = one.texts.get(index, "")
+    at = next(
+        (at for at, pair in enumerate(zip(given, text, strict=False)) if pair[0] != pair[1]),
+        min(len(given), len(text)),
+    )
+    return f"differs from character {at}: {given[at : at + 20]!r}, not {text[at : at + 20]!r}"

@@ -1,0 +1,39 @@
+"""`bench chaos` on a real fleet: parts are lost under load, and every answer is right."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIMIT_S = 560
+COMMAND = (sys.executable, "-m", "services.bench", "chaos", "--json")
+SMALL = (
+    *("--minutes=0.25", "--calm-s=1", "--answers=20", "--clients=4", "--prefill=1", "--gateways=2"),
+    *("--faults=cut", "--faults=kill-core", "--faults=disk-full", "--faults=hostile"),
+)
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(LIMIT_S + 20)
+def test_whatever_is_lost_every_answer_is_right_and_nothing_is_left(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [*COMMAND, *SMALL, f"--run-dir={tmp_path}"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+    assert ended.stdout, ended.stderr
+    found = json.loads(ended.stdout)
+    print(json.dumps(found["faults"], indent=1))
+    assert found["problems"] == []
+    assert ended.returncode == 0
+    assert found["faults"]
+    assert found["all"]["answers"] > 0
+    assert found["all"]["wrong"] == found["all"]["failed"] == 0
+    assert json.loads((tmp_path / "chaos.json").read_text())["faults"] == found["faults"]
