@@ -153,7 +153,7 @@ class Journey:
         if self._legs >= limits.most_per_request:
             return Unmoved.LIMIT, f"It had moved {self._legs} times, as often as one request may."
         if cause_of(error) is Cause.LOST and self._losses >= limits.losses_per_request:
-            return Unmoved.LIMIT, "Another engine was lost under it before; it may be the cause."
+            return Unmoved.LIMIT, "An engine was lost under it before: it may be the cause."
         if not self.means.budget.take(self.means.clock.now()):
             return Unmoved.BUDGET, "As many requests as may have gone on elsewhere of late."
         return None

@@ -1,8 +1,8 @@
-"""vLLM's worker for CPU, made to bear seeded requests whose prompts are computed in several steps.
+"""vLLM's worker for CPU, with a fix for seeded requests whose prompts take several steps.
 
-A step that ends within a prompt samples a token that nobody gets, and vLLM takes the draw back from
-the request's generator by its offset. A generator on CPU has none: vLLM 0.32 raises there, and the
-engine core ends with all its requests.
+A step that ends within a prompt samples a token that is thrown away, and vLLM takes the draw back
+by the offset of the request's generator. A generator on CPU has no offset: vLLM 0.32 raises there,
+and the engine core ends with all its requests.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class SeededCpuRunner(CPUModelRunner):
         return output
 
     def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
-        """As vLLM's, which finds no generator whose draw was taken back already."""
+        """As vLLM's, with the generators hidden whose draw was taken back already."""
         generators, unwanted = self.input_batch.generators, self._unwanted()
         self.input_batch.generators = {
             at: one for at, one in generators.items() if at not in unwanted
@@ -34,13 +34,13 @@ class SeededCpuRunner(CPUModelRunner):
             self.input_batch.generators = generators
 
     def _unwanted(self) -> set[int]:
-        """Rows with a generator whose token of this step nobody gets."""
+        """Rows with a generator whose token of this step is thrown away."""
         mask = self.discard_request_mask.np[: self.input_batch.num_reqs]
         return {int(at) for at in np.nonzero(mask)[0] if int(at) in self.input_batch.generators}
 
 
 class SeededCpuWorker(CPUWorker):
-    """vLLM's, with the runner above; its second runner, which needs Triton, is left alone."""
+    """vLLM's, with the runner above; its second runner needs Triton and stays as it is."""
 
     def init_device(self) -> None:
         super().init_device()

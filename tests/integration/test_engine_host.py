@@ -1,5 +1,6 @@
 """One real engine host under a planner of ours: reports up, policies down, requests."""
 
+import itertools
 import queue
 import signal
 import subprocess
@@ -32,6 +33,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(START_LIMIT_S + 120)]
 
 SPECULATION_TOKENS = 4
 GREEDY = {"temperature": 0}
+_VERSIONS = itertools.count(2)  # of policies, the first of which an engine gets as it attaches
 PROMPT = [7 + i % 5 for i in range(300)]  # it repeats itself, so that n-gram drafts come
 
 
@@ -97,6 +99,7 @@ class Host:
 
     def set_policy(self, policy: pb.Policy) -> None:
         """In force once the engine has had the time to read it."""
+        policy.version = next(_VERSIONS)
         self.planner.policies.put(policy)
         time.sleep(0.5)
 
@@ -191,32 +194,47 @@ def test_step_reports_account_for_every_token(host: Host) -> None:
     assert reports[-1].running == reports[-1].waiting == 0
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, {"temperature": 0.8, "seed": 7}])
-def test_a_policy_bounds_every_step_and_changes_no_token(
-    host: Host, sampling: dict[str, Any]
-) -> None:
-    free, _ = host.generate("bound", sampling=sampling)
+def test_a_policy_bounds_every_step_and_changes_no_token(host: Host) -> None:
+    free, _ = host.generate("bound")
     host.reported("bound")
-    host.set_policy(pb.Policy(version=2, max_step_tokens=64))
+    host.set_policy(pb.Policy(max_step_tokens=64))
 
-    bounded, _ = host.generate("bound", sampling=sampling)
+    bounded, _ = host.generate("bound")
 
     reports = host.reported("bound")
-    host.set_policy(pb.Policy(version=3))
+    host.set_policy(pb.Policy())
     assert bounded == free
     assert max(each.prefill_tokens + each.decode_tokens for each in reports) <= 64
     assert sum(each.prefill_tokens > 0 for each in reports) >= 5
 
 
+def test_a_seeded_answer_is_the_same_in_however_many_steps_its_prompt_is_computed(
+    host: Host,
+) -> None:
+    """Without drafts: what is drawn for those depends on their number."""
+    seeded = {"temperature": 0.8, "seed": 7}
+    host.set_policy(pb.Policy(speculation_tokens=0))
+    at_once, _ = host.generate("seeded", sampling=seeded)
+    host.reported("seeded")
+    host.set_policy(pb.Policy(speculation_tokens=0, max_step_tokens=64))
+
+    in_steps, _ = host.generate("seeded", sampling=seeded)
+
+    reports = host.reported("seeded")
+    host.set_policy(pb.Policy())
+    assert sum(each.prefill_tokens > 0 for each in reports) >= 5
+    assert in_steps == at_once
+
+
 def test_a_policy_cuts_speculation_and_changes_no_token(host: Host) -> None:
     free, _ = host.generate("speculate", max_tokens=40)
     drafted = sum(each.speculated_tokens for each in host.reported("speculate"))
-    host.set_policy(pb.Policy(version=4, speculation_tokens=0))
+    host.set_policy(pb.Policy(speculation_tokens=0))
 
     plain, _ = host.generate("speculate", max_tokens=40)
 
     cut = sum(each.speculated_tokens for each in host.reported("speculate"))
-    host.set_policy(pb.Policy(version=5))
+    host.set_policy(pb.Policy())
     assert plain == free
     assert drafted > 0
     assert cut == 0
@@ -263,7 +281,7 @@ def test_transfer_parameters_that_name_nothing_are_refused_and_the_engine_goes_o
 
 
 def test_the_earlier_deadline_is_served_first(host: Host) -> None:
-    host.set_policy(pb.Policy(version=6, max_step_tokens=2))
+    host.set_policy(pb.Policy(max_step_tokens=2))
     with ThreadPoolExecutor(2) as pool:
         patient = pool.submit(host.generate, "patient", max_tokens=2)
         time.sleep(0.05)
@@ -271,7 +289,7 @@ def test_the_earlier_deadline_is_served_first(host: Host) -> None:
             host.generate, "urgent", max_tokens=2, terms=pb.EngineTerms(ttft_s=20.0)
         )
         patient_at_s, urgent_at_s = patient.result()[1], urgent.result()[1]
-    host.set_policy(pb.Policy(version=7))
+    host.set_policy(pb.Policy())
 
     assert urgent_at_s < patient_at_s
 

@@ -1,4 +1,4 @@
-"""Clients that ask one request after the other, and what they heard. Judges nothing."""
+"""Clients that send one request after the other, and what each of them received."""
 
 import asyncio
 import random

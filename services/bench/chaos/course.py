@@ -22,7 +22,7 @@ from shared.errors import DeadlinePassed, SlosError
 
 _ANSWER_LIMIT_S: Final = 180.0
 _WHOLE_LIMIT_S: Final = 300.0
-_REST_LIMIT_S: Final = 120.0  # leases of KV that nobody fetched run out within 30
+_REST_LIMIT_S: Final = 120.0  # leases of KV that was not fetched run out within 30
 _UNDISTURBED_AT_ONCE: Final = 2
 
 
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """One run on a fleet that stands. `say` takes lines for whoever watches."""
+    """One run on a fleet that serves. `say` takes lines of progress."""
 
     options: ChaosOptions
     fleet: Fleet

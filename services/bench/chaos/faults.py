@@ -1,4 +1,4 @@
-"""Which faults come, drawn by a seed. Pure: does nothing to anybody."""
+"""Which faults come, drawn by a seed. Pure."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A fleet whose parts reach each other over links of ours: its processes, and where links are."""
+"""A fleet whose parts reach each other over proxies: its processes and its links."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
