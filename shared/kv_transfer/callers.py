@@ -8,7 +8,6 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from shared.kv_transfer.curve import CurveKeys
-from shared.kv_transfer.tuning import SOCKET_BUFFER_BYTES
 
 MOST_PEERS: Final = 1024
 
@@ -24,11 +23,6 @@ Address = tuple[str, int]
 def socket_address(host: str, port: int) -> str:
     """ZeroMQ's way to write it."""
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def set_buffers(socket: "zmq.Socket[bytes]") -> None:
-    socket.setsockopt(zmq.SNDBUF, SOCKET_BUFFER_BYTES)
-    socket.setsockopt(zmq.RCVBUF, SOCKET_BUFFER_BYTES)
 
 
 def is_readable(socket: "zmq.Socket[bytes]") -> bool:
@@ -84,7 +78,6 @@ class Callers:
         host, port = address
         socket = self.context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
-        set_buffers(socket)
         socket.setsockopt(zmq.IPV6, int(":" in host))
         if self.keys is not None:
             self.keys.protect_caller(socket)

@@ -10,7 +10,7 @@ from typing import Any
 import zmq
 
 from shared.errors import ConfigError
-from shared.kv_transfer.callers import is_readable, set_buffers, socket_address
+from shared.kv_transfer.callers import is_readable, socket_address
 from shared.kv_transfer.curve import CurveKeys
 from shared.kv_transfer.layout import BadBlocks, FrameOfBlocks
 from shared.kv_transfer.leases import LeaseTable
@@ -85,7 +85,6 @@ class KvHolder:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE_BYTES)
         socket.setsockopt(zmq.SNDHWM, 2 * MOST_CREDIT_FRAMES * MOST_FETCHES)
-        set_buffers(socket)
         socket.setsockopt(zmq.IPV6, int(":" in self.host))
         if self.keys is not None:
             self.keys.protect_listener(socket)

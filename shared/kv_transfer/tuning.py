@@ -17,10 +17,6 @@ CREDIT_FRAMES: Final = 8
 """Frames that a reader lets the holder send ahead: the bandwidth times the delay of 10 Gbit/s over
 5 ms, about 6 MiB, and one half of it is granted anew at a time."""
 
-SOCKET_BUFFER_BYTES: Final = 4 << 20
-"""Of the kernel, for each direction of a connection: four frames. With the kernel's own choice a
-bare pair of ZMQ sockets moved 0.6 to 0.9 of what it moves with these."""
-
 MOST_CREDIT_FRAMES: Final = 32
 """What a holder allows at most, whatever a reader asks for: 32 MiB of views for each fetch."""
 
