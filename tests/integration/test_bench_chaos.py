@@ -11,8 +11,8 @@ import pytest
 LIMIT_S = 560
 COMMAND = (sys.executable, "-m", "services.bench", "chaos", "--json")
 SMALL = (
-    *("--minutes=0.25", "--calm-s=1", "--answers=20", "--clients=4", "--prefill=1", "--gateways=2"),
-    *("--faults=cut", "--faults=kill-core", "--faults=disk-full", "--faults=hostile"),
+    *("--minutes=0.15", "--calm-s=1", "--seed=1", "--answers=10", "--clients=3"),
+    *("--prefill=1", "--decode=1", "--gateways=1", "--faults=cut", "--faults=kill-core"),
 )
 
 
