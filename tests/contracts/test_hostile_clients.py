@@ -63,7 +63,10 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         listener = bind("127.0.0.1", 0, 60.0)
         listener.listen()
         uvicorn = make_server(
-            app, access_log=False, head_limits=HeadLimits(time_s=1.0), idle_limit_s=5.0
+            app,
+            access_log=False,
+            head_limits=HeadLimits(time_s=1.0),
+            idle_limit_s=2 * ANSWER_LIMIT_S,
         )
         serving = asyncio.create_task(uvicorn.serve(sockets=[listener]))
         host, port = listener.getsockname()
@@ -113,3 +116,11 @@ async def send(server: Server, hostile: Hostile, seen: Seen) -> None:
     seen.statuses[status] += 1
     if not is_right(status, body):
         seen.wrong.append(f"{hostile.path}: {status} {body[:300]!r} on {hostile.sent[-400:]!r}")
+
+
+async def test_the_head_of_an_answer_to_head_is_all_of_it(server: Server) -> None:
+    asked = Hostile(path="/v1/models", sent=b"HEAD /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+
+    status, body = await answer_to(asked, server.address, ANSWER_LIMIT_S)
+
+    assert (status, body) == (405, b"")

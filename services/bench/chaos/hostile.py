@@ -135,19 +135,20 @@ async def answer_to(
     try:
         async with asyncio.timeout(limit_s):
             writer.write(hostile.sent)
-            return await _read_answer(reader)
+            return await _read_answer(reader, has_body=not hostile.sent.startswith(b"HEAD "))
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         return 0, repr(error).encode()
     finally:
         writer.close()
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def _read_answer(reader: asyncio.StreamReader, *, has_body: bool) -> tuple[int, bytes]:
     while True:
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
         if status >= _INTERIM:
-            return status, await reader.read(_BODY_BYTES) if status >= 400 else b""
+            told = has_body and status >= 400 and b"content-length: 0" not in head.lower()
+            return status, await reader.read(_BODY_BYTES) if told else b""
 
 
 def is_right(status: int, body: bytes) -> bool:
