@@ -39,6 +39,7 @@ from shared.errors import ConfigError, DeadlinePassed, EngineLost
 
 _NAMESPACE: Final = "slos-serve"
 _PLANNER: Final = "slos-planner"
+_CONNECT_TRIES: Final = 3
 _ANSWER_LIMIT_S: Final = 30.0
 _LAST_WORDS_S: Final = 2.0
 _HEALTH_EVERY_S: Final = 5.0
@@ -49,20 +50,33 @@ _ASK_EVERY_S: Final = 0.5
 
 
 def connect(on: str) -> None:
-    """To the cluster that `--on` names. Raises ConfigError."""
-    try:
-        ray.init(
-            address=None if on == "ray" else on,
-            namespace=_NAMESPACE,
-            log_to_driver=False,
-            logging_level="ERROR",
-            ignore_reinit_error=True,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"There is no Ray cluster at {on} ({error}): start one with `ray start --head`, "
-            "or name one with --on ray://HOST:10001."
-        ) from error
+    """To the cluster that `--on` names. Raises ConfigError.
+
+    Ray starts a server process for each driver and now and then loses one at its start: a cluster
+    that answered so is asked again.
+    """
+    for tries_left in reversed(range(_CONNECT_TRIES)):
+        try:
+            ray.init(
+                address=None if on == "ray" else on,
+                namespace=_NAMESPACE,
+                log_to_driver=False,
+                logging_level="ERROR",
+                ignore_reinit_error=True,
+            )
+        except ConnectionAbortedError as error:
+            if not tries_left:
+                raise ConfigError(
+                    f"The Ray cluster at {on} could not start a server for this driver ({error}): "
+                    "see ray_client_server*.err in the session's logs on its head node."
+                ) from error
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"There is no Ray cluster at {on} ({error}): start one with `ray start --head`, "
+                "or name one with --on ray://HOST:10001."
+            ) from error
+        else:
+            return
 
 
 def disconnect() -> None:
