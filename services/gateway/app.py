@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -48,6 +49,7 @@ from shared.listening import is_loopback
 from shared.models import resolve_model
 from shared.rpc.channels import PlannerClient
 from shared.rpc.identity import identity_from
+from shared.telemetry.task_count import count_tasks
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
         followed(file, clock),
     ):
         app = await make_app(client, args, options, lifecycle, clock)
+        count_tasks(REGISTRY)
         quieten_answered_failures()
         set_ulimit()
         server = make_server(

@@ -23,6 +23,7 @@ from shared.rpc.channels import listen
 from shared.rpc.health_port import health_port
 from shared.rpc.identity import identity_from
 from shared.rpc.slos_pb2_grpc import add_PlannerServicer_to_server
+from shared.telemetry.task_count import count_tasks
 
 _LOG = logging.getLogger(__name__)
 _TIDY_EVERY_S = 1.0
@@ -40,6 +41,7 @@ async def run(options: PlannerOptions) -> int:
         _LOG.info("planner listens on %s:%s", options.host, port)
 
     metrics = PlannerMetrics()
+    count_tasks(metrics.registry)
     with serve_metrics(metrics, options.host, options.metrics_port) as metrics_port:
         await serve(options, metrics, stop, on_ready)
         _LOG.info("stopped (metrics were on port %s)", metrics_port)

@@ -40,6 +40,7 @@ from shared.rpc.health_port import health_port
 from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
 from shared.telemetry.engine_metrics import EngineMetrics
+from shared.telemetry.task_count import count_tasks
 from shared.ticks import TICK_S
 
 Result = TypeVar("Result")
@@ -206,6 +207,7 @@ class Host:
 
     async def start(self, server: grpc.aio.Server) -> None:
         self.metrics.reads_attached(lambda: self.state.attached)
+        count_tasks(REGISTRY)
         add_EngineServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         await server.start()

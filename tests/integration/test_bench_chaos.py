@@ -35,5 +35,7 @@ def test_whatever_is_lost_every_answer_is_right_and_nothing_is_left(tmp_path: Pa
     assert ended.returncode == 0
     assert found["faults"]
     assert found["all"]["answers"] > 0
+    told_tasks = {name for name, used in found["used"].items() if used["before"]["tasks"]}
+    assert told_tasks == {"planner", "gateway-0", "prefill-0", "decode-0"}
     assert found["all"]["wrong"] == found["all"]["failed"] == 0
     assert json.loads((tmp_path / "chaos.json").read_text())["faults"] == found["faults"]

@@ -14,6 +14,7 @@ from services.bench.chaos.heard import Heard
 from services.bench.chaos.options import ChaosOptions
 from services.bench.chaos.processes import Use, use_of
 from services.bench.chaos.requests import catalogue
+from services.bench.chaos.task_counts import tasks_on
 from services.bench.chaos.verdicts import Lived
 from services.bench.chaos.wholeness import Wholeness
 from services.bench.http_client import http_session
@@ -77,7 +78,7 @@ class Course:
                 clock=self.clock,
                 chance=random.Random(f"{self.options.seed} deeds"),  # noqa: S311 - chance
             )
-            found.used_before = use_of(self.fleet.plan.parts)
+            found.used_before = await self._use()
             done = asyncio.Event()
             load = asyncio.create_task(
                 clients.on_and_on(requests, self.options.clients, self.options.seed, done)
@@ -93,7 +94,12 @@ class Course:
         found.hostile_answers = deeds.hostile_answers
         found.wrongly_answered = deeds.wrongly_answered
         found.held = await wholeness.rest(_REST_LIMIT_S)
-        found.used_after = use_of(self.fleet.plan.parts)
+        found.used_after = await self._use()
+
+    async def _use(self) -> dict[str, Use]:
+        parts = self.fleet.plan.parts
+        tasks = await tasks_on({part.name: self.fleet.metrics_page(part) for part in parts})
+        return use_of(parts, tasks)
 
     async def _disturb(self, deeds: Deeds, wholeness: Wholeness, found: Found) -> None:
         chance = random.Random(self.options.seed)  # noqa: S311 - chance, not a secret

@@ -40,6 +40,13 @@ class Fleet:
     def part(self, name: str) -> Part:
         return next(part for part in self.plan.parts if part.name == name)
 
+    def metrics_page(self, part: Part) -> str:
+        """Its URL, beside all links."""
+        if part.rank is Rank.GATEWAY:
+            return f"{part.address}/metrics"
+        port = part.command[part.command.index("--metrics-port") + 1]
+        return f"http://{LOOPBACK}:{port}/metrics"
+
     def link(self, name: str) -> Link:
         return next(link for link in self.links if link.name == name)
 

@@ -2,7 +2,7 @@
 
 import resource
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ class Use:
     rss_mib: float
     files: int
     threads: int
+    tasks: int | None = None  # of asyncio; an engine core has none
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,8 +64,8 @@ def limit_files(part: Part, *, full: bool) -> None:
             one.rlimit(psutil.RLIMIT_FSIZE, _FULL if full else _NO_LIMIT)
 
 
-def use_of(parts: Sequence[Part]) -> dict[str, Use]:
-    """By part; an engine core stands beside its host."""
+def use_of(parts: Sequence[Part], tasks: Mapping[str, int]) -> dict[str, Use]:
+    """By part; an engine core stands beside its host. `tasks` by part, where it told them."""
     named = [(part.name, process_of(part)) for part in parts]
     named += [(f"{part.name} core", core_of(part)) for part in parts]
     found: dict[str, Use] = {}
@@ -76,6 +77,7 @@ def use_of(parts: Sequence[Part]) -> dict[str, Use]:
                     rss_mib=round(process.memory_info().rss / (1 << 20), 1),
                     files=process.num_fds(),
                     threads=process.num_threads(),
+                    tasks=tasks.get(name),
                 )
     return found
 

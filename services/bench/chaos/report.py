@@ -36,7 +36,7 @@ def _faults_table(faults: list[Mapping[str, Any]]) -> Table:
 def _uses_table(uses: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(title="Held by each process, at the start and at the end", title_justify="left")
     table.add_column("process")
-    for name in ("RSS MiB", "files", "threads"):
+    for name in ("RSS MiB", "files", "threads", "tasks"):
         table.add_column(name, justify="right")
     for name, use in uses.items():
         before, after = use["before"], use["after"]
@@ -44,11 +44,15 @@ def _uses_table(uses: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(
             name if same else f"{name} (started again)",
             *(
-                f"{before[key]:g}, {after[key]:g}" if same else f"{before[key]:g}"
-                for key in ("rss_mib", "files", "threads")
+                _pair(before[key], after[key] if same else None)
+                for key in ("rss_mib", "files", "threads", "tasks")
             ),
         )
     return table
+
+
+def _pair(before: float | None, after: float | None) -> str:
+    return ", ".join(f"{one:g}" for one in (before, after) if one is not None)
 
 
 def _table(title: str, names: tuple[str, ...]) -> Table:

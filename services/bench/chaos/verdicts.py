@@ -15,7 +15,7 @@ _WHOLE: Final = ("stop", "length")
 _SHOWN: Final = 10
 _RSS_SPREAD_MIB, _RSS_SPREAD = 64.0, 0.1  # of a process that holds the same at both times
 _MIB_PER_GIB: Final = 1024
-_FILES_SPREAD, _THREADS_SPREAD = 16, 16  # connections and pools that come and go
+_FILES_SPREAD, _THREADS_SPREAD, _TASKS_SPREAD = 16, 16, 16  # connections and pools that come and go
 
 
 class Verdict(StrEnum):
@@ -88,6 +88,8 @@ def growth(
             yield f"{name} has {new.files} files open, {old.files} at the start"
         if new.threads > old.threads + _THREADS_SPREAD:
             yield f"{name} has {new.threads} threads, {old.threads} at the start"
+        if (new.tasks or 0) > (old.tasks or 0) + _TASKS_SPREAD:
+            yield f"{name} has {new.tasks} tasks, {old.tasks} at the start"
 
 
 def faults_of_answers(

@@ -122,13 +122,18 @@ def test_a_request_that_moved_ended_once_and_one_that_ended_twice_is_told() -> N
 
 def test_growth_is_told_of_processes_that_lived_through_it_all() -> None:
     before = {"a": use(), "b": use(), "c": use()}
-    after = {"a": use(rss_mib=600.0, files=90, threads=80), "b": use(rss_mib=900.0, pid=2)}
+    after = {
+        "a": use(rss_mib=600.0, files=90, threads=80, tasks=70),
+        "b": use(rss_mib=900.0, pid=2),
+    }
 
-    assert [line.split()[0] for line in growth(before, after, kv_cache_gib=0.25)] == ["a", "a", "a"]
+    assert [line.split()[0] for line in growth(before, after, kv_cache_gib=0.25)] == ["a"] * 4
 
 
-def use(pid: int = 1, rss_mib: float = 100.0, files: int = 20, threads: int = 10) -> Use:
-    return Use(pid=pid, rss_mib=rss_mib, files=files, threads=threads)
+def use(
+    pid: int = 1, rss_mib: float = 100.0, files: int = 20, threads: int = 10, tasks: int = 30
+) -> Use:
+    return Use(pid=pid, rss_mib=rss_mib, files=files, threads=threads, tasks=tasks)
 
 
 @pytest.mark.parametrize(
