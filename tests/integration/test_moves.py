@@ -145,8 +145,10 @@ def test_moves_are_counted_by_cause(node: Node) -> None:
     assert 'slos_gateway_moves_total{cause="stalled"}' in page
 
 
-@pytest.mark.skipif(not ALL_CASES, reason="takes a quarter of an hour: SLOS_TEST_ALL_CASES=1")
-@pytest.mark.parametrize("stopped_s", [0.0, 5.0, 40.0], ids=["kill -9", "stop 5 s", "stop 40 s"])
+@pytest.mark.skipif(not ALL_CASES, reason="takes half an hour: SLOS_TEST_ALL_CASES=1")
+@pytest.mark.parametrize(
+    "stopped_s", [0.0, 5.0, 40.0, 90.0], ids=lambda s: f"stop {s:g} s" if s else "kill -9"
+)
 @pytest.mark.parametrize(
     ("part", "engine"),
     [

@@ -28,8 +28,8 @@ DELAY_S: Final = 0.2  # of every piece, in each direction
 # Seconds that a fault lasts. Stops and silences lie on both sides of what the parts wait for each
 # other: 4 s of an engine core, 10 s of a KV transfer, 30 s of a KV lease.
 _LASTS_S: Final = {
-    Kind.STOP_HOST: (2.0, 5.0, 15.0, 40.0),
-    Kind.STOP_CORE: (2.0, 5.0, 40.0),
+    Kind.STOP_HOST: (2.0, 5.0, 15.0, 40.0, 90.0),
+    Kind.STOP_CORE: (2.0, 5.0, 40.0, 90.0),
     Kind.CUT: (0.5, 5.0, 20.0),
     Kind.SILENCE: (1.0, 5.0, 20.0),
     Kind.DELAY: (10.0,),
