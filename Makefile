@@ -16,8 +16,8 @@ help: ## this list
 demo: env ## serve a real model on this machine and show the times (ARGS=--once ends by itself)
 	@$(BIN)/slos-serve demo $(ARGS)
 
-test: check ## everything: checks, then all tests (ARGS go to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: check ## everything: checks, then all tests, by two workers (ARGS go to pytest)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 compose-test: env ## build the images, run deploy/compose and try all of it (needs Docker; ARGS=--help)
 	@$(BIN)/python -m deploy.compose_test $(ARGS)

@@ -2,14 +2,20 @@
 
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine is no failure of the code; pytest's own limit still ends a test that hangs.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+_PROCESSES = "tests/integration/"
 _USE_COMPILED_CODE = (
     "planner",
     "evaluation",
@@ -32,9 +38,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from services.planner.scaling.warm_up import warm_up
     from shared.kv_transfer.layout import warm_up as warm_up_kv
 
-    prepare()
-    warm_up()
-    warm_up_kv()
+    kept = session.config.rootpath / ".slos"
+    kept.mkdir(exist_ok=True)
+    with FileLock(kept / "compile.lock"):  # the other worker finds it compiled
+        prepare()
+        warm_up()
+        warm_up_kv()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
+    """One worker runs the tests that start processes, the others those that do not, by files.
+
+    Nodes of several tests at once would starve each other.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolderAndFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return _PROCESSES if file.startswith(_PROCESSES) else file
+
+    return ByFolderAndFile(config, log)
 
 
 @pytest.fixture(autouse=True)
