@@ -172,6 +172,14 @@ class Placement:
     def runs(self) -> bool:
         return self.admission in (Admission.ADMITTED, Admission.BEST_EFFORT)
 
+    @property
+    def gives_way(self) -> bool:
+        """Its engine serves all others first. What a gateway placed alone was refused nothing: it
+        is served as what asked for nothing.
+        """
+        refused_promise = self.admission is Admission.BEST_EFFORT
+        return refused_promise and self.reason is not Reason.PLANNER_AWAY
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

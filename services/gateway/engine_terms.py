@@ -1,7 +1,7 @@
 """What an engine is told of a request's promise: what is left of it, as of now."""
 
 from services.gateway.scope import RequestScope, SequenceRecord
-from shared.requests import Admission, Pacing, Placement
+from shared.requests import Pacing, Placement
 from shared.rpc import slos_pb2 as pb
 
 
@@ -24,7 +24,7 @@ def engine_terms(
         ttft_s=_next_token_in_s(placement, scope, record),
         tpot_s=None if placement.tpot_s is None else share * placement.tpot_s,
         waited_s=now - scope.arrived_at_s,
-        best_effort=placement.admission is Admission.BEST_EFFORT,
+        best_effort=placement.gives_way,
         decision_id=placement.decision_id,
         stages=[
             pb.StageTerms(tpot_s=share * stage.tpot_target_s, end_token_ids=stage.end_token_ids)

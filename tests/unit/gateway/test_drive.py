@@ -129,6 +129,17 @@ async def test_the_engine_is_told_what_was_promised() -> None:
     assert (terms.waited_s, terms.best_effort, terms.decision_id) == (10.0, True, "d1")
 
 
+async def test_what_the_gateway_placed_alone_gives_way_to_nobody() -> None:
+    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    alone = replace(run.drive.placement, reason=Reason.PLANNER_AWAY, ttft_s=None)
+    run.drive.placement = run.record.placement = alone
+
+    await run.drive.run()
+
+    (terms,) = run.engines.terms
+    assert (terms.best_effort, terms.HasField("ttft_s"), terms.HasField("tpot_s")) == (False,) * 3
+
+
 async def test_an_engine_is_asked_for_the_first_token_as_much_earlier_as_its_way_takes() -> None:
     run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
     run.drive.placement = replace(run.drive.placement, delivery_s=0.03)
