@@ -36,6 +36,7 @@ from shared.scheduling.rows import (
     DUE,
     KIND,
     LEFT,
+    LOST,
     PROMISED,
     RESIDENT,
     TOTAL,
@@ -178,13 +179,19 @@ def _urgent_decodes(
 def _beside(
     rows: Rows, until_s: float, counts: Numbers, table: Numbers, left: Numbers, sort: int
 ) -> float:
-    """How long the step may last for requests of this sort, with those that are in it already."""
+    """How long the step may last for requests of this sort, with those that are in it already.
+
+    Where nothing has a promise, best effort shares steps with what asked for nothing.
+    """
     if sort < _BEST_EFFORT_DECODE or counts[DECODES] + counts[PREFILL] == 0:
         return until_s
-    held = 0.0
+    held, was_asked = 0.0, False
     for i in range(len(rows)):
+        was_asked |= rows[i, KIND] == PROMISED or rows[i, KIND] == LOST
         if rows[i, KIND] == PROMISED:
             held += blocks_of(rows[i, COMPUTED], left)
+    if not was_asked:
+        return until_s
     longer = _BESIDE_IN_ROOM if left[FREE_BLOCKS] > _ROOM * held else _BESIDE
     return float(min(until_s, longer * sure_s(table, counts)))
 

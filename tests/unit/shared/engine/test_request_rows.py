@@ -1,4 +1,5 @@
 import math
+from itertools import count
 
 import numpy as np
 import pytest
@@ -47,27 +48,30 @@ def test_a_row_runs_ahead_of_a_step_and_is_put_right_when_it_ends() -> None:
     assert late.tokens == 0
 
 
-def test_best_effort_beside_endless_streams_waits_no_longer_than_its_turn() -> None:
-    rows = make_rows(max_resident=16)
-    for at in range(8):
-        add(rows, f"plain {at}", Terms(), left=10_000)
-    rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.0), 0.0)
-    add(rows, "first", Terms(best_effort=True), tokens=2000, left=2)
-    add(rows, "second", Terms(best_effort=True), tokens=2000, left=2)
-    rows.wait("first", 0.0)
-    rows.wait("second", 0.0)
+def test_best_effort_beside_a_queue_without_end_waits_no_longer_than_its_turn() -> None:
+    rows = make_rows(max_resident=8)
+    names = (f"plain {at}" for at in count())
+    plain: list[str] = []
+    for name in ("first", "second"):
+        add(rows, name, Terms(best_effort=True), tokens=2000, left=2)
+        rows.wait(name, 0.0)
     began_s: dict[str, float] = {}
     now = 0.0
     while now < 3 * WAIT_S and len(began_s) < 2:
+        while len(plain) < 16:  # twice as many as have a place
+            plain.append(next(names))
+            add(rows, plain[-1], Terms(), left=10)
         rows.age(now)
         flight = rows.take_off(rows.former.form(now), ends_s=now + 0.1)
         now += 0.1
         rows.land(flight, now)
-        for name in [one for one in ("first", "second") if one in rows]:
-            if rows.row(name)[PRODUCED] and name not in began_s:
-                began_s[name] = now
+        for name in ("first", "second"):
+            if name in rows and rows.row(name)[PRODUCED]:
+                began_s.setdefault(name, now)
+        for name in [one for one in (*plain, "first", "second") if one in rows]:
             if rows.row(name)[LEFT] == 0:
                 rows.remove(name)
+        plain = [one for one in plain if one in rows]
 
     assert WAIT_S <= began_s["first"] < began_s["second"] < WAIT_S + 4.0
 

@@ -8,7 +8,7 @@ import pytest
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers
 from shared.scheduling.kernel import form
-from shared.scheduling.rows import BEST_EFFORT, DUE, RESIDENT, Rows, new_row
+from shared.scheduling.rows import BEST_EFFORT, DUE, KIND, PLAIN, RESIDENT, Rows, new_row
 from shared.scheduling.shares import FREE_BLOCKS, Tokens
 from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
@@ -129,6 +129,18 @@ def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short
 
     assert 1.05 * alone_s < in_room_s <= 1.15 * alone_s
     assert eight_s < short_s <= 1.02 * eight_s
+
+
+def test_best_effort_shares_every_step_with_what_asked_for_nothing() -> None:
+    running = new_row(tokens=500, computed=499, produced=3, left=100, kind=BEST_EFFORT)
+    running[RESIDENT] = 1.0
+    plain = running.copy()
+    plain[KIND] = PLAIN
+    prompt = new_row(tokens=2000, left=50, kind=BEST_EFFORT)
+
+    tokens = step(np.array([plain] * 2 + [running] * 30 + [prompt]))[0]
+
+    assert tokens.tolist() == [1] * 32 + [2000]
 
 
 @pytest.mark.parametrize("order", [1, -1])
