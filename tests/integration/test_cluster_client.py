@@ -556,7 +556,7 @@ async def test_without_the_planner_requests_go_to_the_decode_engine(rig: Rig) ->
     (record,) = scope.sequences.values()
     assert record.placement is not None
     assert record.placement.reason is Reason.PLANNER_AWAY
-    assert rig.decode.terms[0].best_effort
+    assert not rig.decode.terms[0].best_effort  # it gives way to nothing
 
 
 async def test_a_refusal_comes_before_any_output_and_leaves_nothing(rig: Rig) -> None:

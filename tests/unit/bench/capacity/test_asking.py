@@ -78,6 +78,25 @@ async def test_zero_load_is_the_first_tokens_time_by_length_and_the_pace_of_the_
     assert found.tpot_s == pytest.approx(NEXT_S)
 
 
+async def test_an_answer_that_is_read_late_and_all_at_once_makes_no_shorter_pace() -> None:
+    clock = VirtualClock()
+    server = Server(clock)
+
+    async def ask(ask: Ask, note: Note) -> Reply:
+        if len(server.asks) % 3:  # two of three are read as they come
+            return await server.ask(ask, note)
+        server.asks.append(ask)
+        clock.at_s += FIRST_S + NEXT_S * (ask.output_tokens - 1)
+        note(ask.output_tokens)
+        return Reply(ended=Ended.DONE)
+
+    late = Server(clock)
+    late.ask = ask  # type: ignore[method-assign]
+    found = await measure(clock).zero_load(Asked(name="any", client=late, knows_slos=False))
+
+    assert found.tpot_s == pytest.approx(NEXT_S)
+
+
 async def test_a_system_that_cannot_answer_at_its_start_is_named() -> None:
     clock = VirtualClock()
     broken = Asked(name="vllm-64", client=Server(clock, Ended.FAILED), knows_slos=False)
