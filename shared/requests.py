@@ -174,11 +174,11 @@ class Placement:
 
     @property
     def gives_way(self) -> bool:
-        """Its engine serves all others first. What a gateway placed alone was refused nothing: it
-        is served as what asked for nothing.
+        """Whether its engine serves it after promises and after requests without targets. A
+        gateway that places alone weighs no promise, so its requests count as those without targets.
         """
-        refused_promise = self.admission is Admission.BEST_EFFORT
-        return refused_promise and self.reason is not Reason.PLANNER_AWAY
+        best_effort = self.admission is Admission.BEST_EFFORT
+        return best_effort and self.reason is not Reason.PLANNER_AWAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,16 @@ async def http_session(limit_s: float) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+async def read_metric(session: aiohttp.ClientSession, page: str, name: str) -> float | None:
+    """A metric without labels from the page at this URL; None where the page lacks it."""
+    async with session.get(page) as response:
+        text = await response.text()
+    for line in text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpClient:
     """One server. `now` is a clock in seconds."""
@@ -56,12 +66,7 @@ class HttpClient:
 
     async def cpu_seconds(self) -> float | None:
         """What the server's process has used so far, by its own metrics page."""
-        async with self.session.get(f"{self.url}/metrics") as response:
-            page = await response.text()
-        for line in page.splitlines():
-            if line.startswith("process_cpu_seconds_total "):
-                return float(line.split()[1])
-        return None
+        return await read_metric(self.session, f"{self.url}/metrics", "process_cpu_seconds_total")
 
     def _body(self, prompt: str | Sequence[int], tokens: int, *, stream: bool) -> dict[str, Any]:
         return {

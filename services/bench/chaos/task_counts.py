@@ -5,9 +5,8 @@ from contextlib import suppress
 from typing import Final
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
-from services.bench.http_client import http_session
+from services.bench.http_client import http_session, read_metric
 from shared.telemetry.task_count import TASKS
 
 _ANSWER_LIMIT_S: Final = 10.0
@@ -19,15 +18,7 @@ async def tasks_on(pages: Mapping[str, str]) -> dict[str, int]:
     async with http_session(_ANSWER_LIMIT_S) as session:
         for name, url in pages.items():
             with suppress(aiohttp.ClientError, TimeoutError):
-                async with session.get(url) as answer:
-                    count = _tasks_in(await answer.text())
+                count = await read_metric(session, url, TASKS)
                 if count is not None:
-                    found[name] = count
+                    found[name] = round(count)
     return found
-
-
-def _tasks_in(page: str) -> int | None:
-    for family in text_string_to_metric_families(page):
-        if family.name == TASKS:
-            return round(family.samples[0].value)
-    return None
