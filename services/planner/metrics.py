@@ -30,11 +30,8 @@ class PlannerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._named: set[str] = set()  # engines that have a gauge
-        self._decisions = Counter(
-            "slos_planner_decisions_total",
-            "Decisions made.",
-            ("admission", "way", "reason"),
-            registry=self.registry,
+        self._decisions = self._counter(
+            "slos_planner_decisions_total", "Decisions made.", "admission", "way", "reason"
         )
         self._decision_seconds = Histogram(
             "slos_planner_decision_seconds",
@@ -70,23 +67,14 @@ class PlannerMetrics:
             buckets=_SCALING_SECONDS,
             registry=self.registry,
         )
-        self._registrations = Counter(
-            "slos_planner_registrations_total",
-            "Registrations of engines.",
-            ("verdict",),
-            registry=self.registry,
+        self._registrations = self._counter(
+            "slos_planner_registrations_total", "Registrations of engines.", "verdict"
         )
-        self._reports = Counter(
-            "slos_planner_step_reports_total",
-            "Step reports received.",
-            ("engine",),
-            registry=self.registry,
+        self._reports = self._counter(
+            "slos_planner_step_reports_total", "Step reports received.", "engine"
         )
-        self._outcomes = Counter(
-            "slos_planner_outcomes_total",
-            "Placed requests that ended.",
-            ("finished", "recomputed"),
-            registry=self.registry,
+        self._outcomes = self._counter(
+            "slos_planner_outcomes_total", "Placed requests that ended.", "finished", "recomputed"
         )
 
     def desires(self, size: FleetSize) -> None:
@@ -131,6 +119,9 @@ class PlannerMetrics:
         self._named = set(state.engines)
         for engine in state.engines.values():
             self._in_flight.labels(engine.name).set(len(engine.seen) + len(engine.unseen))
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(name, documentation, labels, registry=self.registry)
