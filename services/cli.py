@@ -68,6 +68,10 @@ COMMANDS = {
     "evaluate": Command(
         module="services.evaluation.evaluate", help="the whole evaluation, simulated: make evaluate"
     ),
+    "regret": Command(
+        module="services.evaluation.regret.command",
+        help="look for loads on which others keep more, simulated",
+    ),
     "bench": Command(module="services.bench.__main__", help="measure: bench gateway, kv, fit"),
 }
 

@@ -10,7 +10,6 @@ from shared.simulation.judge import Mask, Rule, finished, kept
 from shared.simulation.lives import (
     ADMISSION,
     ARRIVES,
-    BEST_EFFORT,
     BY_DEADLINES,
     FIRST,
     REFUSED,
@@ -93,11 +92,10 @@ class EarlyEnd:
 
 def _missed(lives: Lives, rule: Rule, now: float) -> Mask:
     """Whatever comes, these calls do not keep their targets any more."""
-    admission = lives[:, ADMISSION]
-    unpromised = (admission == BEST_EFFORT) | (admission == REFUSED)
     due_s = lives[:, ARRIVES] + lives[:, TTFT] + _ROUNDING_S
     unstarted = np.isnan(lives[:, FIRST]) & (due_s < now)
-    ended: Mask = unpromised | unstarted | (finished(lives) & ~kept(lives, rule))
+    refused = lives[:, ADMISSION] == REFUSED
+    ended: Mask = refused | unstarted | (finished(lives) & ~kept(lives, rule))
     late = lives[:, WORST_LATE] > _ROUNDING_S
     if rule is Rule.DEADLINES:
         ended |= late

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from services.evaluation.contenders import spec_of
 from services.evaluation.ledger import Ledger
+from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
 from services.evaluation.options import CapacityOptions
 from services.evaluation.output import write_report
@@ -66,7 +67,7 @@ def measure(options: CapacityOptions) -> Results:
     for scenario in filter(is_of_classes, scenarios):
         for line in too_long(scenario, hardware or hardware_for(scenario), options.seed):
             say(line)
-    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
             seed=options.seed,

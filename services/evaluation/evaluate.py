@@ -6,6 +6,7 @@ from pathlib import Path
 
 from services.evaluation.capacity import count, show
 from services.evaluation.ledger import Ledger
+from services.evaluation.measure import measure_point
 from services.evaluation.options import EvaluateOptions
 from services.evaluation.output import write_document, write_report
 from services.evaluation.parts import Evaluation, systems_of
@@ -47,7 +48,7 @@ def evaluate(options: EvaluateOptions) -> Results:
         raise ConfigError(f"--code-trace {options.code_trace}: there is no such file")
     ledger = Ledger(Path(options.out), older=options.older)
     results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
-    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
             seed=options.seed,

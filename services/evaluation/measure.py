@@ -22,7 +22,7 @@ from shared.simulation.run import Run
 _HELD_S = 0.02  # a decision that took longer than that was put off
 
 
-def measure(task: Task) -> Point:
+def measure_point(task: Task) -> Point:
     """Raises ConfigError for names that nobody knows."""
     started_s = cpu_time_s()
     hardware = hardware_of(task.hardware)
@@ -72,6 +72,7 @@ def _class(share: Share) -> ClassTimes:
         admitted=share.admitted,
         best_effort=share.best_effort,
         refused=share.refused,
+        promises_kept=share.promises_kept,
         attained={rule.value: share.attained(rule) for rule in Rule},
         ttft_s=share.ttft_s,
         tpot_s=share.tpot_s,

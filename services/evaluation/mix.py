@@ -1,8 +1,9 @@
 """Classes of one's own, read from a file: lengths, targets, shares. Generates nothing."""
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,34 +12,78 @@ from pydantic import Field
 from shared.errors import ConfigError
 from shared.option_values import Given, convert, parse_yaml
 from shared.requests import Pacing
-from shared.workloads.applications import Answer, Application, Kind
+from shared.workloads.applications import Answer, Application, Kind, SharedPrefix, ToolLoop
 from shared.workloads.arrivals import AZURE_CODE, POISSON
 from shared.workloads.lengths import Lengths, log_normal
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Spread = Annotated[float, Field(gt=0, le=4)]
+Chance = Annotated[float, Field(gt=0, lt=1)]
 _SPREAD: Final = 0.8  # of the logarithm of a length, where nothing is said
+_LONGEST: Final = 8  # times the median, of all lengths
 _EVERYBODY: Final = "all"  # how tables call all classes together
-_FIELDS = "share, prompt_tokens, output_tokens, spread, ttft_slowdown, tpot_ms, pacing, bursty"
+_MOST_STAGES: Final = 2  # that the simulator tells apart
+_TOOL_SPREAD: Final = 0.8  # as of a length
+_LONGEST_TOOL: Final = 20  # times the median
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserStage:
+    """A part of the answer: median length and pace."""
+
+    name: str
+    output_tokens: Count
+    tpot_ms: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPrefix:
+    """What prompts begin with, in so many variants; beside `prompt_tokens`."""
+
+    tokens: Count
+    variants: Count = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserTools:
+    """Every program makes so many calls; a tool takes `tool_ms` and says `response_tokens`
+    (medians). Each call has the class's targets.
+    """
+
+    calls: Annotated[int, Field(ge=2, le=64)]
+    response_tokens: Count
+    tool_ms: Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserClass:
-    """One class: median lengths (log-normal, at most eight times the median) and targets.
+    """One class: median lengths (log-normal, at most eight times the median) and targets. What is
+    left out is not asked for: a class without targets has no SLO.
 
     `share` counts beside the other classes' shares; `bursty` requests come as in the Azure coding
     trace, others as they like. `pacing`: how `tpot_ms` is meant, as a class of the gateway says.
+    `ttft_ms` comes before `ttft_slowdown`. `stages` stand in the place of `output_tokens` and
+    `tpot_ms`. `acceptance`: of a draft, on average.
     """
 
     prompt_tokens: Count
-    output_tokens: Count
-    tpot_ms: Positive
-    ttft_slowdown: Positive
+    output_tokens: Count | None = None
+    tpot_ms: Positive | None = None
+    ttft_ms: Positive | None = None
+    ttft_slowdown: Positive | None = None
+    stages: tuple[UserStage, ...] = ()
     share: Positive = 1.0
+    value: Positive = 1.0
     spread: Spread = _SPREAD
     pacing: Pacing = Pacing.MEAN
     bursty: bool = False
+    acceptance: Chance = 0.7
+    prefix: UserPrefix | None = None
+    tools: UserTools | None = None
+
+
+_FIELDS: Final = ", ".join(one.name for one in fields(UserClass))
 
 
 def read_mix(path: Path) -> Application:
@@ -75,22 +120,67 @@ def _kind(path: Path, name: str, plain: Any) -> Kind:
     if name == _EVERYBODY:
         raise ConfigError(f"{path}: no class may be called {name}, all together are: rename it")
     one = _class(path, name, plain)
+    _check(one, f"classes.{name} in {path}")
+    return kind_of(name, one)
+
+
+def _check(one: UserClass, where: str) -> None:
+    """Raises ConfigError for fields that contradict each other."""
+    if bool(one.stages) == (one.output_tokens is not None):
+        raise ConfigError(f"{where}: give output_tokens or stages, one of them")
+    if one.stages and one.tpot_ms is not None:
+        raise ConfigError(f"{where}: give tpot_ms or stages, each of which has its own")
+    if len(one.stages) > _MOST_STAGES:
+        raise ConfigError(f"{where}: give at most {_MOST_STAGES} stages")
+    if one.stages and one.tools:
+        raise ConfigError(f"{where}: give stages or tools, one of them")
+
+
+def kind_of(name: str, one: UserClass) -> Kind:
+    """The class as loads are generated of it."""
+    answers = tuple(
+        Answer(
+            stage=stage.name,
+            tokens=_lengths(stage.output_tokens, one.spread),
+            tpot_s=stage.tpot_ms / 1e3,
+        )
+        for stage in one.stages
+    )
+    if not answers:
+        pace_s = math.inf if one.tpot_ms is None else one.tpot_ms / 1e3
+        tokens = _lengths(one.output_tokens or 1, one.spread)
+        answers = (Answer(stage="answer", tokens=tokens, tpot_s=pace_s),)
+    prefix, tools = one.prefix, one.tools
     return Kind(
         class_name=name,
         share=one.share,
-        ttft_slowdown=one.ttft_slowdown,
+        value=one.value,
+        ttft_s=None if one.ttft_ms is None else one.ttft_ms / 1e3,
+        ttft_slowdown=None if one.ttft_ms is not None else one.ttft_slowdown,
         prompt=_lengths(one.prompt_tokens, one.spread),
-        answers=(
-            Answer(
-                stage="answer",
-                tokens=_lengths(one.output_tokens, one.spread),
-                tpot_s=one.tpot_ms / 1e3,
-            ),
-        ),
+        answers=answers,
         arrivals=AZURE_CODE if one.bursty else POISSON,
         pacing=one.pacing,
+        acceptance=one.acceptance,
+        shared_prefix=SharedPrefix(tokens=prefix.tokens, variants=prefix.variants)
+        if prefix
+        else None,
+        loop=_loop(name, tools, one.spread, answers[0]) if tools else None,
+    )
+
+
+def _loop(name: str, tools: UserTools, spread: float, answer: Answer) -> ToolLoop:
+    """All programs have the same number of calls, each of this class."""
+    return ToolLoop(
+        class_name=name,
+        tpot_s=answer.tpot_s,
+        calls=(*(0,) * (tools.calls - 1), 1),
+        response=_lengths(tools.response_tokens, spread),
+        median_tool_s=tools.tool_ms / 1e3,
+        sigma_tool=_TOOL_SPREAD,
+        longest_tool_s=_LONGEST_TOOL * tools.tool_ms / 1e3,
     )
 
 
 def _lengths(median: int, spread: float) -> Lengths:
-    return log_normal(median=median, sigma=spread, least=1, most=8 * median)
+    return log_normal(median=median, sigma=spread, least=1, most=_LONGEST * median)

@@ -108,6 +108,17 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegretOptions:
+    """A search for loads on which other systems keep more."""
+
+    loads: Count = option(400, help="loads drawn at random before others are looked for near them")
+    hours: NotNegative = option(0.0, help="how long to look for worse ones near the worst")
+    out: str = option(".slos/regret", help="folder: loads so far, regret.md and .json")
+    seed: Natural = option(1, help="of the loads")
+    jobs: Natural = option(0, help="processes; 0: one for each core")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FollowOptions:
     """A fleet that follows the planner's desired engines."""
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from services.evaluation.contenders import settings_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
+from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
 from services.evaluation.options import PlanOptions
 from services.evaluation.output import json_of
@@ -55,7 +56,7 @@ def plan(options: PlanOptions) -> Sized:
     """Simulates fleets of different sizes and splits. Raises ConfigError before that."""
     for line in too_long(_scenario(options), options.hardware, options.seed):
         say(line)
-    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
         return drive({"": _sizing(options)}, crew, Known(), shown.hear("plan"))[""]
 
 

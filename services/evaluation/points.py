@@ -57,6 +57,7 @@ class ClassTimes:
     admitted: int
     best_effort: int
     refused: int
+    promises_kept: int  # of the admitted
     attained: Mapping[str, float]  # by rule
     ttft_s: tuple[float, float]
     tpot_s: tuple[float, float]

@@ -2,6 +2,7 @@
 watched. Simulates nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared.workloads.traces import read_trace
 
 TRACE, CLASSES = "trace", "classes"  # how a scenario begins that is read from a file
 _DRAIN_S: Final = 20.0  # of SLOs-Serve: what is left over may take so long after the last arrival
+_UNHURRIED_S: Final = 3600.0
 _BEFORE: Final = 0.1
 _AFTER: Final = 0.3
 OF_CLASSES: Final = "llama-3-8b-h100-80gb"  # hardware for classes of one's own
@@ -213,9 +215,10 @@ def counted_of(*, lasting: bool, programs: int) -> slice:
 
 def drain_s(load: Load, hardware: Hardware) -> float:
     """How long after the last arrival a run may go on: as long as the slowest program's own targets
-    allow, and what the paper allows besides.
+    allow, and what the paper allows besides; an hour where a program asks for no time.
     """
-    return _DRAIN_S + max(allowed_s(program, hardware) for program in load)
+    allowed = max(allowed_s(program, hardware) for program in load)
+    return _DRAIN_S + (allowed if math.isfinite(allowed) else _UNHURRIED_S)
 
 
 def allowed_s(program: Program, hardware: Hardware) -> float:
@@ -224,6 +227,10 @@ def allowed_s(program: Program, hardware: Hardware) -> float:
 
 
 def call_allowed_s(call: Call, hardware: Hardware) -> float:
-    """From the arrival of a call to the latest moment of its last token."""
+    """From the arrival of a call to the latest moment of its last token; infinite where its targets
+    leave that open.
+    """
+    if math.isinf(call.stages[0].tpot_s):
+        return math.inf
     paces_s = sum(stage.output_tokens * stage.tpot_s for stage in call.stages)
     return ttft_s(call, hardware) + paces_s - call.stages[0].tpot_s

@@ -14,6 +14,7 @@ from services.evaluation.contenders import settings_of, spec_of
 from services.evaluation.drive import drive
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
 from services.evaluation.known import Known
+from services.evaluation.measure import measure_point
 from services.evaluation.options import SimulateOptions
 from services.evaluation.output import json_of
 from services.evaluation.points import Point, Task, best, rounded
@@ -91,7 +92,7 @@ def simulate(options: SimulateOptions) -> list[Point]:
     for line in too_long(asked.scenario, asked.hardware, options.seed):
         say(line)
     searches = {system: fixed(own) for system, own in tasks.items()}
-    with workers(jobs_of(options.jobs)) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
         found = drive(searches, crew, Known(), shown.hear("simulate"))
     return [best(one.points, Rule.ASKED) for one in found.values()]
 
@@ -221,7 +222,7 @@ def _table(point: Point) -> Table:
     task = point.task
     table = Table(title=f"{task.system}: {task.setting}; {task.engines} engines, {task.rate:.3g}/s")
     table.add_column("class")
-    for name in ("requests", "admitted", "best effort", "refused", *RULES):
+    for name in ("requests", "admitted", "kept of it", "best effort", "refused", *RULES):
         table.add_column(name, justify="right")
     for name in ("TTFT p50 ms", "p99", "of target", "TPOT p50 ms", "p99", "of target"):
         table.add_column(name, justify="right")
@@ -229,7 +230,11 @@ def _table(point: Point) -> Table:
     for one in point.classes:
         table.add_row(
             escape(one.name),
-            *(str(number) for number in (one.requests, one.admitted, one.best_effort, one.refused)),
+            str(one.requests),
+            str(one.admitted),
+            f"{one.promises_kept / one.admitted:.1%}" if one.admitted else "",
+            str(one.best_effort),
+            str(one.refused),
             *(f"{one.attained[rule]:.1%}" for rule in RULES),
             *(f"{1e3 * value:.0f}" for value in one.ttft_s),
             f"{one.ttft_share:.2f}",

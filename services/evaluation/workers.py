@@ -6,10 +6,8 @@ import queue
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from services.evaluation.measure import measure
-from services.evaluation.points import Point, Task
 from shared.errors import DeadlinePassed, SlosError
 from shared.parent import end_with_parent
 
@@ -21,13 +19,16 @@ class PointFailed(SlosError):
     """A simulation ended with a fault of its own; the message has the task that shows it."""
 
 
-Measure = Callable[[Task], Point]
+Task = TypeVar("Task")
+Point = TypeVar("Point")
 
 
-class Workers:
+class Workers(Generic[Task, Point]):
     """Hands tasks to a pool and points back, in the order in which they come."""
 
-    def __init__(self, pool: "multiprocessing.pool.Pool", jobs: int, measure: Measure) -> None:
+    def __init__(
+        self, pool: "multiprocessing.pool.Pool", jobs: int, measure: Callable[[Task], Point]
+    ) -> None:
         self.jobs = jobs
         self._pool, self._measure = pool, measure
         self._done: queue.SimpleQueue[Point | BaseException] = queue.SimpleQueue()
@@ -57,14 +58,14 @@ class Workers:
 
 
 @contextmanager
-def workers(jobs: int, measure: Measure = measure) -> Iterator[Workers]:
+def workers(jobs: int, measure: Callable[[Task], Point]) -> Iterator[Workers[Task, Point]]:
     """Processes that end with the block, or with us, whatever they are at."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, initializer=_begin, initargs=(os.getpid(),)) as pool:
         yield Workers(pool, jobs, measure)
 
 
-def _named(measure: Measure, task: Task) -> Point:
+def _named(measure: Callable[[Task], Point], task: Task) -> Point:
     """Whatever goes wrong tells what it was about."""
     try:
         return measure(task)

@@ -69,13 +69,16 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """`kept` of `requests` by each rule; times of those that finished, nan where there are none."""
+    """`kept` of `requests` by each rule; times of those that finished, nan where there are none.
+    `promises_kept` of the `admitted`, as each asked.
+    """
 
     name: str
     requests: int
     admitted: int
     best_effort: int
     refused: int
+    promises_kept: int
     kept: dict[Rule, int]
     causes: dict[Cause, int]
     ttft_s: tuple[float, float]  # p50, p99 of the admitted
@@ -108,6 +111,7 @@ def share_of(name: str, lives: Lives) -> Share:
         admitted=len(promised),
         best_effort=int((admission == BEST_EFFORT).sum()),
         refused=int((admission == REFUSED).sum()),
+        promises_kept=int(kept(promised, Rule.ASKED).sum()),
         kept={rule: int(kept(lives, rule).sum()) for rule in Rule},
         causes=causes(lives),
         ttft_s=_quantiles(first_s),
@@ -118,11 +122,14 @@ def share_of(name: str, lives: Lives) -> Share:
 
 
 def kept(lives: Lives, rule: Rule) -> Mask:
-    """Promised, finished, and in time; best effort and refused ones are missed by every rule."""
+    """Finished, and in time, promised or not: a client sees no more. Refused ones are missed by
+    every rule.
+    """
     if rule is Rule.ASKED:
         by_deadlines = lives[:, BY_DEADLINES] > 0
         return np.where(by_deadlines, kept(lives, Rule.DEADLINES), kept(lives, Rule.MEAN))
-    done = (lives[:, ADMISSION] == ADMITTED) & finished(lives)
+    served = (lives[:, ADMISSION] == ADMITTED) | (lives[:, ADMISSION] == BEST_EFFORT)
+    done = served & finished(lives)
     if rule is Rule.DEADLINES:
         result: Mask = done & (lives[:, WORST_LATE] <= _ROUNDING_S)
         return result

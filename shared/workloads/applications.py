@@ -39,7 +39,7 @@ _CONTEXT: Final = 2048  # prompt and answer, of the OPT models of the paper
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A part of an answer: its name, how long it gets and its pace."""
+    """A part of an answer: its name, how long it gets and its pace; infinite: none is asked."""
 
     stage: str
     tokens: Lengths
@@ -64,16 +64,29 @@ class ToolLoop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPrefix:
+    """What the prompts of a kind begin with, beside their own tokens: one of `variants` texts of
+    `tokens` each, which engines may have cached.
+    """
+
+    tokens: int
+    variants: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """One kind of program; `share` counts beside the other kinds' shares.
 
-    `correlation` is that of prompt and answer (normal scores). `context_tokens` bounds both
-    together. `acceptance` is the mean chance that a draft is accepted; requests have a Beta
-    distribution around it, the narrower the larger `acceptance_weight` (the sum of its parameters).
+    Its first tokens are asked for within `ttft_s`, or within `ttft_slowdown` times what an idle
+    engine takes; both None: at no time. `correlation` is that of prompt and answer (normal scores).
+    `context_tokens` bounds both together. `acceptance` is the mean chance that a draft is accepted;
+    requests have a Beta distribution around it, the narrower the larger `acceptance_weight` (the
+    sum of its parameters).
     """
 
     class_name: str
-    ttft_slowdown: float
+    ttft_slowdown: float | None = None
+    ttft_s: float | None = None
     prompt: Lengths
     answers: tuple[Answer, ...]
     arrivals: Arrivals
@@ -84,6 +97,8 @@ class Kind:
     acceptance_weight: float = 20.0
     pacing: Pacing = Pacing.MEAN
     share: float = 1.0
+    value: float = 1.0
+    shared_prefix: SharedPrefix | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

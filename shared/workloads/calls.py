@@ -1,5 +1,6 @@
 """What a load is made of: programs of calls, with lengths and targets. No tokens, no clock."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -8,7 +9,7 @@ from shared.requests import OnRefuse, Pacing, SloTargets, Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLoad:
-    """A part of an answer: how long it gets, and the pace that is asked for it."""
+    """A part of an answer: how long it gets, and the pace that is asked for it; infinite: none."""
 
     name: str
     output_tokens: int
@@ -59,14 +60,14 @@ class Call:
 
     def targets(self, on_refuse: OnRefuse = OnRefuse.BEST_EFFORT) -> SloTargets:
         """The call's targets as the gateway asks the planner for them."""
-        paced = len(self.stages) > 1
+        staged, pace_s = len(self.stages) > 1, self.stages[0].tpot_s
         return SloTargets(
             class_name=self.class_name,
             ttft_s=self.ttft_s,
             ttft_slowdown=self.ttft_slowdown,
-            tpot_s=None if paced else self.stages[0].tpot_s,
+            tpot_s=None if staged or math.isinf(pace_s) else pace_s,
             stages=tuple(Stage(name=one.name, tpot_s=one.tpot_s) for one in self.stages)
-            if paced
+            if staged
             else (),
             on_refuse=on_refuse,
             value=self.value,

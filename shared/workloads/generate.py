@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from operator import itemgetter
 
 import numpy as np
@@ -76,10 +76,29 @@ def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple
         prompts.tolist(),
         zip(*(part.tolist() for part in parts), strict=True),
         _acceptances(kind, count, draw),
+        _prefixes(kind, count, draw),
         strict=True,
     )
-    for prompt, tokens, acceptance in rows:
-        yield (_call(kind, prompt, tokens, acceptance),)
+    for prompt, tokens, acceptance, begins in rows:
+        yield (_call(kind, prompt + begins.tokens, tokens, acceptance, begins=begins),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begins:
+    """What a prompt begins with that may be cached, and whose it is; None: the program's own."""
+
+    tokens: int = 0
+    group: str | None = None
+
+
+def _prefixes(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[_Begins]:
+    """One for each program."""
+    prefix = kind.shared_prefix
+    if prefix is None:
+        yield from repeat(_Begins(), count)
+        return
+    for variant in draw.integers(prefix.variants, size=count).tolist():
+        yield _Begins(tokens=prefix.tokens, group=f"{kind.class_name}-prefix-{variant}")
 
 
 def _call(
@@ -88,7 +107,7 @@ def _call(
     tokens: Sequence[int],
     acceptance: float,
     *,
-    known: int = 0,
+    begins: _Begins,
     after_s: float = 0.0,
 ) -> Call:
     most = sum(answer.tokens.most for answer in kind.answers)
@@ -97,14 +116,17 @@ def _call(
     return Call(
         class_name=kind.class_name,
         prompt_tokens=prompt,
-        prefix_tokens=known,
+        prefix_tokens=begins.tokens,
+        prefix_group=begins.group,
         after_s=after_s,
         stages=tuple(
             StageLoad(name=answer.stage, output_tokens=number, tpot_s=answer.tpot_s)
             for answer, number in zip(kind.answers, tokens, strict=True)
         ),
         max_output_tokens=max(most, sum(tokens)),
+        ttft_s=kind.ttft_s,
         ttft_slowdown=kind.ttft_slowdown,
+        value=kind.value,
         acceptance=acceptance,
         pacing=kind.pacing,
     )
@@ -135,9 +157,10 @@ def _loops(
     rounds = _rounds(kind, loop, int(numbers.sum()), draw)
     quick = (replace(kind.answers[0], tpot_s=loop.tpot_s),)
     within = replace(kind, class_name=loop.class_name, answers=quick)
-    for prompt, number in zip(prompts.tolist(), numbers.tolist(), strict=True):
+    prefixes = _prefixes(kind, count, draw)
+    for prompt, number, begins in zip(prompts.tolist(), numbers.tolist(), prefixes, strict=True):
         kinds = [within] * (number - 1) + [kind]
-        yield tuple(_loop(prompt, kinds, islice(rounds, number)))
+        yield tuple(_loop(prompt + begins.tokens, kinds, begins, islice(rounds, number)))
 
 
 def _rounds(kind: Kind, loop: ToolLoop, count: int, draw: np.random.Generator) -> Iterator[_Round]:
@@ -157,12 +180,12 @@ def _rounds(kind: Kind, loop: ToolLoop, count: int, draw: np.random.Generator) -
         )
 
 
-def _loop(prompt: int, kinds: Sequence[Kind], rounds: Iterator[_Round]) -> Iterator[Call]:
+def _loop(
+    prompt: int, kinds: Sequence[Kind], begins: _Begins, rounds: Iterator[_Round]
+) -> Iterator[Call]:
     """The context grows by every answer and by what the tool says to it."""
-    known = 0
-    for kind, one in zip(kinds, rounds, strict=True):
-        after_s = one.tool_s if known else 0.0
-        tokens = (one.answer_tokens,)
-        yield _call(kind, prompt, tokens, one.acceptance, known=known, after_s=after_s)
-        known = prompt + one.answer_tokens
-        prompt = known + one.response_tokens
+    for number, (kind, one) in enumerate(zip(kinds, rounds, strict=True)):
+        tokens, after_s = (one.answer_tokens,), one.tool_s if number else 0.0
+        yield _call(kind, prompt, tokens, one.acceptance, begins=begins, after_s=after_s)
+        begins = _Begins(tokens=prompt + one.answer_tokens)
+        prompt = begins.tokens + one.response_tokens

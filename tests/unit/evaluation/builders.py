@@ -27,6 +27,7 @@ def make_point(task: Task, share: float, *, ended_s: float = 10.0) -> Point:
         admitted=90,
         best_effort=4,
         refused=6,
+        promises_kept=88,
         attained={rule.value: share for rule in Rule},
         ttft_s=(0.1, 0.4),
         tpot_s=(0.02, 0.04),

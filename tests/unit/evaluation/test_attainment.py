@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from services.evaluation.attainment import Bounds
-from services.evaluation.measure import measure
+from services.evaluation.measure import measure_point
 from services.evaluation.points import Task
 from shared.simulation.judge import Rule
 
@@ -27,10 +27,10 @@ def test_a_run_that_ends_early_comes_out_on_the_same_side_of_every_bar(
     rate: float, rule: Rule, bars: tuple[float, ...], setting: str
 ) -> None:
     task = replace(TASK, rate=rate, rule=rule.value, bars=bars, setting=setting)
-    whole = measure(replace(task, bars=()))
+    whole = measure_point(replace(task, bars=()))
     assert whole.complete
 
-    early = measure(task)
+    early = measure_point(task)
 
     for bar in bars:
         assert early.passes(rule, bar) is whole.passes(rule, bar)
@@ -42,7 +42,7 @@ def test_a_run_that_ends_early_comes_out_on_the_same_side_of_every_bar(
 def test_the_same_task_gives_the_same_point(setting: str) -> None:
     task = replace(TASK, setting=setting)
 
-    one, other = measure(task), measure(task)
+    one, other = measure_point(task), measure_point(task)
 
     quiet = (0.0, 0.0, 0.0)
     assert repr(replace(one, cpu_s=0.0, decision_ms=quiet)) == repr(

@@ -6,7 +6,7 @@ import pytest
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.least_cost import least_costs
-from services.evaluation.measure import measure
+from services.evaluation.measure import measure_point
 from services.evaluation.points import Point, Task
 from services.evaluation.scenarios import QUICK, counted_of, hardware_for, hardware_of, load_of
 from services.evaluation.study import Cell, Place
@@ -25,7 +25,7 @@ class Here:
         self._ready: list[Point] = []
 
     def start(self, task: Task) -> None:
-        self._ready.append(measure(task))
+        self._ready.append(measure_point(task))
 
     def next(self) -> Point:
         return self._ready.pop()

@@ -12,6 +12,7 @@ from shared.simulation.lives import (
     ADMISSION,
     ADMITTED,
     ARRIVES,
+    BEST_EFFORT,
     BY_DEADLINES,
     CHANGES_AT,
     LATER_PACE,
@@ -57,7 +58,8 @@ def stories(draw: st.DrawFn) -> tuple[Lives, list[float]]:
 
 def is_kept(life: Lives, came_s: list[float]) -> bool:
     """By the mean of each stage."""
-    if life[ADMISSION] != ADMITTED or len(came_s) < life[OUTPUT] or came_s[0] > _TTFT_S + 1e-6:
+    served = life[ADMISSION] in (ADMITTED, BEST_EFFORT)
+    if not served or len(came_s) < life[OUTPUT] or came_s[0] > _TTFT_S + 1e-6:
         return False
     stages = (
         (came_s[: int(life[CHANGES_AT])], _PACE_S),

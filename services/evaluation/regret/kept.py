@@ -1,0 +1,62 @@
+"""Loads that were played, one line of JSON each: what was played once is not played again."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from services.evaluation.regret.play import BASELINES, Regret
+from services.evaluation.systems import OURS
+from services.evaluation.version import version_of
+from shared.errors import ConfigError
+
+FILE: Final = "regrets.jsonl"
+_REGRETS: Final = TypeAdapter(Regret)
+
+
+class KeptRegrets:
+    """Those of one folder. Lines of other versions of the code are passed over, and so is one that
+    a kill cut short.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._version = folder / FILE, _version()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = list(self._read())
+        except OSError as error:
+            raise ConfigError(f"--out {folder} cannot be used: {error}") from error
+        self._regrets = {one.load.key: one for one in found}
+
+    def find(self, key: str) -> Regret | None:
+        return self._regrets.get(key)
+
+    def add(self, regret: Regret) -> None:
+        """Kept at once: whatever comes, the line is on disk. Raises ConfigError."""
+        line = orjson.dumps({"version": self._version, "regret": regret})
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"\n" + line)
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be written: {error}") from error
+        self._regrets[regret.load.key] = regret
+
+    def _read(self) -> Iterator[Regret]:
+        if not self._path.exists():
+            return
+        for line in self._path.read_bytes().splitlines():
+            try:
+                plain = orjson.loads(line)
+                if plain["version"] == self._version:
+                    yield _REGRETS.validate_python(plain["regret"])
+            except (ValueError, KeyError, TypeError, ValidationError):
+                continue
+
+
+def _version() -> str:
+    """Of all systems that are played."""
+    versions = " ".join(version_of(system) for system in (OURS, *BASELINES))
+    return sha256(versions.encode()).hexdigest()[:12]

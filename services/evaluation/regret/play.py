@@ -1,0 +1,165 @@
+"""One load through ours and through all others, each of these in its best setting."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from services.evaluation.contenders import settings_of
+from services.evaluation.measure import measure_point
+from services.evaluation.points import Point, Task
+from services.evaluation.regret.loads import RegretLoad, has_no_slo
+from services.evaluation.scenarios import CLASSES
+from services.evaluation.scenes import scene_of
+from services.evaluation.settings import Setting
+from services.evaluation.systems import OURS
+from shared.simulation.judge import Rule
+
+PLAIN_VLLM: Final = "vllm"
+BASELINES: Final = (PLAIN_VLLM, "vllm-paper", "qoserve", "dynamo")
+_PILOT: Final = 0.34  # of the programs, by which settings are chosen
+_FINALISTS: Final = 2  # settings of each system that are tried on all programs
+_EVERYBODY: Final = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What one system came to. `kept`: shares of programs in time, by rule; `by_class`: shares of
+    requests, as asked. `ended_s`: until the last one was served. `promised`, `promises_kept`:
+    shares of the requests that asked for something, and of those promised.
+    """
+
+    system: str
+    setting: str
+    kept: Mapping[str, float]
+    by_class: Mapping[str, float]
+    ended_s: float
+    promised: float = 1.0
+    promises_kept: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regret:
+    """What came of a load: ours, and each baseline in the setting that kept most as asked."""
+
+    load: RegretLoad
+    ours: Played
+    baselines: tuple[Played, ...]
+    cpu_s: float = field(default=0.0, compare=False)
+
+    @property
+    def best(self) -> Played:
+        return max(self.baselines, key=lambda one: one.kept[Rule.ASKED])
+
+    def points(self, rule: str = Rule.ASKED) -> float:
+        """Share of programs kept by the best baseline less that of ours, in points."""
+        best = max(one.kept[rule] for one in self.baselines)
+        return 100 * (best - self.ours.kept[rule])
+
+    @property
+    def worst_class_points(self) -> float:
+        """The same of the class that ours does worst by, beside the baseline that is best overall;
+        of classes with a target.
+        """
+        asking = [name for name, one in self.load.classes.items() if not has_no_slo(one)]
+        found = [self.best.by_class.get(n, 0.0) - self.ours.by_class.get(n, 0.0) for n in asking]
+        return 100 * max(found, default=0.0)
+
+    @property
+    def beside_vllm(self) -> float:
+        """How many times as fast as plain vLLM ours served all of the load."""
+        vllm = next(one for one in self.baselines if one.system == PLAIN_VLLM)
+        return vllm.ended_s / self.ours.ended_s
+
+
+def play(load: RegretLoad, folder: Path) -> Regret:
+    """Simulates all. The load's classes are left in the folder as a file that replays it. Raises
+    ConfigError where the file cannot be written.
+    """
+    path = folder / f"{load.key}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(load.classes_text, encoding="utf-8")
+    ours, first = _measured(load, path, OURS, _our_setting(load, path))
+    baselines, cpu_s = [], first
+    for system in BASELINES:
+        found, took_s = _best(load, path, system)
+        baselines += found
+        cpu_s += took_s
+    return Regret(load=load, ours=ours, baselines=tuple(baselines), cpu_s=cpu_s)
+
+
+def _our_setting(load: RegretLoad, path: Path) -> str:
+    """Its fleet is the load's; drafts are as long as it decides at run time."""
+    for label, setting in _settings(load, path, OURS).items():
+        if (setting.prefill, setting.decode) == (load.prefill, load.decode):
+            return label
+    raise ValueError(f"no setting of {OURS} has the fleet {load.fleet}")
+
+
+def _settings(load: RegretLoad, path: Path, system: str) -> Mapping[str, Setting]:
+    """Those with as many engines, and with drafts only where the engines have them."""
+    scene = scene_of(f"{CLASSES}:{path}", load.hardware, load.engines, load.seed)
+    return {
+        label: one
+        for label, one in settings_of(system, scene).items()
+        if len(one.roles) == load.engines and (load.drafts or not one.drafts)
+    }
+
+
+def _best(load: RegretLoad, path: Path, system: str) -> tuple[list[Played], float]:
+    """The best of the settings that did best on a part of the load; none where none has so many
+    engines.
+    """
+    labels, cpu_s = list(_settings(load, path, system)), 0.0
+    if len(labels) > _FINALISTS:
+        few = replace(load, programs=max(len(load.classes), round(_PILOT * load.programs)))
+        tried = []
+        for label in labels:
+            played, took_s = _measured(few, path, system, label)
+            cpu_s += took_s
+            tried.append((played.kept[Rule.ASKED], -played.ended_s, label))
+        labels = [label for _, _, label in sorted(tried, reverse=True)[:_FINALISTS]]
+    found = []
+    for label in labels:
+        played, took_s = _measured(load, path, system, label)
+        cpu_s += took_s
+        found.append(played)
+    best = sorted(found, key=lambda one: (one.kept[Rule.ASKED], -one.ended_s))[-1:]
+    return best, cpu_s
+
+
+def _measured(load: RegretLoad, path: Path, system: str, label: str) -> tuple[Played, float]:
+    """And the seconds of a core that it took."""
+    point = measure_point(
+        Task(
+            scenario=f"{CLASSES}:{path}",
+            hardware=load.hardware,
+            system=system,
+            setting=label,
+            replicas=load.engines,
+            engines=load.engines,
+            rate=load.rate,
+            programs=load.programs,
+            seed=load.seed,
+            rule=Rule.ASKED.value,
+            bars=(),
+        )
+    )
+    return _played(point), point.cpu_s
+
+
+def _played(point: Point) -> Played:
+    everyone = point.classes[0]
+    classes = point.classes[1:] or point.classes
+    names = {one.name: one.attained[Rule.ASKED] for one in classes}
+    if everyone.name in names:  # of one class alone nothing is told by name
+        names = {}
+    return Played(
+        system=point.task.system,
+        setting=point.task.setting,
+        kept={rule: low for rule, (low, _) in point.attained.items()},
+        by_class=names or {_EVERYBODY: everyone.attained[Rule.ASKED]},
+        ended_s=point.ended_s,
+        promised=everyone.admitted / max(1, everyone.requests),
+        promises_kept=everyone.promises_kept / max(1, everyone.admitted),
+    )
