@@ -12,7 +12,7 @@ from services.planner.predict import (
     forecast_decode,
     forecast_prefill,
     idle_prefill_s,
-    idle_step_s,
+    idle_tpot_s,
     transfer_s,
 )
 from services.planner.state import ClusterState
@@ -92,9 +92,9 @@ def best_idle_ttft_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> 
     return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in ways.starts)
 
 
-def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
-    """The pace of the best engine if it had nothing else to do."""
-    return _least(idle_step_s(state, engine, query.prompt_tokens) for engine in ways.ends)
+def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> float:
+    """The pace of the best engine if it had nothing else to do, with the drafts that suit it."""
+    return _least(idle_tpot_s(state, engine, query, now) for engine in ways.ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

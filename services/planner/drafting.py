@@ -1,5 +1,8 @@
 """What drafts give requests at present, by the tier of their pace, learned from what engines report
 of them: what a newcomer may count on. Sets no lengths.
+
+A tier of which nothing was reported yet counts on a prior, which its caller knows: else no request
+of a pace that takes drafts would ever be admitted, and nothing would be learned.
 """
 
 import math
@@ -40,27 +43,27 @@ class Drafting:
             here = numbers == tier
             self._note(tier, float(decoding[here, DRAFT].mean()), float(gains[here].mean()))
 
-    def of(self, tpot_s: float, *, promised_s: float = math.nan) -> Drafts:
+    def of(self, tpot_s: float, prior: Drafts, *, promised_s: float = math.nan) -> Drafts:
         """What a request that is asked for this pace may count on: what others of it got, else what
-        those got that were asked for a little less than `promised_s`; nothing where nothing was
+        those got that were asked for a little less than `promised_s`; the prior where nothing was
         seen.
         """
         here = self._tiers.get(tier_of(tpot_s))
         if here is None:
-            return Drafts() if math.isnan(promised_s) else self.about(promised_s)
+            return prior if math.isnan(promised_s) else self.about(promised_s, prior)
         return here
 
-    def about(self, tpot_s: float) -> Drafts:
+    def about(self, tpot_s: float, prior: Drafts) -> Drafts:
         """The newest of those that are asked for such a pace or a little tighter."""
         tier = tier_of(tpot_s)
         near = (d for one, d in reversed(self._tiers.items()) if tier - _TIGHTER <= one <= tier)
-        return next(near, Drafts())
+        return next(near, prior)
 
-    def count_on(self, rows: Rows) -> None:
+    def count_on(self, rows: Rows, prior: Drafts) -> None:
         """Prompts will draft once they decode, though their rows tell of no drafts yet."""
         prompts = rows[:, TOTAL] - rows[:, COMPUTED] > ONE
         for tpot_s in np.unique(rows[prompts, TPOT]).tolist():
-            drafts = self.of(tpot_s)
+            drafts = self.of(tpot_s, prior)
             here = prompts & (rows[:, TPOT] == tpot_s)
             rows[here, DRAFT], rows[here, GAIN] = drafts.tokens, drafts.gain
 

@@ -37,7 +37,7 @@ def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -
         return no
     goal = goal_of(query, state, ways)
     candidates = rank(query, state, ways, goal, now)
-    placement = _answer(query, state, ways, candidates[0], goal)
+    placement = _answer(query, state, ways, candidates[0], goal, now)
     return decision_of(placement, candidates, goal, ways)
 
 
@@ -101,13 +101,15 @@ def _answer(
     ways: Ways,
     best: Candidate,
     goal: Goal,
+    now: float,
 ) -> Placement:
     if not best.misses(goal):
         return answers.promised(query, "", best, goal)
     if not best.surely_misses(goal):
         return answers.unknowable(query, "", best, goal)
     best_idle = Goal(
-        ttft_s=best_idle_ttft_s(query, state, ways), tpot_s=best_idle_tpot_s(query, state, ways)
+        ttft_s=best_idle_ttft_s(query, state, ways),
+        tpot_s=best_idle_tpot_s(query, state, ways, now),
     )
     retry_after_s = state.numbers.retry_after_s
     return answers.missed(query, "", best, goal, best_idle, retry_after_s)

@@ -15,7 +15,18 @@ from shared.batch_time import Step, StepTable
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
 from shared.scheduling.acceptance import Acceptance, Caution
-from shared.scheduling.rows import COMPUTED, KIND, LEFT, LOST, PLAIN, PRODUCED, TOTAL, TPOT, Rows
+from shared.scheduling.rows import (
+    COMPUTED,
+    KIND,
+    LEFT,
+    LOST,
+    PLAIN,
+    PRODUCED,
+    PROMISED,
+    TOTAL,
+    TPOT,
+    Rows,
+)
 from shared.scheduling.speculation import Engine, Tier, best_speculation
 from shared.scheduling.tiers import tiers_of
 
@@ -161,10 +172,10 @@ def _with_speculation(
     policy: Policy,
     now: float,
 ) -> Policy:
-    """Drafts by class; others get the fewest of those that are used. With nobody decoding it stays
-    as it is.
+    """Drafts by class; others get the fewest of those that are used. What waits for its first token
+    counts where nothing decodes; an idle engine stays as it is.
     """
-    tiers = _tiers(engine.rows)
+    tiers = _tiers(_decoding(engine.rows)) or _tiers(engine.rows[engine.rows[:, LEFT] > 0])
     if not tiers:
         return policy
     classes = {name: _nearest(tiers, one.tpot_s) for name, one in asked.items()}
@@ -189,6 +200,7 @@ def _drafts(
         table=table,
         most_drafts=engine.description.max_speculation_tokens,
         most_tokens=engine.description.max_step_tokens,
+        prompt_tokens_each=_prompt_tokens_each(engine.rows),
     )
     return best_speculation(tiers, bounds, guard=Caution.LOW, before=before).drafts
 
@@ -199,10 +211,29 @@ def _evictable(engine: EngineNow) -> float:
     return float(tokens.sum()) / engine.description.block_size_tokens
 
 
-def _tiers(rows: Rows) -> list[Tier]:
-    """Of the decoding requests, tightest first; best effort has no pace."""
+def _decoding(rows: Rows) -> Rows:
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
-    decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
+    decoding: Rows = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
+    return decoding
+
+
+def _prompt_tokens_each(rows: Rows) -> float:
+    """Prompt tokens to compute for each token that decodes produce: as many as those that decode
+    had, were they half through their answers, or as many as wait under a promise. What does not
+    decode yet will do so once all are computed.
+    """
+    decoding = _decoding(rows)
+    produced = float(decoding[:, PRODUCED].sum())
+    if not produced:
+        return 0.0
+    usual = float((decoding[:, TOTAL] - decoding[:, PRODUCED]).sum()) / (2 * produced)
+    missing = rows[:, TOTAL] - rows[:, COMPUTED]
+    waiting = (rows[:, KIND] == PROMISED) & (rows[:, LEFT] > 0) & (missing > 1)
+    return max(usual, float(missing[waiting].sum()) / len(decoding))
+
+
+def _tiers(decoding: Rows) -> list[Tier]:
+    """Of these requests, tightest first; best effort has no pace."""
     paces_s = np.where(decoding[:, KIND] < LOST, decoding[:, TPOT], math.inf)
     places = tiers_of(paces_s)
     return [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from services.planner.engine_state import EngineState
 from services.planner.state import ClusterState
+from shared.requests import PlacementQuery
 
 
 @dataclass(slots=True)
@@ -89,10 +90,19 @@ def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int)
     return _prefill_s(state, engine, prompt_tokens, beside=None) / _drift(state, engine)
 
 
-def idle_step_s(state: ClusterState, engine: EngineState, context_tokens: float) -> float:
-    """The zero-load time per token, of an engine that nothing slows down."""
-    seconds = step_s(state, engine, decode_tokens=1, context_tokens=context_tokens)
-    return seconds / _drift(state, engine)
+def idle_tpot_s(
+    state: ClusterState, engine: EngineState, query: PlacementQuery, now: float
+) -> float:
+    """The zero-load time per token, of an engine that nothing slows down and that drafts as is
+    best.
+    """
+    table = engine.table or state.any_table
+    if table is None:
+        return math.nan
+    most_drafts = engine.description.max_speculation_tokens
+    name, context_tokens = query.targets.class_name, query.prompt_tokens
+    alone = state.quickest_alone(table, most_drafts, context_tokens, name, now)
+    return alone.tpot_s / table.drift
 
 
 def _drift(state: ClusterState, engine: EngineState) -> float:

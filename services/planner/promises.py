@@ -107,7 +107,8 @@ class Round:
     def _seated(self, engine: EngineState, table: StepTable) -> Bench:
         bench = Bench.of(engine, table, self._now, self._classes, self.state.delivery.likely_s)
         if engine.description.max_speculation_tokens:
-            self.state.policies.drafting.count_on(bench.rows)
+            prior = self.state.prior_drafts("", self._now)
+            self.state.policies.drafting.count_on(bench.rows, prior)
         for usual in self._aside:
             self._leave_room(bench, usual)
         return bench

@@ -152,7 +152,8 @@ def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
     if state.any_table is None or early_no(query, state, ways, now) is not None:
         return None
     idle = Goal(
-        ttft_s=best_idle_ttft_s(query, state, ways), tpot_s=best_idle_tpot_s(query, state, ways)
+        ttft_s=best_idle_ttft_s(query, state, ways),
+        tpot_s=best_idle_tpot_s(query, state, ways, now),
     )
     goal = goal_of(query, state, ways)
     ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from services.planner.delivery import Delivery
 from services.planner.demand import Demand
+from services.planner.drafting import Drafts
 from services.planner.engine_state import SILENCE_LIMIT_S, EngineState, Hold
 from services.planner.groups import Groups
 from services.planner.holdings import colocated, split
@@ -35,11 +36,13 @@ from shared.requests import (
 )
 from shared.scheduling.grace import by_deadlines, grace_of
 from shared.scheduling.rows import key_of
+from shared.scheduling.speculation import Alone, quickest_alone
 from shared.ticks import TICK_S
 
 _WITH_OTHERS = 2.0  # times as long as alone a token takes at least
 _MANY = 2048  # prompt tokens among which the fixed time of a step does not count
 _KEPT_TABLES = 1024
+_PRIOR_CONTEXT_TOKENS = 1024.0  # for which the best drafts are found before any were seen
 _HEARD = round(SILENCE_LIMIT_S / TICK_S)  # ticks of silence that are none
 
 
@@ -208,7 +211,9 @@ class ClusterState:
         tpot_s = query.targets.tightest_tpot_s or math.inf
         arrived_at_s = now - query.waited_s
         few_tokens = self._few_tokens(query)
-        gain = self.policies.drafting.about(tpot_s).gain
+        drafting = self.policies.drafting
+        prior = self.prior_drafts(query.targets.class_name, now)
+        gain = drafting.about(tpot_s, prior).gain
         least_pace_s = self._least_pace_s(query.prompt_tokens) / gain
         if query.targets.pacing is Pacing.DEADLINES and math.isfinite(ttft_s):
             grace = by_deadlines(tpot_s)
@@ -225,8 +230,27 @@ class ClusterState:
             home=home,
             few_tokens=few_tokens,
             grace=grace,
-            drafts=self.policies.drafting.of(grace.pace_s, promised_s=tpot_s),
+            drafts=drafting.of(grace.pace_s, prior, promised_s=tpot_s),
         )
+
+    def prior_drafts(self, class_name: str, now: float) -> Drafts:
+        """What a request of this class may count on while none of its pace was seen."""
+        engine = next((one for one in self.engines.values() if _drafts(one)), None)
+        table = None if engine is None else engine.table or self.any_table
+        if engine is None or table is None:
+            return Drafts()
+        most = engine.description.max_speculation_tokens
+        alone = self.quickest_alone(table, most, _PRIOR_CONTEXT_TOKENS, class_name, now)
+        return Drafts(tokens=alone.drafts, gain=alone.gain)
+
+    def quickest_alone(
+        self, table: StepTable, most_drafts: int, context_tokens: float, class_name: str, now: float
+    ) -> Alone:
+        """How a request of this class decodes quickest on such an engine, by what is known of its
+        drafts.
+        """
+        alpha = self.policies.acceptance.alpha(class_name, now)
+        return quickest_alone(table, most_drafts, context_tokens=context_tokens, alpha=alpha)
 
     def _few_tokens(self, query: PlacementQuery) -> int | None:
         """What its answer most likely has at least; a pace holds for the tokens of its stage."""
@@ -406,6 +430,10 @@ class ClusterState:
         self.policies.placed(query, placement, now)
         name = prefill.name if prefill else None
         self._groups.placed(query.group_id, name, decode.name, now)
+
+
+def _drafts(engine: EngineState) -> bool:
+    return engine.description.max_speculation_tokens > 0
 
 
 def _table_of(description: EngineDescription) -> StepTable | None:

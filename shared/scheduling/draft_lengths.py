@@ -1,5 +1,5 @@
-"""What a choice of draft lengths leaves for prefills, and the choice that leaves most. Compiled; it
-learns nothing and knows no engine but by its step times.
+"""What draft lengths are worth to the requests of an engine, and the lengths that are worth most.
+Compiled; it learns nothing and knows no engine but by its step times.
 
 Tiers are rows of TPOT_S, DECODING (requests), CONTEXT (mean tokens); `produced` and `sure` are
 tokens per request and step, by tier and by length from 1 up. A length counts the token of plain
@@ -30,66 +30,137 @@ from shared.compiled import compiled
 Integers = npt.NDArray[np.int64]
 Produced = npt.NDArray[np.float64]
 TPOT_S, DECODING, CONTEXT = range(3)
-_ROUNDING: Final = 1e-12
+# What bounds a step, in one array: its tokens, and the prompt tokens that the requests need to have
+# computed for each token that they produce, inf for as many as there is room for.
+MOST_TOKENS, PROMPT_TOKENS_EACH = range(2)
+# What a choice of lengths comes to: by how much of the least pace its steps without prefills are
+# too long, its worth, and the seconds and prefill tokens of its steps.
+VIOLATION, WORTH, STEP_S, PREFILL_TOKENS = range(4)
+_FIELDS: Final = 4
+_MOST_ROUNDS: Final = 4  # over all tiers; a choice settles after two or three
+_ROUNDING: Final = 1e-9
 
 
 @compiled
-def most_bought(
-    tiers: Numbers, produced: Produced, sure: Produced, table: Numbers, most_tokens: int
-) -> tuple[Integers, float, int]:
-    """The lengths that leave the most prefill tokens a second, their step's seconds and its prefill
-    tokens; zeros where none leave any. Left out are those whose steps without prefills keep not all
-    paces by `sure` (empty: none are left out).
-
-    Each tier in turn is the bottleneck, at each length; the others take the shortest length with
-    which they may wait as long. The best of all vectors is among them.
+def best_lengths(
+    tiers: Numbers, produced: Produced, sure: Produced, table: Numbers, bounds: Numbers
+) -> Integers:
+    """The lengths worth most: coordinate ascent, one tier after the other, from each length that is
+    the same for all. No tier that is empty drafts.
     """
-    best, best_s, best_tokens = np.zeros(len(tiers), dtype=np.int64), 0.0, 0
-    shares = np.ones(len(tiers))
+    longest = produced.shape[1]
+    best = np.ones(len(tiers), dtype=np.int64)
+    best_worth = weigh(best, tiers, produced, sure, table, bounds)
+    for start in range(1, longest + 1):
+        lengths = np.ones(len(tiers), dtype=np.int64)
+        for tier in range(len(tiers)):
+            if tiers[tier, DECODING] > 0:
+                lengths[tier] = start
+        worth = weigh(lengths, tiers, produced, sure, table, bounds)
+        for _ in range(_MOST_ROUNDS):
+            if not _improve(lengths, worth, tiers, produced, sure, table, bounds):
+                break
+        if is_better(worth, best_worth, 1.0):
+            best, best_worth = lengths, worth
+    return best
+
+
+@compiled
+def _improve(
+    lengths: Integers,
+    worth: Numbers,
+    tiers: Numbers,
+    produced: Produced,
+    sure: Produced,
+    table: Numbers,
+    bounds: Numbers,
+) -> bool:
+    """The best length of each tier in turn, in place; whether any changed."""
+    changed = False
     for tier in range(len(tiers)):
-        for length in range(1, produced.shape[1] + 1 if _paced(tiers, tier) else 1):
-            lengths = _least(tiers, produced, tiers[tier, TPOT_S] * produced[tier, length - 1])
-            if lengths.min() == 0 or (len(sure) and not keep(lengths, tiers, sure, table)):
-                continue
-            unit_s = _allowed_s(lengths, tiers, produced)
-            step_s, tokens = filled(lengths, shares, tiers, table, unit_s, most_tokens)
-            if tokens * best_s > best_tokens * step_s or (tokens > 0 and best_tokens == 0):
-                best, best_s, best_tokens = lengths, step_s, tokens
-    return best, best_s, best_tokens
+        if not tiers[tier, DECODING] > 0:
+            continue
+        kept = lengths[tier]
+        for length in range(1, produced.shape[1] + 1):
+            lengths[tier] = length
+            found = weigh(lengths, tiers, produced, sure, table, bounds)
+            if is_better(found, worth, 1.0):
+                worth[:], kept, changed = found, length, True
+        lengths[tier] = kept
+    return changed
 
 
 @compiled
-def bought(
-    lengths: Integers, tiers: Numbers, produced: Produced, table: Numbers, most_tokens: int
-) -> tuple[float, int]:
-    """Seconds and prefill tokens of a step with every tier in it, which lasts no longer than each
-    of them can wait for what it yields.
+def is_better(one: Numbers, other: Numbers, factor: float) -> bool:
+    """Whether `one` comes closer to all paces, or keeps them as well and is worth more than
+    `factor` times as much.
     """
-    unit_s = _allowed_s(lengths, tiers, produced)
-    return filled(lengths, np.ones(len(tiers)), tiers, table, unit_s, most_tokens)
+    if abs(one[VIOLATION] - other[VIOLATION]) > _ROUNDING:
+        return bool(one[VIOLATION] < other[VIOLATION])
+    return bool(one[WORTH] > factor * other[WORTH] * (1 + _ROUNDING))
 
 
 @compiled
-def keep(lengths: Integers, tiers: Numbers, produced: Produced, table: Numbers) -> bool:
-    """Whether steps of all tiers, without prefills, are no longer than each of them can wait."""
-    step_s = sure_s(table, step_of(lengths, np.ones(len(tiers)), tiers))
-    return bool(step_s <= _allowed_s(lengths, tiers, produced))
+def weigh(
+    lengths: Integers,
+    tiers: Numbers,
+    produced: Produced,
+    sure: Produced,
+    table: Numbers,
+    bounds: Numbers,
+) -> Numbers:
+    """What these lengths come to, as `VIOLATION` to `PREFILL_TOKENS` say.
+
+    Worth is the work of the requests that a second completes, counted in tokens that they produce:
+    as many as its steps give, or as its prefill tokens keep up with. Where paces leave room for
+    less than all prefills, it is in proportion to prefill tokens a second (SLOs-Serve, section
+    4.3); where nothing has to be prefilled, it is the tokens produced a second.
+
+    Paces are held by `sure`. Where steps of all are too long for them, and in plain decoding,
+    looser tiers may sit out steps.
+    """
+    shares = np.ones(len(tiers))
+    pace_s = _allowed_s(lengths, tiers, sure)
+    all_s = sure_s(table, step_of(lengths, shares, tiers))
+    found = _weighed(lengths, shares, tiers, produced, all_s / pace_s - 1.0, table, bounds)
+    if pace_s < np.inf and (all_s > pace_s or lengths.max() == 1):
+        _sit_out(shares, lengths, tiers, sure, pace_s)
+        some_s = sure_s(table, step_of(lengths, shares, tiers))
+        fewer = _weighed(lengths, shares, tiers, produced, some_s / pace_s - 1.0, table, bounds)
+        if is_better(fewer, found, 1.0):
+            return fewer
+    return found
 
 
 @compiled
-def filled(
+def _weighed(
     lengths: Integers,
     shares: Numbers,
     tiers: Numbers,
+    produced: Produced,
+    too_long: float,
     table: Numbers,
-    unit_s: float,
-    most_tokens: int,
-) -> tuple[float, int]:
-    """The step of these `shares` of each tier with the best chunk of a prompt that fits in."""
+    bounds: Numbers,
+) -> Numbers:
+    """The same with these `shares` of each tier in a step, which is `too_long` by such a part of
+    the least pace without prefills.
+    """
+    found, given = np.zeros(_FIELDS), 0.0
+    for tier in range(len(tiers)):
+        given += shares[tier] * tiers[tier, DECODING] * produced[tier, lengths[tier] - 1]
     counts = step_of(lengths, shares, tiers)
-    room = most_tokens - int(np.ceil(counts[DECODES] + counts[SPECULATED] - 1e-9))
-    tokens = _room(table, counts, unit_s, room)
-    return float(sure_s(table, counts)), tokens
+    room = bounds[MOST_TOKENS] - np.ceil(counts[DECODES] + counts[SPECULATED] - _ROUNDING)
+    found[VIOLATION] = max(0.0, too_long) if room >= 0 else np.inf
+    until_s, each = _allowed_s(lengths, tiers, produced), bounds[PROMPT_TOKENS_EACH]
+    wanted = max(0.0, min(room, np.ceil(each * given)) if each < np.inf else room)
+    tokens = _room(table, counts, until_s, int(wanted))
+    step_s = float(sure_s(table, counts))
+    found[STEP_S], found[PREFILL_TOKENS] = step_s, tokens
+    if step_s > 0:
+        kept_up_with = tokens / each if 0 < each < np.inf else given
+        done = tokens if each == np.inf else min(given, kept_up_with)
+        found[WORTH] = done / step_s
+    return found
 
 
 @compiled
@@ -108,32 +179,31 @@ def step_of(lengths: Integers, shares: Numbers, tiers: Numbers) -> Numbers:
 
 
 @compiled
-def _paced(tiers: Numbers, tier: int) -> bool:
+def _is_paced(tiers: Numbers, tier: int) -> bool:
     return bool(tiers[tier, DECODING] > 0 and tiers[tier, TPOT_S] < np.inf)
 
 
 @compiled
-def _least(tiers: Numbers, produced: Produced, unit_s: float) -> Integers:
-    """By tier the shortest length whose allowed time is not below; 0 where none is that long."""
-    lengths = np.zeros(len(tiers), dtype=np.int64)
-    for tier in range(len(tiers)):
-        if not _paced(tiers, tier):
-            lengths[tier] = 1
-            continue
-        for length in range(produced.shape[1], 0, -1):
-            if tiers[tier, TPOT_S] * produced[tier, length - 1] >= (1 - _ROUNDING) * unit_s:
-                lengths[tier] = length
-    return lengths
-
-
-@compiled
 def _allowed_s(lengths: Integers, tiers: Numbers, produced: Produced) -> float:
+    """As long as each paced tier can wait for what a step yields it; infinite without one."""
     allowed_s = np.inf
     for tier in range(len(tiers)):
-        if _paced(tiers, tier):
+        if _is_paced(tiers, tier):
             wait_s = tiers[tier, TPOT_S] * produced[tier, lengths[tier] - 1]
             allowed_s = min(allowed_s, wait_s)
     return float(allowed_s)
+
+
+@compiled
+def _sit_out(
+    shares: Numbers, lengths: Integers, tiers: Numbers, produced: Produced, pace_s: float
+) -> None:
+    """Each tier takes part in as many steps of `pace_s` as its pace asks for, one without a pace in
+    none.
+    """
+    for tier in range(len(tiers)):
+        wait_s = tiers[tier, TPOT_S] * produced[tier, lengths[tier] - 1]
+        shares[tier] = pace_s / wait_s if wait_s < np.inf else 0.0
 
 
 @compiled
@@ -147,8 +217,8 @@ def _with_chunk(table: Numbers, counts: Numbers, tokens: int) -> float:
 
 
 @compiled
-def _room(table: Numbers, counts: Numbers, unit_s: float, most_tokens: int) -> int:
-    """The chunk within `unit_s` and `most_tokens` that computes most prefill tokens a second; 0
+def _room(table: Numbers, counts: Numbers, until_s: float, most_tokens: int) -> int:
+    """The chunk within `until_s` and `most_tokens` that computes most prefill tokens a second; 0
     when there is none. Leaves it in `counts`.
 
     Times are convex in the chunk, so the tokens per second rise and then fall.
@@ -156,7 +226,7 @@ def _room(table: Numbers, counts: Numbers, unit_s: float, most_tokens: int) -> i
     low, high = 0, max(0, most_tokens)
     while low < high:
         middle = (low + high + 1) // 2
-        if _with_chunk(table, counts, middle) <= unit_s:
+        if _with_chunk(table, counts, middle) <= until_s:
             low = middle
         else:
             high = middle - 1

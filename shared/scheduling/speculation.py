@@ -1,7 +1,9 @@
-"""How far each tier may speculate, so that most time is left for prefills. Learns nothing.
+"""How far each tier may speculate, so that its engine completes the most work. Learns nothing.
 
-SLOs-Serve, section 4.3 of the paper: a step whose verifications yield Acc(n) tokens may last
-Acc(n) TPOTs, longer steps compute more tokens a second, and the price is the tokens verified.
+SLOs-Serve, section 4.3 of the paper, maximizes prefill tokens per second: a step whose
+verifications yield Acc(n) tokens may last Acc(n) TPOTs, and longer steps compute more tokens a
+second. That is the special case here of an engine whose prompts never end. In general prefills are
+worth as much as the decodes that need them, and drafts shorten decodes as well.
 """
 
 import math
@@ -9,18 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from shared.batch_time import StepTable
-from shared.batch_time.table import Numbers, sure_s
+from shared.batch_time import Step, StepTable
+from shared.batch_time.table import Numbers
 from shared.scheduling import draft_lengths
 from shared.scheduling.acceptance import Caution, produced_by_length, produced_tokens
-from shared.scheduling.draft_lengths import DECODING, TPOT_S, Produced, step_of
+from shared.scheduling.draft_lengths import (
+    MOST_TOKENS,
+    PREFILL_TOKENS,
+    PROMPT_TOKENS_EACH,
+    STEP_S,
+    Produced,
+    is_better,
+    weigh,
+)
 
-HYSTERESIS = 1.05  # what drafts must buy beside plain decoding
-_CHANGE = 1.3  # what others must buy beside those in force, with which requests were promised
-_UNGUARDED = np.zeros((0, 0))
-Flags = npt.NDArray[np.bool_]
+HYSTERESIS = 1.05  # how many times as much drafts must be worth as plain decoding
+_CHANGE = 1.3  # the same of others beside those in force, with which requests were promised
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: plain
 
 
@@ -37,39 +44,39 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What bounds a plan: step times, the longest draft, the most tokens of a step; and how many
+    prompt tokens have to be computed for each token that the requests produce (infinite: prompts
+    never end).
+    """
+
+    table: StepTable
+    most_drafts: int
+    most_tokens: int
+    prompt_tokens_each: float = math.inf
+
+    @property
+    def bounds(self) -> Numbers:
+        """As compiled code knows them."""
+        bounds = np.zeros(2)
+        bounds[MOST_TOKENS] = self.most_tokens
+        bounds[PROMPT_TOKENS_EACH] = self.prompt_tokens_each
+        return bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Speculation:
     """A plan. `drafts` are per tier, request and step, all 0 for plain decoding.
 
-    `step_s` is how long its steps last with `prefill_tokens` in each beside the decodes;
-    `plain_per_s` is what plain decoding leaves, in prefill tokens per second.
+    `step_s` is how long its steps last with `prefill_tokens` in each beside the decodes.
     """
 
     drafts: tuple[int, ...]
     step_s: float
     prefill_tokens: int
-    prefill_per_s: float
-    plain_per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """What bounds a plan: step times, the longest draft, the most tokens of a step."""
-
-    table: StepTable
-    most_drafts: int
-    most_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bought:
-    """What a choice of lengths leaves for prefills: a chunk in each step of `step_s`."""
-
-    lengths: Lengths
-    step_s: float = 0.0
-    prefill_tokens: int = 0
 
     @property
-    def per_s(self) -> float:
+    def prefill_per_s(self) -> float:
         return self.prefill_tokens / self.step_s if self.prefill_tokens else 0.0
 
 
@@ -81,33 +88,61 @@ def best_speculation(
     guard: Caution | None = None,
     before: Sequence[int] | None = None,
 ) -> Speculation:
-    """The drafts per tier that leave the most prefill tokens per second.
+    """The drafts per tier with which the engine completes the most work per second.
 
-    Plain decoding is kept unless drafts buy 5 % more, and comes back as soon as it buys more.
-    `before` are the drafts in force, kept unless others buy 30 % more: who decodes changes from one
-    moment to the next, and what was promised counts on them. What is bought is counted by
-    `caution`; with a `guard`, lengths are left out whose steps without prefills would not keep the
-    paces by that count. Under pressure, when plain decoding leaves nothing for prefills, nobody
-    speculates. Where no tier has a pace it is the length that produces most tokens per second.
+    Lengths that keep the paces come first, else those that come closest. Drafts must be worth 5 %
+    more than plain decoding. `before` are the drafts in force, kept unless others are worth 30 %
+    more: which requests decode changes from one moment to the next, and promises count on the
+    drafts. What steps give is counted by `caution`, whether they keep the paces by `guard`, or by
+    `caution` without one.
     """
-    numbers = _numbers(tiers)
-    plain = _plain(numbers, engine)
-    if not _paced(numbers).any():
-        return _speculation(_most_produced(tiers, engine), plain)
-    if not plain.prefill_tokens or engine.most_drafts < 1:
-        return _speculation(plain, plain)
     produced = produced_of(tiers, engine, caution)
-    sure = _UNGUARDED if guard is None else produced_of(tiers, engine, guard)
-    table, most_tokens = engine.table.numbers, engine.most_tokens
-    found, step_s, tokens = draft_lengths.most_bought(numbers, produced, sure, table, most_tokens)
-    most = Bought(lengths=tuple(found.tolist()), step_s=step_s, prefill_tokens=tokens)
-    best = max(plain, most, key=lambda choice: choice.per_s)
-    kept = _kept(tiers, engine, produced, before)
-    if kept and guard and not draft_lengths.keep(np.array(kept.lengths), numbers, sure, table):
-        kept = None
-    if kept and kept.per_s > plain.per_s and best.per_s <= _CHANGE * kept.per_s:
-        return _speculation(kept, plain)
-    return _speculation(best if best.per_s > HYSTERESIS * plain.per_s else plain, plain)
+    sure = produced if guard is None else produced_of(tiers, engine, guard)
+    numbers, table = _numbers(tiers), engine.table.numbers
+
+    def worth(lengths: Lengths) -> Numbers:
+        array = np.array(lengths, dtype=np.int64)
+        found: Numbers = weigh(array, numbers, produced, sure, table, engine.bounds)
+        return found
+
+    plain = (1,) * len(tiers)
+    found = draft_lengths.best_lengths(numbers, produced, sure, table, engine.bounds)
+    best: Lengths = tuple(found.tolist())
+    if not is_better(worth(best), worth(plain), HYSTERESIS):
+        best = plain
+    kept = _kept(tiers, engine, before)
+    if kept is not None and is_better(worth(kept), worth(plain), 1.0):
+        best = best if is_better(worth(best), worth(kept), _CHANGE) else kept
+    return _speculation(best, worth(best))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """How one request decodes quickest on an engine that has nothing else to do: its drafts in each
+    step, the tokens that a step then gives it on average, and the mean time per token.
+    """
+
+    drafts: int
+    gain: float
+    tpot_s: float
+
+
+def quickest_alone(
+    table: StepTable, most_drafts: int, *, context_tokens: float, alpha: float
+) -> Alone:
+    """Of all lengths of drafts, where one is accepted with the chance `alpha`."""
+    plans = []
+    for drafts in range(most_drafts + 1):
+        gain = produced_tokens(alpha, drafts + 1)
+        step = Step(
+            decodes=1,
+            speculated_tokens=drafts,
+            speculation_steps=drafts,
+            decode_context_tokens=context_tokens,
+            longest_context_tokens=context_tokens,
+        )
+        plans.append(Alone(drafts=drafts, gain=gain, tpot_s=table.expected_s(step) / gain))
+    return min(plans, key=lambda plan: plan.tpot_s)
 
 
 def prepare(table: StepTable) -> None:
@@ -116,15 +151,28 @@ def prepare(table: StepTable) -> None:
     engine = Engine(table=table, most_drafts=2, most_tokens=8)
     for guard in (None, Caution.LOW):
         best_speculation(tiers, engine, guard=guard, before=(1,))
+    quickest_alone(table, 2, context_tokens=1.0, alpha=0.5)
 
 
-def _speculation(choice: Bought, plain: Bought) -> Speculation:
+def plan_of(
+    lengths: Lengths, tiers: Sequence[Tier], engine: Engine, caution: Caution = Caution.EXPECTED
+) -> Speculation:
+    """The plan with these lengths, whether it keeps the paces or not."""
+    produced, array = produced_of(tiers, engine, caution), np.array(lengths, dtype=np.int64)
+    table, bounds = engine.table.numbers, engine.bounds
+    return _speculation(lengths, weigh(array, _numbers(tiers), produced, produced, table, bounds))
+
+
+def produced_of(tiers: Sequence[Tier], engine: Engine, caution: Caution) -> Produced:
+    """Tokens per request and step, by tier and by length from 1 up."""
+    return produced_by_length([tier.alpha for tier in tiers], engine.most_drafts + 1, caution)
+
+
+def _speculation(lengths: Lengths, worth: Numbers) -> Speculation:
     return Speculation(
-        drafts=tuple(length - 1 for length in choice.lengths),
-        step_s=choice.step_s,
-        prefill_tokens=choice.prefill_tokens,
-        prefill_per_s=choice.per_s,
-        plain_per_s=plain.per_s,
+        drafts=tuple(length - 1 for length in lengths),
+        step_s=float(worth[STEP_S]),
+        prefill_tokens=int(worth[PREFILL_TOKENS]),
     )
 
 
@@ -135,64 +183,10 @@ def _numbers(tiers: Sequence[Tier]) -> Numbers:
     ).reshape(-1, 3)
 
 
-def _paced(numbers: Numbers) -> Flags:
-    paced: Flags = (numbers[:, DECODING] > 0) & np.isfinite(numbers[:, TPOT_S])
-    return paced
-
-
-def produced_of(tiers: Sequence[Tier], engine: Engine, caution: Caution) -> Produced:
-    """Tokens per request and step, by tier and by length from 1 up."""
-    return produced_by_length([tier.alpha for tier in tiers], engine.most_drafts + 1, caution)
-
-
-def bought(lengths: Lengths, tiers: Sequence[Tier], engine: Engine, produced: Produced) -> Bought:
-    """With every tier in every step, which lasts no longer than each of them can wait for what it
-    yields; `produced` is that, by tier and length.
-    """
-    step_s, tokens = draft_lengths.bought(
-        np.array(lengths), _numbers(tiers), produced, engine.table.numbers, engine.most_tokens
-    )
-    return Bought(lengths=lengths, step_s=step_s, prefill_tokens=tokens)
-
-
-def _plain(numbers: Numbers, engine: Engine) -> Bought:
-    """One token each; a looser tier is due in some of the steps only, its share of the batch."""
-    paced = _paced(numbers)
-    unit_s = float(numbers[paced, TPOT_S].min()) if paced.any() else math.inf
-    shares, asks = np.zeros(len(numbers)), np.isfinite(numbers[:, TPOT_S])
-    shares[asks] = unit_s / numbers[asks, TPOT_S]
-    lengths = np.ones(len(numbers), dtype=np.int64)
-    step_s, tokens = draft_lengths.filled(
-        lengths, shares, numbers, engine.table.numbers, unit_s, engine.most_tokens
-    )
-    return Bought(lengths=tuple(lengths.tolist()), step_s=step_s, prefill_tokens=tokens)
-
-
-def _kept(
-    tiers: Sequence[Tier],
-    engine: Engine,
-    produced: Produced,
-    before: Sequence[int] | None,
-) -> Bought | None:
-    """What the drafts in force buy now; None where they were none or cannot go on."""
+def _kept(tiers: Sequence[Tier], engine: Engine, before: Sequence[int] | None) -> Lengths | None:
+    """The lengths in force; None where they were plain or cannot go on."""
     if not before or len(before) != len(tiers) or not any(before):
         return None
     if max(before) > engine.most_drafts:
         return None
-    return bought(tuple(drafts + 1 for drafts in before), tiers, engine, produced)
-
-
-def _most_produced(tiers: Sequence[Tier], engine: Engine) -> Bought:
-    """Nobody has a pace: the one length that produces most; drafts must be worth 5 %."""
-    best, most_per_s = Bought(lengths=(1,) * len(tiers)), 0.0
-    numbers, verified = _numbers(tiers), sum(tier.decoding for tier in tiers)
-    for length in range(1, engine.most_drafts + 2):
-        lengths = np.full(len(tiers), length)
-        counts = step_of(lengths, np.ones(len(tiers)), numbers)
-        step_s = float(sure_s(engine.table.numbers, counts))
-        tokens = sum(tier.decoding * produced_tokens(tier.alpha, length) for tier in tiers)
-        fits = length == 1 or verified * length <= engine.most_tokens
-        if fits and step_s > 0 and tokens / step_s > most_per_s * (HYSTERESIS if most_per_s else 1):
-            best = Bought(lengths=tuple(lengths.tolist()), step_s=step_s)
-            most_per_s = tokens / step_s
-    return best
+    return tuple(drafts + 1 for drafts in before)

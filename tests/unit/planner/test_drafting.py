@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 
-from services.planner.drafting import Drafting
+from services.planner.drafting import Drafting, Drafts
 from shared.scheduling.rows import DRAFT, GAIN, Rows, new_row
+
+PRIOR = Drafts(tokens=2.0, gain=1.9)
 
 
 def decoding(count: int, *, tpot_s: float, draft: float, gain: float) -> Rows:
@@ -15,9 +17,12 @@ def decoding(count: int, *, tpot_s: float, draft: float, gain: float) -> Rows:
     return np.vstack([row] * count)
 
 
-def test_where_nothing_was_seen_nothing_is_counted_on() -> None:
-    drafts = Drafting().of(0.05)
-    assert (drafts.tokens, drafts.gain) == (0.0, 1.0)
+def test_where_nothing_was_seen_the_prior_is_counted_on() -> None:
+    drafting = Drafting()
+    rows = new_row(tokens=50, left=90, tpot_s=0.05)[None]
+    drafting.count_on(rows, PRIOR)
+    assert drafting.of(0.05, PRIOR) == drafting.about(0.05, PRIOR) == PRIOR
+    assert (rows[0, DRAFT], rows[0, GAIN]) == (2.0, 1.9)
 
 
 def test_a_tier_comes_to_what_its_requests_get_those_without_a_draft_counted() -> None:
@@ -31,16 +36,16 @@ def test_a_tier_comes_to_what_its_requests_get_those_without_a_draft_counted() -
     )
     for _ in range(200):
         drafting.observe(rows)
-    assert np.isclose(drafting.of(0.05).tokens, 3.0)
-    assert np.isclose(drafting.of(0.05).gain, 2.5)
-    assert np.isclose(drafting.of(0.1).gain, 1.5)
-    assert drafting.of(math.inf).gain == 1.0
+    assert np.isclose(drafting.of(0.05, PRIOR).tokens, 3.0)
+    assert np.isclose(drafting.of(0.05, PRIOR).gain, 2.5)
+    assert np.isclose(drafting.of(0.1, PRIOR).gain, 1.5)
+    assert drafting.of(math.inf, PRIOR) == PRIOR
 
 
 def test_prompts_tell_nothing_of_drafts() -> None:
     drafting = Drafting()
     drafting.observe(np.vstack([new_row(tokens=50, left=90, tpot_s=0.05, draft=4, gain=3.0)]))
-    assert drafting.of(0.05).tokens == 0.0
+    assert drafting.of(0.05, PRIOR) == PRIOR
 
 
 def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> None:
@@ -50,7 +55,7 @@ def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> 
     rows = np.vstack(
         [new_row(tokens=50, left=90, tpot_s=0.05), decoding(1, tpot_s=0.05, draft=1, gain=1.5)]
     )
-    drafting.count_on(rows)
+    drafting.count_on(rows, PRIOR)
     assert np.allclose(rows[:, DRAFT], [4.0, 1.0])
     assert np.allclose(rows[:, GAIN], [3.0, 1.5])
 
@@ -58,18 +63,18 @@ def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> 
 def test_who_is_asked_for_a_little_more_than_was_promised_tells_of_what_was_promised() -> None:
     drafting = Drafting()
     drafting.observe(decoding(3, tpot_s=0.04, draft=4, gain=3.0))
-    assert drafting.of(0.05).gain == 1.0
-    assert drafting.about(0.05) == drafting.of(0.04)
-    assert drafting.about(0.1).gain == drafting.about(0.03).gain == 1.0
+    assert drafting.of(0.05, PRIOR) == PRIOR
+    assert drafting.about(0.05, PRIOR) == drafting.of(0.04, PRIOR)
+    assert drafting.about(0.1, PRIOR) == drafting.about(0.03, PRIOR) == PRIOR
 
 
 def test_a_pace_that_nobody_was_asked_for_yet_counts_on_what_its_promise_is_known_to_get() -> None:
     drafting = Drafting()
     drafting.observe(decoding(3, tpot_s=0.1, draft=4, gain=3.0))
 
-    known = drafting.of(0.08, promised_s=0.1)
+    known = drafting.of(0.08, PRIOR, promised_s=0.1)
 
-    assert known == drafting.of(0.1)
+    assert known == drafting.of(0.1, PRIOR)
     assert known.tokens > 0
-    assert drafting.of(0.08).tokens == 0.0
-    assert drafting.of(0.08, promised_s=0.3).tokens == 0.0
+    assert drafting.of(0.08, PRIOR) == PRIOR
+    assert drafting.of(0.08, PRIOR, promised_s=0.3) == PRIOR

@@ -101,7 +101,9 @@ def test_an_engine_whose_steps_nobody_knows_keeps_its_policy() -> None:
 
 
 def test_each_class_speculates_as_its_tier_should() -> None:
-    told = policy(engine(decoding(10, TIGHT_S), decoding(20, LOOSE_S)))
+    """Where prompts that wait take all the time that drafts can buy."""
+    waiting = np.repeat(new_row(tokens=1500, left=100, due_s=1.0)[np.newaxis], 20, axis=0)
+    told = policy(engine(decoding(10, TIGHT_S), decoding(20, LOOSE_S), waiting))
 
     assert told.speculation_by_class["code"] > told.speculation_by_class["chat"]
     assert told.speculation_tokens == min(told.speculation_by_class.values())
@@ -120,10 +122,11 @@ def test_nobody_speculates_where_the_cache_has_no_block_left_for_each() -> None:
     assert full.speculation_by_class == {"code": 0, "chat": 0}
 
 
-def test_nobody_speculates_where_decoding_alone_fills_the_steps() -> None:
+def test_drafts_keep_a_pace_that_plain_steps_of_so_many_would_not() -> None:
+    assert TABLE.sure_s(Step(decodes=400)) > TIGHT_S
     told = policy(engine(decoding(400, TIGHT_S)), alpha=0.95)
 
-    assert told.speculation_by_class == {"code": 0, "chat": 0}
+    assert told.speculation_by_class["code"] > 0
 
 
 def test_what_is_never_accepted_is_not_drafted() -> None:
@@ -143,12 +146,17 @@ def test_best_effort_has_no_pace_that_would_shape_steps() -> None:
     assert beside.speculation_by_class == promised.speculation_by_class
 
 
-def test_speculation_stays_as_it_was_while_nobody_decodes() -> None:
+def test_speculation_stays_as_it_was_on_an_idle_engine() -> None:
     before = Policy(speculation_tokens=1, speculation_by_class={"code": 3})
-    prompt = new_row(tokens=500, left=100, due_s=1.0)[np.newaxis]
-    told = policy_for(engine(prompt), ASKED, accepting(0.7), before, 0.0)
+    told = policy_for(engine(), ASKED, accepting(0.7), before, 0.0)
 
     assert told.speculation_by_class == {"code": 3}
+
+
+def test_the_first_request_of_an_engine_finds_its_drafts_chosen_before_it_decodes() -> None:
+    prompt = new_row(tokens=500, left=100, due_s=1.0, tpot_s=TIGHT_S / 2)[np.newaxis]
+
+    assert policy(engine(prompt)).speculation_by_class["code"] > 0
 
 
 def test_a_policy_is_stable_when_nothing_changes() -> None:

@@ -1,5 +1,7 @@
 import itertools
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +14,8 @@ from shared.scheduling.speculation import (
     Speculation,
     Tier,
     best_speculation,
-    bought,
-    produced_of,
+    plan_of,
+    quickest_alone,
 )
 
 Pieces = tuple[tuple[float, float, float], ...]
@@ -22,11 +24,11 @@ OPT_13B: Pieces = (7.213e-5, 3.341e-3, 3.173e-2), (0.0, 3.014e-3, 1.2e-5)
 TIGHT_S, LOOSE_S = 0.049, 0.099
 
 
-def engine(pieces: Pieces = OPT_6_7B, most_drafts: int = 9, most_tokens: int = 16_384) -> Engine:
+def engine(pieces: Pieces = OPT_6_7B, **changed: Any) -> Engine:
     """The paper counts the verified tokens as speculation steps, we the drafts, one less."""
     coefficients = tuple(x for k1, k2, b in pieces for x in (b + k2, k1, k2))
     table = StepTable.of(StepCurve(form=PAPER, coefficients=coefficients))
-    return Engine(table=table, most_drafts=most_drafts, most_tokens=most_tokens)
+    return Engine(table=table, **({"most_drafts": 9, "most_tokens": 16_384} | changed))
 
 
 def two_tiers(alpha: float, tight: int, loose: int) -> list[Tier]:
@@ -44,9 +46,8 @@ def test_plain_decoding_leaves_what_the_paper_says(decoding: tuple[int, int], pe
     plan = best_speculation(two_tiers(0.0, *decoding), engine())
 
     assert plan.drafts == (0, 0)
-    assert plan.prefill_per_s == plan.plain_per_s
     # Within a token of each step, which takes no longer than the tightest pace.
-    assert plan.plain_per_s == pytest.approx(per_s, abs=1 / TIGHT_S)
+    assert plan.prefill_per_s == pytest.approx(per_s, abs=1 / TIGHT_S)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +96,11 @@ def test_whole_tokens_of_it_buy_what_the_paper_says(
 
 def test_lengths_chosen_by_the_counts_in_force_beat_the_papers_which_mixes_two_counts() -> None:
     tiers, here = two_tiers(0.8, 10, 20), engine()
-    produced = produced_of(tiers, here, Caution.FLOOR)
-    papers = bought((8, 3), tiers, here, produced)
+    papers = plan_of((8, 3), tiers, here, Caution.FLOOR)
+    ours = best_speculation(tiers, here, caution=Caution.FLOOR)
 
     assert papers.prefill_tokens == pytest.approx(2056, abs=1)
-    assert best_speculation(tiers, here, caution=Caution.FLOOR).prefill_per_s > papers.per_s
+    assert ours.prefill_per_s > papers.prefill_per_s
 
 
 def test_half_accepted_buys_nothing_in_whole_tokens() -> None:
@@ -122,7 +123,8 @@ def engines(draw: st.DrawFn, most_drafts: int = 5) -> Engine:
     return Engine(
         table=StepTable.of(StepCurve(form=form, coefficients=tuple(weights))),
         most_drafts=draw(st.integers(0, most_drafts)),
-        most_tokens=draw(st.sampled_from([64, 512, 2048, 16_384])),
+        most_tokens=draw(st.sampled_from([256, 512, 2048, 16_384])),
+        prompt_tokens_each=draw(st.sampled_from([0.0, 0.5, 5.0, 100.0, math.inf])),
     )
 
 
@@ -146,84 +148,94 @@ TIERS = st.lists(
 CAUTIONS = st.sampled_from(Caution)
 
 
-def full_step(plan: Speculation, tiers: list[Tier]) -> Step:
-    """All that the plan computes in one step."""
-    decodes = sum(tier.decoding for tier in tiers)
+def keeps(plan: Speculation, tiers: list[Tier], here: Engine, caution: Caution) -> bool:
+    """Whether its steps without prefills are no longer than each tier can wait for what they yield;
+    looser tiers may sit out steps.
+    """
     active = [(t, d) for t, d in zip(tiers, plan.drafts, strict=True) if t.decoding]
+    waits_s = [tier.tpot_s * produced_tokens(tier.alpha, d + 1, caution) for tier, d in active]
+    if not active:
+        return True
+    every = [1.0] * len(active)
+    some = [min(waits_s) / wait_s for wait_s in waits_s]
+    step_s = min(here.table.sure_s(decodes_of(active, shares)) for shares in (every, some))
+    return step_s <= min(waits_s) * (1 + 1e-9)
+
+
+def decodes_of(active: list[tuple[Tier, int]], shares: list[float]) -> Step:
+    """A step with such a share of the requests of each tier and their drafts."""
+    parts = [
+        (tier.decoding * share, drafts, tier.context_tokens)
+        for (tier, drafts), share in zip(active, shares, strict=True)
+    ]
     return Step(
-        decodes=decodes,
-        speculated_tokens=sum(tier.decoding * drafts for tier, drafts in active),
-        speculation_steps=max((drafts for _, drafts in active), default=0),
-        decode_context_tokens=sum(tier.decoding * tier.context_tokens for tier in tiers),
-        longest_context_tokens=max((tier.context_tokens for tier, _ in active), default=0.0),
-    ).with_chunk(plan.prefill_tokens)
+        decodes=sum(decodes for decodes, _, _ in parts),
+        speculated_tokens=sum(decodes * drafts for decodes, drafts, _ in parts),
+        speculation_steps=max(drafts for _, drafts, _ in parts),
+        decode_context_tokens=sum(decodes * context for decodes, _, context in parts),
+        longest_context_tokens=max(context for _, _, context in parts),
+    )
 
 
-@given(TIERS, engines(), CAUTIONS)
-def test_no_speculation_breaks_a_pace_on_expected_acceptance(
+def every_plan(tiers: list[Tier], here: Engine, caution: Caution) -> list[Speculation]:
+    lengths = range(1, here.most_drafts + 2)
+    return [
+        plan_of(one, tiers, here, caution) for one in itertools.product(lengths, repeat=len(tiers))
+    ]
+
+
+@given(TIERS, engines(most_drafts=3), CAUTIONS)
+def test_paces_are_kept_wherever_drafts_of_one_length_for_all_can_keep_them(
     tiers: list[Tier], here: Engine, caution: Caution
 ) -> None:
     plan = best_speculation(tiers, here, caution=caution)
+    uniform = [
+        plan_of((length,) * len(tiers), tiers, here, caution)
+        for length in range(1, here.most_drafts + 2)
+    ]
 
-    if any(plan.drafts):
-        step = full_step(plan, tiers)
-        time_s = here.table.sure_s(step)
-        assert step.tokens <= here.most_tokens + 1e-6
-        for tier, drafts in zip(tiers, plan.drafts, strict=True):
-            if tier.decoding:
-                allowed_s = tier.tpot_s * produced_tokens(tier.alpha, drafts + 1)
-                assert time_s <= allowed_s * (1 + 1e-9)
-
-
-@given(TIERS, engines(), CAUTIONS)
-def test_speculation_buys_at_least_a_twentieth_more_than_plain_decoding(
-    tiers: list[Tier], here: Engine, caution: Caution
-) -> None:
-    plan = best_speculation(tiers, here, caution=caution)
-
-    if any(plan.drafts):
-        assert plan.prefill_per_s > 1.05 * plan.plain_per_s > 0
+    if any(keeps(one, tiers, here, caution) for one in uniform):
+        assert keeps(plan, tiers, here, caution)
     assert max(plan.drafts) <= here.most_drafts
 
 
-@given(TIERS, engines(), CAUTIONS, st.floats(0, 0.95))
-def test_more_acceptance_never_buys_less(
-    tiers: list[Tier], here: Engine, caution: Caution, alpha: float
-) -> None:
-    more = [
-        Tier(
-            tpot_s=tier.tpot_s,
-            decoding=tier.decoding,
-            context_tokens=tier.context_tokens,
-            alpha=max(alpha, tier.alpha),
-        )
-        for tier in tiers
-    ]
-    if not any(tier.decoding for tier in tiers):
-        return
-    bought_now = best_speculation(tiers, here, caution=caution).prefill_per_s
-
-    assert best_speculation(more, here, caution=caution).prefill_per_s >= bought_now * (1 - 1e-9)
-
-
-@given(TIERS, engines(most_drafts=4), CAUTIONS)
-def test_enumeration_finds_what_trying_all_lengths_finds(
+@given(TIERS, engines(), CAUTIONS)
+def test_drafts_leave_a_twentieth_more_for_prompts_that_never_end_or_keep_paces(
     tiers: list[Tier], here: Engine, caution: Caution
 ) -> None:
-    if not any(tier.decoding for tier in tiers):
-        return
+    here = replace(here, prompt_tokens_each=math.inf)
     plan = best_speculation(tiers, here, caution=caution)
-    produced = produced_of(tiers, here, caution)
-    lengths = range(1, here.most_drafts + 2)
-    best = max(
-        bought(one, tiers, here, produced).per_s
-        for one in itertools.product(lengths, repeat=len(tiers))
-    )
+    plain = plan_of((1,) * len(tiers), tiers, here, caution)
 
-    if plan.plain_per_s > 0 and best > 1.05 * plan.plain_per_s:
-        assert plan.prefill_per_s == pytest.approx(best)
-    else:
-        assert not any(plan.drafts)
+    if any(plan.drafts) and keeps(plain, tiers, here, caution):
+        assert keeps(plan, tiers, here, caution)
+        assert plan.prefill_per_s > 1.05 * plain.prefill_per_s
+
+
+@given(TIERS.filter(lambda tiers: len(tiers) == 1), engines(), CAUTIONS)
+def test_without_prompts_drafts_produce_a_twentieth_more_tokens_or_keep_the_pace(
+    tiers: list[Tier], here: Engine, caution: Caution
+) -> None:
+    here = replace(here, prompt_tokens_each=0.0)
+    plan = best_speculation(tiers, here, caution=caution)
+    plain = plan_of((1,), tiers, here, caution)
+
+    if any(plan.drafts) and keeps(plain, tiers, here, caution):
+        gain = produced_tokens(tiers[0].alpha, plan.drafts[0] + 1, caution)
+        assert gain / plan.step_s > 1.05 / plain.step_s
+
+
+@given(TIERS, engines(most_drafts=3), CAUTIONS)
+def test_no_other_lengths_that_keep_the_paces_leave_much_more_for_prefills(
+    tiers: list[Tier], here: Engine, caution: Caution
+) -> None:
+    here = replace(here, prompt_tokens_each=math.inf)
+    plan = best_speculation(tiers, here, caution=caution)
+    able = [one for one in every_plan(tiers, here, caution) if keeps(one, tiers, here, caution)]
+    if any(tier.decoding for tier in tiers) and able:
+        best = max(one.prefill_per_s for one in able)
+
+        assert plan.prefill_per_s >= best / 1.06
 
 
 def test_a_chunk_is_the_best_of_all_chunks() -> None:
@@ -240,23 +252,44 @@ def test_a_chunk_is_the_best_of_all_chunks() -> None:
     assert plan.step_s < 0.5
 
 
-def test_nobody_speculates_when_plain_decoding_leaves_nothing() -> None:
-    tiers = two_tiers(0.95, 400, 0)
-    plan = best_speculation(tiers, engine())
+def test_drafts_hold_a_pace_that_is_too_tight_for_plain_decoding() -> None:
+    tight = [Tier(tpot_s=0.02, decoding=1, alpha=0.7)]
+    assert engine().table.sure_s(Step(decodes=1)) > 0.02
 
-    assert plan.plain_per_s == 0
-    assert plan.drafts == (0, 0)
+    plan = best_speculation(tight, engine(prompt_tokens_each=1.0))
+
+    assert plan.drafts[0] > 0
+    assert plan.step_s <= 0.02 * produced_tokens(0.7, plan.drafts[0] + 1)
+
+
+def test_a_loose_pace_drafts_for_as_long_as_drafts_complete_more_work() -> None:
+    loose = [Tier(tpot_s=0.5, decoding=8, alpha=0.7)]
+
+    assert best_speculation(loose, engine(prompt_tokens_each=1.0)).drafts[0] >= 3
+    assert best_speculation(loose, engine()).drafts == (0,)  # prompts that never end
+
+
+def test_one_request_alone_drafts_as_long_as_it_decodes_faster() -> None:
+    table = engine().table
+    alone = quickest_alone(table, 9, context_tokens=0.0, alpha=0.7)
+
+    assert quickest_alone(table, 0, context_tokens=0.0, alpha=0.7).tpot_s == pytest.approx(
+        table.decodes_s(1, 0)
+    )
+    assert alone.drafts > 0
+    assert alone.gain == produced_tokens(0.7, alone.drafts + 1)
+    assert alone.tpot_s < table.decodes_s(1, 0)
+    assert quickest_alone(table, 9, context_tokens=0.0, alpha=0.0).drafts == 0
 
 
 def test_an_engine_that_cannot_speculate_does_not() -> None:
     assert best_speculation(two_tiers(0.9, 10, 20), engine(most_drafts=0)).drafts == (0, 0)
 
 
-def test_drafts_in_force_are_kept_until_others_buy_three_tenths_more() -> None:
+def test_drafts_in_force_are_kept_until_others_are_worth_three_tenths_more() -> None:
     tiers, here = two_tiers(0.6, 10, 20), engine()
-    produced = produced_of(tiers, here, Caution.EXPECTED)
     best, near, far = (
-        bought((tight + 1, loose + 1), tiers, here, produced).per_s
+        plan_of((tight + 1, loose + 1), tiers, here).prefill_per_s
         for tight, loose in ((3, 1), (7, 5), (7, 7))
     )
     assert 1.05 * near < best < 1.3 * near
@@ -284,8 +317,8 @@ def test_without_a_pace_drafts_are_as_long_as_they_produce_more() -> None:
     nobody_asks = [Tier(tpot_s=math.inf, decoding=8, alpha=0.8)]
     costly = [Tier(tpot_s=math.inf, decoding=500, alpha=0.2)]
 
-    assert best_speculation(nobody_asks, engine()).drafts[0] > 2
-    assert best_speculation(costly, engine(OPT_13B)).drafts == (0,)
+    assert best_speculation(nobody_asks, engine(prompt_tokens_each=0.0)).drafts[0] > 2
+    assert best_speculation(costly, engine(OPT_13B, prompt_tokens_each=0.0)).drafts == (0,)
 
 
 def test_those_without_a_pace_leave_speculation_to_those_with_one() -> None:
