@@ -18,6 +18,7 @@ from services.planner.placement import Decision
 from services.planner.policies import EngineNow, policy_for, worth_sending
 from services.planner.rounds import Asked, Held, decide_round
 from services.planner.state import ClusterState
+from services.planner.waiting import WaitingNumbers
 from shared.batch_time.table import Numbers
 from shared.engine.step_ledger import DraftLedger, StepBook
 from shared.engine.step_times import StepTimes
@@ -50,6 +51,7 @@ from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ended, No, Route, Ticket
 
 _ADVICE_PAUSE_S = 0.1
+_ROUNDS = WaitingNumbers()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +93,6 @@ class Planned:
     (a fit as plain data) they start from it and go on learning from their steps, as real ones do.
     """
 
-    recheck_s = 0.05
-
     def __init__(
         self,
         settings: Settings,
@@ -118,10 +118,17 @@ class Planned:
         self._classes: dict[int, str] = {}
         self._held: dict[int, Held] = {}
         self._queries: dict[int, PlacementQuery] = {}  # of those that wait
+        self._now = 0.0
         for engine in engines:
             self.joined(engine)
 
     # ---- the planner
+
+    @property
+    def recheck_s(self) -> float:
+        """As the planner's room has it: sooner where a held request can wait no longer."""
+        latest_s = min((held.latest_s for held in self._held.values()), default=math.inf)
+        return max(_ROUNDS.pause_s, min(_ROUNDS.recheck_s, latest_s - self._now))
 
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Engines report when a step has begun or ended, or somebody left them."""
@@ -134,6 +141,7 @@ class Planned:
 
     def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
         """A round of the production planner over all that wait."""
+        self._now = now
         if self._settings.round_robin:
             return [self._in_turn(ticket, now) for ticket in waiting]
         return self._round(waiting, now)

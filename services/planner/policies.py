@@ -219,13 +219,13 @@ def _decoding(rows: Rows) -> Rows:
 
 def _prompt_tokens_each(rows: Rows) -> float:
     """Prompt tokens to compute for each token that decodes produce: as many as those that decode
-    had, were they half through their answers, or as many as wait under a promise. What does not
-    decode yet will do so once all are computed.
+    had, were they half through their answers, or as many as wait under a promise. Infinite while
+    nothing decodes: first all prompts are computed.
     """
     decoding = _decoding(rows)
     produced = float(decoding[:, PRODUCED].sum())
     if not produced:
-        return 0.0
+        return math.inf
     usual = float((decoding[:, TOTAL] - decoding[:, PRODUCED]).sum()) / (2 * produced)
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
     waiting = (rows[:, KIND] == PROMISED) & (rows[:, LEFT] > 0) & (missing > 1)

@@ -23,13 +23,14 @@ from services.planner.wishes import Wish
 from shared.requests import Admission, PlacementQuery, Reason
 
 _MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones
+_PLACED_BEFORE_S = 0.01  # the last moment at which an idle engine would be in time
 _LONGEST_TURN_S = 20.0  # for its tenant's turn, from the arrival; gateways hold a request for 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """Of a request that waits, what need not be found out again: its prompt takes `takes_s` of an
-    engine and is due at `due_s`; placed after `latest_s` it would be late on an idle engine.
+    engine and is due at `due_s`; placed soon after `latest_s` it would be late on an idle engine.
     `looked_s` is when a way was last looked for; `unpromised`: it is to run without a promise, when
     its tenant's turn comes or at `latest_s`.
     """
@@ -168,10 +169,10 @@ def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
 
 
 def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> float:
-    """Until when an engine that becomes free could still be in time."""
+    """Until when an engine that becomes free could still be in time, and a little before."""
     if goal.ttft_s is None or idle.ttft_s is None:
         return demand.arrived_at_s + state.numbers.patience_s
-    return demand.due_s - idle.ttft_s - state.delivery.likely_s
+    return demand.due_s - idle.ttft_s - state.delivery.likely_s - _PLACED_BEFORE_S
 
 
 def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:

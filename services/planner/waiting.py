@@ -39,7 +39,8 @@ class Decider(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingNumbers:
     """`hold_s` is how long a call waits for its decision, `pause_s` the least time between rounds
-    for what became free, `recheck_s` the most between rounds while somebody is held.
+    for what became free, `recheck_s` the most between rounds while somebody is held. A round comes
+    sooner where a held request can wait no longer.
     """
 
     hold_s: float = 0.5
@@ -168,6 +169,7 @@ class WaitingRoom:
                 pause_s = min(pause_s, _hold_s(decision))
             elif decision is not None:
                 call.asked = replace(call.asked, held=decision)
+                pause_s = min(pause_s, max(0.0, decision.latest_s - now))
             held += 1
         self._recheck_at_s = now + pause_s
         if 0 < held < len(calls):

@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.decodes import decodes_before, unhurried_s
+from shared.scheduling.decodes import CATCH_UP, decodes_before, unhurried_s
 from shared.scheduling.pressure import (
     BEFORE_DUE,
     pressure,
@@ -62,9 +62,9 @@ from shared.scheduling.shares import (
     give_decode,
     step_pace_s,
 )
+from shared.scheduling.tried import SORTS, TRIED_DECODE, TRIED_PROMPT, may_be_in_time, tried
 
 _KINDS = 4
-_CATCH_UP = 0.8  # a late request is brought back by steps of so much of what they give it in paces
 _AT_EASE = 0.25  # prompts that need less of the time left to them than this can do with less
 _IN_HURRY = 0.5  # below it every decode shares the step, where it costs least
 _COMPANY = 4.0  # a prompt that ends in a step waits for others up to so many steps without prompts
@@ -87,12 +87,7 @@ def form(
     counts[:] = 0.0
     left = limits.copy()
     work = np.empty(len(rows), dtype=np.int8)
-    of_sort = np.zeros(2 * _KINDS, dtype=np.int64)
-    for i in range(len(rows)):
-        left[MAX_RESIDENT] -= rows[i, RESIDENT]
-        work[i] = _sort_of(rows, i, now)
-        if work[i] >= 0:
-            of_sort[work[i]] += 1
+    of_sort = _sort_all(rows, work, left, table, now)
     _set_aside(rows, work, tokens, left, of_sort)
     until_s = np.inf
     if of_sort[PROMISED_DECODE] > 0:
@@ -101,6 +96,8 @@ def form(
     until_s = _bounded(until_s, left)
     if of_sort[PROMISED_DECODE] + of_sort[PROMISED_PROMPT] > 0:
         until_s = _promised_prompts(rows, work, tokens, counts, table, left, now, until_s)
+    if of_sort[TRIED_DECODE] + of_sort[TRIED_PROMPT] > 0:
+        until_s = tried(rows, work, tokens, counts, table, left, now, until_s)
     for sort in range(2, 2 * _KINDS, 2):
         if of_sort[sort] + of_sort[sort + 1] > 0:
             until_s = _beside(rows, until_s, counts, table, left, sort)
@@ -112,6 +109,20 @@ def form(
     if counts[DECODES] + counts[PREFILL] == 0:
         return 0.0
     return sure_s(table, counts)
+
+
+@compiled
+def _sort_all(
+    rows: Rows, work: Sorts, left: Numbers, table: Numbers, now: float
+) -> npt.NDArray[np.int64]:
+    """Fills `work`; how many there are of each sort. Places that are taken are taken off `left`."""
+    of_sort = np.zeros(SORTS, dtype=np.int64)
+    for i in range(len(rows)):
+        left[MAX_RESIDENT] -= rows[i, RESIDENT]
+        work[i] = _sort_of(rows, i, table, now)
+        if work[i] >= 0:
+            of_sort[work[i]] += 1
+    return of_sort
 
 
 @compiled
@@ -127,11 +138,15 @@ def _set_aside(
 
 
 @compiled
-def _sort_of(rows: Rows, i: int, now: float) -> int:
-    """Twice its kind, and one more for a prompt; -1 for what cannot run."""
+def _sort_of(rows: Rows, i: int, table: Numbers, now: float) -> int:
+    """Twice its kind, or that of what is tried in time, and one more for a prompt; -1 for what
+    cannot run.
+    """
     if rows[i, LEFT] <= 0 or rows[i, AVAILABLE] > now:
         return -1
     prompt = rows[i, TOTAL] - rows[i, COMPUTED] > ONE
+    if rows[i, KIND] == BEST_EFFORT and may_be_in_time(rows, i, table, now):
+        return TRIED_DECODE + int(prompt)
     return int(2 * rows[i, KIND]) + int(prompt)
 
 
@@ -162,7 +177,7 @@ def _urgent_decodes(
             add_decode(everyone, rows, i)
             wait_s = rows[i, DUE] - now
             if wait_s < least_s or rows[i, DRAFT] > 0:
-                wait_s = max(wait_s, _CATCH_UP * step_pace_s(rows, i))
+                wait_s = max(wait_s, CATCH_UP * step_pace_s(rows, i))
             until_s = min(until_s, wait_s)
     all_s = sure_s(table, everyone)
     may_wait_s = np.inf

@@ -9,7 +9,7 @@ import pytest
 from services.planner.books import Books
 from services.planner.metrics import PlannerMetrics
 from services.planner.placement import Decision
-from services.planner.rounds import Asked
+from services.planner.rounds import Asked, Held
 from services.planner.waiting import WaitingNumbers, WaitingRoom
 from shared.requests import Admission, Placement, Reason
 from tests.unit.planner.builders import make_cluster, make_query
@@ -50,12 +50,12 @@ class FakeDecider:
     """Admits `room` requests, in the order given, and holds the rest."""
 
     room: int = 0
-    held_as: Decision | None = None
+    held_as: Decision | Held | None = None
     rounds: list[list[Asked]] = field(default_factory=list)
     withdrawn: list[Placement] = field(default_factory=list)
     fails: bool = False
 
-    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | None]:  # noqa: ARG002
+    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | Held | None]:  # noqa: ARG002
         self.rounds.append(list(asked))
         if self.fails:
             raise ZeroDivisionError
@@ -132,6 +132,18 @@ async def test_a_held_call_is_decided_when_room_is_freed() -> None:
     assert placed.runs
     waited_s = [each[0].query.waited_s for each in desk.decider.rounds]
     assert waited_s == pytest.approx([1.0, 1.02])
+
+
+async def test_a_held_call_that_can_wait_no_longer_makes_a_round_of_its_own() -> None:
+    held = Held(takes_s=0.1, due_s=100.13, latest_s=100.02, looked_s=100.0)
+    async with opened(FakeDecider(held_as=held)) as desk:
+        call = desk.ask("a")
+        await settle()
+        await desk.clock.move(0.015)
+        assert len(desk.decider.rounds) == 1
+        await desk.clock.move(0.005)
+        assert len(desk.decider.rounds) == 2
+        call.cancel()
 
 
 async def test_freed_room_makes_a_round_at_most_every_pause() -> None:
