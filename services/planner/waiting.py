@@ -39,8 +39,8 @@ class Decider(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingNumbers:
     """`hold_s` is how long a call waits for its decision, `pause_s` the least time between rounds
-    for what became free, `recheck_s` the most between rounds while somebody is held. A round comes
-    sooner where a held request can wait no longer.
+    for what became free, `recheck_s` the most between rounds while a request is held. A round comes
+    sooner where one can wait no longer.
     """
 
     hold_s: float = 0.5

@@ -23,7 +23,7 @@ from shared.scheduling.shares import (
 Order = npt.NDArray[np.intp]
 _HANDFUL: Final = 16  # looked at together where the question is how many fit
 _AHEAD, _GETS_AHEAD = 4.0, 0.8  # paces that decodes are to be ahead, and the steps to get there
-CATCH_UP: Final = 0.8  # who is late is brought back by steps of so much of what they give in paces
+CATCH_UP: Final = 0.8  # a late decode catches up by steps of so much of what each gives, in paces
 
 
 @compiled

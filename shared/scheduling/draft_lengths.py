@@ -1,5 +1,5 @@
 """What draft lengths are worth to the requests of an engine, and the lengths that are worth most.
-Compiled; it learns nothing and knows no engine but by its step times.
+Compiled.
 
 Tiers are rows of TPOT_S, DECODING (requests), CONTEXT (mean tokens); `produced` and `sure` are
 tokens per request and step, by tier and by length from 1 up. A length counts the token of plain

@@ -1,9 +1,9 @@
-"""How far each tier may speculate, so that its engine completes the most work. Learns nothing.
+"""How far each tier may speculate, so that its engine completes the most work.
 
-SLOs-Serve, section 4.3 of the paper, maximizes prefill tokens per second: a step whose
+SLOs-Serve (section 4.3 of the paper) maximizes prefill tokens per second. A step whose
 verifications yield Acc(n) tokens may last Acc(n) TPOTs, and longer steps compute more tokens a
-second. That is the special case here of an engine whose prompts never end. In general prefills are
-worth as much as the decodes that need them, and drafts shorten decodes as well.
+second. Here that is the special case of prompts that never end. In general a prefill is worth as
+much as the decodes that need it, and drafts shorten decodes as well.
 """
 
 import math

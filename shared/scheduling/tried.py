@@ -1,8 +1,8 @@
 """Requests without a promise that may still be in time: after those with a promise, before those
 that asked for nothing. Compiled.
 
-A promise says what is guaranteed, not who may be on time: what promises leave over goes first to
-those whose client still waits for a deadline, in the order of their deadlines (EDF).
+Time that promises leave over goes first to requests that can still meet their deadline, in the
+order of their deadlines (EDF).
 """
 
 from typing import Final

@@ -85,7 +85,7 @@ def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begins:
-    """What a prompt begins with that may be cached, and whose it is; None: the program's own."""
+    """Tokens at the start of a prompt that may be cached, and their group; None: its program."""
 
     tokens: int = 0
     group: str | None = None

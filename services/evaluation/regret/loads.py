@@ -197,7 +197,7 @@ def idle_decode_s(hardware: Hardware) -> float:
 
 
 def _at_utilization(drawn: RegretLoad, hardware: Hardware, utilization: float) -> RegretLoad:
-    """At this part of the rate that its engines could serve for ever, whoever schedules them."""
+    """At this part of a rate that no scheduler could go beyond for ever."""
     kinds = tuple(kind_of(name, one) for name, one in drawn.classes.items())
     application = Application(name="regret", kinds=kinds)
     sample = generate(application, rate=1.0, requests=_SAMPLE, seed=drawn.seed)
