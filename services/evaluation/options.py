@@ -34,6 +34,7 @@ class SimulateOptions:
     hardware: str = option(
         "", help=f"a table of shared/hardware; default: the scenario's own, of classes {OF_CLASSES}"
     )
+    drafts: bool = option(True, help="engines have their draft models; --no-drafts: none drafts")
     seconds: NotNegative = option(0.0, help="how long requests arrive; default: 120 s")
     requests: Natural = option(0, help="how many programs arrive, in place of --seconds")
     seed: Natural = option(1, help="of arrivals, lengths and noise")

@@ -197,6 +197,7 @@ def _labels(options: SimulateOptions, system: str, scene: Scene, fleet: Fleet) -
         label
         for label, setting in known.items()
         if _fits(fleet_of(setting.roles), fleet, free=free)
+        and (options.drafts or not setting.drafts)
     ]
     if not labels:
         fleets = sorted({str(fleet_of(one.roles)) for one in known.values()})

@@ -68,7 +68,7 @@ def replay(regret: Regret, folder: Path) -> str:
     return (
         f"slos-serve simulate --classes {folder / load.key}.yaml --hardware {load.hardware} "
         f"--fleet {load.fleet} --rate {load.rate:g} --requests {load.programs} --seed {load.seed} "
-        f"--system all"
+        f"--system all{'' if load.drafts else ' --no-drafts'}"
     )
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,5 +78,7 @@ def test_a_report_has_the_distribution_and_the_command_that_replays_each_of_the_
     assert "| programs, asked | 5.0 |" in distribution([FIRST, SECOND])
     assert "| 20.0 | 50.0% | 70.0% (qoserve: any)" in report
     assert f"--classes loads/{SECOND.load.key}.yaml" in replay(SECOND, Path("loads"))
+    undrafted = replace(SECOND, load=replace(SECOND.load, drafts=False))
+    assert replay(undrafted, Path("loads")).endswith("--system all --no-drafts")
     assert throughput([FIRST, SECOND]) == ""
     assert whole([], Path("loads")) == "No load was played."
