@@ -22,6 +22,7 @@ class Steps:
     asked: list[int] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
+    given: int = 0
 
     async def ask(self, ask: Ask, note: Note) -> Reply:
         self.asked.append(ask.output_tokens)
@@ -32,6 +33,7 @@ class Steps:
         try:
             for _ in range(ask.output_tokens):
                 await asyncio.sleep(0.01)
+                self.given += 1
                 note(1)
         finally:
             self.open -= 1
@@ -45,10 +47,16 @@ async def test_tokens_count_while_all_of_the_load_is_there_and_none_after() -> N
     one, other = Steps(), Steps()
     systems = [Asked(name=n, client=c, knows_slos=False) for n, c in (("a", one), ("b", other))]
 
-    found = await in_turns(systems, PROMPTS, MonotonicClock(), in_flight=4, seconds=0.3, turns=2)
+    seconds = 0.3
+    found = await in_turns(
+        systems, PROMPTS, MonotonicClock(), in_flight=4, seconds=seconds, turns=2
+    )
 
     assert [each.system for each in found] == ["a", "b", "a", "b"]
-    assert all(200 < each.tokens_per_s <= 420 for each in found)
+    assert all(0 < each.tokens_per_s <= 420 for each in found)
+    for name, steps in (("a", one), ("b", other)):
+        counted = sum(each.tokens_per_s * seconds for each in found if each.system == name)
+        assert counted < steps.given
     assert all(each.requests_per_s == each.tokens_per_s / 32 for each in found)
     assert (one.open, one.most_open) == (0, 4)
     assert sorted(one.asked[:4]) == [1, 9, 17, 25]
