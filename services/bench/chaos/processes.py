@@ -14,6 +14,7 @@ from services.node.plan import Part
 
 _NO_LIMIT: Final = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 _FULL: Final = (1, resource.RLIM_INFINITY)  # bytes of a file, from where on a write fails
+_CORE: Final = " core"  # behind the name of a part, for that of its engine core
 _SHARED: Final = Path("/dev/shm")  # noqa: S108 - looked at, not written
 
 
@@ -50,6 +51,11 @@ def core_of(part: Part) -> psutil.Process | None:
     return None
 
 
+def is_core(name: str) -> bool:
+    """Whether a name of `use_of` is that of an engine core."""
+    return name.endswith(_CORE)
+
+
 def send(process: psutil.Process | None, number: signal.Signals) -> None:
     """Nothing where it has ended."""
     if process is not None:
@@ -67,7 +73,7 @@ def limit_files(part: Part, *, full: bool) -> None:
 def use_of(parts: Sequence[Part], tasks: Mapping[str, int]) -> dict[str, Use]:
     """By part; an engine core stands beside its host. `tasks` by part, where it told them."""
     named = [(part.name, process_of(part)) for part in parts]
-    named += [(f"{part.name} core", core_of(part)) for part in parts]
+    named += [(part.name + _CORE, core_of(part)) for part in parts]
     found: dict[str, Use] = {}
     for name, process in named:
         if process is not None:

@@ -8,13 +8,16 @@ from typing import Final
 
 from services.bench.chaos.faults import Fault, Kind
 from services.bench.chaos.heard import Heard
-from services.bench.chaos.processes import Use
+from services.bench.chaos.processes import Use, is_core
 from shared.requests import Explanation
 
 _WHOLE: Final = ("stop", "length")
 _SHOWN: Final = 10
 _RSS_SPREAD_MIB, _RSS_SPREAD = 64.0, 0.1  # of a process that holds the same at both times
 _MIB_PER_GIB: Final = 1024
+# On CPU an engine core keeps up to 1,024 compiled kernels, one for each shape of a step that it met
+# (oneDNN's primitive cache), about half a MiB each.
+_KERNELS_MIB: Final = 512.0
 _FILES_SPREAD, _THREADS_SPREAD, _TASKS_SPREAD = 16, 16, 16  # connections and pools that come and go
 
 
@@ -75,13 +78,15 @@ def growth(
 ) -> Iterator[str]:
     """What each process that lived through it all holds more of than chance explains.
 
-    A KV cache takes memory as its blocks are first used.
+    The KV cache of an engine core takes memory as its blocks are first used, and its kernels as it
+    meets new shapes of steps.
     """
-    spread_mib = _RSS_SPREAD_MIB + kv_cache_gib * _MIB_PER_GIB
+    of_core_mib = kv_cache_gib * _MIB_PER_GIB + _KERNELS_MIB
     for name, old in before.items():
         new = after.get(name)
         if new is None or new.pid != old.pid:
             continue
+        spread_mib = _RSS_SPREAD_MIB + (of_core_mib if is_core(name) else 0.0)
         if new.rss_mib > old.rss_mib * (1 + _RSS_SPREAD) + spread_mib:
             yield f"{name} grew from {old.rss_mib:g} to {new.rss_mib:g} MiB"
         if new.files > old.files + _FILES_SPREAD:

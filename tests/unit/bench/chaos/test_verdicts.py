@@ -130,6 +130,16 @@ def test_growth_is_told_of_processes_that_lived_through_it_all() -> None:
     assert [line.split()[0] for line in growth(before, after, kv_cache_gib=0.25)] == ["a"] * 4
 
 
+@pytest.mark.parametrize(("rss_mib", "told"), [(1442.0, 0), (1950.0, 1)])
+def test_an_engine_core_may_grow_by_its_kv_cache_and_its_kernels(rss_mib: float, told: int) -> None:
+    before, after = use(rss_mib=997.0), use(rss_mib=rss_mib)
+    core = growth({"decode-0 core": before}, {"decode-0 core": after}, kv_cache_gib=0.25)
+    host = growth({"decode-0": before}, {"decode-0": after}, kv_cache_gib=0.25)
+
+    assert len(list(core)) == told
+    assert len(list(host)) == 1
+
+
 def use(
     pid: int = 1, rss_mib: float = 100.0, files: int = 20, threads: int = 10, tasks: int = 30
 ) -> Use:
