@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
+from vllm.v1.outputs import LogprobsLists
 
 from services.gateway.app import layered, make_app
 from services.gateway.cluster_core import Cluster
@@ -53,6 +55,18 @@ VIEW = EngineView(
 )
 
 
+def logprobs_of(token_id: int, request: EngineCoreRequest) -> LogprobsLists | None:
+    """The token alone, as an engine gives it where none beside it was asked for."""
+    params = request.sampling_params
+    if params is None or params.logprobs is None:
+        return None
+    return LogprobsLists(
+        np.array([[token_id]], dtype=np.int32),
+        np.zeros((1, 1), dtype=np.float32),
+        np.ones(1, dtype=np.int64),
+    )
+
+
 @dataclass
 class FakeFleet:
     """Planner and engines in one: places as `placement` says and answers in three steps."""
@@ -84,7 +98,12 @@ class FakeFleet:
                 raise EngineLost("connection reset")
             await asyncio.sleep(0.002)
             finish = FinishReason.LENGTH if step == 2 else None
-            output = EngineCoreOutput(request.request_id, [70 + step], finish_reason=finish)
+            output = EngineCoreOutput(
+                request.request_id,
+                [70 + step],
+                new_logprobs=logprobs_of(70 + step, request),
+                finish_reason=finish,
+            )
             yield Reply(outputs=[output], core_time_s=0.0)
 
     async def answers(self, _: EngineRef) -> bool:
