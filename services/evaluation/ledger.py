@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from services.evaluation.json_lines import append_line, lines_of
 from services.evaluation.points import Point, Task, from_line, to_line
 from services.evaluation.version import version_of
 from shared.errors import ConfigError
@@ -23,7 +24,6 @@ class Ledger:
         self.outdated = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._cut = _is_cut(self._path)
             for point in _read(self._path):
                 if older or point.version == version_of(point.task.system):
                     self._points[point.task.load_and_system].append(point)
@@ -39,12 +39,7 @@ class Ledger:
 
     def add(self, point: Point) -> None:
         """Kept at once: whatever comes, the point is on disk."""
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(("\n" if self._cut else "") + to_line(point) + "\n")
-        except OSError as error:
-            raise ConfigError(f"{self._path} cannot be written: {error}") from error
-        self._cut = False
+        append_line(self._path, to_line(point))
         self._points[point.task.load_and_system].append(point)
 
     def keep(self, name: str) -> str:
@@ -68,19 +63,8 @@ class Ledger:
             yield from points
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether the last line has no end."""
-    if not path.exists() or not path.stat().st_size:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) != b"\n"
-
-
 def _read(path: Path) -> Iterator[Point]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines_of(path):
         try:
             yield from_line(line)
         except (ValueError, KeyError, TypeError):

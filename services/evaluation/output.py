@@ -37,7 +37,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         "report.json": json_of(results.as_json()),
         "report.html": page(_TITLE, markdown, figures(results)),
     }
-    return [_write(folder / name, text) for name, text in texts.items()]
+    return [write(folder / name, text) for name, text in texts.items()]
 
 
 def json_of(plain: object) -> str:
@@ -57,9 +57,9 @@ def write_document(results: Results, document: Path) -> None:
         text = document.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--document {document} cannot be read: {error}") from error
-    _write(document, replaced(text, made))
+    write(document, replaced(text, made))
     for name, svg in drawn.items():
-        _write(document.parent / "evaluation" / f"{name}.svg", svg)
+        write(document.parent / "evaluation" / f"{name}.svg", svg)
 
 
 def replaced(text: str, made: Mapping[str, str]) -> str:
@@ -88,7 +88,8 @@ def _made(results: Results) -> dict[str, str]:
     }
 
 
-def _write(path: Path, text: str) -> Path:
+def write(path: Path, text: str) -> Path:
+    """The path, whose folder is made. Raises ConfigError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ from services.evaluation.points import Task
 from services.evaluation.scenarios import shown_name
 from shared.clock import MonotonicClock
 
+Told = Callable[[int, int, str], None]  # how many are over, of how many, and what was the last
 _EVERY_S: Final = 30.0  # a line, where there is no terminal
 
 
@@ -28,20 +29,27 @@ class Progressing:
     _said_s: float = 0.0
 
     def hear(self, part: str) -> Callable[[int, int, Task], None]:
-        """Who is to be told how far this part is."""
-        bar = self.bars.add_task(part, total=None, what="") if self.bars else None
+        """Who is to be told how far this part is, point by point."""
+        told = self.show(part)
 
         def heard(ended: int, whole: int, task: Task) -> None:
-            what = (
-                f"{shown_name(task.scenario)}, {task.system}, {task.engines} x, {task.rate:.3g}/s"
-            )
+            name = shown_name(task.scenario)
+            told(ended, whole, f"{name}, {task.system}, {task.engines} x, {task.rate:.3g}/s")
+
+        return heard
+
+    def show(self, part: str) -> Told:
+        """The same of a part that is no points."""
+        bar = self.bars.add_task(part, total=None, what="") if self.bars else None
+
+        def told(ended: int, whole: int, what: str) -> None:
             if self.bars is not None and bar is not None:
                 self.bars.update(bar, completed=ended, total=whole, what=what)
             elif self._clock.now() - self._said_s >= _EVERY_S:
                 self._said_s = self._clock.now()
                 self.console.print(f"{part}: {ended} of {whole}; {what}", highlight=False)
 
-        return heard
+        return told
 
 
 @contextmanager

@@ -9,6 +9,7 @@ much as the decodes that need it, and drafts shorten decodes as well.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from shared.scheduling.draft_lengths import (
 
 HYSTERESIS = 1.05  # how many times as much drafts must be worth as plain decoding
 _CHANGE = 1.3  # the same of others beside those in force, with which requests were promised
+_Weighed = tuple[Numbers, Produced, Produced, Numbers, Numbers]
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: plain
 
 
@@ -96,18 +98,10 @@ def best_speculation(
     drafts. What steps give is counted by `caution`, whether they keep the paces by `guard`, or by
     `caution` without one.
     """
-    produced = produced_of(tiers, engine, caution)
-    sure = produced if guard is None else produced_of(tiers, engine, guard)
-    numbers, table = _numbers(tiers), engine.table.numbers
-
-    def worth(lengths: Lengths) -> Numbers:
-        array = np.array(lengths, dtype=np.int64)
-        found: Numbers = weigh(array, numbers, produced, sure, table, engine.bounds)
-        return found
-
+    weighed = _weighed_by(tiers, engine, caution, guard)
+    worth = partial(_worth, weighed)
     plain = (1,) * len(tiers)
-    found = draft_lengths.best_lengths(numbers, produced, sure, table, engine.bounds)
-    best: Lengths = tuple(found.tolist())
+    best: Lengths = tuple(draft_lengths.best_lengths(*weighed).tolist())
     if not is_better(worth(best), worth(plain), HYSTERESIS):
         best = plain
     kept = _kept(tiers, engine, before)
@@ -158,9 +152,21 @@ def plan_of(
     lengths: Lengths, tiers: Sequence[Tier], engine: Engine, caution: Caution = Caution.EXPECTED
 ) -> Speculation:
     """The plan with these lengths, whether it keeps the paces or not."""
-    produced, array = produced_of(tiers, engine, caution), np.array(lengths, dtype=np.int64)
-    table, bounds = engine.table.numbers, engine.bounds
-    return _speculation(lengths, weigh(array, _numbers(tiers), produced, produced, table, bounds))
+    return _speculation(lengths, _worth(_weighed_by(tiers, engine, caution), lengths))
+
+
+def _weighed_by(
+    tiers: Sequence[Tier], engine: Engine, caution: Caution, guard: Caution | None = None
+) -> _Weighed:
+    """What lengths are weighed by, as compiled code takes it."""
+    produced = produced_of(tiers, engine, caution)
+    sure = produced if guard is None else produced_of(tiers, engine, guard)
+    return _numbers(tiers), produced, sure, engine.table.numbers, engine.bounds
+
+
+def _worth(weighed: _Weighed, lengths: Lengths) -> Numbers:
+    found: Numbers = weigh(np.array(lengths, dtype=np.int64), *weighed)
+    return found
 
 
 def produced_of(tiers: Sequence[Tier], engine: Engine, caution: Caution) -> Produced:

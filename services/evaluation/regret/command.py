@@ -1,22 +1,21 @@
 """`slos-serve regret`: looks for loads on which other systems keep more than ours."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from services.evaluation.options import RegretOptions
-from services.evaluation.output import json_of
+from services.evaluation.output import json_of, write
 from services.evaluation.regret.kept import KeptRegrets
 from services.evaluation.regret.loads import RegretLoad
 from services.evaluation.regret.play import Regret, play
 from services.evaluation.regret.report import whole
 from services.evaluation.regret.search import Search
-from services.evaluation.stage import jobs_of, say
+from services.evaluation.stage import Told, jobs_of, progressing
 from services.evaluation.workers import workers
 from shared.clock import MonotonicClock
-from shared.errors import ConfigError
 from shared.options import load
 
 _LOADS: Final = "loads"  # folder of the files that replay them
@@ -31,8 +30,8 @@ def main(argv: Sequence[str]) -> int:
     regrets = regret(options)
     folder = Path(options.out)
     report = whole(regrets, folder / _LOADS)
-    _write(folder / "regret.md", f"# Regret\n\n{report}\n")
-    _write(folder / "regret.json", json_of(regrets))
+    write(folder / "regret.md", f"# Regret\n\n{report}\n")
+    write(folder / "regret.json", json_of(regrets))
     print(report)
     return 0
 
@@ -48,8 +47,8 @@ def regret(options: RegretOptions) -> list[Regret]:
         clock=clock.now,
     )
     played = partial(play, folder=folder / _LOADS)
-    with workers(jobs_of(options.jobs), played) as crew:
-        _drive(search, crew, kept, _said(options, clock))
+    with workers(jobs_of(options.jobs), played) as crew, progressing() as shown:
+        _drive(search, crew, kept, shown.show("regret"))
     return list(search.known.values())
 
 
@@ -61,7 +60,7 @@ class _Crew(Protocol):
     def next(self) -> Regret: ...
 
 
-def _drive(search: Search, crew: _Crew, kept: KeptRegrets, said: Callable[[int], None]) -> None:
+def _drive(search: Search, crew: _Crew, kept: KeptRegrets, told: Told) -> None:
     """As many loads at once as there are workers; what is known is not played."""
     running = 0
     for one in search:
@@ -72,35 +71,15 @@ def _drive(search: Search, crew: _Crew, kept: KeptRegrets, said: Callable[[int],
         crew.start(one)
         running += 1
         if running == crew.jobs:
-            _take(search, crew, kept)
+            _take(search, crew, kept, told)
             running -= 1
-        said(len(search.known))
     for _ in range(running):
-        _take(search, crew, kept)
-        said(len(search.known))
+        _take(search, crew, kept, told)
 
 
-def _take(search: Search, crew: _Crew, kept: KeptRegrets) -> None:
+def _take(search: Search, crew: _Crew, kept: KeptRegrets, told: Told) -> None:
     found = crew.next()
     kept.add(found)
     search.add(found)
-
-
-def _said(options: RegretOptions, clock: MonotonicClock) -> Callable[[int], None]:
-    """A line on stderr, now and then."""
-    told_s = clock.now()
-
-    def said(played: int) -> None:
-        nonlocal told_s
-        if clock.now() - told_s >= 30.0:
-            told_s = clock.now()
-            say(f"regret: {played} loads played, {options.loads} drawn and then others")
-
-    return said
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error}; name another folder") from error
+    played = len(search.known)
+    told(played, max(played, search.loads), f"{found.load.hardware}, {found.load.fleet} x")

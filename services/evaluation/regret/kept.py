@@ -8,6 +8,8 @@ from typing import Final
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from services.evaluation.json_lines import append_line, lines_of
+from services.evaluation.output import json_of
 from services.evaluation.regret.play import BASELINES, Regret
 from services.evaluation.systems import OURS
 from services.evaluation.version import version_of
@@ -36,18 +38,11 @@ class KeptRegrets:
 
     def add(self, regret: Regret) -> None:
         """Kept at once: whatever comes, the line is on disk. Raises ConfigError."""
-        line = orjson.dumps({"version": self._version, "regret": regret})
-        try:
-            with self._path.open("ab") as file:
-                file.write(b"\n" + line)
-        except OSError as error:
-            raise ConfigError(f"{self._path} cannot be written: {error}") from error
+        append_line(self._path, json_of({"version": self._version, "regret": regret}))
         self._regrets[regret.load.key] = regret
 
     def _read(self) -> Iterator[Regret]:
-        if not self._path.exists():
-            return
-        for line in self._path.read_bytes().splitlines():
+        for line in lines_of(self._path):
             try:
                 plain = orjson.loads(line)
                 if plain["version"] == self._version:

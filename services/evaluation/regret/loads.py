@@ -165,7 +165,7 @@ def _class(
         tools = UserTools(
             calls=int(random.integers(2, 7)),
             response_tokens=max(1, round(prompt / 4)),
-            tool_ms=round(_between(random, _TOOL_MS)),
+            tool_ms=round(_between(random, _TOOL_MS), 1),
         )
         short = max(1, round(output / 4))
         return replace(made, tools=tools, prompt_tokens=short, output_tokens=short)

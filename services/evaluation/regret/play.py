@@ -1,13 +1,14 @@
 """One load through ours and through all others, each of these in its best setting."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from services.evaluation.contenders import settings_of
 from services.evaluation.measure import measure_point
-from services.evaluation.points import Point, Task
+from services.evaluation.output import write
+from services.evaluation.points import Task
 from services.evaluation.regret.loads import RegretLoad, has_no_slo
 from services.evaluation.scenarios import CLASSES
 from services.evaluation.scenes import scene_of
@@ -19,14 +20,13 @@ PLAIN_VLLM: Final = "vllm"
 BASELINES: Final = (PLAIN_VLLM, "vllm-paper", "qoserve", "dynamo")
 _PILOT: Final = 0.34  # of the programs, by which settings are chosen
 _FINALISTS: Final = 2  # settings of each system that are tried on all programs
-_EVERYBODY: Final = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
     """What one system came to. `kept`: shares of programs in time, by rule; `by_class`: shares of
-    requests, as asked. `ended_s`: until the last one was served. `promised`, `promises_kept`:
-    shares of the requests that asked for something, and of those promised.
+    requests, as asked, of one class alone under the name `all`. `ended_s`: until the last one was
+    served. `promised`, `promises_kept`: shares of the requests, and of those promised.
     """
 
     system: str
@@ -45,7 +45,6 @@ class Regret:
     load: RegretLoad
     ours: Played
     baselines: tuple[Played, ...]
-    cpu_s: float = field(default=0.0, compare=False)
 
     @property
     def best(self) -> Played:
@@ -61,15 +60,20 @@ class Regret:
         """The same of the class that ours does worst by, beside the baseline that is best overall;
         of classes with a target.
         """
-        asking = [name for name, one in self.load.classes.items() if not has_no_slo(one)]
-        found = [self.best.by_class.get(n, 0.0) - self.ours.by_class.get(n, 0.0) for n in asking]
-        return 100 * max(found, default=0.0)
+        free = {name for name, one in self.load.classes.items() if has_no_slo(one)}
+        ours, best = self.ours.by_class, self.best.by_class
+        return 100 * max(
+            (best[name] - ours[name] for name in ours if name not in free), default=0.0
+        )
+
+    @property
+    def vllm(self) -> Played:
+        return next(one for one in self.baselines if one.system == PLAIN_VLLM)
 
     @property
     def beside_vllm(self) -> float:
         """How many times as fast as plain vLLM ours served all of the load."""
-        vllm = next(one for one in self.baselines if one.system == PLAIN_VLLM)
-        return vllm.ended_s / self.ours.ended_s
+        return self.vllm.ended_s / self.ours.ended_s
 
 
 def play(load: RegretLoad, folder: Path) -> Regret:
@@ -77,15 +81,10 @@ def play(load: RegretLoad, folder: Path) -> Regret:
     ConfigError where the file cannot be written.
     """
     path = folder / f"{load.key}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(load.classes_text, encoding="utf-8")
-    ours, first = _measured(load, path, OURS, _our_setting(load, path))
-    baselines, cpu_s = [], first
-    for system in BASELINES:
-        found, took_s = _best(load, path, system)
-        baselines += found
-        cpu_s += took_s
-    return Regret(load=load, ours=ours, baselines=tuple(baselines), cpu_s=cpu_s)
+    write(path, load.classes_text)
+    ours = _played(load, path, OURS, _our_setting(load, path))
+    found = (_best(load, path, system) for system in BASELINES)
+    return Regret(load=load, ours=ours, baselines=tuple(one for one in found if one is not None))
 
 
 def _our_setting(load: RegretLoad, path: Path) -> str:
@@ -106,30 +105,25 @@ def _settings(load: RegretLoad, path: Path, system: str) -> Mapping[str, Setting
     }
 
 
-def _best(load: RegretLoad, path: Path, system: str) -> tuple[list[Played], float]:
-    """The best of the settings that did best on a part of the load; none where none has so many
+def _best(load: RegretLoad, path: Path, system: str) -> Played | None:
+    """The best of the settings that did best on a part of the load; None where none has so many
     engines.
     """
-    labels, cpu_s = list(_settings(load, path, system)), 0.0
+    labels = list(_settings(load, path, system))
     if len(labels) > _FINALISTS:
         few = replace(load, programs=max(len(load.classes), round(_PILOT * load.programs)))
-        tried = []
-        for label in labels:
-            played, took_s = _measured(few, path, system, label)
-            cpu_s += took_s
-            tried.append((played.kept[Rule.ASKED], -played.ended_s, label))
-        labels = [label for _, _, label in sorted(tried, reverse=True)[:_FINALISTS]]
-    found = []
-    for label in labels:
-        played, took_s = _measured(load, path, system, label)
-        cpu_s += took_s
-        found.append(played)
-    best = sorted(found, key=lambda one: (one.kept[Rule.ASKED], -one.ended_s))[-1:]
-    return best, cpu_s
+        tried = sorted((_played(few, path, system, label) for label in labels), key=_merit)
+        labels = [one.setting for one in tried[-_FINALISTS:]]
+    found = (_played(load, path, system, label) for label in labels)
+    return max(found, key=_merit, default=None)
 
 
-def _measured(load: RegretLoad, path: Path, system: str, label: str) -> tuple[Played, float]:
-    """And the seconds of a core that it took."""
+def _merit(one: Played) -> tuple[float, float, str]:
+    """What is kept, then how soon all is over."""
+    return one.kept[Rule.ASKED], -one.ended_s, one.setting
+
+
+def _played(load: RegretLoad, path: Path, system: str, label: str) -> Played:
     point = measure_point(
         Task(
             scenario=f"{CLASSES}:{path}",
@@ -145,20 +139,12 @@ def _measured(load: RegretLoad, path: Path, system: str, label: str) -> tuple[Pl
             bars=(),
         )
     )
-    return _played(point), point.cpu_s
-
-
-def _played(point: Point) -> Played:
-    everyone = point.classes[0]
-    classes = point.classes[1:] or point.classes
-    names = {one.name: one.attained[Rule.ASKED] for one in classes}
-    if everyone.name in names:  # of one class alone nothing is told by name
-        names = {}
+    everyone, *classes = point.classes
     return Played(
-        system=point.task.system,
-        setting=point.task.setting,
+        system=system,
+        setting=label,
         kept={rule: low for rule, (low, _) in point.attained.items()},
-        by_class=names or {_EVERYBODY: everyone.attained[Rule.ASKED]},
+        by_class={one.name: one.attained[Rule.ASKED] for one in classes or [everyone]},
         ended_s=point.ended_s,
         promised=everyone.admitted / max(1, everyone.requests),
         promises_kept=everyone.promises_kept / max(1, everyone.admitted),

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from services.evaluation.regret.play import PLAIN_VLLM, Regret
+from services.evaluation.regret.play import Regret
 from services.evaluation.regret.search import worst
 from services.evaluation.report import table
 from services.evaluation.results import RULES
@@ -83,5 +83,4 @@ def _row(name: str, points: Sequence[float]) -> list[str]:
 
 
 def _beside_vllm(one: Regret) -> float:
-    vllm = next(each for each in one.baselines if each.system == PLAIN_VLLM)
-    return 100 * (vllm.kept[Rule.ASKED] - one.ours.kept[Rule.ASKED])
+    return 100 * (one.vllm.kept[Rule.ASKED] - one.ours.kept[Rule.ASKED])

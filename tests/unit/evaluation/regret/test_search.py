@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from services.evaluation.regret.kept import FILE, KeptRegrets
+from services.evaluation.regret.loads import draw
 from services.evaluation.regret.report import distribution, replay, throughput, whole
 from services.evaluation.regret.search import Search, worst
 from shared.errors import ConfigError
@@ -20,6 +21,16 @@ def test_regret_is_what_the_best_of_the_others_keeps_more() -> None:
     assert SECOND.worst_class_points == pytest.approx(20)
     assert SECOND.beside_vllm == pytest.approx(1.25)
     assert worst([FIRST, SECOND], 1) == [SECOND]
+
+
+def test_a_class_alone_is_the_worst_class() -> None:
+    alone = {"all": 0.25}
+    ours = replace(SECOND.ours, by_class=alone)
+    others = tuple(replace(one, by_class={"all": 0.75}) for one in SECOND.baselines)
+
+    found = replace(SECOND, ours=ours, baselines=others)
+
+    assert found.worst_class_points == pytest.approx(50)
 
 
 def test_a_search_draws_its_loads_and_then_looks_near_the_worst_until_its_time_is_over() -> None:
@@ -55,6 +66,16 @@ def test_loads_that_were_played_are_kept_and_a_line_that_was_cut_is_passed_over(
     assert again.find(FIRST.load.key) == FIRST
     assert again.find(SECOND.load.key) == SECOND
     assert again.find("unknown") is None
+
+
+def test_every_drawn_load_is_found_again(tmp_path: Path) -> None:
+    drawn = [draw(number, 5) for number in range(40)]
+    kept = KeptRegrets(tmp_path)
+    for one in drawn:
+        kept.add(replace(FIRST, load=one))
+
+    again = KeptRegrets(tmp_path)
+    assert all(again.find(one.key) is not None for one in drawn)
 
 
 def test_loads_of_another_version_are_played_again(
