@@ -8,6 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway import http_errors
 from services.gateway.http_errors import HttpError
+from shared.alarm import Alarm
 
 _LINGER_S: Final = 2.0  # for the client to read an error while it still sends
 _PER_HEADER_BYTES: Final = 4  # colon, space, end of line
@@ -40,7 +41,8 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
     def __init__(self, *args: Any, limits: HeadLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self._timer: asyncio.TimerHandle | None = None
+        self._too_long = Alarm(self._too_slow)  # the head, or what else the client owes
+        self._idle = Alarm(self._idle_for_long)
         self._refused = False
         self._in_head = True
         self._begun = False  # with a message
@@ -50,15 +52,17 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._start_timer()
+        self._too_long.set(self._limits.time_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._too_long.stop()
+        self._idle.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        self._idle.stop()
         if self._in_head:
             self._begun = True
             self._unparsed_bytes += len(data)
@@ -67,8 +71,8 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
             return
         if self._in_head and self._unparsed_bytes > self._limits.size_bytes:
             self._refuse(http_errors.head_too_large(self._limits.size_bytes))
-        elif self._timer is None and self._owes_something:
-            self._start_timer()
+        elif not self._too_long.is_set and self._owes_something:
+            self._too_long.set(self._limits.time_s)
 
     @property
     def _owes_something(self) -> bool:
@@ -94,12 +98,12 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._stop_timer()
+        self._too_long.stop()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_head, self._begun, self._unparsed_bytes = True, False, 0
-        self._stop_timer()
+        self._too_long.stop()
         super().on_message_complete()
 
     def _count(self, size_bytes: int) -> None:
@@ -114,26 +118,20 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
         self._refuse(self._error or http_errors.not_http(msg))
 
     def timeout_keep_alive_handler(self) -> None:
+        self._idle.set(0.0)
+
+    def _idle_for_long(self) -> None:
         """A client that has not read its last answer by now never will."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
 
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self._limits.time_s, self._too_slow)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _too_slow(self) -> None:
-        self._timer = None
         if self.transport.is_closing():
             return
         if self._answers:  # a request sent ahead of its turn; the one before goes on
-            self._start_timer()
+            self._too_long.set(self._limits.time_s)
         elif self._in_head and self._begun:
             self._refuse(http_errors.head_too_slow(self._limits.time_s))
         else:
@@ -146,7 +144,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
     def _refuse(self, error: HttpError) -> None:
         """Answers in the place of the app, gives the client time to read that, and closes."""
         self._refused = True
-        self._stop_timer()
+        self._too_long.stop()
         if self.transport.is_closing():
             return
         if self._answers and self.cycle.response_started:

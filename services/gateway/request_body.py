@@ -13,6 +13,7 @@ from services.gateway import http_errors
 from services.gateway.answer_gate import send_error
 from services.gateway.http_errors import HttpError
 from services.gateway.json_shape import JsonShape, at_most, shape_of
+from shared.alarm import time_limit
 from shared.errors import InvalidRequest
 
 MOST_DEPTH: Final = 128  # twice what vLLM lets a schema nest; Python's parser ends near 1,000
@@ -80,7 +81,7 @@ async def read_body(
 ) -> bytes | HttpError | None:
     """The whole body; an error past a limit; None when the client went away before its end."""
     try:
-        async with asyncio.timeout(limit_s):
+        async with time_limit(limit_s):
             return await _read_within(receive, limit_bytes)
     except TimeoutError:
         return http_errors.too_slow(limit_s)

@@ -1,0 +1,56 @@
+"""A limit on how long something may not come, kept by an event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+_SECOND_LOOK_S: Final = 0.05
+
+
+class Alarm:
+    """Calls `action` once the time that was set last has passed, and what had come by then is read.
+
+    A loop that stood still, because its process was stopped or got no CPU, calls what is due before
+    it reads (uvloop does): the silence would be its own. Between a first look and the second one it
+    reads.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._action = action
+        self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._handle is not None
+
+    def set(self, after_s: float) -> None:
+        """In the place of what was set before."""
+        self.stop()
+        self._handle = self._loop.call_later(after_s, self._look_again)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _look_again(self) -> None:
+        self._handle = self._loop.call_later(_SECOND_LOOK_S, self._ring)
+
+    def _ring(self) -> None:
+        self._handle = None
+        self._action()
+
+
+@asynccontextmanager
+async def time_limit(limit_s: float) -> AsyncIterator[Alarm]:
+    """Ends what is done within it by a TimeoutError when the alarm rings; it may be set anew."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as timer:
+        alarm = Alarm(lambda: timer.reschedule(loop.time()))
+        alarm.set(limit_s)
+        try:
+            yield alarm
+        finally:
+            alarm.stop()
