@@ -24,7 +24,7 @@ from shared.requests import Admission, PlacementQuery, Reason
 
 _MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones
 _PLACED_BEFORE_S = 0.01  # the last moment at which an idle engine would be in time
-_LONGEST_TURN_S = 20.0  # for its tenant's turn, from the arrival; gateways hold a request for 30
+_LONGEST_TURN_S = 20.0  # for an engine with room, from the arrival; gateways hold a request for 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def decide_round(
         else:
             decision = decide(query, state, round_.fleet.open_ways(query, now), now)
         if turns.several and _runs_unpromised(decision):
-            decision = _in_turn(query, decision, state, now, others_first=somebody_placed)
+            decision = _in_turn(query, decision, state, turns, now, others_first=somebody_placed)
         decisions[number] = decision
         somebody_placed |= _runs_unpromised(decision) and (case is None or turns.several)
     return decisions
@@ -227,19 +227,25 @@ def _in_turn(
     query: PlacementQuery,
     decision: Decision | Held,
     state: ClusterState,
+    turns: Turns,
     now: float,
     *,
     others_first: bool,
 ) -> Decision | Held:
     """The decision; or what is to be held where the request would wait in its engine behind those
-    of others, or another one runs first. Nothing is held for ever.
+    of others, or another one runs first. What has waited for long goes once its tenant has had
+    least: a tenant that asks for more than its share waits for as long as its gateway holds it.
     """
     assert isinstance(decision, Decision)
     decode = decision.placement.decode
     latest_s = now - query.waited_s + _LONGEST_TURN_S
     engine = state.engines.get(decode.name) if decode else None
-    if now >= latest_s or engine is None or not (others_first or engine.is_backed_up):
+    if engine is None or not (others_first or engine.is_backed_up):
         return decision
+    if now >= latest_s and turns.is_next(query.tenant) and not others_first:
+        return decision
+    if len(turns.tenants) > 1:
+        latest_s = math.inf  # others decide when it is the next one
     return Held(takes_s=0.0, due_s=math.inf, latest_s=latest_s, looked_s=now, unpromised=True)
 
 

@@ -415,7 +415,6 @@ class ClusterState:
             ends_at_s=ends_at_s,
         )
         end = self.engines[decode.name]
-        waits = best_effort or (not demand.asks and end.is_backed_up)
         if prefill is None:
             end.hold(colocated(whole, demand, end, best_effort=best_effort))
         else:
@@ -426,7 +425,7 @@ class ClusterState:
             end.hold(rest)
         self.sessions.placed(query, placement, now)
         usual_tokens = self.expected_output_tokens(query)
-        self.tenants.placed(query, placement.decision_id, usual_tokens, waits=waits)
+        self.tenants.placed(query, placement.decision_id, usual_tokens)
         self.policies.placed(query, placement, now)
         name = prefill.name if prefill else None
         self._groups.placed(query.group_id, name, decode.name, now)

@@ -53,7 +53,11 @@ class Turns:
 
     def comes_first(self, tenant: str) -> bool:
         """Before others that wait."""
-        return len(self.tenants) > 1 and tenant == self.tenants[0]
+        return len(self.tenants) > 1 and self.is_next(tenant)
+
+    def is_next(self, tenant: str) -> bool:
+        """Before others that wait, if there are any."""
+        return tenant == self.tenants[0]
 
     def alternate(self, numbers: Sequence[int], tenant_of: Callable[[int], str]) -> list[int]:
         """The same, one of each tenant in turn; where there is but one tenant, as they are."""
@@ -121,13 +125,9 @@ class TenantShares:
             usual = Usual(demand=demand, class_name=query.targets.class_name)
             account.usual = max(usual, account.usual or usual, key=_weight_now(now))
 
-    def placed(
-        self, query: PlacementQuery, decision_id: str, answer_tokens: int, *, waits: bool
-    ) -> None:
-        """A request runs: its prompt counts, and an answer of so many tokens until it has ended.
-        One that `waits` in its engine for a time that is not known counts when it has ended.
-        """
-        tokens = 0 if waits else query.prompt_tokens + answer_tokens
+    def placed(self, query: PlacementQuery, decision_id: str, answer_tokens: int) -> None:
+        """A request runs: its prompt counts, and an answer of so many tokens until it has ended."""
+        tokens = query.prompt_tokens + answer_tokens
         charge = _Charge(
             tenant=query.tenant,
             weight=query.weight,

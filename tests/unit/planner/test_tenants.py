@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ def ask(name: str, tenant: str, **changed: Any) -> Asked:
 def serve(shares: TenantShares, tenant: str, tokens: int, weight: float, now: float) -> None:
     """One request of a tenant for which others wait as well."""
     query = make_query(f"{tenant}-{now}", tenant=tenant, weight=weight, prompt_tokens=tokens)
-    shares.placed(query, f"d-{now}", 0, waits=False)
+    shares.placed(query, f"d-{now}", 0)
     shares.ended(f"d-{now}", 0)
 
 
@@ -75,20 +76,9 @@ def test_what_was_expected_of_an_answer_is_put_right_at_its_end() -> None:
     shares = TenantShares()
     shares.turns((("a", 0.0),), 0.0)
 
-    shares.placed(make_query(tenant="a", prompt_tokens=100), "d", 50, waits=False)
+    shares.placed(make_query(tenant="a", prompt_tokens=100), "d", 50)
     assert shares.counter("a") == 150
     shares.ended("d", 7)
-    shares.ended("d", 7)
-
-    assert shares.counter("a") == 107
-
-
-def test_who_waits_in_an_engine_without_a_promise_counts_at_the_end() -> None:
-    shares = TenantShares()
-    shares.turns((("a", 0.0),), 0.0)
-
-    shares.placed(make_query(tenant="a", prompt_tokens=100), "d", 50, waits=True)
-    assert shares.counter("a") == 0
     shares.ended("d", 7)
 
     assert shares.counter("a") == 107
@@ -98,7 +88,7 @@ def test_memory_of_tenants_is_bounded() -> None:
     shares = TenantShares()
     for number in range(3000):
         shares.turns(((f"t{number}", float(number)),), float(number))
-        shares.placed(make_query(tenant=f"t{number}"), f"d{number}", 1, waits=False)
+        shares.placed(make_query(tenant=f"t{number}"), f"d{number}", 1)
 
     assert shares.counter("t0") == 0
     turns = shares.turns((("t2999", 3000.0),), 3000.0)
@@ -218,6 +208,26 @@ def test_without_a_promise_tenants_wait_their_turn_while_engines_are_busy_and_no
     ]
     found = decide_round(late, state, later)
     assert any(isinstance(one, Decision) and one.placement.runs for one in found)
+
+
+def test_what_has_waited_for_long_goes_by_the_weights_of_tenants_too() -> None:
+    state = make_cluster(make_engine())
+    weights = {"a": 1.0, "b": 3.0}
+    known(state, *weights)
+    went: Counter[str] = Counter()
+    for number in range(40):
+        busy(state)
+        now = NOW + 100.0 + 0.01 * number
+        asked = []
+        for tenant, weight in weights.items():
+            one = ask(f"{tenant}{number}", tenant, weight=weight, targets=SloTargets())
+            asked.append(replace(one, query=replace(one.query, waited_s=30.0)))
+        for one, found in zip(asked, decide_round(asked, state, now), strict=True):
+            if isinstance(found, Decision):
+                went[one.query.tenant] += 1
+                state.tenants.placed(one.query, f"d-{number}", 0)
+
+    assert went == {"a": 10, "b": 30}
 
 
 def test_of_work_without_a_promise_who_has_had_least_comes_first() -> None:
