@@ -184,9 +184,14 @@ class EngineState:
     @property
     def is_backed_up(self) -> bool:
         """Whether a request that comes without a promise would wait behind others."""
-        waiting = (self.report.waiting if self.report else 0) + len(self.unseen)
         many_tokens = _STEPS_AHEAD * self.description.max_step_tokens
-        return waiting >= _WAITING_AHEAD or self.prefill_tokens_ahead >= many_tokens
+        return self.many_wait or self.prefill_tokens_ahead >= many_tokens
+
+    @property
+    def many_wait(self) -> bool:
+        """Whether it has as many requests before it as are worth keeping there."""
+        waiting = (self.report.waiting if self.report else 0) + len(self.unseen)
+        return waiting >= _WAITING_AHEAD
 
     @property
     def promised(self) -> Promised:

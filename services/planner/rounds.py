@@ -14,6 +14,7 @@ from services.planner.candidates import (
     rank,
 )
 from services.planner.demand import Demand
+from services.planner.engine_state import EngineState
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
 from services.planner.state import ClusterState
@@ -32,7 +33,7 @@ class Held:
     """Of a request that waits, what need not be found out again: its prompt takes `takes_s` of an
     engine and is due at `due_s`; placed soon after `latest_s` it would be late on an idle engine.
     `looked_s` is when a way was last looked for; `unpromised`: it is to run without a promise, when
-    its tenant's turn comes or at `latest_s`.
+    its tenant's turn comes.
     """
 
     takes_s: float
@@ -87,7 +88,8 @@ def decide_round(
     round_ = Round(state, now)
     turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
     decisions: list[Decision | Held | None] = [one.held for one in asked]
-    looked_at = _looked_at(asked, round_, turns, now)
+    next_ = _next_in_turn(asked, turns)
+    looked_at = _looked_at(asked, round_, turns, now, next_)
     queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
     cases = _cases(queries, round_, now)
     ready = [number for number in cases if not _only_waits_its_turn(asked[number])]
@@ -108,21 +110,43 @@ def decide_round(
         else:
             decision = decide(query, state, round_.fleet.open_ways(query, now), now)
         if turns.several and _runs_unpromised(decision):
-            decision = _in_turn(query, decision, state, turns, now, others_first=somebody_placed)
+            others_first = somebody_placed or _comes_behind(asked, number, next_, turns)
+            decision = _in_turn(query, decision, state, now, others_first=others_first)
         decisions[number] = decision
         somebody_placed |= _runs_unpromised(decision) and (case is None or turns.several)
     return decisions
 
 
-def _looked_at(asked: Sequence[Asked], round_: Round, turns: Turns, now: float) -> list[int]:
-    """Whoever is new or has no more time to wait; of the others those that were not looked at for
-    the longest, but for those that let others go first. The tenants take turns.
+def _next_in_turn(asked: Sequence[Asked], turns: Turns) -> int | None:
+    """Of those that wait to run without a promise the oldest one of the tenant with the least."""
+    waiting = [number for number, one in enumerate(asked) if _only_waits_its_turn(one)]
+    return min(
+        waiting,
+        key=lambda n: (turns.tenants.index(asked[n].query.tenant), asked[n].first_asked_at_s),
+        default=None,
+    )
+
+
+def _comes_behind(asked: Sequence[Asked], number: int, next_: int | None, turns: Turns) -> bool:
+    """Whether a request that may run without a promise waits behind the one that is next."""
+    if next_ is None or number == next_:
+        return False
+    place_of = turns.tenants.index
+    return place_of(asked[number].query.tenant) >= place_of(asked[next_].query.tenant)
+
+
+def _looked_at(
+    asked: Sequence[Asked], round_: Round, turns: Turns, now: float, next_: int | None
+) -> list[int]:
+    """Whoever is new, has no more time to wait or is `next_`; of the others that may be promised
+    something those that were not looked at for the longest, but for those that let others go first.
+    The tenants take turns.
     """
     must, may = [], []
     for number, one in enumerate(asked):
-        if one.held is None or now >= one.held.latest_s:
+        if one.held is None or number == next_ or now >= one.held.latest_s:
             must.append(number)
-        elif not _steps_back(one.held, one.query, round_, turns, now):
+        elif not one.held.unpromised and not _steps_back(one.held, one.query, round_, turns, now):
             may.append((one.held.looked_s, number))
 
     def tenant_of(number: int) -> str:
@@ -227,26 +251,28 @@ def _in_turn(
     query: PlacementQuery,
     decision: Decision | Held,
     state: ClusterState,
-    turns: Turns,
     now: float,
     *,
     others_first: bool,
 ) -> Decision | Held:
     """The decision; or what is to be held where the request would wait in its engine behind those
-    of others, or another one runs first. What has waited for long goes once its tenant has had
-    least: a tenant that asks for more than its share waits for as long as its gateway holds it.
+    of others, or another one runs first. What a tenant asks for beyond its share waits for as long
+    as its gateway holds it.
     """
     assert isinstance(decision, Decision)
     decode = decision.placement.decode
-    latest_s = now - query.waited_s + _LONGEST_TURN_S
     engine = state.engines.get(decode.name) if decode else None
-    if engine is None or not (others_first or engine.is_backed_up):
+    if not others_first and (engine is None or _takes_in(engine, query.waited_s)):
         return decision
-    if now >= latest_s and turns.is_next(query.tenant) and not others_first:
-        return decision
-    if len(turns.tenants) > 1:
-        latest_s = math.inf  # others decide when it is the next one
-    return Held(takes_s=0.0, due_s=math.inf, latest_s=latest_s, looked_s=now, unpromised=True)
+    never_s = math.inf
+    return Held(takes_s=0.0, due_s=never_s, latest_s=never_s, looked_s=now, unpromised=True)
+
+
+def _takes_in(engine: EngineState, waited_s: float) -> bool:
+    """Whether an engine is to have one more request without a promise. One that has waited for long
+    waits behind promises there: it must not be kept away by them for ever.
+    """
+    return not (engine.many_wait if waited_s >= _LONGEST_TURN_S else engine.is_backed_up)
 
 
 def _first(wish: Wish) -> list[Candidate]:

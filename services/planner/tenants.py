@@ -22,6 +22,7 @@ _KEPT_TENANTS: Final = 1024
 _KEPT_CHARGES: Final = 65_536
 _SAVED_S: Final = 10.0  # of service to others that a tenant may make up for
 _MARK_EVERY_S: Final = 1.0
+_AWAY_S: Final = 2.0  # without one that waits in a round; gateways ask again after half a second
 _SHARES_S: Final = 600.0  # since its last request, while others share with a tenant
 _HALF_S: Final = 60.0
 _SOON_S: Final = 30.0  # likewise, while room is left for its next one
@@ -53,11 +54,7 @@ class Turns:
 
     def comes_first(self, tenant: str) -> bool:
         """Before others that wait."""
-        return len(self.tenants) > 1 and self.is_next(tenant)
-
-    def is_next(self, tenant: str) -> bool:
-        """Before others that wait, if there are any."""
-        return tenant == self.tenants[0]
+        return len(self.tenants) > 1 and tenant == self.tenants[0]
 
     def alternate(self, numbers: Sequence[int], tenant_of: Callable[[int], str]) -> list[int]:
         """The same, one of each tenant in turn; where there is but one tenant, as they are."""
@@ -74,6 +71,7 @@ class Turns:
 class _Account:
     counter: float = 0.0
     asked_at_s: float = 0.0
+    waited_at_s: float = -math.inf  # the last round with one that had waited since the one before
     usual: Usual | None = None
 
 
@@ -148,7 +146,10 @@ class TenantShares:
         return self._accounts[tenant].counter if tenant in self._accounts else 0.0
 
     def _lift(self, since_s: dict[str, float], now: float) -> None:
-        stayed = [one for one, asked_s in since_s.items() if asked_s <= self._round_s]
+        for tenant, asked_s in since_s.items():
+            if asked_s <= self._round_s and tenant in self._accounts:
+                self._accounts[tenant].waited_at_s = now
+        stayed = [one for one in since_s if self._waited(one, now)]
         least = min(map(self.counter, stayed), default=self._last)
         while self._marks and now - self._marks[0][0] > _SAVED_S:
             self._marks.popleft()
@@ -160,6 +161,10 @@ class TenantShares:
             if tenant not in stayed:
                 account.counter = max(account.counter, start)
             remember(self._accounts, tenant, account, _KEPT_TENANTS)
+
+    def _waited(self, tenant: str, now: float) -> bool:
+        account = self._accounts.get(tenant)
+        return account is not None and now - account.waited_at_s <= _AWAY_S
 
     def _add(self, charge: _Charge, tokens: int) -> float:
         account = self._accounts.get(charge.tenant) or _Account()

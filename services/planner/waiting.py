@@ -61,7 +61,7 @@ class WaitingRoom:
     """`place` for every call, `freed` when there is room again, `run` beside them all the time.
 
     Calls that come in the same turn of the event loop are decided in one round. Who was put off and
-    asks again keeps the place in the order.
+    asks again keeps the place in the order, and waits for the next round.
     """
 
     decider: Decider
@@ -131,7 +131,10 @@ class WaitingRoom:
         )
         self._calls[call] = None
         self._somebody.set()
-        self._ring()
+        if asked.held is None:
+            self._ring()
+        else:  # it goes on waiting
+            self._recheck_at_s = min(self._recheck_at_s, asked.held.latest_s)
         return call
 
     def _ring(self) -> None:

@@ -72,6 +72,18 @@ def test_who_was_away_makes_up_for_seconds_and_not_for_all_of_it() -> None:
     assert 8_000 <= shares.counter("b") < shares.counter("a")
 
 
+def test_who_is_between_two_calls_is_not_taken_for_one_that_was_away() -> None:
+    shares = TenantShares()
+    shares.turns((("a", 0.0), ("b", 0.0)), 0.0)
+    shares.turns((("a", 0.0), ("b", 0.0)), 0.1)
+    serve(shares, "a", 1000, 1.0, 0.2)
+    shares.turns((("a", 0.0),), 0.5)
+
+    shares.turns((("a", 0.0), ("b", 0.6)), 0.6)  # those of b that waited ask again a little later
+
+    assert shares.counter("b") == 0
+
+
 def test_what_was_expected_of_an_answer_is_put_right_at_its_end() -> None:
     shares = TenantShares()
     shares.turns((("a", 0.0),), 0.0)
@@ -185,7 +197,7 @@ def test_what_the_first_tenant_was_promised_stays_when_the_others_are_decided() 
 
 
 def busy(state: ClusterState) -> None:
-    state.engines["d0"].report = make_report(running=1, waiting=20, queued_prefill_tokens=5000)
+    state.engines["d0"].report = make_report(running=1, waiting=1, queued_prefill_tokens=5000)
 
 
 @pytest.mark.parametrize("targets", [SloTargets(), SloTargets(ttft_s=0.001, tpot_s=0.5)])
