@@ -6,6 +6,10 @@ from services.planner.candidates import Candidate, Goal, known
 from shared.requests import Admission, OnRefuse, Pacing, Placement, PlacementQuery, Reason, Way
 from shared.scheduling.grace import Grace
 
+_CROWDS = (
+    "is of a class whose pace leaves too little of an engine to all that is asked for at present"
+)
+
 
 def refused(
     query: PlacementQuery,
@@ -78,14 +82,15 @@ def missed(
     retry_after_s: float,
     *,
     reason: Reason | None = None,
+    crowds: bool = False,
 ) -> Placement:
-    """The best way does not keep what was asked. `best_idle` is what no load would give; `reason`
-    None: to be told from the times.
+    """The best way does not keep what was asked, or, where its class `crowds` others, is not to be
+    had now. `best_idle` is what no load would give; `reason` None: to be told from the times.
     """
     if reason is None:
         reason = _why_missed(best, goal, best_idle)
     words = miss_words(best, goal) or "could be served in time only at the cost of promises given"
-    sentence = f"This request {words}"
+    sentence = f"This request {_CROWDS if crowds else words}"
     if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         text = f"{sentence}; it runs without a promise."
         return _run(query, decision_id, best, goal, Admission.BEST_EFFORT, reason, text)

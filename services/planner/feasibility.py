@@ -27,7 +27,7 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.simulate import Flags, Forecast, at_stake, simulate
+from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_share
 
 _NO_LATER_S = 0.001  # whoever is late may become so much later by somebody new
@@ -181,6 +181,11 @@ class Bench:
             taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
         return np.maximum(0.0, taken_s)
 
+    def is_in_time(self, row: Numbers) -> bool:
+        """Whether a request without a promise would have what it asks for beside the others."""
+        forecast = self._simulated(np.vstack([self.rows, row]), awaited=len(self.rows))
+        return bool(forecast.worst_late_s[-1] <= 0 and forecast.first_s[-1] < math.inf)
+
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""
         unhurried = row.copy()
@@ -219,9 +224,11 @@ class Bench:
         forecast = self._simulated(rows, everyone)
         return forecast, forecast.late(rows) & everyone
 
-    def _simulated(self, rows: Rows, guarded: Flags | None = None) -> Forecast:
-        starts_s = self.engine.free_at_s(self.now)
-        return simulate(rows, self.table, self.engine.limits, starts_s, guarded=guarded)
+    def _simulated(
+        self, rows: Rows, guarded: Flags | None = None, awaited: int = NOBODY
+    ) -> Forecast:
+        starts_s, limits = self.engine.free_at_s(self.now), self.engine.limits
+        return simulate(rows, self.table, limits, starts_s, guarded=guarded, awaited=awaited)
 
     def _with_reserve(self, rows: Rows) -> Rows:
         """The same with somewhat tighter promises."""

@@ -83,6 +83,20 @@ class Round:
         """Of promised prompts that an engine has to compute, on average, as the round began."""
         return self.state.ahead_s
 
+    def tries(self, wish: Wish) -> bool:
+        """Whether it would be in time by what the promises leave, on one engine; it then takes that
+        from whoever is looked at after it.
+        """
+        best = next((way for way in wish.ways if way.colocated), None)
+        bench = self.bench(best.decode.engine) if best is not None else None
+        if best is None or bench is None:
+            return False
+        row = wish.demand.whole(_hit(wish, best), self._now, best_effort=True)
+        if not bench.is_in_time(row):
+            return False
+        bench.give(row[None], [wish.class_name])
+        return True
+
     def foretell_leftover(self, wish: Wish) -> Candidate:
         """The quickest way on one engine where there is one, with the times that it could have from
         what the promises leave: KV that waits for room elsewhere is in the way of promises here.

@@ -21,7 +21,7 @@ from services.planner.state import ClusterState
 from services.planner.tenants import Turns
 from services.planner.ways import Ways
 from services.planner.wishes import Wish
-from shared.requests import Admission, PlacementQuery, Reason
+from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
 
 _MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones
 _PLACED_BEFORE_S = 0.01  # the last moment at which an idle engine would be in time
@@ -93,7 +93,9 @@ def decide_round(
     queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
     cases = _cases(queries, round_, now)
     ready = [number for number in cases if not _only_waits_its_turn(asked[number])]
-    wishes = _wishes({number: cases[number] for number in ready}, round_, turns, now)
+    left_out = frozenset() if turns.several else state.left_out(now)
+    able = [n for n in ready if cases[n].query.targets.class_name not in left_out]
+    wishes = _wishes({number: cases[number] for number in able}, round_, turns, now)
     for tenant, usual in turns.line:
         own = [wish for wish in wishes.values() if wish.query.tenant == tenant]
         if own:
@@ -104,7 +106,7 @@ def decide_round(
     for number in looked_at:
         query, case = queries[number], cases.get(number)
         if case is not None:
-            decision: Decision | Held = _answer(case, wishes.get(number), round_, now)
+            decision: Decision | Held = _answer(case, wishes.get(number), round_, left_out, now)
         elif somebody_placed:
             continue
         else:
@@ -223,16 +225,27 @@ def _wish(case: _Case, round_: Round, now: float) -> Wish:
     )
 
 
-def _answer(case: _Case, wish: Wish | None, round_: Round, now: float) -> Decision | Held:
+def _answer(
+    case: _Case, wish: Wish | None, round_: Round, left_out: frozenset[str], now: float
+) -> Decision | Held:
     if wish is not None and wish.chosen is not None:
         grace = wish.demand.grace_when_moved(wish.chosen.transfer_s)
         delivery_s = wish.demand.delivery_s
         placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace, delivery_s)
         return decision_of(placement, _first(wish), wish.goal, case.ways)
     never = answers.exceeds(case.idle, case.goal)
-    if not never and now < case.held.latest_s:
+    crowds = not never and case.query.targets.class_name in left_out
+    if not (never or crowds or now >= case.held.latest_s or _tries(wish, round_)):
         return case.held
-    return _without_promise(case, wish or _wish(case, round_, now), round_, never=never)
+    wish = wish or _wish(case, round_, now)
+    return _without_promise(case, wish, round_, never=never, crowds=crowds)
+
+
+def _tries(wish: Wish | None, round_: Round) -> bool:
+    """Whether to wait for a promise is of no use, since it is in time without one."""
+    if wish is None or wish.query.targets.on_refuse is not OnRefuse.BEST_EFFORT:
+        return False
+    return round_.tries(wish)
 
 
 def _only_waits_its_turn(asked: Asked) -> bool:
@@ -280,13 +293,17 @@ def _first(wish: Wish) -> list[Candidate]:
     return sorted(wish.ways, key=lambda way: way is not wish.chosen)
 
 
-def _without_promise(case: _Case, wish: Wish, round_: Round, *, never: bool) -> Decision:
-    """Best effort or a no, as the caller chose, with what could be had now."""
+def _without_promise(
+    case: _Case, wish: Wish, round_: Round, *, never: bool, crowds: bool
+) -> Decision:
+    """Best effort or a no, as the caller chose, with what could be had now. `crowds`: its class is
+    left out.
+    """
     best = round_.foretell_leftover(wish)
     reason = Reason.NEVER if never else wish.reason
     retry_after_s = round_.state.numbers.retry_after_s
     placement = answers.missed(
-        wish.query, "", best, wish.goal, case.idle, retry_after_s, reason=reason
+        wish.query, "", best, wish.goal, case.idle, retry_after_s, reason=reason, crowds=crowds
     )
     ordered = sorted(wish.ways, key=lambda way: way is not best)
     return decision_of(placement, ordered, wish.goal, case.ways)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from services.planner.class_mix import ClassMix, Work, work_of
 from services.planner.delivery import Delivery
 from services.planner.demand import Demand
 from services.planner.drafting import Drafts
@@ -24,7 +25,7 @@ from services.planner.tenants import TenantShares
 from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
 from shared.bounded import remember
-from shared.engines import EngineDescription, StepReport
+from shared.engines import EngineDescription, Role, StepReport
 from shared.requests import (
     Admission,
     Explanation,
@@ -72,6 +73,7 @@ class ClusterState:
         self.tenants = TenantShares()
         self.policies = PolicyBook()
         self.restraint = Restraint()
+        self.class_mix = ClassMix()
         self.demanded = Demanded()
 
     # ---- engines
@@ -344,7 +346,30 @@ class ClusterState:
         if placement.reason is not Reason.NEVER:
             self.tenants.asks(query, demand, now)
             self.demanded.asked(query.request_id, query.targets.class_name, demand)
+        table = self.any_table
+        if table is not None and demand.asks and placement.admission is not Admission.DEFERRED:
+            work, name = self._work_of(query, demand, table, now), query.targets.class_name
+            self.class_mix.asked(name, work, query.targets.value, now)
         return demand
+
+    def _work_of(self, query: PlacementQuery, demand: Demand, table: StepTable, now: float) -> Work:
+        """Where other engines compute prompts, without that."""
+        most_drafts = max(one.description.max_speculation_tokens for one in self.engines.values())
+        name, context_tokens = query.targets.class_name, query.prompt_tokens
+        alone_s = self.quickest_alone(table, most_drafts, context_tokens, name, now).tpot_s
+        tokens = max(1, demand.prompt_tokens - demand.cached_tokens)
+        prompt_s = 0.0 if self.prefills_apart else self.prompt_s(tokens)
+        return work_of(demand, self.expected_output_tokens(query), prompt_s, alone_s, table)
+
+    @property
+    def prefills_apart(self) -> bool:
+        """Whether some engines are for prompts alone."""
+        return any(engine.description.role is Role.PREFILL for engine in self.serving())
+
+    def left_out(self, now: float) -> frozenset[str]:
+        """Classes that are promised nothing at present, for what they take from others."""
+        decodes = sum(one.description.role is Role.DECODE for one in self.serving())
+        return self.class_mix.left_out(decodes, now)
 
     def _learn_of_prompt(self, explanation: Explanation, now: float) -> None:
         query, placement = explanation.query, explanation.placement

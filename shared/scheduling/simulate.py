@@ -6,6 +6,7 @@ own step takes as long as one surely does; that all of them do is not to be fear
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ Times = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 _PACES = 3.0  # the simulation goes on for so many of the loosest pace after the last first token
 _MOST_STEPS = 2048
+NOBODY: Final = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,17 +76,18 @@ def simulate(
     now: float,
     *,
     guarded: Flags | None = None,
+    awaited: int = NOBODY,
     most_steps: int = _MOST_STEPS,
 ) -> Forecast:
-    """Runs the engine from `now` until all prompts are computed and some paces beyond, or until one
-    of the `guarded` is late.
+    """Runs the engine from `now` until all promised prompts are computed, and that of the row
+    `awaited` or until it is late, and some paces beyond; or until one of the `guarded` is late.
 
     `rows` are not changed. Nobody finishes before its LEFT is used up.
     """
     simulated = rows.copy()
     seen = np.empty((len(rows), 4))
     guards = np.zeros(len(rows), dtype=np.bool_) if guarded is None else guarded
-    ended_s = run(simulated, seen, guards, table.numbers, limits, now, most_steps)
+    ended_s = run(simulated, seen, guards, awaited, table.numbers, limits, now, most_steps)
     with np.errstate(invalid="ignore", divide="ignore"):
         pace_s = np.where(seen[:, 2] > 1, (seen[:, 1] - seen[:, 0]) / (seen[:, 2] - 1), math.nan)
     return Forecast(
@@ -121,6 +124,7 @@ def run(
     rows: Rows,
     seen: Times,
     guarded: Flags,
+    awaited: int,
     table: Numbers,
     limits: Numbers,
     now: float,
@@ -153,7 +157,7 @@ def run(
         apply(rows, seen, tokens, now, lasts_s - taken_s)
         if _guard_is_late(rows, seen, guarded, now):
             break
-        if goes_on_s == np.inf and not _prompt_waits(rows):
+        if goes_on_s == np.inf and not (_prompt_waits(rows) or _is_awaited(rows, awaited, now)):
             settled = held_for_ever(rows, table, now)
             goes_on_s = now if settled else now + _PACES * loosest_s
         if now >= goes_on_s:
@@ -215,6 +219,11 @@ def _produce(row: Numbers, seen: Times, gain: float, now: float, unsure_s: float
     row[TOTAL] += gain
     if row[LEFT] <= 0:
         row[RESIDENT] = row[COMPUTED] = row[TOTAL] = 0.0
+
+
+@compiled
+def _is_awaited(rows: Rows, i: int, now: float) -> bool:
+    return bool(i >= 0 and rows[i, PRODUCED] == 0 and now <= rows[i, DUE])
 
 
 @compiled

@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from services.planner.placement import Decision
 from services.planner.rounds import Asked, Held, decide_round
@@ -128,3 +129,19 @@ def test_no_kv_moves_between_engines_that_both_decode_while_one_has_room() -> No
     assert isinstance(decision, Decision)
     assert decision.chosen is not None
     assert (decision.chosen.prefill, decision.chosen.decode) == (None, "d1")
+
+
+@pytest.mark.parametrize("on_refuse", list(OnRefuse))
+def test_what_would_be_in_time_without_a_promise_is_not_held_for_one(on_refuse: OnRefuse) -> None:
+    """Both paces are hardly longer than an idle step, which takes 11 ms."""
+    state = make_cluster(make_engine())
+    running = new_row(
+        tokens=50, computed=49, produced=5, left=400, due_s=LONG_AFTER_S + 0.0112, tpot_s=0.0112
+    )
+    state.engines["d0"].rows = running[None]
+    state.engines["d0"].report = make_report(running=1)
+    targets = SloTargets(ttft_s=8.0, tpot_s=0.0115, on_refuse=on_refuse)
+
+    (found,) = decide_round([ask("r", prompt_tokens=400, targets=targets)], state, LONG_AFTER_S)
+
+    assert isinstance(found, Decision) == (on_refuse is OnRefuse.BEST_EFFORT)

@@ -1,0 +1,138 @@
+"""Which classes a fleet serves together under overload."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.planner.class_mix import ClassMix, ClassWork, Work, left_out, work_of
+from services.planner.placement import Decision
+from services.planner.rounds import Asked, decide_round
+from services.planner.state import ClusterState
+from shared.requests import OnRefuse, Pacing, SloTargets
+from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
+
+TIGHT = ClassWork(name="tight", per_s=0.2, work_s=0.1, value=1.0, leaves=0.05)
+LOOSE = ClassWork(name="loose", per_s=5.0, work_s=0.1, value=1.0, leaves=0.9)
+
+shares = st.floats(0.01, 1.0)
+classes = st.lists(
+    st.builds(
+        ClassWork,
+        name=st.uuids().map(str),
+        per_s=st.floats(0.0, 20.0),
+        work_s=st.floats(0.001, 2.0),
+        value=st.floats(0.1, 5.0),
+        leaves=shares,
+    ),
+    max_size=6,
+)
+
+
+def test_a_pace_that_leaves_others_nothing_is_left_out_of_one_engine() -> None:
+    assert left_out([TIGHT, LOOSE], engines=1) == {"tight"}
+
+
+def test_it_is_served_where_an_engine_of_its_own_can_be_spared() -> None:
+    assert left_out([TIGHT, LOOSE], engines=2) == frozenset()
+
+
+def test_it_is_served_where_it_is_worth_what_it_takes() -> None:
+    worth = ClassWork(name="tight", per_s=0.2, work_s=0.1, value=100.0, leaves=0.05)
+
+    assert left_out([worth, LOOSE], engines=1) == frozenset()
+
+
+@given(classes=classes, engines=st.integers(1, 64))
+def test_only_paces_tighter_than_all_that_stay_are_left_out(
+    classes: list[ClassWork], engines: int
+) -> None:
+    out = left_out(classes, engines)
+
+    stay = [one.leaves for one in classes if one.name not in out]
+    gone = [one.leaves for one in classes if one.name in out]
+    assert not classes or stay
+    assert all(one < min(stay) for one in gone)
+
+
+@given(classes=classes)
+def test_nobody_is_left_out_while_all_can_be_served(classes: list[ClassWork]) -> None:
+    asked = sum(one.per_s * one.work_s for one in classes)
+    tightest = min((one.leaves for one in classes), default=1.0)
+
+    assert left_out(classes, engines=math.ceil(asked / tightest) + 1) == frozenset()
+
+
+def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
+    mix = ClassMix()
+    for number in range(round(seconds * 10)):
+        now = number / 10
+        mix.asked("loose", Work(work_s=0.1, leaves=0.9), 1.0, now)
+        if number % round(10 / tight_per_s) == 0:
+            mix.asked("tight", Work(work_s=0.1, leaves=0.05), 1.0, now)
+    return mix
+
+
+def test_what_is_asked_for_is_learned_from_requests() -> None:
+    mix = mix_of(30.0)
+
+    assert mix.left_out(1, 30.0) == {"tight"}
+    assert mix.left_out(3, 30.0) == frozenset()
+
+
+def test_a_load_that_is_over_leaves_nobody_out() -> None:
+    assert mix_of(30.0).left_out(1, 30.0 + 120.0) == frozenset()
+
+
+def test_memory_of_classes_is_bounded() -> None:
+    mix = ClassMix()
+    for number in range(1000):
+        mix.asked(f"class-{number}", Work(work_s=0.1, leaves=0.5), 1.0, number / 100)
+
+    assert len(mix._classes) == 256
+
+
+# ---- what a request takes
+
+
+def leaves(targets: SloTargets, state: ClusterState) -> float:
+    query = make_query(targets=targets)
+    demand = state.demand(query, targets.ttft_s or math.inf, LONG_AFTER_S)
+    table = state.any_table
+    assert table is not None
+    alone_s = table.decodes_s(1, 100.0)
+    return work_of(demand, 50, 0.1, alone_s, table).leaves
+
+
+def test_a_pace_leaves_what_an_idle_step_does_not_take() -> None:
+    state = make_cluster(make_engine())
+    table = state.any_table
+    assert table is not None
+    alone_s = table.decodes_s(1, 100.0)
+
+    assert leaves(SloTargets(ttft_s=1.0), state) == 1.0
+    assert math.isclose(leaves(SloTargets(tpot_s=2 * alone_s), state), 0.5)
+    by_deadlines = SloTargets(ttft_s=50 * alone_s, tpot_s=alone_s, pacing=Pacing.DEADLINES)
+    assert math.isclose(leaves(by_deadlines, state), 0.5)
+
+
+def test_requests_of_a_class_that_is_left_out_are_answered_at_once() -> None:
+    """And say why."""
+    state = make_cluster(make_engine())
+    for number in range(300):
+        now = LONG_AFTER_S - 30.0 + number / 10
+        state.class_mix.asked("loose", Work(work_s=0.1, leaves=0.9), 1.0, now)
+        state.class_mix.asked("tight", Work(work_s=0.01, leaves=0.05), 1.0, now)
+    for on_refuse in OnRefuse:
+        targets = SloTargets(class_name="tight", ttft_s=20.0, tpot_s=0.5, on_refuse=on_refuse)
+        asked = Asked(
+            query=make_query(targets=targets),
+            arrived_at_s=LONG_AFTER_S,
+            first_asked_at_s=LONG_AFTER_S,
+        )
+
+        (decision,) = decide_round([asked], state, LONG_AFTER_S)
+
+        assert isinstance(decision, Decision)
+        assert decision.placement.runs == (on_refuse is OnRefuse.BEST_EFFORT)
+        assert "leaves too little" in decision.placement.message
