@@ -43,6 +43,7 @@ class Round:
         self.state = state
         self.fleet = Fleet(state)
         self._now = now
+        self._reached_at_s = now + state.delivery.there_s  # by what is placed now
         self._benches: dict[str, Bench] = {}
         self._given: dict[str, Bench] = {}  # by earlier calls of `promise`, which stays
         self._aside: list[Usual] = []
@@ -91,7 +92,7 @@ class Round:
         bench = self.bench(best.decode.engine) if best is not None else None
         if best is None or bench is None:
             return False
-        row = wish.demand.whole(_hit(wish, best), self._now, best_effort=True)
+        row = wish.demand.whole(_hit(wish, best), self._reached_at_s, best_effort=True)
         if not bench.is_in_time(row):
             return False
         bench.give(row[None], [wish.class_name])
@@ -119,7 +120,7 @@ class Round:
         return self._benches[engine.name]
 
     def _seated(self, engine: EngineState, table: StepTable) -> Bench:
-        bench = Bench.of(engine, table, self._now, self._classes, self.state.delivery.likely_s)
+        bench = Bench.of(engine, table, self._now, self._classes, self.state.delivery.back_s)
         if engine.description.max_speculation_tokens:
             prior = self.state.prior_drafts("", self._now)
             self.state.policies.drafting.count_on(bench.rows, prior)
@@ -154,7 +155,7 @@ class Round:
         return True
 
     def _whole(self, wish: Wish, way: Candidate) -> Numbers:
-        return wish.demand.whole(_hit(wish, way), self._now)
+        return wish.demand.whole(_hit(wish, way), self._reached_at_s)
 
     # ---- one wish
 
@@ -220,7 +221,7 @@ class Round:
         if way.colocated:
             return [_Part(start, self._whole(wish, way), wish.class_name)]
         demand = wish.demand
-        prompt = demand.prompt_only(_hit(wish, way), self._now)
+        prompt = demand.prompt_only(_hit(wish, way), self._reached_at_s)
         first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
         return [

@@ -198,7 +198,7 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
     """Until when an engine that becomes free could still be in time, and a little before."""
     if goal.ttft_s is None or idle.ttft_s is None:
         return demand.arrived_at_s + state.numbers.patience_s
-    return demand.due_s - idle.ttft_s - state.delivery.likely_s - _PLACED_BEFORE_S
+    return demand.due_s - idle.ttft_s - state.delivery.both_s - _PLACED_BEFORE_S
 
 
 def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:

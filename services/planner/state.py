@@ -436,7 +436,7 @@ class ClusterState:
             prefill_tokens=self.tokens_to_compute(query, now),
             kv_tokens=query.prompt_tokens + answer_tokens,
             class_name=query.targets.class_name,
-            due_at_s=now,
+            due_at_s=now + self.delivery.there_s,
             ends_at_s=ends_at_s,
         )
         end = self.engines[decode.name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from services.planner.delivery import Delivery
 from services.planner.engine_state import EngineState
 from services.planner.numbers import PlannerNumbers
 from services.planner.placement import Decision
@@ -136,6 +137,7 @@ class World:
     @classmethod
     def of(cls, engines: int, noise: random.Random | None = None) -> "World":
         state = ClusterState(PlannerNumbers(), epoch="e", now=0.0)
+        state.delivery = Delivery(_there_s=0.0)  # here the next step holds what is placed
         made = []
         for number in range(engines):
             description = make_engine(
