@@ -182,9 +182,14 @@ class Bench:
         return np.maximum(0.0, taken_s)
 
     def is_in_time(self, row: Numbers) -> bool:
-        """Whether a request without a promise would have what it asks for beside the others."""
+        """Whether a request without a promise would most likely have what it asks for beside the
+        others.
+        """
         forecast = self._simulated(np.vstack([self.rows, row]), awaited=len(self.rows))
-        return bool(forecast.worst_late_s[-1] <= 0 and forecast.first_s[-1] < math.inf)
+        holds_pace = forecast.worst_late_s[-1] <= 0 or not forecast.pace_s[-1] > row[TPOT]
+        return bool(
+            forecast.first_s[-1] <= row[DUE] and holds_pace and forecast.first_s[-1] < math.inf
+        )
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""
