@@ -24,6 +24,7 @@ from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
 
+_TRIED_WITHOUT_PROMISE = 4  # engines
 _SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
 
 
@@ -84,25 +85,27 @@ class Round:
         """Of promised prompts that an engine has to compute, on average, as the round began."""
         return self.state.ahead_s
 
-    def tries(self, wish: Wish) -> bool:
-        """Whether it would be in time by what the promises leave, on one engine; it then takes that
-        from whoever is looked at after it.
+    def way_without_promise(self, wish: Wish) -> Candidate | None:
+        """The quickest way on one engine by which it would most likely be in time by what promises
+        leave there; it then takes that from whoever is looked at after it. None: there is none.
         """
-        best = next((way for way in wish.ways if way.colocated), None)
-        bench = self.bench(best.decode.engine) if best is not None else None
-        if best is None or bench is None:
-            return False
-        row = wish.demand.whole(_hit(wish, best), self._reached_at_s, best_effort=True)
-        if not bench.is_in_time(row):
-            return False
-        bench.give(row[None], [wish.class_name])
-        return True
+        colocated = (way for way in wish.ways if way.colocated)
+        for way in islice(colocated, _TRIED_WITHOUT_PROMISE):
+            bench = self.bench(way.decode.engine)
+            if bench is None:
+                continue
+            row = wish.demand.whole(_hit(wish, way), self._reached_at_s, best_effort=True)
+            if bench.is_in_time(row):
+                bench.give(row[None], [wish.class_name])
+                return way
+        return None
 
-    def foretell_leftover(self, wish: Wish) -> Candidate:
-        """The quickest way on one engine where there is one, with the times that it could have from
-        what the promises leave: KV that waits for room elsewhere is in the way of promises here.
+    def foretell_leftover(self, wish: Wish, found: Candidate | None) -> Candidate:
+        """The way that was found, or the quickest one on one engine where there is one, with the
+        times that it could have from what the promises leave: KV that waits for room elsewhere is
+        in the way of promises here.
         """
-        best = next((way for way in wish.ways if way.colocated), wish.ways[0])
+        best = found or next((way for way in wish.ways if way.colocated), wish.ways[0])
         parts = self._parts(wish, best)
         if parts:
             trial = parts[0].bench.leftover(parts[0].row)

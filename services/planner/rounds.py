@@ -235,17 +235,13 @@ def _answer(
         return decision_of(placement, _first(wish), wish.goal, case.ways)
     never = answers.exceeds(case.idle, case.goal)
     crowds = not never and case.query.targets.class_name in left_out
-    if not (never or crowds or now >= case.held.latest_s or _tries(wish, round_)):
+    way = None
+    if wish is not None and wish.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
+        way = round_.way_without_promise(wish)
+    if not (never or crowds or way or now >= case.held.latest_s):
         return case.held
     wish = wish or _wish(case, round_, now)
-    return _without_promise(case, wish, round_, never=never, crowds=crowds)
-
-
-def _tries(wish: Wish | None, round_: Round) -> bool:
-    """Whether to wait for a promise is of no use, since it is in time without one."""
-    if wish is None or wish.query.targets.on_refuse is not OnRefuse.BEST_EFFORT:
-        return False
-    return round_.tries(wish)
+    return _without_promise(case, wish, round_, way, never=never, crowds=crowds)
 
 
 def _only_waits_its_turn(asked: Asked) -> bool:
@@ -294,12 +290,12 @@ def _first(wish: Wish) -> list[Candidate]:
 
 
 def _without_promise(
-    case: _Case, wish: Wish, round_: Round, *, never: bool, crowds: bool
+    case: _Case, wish: Wish, round_: Round, way: Candidate | None, *, never: bool, crowds: bool
 ) -> Decision:
-    """Best effort or a no, as the caller chose, with what could be had now. `crowds`: its class is
-    left out.
+    """Best effort or a no, as the caller chose, with what could be had now. `way` is the one by
+    which it would be in time; `crowds`: its class is left out.
     """
-    best = round_.foretell_leftover(wish)
+    best = round_.foretell_leftover(wish, way)
     reason = Reason.NEVER if never else wish.reason
     retry_after_s = round_.state.numbers.retry_after_s
     placement = answers.missed(
