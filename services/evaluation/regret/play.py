@@ -80,11 +80,20 @@ def play(load: RegretLoad, folder: Path) -> Regret:
     """Simulates all. The load's classes are left in the folder as a file that replays it. Raises
     ConfigError where the file cannot be written.
     """
-    path = folder / f"{load.key}.yaml"
-    write(path, load.classes_text)
-    ours = _played(load, path, OURS, _our_setting(load, path))
+    ours, path = play_ours(load, folder), _path(load, folder)
     found = (_best(load, path, system) for system in BASELINES)
     return Regret(load=load, ours=ours, baselines=tuple(one for one in found if one is not None))
+
+
+def play_ours(load: RegretLoad, folder: Path) -> Played:
+    """Simulates ours alone; for the rest like `play`."""
+    path = _path(load, folder)
+    write(path, load.classes_text)
+    return _played(load, path, OURS, _our_setting(load, path))
+
+
+def _path(load: RegretLoad, folder: Path) -> Path:
+    return folder / f"{load.key}.yaml"
 
 
 def _our_setting(load: RegretLoad, path: Path) -> str:
