@@ -3,9 +3,9 @@
 Engines take steps no longer than the tightest pace that they promised. A pace that is hardly longer
 than an idle step leaves hardly any of an engine's time to others, however few requests have it: one
 such class can take more from all others than it gives. Engines are taken as fluids, in two pools of
-which each serves paces from one of its own on; every pool is filled with whoever completes the most
-value in a second of work (a fractional knapsack; Dantzig, "Discrete-Variable Extremum Problems",
-1957). What the best pools do not serve is left out.
+which each serves paces from one of its own on. A pool is filled with the classes that complete the
+most value in a second of work (a fractional knapsack; Dantzig, "Discrete-Variable Extremum
+Problems", 1957). Classes with tighter paces than the best pools serve are left out.
 """
 
 import math
@@ -22,7 +22,7 @@ _FRESH: Final = 0.05  # least weight of the newest request in the means of its c
 _KEPT_CLASSES: Final = 256
 _CLASSES: Final = 16  # the ones that were asked for last are looked at
 _POOL_SIZES: Final = 8
-_ENOUGH: Final = 0.95  # of what is asked for: a fleet that serves that much leaves nobody out
+_ENOUGH: Final = 0.95  # of what is asked for: a fleet that serves that much leaves no class out
 _WORTH: Final = 1.1  # times the value that all together complete, for which classes are left out
 _LEAST_LEFT: Final = 0.01
 _SHARED: Final = 32  # decodes of a step, for what one more takes

@@ -86,8 +86,9 @@ class Round:
         return self.state.ahead_s
 
     def way_without_promise(self, wish: Wish) -> Candidate | None:
-        """The quickest way on one engine by which it would most likely be in time by what promises
-        leave there; it then takes that from whoever is looked at after it. None: there is none.
+        """The quickest way on one engine by which the request would most likely be in time with
+        what promises leave there; requests that are looked at later find it taken. None: there is
+        none.
         """
         colocated = (way for way in wish.ways if way.colocated)
         for way in islice(colocated, _TRIED_WITHOUT_PROMISE):

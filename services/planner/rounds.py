@@ -140,9 +140,9 @@ def _comes_behind(asked: Sequence[Asked], number: int, next_: int | None, turns:
 def _looked_at(
     asked: Sequence[Asked], round_: Round, turns: Turns, now: float, next_: int | None
 ) -> list[int]:
-    """Whoever is new, has no more time to wait or is `next_`; of the others that may be promised
-    something those that were not looked at for the longest, but for those that let others go first.
-    The tenants take turns.
+    """Requests that are new, have no more time to wait or are `next_`; of the others that may be
+    promised something, those that were not looked at for the longest. Requests that let others go
+    first are left out. The tenants take turns.
     """
     must, may = [], []
     for number, one in enumerate(asked):
