@@ -180,7 +180,9 @@ def _with_speculation(
         return policy
     classes = {name: _nearest(tiers, one.tpot_s) for name, one in asked.items()}
     known = [_with_alpha(tier, place, classes, acceptance, now) for place, tier in enumerate(tiers)]
-    drafts = _drafts(engine, table, known, _drafts_before(len(tiers), classes, policy))
+    promised = bool((engine.rows[:, KIND] == PROMISED).any())  # by what the drafts in force give
+    before = _drafts_before(len(tiers), classes, policy) if promised else None
+    drafts = _drafts(engine, table, known, before)
     return replace(
         policy,
         speculation_tokens=min(drafts),
@@ -260,9 +262,15 @@ def _nearest(tiers: Sequence[Tier], tpot_s: float) -> int:
 def _with_alpha(
     tier: Tier, place: int, classes: Mapping[str, int], acceptance: Acceptance, now: float
 ) -> Tier:
-    """The least acceptance of its classes."""
+    """The least acceptance of its classes, all of which are to keep their pace; without a pace
+    their mean, by how often drafts of each are verified.
+    """
     names = [name for name, one in classes.items() if one == place] or [""]
-    return replace(tier, alpha=min(acceptance.alpha(name, now) for name in names))
+    alphas = [acceptance.alpha(name, now) for name in names]
+    often = [acceptance.verifications(name, now) for name in names]
+    if math.isinf(tier.tpot_s) and any(often):
+        return replace(tier, alpha=float(np.average(alphas, weights=often)))
+    return replace(tier, alpha=min(alphas))
 
 
 def _drafts_before(

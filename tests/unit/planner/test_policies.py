@@ -10,7 +10,7 @@ from shared.batch_time import PAPER, Step, StepCurve, StepTable
 from shared.engines import Drafts, Policy
 from shared.requests import Admission, EngineRef, Placement, Reason, SloTargets
 from shared.scheduling.acceptance import Acceptance
-from shared.scheduling.rows import BEST_EFFORT, PROMISED, Rows, empty, new_row
+from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, Rows, empty, new_row
 from tests.unit.planner.builders import make_engine, make_query
 
 # OPT-6.7B with a draft model, as the paper's authors fitted it; a step costs 25 ms at least.
@@ -136,6 +136,39 @@ def test_what_is_never_accepted_is_not_drafted() -> None:
     told = policy_for(engine(decoding(10, TIGHT_S)), ASKED, learned, Policy(), 0.0)
 
     assert told.speculation_by_class["code"] == 0
+
+
+@pytest.mark.parametrize("common", ["good", "bad"])
+def test_without_a_pace_classes_count_as_often_as_they_draft(common: str) -> None:
+    acceptance = Acceptance()
+    for name, accepted in (("good", 0.9), ("bad", 0.1)):
+        steps = 10_000 if name == common else 10
+        drafts = Drafts(
+            class_name=name,
+            verifications=steps,
+            drafted_tokens=steps,
+            accepted_tokens=round(accepted * steps),
+        )
+        acceptance.observe([drafts], 0.0)
+    rows, asked = decoding(10, math.inf, PLAIN), {"good": Asked(), "bad": Asked()}
+
+    found = policy_for(engine(rows), asked, acceptance, Policy(), 0.0)
+
+    assert (found.speculation_tokens > 1) == (common == "good")
+
+
+def test_drafts_in_force_stay_for_promises_alone() -> None:
+    """Of seven and six the worth is nearly the same."""
+    best = {}
+    for kind in (PROMISED, PLAIN):
+        now = engine(decoding(10, LOOSE_S, kind))
+        chat = {"chat": ASKED["chat"]}
+        best[kind] = policy(now, chat).speculation_tokens
+        before = Policy(
+            speculation_tokens=best[kind] - 1, speculation_by_class={"chat": best[kind] - 1}
+        )
+        after = policy_for(now, chat, accepting(0.7), before, 0.0)
+        assert after.speculation_tokens == best[kind] - (kind == PROMISED)
 
 
 def test_best_effort_has_no_pace_that_would_shape_steps() -> None:
