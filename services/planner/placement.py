@@ -15,7 +15,6 @@ from services.planner.state import ClusterState
 from services.planner.ways import Ways, too_small
 from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
 
-_ABOUT = 1.2  # times the time until the quickest way ends
 _WAYS_KEPT = 8  # of each kind
 
 
@@ -29,8 +28,7 @@ class Decision:
 
 
 def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision:
-    """Of the ways with about the least predicted finish the one to the engine with the fewest
-    requests.
+    """The least predicted finish among the ways that keep the targets, or else among all.
 
     For what needs no promise, and where too little is known to give one.
     """
@@ -38,19 +36,9 @@ def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -
     if no is not None:
         return no
     goal = goal_of(query, state, ways)
-    candidates = _least_busy_first(rank(query, state, ways, goal, now), goal)
+    candidates = rank(query, state, ways, goal, now)
     placement = _answer(query, state, ways, candidates[0], goal, now)
     return decision_of(placement, candidates, goal, ways)
-
-
-def _least_busy_first(candidates: list[Candidate], goal: Goal) -> list[Candidate]:
-    """Of the ways that end about as soon as the quickest one, first that to the engine with the
-    fewest requests: a step takes hardly longer for one more of them, until it does.
-    """
-    misses, latest_s = candidates[0].misses(goal), _ABOUT * candidates[0].finish_s
-    about = [one for one in candidates if one.finish_s <= latest_s and one.misses(goal) is misses]
-    first = min(about, key=lambda one: one.decode.engine.requests, default=candidates[0])
-    return [first, *(one for one in candidates if one is not first)]
 
 
 def early_no(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision | None:

@@ -1,6 +1,5 @@
 """Decisions that were computed by hand, and the rules in their plain cases."""
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,6 @@ from tests.unit.planner.builders import (
     LONG_AFTER_S,
     add,
     both_roles,
-    commit,
     decide,
     make_cluster,
     make_engine,
@@ -318,23 +316,6 @@ def test_the_way_that_keeps_the_targets_goes_before_an_earlier_finish() -> None:
     assert first_to_finish is not None
     assert in_time is not None
     assert (first_to_finish.decode, in_time.decode) == ("late", "slow")
-
-
-def test_requests_without_targets_go_to_engines_that_are_about_as_quick_alike() -> None:
-    """The second one takes a tenth longer for every step."""
-    state = make_cluster(make_engine("d0"), make_engine("d1"))
-    table = state.engines["d0"].table
-    assert table is not None
-    state.engines["d1"].table = table.slower(1.1)
-    placed: Counter[str] = Counter()
-    for number in range(8):
-        query = make_query(f"r{number}", prompt_tokens=1, max_output_tokens=100)
-        decision = decide(query, state, LONG_AFTER_S)
-        commit(state, query, decision, LONG_AFTER_S)
-        assert decision.placement.decode is not None
-        placed[decision.placement.decode.name] += 1
-
-    assert placed == {"d0": 4, "d1": 4}
 
 
 def test_a_draining_engine_is_named_as_such() -> None:
