@@ -11,9 +11,8 @@ _SECOND_LOOK_S: Final = 0.05
 class Alarm:
     """Calls `action` once the time that was set last has passed, and what had come by then is read.
 
-    A loop that stood still, because its process was stopped or got no CPU, calls what is due before
-    it reads (uvloop does): the silence would be its own. Between a first look and the second one it
-    reads.
+    The loop of a process that was stopped calls what is due before it reads what came meanwhile.
+    The silence would be its own. It reads between a first look and the second one.
     """
 
     def __init__(self, action: Callable[[], None]) -> None:

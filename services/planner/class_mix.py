@@ -16,6 +16,7 @@ from typing import Final
 
 from services.planner.demand import Demand
 from shared.batch_time import StepTable
+from shared.bounded import remember
 
 _MEMORY_S: Final = 20.0  # what was asked for so long ago counts for 1/e
 _FRESH: Final = 0.05  # least weight of the newest request in the means of its class
@@ -92,15 +93,13 @@ class ClassMix:
     def asked(self, name: str, work: Work, value: float, now: float) -> None:
         """A request of this class was decided on."""
         self._began_s = min(self._began_s, now)
-        one = self._classes.setdefault(name, _Asked())
+        one = self._classes.get(name) or _Asked()
         one.requests, one.at_s, one.seen = one.faded(now) + 1.0, now, one.seen + 1
         fresh = max(_FRESH, 1.0 / one.seen)
         one.work_s += fresh * (work.work_s - one.work_s)
         one.value += fresh * (value - one.value)
         one.leaves += fresh * (max(_LEAST_LEFT, work.leaves) - one.leaves)
-        self._classes.move_to_end(name)
-        while len(self._classes) > _KEPT_CLASSES:
-            self._classes.popitem(last=False)
+        remember(self._classes, name, one, _KEPT_CLASSES)
 
     def left_out(self, engines: int, now: float) -> frozenset[str]:
         """Classes that so many engines should promise nothing at present."""
@@ -128,6 +127,8 @@ def left_out(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
     shares = sorted({one.leaves for one in classes})
     if len(shares) < 2 or engines == 0:
         return frozenset()
+    if sum(one.per_s * one.work_s for one in classes) <= engines * shares[0]:
+        return frozenset()  # all fit beside the tightest pace: most rounds end here
     by_gain = sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
     all_together = _value_per_s(by_gain, shares, engines)
     if all_together >= _ENOUGH * sum(one.per_s * one.value for one in classes):

@@ -181,15 +181,16 @@ class Bench:
             taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
         return np.maximum(0.0, taken_s)
 
-    def is_in_time(self, row: Numbers) -> bool:
-        """Whether a request without a promise would most likely have what it asks for beside the
-        others.
+    def tried(self, row: Numbers) -> Trial:
+        """What a request without a promise would most likely get beside the others; kept where that
+        is what it asks for.
         """
         forecast = self._simulated(np.vstack([self.rows, row]), awaited=len(self.rows))
-        holds_pace = forecast.worst_late_s[-1] <= 0 or not forecast.pace_s[-1] > row[TPOT]
-        return bool(
-            forecast.first_s[-1] <= row[DUE] and holds_pace and forecast.first_s[-1] < math.inf
-        )
+        first_s, pace_s = float(forecast.first_s[-1]), float(forecast.pace_s[-1])
+        holds_pace = forecast.worst_late_s[-1] <= 0 or not pace_s > row[TPOT]
+        in_time = first_s < math.inf and first_s <= row[DUE] and holds_pace
+        reason = Reason.NONE if in_time else Reason.COMPUTE
+        return Trial(reason=reason, first_s=first_s, pace_s=pace_s)
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""

@@ -95,18 +95,19 @@ class Round:
             bench = self.bench(way.decode.engine)
             if bench is None:
                 continue
-            row = wish.demand.whole(_hit(wish, way), self._reached_at_s, best_effort=True)
-            if bench.is_in_time(row):
+            row = self._whole(wish, way, best_effort=True)
+            trial = bench.tried(row)
+            if trial.kept:
                 bench.give(row[None], [wish.class_name])
+                _foretell(wish, way, [trial], bench.delivery_s)
                 return way
         return None
 
-    def foretell_leftover(self, wish: Wish, found: Candidate | None) -> Candidate:
-        """The way that was found, or the quickest one on one engine where there is one, with the
-        times that it could have from what the promises leave: KV that waits for room elsewhere is
-        in the way of promises here.
+    def foretell_leftover(self, wish: Wish) -> Candidate:
+        """The quickest way on one engine where there is one, with the times that it could have from
+        what the promises leave: KV that waits for room elsewhere is in the way of promises here.
         """
-        best = found or next((way for way in wish.ways if way.colocated), wish.ways[0])
+        best = next((way for way in wish.ways if way.colocated), wish.ways[0])
         parts = self._parts(wish, best)
         if parts:
             trial = parts[0].bench.leftover(parts[0].row)
@@ -158,8 +159,9 @@ class Round:
             wish.chosen = way
         return True
 
-    def _whole(self, wish: Wish, way: Candidate) -> Numbers:
-        return wish.demand.whole(_hit(wish, way), self._reached_at_s)
+    def _whole(self, wish: Wish, way: Candidate, *, best_effort: bool = False) -> Numbers:
+        hit = _hit(wish, way)
+        return wish.demand.whole(hit, self._reached_at_s, best_effort=best_effort)
 
     # ---- one wish
 

@@ -295,7 +295,7 @@ def _without_promise(
     """Best effort or a no, as the caller chose, with what could be had now. `way` is the one by
     which it would be in time; `crowds`: its class is left out.
     """
-    best = round_.foretell_leftover(wish, way)
+    best = way or round_.foretell_leftover(wish)
     reason = Reason.NEVER if never else wish.reason
     retry_after_s = round_.state.numbers.retry_after_s
     placement = answers.missed(
