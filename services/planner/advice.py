@@ -35,6 +35,7 @@ def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
         description=engine.description,
         table=engine.table,
         rows=engine.rows,
+        classes=engine.classes(engine.rows),
         free_kv_blocks=engine.free_kv_blocks,
         awaited_blocks=state.sessions.resting.blocks(engine.description, now),
     )

@@ -28,6 +28,7 @@ from shared.scheduling.rows import (
     Rows,
 )
 from shared.scheduling.speculation import Engine, Tier, best_speculation
+from shared.scheduling.simulate import Flags
 from shared.scheduling.tiers import tiers_of
 
 _WINDOW_S = 30.0  # what was asked is kept for one to two of these
@@ -37,6 +38,7 @@ _AMONG_OTHERS = 2.0  # times the blocks of awaited prefixes, which are freed amo
 _PARTS = 64  # of the KV cache: what is kept is told in such
 _WORTH = 0.1  # relative change of the longest step that is worth telling
 _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
+_MOST_GROUPS = 6  # of requests that drafts are chosen for; a choice takes some 2 ms for eight
 _V = TypeVar("_V")
 
 
@@ -113,12 +115,14 @@ class PolicyBook:
 class EngineNow:
     """One engine as its last report left it. `table` None: nothing is known of its step times.
 
-    `awaited_blocks` are those of sessions that will soon be back.
+    `classes` are those of the rows, None where nobody knows. `awaited_blocks` are those of sessions
+    that will soon be back.
     """
 
     description: EngineDescription
     table: StepTable | None
     rows: Rows
+    classes: Sequence[str | None]
     free_kv_blocks: int
     awaited_blocks: int = 0
 
@@ -175,18 +179,22 @@ def _with_speculation(
     """Drafts by class; others get the fewest of those that are used. What waits for its first token
     counts where nothing decodes; an idle engine stays as it is.
     """
-    tiers = _tiers(_decoding(engine.rows)) or _tiers(engine.rows[engine.rows[:, LEFT] > 0])
-    if not tiers:
+    groups = _groups(engine, _decodes(engine.rows)) or _groups(engine, engine.rows[:, LEFT] > 0)
+    if not groups:
         return policy
-    classes = {name: _nearest(tiers, one.tpot_s) for name, one in asked.items()}
-    known = [_with_alpha(tier, place, classes, acceptance, now) for place, tier in enumerate(tiers)]
+    tiers = [one.tier(acceptance, now) for one in groups]
     promised = bool((engine.rows[:, KIND] == PROMISED).any())  # by what the drafts in force give
-    before = _drafts_before(len(tiers), classes, policy) if promised else None
-    drafts = _drafts(engine, table, known, before)
+    before = [one.drafts_of(policy) for one in groups] if promised else [None]
+    kept = [one for one in before if one is not None] if None not in before else None
+    drafts = _drafts(engine, table, tiers, kept)
+    names = {*asked, *(name for one in groups for name in one.names)}
+    paces_s = {name: asked.get(name, Asked()).tpot_s for name in names}
     return replace(
         policy,
         speculation_tokens=min(drafts),
-        speculation_by_class={name: drafts[place] for name, place in classes.items()},
+        speculation_by_class={
+            name: drafts[_nearest(groups, name, tpot_s)] for name, tpot_s in paces_s.items()
+        },
     )
 
 
@@ -213,10 +221,10 @@ def _evictable(engine: EngineNow) -> float:
     return float(tokens.sum()) / engine.description.block_size_tokens
 
 
-def _decoding(rows: Rows) -> Rows:
+def _decodes(rows: Rows) -> Flags:
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
-    decoding: Rows = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)]
-    return decoding
+    decodes: Flags = (rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)
+    return decodes
 
 
 def _prompt_tokens_each(rows: Rows) -> float:
@@ -224,7 +232,7 @@ def _prompt_tokens_each(rows: Rows) -> float:
     had, were they half through their answers, or as many as wait under a promise. Infinite while
     nothing decodes: first all prompts are computed.
     """
-    decoding = _decoding(rows)
+    decoding = rows[_decodes(rows)]
     produced = float(decoding[:, PRODUCED].sum())
     if not produced:
         return math.inf
@@ -234,52 +242,64 @@ def _prompt_tokens_each(rows: Rows) -> float:
     return max(usual, float(missing[waiting].sum()) / len(decoding))
 
 
-def _tiers(decoding: Rows) -> list[Tier]:
-    """Of these requests, tightest first; best effort has no pace."""
-    paces_s = np.where(decoding[:, KIND] < LOST, decoding[:, TPOT], math.inf)
-    places = tiers_of(paces_s)
-    return [
-        Tier(
-            tpot_s=float(paces_s[places == place].min()),
-            decoding=int((places == place).sum()),
-            context_tokens=float(decoding[places == place, TOTAL].mean()),
-        )
-        for place in np.unique(places)
-    ]
-
-
-def _nearest(tiers: Sequence[Tier], tpot_s: float) -> int:
-    """The tier of a class; a class without a pace belongs to the loosest."""
-    if math.isinf(tpot_s):
-        return len(tiers) - 1
-    apart = [
-        abs(math.log(tier.tpot_s / tpot_s)) if math.isfinite(tier.tpot_s) else math.inf
-        for tier in tiers
-    ]
-    return apart.index(min(apart))
-
-
-def _with_alpha(
-    tier: Tier, place: int, classes: Mapping[str, int], acceptance: Acceptance, now: float
-) -> Tier:
-    """The least acceptance of its classes, all of which are to keep their pace; without a pace
-    their mean, by how often drafts of each are verified.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Group:
+    """Requests that are planned as one: about one pace (infinite: none), and one class as far as
+    there are not too many.
     """
-    names = [name for name, one in classes.items() if one == place] or [""]
-    alphas = [acceptance.alpha(name, now) for name in names]
-    often = [acceptance.verifications(name, now) for name in names]
-    if math.isinf(tier.tpot_s) and any(often):
-        return replace(tier, alpha=float(np.average(alphas, weights=often)))
-    return replace(tier, alpha=min(alphas))
+
+    rows: Rows
+    names: frozenset[str]
+    tpot_s: float
+
+    def tier(self, acceptance: Acceptance, now: float) -> Tier:
+        """Of several classes the least acceptance counts: all are to keep their pace."""
+        return Tier(
+            tpot_s=self.tpot_s,
+            decoding=len(self.rows),
+            context_tokens=float(self.rows[:, TOTAL].mean()),
+            alpha=min(acceptance.alpha(name, now) for name in self.names or {""}),
+        )
+
+    def drafts_of(self, policy: Policy) -> int | None:
+        """Those in force; None where that cannot be said."""
+        name = min(self.names, default="")
+        return policy.speculation_by_class.get(name, policy.speculation_tokens)
 
 
-def _drafts_before(
-    tiers: int, classes: Mapping[str, int], policy: Policy
-) -> tuple[int, ...] | None:
-    """What is in force, by tier; None where that cannot be said."""
-    found = {place: policy.speculation_by_class.get(name) for name, place in classes.items()}
-    drafts = [found.get(place, policy.speculation_tokens) for place in range(tiers)]
-    return tuple(one for one in drafts if one is not None) if None not in drafts else None
+def _groups(engine: EngineNow, chosen: Flags) -> list[_Group]:
+    """The chosen requests by pace and class, the tightest first, or by pace alone where that would
+    be too many groups; best effort has no pace.
+    """
+    rows = engine.rows[chosen]
+    names = [name for name, one in zip(engine.classes, chosen, strict=True) if one]
+    paces_s = np.where(rows[:, KIND] < LOST, rows[:, TPOT], math.inf)
+    keys = [
+        (pace, name or "") for pace, name in zip(tiers_of(paces_s).tolist(), names, strict=True)
+    ]
+    if len(set(keys)) > _MOST_GROUPS:
+        keys = [(pace, "") for pace, _ in keys]
+    return [
+        _Group(
+            rows=rows[here],
+            names=frozenset(name for place in here if (name := names[place])),
+            tpot_s=float(paces_s[here].min()),
+        )
+        for key in sorted(set(keys))
+        for here in [[place for place, one in enumerate(keys) if one == key]]
+    ]
+
+
+def _nearest(groups: Sequence[_Group], name: str, tpot_s: float) -> int:
+    """The group of a class: of those that it is in, or else of all, the one of the nearest pace; a
+    class without a pace belongs to the loosest.
+    """
+    own = [place for place, one in enumerate(groups) if name in one.names]
+    places = own or range(len(groups))
+    if math.isinf(tpot_s):
+        return max(places, key=lambda place: groups[place].tpot_s)
+    paced = [place for place in places if groups[place].tpot_s < math.inf] or places
+    return min(paced, key=lambda place: abs(math.log(groups[place].tpot_s / tpot_s)))
 
 
 def _tighter(one: Asked, other: Asked) -> Asked:

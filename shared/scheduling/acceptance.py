@@ -146,14 +146,6 @@ class Acceptance:
             if len(self._counts) > self._most_classes:
                 del self._counts[next(iter(self._counts))]
 
-    def verifications(self, class_name: str, now: float) -> float:
-        """How often drafts of the class were verified lately, fading."""
-        counts = self._counts.get(class_name)
-        if counts is None:
-            return 0.0
-        counts.fade(now, self._half_life_s)
-        return counts.verifications
-
     def alpha(self, class_name: str, now: float) -> float:
         """The likeliest chance that a draft is accepted after all before it were."""
         return self._estimate(class_name, now)[0]

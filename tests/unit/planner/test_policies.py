@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from shared.batch_time import PAPER, Step, StepCurve, StepTable
 from shared.engines import Drafts, Policy
 from shared.requests import Admission, EngineRef, Placement, Reason, SloTargets
 from shared.scheduling.acceptance import Acceptance
-from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, Rows, empty, new_row
+from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, TPOT, Rows, empty, new_row
 from tests.unit.planner.builders import make_engine, make_query
 
 # OPT-6.7B with a draft model, as the paper's authors fitted it; a step costs 25 ms at least.
@@ -18,6 +19,7 @@ TABLE = StepTable.of(
     StepCurve(form=PAPER, coefficients=(2.48e-2, 6.878e-5, 0.0, 6.498e-3, 7.523e-5, 3.465e-3))
 )
 TIGHT_S, LOOSE_S = 0.049, 0.099
+CLASS_OF = {TIGHT_S: "code", TIGHT_S / 2: "code", LOOSE_S: "chat"}
 ASKED = {"code": Asked(ttft_s=2.0, tpot_s=TIGHT_S), "chat": Asked(ttft_s=4.0, tpot_s=LOOSE_S)}
 
 
@@ -43,12 +45,17 @@ def decoding(requests: int, tpot_s: float, kind: float = PROMISED) -> Rows:
     return np.repeat(one[np.newaxis], requests, axis=0)
 
 
-def engine(*rows: Rows, free_kv_blocks: int = 1000, **changed: Any) -> EngineNow:
+def engine(
+    *rows: Rows, free_kv_blocks: int = 1000, classes: Sequence[str] = (), **changed: Any
+) -> EngineNow:
+    """Of the class that asks for their pace; `classes` names those of each rows in their place."""
     description = make_engine(**({"max_speculation_tokens": 9, "max_step_tokens": 8192} | changed))
+    names = classes or [CLASS_OF.get(one[0, TPOT], "other") for one in rows]
     return EngineNow(
         description=description,
         table=TABLE,
         rows=np.concatenate([empty(0), *rows]),
+        classes=[name for name, one in zip(names, rows, strict=True) for _ in one],
         free_kv_blocks=free_kv_blocks,
     )
 
@@ -138,23 +145,50 @@ def test_what_is_never_accepted_is_not_drafted() -> None:
     assert told.speculation_by_class["code"] == 0
 
 
-@pytest.mark.parametrize("common", ["good", "bad"])
-def test_without_a_pace_classes_count_as_often_as_they_draft(common: str) -> None:
-    acceptance = Acceptance()
-    for name, accepted in (("good", 0.9), ("bad", 0.1)):
-        steps = 10_000 if name == common else 10
+def drafting(**accepted: float) -> Acceptance:
+    """Of each class, so much of what it drafted was accepted."""
+    learned = Acceptance()
+    for name, share in accepted.items():
         drafts = Drafts(
             class_name=name,
-            verifications=steps,
-            drafted_tokens=steps,
-            accepted_tokens=round(accepted * steps),
+            verifications=10_000,
+            drafted_tokens=10_000,
+            accepted_tokens=round(share * 10_000),
         )
-        acceptance.observe([drafts], 0.0)
-    rows, asked = decoding(10, math.inf, PLAIN), {"good": Asked(), "bad": Asked()}
+        learned.observe([drafts], 0.0)
+    return learned
 
-    found = policy_for(engine(rows), asked, acceptance, Policy(), 0.0)
 
-    assert ((found.speculation_tokens or 0) > 1) == (common == "good")
+@pytest.mark.parametrize("tpot_s", [LOOSE_S, math.inf])
+@pytest.mark.parametrize("kind", [PROMISED, PLAIN])
+def test_classes_of_one_pace_draft_by_what_each_accepts(tpot_s: float, kind: float) -> None:
+    rows = decoding(10, tpot_s, kind)
+    now = engine(rows, rows, classes=["good", "bad"])
+
+    told = policy_for(now, {}, drafting(good=0.9, bad=0.02), Policy(), 0.0).speculation_by_class
+
+    assert told["good"] > told["bad"] == 0
+
+
+def test_a_class_that_does_not_decode_now_shortens_nobodys_drafts() -> None:
+    acceptance, now = drafting(code=0.9, chat=0.02), engine(decoding(10, TIGHT_S))
+
+    alone, beside = (
+        policy_for(now, asked, acceptance, Policy(), 0.0).speculation_by_class["code"]
+        for asked in ({"code": ASKED["code"]}, ASKED)
+    )
+
+    assert alone == beside > 0
+
+
+def test_many_classes_of_one_pace_draft_as_the_least_of_them_accepts() -> None:
+    names = [f"class-{number}" for number in range(20)]
+    now = engine(*(decoding(1, LOOSE_S) for _ in names), classes=names)
+    acceptance = drafting(**dict.fromkeys(names, 0.9) | {names[7]: 0.02})
+
+    told = policy_for(now, {}, acceptance, Policy(), 0.0).speculation_by_class
+
+    assert set(told.values()) == {0}
 
 
 def test_drafts_in_force_stay_for_promises_alone() -> None:
@@ -176,7 +210,8 @@ def test_best_effort_has_no_pace_that_would_shape_steps() -> None:
     promised = policy(engine(decoding(20, LOOSE_S)))
     beside = policy(engine(decoding(20, LOOSE_S), decoding(1, 0.001, BEST_EFFORT)))
 
-    assert beside.speculation_by_class == promised.speculation_by_class
+    for name in ("code", "chat"):
+        assert beside.speculation_by_class[name] == promised.speculation_by_class[name]
 
 
 def test_speculation_stays_as_it_was_on_an_idle_engine() -> None:
