@@ -5,6 +5,12 @@ from enum import StrEnum
 from typing import Final
 
 KV_USED: Final = "used"
+_LEAST_SPAN_TOKENS: Final = 64  # 28,000 blocks of 16 tokens are 7,000 hashes to tell and to keep
+
+
+def prefix_span_tokens(block_size_tokens: int) -> int:
+    """How many tokens, in whole blocks, a hash stands for that engines tell of their caches."""
+    return block_size_tokens * -(-_LEAST_SPAN_TOKENS // block_size_tokens)
 
 
 class Role(StrEnum):
@@ -31,6 +37,8 @@ class EngineDescription:
     KV weighs over all layers. `step_time` is its table of step times
     (`shared.batch_time.StepTable`), empty while it has none. `kv_addresses` are those of all its
     transports, best first; an engine with one transport may give `kv_address` alone.
+    `prefix_span_tokens` are those of each hash in its `PrefixNews`; 0: it tells nothing of its
+    prefix cache.
     """
 
     name: str
@@ -50,6 +58,7 @@ class EngineDescription:
     metrics_address: str = ""
     step_time: bytes = b""
     kv_addresses: tuple[KvAddress, ...] = ()
+    prefix_span_tokens: int = 0
 
     @property
     def transports(self) -> tuple[str, ...]:
@@ -93,6 +102,22 @@ class KvTransfer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixNews:
+    """How an engine's prefix cache has changed: hashes of spans that are there now or no longer,
+    none of them in both. Each hash stands for its span of a prompt and all before it.
+
+    `anew`: what was told before does not count, `stored` is all that is there.
+    """
+
+    stored: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+    anew: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.stored or self.removed or self.anew)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """What one engine step did, and how the engine stands after it.
 
@@ -106,8 +131,8 @@ class StepReport:
     `finished` lists request ids that left the engine since the last report. `kv_transfers_failed`
     counts transfers whose prompt was computed again here, `kv_transfers` are those that ended
     since the last report. `requests` holds a row for each request
-    in the engine (`shared.scheduling.rows`), `step_time` its table of step times; both are empty
-    where nothing is told of them.
+    in the engine (`shared.scheduling.rows`), `step_time` its table of step times, `prefixes` how
+    its prefix cache has changed since the last report; all are empty where nothing is told of them.
     """
 
     step: int
@@ -138,6 +163,7 @@ class StepReport:
     requests: bytes = b""
     step_time: bytes = b""
     kv_transfers: tuple[KvTransfer, ...] = ()
+    prefixes: PrefixNews = field(default_factory=PrefixNews)
 
     @property
     def tokens(self) -> int:

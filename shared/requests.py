@@ -95,6 +95,16 @@ class SloTargets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptHashes:
+    """Hashes of a prompt's whole spans of `span_tokens`, each of its span and of all before it: two
+    prompts with the same n-th hash begin with the same n spans.
+    """
+
+    span_tokens: int
+    hashes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementQuery:
     """What the gateway asks the planner.
 
@@ -105,6 +115,7 @@ class PlacementQuery:
     `avoid` are ids of engines that failed the gateway; one is taken only where no other can serve.
     Where not all can be served, tenants share by `weight`; a session id is known to one tenant.
     `client_id` is the client's own `x-request-id`. Records show it; two clients may send the same.
+    `prompt_hashes` tell which engines have the KV of its beginning; None: nothing is known of that.
     """
 
     request_id: str
@@ -121,6 +132,7 @@ class PlacementQuery:
     tenant: str = DEFAULT_TENANT
     weight: float = 1.0
     client_id: str = ""
+    prompt_hashes: PromptHashes | None = None
 
     @property
     def session_key(self) -> str | None:

@@ -2,7 +2,8 @@
 
 import math
 
-from shared.engines import Drafts, EngineDescription, KvAddress, StepReport
+from services.evaluation.told_prefixes import SPAN_TOKENS
+from shared.engines import Drafts, EngineDescription, KvAddress, PrefixNews, StepReport
 from shared.scheduling.rows import AVAILABLE, COMPUTED, TOTAL, to_wire
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
@@ -15,10 +16,12 @@ def report_of(
     drafts: tuple[Drafts, ...],
     finished: tuple[str, ...],
     step_time: bytes,
+    prefixes: PrefixNews,
     now: float,
 ) -> StepReport:
     """The engine as it will be when the running step is over, which is what engines tell;
-    `finished` are the requests that have left it since its last report, `step_time` its new table.
+    `finished` are the requests that have left it since its last report, `step_time` its new table,
+    `prefixes` what has changed of its prefix cache.
     """
     rows = engine.after
     if (rows[:, AVAILABLE] > now).any():
@@ -43,6 +46,7 @@ def report_of(
         finished=finished,
         requests=to_wire(rows, now),
         step_time=step_time,
+        prefixes=prefixes,
     )
 
 
@@ -66,4 +70,5 @@ def description_of(engine: SimEngine, *, speculates: bool) -> EngineDescription:
         max_speculation_tokens=drafts,
         kv_address=KvAddress(transport="nixl", host=engine.name, port=1),
         step_time=engine.table.to_bytes(),
+        prefix_span_tokens=SPAN_TOKENS,
     )

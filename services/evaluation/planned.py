@@ -11,6 +11,7 @@ import numpy as np
 
 from services.evaluation.engine_reports import MODEL, description_of, report_of
 from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
+from services.evaluation.told_prefixes import ToldPrefixes, prompt_hashes
 from services.planner.advice import learn_from
 from services.planner.engine_state import EngineState
 from services.planner.numbers import PlannerNumbers
@@ -84,6 +85,7 @@ class _Attached:
     drafts: DraftLedger = field(default_factory=DraftLedger)
     finished: list[str] = field(default_factory=list)  # requests that left it, until it tells
     told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
+    prefixes: ToldPrefixes = field(default_factory=ToldPrefixes)
     times: StepTimes | None = None
     learned: tuple[int, float] = (0, 0.0)  # steps, seconds of them all
 
@@ -188,6 +190,7 @@ class Planned:
             prompt_tokens=ticket.prompt_tokens,
             max_output_tokens=self._most_tokens(ticket),
             forced_way=self._settings.way,
+            prompt_hashes=prompt_hashes(ticket),
         )
 
     def _most_tokens(self, ticket: Ticket) -> int:
@@ -268,7 +271,8 @@ class Planned:
         attached = self._attached[engine.name]
         step_time = attached.times.news(now) if attached.times else b""
         finished = tuple(attached.finished)
-        report = report_of(engine, attached.drafts.take(), finished, step_time, now)
+        prefixes = attached.prefixes.news(engine)
+        report = report_of(engine, attached.drafts.take(), finished, step_time, prefixes, now)
         attached.finished.clear()
         self.state.observe(attached.state, [report], now)
 
@@ -297,6 +301,7 @@ class Planned:
             description=state.description,
             table=state.table,
             rows=engine.rows,
+            classes=[self._classes[life] for life in engine.who.tolist()],
             free_kv_blocks=int(engine.free_blocks),
             awaited_blocks=self.state.sessions.resting.blocks(state.description, now),
         )

@@ -13,6 +13,7 @@ from services.gateway.engine_health import EngineHealth
 from services.gateway.moves import MOVABLE, Cause, Move, MoveBudget, Unmoved, cause_of
 from services.gateway.outcome import outcome_of
 from services.gateway.planner_link import PlannerLink
+from services.gateway.prompt_hashes import prompt_hashes
 from services.gateway.remainder import Replay, rest_of, why_it_ends_here
 from services.gateway.scope import RequestScope, SequenceRecord, enter
 from services.gateway.wait_limits import WaitLimits
@@ -25,6 +26,7 @@ from shared.requests import (
     Phase,
     Placement,
     PlacementQuery,
+    PromptHashes,
     Reason,
     SloTargets,
     Way,
@@ -63,6 +65,7 @@ class Journey:
     _delivered: list[int] = field(default_factory=list)
     _failed: list[str] = field(default_factory=list)  # ids of engines
     _held: Held | None = None
+    _hashes: PromptHashes | None = None  # of the rest
     _legs: int = 0
     _losses: int = 0
 
@@ -192,6 +195,7 @@ class Journey:
 
     async def _place(self) -> None:
         held_from_s = self.means.clock.now() if self._legs else None
+        self._hashes = await prompt_hashes(self._rest, self.means.planner.engines)
         await self.means.planner.place(
             self._query, self.record, self.scope.arrived_at_s, held_from_s=held_from_s
         )
@@ -220,6 +224,7 @@ class Journey:
             weight=self.scope.account.tenant.weight,
             client_id=self.scope.client_id,
             avoid=tuple(dict.fromkeys((*avoid, held.engine.engine_id) if held else avoid)),
+            prompt_hashes=self._hashes,
         )
 
     def _targets_after_move(self) -> SloTargets:

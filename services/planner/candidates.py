@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from services.planner.demand import Demand
 from services.planner.engine_state import EngineState
 from services.planner.predict import (
     DecodeForecast,
@@ -102,32 +103,41 @@ class Work:
     """What the request will take, as far as can be known."""
 
     prompt_tokens: int
-    tokens_to_compute: int
     output_tokens: int
     waited_s: float
     now: float
 
 
 def rank(
-    query: PlacementQuery, state: ClusterState, ways: Ways, goal: Goal, now: float
+    query: PlacementQuery,
+    state: ClusterState,
+    ways: Ways,
+    goal: Goal,
+    demand: Demand,
+    now: float,
 ) -> list[Candidate]:
     """Those that meet the goal first, then by finish; unknown ones by load."""
     work = Work(
         prompt_tokens=query.prompt_tokens,
-        tokens_to_compute=state.tokens_to_compute(query, now),
         output_tokens=state.expected_output_tokens(query),
         waited_s=query.waited_s,
         now=now,
     )
     ends = {
         engine: forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
-        for engine in {*ways.colocated, *ways.decodes}
+        for engine in {*ways.on_one, *ways.decodes}
     }
     starts = {
-        engine: forecast_prefill(state, engine, work.tokens_to_compute, work.prompt_tokens, now)
-        for engine in {*ways.colocated, *ways.prefills}
+        engine: forecast_prefill(
+            state,
+            engine,
+            work.prompt_tokens - demand.computed_on(engine.description),
+            work.prompt_tokens,
+            now,
+        )
+        for engine in {*ways.on_one, *ways.prefills}
     }
-    candidates = [_colocated(work, starts[engine], ends[engine]) for engine in ways.colocated]
+    candidates = [_colocated(work, starts[engine], ends[engine]) for engine in ways.on_one]
     if ways.pairs_exist:
         first = [starts[engine] for engine in ways.prefills]
         candidates += _pairs(work, state, first, [ends[engine] for engine in ways.decodes], goal)

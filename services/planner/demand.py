@@ -1,6 +1,7 @@
 """What a request asks of the engines, as the rows that they will see. Places nothing."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.planner.drafting import Drafts
@@ -17,7 +18,7 @@ class Demand:
     """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
     Engines give the first token `delivery_s` before it is due.
 
-    `cached_tokens` of the prompt are on the engine `home` already. The answer most likely has
+    `cached_tokens` of the prompt are on engines already, by their names. The answer most likely has
     `few_tokens` at least (None: not known); `grace` is what engines are asked for in the place of a
     mean where no KV moves. `drafts` are those that its decodes may count on.
     """
@@ -28,8 +29,7 @@ class Demand:
     due_s: float
     tpot_s: float
     delivery_s: float = 0.0
-    cached_tokens: int = 0
-    home: str = ""
+    cached_tokens: Mapping[str, int] = field(default_factory=dict)
     key: int = 0
     few_tokens: int | None = None
     grace: Grace
@@ -48,10 +48,14 @@ class Demand:
 
     def computed_on(self, engine: EngineDescription) -> int:
         """Prefix hits, whole blocks; the last token is always computed."""
-        if engine.name != self.home:
-            return 0
-        hit = min(self.cached_tokens, self.prompt_tokens - 1)
+        hit = min(self.cached_tokens.get(engine.name, 0), self.prompt_tokens - 1)
         return hit - hit % engine.block_size_tokens
+
+    @property
+    def least_to_compute(self) -> int:
+        """Tokens of the prompt that the engine with most of it would compute."""
+        most = max(self.cached_tokens.values(), default=0)
+        return self.prompt_tokens - max(0, min(most, self.prompt_tokens - 1))
 
     def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
         """The row on an engine that computes the prompt and the answer."""

@@ -1,5 +1,6 @@
 """Where a request runs, which way, with which promise: filter, score, pick. Changes nothing."""
 
+import math
 from dataclasses import dataclass
 
 from services.planner import answers
@@ -36,7 +37,8 @@ def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -
     if no is not None:
         return no
     goal = goal_of(query, state, ways)
-    candidates = rank(query, state, ways, goal, now)
+    demand = state.demand(query, math.inf, now)  # what it asks for is in the goal
+    candidates = rank(query, state, ways, goal, demand, now)
     placement = _answer(query, state, ways, candidates[0], goal, now)
     return decision_of(placement, candidates, goal, ways)
 

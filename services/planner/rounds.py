@@ -186,7 +186,7 @@ def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
     ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s
     demand = state.demand(query, ttft_s, now)
     held = Held(
-        takes_s=state.prompt_s(demand.prompt_tokens - demand.cached_tokens),
+        takes_s=state.prompt_s(demand.least_to_compute),
         due_s=demand.due_s,
         latest_s=_latest_s(demand, goal, idle, state),
         looked_s=now,
@@ -215,13 +215,13 @@ def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float)
 
 def _wish(case: _Case, round_: Round, now: float) -> Wish:
     query, state = case.query, round_.state
-    ways = round_.fleet.least_of(case.ways, home=case.demand.home)
+    ways = round_.fleet.least_of(case.ways, case.demand.cached_tokens)
     return Wish(
         query=query,
         goal=case.goal,
         demand=case.demand,
         kv_tokens=query.prompt_tokens + state.expected_output_tokens(query),
-        ways=rank(query, state, ways, case.goal, now),
+        ways=rank(query, state, ways, case.goal, case.demand, now),
     )
 
 

@@ -1,5 +1,5 @@
-"""What the rounds of one session (a chat, a tool loop) have in common: targets, worth, a home for
-their KV. Pure; it places nothing.
+"""What the rounds of one session (a chat, a tool loop) have in common: targets and worth. Pure; it
+places nothing.
 """
 
 from collections import OrderedDict
@@ -21,8 +21,7 @@ class _Session:
     targets: SloTargets | None = None
     rounds: int = 0
     last_group_id: str = ""
-    home: str = ""
-    cached_tokens: int = 0
+    home: str = ""  # the engine with the KV of the last round, which rests there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +66,6 @@ class Sessions:
         value = own.value * min(MOST_WORTH, 1 + WORTH_PER_ROUND * session.rounds)
         return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=value))
 
-    def home(self, query: PlacementQuery, now: float) -> tuple[str, int] | None:
-        """The decode engine with the KV of the last round, and how many tokens of this prompt it
-        should hold, if the session goes on where it ended. None when there is no such engine.
-        """
-        session = self._known(query.session_key, now)
-        if session is None or not session.home:
-            return None
-        return session.home, min(session.cached_tokens, query.prompt_tokens)
-
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
         """A round of an enriched query runs; what does not run is no round."""
         session = self._known(query.session_key, now)
@@ -107,12 +97,11 @@ class Sessions:
             session.rounds += 1
             session.last_group_id = over.group_id
         session.home = over.engine
-        session.cached_tokens = over.prompt_tokens + max(0, outcome.output_tokens - 1)
         self.resting.begin(
             over.session_key,
             over.engine,
             class_name=over.class_name,
-            tokens=session.cached_tokens,
+            tokens=over.prompt_tokens + max(0, outcome.output_tokens - 1),
             now=now,
         )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from services.planner.class_mix import ClassMix, Work, work_of
@@ -16,6 +16,7 @@ from services.planner.kv_speed import Line
 from services.planner.lengths import OutputLengths
 from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
+from services.planner.prefix_index import PrefixIndex
 from services.planner.registration import why_unfit
 from services.planner.restraint import Restraint
 from services.planner.scaling.demanded import Demanded
@@ -70,6 +71,7 @@ class ClusterState:
         self.lengths = OutputLengths()
         self.survival = Survival()
         self.sessions = Sessions()
+        self.prefixes = PrefixIndex()
         self.tenants = TenantShares()
         self.policies = PolicyBook()
         self.restraint = Restraint()
@@ -105,6 +107,7 @@ class ClusterState:
         elif before:
             remember(self._replaced, before.description.engine_id, None, _KEPT_TABLES)
             self.sessions.lost(before.name)
+            self.prefixes.lost(before.name)
         self.engines[description.name] = engine
         return engine, ""
 
@@ -151,6 +154,7 @@ class ClusterState:
             del self.engines[engine.name]
             self._changed_at_s = now
             self.sessions.lost(engine.name)
+            self.prefixes.lost(engine.name)
             if engine.table is not None:
                 remember(self._tables, engine.name, engine.table, _KEPT_TABLES)
 
@@ -159,6 +163,7 @@ class ClusterState:
         for report in reports:
             self._transferred(engine, report, now)
             engine.observe(report, now, newest=report is reports[-1])
+            self.prefixes.hear(engine.description, report.prefixes)
             self.policies.drafted(report.drafts, now)
         self._give_up_lost(engine)
 
@@ -209,7 +214,6 @@ class ClusterState:
 
     def demand(self, query: PlacementQuery, ttft_s: float, now: float) -> Demand:
         """What an enriched query asks of engines; `ttft_s` is the target in force, or infinite."""
-        home, cached_tokens = self._cached(query, now)
         tpot_s = query.targets.tightest_tpot_s or math.inf
         arrived_at_s = now - query.waited_s
         few_tokens = self._few_tokens(query)
@@ -228,8 +232,7 @@ class ClusterState:
             due_s=arrived_at_s + ttft_s,
             tpot_s=tpot_s,
             delivery_s=self.delivery.before(ttft_s),
-            cached_tokens=cached_tokens,
-            home=home,
+            cached_tokens=self.cached_tokens(query, now),
             few_tokens=few_tokens,
             grace=grace,
             drafts=drafting.of(grace.pace_s, prior, promised_s=tpot_s),
@@ -265,19 +268,12 @@ class ClusterState:
         table = self.any_table
         return 0.0 if table is None else _WITH_OTHERS * table.decodes_s(1, context_tokens)
 
-    def _cached(self, query: PlacementQuery, now: float) -> tuple[str, int]:
-        """Where most of its prompt is, and how much: by its group or its session."""
+    def cached_tokens(self, query: PlacementQuery, now: float) -> Mapping[str, int]:
+        """How much of its prompt is where: all of it where its group is, or what engines tell."""
         group = self.group_engines(query.group_id, now)
         if group is not None:
-            return (group[0] or group[1]).name, query.prompt_tokens
-        return self.sessions.home(query, now) or ("", 0)
-
-    def tokens_to_compute(self, query: PlacementQuery, now: float) -> int:
-        """Of its prompt; the sequences of a group find theirs in the cache but for a block."""
-        engines = self.group_engines(query.group_id, now)
-        if engines is None:
-            return query.prompt_tokens
-        return min(query.prompt_tokens, engines[1].description.block_size_tokens)
+            return {(group[0] or group[1]).name: query.prompt_tokens}
+        return self.prefixes.found(query.prompt_hashes)
 
     def prompt_s(self, tokens: float) -> float:
         """What so many tokens take of an engine among those of other prompts; 0: not known."""
@@ -312,8 +308,8 @@ class ClusterState:
     def commit(self, explanation: Explanation, chosen: WayConsidered | None, now: float) -> None:
         """Takes a decision into the books. `chosen` is the way it runs, None when it does not."""
         self._decisions_made += 1
-        self._learn_of_prompt(explanation, now)
         demand = self._note_demand(explanation, now)
+        self._learn_of_prompt(explanation, demand)
         decision_id = explanation.placement.decision_id
         remember(self._explanations, decision_id, explanation, self.numbers.kept_decisions)
         if chosen is not None and explanation.placement.runs:
@@ -357,8 +353,7 @@ class ClusterState:
         most_drafts = max(one.description.max_speculation_tokens for one in self.engines.values())
         name, context_tokens = query.targets.class_name, query.prompt_tokens
         alone_s = self.quickest_alone(table, most_drafts, context_tokens, name, now).tpot_s
-        tokens = max(1, demand.prompt_tokens - demand.cached_tokens)
-        prompt_s = 0.0 if self.prefills_apart else self.prompt_s(tokens)
+        prompt_s = 0.0 if self.prefills_apart else self.prompt_s(demand.least_to_compute)
         return work_of(demand, self.expected_output_tokens(query), prompt_s, alone_s, table)
 
     @property
@@ -371,13 +366,11 @@ class ClusterState:
         decodes = sum(one.description.role is Role.DECODE for one in self.serving())
         return self.class_mix.left_out(decodes, now)
 
-    def _learn_of_prompt(self, explanation: Explanation, now: float) -> None:
-        query, placement = explanation.query, explanation.placement
+    def _learn_of_prompt(self, explanation: Explanation, demand: Demand) -> None:
+        placement = explanation.placement
         if placement.ttft_s is None or placement.admission is Admission.DEFERRED:
             return
-        _, cached_tokens = self._cached(query, now)
-        takes_s = self.prompt_s(max(1, query.prompt_tokens - cached_tokens))
-        self.restraint.learn(takes_s, placement.ttft_s)
+        self.restraint.learn(self.prompt_s(demand.least_to_compute), placement.ttft_s)
 
     def _learn_of_engines(self, explanation: Explanation, outcome: Outcome, now: float) -> None:
         placement = explanation.placement
@@ -427,23 +420,24 @@ class ClusterState:
         assert decode is not None
         demand = replace(demand, key=key_of(placement.decision_id))
         best_effort = placement.admission is Admission.BEST_EFFORT
+        end = self.engines[decode.name]
+        start = end if prefill is None else self.engines[prefill.name]
         first_in_s = max(0.0, (chosen.ttft_s or 0.0) - query.waited_s)
         ends_at_s = None if chosen.finish_s is None else now + chosen.finish_s - query.waited_s
         answer_tokens = self.lengths.cautious(query.targets.class_name, query.max_output_tokens)
         whole = Hold(
             decision_id=placement.decision_id,
             request_id=query.request_id,
-            prefill_tokens=self.tokens_to_compute(query, now),
+            prefill_tokens=query.prompt_tokens - demand.computed_on(start.description),
             kv_tokens=query.prompt_tokens + answer_tokens,
             class_name=query.targets.class_name,
             due_at_s=now + self.delivery.there_s,
             ends_at_s=ends_at_s,
         )
-        end = self.engines[decode.name]
         if prefill is None:
             end.hold(colocated(whole, demand, end, best_effort=best_effort))
         else:
-            start, first_at_s = self.engines[prefill.name], now + first_in_s
+            first_at_s = now + first_in_s
             times_s = first_at_s, first_at_s + (chosen.transfer_s or 0.0)
             first, rest = split(whole, demand, start, *times_s, best_effort=best_effort)
             start.hold(first)

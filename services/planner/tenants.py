@@ -38,7 +38,7 @@ class Usual:
     def asked_at(self, now: float) -> Demand:
         """The same asked for at another time, with nothing of it computed."""
         due_s = now + self.demand.due_s - self.demand.arrived_at_s
-        return replace(self.demand, arrived_at_s=now, due_s=due_s, home="", key=0)
+        return replace(self.demand, arrived_at_s=now, due_s=due_s, cached_tokens={}, key=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Which engines may take a request, in which way, and why the others may not. No times here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from services.planner.engine_state import EngineState
@@ -9,18 +10,21 @@ from shared.requests import PlacementQuery, Way, WayConsidered
 
 _REJECTIONS_KEPT = 16
 _MOST_OF_SIDE = 8
+_MOST_STAND_INS = 2  # prefill engines that are tried beside the decode engines
+_MOST_CACHED = 4  # of these that are taken for what they have cached
 MOST_TRIED = 5  # that are looked at closely for one request; more would cost more than they find
 _LIKE_A_DECODE = 256.0  # prompt tokens that are as much to do as a request that decodes
 
 
 @dataclass(slots=True)
 class Ways:
-    """Co-located on one of `colocated`; disaggregated over one of `prefills` and of `decodes`. Many
-    requests share these lists. `starts` and `ends` have one engine of each make that could compute
-    the prompt, or the answer.
+    """Co-located on one of `colocated`, or on a prefill engine of `stand_ins`; disaggregated over one
+    of `prefills` and of `decodes`. Many requests share these lists. `starts` and `ends` have one
+    engine of each make that could compute the prompt, or the answer.
     """
 
     colocated: list[EngineState] = field(default_factory=list)
+    stand_ins: list[EngineState] = field(default_factory=list)
     prefills: list[EngineState] = field(default_factory=list)
     decodes: list[EngineState] = field(default_factory=list)
     rejected: list[WayConsidered] = field(default_factory=list)
@@ -32,12 +36,18 @@ class Ways:
         exchanging = [engine for engine in whole if engine.exchanges]
         computing = [engine for engine in prompts if engine.exchanges]
         self.colocated = _preferred(whole, Role.DECODE)
+        self.stand_ins = [engine for engine in whole if engine not in self.colocated]
         self.decodes = _preferred(exchanging, Role.DECODE)
         self.prefills = _preferred(computing, Role.PREFILL)
 
     def count_makes(self) -> None:
         self.starts = _one_of_each_make(self.colocated, self.prefills)
         self.ends = _one_of_each_make(self.colocated, self.decodes)
+
+    @property
+    def on_one(self) -> list[EngineState]:
+        """Engines that could take all of the request."""
+        return [*self.colocated, *self.stand_ins]
 
     @property
     def pairs_exist(self) -> bool:
@@ -83,10 +93,11 @@ class Fleet:
             ways.count_makes()
         return ways
 
-    def least_of(self, ways: Ways, *, home: str) -> Ways:
-        """The ways over the engines of each side that have the least to do, and over `home`: the
-        others of a large fleet would cost more time than they could gain. Between engines that all
-        decode KV moves only where there are too few of them to try: that comes last.
+    def least_of(self, ways: Ways, cached_tokens: Mapping[str, int]) -> Ways:
+        """The ways over the engines of each side that have the least to do, and over those with the
+        most of the prompt cached: the others of a large fleet would cost more time than they could
+        gain. Between engines that all decode KV moves only where there are too few of them to try:
+        that comes last.
         """
         prefills, decodes = ways.prefills, ways.decodes
         stand_in = bool(prefills) and prefills[0].description.role is Role.DECODE
@@ -94,20 +105,31 @@ class Fleet:
             prefills, decodes = [], []
         return replace(
             ways,
-            colocated=self._least(ways.colocated, home),
-            prefills=self._least(prefills, home),
-            decodes=self._least(decodes, home),
+            colocated=self._least(ways.colocated, cached_tokens),
+            stand_ins=self._least(ways.stand_ins, cached_tokens, _MOST_STAND_INS),
+            prefills=self._least(prefills, cached_tokens),
+            decodes=self._least(decodes, cached_tokens),
         )
 
-    def _least(self, engines: list[EngineState], home: str) -> list[EngineState]:
-        if len(engines) <= _MOST_OF_SIDE:
+    def _least(
+        self,
+        engines: list[EngineState],
+        cached_tokens: Mapping[str, int],
+        most: int = _MOST_OF_SIDE,
+    ) -> list[EngineState]:
+        if len(engines) <= most:
             return engines
         known = self._by_load.get(id(engines))
         if known is None:  # kept with the list itself, whose id is nobody else's for as long
             known = self._by_load[id(engines)] = engines, sorted(engines, key=_load)
-        first = [engine for engine in engines if engine.name == home] if home else []
-        others = [engine for engine in known[1][:_MOST_OF_SIDE] if engine.name != home]
-        return [*first, *others][:_MOST_OF_SIDE]
+        by_load = known[1]
+        if not cached_tokens:
+            return by_load[:most]
+        having = [engine for engine in by_load if engine.name in cached_tokens]
+        having.sort(key=lambda engine: -cached_tokens[engine.name])
+        first = having[:_MOST_CACHED]
+        others = [engine for engine in by_load[:most] if engine not in first]
+        return [*first, *others][:most]
 
     def _leave_out_small(
         self, query: PlacementQuery, ways: Ways, serving: list[EngineState]
@@ -135,14 +157,14 @@ class Fleet:
         if group is None:
             return False
         prefill, decode = group
-        if prefill is None and decode in ways.colocated:
-            ways.colocated = [decode]
+        if prefill is None and decode in ways.on_one:
+            ways.colocated, ways.stand_ins = [decode], []
             ways.prefills, ways.decodes = [], []
             ways.reject(Way.DISAGGREGATED, f"the prompt's prefix is cached on {decode.name}")
         elif prefill in ways.prefills and decode in ways.decodes:
             assert prefill is not None
             ways.prefills, ways.decodes = [prefill], [decode]
-            ways.colocated = []
+            ways.colocated, ways.stand_ins = [], []
             ways.reject(Way.COLOCATED, f"the prompt's prefix is cached on {prefill.name}")
         else:
             return False
@@ -190,7 +212,7 @@ def _obey_caller(query: PlacementQuery, ways: Ways) -> bool:
         ways.prefills, ways.decodes = [], []
         ways.reject(Way.DISAGGREGATED, "the caller asked for colocated")
     elif query.forced_way is Way.DISAGGREGATED:
-        ways.colocated = []
+        ways.colocated, ways.stand_ins = [], []
         ways.reject(Way.COLOCATED, "the caller asked for disaggregated")
     else:
         return False

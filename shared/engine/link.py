@@ -72,15 +72,17 @@ class SchedulerEnd:
             self._beat_at_s = now_s + _BEAT_S
             self.report(())
 
-    def report(self, reports: Sequence[StepReport]) -> None:
-        """In one message: a message costs more than its content."""
+    def report(self, reports: Sequence[StepReport]) -> bool:
+        """In one message: a message costs more than its content. Whether it is on its way."""
         with self._one_at_a_time:
             if self._closed.is_set():
-                return
+                return False
             try:
                 self._socket.send(_to_wire(reports), zmq.NOBLOCK)
             except zmq.Again:
                 self.dropped_reports += len(reports)
+                return False
+            return True
 
     def news(self) -> Instructions | None:
         """The last of each that arrived since the call before, or None."""

@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from shared.engines import EngineDescription, StepReport
+from shared.engines import EngineDescription, PrefixNews, StepReport
 
 _KEPT_REPORTS = 4096
 
@@ -15,7 +15,7 @@ _KEPT_REPORTS = 4096
 @dataclass(slots=True)
 class EngineState:
     """`unsent` holds reports that the planner has not been given yet; the oldest go when it is away
-    for long.
+    for long. `prefixes` are the spans in the engine's prefix cache, as it told of them.
     """
 
     description: EngineDescription
@@ -23,18 +23,35 @@ class EngineState:
     attached: bool = False
     alive: bool = True
     unsent: deque[StepReport] = field(default_factory=lambda: deque(maxlen=_KEPT_REPORTS))
+    prefixes: set[int] = field(default_factory=set)
+    _lost_some: bool = False
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, report: StepReport) -> None:
+        self._follow(report.prefixes)
+        self._lost_some |= len(self.unsent) == _KEPT_REPORTS
         self.last = report
         self.unsent.append(report)
         self._news.set()
 
+    def _follow(self, news: PrefixNews) -> None:
+        if news.anew:
+            self.prefixes.clear()
+        self.prefixes.difference_update(news.removed)
+        self.prefixes.update(news.stored)
+
     def take_unsent(self) -> list[StepReport]:
         reports = list(self.unsent)
+        if reports and self._lost_some:
+            reports[-1] = replace(reports[-1], prefixes=self._all_prefixes)
+            self._lost_some = False
         self.unsent.clear()
         self._news.clear()
         return reports
+
+    @property
+    def _all_prefixes(self) -> PrefixNews:
+        return PrefixNews(stored=tuple(self.prefixes), anew=True)
 
     async def until_news(self) -> None:
         """Until there is something to send, or `wake` is called."""
@@ -49,7 +66,13 @@ class EngineState:
         self.unsent.clear()
         if self.last is not None:
             self.unsent.append(
-                replace(self.last, finished=(), kv_transfers_failed=0, kv_transfers=())
+                replace(
+                    self.last,
+                    finished=(),
+                    kv_transfers_failed=0,
+                    kv_transfers=(),
+                    prefixes=self._all_prefixes,
+                )
             )
             self._news.set()
 

@@ -26,7 +26,7 @@ from shared.batch_time.table import (
 )
 from shared.engine.request_rows import Flight, Late
 from shared.engine.step_times import StepTimes
-from shared.engines import Drafts, KvTransfer, StepReport
+from shared.engines import Drafts, KvTransfer, PrefixNews, StepReport
 from shared.scheduling.rows import Rows, to_wire
 
 _TELL_EVERY_S = 0.02  # of what nobody waits to hear of
@@ -179,11 +179,13 @@ class StepLedger:
         """Whether what nobody waits to hear of was told a moment ago."""
         return now - self._told_at_s < _TELL_EVERY_S
 
-    def reports(self, standing: Standing, rows: Rows, now: float) -> list[StepReport]:
+    def reports(
+        self, standing: Standing, rows: Rows, prefixes: PrefixNews, now: float
+    ) -> list[StepReport]:
         """Of every step since the last call, or of what happened without one; none when nothing
         did. The last tells what happened beside the steps and how the requests stand.
         """
-        nothing_new = not (self._ended or self.finished or self.transfers)
+        nothing_new = not (self._ended or self.finished or self.transfers or prefixes)
         if nothing_new and standing == self._last:
             return []
         told = [self._report(one, standing, now) for one in self._ended or [_nothing(now)]]
@@ -198,6 +200,7 @@ class StepLedger:
             drafts=drafts,
             requests=to_wire(rows, now),
             step_time=self.times.news(now),
+            prefixes=prefixes,
         )
         self._last, self._told_at_s = standing, now
         self._ended.clear()

@@ -24,7 +24,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
 from shared.engine.config import EngineOptions
-from shared.engines import EngineDescription, KvAddress, Role
+from shared.engines import EngineDescription, KvAddress, Role, prefix_span_tokens
 from shared.errors import ConfigError, EngineLost
 from shared.kv_transfer.settings import SETTINGS_KEY, KvSettings
 
@@ -53,6 +53,7 @@ def engine_arguments(
         "scheduler_cls": _SCHEDULER,
         "scheduling_policy": "fcfs",
         "additional_config": {"slos": {"link": link, "host_pid": os.getpid()}},
+        "kv_events_config": {"enable_kv_cache_events": True, "publisher": "null"},
     }
     if options.max_model_len is not None:
         arguments["max_model_len"] = options.max_model_len
@@ -266,6 +267,9 @@ class EngineCore:
             max_speculation_tokens=options.speculation_tokens,
             kv_address=next(iter(kv_addresses), None),
             kv_addresses=kv_addresses,
+            prefix_span_tokens=prefix_span_tokens(cache.block_size)
+            if cache.enable_prefix_caching
+            else 0,
             metrics_address=f"{options.metrics_host}:{options.metrics_port}"
             if options.metrics_port
             else "",

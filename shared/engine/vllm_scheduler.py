@@ -21,9 +21,11 @@ from shared.engine.carried_terms import terms_in
 from shared.engine.link import SchedulerEnd
 from shared.engine.new_rows import row_of
 from shared.engine.policy_limits import speculation_limit, step_limit
+from shared.engine.prefix_spans import PrefixSpans
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
 from shared.engine.vllm_grammar import end_compilation
+from shared.engine.vllm_prefixes import PrefixEvents
 from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_room
 from shared.engine.vllm_steering import SteeredScheduler
 from shared.engine.vllm_steps import after, begun
@@ -60,6 +62,8 @@ class SlosScheduler(SteeredScheduler):
         former.form(0.0)  # compiled here rather than in the first step
         self._slos_rows: RequestRows[Request] = RequestRows(former)
         self._slos_books: dict[int, StepBook] = {}
+        self._slos_prefixes = PrefixSpans(self.block_size)
+        self.kv_event_publisher: Any = PrefixEvents(self._slos_prefixes, self.kv_event_publisher)
         self._slos_bounded = False  # whether the policy bounds steps
         self._slos_link.beat_while(lambda: not self.requests, _now_s)
 
@@ -262,8 +266,10 @@ class SlosScheduler(SteeredScheduler):
             free_kv_blocks=self._slos_free_blocks(),
             queued_prefill_tokens=rows.queued_prefill_tokens,
         )
-        if reports := self._slos_ledger.reports(standing, rows.rows, now_s):
-            self._slos_link.report(reports)
+        prefixes = self._slos_prefixes.take()
+        reports = self._slos_ledger.reports(standing, rows.rows, prefixes, now_s)
+        if reports and not self._slos_link.report(reports):
+            self._slos_prefixes.restate()
 
     # -- the life of a request ----------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from shared.engines import (
     KvAddress,
     KvTransfer,
     Policy,
+    PrefixNews,
     Role,
     StepReport,
 )
@@ -18,6 +19,7 @@ from shared.requests import (
     Pacing,
     Placement,
     PlacementQuery,
+    PromptHashes,
     Reason,
     SloTargets,
     Stage,
@@ -27,6 +29,7 @@ from shared.rpc import slos_pb2 as pb
 
 _ROLE_TO_WIRE = {Role.PREFILL: pb.ROLE_PREFILL, Role.DECODE: pb.ROLE_DECODE}
 _ROLE_FROM_WIRE = {wire: role for role, wire in _ROLE_TO_WIRE.items()}
+_NOTHING = PrefixNews()
 
 
 def description_to_wire(engine: EngineDescription) -> pb.EngineDescription:
@@ -48,6 +51,7 @@ def description_to_wire(engine: EngineDescription) -> pb.EngineDescription:
         metrics_address=engine.metrics_address,
         step_time=engine.step_time,
         kv_addresses=[_kv_address_to_wire(one) for one in engine.kv_addresses],
+        prefix_span_tokens=engine.prefix_span_tokens,
     )
 
 
@@ -75,6 +79,7 @@ def description_from_wire(wire: pb.EngineDescription) -> EngineDescription:
         metrics_address=wire.metrics_address,
         step_time=wire.step_time,
         kv_addresses=tuple(_kv_address_from_wire(one) for one in wire.kv_addresses),
+        prefix_span_tokens=wire.prefix_span_tokens,
     )
 
 
@@ -124,6 +129,7 @@ def query_to_wire(query: PlacementQuery) -> pb.PlacementQuery:
         tenant=query.tenant,
         weight=query.weight,
         client_id=query.client_id,
+        prompt_hashes=_hashes_to_wire(query.prompt_hashes),
     )
 
 
@@ -143,7 +149,20 @@ def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
         tenant=wire.tenant if wire.HasField("tenant") else DEFAULT_TENANT,
         weight=wire.weight if wire.HasField("weight") else 1.0,
         client_id=wire.client_id,
+        prompt_hashes=_hashes_from_wire(wire.prompt_hashes)
+        if wire.HasField("prompt_hashes")
+        else None,
     )
+
+
+def _hashes_to_wire(prompt: PromptHashes | None) -> pb.PromptHashes | None:
+    if prompt is None:
+        return None
+    return pb.PromptHashes(span_tokens=prompt.span_tokens, hashes=prompt.hashes)
+
+
+def _hashes_from_wire(wire: pb.PromptHashes) -> PromptHashes:
+    return PromptHashes(span_tokens=wire.span_tokens, hashes=tuple(wire.hashes))
 
 
 def _ref_to_wire(ref: EngineRef | None) -> pb.EngineRef | None:
@@ -230,7 +249,18 @@ def report_to_wire(report: StepReport) -> pb.StepReport:
         requests=report.requests,
         step_time=report.step_time,
         kv_transfers=[transfer_to_wire(each) for each in report.kv_transfers],
+        prefixes=_prefixes_to_wire(report.prefixes),
     )
+
+
+def _prefixes_to_wire(news: PrefixNews) -> pb.PrefixNews | None:
+    if not news:
+        return None
+    return pb.PrefixNews(stored=news.stored, removed=news.removed, anew=news.anew)
+
+
+def _prefixes_from_wire(wire: pb.PrefixNews) -> PrefixNews:
+    return PrefixNews(stored=tuple(wire.stored), removed=tuple(wire.removed), anew=wire.anew)
 
 
 def report_from_wire(wire: pb.StepReport) -> StepReport:
@@ -263,6 +293,7 @@ def report_from_wire(wire: pb.StepReport) -> StepReport:
         requests=wire.requests,
         step_time=wire.step_time,
         kv_transfers=tuple(transfer_from_wire(each) for each in wire.kv_transfers),
+        prefixes=_prefixes_from_wire(wire.prefixes) if wire.HasField("prefixes") else _NOTHING,
     )
 
 

@@ -13,6 +13,7 @@ class PrefixCache:
     block_tokens: int
     _tokens: OrderedDict[str, int] = field(default_factory=OrderedDict)
     _blocks: int = 0
+    _changed: set[str] = field(default_factory=set)
 
     @property
     def blocks(self) -> int:
@@ -24,6 +25,7 @@ class PrefixCache:
         if blocks:
             self._tokens[name] = blocks * self.block_tokens
             self._blocks += blocks
+            self._changed.add(name)
 
     def tokens(self, name: str) -> int:
         """Of this prefix that are there; to look does not make it newer."""
@@ -40,10 +42,18 @@ class PrefixCache:
         """The prefix is somebody's from now on."""
         tokens = self._tokens.pop(name, 0)
         self._blocks -= tokens // self.block_tokens
+        if tokens:
+            self._changed.add(name)
         return tokens
 
     def shrink(self, blocks: float) -> None:
         """Lets go until it has no more than so many blocks."""
         while self._blocks > blocks:
-            _, tokens = self._tokens.popitem(last=False)
+            name, tokens = self._tokens.popitem(last=False)
             self._blocks -= tokens // self.block_tokens
+            self._changed.add(name)
+
+    def changes(self) -> dict[str, int]:
+        """Prefixes that may have changed since this was last asked, with their tokens now."""
+        changed, self._changed = self._changed, set()
+        return {name: self.tokens(name) for name in changed}

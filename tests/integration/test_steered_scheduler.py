@@ -20,19 +20,24 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from services.bench.scheduler_cost import BLOCK_TOKENS, make_scheduler, scheduler_config
+from services.planner.prefix_index import PrefixIndex
 from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
 from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.config import EngineOptions
 from shared.engine.environment import engine_environment
 from shared.engine.link import Instructions
+from shared.engine.vllm_prefixes import number_of
 from shared.engine.vllm_scheduler import SlosScheduler
-from shared.engines import Policy
+from shared.engines import Policy, StepReport, prefix_span_tokens
 from shared.models.tiny import make_tiny_model
+from shared.requests import PromptHashes
 from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
+from tests.unit.planner.builders import make_engine
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 MODEL_LEN = 256
+SPAN_TOKENS = prefix_span_tokens(BLOCK_TOKENS)
 
 
 @dataclass(slots=True)
@@ -115,7 +120,8 @@ class Load:
             return
         rows = self.scheduler._slos_rows
         for name, request in self.scheduler.requests.items():
-            if request.is_finished():
+            waits = request.status == RequestStatus.WAITING and self.hasher
+            if request.is_finished() or waits:  # it may count on what is cached
                 continue
             row = rows.row(name)
             assert row[COMPUTED] == request.num_computed_tokens, name
@@ -362,3 +368,54 @@ def test_a_promise_goes_before_what_asked_for_nothing(model: str) -> None:
 
 def now() -> float:
     return time.monotonic()  # noqa: TID251 - the scheduler's clock
+
+
+@pytest.mark.parametrize("blocks", [40, 400])
+def test_what_is_told_of_the_prefix_cache_is_what_vllm_finds_there(model: str, blocks: int) -> None:
+    with load(model, requests=8, blocks=blocks, prefix_caching=True) as one:
+        engine = make_engine(block_size_tokens=BLOCK_TOKENS, prefix_span_tokens=SPAN_TOKENS)
+        index, send = PrefixIndex(), one.scheduler._slos_link.report
+
+        def hear(reports: list[StepReport]) -> bool:
+            for report in reports:
+                index.hear(engine, report.prefixes)
+            return bool(send(reports))
+
+        one.scheduler._slos_link.report = hear
+        prompts = [[1 + one.chance.randrange(2)] * one.chance.randrange(1, 230) for _ in range(30)]
+        for prompt in prompts:
+            one.ask(some_terms(one.chance, now_s=now()), 0, one.chance.randrange(1, 20), prompt)
+            for _ in range(one.chance.randrange(6)):
+                one.step()
+        one.run_dry()
+        one.step()
+
+        hits = [hit_tokens(one, prompt) for prompt in prompts]
+        told = [index.found(hashes_of(one, prompt)).get(engine.name, 0) for prompt in prompts]
+
+    assert told == [hit - hit % SPAN_TOKENS for hit in hits]
+    assert max(told) > 0
+
+
+def hit_tokens(one: Load, prompt: list[int]) -> int:
+    """What vLLM would find of it, were it longer by a token."""
+    longer = probe(one, [*prompt, 1])
+    return int(one.scheduler.kv_cache_manager.get_computed_blocks(longer)[1])
+
+
+def hashes_of(one: Load, prompt: list[int]) -> PromptHashes:
+    each = SPAN_TOKENS // BLOCK_TOKENS
+    hashes = probe(one, prompt).block_hashes[each - 1 :: each]
+    return PromptHashes(
+        span_tokens=SPAN_TOKENS, hashes=tuple(number_of(block_hash) for block_hash in hashes)
+    )
+
+
+def probe(one: Load, prompt: list[int]) -> Request:
+    return Request(
+        request_id="probe",
+        prompt_token_ids=prompt,
+        sampling_params=SamplingParams(max_tokens=1),
+        pooling_params=None,
+        block_hasher=one.hasher,
+    )

@@ -73,7 +73,7 @@ class Demanded:
 def _numbers(demand: Demand) -> Numbers:
     row = np.empty(ASK)
     row[ARRIVES], row[PROMPT] = demand.arrived_at_s, demand.prompt_tokens
-    row[CACHED] = max(0, min(demand.cached_tokens, demand.prompt_tokens - 1))
+    row[CACHED] = demand.prompt_tokens - demand.least_to_compute
     row[OUTPUT] = math.nan
     row[DUE] = demand.due_s - demand.delivery_s - demand.arrived_at_s
     row[TPOT], row[PACE] = demand.tpot_s, demand.grace.pace_s

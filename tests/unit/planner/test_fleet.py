@@ -27,7 +27,7 @@ def test_of_a_large_fleet_the_least_loaded_are_tried_and_the_engine_with_the_pre
     fleet = Fleet(state)
     ways = fleet.open_ways(query, LONG_AFTER_S)
 
-    few = fleet.least_of(ways, home="d03")
+    few = fleet.least_of(ways, {"d03": 64})
 
     assert {engine.name for engine in few.colocated} == {
         "d03",
@@ -47,7 +47,7 @@ def test_where_many_decode_kv_moves_only_between_engines_that_are_there_for_it(s
     )
 
     whole, halves = (
-        fleet.least_of(fleet.open_ways(make_query(), LONG_AFTER_S), home="")
+        fleet.least_of(fleet.open_ways(make_query(), LONG_AFTER_S), {})
         for fleet in (decode_only, split)
     )
 
@@ -56,12 +56,22 @@ def test_where_many_decode_kv_moves_only_between_engines_that_are_there_for_it(s
     assert (len(halves.prefills), len(halves.decodes)) == (min(8, half), min(8, size - half))
 
 
+def test_all_of_a_request_fits_on_few_prefill_engines_beside_the_decode_engines() -> None:
+    roles = {f"{role.value}{number}": role for role in Role for number in range(10)}
+    fleet = Fleet(make_cluster(*(make_engine(name, role) for name, role in roles.items())))
+
+    ways = fleet.least_of(fleet.open_ways(make_query(), LONG_AFTER_S), {})
+
+    assert {engine.description.role for engine in ways.colocated} == {Role.DECODE}
+    assert [engine.description.role for engine in ways.stand_ins] == [Role.PREFILL] * 2
+
+
 def test_a_small_fleet_is_tried_as_a_whole() -> None:
     state = make_cluster(*(make_engine(f"d{number}") for number in range(MOST_TRIED - 1)))
     fleet = Fleet(state)
     ways = fleet.open_ways(make_query(), LONG_AFTER_S)
 
-    assert fleet.least_of(ways, home="") == ways
+    assert fleet.least_of(ways, {}) == ways
 
 
 def test_one_request_that_finds_fewer_ways_takes_none_from_the_next() -> None:

@@ -251,9 +251,12 @@ def test_a_decode_engine_busy_with_prompts_has_them_computed_elsewhere() -> None
     state = make_cluster(*both_roles())
     state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=1000)
 
-    decision = decide(make_query(), state, LONG_AFTER_S)
+    found = decide(make_query(), state, LONG_AFTER_S).placement
+    apart = decide(make_query(forced_way=Way.DISAGGREGATED), state, LONG_AFTER_S).placement
 
-    assert decision.placement.way is Way.DISAGGREGATED
+    assert (found.prefill, found.decode) == (None, apart.prefill)  # no KV has to move
+    assert apart.prefill is not None
+    assert apart.prefill.name == "p0"
 
 
 def test_a_full_kv_cache_still_takes_requests_and_tells_the_wait() -> None:

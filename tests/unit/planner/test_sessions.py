@@ -43,7 +43,6 @@ def test_a_request_without_a_session_passes_through() -> None:
     run(sessions, query)
 
     assert sessions.enrich(query, 1.0) is query
-    assert sessions.home(query, 1.0) is None
 
 
 def test_a_round_without_targets_takes_those_of_the_last_round_that_had_any() -> None:
@@ -84,45 +83,19 @@ def test_the_sequences_of_one_request_are_one_round() -> None:
     assert sessions.enrich(asking("r2"), 1.0).targets.value == 1.25
 
 
-def test_home_is_where_the_last_round_left_its_kv() -> None:
-    sessions = Sessions()
-    run(sessions, asking(prompt_tokens=100), output_tokens=21)
-
-    assert sessions.home(asking(prompt_tokens=500), 1.0) == ("d0", 120)
-    assert sessions.home(asking(prompt_tokens=50), 1.0) == ("d0", 50)
-    assert sessions.home(asking(session_id="other"), 1.0) is None
-
-
-def test_a_round_that_never_began_leaves_no_kv() -> None:
-    sessions = Sessions()
-    run(sessions, asking(), finished="abort", ttft_s=None)
-
-    assert sessions.home(asking(), 1.0) is None
-
-
-def test_an_engine_that_is_lost_is_nobodys_home() -> None:
-    sessions = Sessions()
-    run(sessions, asking())
-
-    sessions.lost("d0")
-
-    assert sessions.home(asking(), 1.0) is None
-
-
 def test_a_session_is_forgotten_when_it_was_not_used_for_long() -> None:
     sessions = Sessions(limit_s=10.0)
     run(sessions, asking(targets=TARGETS), now=0.0)
 
-    assert sessions.home(asking(), 10.0) is not None
-    assert sessions.home(asking(), 10.1) is None
-    assert sessions.enrich(asking(), 10.1).targets == SloTargets()
+    assert sessions.enrich(asking(), 10.0).targets.ttft_s == TARGETS.ttft_s
+    assert sessions.enrich(asking(), 20.1).targets == SloTargets()
 
 
 def test_only_the_latest_sessions_are_kept() -> None:
     sessions = Sessions(limit=2)
     for name in ("a", "b", "a", "c"):
-        run(sessions, asking(session_id=name))
+        run(sessions, asking(session_id=name, targets=TARGETS))
 
-    homes = {name: sessions.home(asking(session_id=name), 1.0) for name in ("a", "c", "b")}
+    found = {name: sessions.enrich(asking(session_id=name), 1.0) for name in ("a", "c", "b")}
 
-    assert [name for name, home in homes.items() if home] == ["a", "c"]
+    assert [name for name, one in found.items() if one.targets.ttft_s] == ["a", "c"]

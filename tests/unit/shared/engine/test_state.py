@@ -1,5 +1,5 @@
 from shared.engine.state import EngineState
-from shared.engines import EngineDescription, Role, StepReport
+from shared.engines import EngineDescription, PrefixNews, Role, StepReport
 
 
 def make_state() -> EngineState:
@@ -85,3 +85,28 @@ def test_a_planner_that_is_away_for_ever_costs_bounded_memory() -> None:
     reports = state.take_unsent()
     assert len(reports) == 4096
     assert reports[-1].step == 9_999
+
+
+def test_a_planner_that_knows_nothing_is_told_all_that_is_in_the_prefix_cache() -> None:
+    state = make_state()
+    state.take(make_report(prefixes=PrefixNews(stored=(1, 2))))
+    state.take(make_report(prefixes=PrefixNews(stored=(3,), removed=(1,))))
+
+    state.restate()
+
+    (report,) = state.take_unsent()
+    assert report.prefixes.anew
+    assert sorted(report.prefixes.stored) == [2, 3]
+
+
+def test_where_reports_were_dropped_the_prefix_cache_is_told_anew() -> None:
+    state = make_state()
+    for number in range(5000):
+        state.take(make_report(prefixes=PrefixNews(stored=(number,))))
+
+    told = state.take_unsent()[-1].prefixes
+
+    assert told.anew
+    assert sorted(told.stored) == list(range(5000))
+    state.take(make_report())
+    assert not state.take_unsent()[-1].prefixes

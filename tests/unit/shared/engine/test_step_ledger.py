@@ -4,11 +4,12 @@ import pytest
 from shared.batch_time.table import COUNTS, DECODES, PREFILL
 from shared.engine.request_rows import Late
 from shared.engine.step_ledger import Share, Standing, StepBook, StepLedger, counts_of
-from shared.engines import StepReport
+from shared.engines import PrefixNews, StepReport
 from shared.scheduling.rows import empty, from_wire
 
 IDLE = Standing(running=0, waiting=0, free_kv_blocks=10, queued_prefill_tokens=0)
 LATE = Late()
+NOTHING = PrefixNews()
 BUSY = Standing(running=1, waiting=0, free_kv_blocks=9, queued_prefill_tokens=0)
 
 
@@ -22,7 +23,7 @@ def ended(
     ledger: StepLedger, one: StepBook, now: float, late: Late = LATE, standing: Standing = BUSY
 ) -> StepReport:
     ledger.ended(one, late, now)
-    (report,) = ledger.reports(standing, empty(0), now)
+    (report,) = ledger.reports(standing, empty(0), NOTHING, now)
     return report
 
 
@@ -72,7 +73,7 @@ def test_an_abort_in_the_middle_of_a_step_takes_nothing_off_its_time() -> None:
     running = book(1.0)
     ledger.began(running)
     ledger.finished.append("gone")
-    (aborted,) = ledger.reports(IDLE, empty(0), now=1.09)
+    (aborted,) = ledger.reports(IDLE, empty(0), NOTHING, now=1.09)
 
     report = ended(ledger, running, now=1.1, standing=IDLE)
 
@@ -83,9 +84,9 @@ def test_an_abort_in_the_middle_of_a_step_takes_nothing_off_its_time() -> None:
 
 def test_nothing_new_is_not_reported() -> None:
     ledger = StepLedger()
-    assert ledger.reports(IDLE, empty(0), now=1.0)
+    assert ledger.reports(IDLE, empty(0), NOTHING, now=1.0)
 
-    assert not ledger.reports(IDLE, empty(0), now=1.1)
+    assert not ledger.reports(IDLE, empty(0), NOTHING, now=1.1)
 
 
 def test_what_happened_is_told_once() -> None:
@@ -98,7 +99,7 @@ def test_what_happened_is_told_once() -> None:
         ledger.began(one)
 
     ledger.ended(steps[0], Late(tokens=2, worst_s=0.5), now=1.1)
-    (told,) = ledger.reports(BUSY, empty(3), now=1.1)
+    (told,) = ledger.reports(BUSY, empty(3), NOTHING, now=1.1)
     after = ended(ledger, steps[1], now=2.1)
 
     assert (told.evicted, told.kv_transfers_failed, told.late, told.worst_late_s) == (2, 1, 2, 0.5)
@@ -139,7 +140,7 @@ def test_steps_that_wait_to_be_told_are_told_each_and_the_last_has_what_happened
         ledger.ended(book(1.0 + number), Late(tokens=number), now=1.1 + number)
         ledger.finished.append(f"r{number}")
 
-    told = ledger.reports(BUSY, empty(2), now=3.1)
+    told = ledger.reports(BUSY, empty(2), NOTHING, now=3.1)
 
     assert [one.step for one in told] == [1, 2, 3]
     assert [one.ended_at_s for one in told] == pytest.approx([1.1, 2.1, 3.1])
@@ -156,7 +157,16 @@ def test_what_nobody_waits_for_is_told_some_fifty_times_a_second() -> None:
         now = 5 + 0.001 * step
         if not ledger.may_wait(now):
             ledger.finished.append("one")
-            ledger.reports(BUSY, empty(0), now)
+            ledger.reports(BUSY, empty(0), NOTHING, now)
             told_s.append(now)
 
     assert 45 <= len(told_s) <= 55
+
+
+def test_a_change_of_the_prefix_cache_is_told_even_where_nothing_else_happened() -> None:
+    ledger, news = StepLedger(), PrefixNews(removed=(1,))
+    ledger.reports(IDLE, empty(0), NOTHING, now=1.0)
+
+    (report,) = ledger.reports(IDLE, empty(0), news, now=1.1)
+
+    assert report.prefixes == news

@@ -1,0 +1,52 @@
+"""What simulated engines tell of their prefix caches, as real ones do by hashes of spans."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final
+
+from shared.engines import PrefixNews
+from shared.requests import PromptHashes
+from shared.simulation.engine import SimEngine
+from shared.simulation.system import Ticket
+
+SPAN_TOKENS: Final = 64
+
+
+def prompt_hashes(ticket: Ticket) -> PromptHashes | None:
+    """Of the part of its prompt that others may have left; None where that is nothing."""
+    call = ticket.call
+    if not call.prefix_tokens:
+        return None
+    name = call.prefix_group or ticket.program_id
+    return PromptHashes(span_tokens=SPAN_TOKENS, hashes=tuple(_hashes(name, 0, call.prefix_tokens)))
+
+
+@dataclass(slots=True)
+class ToldPrefixes:
+    """Of one engine: tokens by the name of a prefix, as the planner was told."""
+
+    _tokens: dict[str, int] = field(default_factory=dict)
+
+    def news(self, engine: SimEngine) -> PrefixNews:
+        """What has changed since the last call."""
+        stored: list[int] = []
+        removed: list[int] = []
+        for name, tokens in engine.cache.changes().items():
+            before = self._tokens.pop(name, 0)
+            stored += _hashes(name, before, tokens)
+            removed += _hashes(name, tokens, before)
+            if tokens:
+                self._tokens[name] = tokens
+        return PrefixNews(stored=tuple(stored), removed=tuple(removed))
+
+
+def _hashes(name: str, from_tokens: int, to_tokens: int) -> range:
+    """Those of the whole spans of a prefix between two of its tokens."""
+    first = _first(name)
+    return range(first + from_tokens // SPAN_TOKENS, first + to_tokens // SPAN_TOKENS)
+
+
+@lru_cache(maxsize=4096)
+def _first(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=7).digest())

@@ -1,0 +1,62 @@
+"""Hashes of a prompt's beginning as vLLM's prefix cache has them, by which the planner finds the
+engines that hold its KV. The only place of the gateway that hashes as vLLM does.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core import kv_cache_utils
+from vllm.v1.engine import EngineCoreRequest
+
+from shared.engines import EngineDescription, EngineView
+from shared.requests import PromptHashes
+
+_ALGORITHM = "sha256"  # vLLM's own choice
+_LONG_TOKENS = 8_192  # prompts of more are hashed beside the event loop: milliseconds
+_hash = get_hash_fn_by_name(_ALGORITHM)
+kv_cache_utils.init_none_hash(_hash)
+
+
+async def prompt_hashes(
+    request: EngineCoreRequest, engines: Iterable[EngineView]
+) -> PromptHashes | None:
+    """For the engines that tell of their prefix caches, which are taken to be of one make. None
+    where nothing is told, or the request finds nothing in a cache.
+    """
+    telling = (one.description for one in engines if one.description.prefix_span_tokens)
+    engine = next(telling, None)
+    if engine is None or not _reads_cache(request):
+        return None
+    if len(request.prompt_token_ids or ()) > _LONG_TOKENS:
+        return await asyncio.to_thread(_hashes, request, engine)
+    return _hashes(request, engine)
+
+
+def _hashes(request: EngineCoreRequest, engine: EngineDescription) -> PromptHashes:
+    each = engine.prefix_span_tokens // engine.block_size_tokens
+    hashes = islice(_block_hashes(request, engine.block_size_tokens), each - 1, None, each)
+    return PromptHashes(span_tokens=engine.prefix_span_tokens, hashes=tuple(hashes))
+
+
+def _reads_cache(request: EngineCoreRequest) -> bool:
+    params: Any = request.sampling_params or request.pooling_params
+    return request.prompt_embeds is None and not getattr(params, "skip_reading_prefix_cache", None)
+
+
+def _block_hashes(request: EngineCoreRequest, block_tokens: int) -> Iterator[int]:
+    """One for each whole block, in order."""
+    tokens = request.prompt_token_ids or []
+    before, place = None, 0
+    for start in range(0, len(tokens) - block_tokens + 1, block_tokens):
+        end = start + block_tokens
+        keys, place = kv_cache_utils.generate_block_hash_extra_keys(
+            request,  # what it reads of a Request is here as well
+            start,
+            end,
+            place,
+        )
+        before = kv_cache_utils.hash_block_tokens(_hash, before, tokens[start:end], keys)
+        yield int.from_bytes(before[-8:])

@@ -1,0 +1,57 @@
+"""Which engines have the KV of how much of a prompt's beginning, by hashes of spans. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shared.engines import EngineDescription, PrefixNews
+from shared.requests import PromptHashes
+
+
+@dataclass(slots=True)
+class _Cached:
+    """What one engine has in its prefix cache."""
+
+    span_tokens: int
+    hashes: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class PrefixIndex:
+    """What engines told of their prefix caches. It may be late by a report, and is as large as the
+    caches: about 100 bytes for each span.
+    """
+
+    _engines: dict[str, _Cached] = field(default_factory=dict)
+
+    def hear(self, engine: EngineDescription, news: PrefixNews) -> None:
+        """News of one engine, in order."""
+        if not news or not engine.prefix_span_tokens:
+            return
+        if news.anew:
+            self.lost(engine.name)
+        cached = self._engines.setdefault(engine.name, _Cached(engine.prefix_span_tokens))
+        cached.hashes.difference_update(news.removed)
+        cached.hashes.update(news.stored)
+
+    def lost(self, engine: str) -> None:
+        """Nothing is known to be there."""
+        self._engines.pop(engine, None)
+
+    def found(self, prompt: PromptHashes | None) -> Mapping[str, int]:
+        """Tokens of the prompt's beginning by engine, where there are any."""
+        if prompt is None or not prompt.hashes:
+            return {}
+        first = prompt.hashes[0]
+        return {
+            name: prompt.span_tokens * _spans(cached.hashes, prompt.hashes)
+            for name, cached in self._engines.items()
+            if first in cached.hashes and cached.span_tokens == prompt.span_tokens
+        }
+
+
+def _spans(cached: set[int], hashes: Sequence[int]) -> int:
+    """How many of the prompt's spans are there without a gap."""
+    for number, one in enumerate(hashes):
+        if one not in cached:
+            return number
+    return len(hashes)
