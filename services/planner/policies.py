@@ -27,8 +27,8 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.speculation import Engine, Tier, best_speculation
 from shared.scheduling.simulate import Flags
+from shared.scheduling.speculation import Engine, Tier, best_speculation
 from shared.scheduling.tiers import tiers_of
 
 _WINDOW_S = 30.0  # what was asked is kept for one to two of these

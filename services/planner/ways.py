@@ -18,9 +18,9 @@ _LIKE_A_DECODE = 256.0  # prompt tokens that are as much to do as a request that
 
 @dataclass(slots=True)
 class Ways:
-    """Co-located on one of `colocated`, or on a prefill engine of `stand_ins`; disaggregated over one
-    of `prefills` and of `decodes`. Many requests share these lists. `starts` and `ends` have one
-    engine of each make that could compute the prompt, or the answer.
+    """Co-located on one of `colocated`, or on a prefill engine of `stand_ins`; disaggregated over
+    one of `prefills` and of `decodes`. Many requests share these lists. `starts` and `ends` have
+    one engine of each make that could compute the prompt, or the answer.
     """
 
     colocated: list[EngineState] = field(default_factory=list)
