@@ -6,7 +6,14 @@ from types import MappingProxyType
 from typing import Final
 
 from services.evaluation.planned import Planned, Settings
-from services.evaluation.rivals import distserve, dynamo, qoserve, sarathi, vllm
+from services.evaluation.rivals import (
+    distserve,
+    dynamo,
+    fairbatching,
+    qoserve,
+    sarathi,
+    vllm,
+)
 from services.evaluation.settings import Scene, Setting
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
@@ -53,6 +60,9 @@ SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(
             SystemSpec(name="distserve", settings=distserve.settings, build=distserve.build),
             SystemSpec(name="qoserve", settings=qoserve.settings, build=qoserve.build),
             SystemSpec(name="dynamo", settings=dynamo.settings, build=dynamo.build),
+            SystemSpec(
+                name="fairbatching", settings=fairbatching.settings, build=fairbatching.build
+            ),
         )
     }
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from services.evaluation.rivals.fairbatching import least_slack
 from services.evaluation.rivals.qoserve import by_deadline
 from services.evaluation.rivals.rival import StepFormer
 from services.evaluation.rivals.room import set_drafts
@@ -26,6 +27,8 @@ FORMERS: dict[str, StepFormer] = {
     "prefill": whole_prompts(512),
     "paced": paced_chunks(1.0),
     "deadline": by_deadline(0.001),
+    "drafting": chunks(drafts=3),
+    "slack": least_slack(1.0),
 }
 
 
