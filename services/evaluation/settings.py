@@ -59,6 +59,8 @@ _IN_WORDS = {
     "assumed_decodes": "beside {} decodes",
     "alpha_s": "{:g} s for each token left",
     "from_arrival": "deadlines from the arrival on",
+    "early_steps": "{:g} steps early",
+    "shortest_first": "shortest prompts first",
     "threshold_tokens": "prompts from {} tokens on",
 }
 
@@ -71,8 +73,9 @@ class Setting:
     most. `budget_tokens`: of a step. `by_priority`: tighter classes first. `pace_share`,
     `assumed_decodes`: the part of the tightest TPOT that a step may take, beside how many decodes.
     `alpha_s`: seconds of deadline that a token of prompt left is worth. `from_arrival`: all tokens
-    are due by the arrival, not by when the first one came. `threshold_tokens`: prompts from here on
-    go to prefill engines.
+    are due by the arrival, not by when the first one came. `early_steps`: mean steps before it is
+    due from which on a decode must run. `shortest_first`: of waiting prompts. `threshold_tokens`:
+    prompts from here on go to prefill engines.
     """
 
     prefill: int = 0
@@ -85,6 +88,8 @@ class Setting:
     assumed_decodes: int | None = None
     alpha_s: float | None = None
     from_arrival: bool | None = None
+    early_steps: float | None = None
+    shortest_first: bool | None = None
     threshold_tokens: int | None = None
 
     @property

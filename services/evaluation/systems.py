@@ -12,6 +12,7 @@ from services.evaluation.rivals import (
     fairbatching,
     qoserve,
     sarathi,
+    slai,
     vllm,
 )
 from services.evaluation.settings import Scene, Setting
@@ -63,6 +64,7 @@ SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(
             SystemSpec(
                 name="fairbatching", settings=fairbatching.settings, build=fairbatching.build
             ),
+            SystemSpec(name="slai", settings=slai.settings, build=slai.build),
         )
     }
 )

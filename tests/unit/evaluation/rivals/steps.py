@@ -10,6 +10,7 @@ from services.evaluation.rivals.qoserve import by_deadline
 from services.evaluation.rivals.rival import StepFormer
 from services.evaluation.rivals.room import set_drafts
 from services.evaluation.rivals.sarathi import paced_chunks
+from services.evaluation.rivals.slai import LastMoment
 from services.evaluation.rivals.vllm import chunks, whole_prompts
 from shared.batch_time import PAPER, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, Numbers
@@ -29,6 +30,8 @@ FORMERS: dict[str, StepFormer] = {
     "deadline": by_deadline(0.001),
     "drafting": chunks(drafts=3),
     "slack": least_slack(1.0),
+    "late": LastMoment(1.0, shortest_first=False, tight_first=False),
+    "shortest": LastMoment(5.0, shortest_first=True, tight_first=True),
 }
 
 
