@@ -61,6 +61,7 @@ _IN_WORDS = {
     "from_arrival": "deadlines from the arrival on",
     "early_steps": "{:g} steps early",
     "shortest_first": "shortest prompts first",
+    "by_request": "a gain for each request",
     "threshold_tokens": "prompts from {} tokens on",
 }
 
@@ -74,8 +75,9 @@ class Setting:
     `assumed_decodes`: the part of the tightest TPOT that a step may take, beside how many decodes.
     `alpha_s`: seconds of deadline that a token of prompt left is worth. `from_arrival`: all tokens
     are due by the arrival, not by when the first one came. `early_steps`: mean steps before it is
-    due from which on a decode must run. `shortest_first`: of waiting prompts. `threshold_tokens`:
-    prompts from here on go to prefill engines.
+    due from which on a decode must run. `shortest_first`: of waiting prompts. `by_request`: each
+    request in time is worth the same, not each token. `threshold_tokens`: prompts from here on go
+    to prefill engines.
     """
 
     prefill: int = 0
@@ -90,6 +92,7 @@ class Setting:
     from_arrival: bool | None = None
     early_steps: float | None = None
     shortest_first: bool | None = None
+    by_request: bool | None = None
     threshold_tokens: int | None = None
 
     @property

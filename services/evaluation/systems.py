@@ -10,6 +10,7 @@ from services.evaluation.rivals import (
     distserve,
     dynamo,
     fairbatching,
+    jitserve,
     qoserve,
     sarathi,
     slai,
@@ -65,6 +66,7 @@ SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(
                 name="fairbatching", settings=fairbatching.settings, build=fairbatching.build
             ),
             SystemSpec(name="slai", settings=slai.settings, build=slai.build),
+            SystemSpec(name="jitserve", settings=jitserve.settings, build=jitserve.build),
         )
     }
 )
