@@ -14,7 +14,17 @@ from services.evaluation.systems import OURS
 _FIELD: Final = (4.4, 3.2)  # inches
 _COLUMNS: Final = 3
 _OURS_COLOUR: Final = "#c0392b"
-_COLOURS: Final = ("#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
+_COLOURS: Final = (
+    "#1f77b4",
+    "#2ca02c",
+    "#9467bd",
+    "#8c564b",
+    "#e377c2",
+    "#7f7f7f",
+    "#bcbd22",
+    "#17becf",
+    "#393b79",
+)
 _FATES: Final = {
     "admitted": "#2ca02c",
     "held": "#1f77b4",

@@ -58,6 +58,10 @@ _IN_WORDS = {
     "pace_share": "{:g} of the tightest pace",
     "assumed_decodes": "beside {} decodes",
     "alpha_s": "{:g} s for each token left",
+    "from_arrival": "deadlines from the arrival on",
+    "early_steps": "{:g} steps early",
+    "shortest_first": "shortest prompts first",
+    "by_request": "a gain for each request",
     "threshold_tokens": "prompts from {} tokens on",
 }
 
@@ -69,8 +73,11 @@ class Setting:
     `drafts`: verified by every decode of every step, on engines that have `drafting_requests` at
     most. `budget_tokens`: of a step. `by_priority`: tighter classes first. `pace_share`,
     `assumed_decodes`: the part of the tightest TPOT that a step may take, beside how many decodes.
-    `alpha_s`: seconds of deadline that a token of prompt left is worth. `threshold_tokens`: prompts
-    from here on go to prefill engines.
+    `alpha_s`: seconds of deadline that a token of prompt left is worth. `from_arrival`: all tokens
+    are due by the arrival, not by when the first one came. `early_steps`: mean steps before it is
+    due from which on a decode must run. `shortest_first`: of waiting prompts. `by_request`: each
+    request in time is worth the same, not each token. `threshold_tokens`: prompts from here on go
+    to prefill engines.
     """
 
     prefill: int = 0
@@ -82,6 +89,10 @@ class Setting:
     pace_share: float | None = None
     assumed_decodes: int | None = None
     alpha_s: float | None = None
+    from_arrival: bool | None = None
+    early_steps: float | None = None
+    shortest_first: bool | None = None
+    by_request: bool | None = None
     threshold_tokens: int | None = None
 
     @property

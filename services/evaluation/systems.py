@@ -6,7 +6,16 @@ from types import MappingProxyType
 from typing import Final
 
 from services.evaluation.planned import Planned, Settings
-from services.evaluation.rivals import distserve, dynamo, qoserve, sarathi, vllm
+from services.evaluation.rivals import (
+    distserve,
+    dynamo,
+    fairbatching,
+    jitserve,
+    qoserve,
+    sarathi,
+    slai,
+    vllm,
+)
 from services.evaluation.settings import Scene, Setting
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
@@ -53,6 +62,11 @@ SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(
             SystemSpec(name="distserve", settings=distserve.settings, build=distserve.build),
             SystemSpec(name="qoserve", settings=qoserve.settings, build=qoserve.build),
             SystemSpec(name="dynamo", settings=dynamo.settings, build=dynamo.build),
+            SystemSpec(
+                name="fairbatching", settings=fairbatching.settings, build=fairbatching.build
+            ),
+            SystemSpec(name="slai", settings=slai.settings, build=slai.build),
+            SystemSpec(name="jitserve", settings=jitserve.settings, build=jitserve.build),
         )
     }
 )

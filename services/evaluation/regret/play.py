@@ -17,7 +17,15 @@ from services.evaluation.systems import OURS
 from shared.simulation.judge import Rule
 
 PLAIN_VLLM: Final = "vllm"
-BASELINES: Final = (PLAIN_VLLM, "vllm-paper", "qoserve", "dynamo")
+BASELINES: Final = (
+    PLAIN_VLLM,
+    "vllm-paper",
+    "qoserve",
+    "dynamo",
+    "fairbatching",
+    "slai",
+    "jitserve",
+)
 _PILOT: Final = 0.34  # of the programs, by which settings are chosen
 _FINALISTS: Final = 2  # settings of each system that are tried on all programs
 

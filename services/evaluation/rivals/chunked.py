@@ -31,49 +31,76 @@ def form(
     limits: Numbers,
     now: float,
     by_priority: bool,
+    draft_slots: float,
 ) -> float:
     """As `shared.scheduling.kernel.form`; MAX_TOKENS of `limits` is the budget.
 
-    `by_priority`: who waits is ordered by KEY, the lowest first, and the highest gives way first.
+    `by_priority`: waiting rows are ordered by KEY, the lowest first, and the highest gives way
+    first. `draft_slots`: tokens of the budget that each request of the step takes beside its own,
+    for what the draft model appends to it.
     """
     left = begin(rows, tokens, limits)
     ranks = rows[:, KEY].copy() if by_priority else np.zeros(len(rows))
-    _decodes_run(rows, tokens, left, ranks, now)
-    _prompts_run(rows, tokens, left, ranks, now)
+    _decodes_run(rows, tokens, left, ranks, draft_slots, now)
+    _prompts_run(rows, tokens, left, ranks, draft_slots, now)
     if not _preempted(rows, tokens):
         order = np.argsort(ranks, kind="mergesort")
-        _start(rows, tokens, left, ranks, order, now, True)
-        _start(rows, tokens, left, ranks, order, now, False)
+        _start(rows, tokens, left, ranks, order, draft_slots, now, True)
+        _start(rows, tokens, left, ranks, order, draft_slots, now, False)
     return float(finish(rows, tokens, counts, table, limits, now))
 
 
 @compiled
-def _decodes_run(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, now: float) -> None:
+def _decodes_run(
+    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, draft_slots: float, now: float
+) -> None:
     for i in range(len(rows)):
         runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
-        if runs and decodes(rows, i) and not _go_on(rows, tokens, left, ranks, i, now):
+        if not runs or not decodes(rows, i):
+            continue
+        if not _go_on(rows, tokens, left, ranks, i, draft_slots, now):
             return
 
 
 @compiled
-def _prompts_run(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, now: float) -> None:
+def _prompts_run(
+    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, draft_slots: float, now: float
+) -> None:
     """What was begun started after all that decode, so it is behind them in the running queue."""
     for i in range(len(rows)):
         runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
-        if runs and not decodes(rows, i) and not _go_on(rows, tokens, left, ranks, i, now):
+        if not runs or decodes(rows, i):
+            continue
+        if not _go_on(rows, tokens, left, ranks, i, draft_slots, now):
             return
 
 
 @compiled
-def _go_on(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, now: float) -> bool:
+def _go_on(
+    rows: Rows,
+    tokens: Tokens,
+    left: Numbers,
+    ranks: Numbers,
+    i: int,
+    draft_slots: float,
+    now: float,
+) -> bool:
     """Whether there may be tokens for those behind it."""
-    size = min(size_of(rows, i), left[MAX_TOKENS])
+    size = min(size_of(rows, i), _budget_tokens(tokens, left, draft_slots))
     if size < 1:
         return False
     need = blocks_for(rows, i, size, left)
     if make_room(rows, tokens, left, i, need, ranks, now, True):
         give(rows, tokens, left, i, size)
     return True
+
+
+@compiled
+def _budget_tokens(tokens: Tokens, left: Numbers, draft_slots: float) -> float:
+    """That one more request may have of the budget."""
+    if draft_slots == 0:
+        return float(left[MAX_TOKENS])
+    return float(left[MAX_TOKENS] - draft_slots * (np.sum(tokens > 0) + 1))
 
 
 @compiled
@@ -88,6 +115,7 @@ def _start(
     left: Numbers,
     ranks: Numbers,
     order: npt.NDArray[np.intp],
+    draft_slots: float,
     now: float,
     have_kv: bool,
 ) -> None:
@@ -98,7 +126,7 @@ def _start(
         waits = rows[i, RESIDENT] == 0 and tokens[i] == 0 and can_run(rows, i, now)
         if not waits or (decodes(rows, i) and rows[i, COMPUTED] > 0) != have_kv:
             continue
-        size = min(size_of(rows, i), left[MAX_TOKENS])
+        size = min(size_of(rows, i), _budget_tokens(tokens, left, draft_slots))
         if size < 1 or left[MAX_RESIDENT] < 1:
             return
         need = blocks_for(rows, i, max(size, rows[i, TOTAL] - rows[i, COMPUTED]), left)

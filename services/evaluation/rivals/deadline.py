@@ -7,18 +7,16 @@ import numpy as np
 
 from services.evaluation.rivals.room import (
     begin,
-    blocks_for,
     can_run,
     decodes,
     finish,
-    give,
-    make_room,
-    size_of,
+    try_chunk,
+    try_decode,
 )
 from shared.batch_time.table import DECODES, SPECULATED, Numbers, expected_s, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, KIND, LOST, PRODUCED, RESIDENT, TOTAL, Rows
-from shared.scheduling.shares import MAX_RESIDENT, MAX_TOKENS, Tokens, add_chunk, add_decode
+from shared.scheduling.shares import MAX_TOKENS, Tokens, add_chunk, add_decode
 
 _LEAST_TOKENS = 128.0  # of a step, decodes included, whatever the slack
 _GRAIN_TOKENS = 128.0
@@ -47,11 +45,11 @@ def form(
         budget = _prompt_tokens(rows, counts, table, left, first, slack_s)
         per_s = _prompt_tokens_per_s(rows, counts, table, first, budget)
         _relegate(rows, now, per_s)
-        urgency = _urgency(rows, now, alpha_s)
+        urgency, kinds = _urgency(rows, now, alpha_s), rows[:, KIND].copy()
         for i in np.argsort(urgency, kind="mergesort"):
             if urgency[i] == np.inf or budget < 1:
                 break
-            budget -= _prompt(rows, tokens, left, i, budget, now)
+            budget -= try_chunk(rows, tokens, left, kinds, i, budget, now)
     return float(finish(rows, tokens, counts, table, limits, now))
 
 
@@ -62,13 +60,8 @@ def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: fl
     for i in range(len(rows)):
         if tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
             continue
-        size, runs = min(size_of(rows, i), left[MAX_TOKENS]), rows[i, RESIDENT] > 0
-        if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
+        if not try_decode(rows, tokens, left, kinds, i, now):
             continue
-        need = blocks_for(rows, i, size, left)
-        if not make_room(rows, tokens, left, i, need, kinds, now, runs):
-            continue
-        give(rows, tokens, left, i, size)
         add_decode(counts, rows, i)
         if rows[i, KIND] != LOST:
             slack_s = min(slack_s, rows[i, DUE] - now)
@@ -140,18 +133,3 @@ def _relegate(rows: Rows, now: float, per_s: float) -> None:
             continue
         if now + (rows[i, TOTAL] - rows[i, COMPUTED]) / per_s > rows[i, DUE]:
             rows[i, KIND] = LOST
-
-
-@compiled
-def _prompt(rows: Rows, tokens: Tokens, left: Numbers, i: int, budget: float, now: float) -> float:
-    """Tokens that it got; nothing is begun that has no room as a whole."""
-    rest = rows[i, TOTAL] - rows[i, COMPUTED]
-    size = min(rest, budget, left[MAX_TOKENS])
-    if tokens[i] != 0 or size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
-        return 0.0
-    runs = rows[i, RESIDENT] > 0
-    need = blocks_for(rows, i, size if runs else rest, left)
-    if not make_room(rows, tokens, left, i, need, rows[:, KIND].copy(), now, runs):
-        return 0.0
-    give(rows, tokens, left, i, size)
-    return float(size)

@@ -44,7 +44,7 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival: 
     decode = (engine.name for engine in engines if engine.role is Role.DECODE)
     return Rival(
         Split(setting.threshold_tokens),
-        chunks(),
+        chunks(drafts=setting.drafts),
         drafts=setting.drafts,
         budget_tokens=dict.fromkeys(decode, setting.budget_tokens),
     )

@@ -43,7 +43,7 @@ def form(
             until_s = min(until_s, pace_share * rows[i, TPOT])
     narrowed = limits.copy()
     narrowed[MAX_TOKENS] = budget_tokens(counts, table, limits[MAX_TOKENS], until_s)
-    return float(form_chunks(rows, tokens, counts, table, narrowed, now, False))
+    return float(form_chunks(rows, tokens, counts, table, narrowed, now, False, 0.0))
 
 
 @compiled

@@ -5,6 +5,7 @@ as the paper ran it, and the engines of DistServe (arXiv 2401.09670). Compiled; 
 import numpy as np
 
 from services.evaluation.rivals.room import (
+    all_blocks,
     begin,
     blocks_for,
     can_run,
@@ -12,12 +13,12 @@ from services.evaluation.rivals.room import (
     finish,
     give,
     make_room,
-    size_of,
+    try_decode,
 )
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL, Rows
-from shared.scheduling.shares import FREE_BLOCKS, MAX_RESIDENT, MAX_TOKENS, Tokens, blocks_of
+from shared.scheduling.shares import MAX_RESIDENT, MAX_TOKENS, Tokens
 
 _WATERMARK = 0.01  # of all blocks stay free when a prompt is begun
 
@@ -66,9 +67,7 @@ def _prompts(rows: Rows, tokens: Tokens, left: Numbers, now: float, budget_token
 
 @compiled
 def _spare_blocks(rows: Rows, left: Numbers) -> float:
-    blocks = left[FREE_BLOCKS]
-    for i in range(len(rows)):
-        blocks += blocks_of(rows[i, COMPUTED], left)
+    blocks = all_blocks(rows, left)
     return float(np.floor(_WATERMARK * blocks)) if blocks < np.inf else 0.0
 
 
@@ -77,11 +76,5 @@ def _decodes(rows: Rows, tokens: Tokens, left: Numbers, now: float) -> None:
     """All of them; where KV runs out the last gives way."""
     ranks = np.zeros(len(rows))
     for i in range(len(rows)):
-        if tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
-            continue
-        size = min(size_of(rows, i), left[MAX_TOKENS])
-        if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
-            continue
-        runs = rows[i, RESIDENT] > 0
-        if make_room(rows, tokens, left, i, blocks_for(rows, i, size, left), ranks, now, runs):
-            give(rows, tokens, left, i, size)
+        if tokens[i] == 0 and decodes(rows, i) and can_run(rows, i, now):
+            try_decode(rows, tokens, left, ranks, i, now)

@@ -120,6 +120,50 @@ def make_room(
 
 
 @compiled
+def try_decode(
+    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, now: float
+) -> bool:
+    """Gives a decode its token, and as many drafts as fit; whether it had room. A row that runs
+    makes others give way.
+    """
+    size, runs = min(size_of(rows, i), left[MAX_TOKENS]), rows[i, RESIDENT] > 0
+    if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
+        return False
+    if not make_room(rows, tokens, left, i, blocks_for(rows, i, size, left), ranks, now, runs):
+        return False
+    give(rows, tokens, left, i, size)
+    return True
+
+
+@compiled
+def try_chunk(
+    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, most: float, now: float
+) -> float:
+    """Gives at most `most` tokens of a prompt; returns how many. Only a prompt that has room as a
+    whole is begun.
+    """
+    rest = rows[i, TOTAL] - rows[i, COMPUTED]
+    size = min(rest, most, left[MAX_TOKENS])
+    if tokens[i] != 0 or size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
+        return 0.0
+    runs = rows[i, RESIDENT] > 0
+    need = blocks_for(rows, i, size if runs else rest, left)
+    if not make_room(rows, tokens, left, i, need, ranks, now, runs):
+        return 0.0
+    give(rows, tokens, left, i, size)
+    return float(size)
+
+
+@compiled
+def all_blocks(rows: Rows, left: Numbers) -> float:
+    """KV blocks of the engine, free or held; infinite where it has no limit."""
+    blocks = left[FREE_BLOCKS]
+    for i in range(len(rows)):
+        blocks += blocks_of(rows[i, COMPUTED], left)
+    return float(blocks)
+
+
+@compiled
 def _waiting_holder(rows: Rows, tokens: Tokens, but: int, now: float) -> int:
     """The last one that waits to begin and keeps a prefix that was in the cache."""
     for i in range(len(rows) - 1, -1, -1):

@@ -77,10 +77,12 @@ class Traffic:
 class LeastLoaded:
     """All of a request on one engine: the one with the fewest tokens of prompts to compute, those
     of this one that it has not cached among them, and with the fewest requests (as the KV routers
-    of Dynamo and llm-d weigh overlap, queue and load). `tightness`: see `key_of_class`.
+    of Dynamo and llm-d weigh overlap, queue and load). `keys`: what rows of a class have as KEY, 0
+    for others. `by_deadlines`: every token is due by the arrival, not by when the first one came.
     """
 
-    tightness: Mapping[str, int] = field(default_factory=dict)
+    keys: Mapping[str, int] = field(default_factory=dict)
+    by_deadlines: bool = False
     _traffic: Traffic = field(default_factory=Traffic)
 
     def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
@@ -88,7 +90,8 @@ class LeastLoaded:
         if name is None:
             return None
         self._traffic.sent(ticket, name, name, uncached(ticket, engines[name]), now)
-        return Route(decode=name, kind=PLAIN, key=self.tightness.get(ticket.call.class_name, 0))
+        key = self.keys.get(ticket.call.class_name, 0)
+        return Route(decode=name, kind=PLAIN, key=key, by_deadlines=self.by_deadlines)
 
     def ended(self, life: int) -> None:
         self._traffic.ended(life)

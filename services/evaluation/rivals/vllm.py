@@ -11,6 +11,9 @@ from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
 _DRAFTING_REQUESTS = 32
+# A draft model that drafts token by token keeps one token more of each request than the step has
+# (`max_num_new_slots_for_drafting`).
+_DRAFT_SLOTS = 1
 
 
 def paper_settings(scene: Scene) -> Iterator[Setting]:
@@ -52,17 +55,20 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
     """First come first served, or tight classes first (`--scheduling-policy priority`)."""
     return Rival(
         LeastLoaded(tightness(load) if setting.by_priority else {}),
-        chunks(by_priority=bool(setting.by_priority)),
+        chunks(by_priority=bool(setting.by_priority), drafts=setting.drafts),
         drafts=setting.drafts,
         drafting_requests=setting.drafting_requests,
         budget_tokens=budgets(setting, engines),
     )
 
 
-def chunks(*, by_priority: bool = False) -> StepFormer:
-    """Steps of all that run, filled up with chunks."""
+def chunks(*, by_priority: bool = False, drafts: int = 0) -> StepFormer:
+    """Steps of all that run, filled up with chunks. With `drafts` each request of a step takes one
+    token of its budget for the draft model.
+    """
+    slots = float(_DRAFT_SLOTS if drafts else 0)
     return lambda rows, tokens, counts, table, limits, now: chunked.form(
-        rows, tokens, counts, table, limits, now, by_priority
+        rows, tokens, counts, table, limits, now, by_priority, slots
     )
 
 

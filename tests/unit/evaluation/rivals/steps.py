@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from services.evaluation.rivals.fairbatching import least_slack
+from services.evaluation.rivals.jitserve import most_gain, predicted_lengths
 from services.evaluation.rivals.qoserve import by_deadline
 from services.evaluation.rivals.rival import StepFormer
 from services.evaluation.rivals.room import set_drafts
 from services.evaluation.rivals.sarathi import paced_chunks
+from services.evaluation.rivals.slai import LastMoment
 from services.evaluation.rivals.vllm import chunks, whole_prompts
 from shared.batch_time import PAPER, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, Numbers
@@ -20,12 +23,20 @@ BLOCK_TOKENS = 16
 TABLE = StepTable.of(StepCurve(form=PAPER, coefficients=(0.01, 1e-4, 0.0, 0.0, 0.0, 0.0)))
 
 
+LENGTHS = predicted_lengths([[20], [20, 40], [60, 200]])
+
 FORMERS: dict[str, StepFormer] = {
     "arrival": chunks(),
     "priority": chunks(by_priority=True),
     "prefill": whole_prompts(512),
     "paced": paced_chunks(1.0),
     "deadline": by_deadline(0.001),
+    "drafting": chunks(drafts=3),
+    "slack": least_slack(1.0),
+    "late": LastMoment(1.0, shortest_first=False, tight_first=False),
+    "shortest": LastMoment(5.0, shortest_first=True, tight_first=True),
+    "gain": most_gain(LENGTHS),
+    "request": most_gain(LENGTHS, by_request=True),
 }
 
 

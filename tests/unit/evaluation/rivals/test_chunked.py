@@ -7,6 +7,7 @@ from shared.scheduling.shares import EVICT
 from tests.unit.evaluation.rivals.steps import decode, prompt, step
 
 BY_ARRIVAL, BY_PRIORITY = chunks(), chunks(by_priority=True)
+DRAFTING = chunks(drafts=3)
 
 
 def test_decodes_run_first_and_a_chunk_fills_the_budget() -> None:
@@ -83,6 +84,23 @@ def test_drafts_are_verified_as_far_as_the_budget_reaches() -> None:
     assert formed.tokens == [4, 2, 0]
     assert formed.rows[:, DRAFT].tolist() == [3, 1, 0]
     assert formed.counts[[DECODES, SPECULATED]].tolist() == [2, 4]
+
+
+def test_a_draft_model_takes_a_token_of_the_budget_for_each_request_of_the_step() -> None:
+    assert step(DRAFTING, prompt(1000)).tokens == [511]
+    assert step(DRAFTING, decode(), decode(), prompt(1000), drafts=3).tokens == [4, 4, 501]
+    assert step(DRAFTING, decode(), decode(), prompt(100), max_tokens=5, drafts=3).tokens == [
+        4,
+        0,
+        0,
+    ]
+
+
+def test_a_row_that_gives_way_returns_the_token_of_the_draft_model() -> None:
+    form = chunks(by_priority=True, drafts=3)
+    rows = decode(context=161, key=1), decode(context=160, key=0), decode(context=161, key=0)
+
+    assert step(form, *rows, max_tokens=4, free_blocks=0).tokens == [EVICT, 1, 1]
 
 
 def test_nobody_drafts_before_the_first_token() -> None:

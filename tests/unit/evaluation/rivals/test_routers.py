@@ -1,3 +1,5 @@
+import pytest
+
 from services.evaluation.rivals.routers import LeastLoaded, Split, queued_tokens
 from shared.engines import Role
 from shared.simulation.engine import SimEngine
@@ -66,6 +68,14 @@ def test_an_engine_that_has_the_prefix_has_less_to_do() -> None:
 
     assert route is not None
     assert route.decode == "d1"
+
+
+@pytest.mark.parametrize("by_deadlines", [False, True])
+def test_tokens_are_due_by_the_arrival_where_the_rival_says_so(by_deadlines: bool) -> None:
+    route = LeastLoaded(by_deadlines=by_deadlines).route(ticket(), engines(), 0.0)
+
+    assert route is not None
+    assert route.by_deadlines == by_deadlines
 
 
 def test_a_tight_class_has_the_lowest_key() -> None:

@@ -57,6 +57,14 @@ def test_priorities_are_tried_where_classes_differ() -> None:
     assert {one.by_priority for one in same} == {None}
 
 
+def test_slai_orders_prompts_by_pace_where_paces_differ() -> None:
+    mixed = {(one.shortest_first, one.by_priority) for one in SYSTEMS["slai"].settings(scene())}
+    chats = SYSTEMS["slai"].settings(scene(programs=CHATS))
+
+    assert mixed == {(None, None), (True, None), (True, True)}
+    assert {(one.shortest_first, one.by_priority) for one in chats} == mixed - {(True, True)}
+
+
 def test_the_tightest_ttft_ranks_first_then_the_tightest_pace() -> None:
     assert tightness(MIX) == {"summarizer": 0, "coder": 1, "chatbot": 2}
 
