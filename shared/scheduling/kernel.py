@@ -27,7 +27,7 @@ from shared.scheduling.pressure import (
     saving_s,
     surely_adds_s,
 )
-from shared.scheduling.recovery import at_least_one, make_room
+from shared.scheduling.recovery import at_least_one, give_in_turn, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
     BEST_EFFORT,
@@ -55,11 +55,11 @@ from shared.scheduling.shares import (
     Sorts,
     Tokens,
     add_decode,
-    blocks_of,
     decode_fits,
     evict_one,
     give_chunk,
     give_decode,
+    held_blocks,
     step_pace_s,
 )
 from shared.scheduling.tried import SORTS, TRIED_DECODE, TRIED_PROMPT, may_be_in_time, tried
@@ -204,7 +204,7 @@ def _beside(
     for i in range(len(rows)):
         was_asked |= rows[i, KIND] == PROMISED or rows[i, KIND] == LOST
         if rows[i, KIND] == PROMISED:
-            held += blocks_of(rows[i, COMPUTED], left)
+            held += held_blocks(rows, i, left)
     if not was_asked:
         return until_s
     longer = _BESIDE_IN_ROOM if left[FREE_BLOCKS] > _ROOM * held else _BESIDE
@@ -295,18 +295,21 @@ def _rest_of_sort(
     until_s: float,
     sort: int,
 ) -> None:
-    """From what time is left: decodes, then prompts in the order in which they came."""
-    for i in range(len(rows)):
+    """From what time is left: decodes, then prompts in the order in which they came. No prompt
+    begins in a step in which one of its sort gave up its KV: it would take that again.
+    """
+    gave_up, by_arrival = False, np.argsort(rows[:, AVAILABLE], kind="mergesort")
+    for i in by_arrival:
         if work[i] == sort and tokens[i] == 0:
             if until_s < np.inf and not decode_fits(rows, i, counts, table, until_s):
                 break
-            give_decode(rows, work, tokens, counts, left, i)
+            gave_up |= give_in_turn(rows, work, tokens, counts, left, i)
     if not np.any(work == sort + 1):
         return
-    for i in np.argsort(rows[:, AVAILABLE], kind="mergesort"):
+    for i in by_arrival:
         if left[MAX_TOKENS] < 1:
             return
-        if work[i] == sort + 1 and tokens[i] == 0:
+        if work[i] == sort + 1 and tokens[i] == 0 and (rows[i, RESIDENT] > 0 or not gave_up):
             give_chunk(rows, work, tokens, counts, table, left, i, until_s)
             if tokens[i] <= 0 and until_s < np.inf and left[FREE_BLOCKS] > 0:
                 return

@@ -2,8 +2,9 @@
 
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DUE, KIND, RESIDENT, TOTAL, Rows
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, DUE, KIND, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import (
+    MAX_TOKENS,
     ONE,
     Sorts,
     Tokens,
@@ -43,6 +44,41 @@ def _give_little(
         tokens[i] = int(size)
         add_chunk(counts, rows, i, size)
     return bool(tokens[i] > 0)
+
+
+@compiled
+def give_in_turn(
+    rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers, i: int
+) -> bool:
+    """A token and its drafts. Where KV is short, those of its kind that came later give theirs up,
+    the last one first, as vLLM preempts: if all kept what they have, few could go on. Returns
+    whether one did.
+    """
+    give_decode(rows, work, tokens, counts, left, i)
+    gave_up = False
+    while tokens[i] == 0 and left[MAX_TOKENS] >= 1 + rows[i, DRAFT]:
+        last = _last_after(rows, work, tokens, i)
+        if last < 0:
+            break
+        evict(rows, tokens, left, last)
+        gave_up = True
+        give_decode(rows, work, tokens, counts, left, i)
+    return gave_up
+
+
+@compiled
+def _last_after(rows: Rows, work: Sorts, tokens: Tokens, i: int) -> int:
+    """The last one of the same kind that came after it and holds KV; -1: none."""
+    last = -1
+    for j in range(len(rows)):
+        holds = rows[j, RESIDENT] > 0 and work[j] >= 0 and tokens[j] == 0
+        if not holds or rows[j, KIND] != rows[i, KIND]:
+            continue
+        if (rows[j, AVAILABLE], j) > (rows[i, AVAILABLE], i) and (
+            last < 0 or rows[j, AVAILABLE] >= rows[last, AVAILABLE]
+        ):
+            last = j
+    return last
 
 
 @compiled

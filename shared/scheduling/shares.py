@@ -136,7 +136,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: f
         until = rows[i, COMPUTED] + size
         if place > 0:  # drafts may reach beyond the end of KV that came from elsewhere
             until = max(until, rows[i, TOTAL])
-        need = blocks_of(until, left) - blocks_of(rows[i, COMPUTED], left)
+        need = blocks_of(until, left) - held_blocks(rows, i, left)
     promised = rows[i, KIND] <= PLAIN
     others = 0.0 if promised or need == 0 else left[SET_ASIDE]
     while left[FREE_BLOCKS] < need + others or left[MAX_RESIDENT] < place:
@@ -161,13 +161,22 @@ def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> bool:
 @compiled
 def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
     tokens[i] = EVICT
-    left[FREE_BLOCKS] += blocks_of(rows[i, COMPUTED], left)
+    left[FREE_BLOCKS] += held_blocks(rows, i, left)
     left[MAX_RESIDENT] += rows[i, RESIDENT]
 
 
 @compiled
 def blocks_of(tokens: float, left: Numbers) -> float:
     return float(np.ceil(tokens / left[BLOCK_TOKENS]))
+
+
+@compiled
+def held_blocks(rows: Rows, i: int, left: Numbers) -> float:
+    """KV blocks of its own. What a prompt that has not begun found in the prefix cache is free for
+    others until it begins; KV that came from elsewhere is not.
+    """
+    begun = rows[i, RESIDENT] > 0 or rows[i, TOTAL] - rows[i, COMPUTED] <= ONE
+    return blocks_of(rows[i, COMPUTED], left) if begun else 0.0
 
 
 @compiled

@@ -16,7 +16,7 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import EVICT, Tokens
+from shared.scheduling.shares import EVICT, ONE, Tokens
 from shared.scheduling.simulate import Times, apply
 from shared.simulation.lives import (
     ACCEPTANCE,
@@ -42,10 +42,13 @@ SUMS = 5
 
 @compiled
 def used_blocks(rows: Rows, tokens: Tokens, block_tokens: float) -> float:
-    """Blocks that these rows hold, with those that the running step fills."""
+    """Blocks that these rows hold, with those that the running step fills: prompts that have not
+    begun hold none, whatever they found in the prefix cache.
+    """
     used = 0.0
     for i in range(len(rows)):
-        if tokens[i] != EVICT:
+        begun = rows[i, RESIDENT] > 0 or rows[i, TOTAL] - rows[i, COMPUTED] <= ONE
+        if tokens[i] != EVICT and (begun or tokens[i] > 0):
             used += np.ceil((rows[i, COMPUTED] + tokens[i]) / block_tokens)
     return used
 

@@ -63,12 +63,12 @@ def form(
     order = np.argsort(ranks, kind="mergesort")
     for i in order:
         if tokens[i] == 0 and decodes(rows, i) and can_run(rows, i, now):
-            try_decode(rows, tokens, left, ranks, i, now)
+            try_decode(rows, tokens, left, ranks, i)
     for i in order:
         if rows[i, RESIDENT] > 0 and not decodes(rows, i) and can_run(rows, i, now):
-            try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS], now)
+            try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS])
     for i in _group(rows, tokens, gains, order, int(left[MAX_RESIDENT]), now):
-        try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS], now)
+        try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS])
     return float(finish(rows, tokens, counts, table, limits, now))
 
 

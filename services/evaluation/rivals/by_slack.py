@@ -80,7 +80,7 @@ def _decodes(
             continue
         if until_s < np.inf and not decode_fits(rows, i, counts, table, until_s):
             continue
-        if try_decode(rows, tokens, left, ranks, i, now):
+        if try_decode(rows, tokens, left, ranks, i):
             add_decode(counts, rows, i)
 
 
@@ -106,6 +106,6 @@ def _prompts(
             most = longest_chunk(rows, i, counts, table, until_s, most)
         if most < 1:
             return
-        size = try_chunk(rows, tokens, left, ranks, i, most, now)
+        size = try_chunk(rows, tokens, left, ranks, i, most)
         if size > 0:
             add_chunk(counts, rows, i, size)

@@ -58,7 +58,7 @@ def _decodes_run(
         runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
         if not runs or not decodes(rows, i):
             continue
-        if not _go_on(rows, tokens, left, ranks, i, draft_slots, now):
+        if not _go_on(rows, tokens, left, ranks, i, draft_slots):
             return
 
 
@@ -71,7 +71,7 @@ def _prompts_run(
         runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
         if not runs or decodes(rows, i):
             continue
-        if not _go_on(rows, tokens, left, ranks, i, draft_slots, now):
+        if not _go_on(rows, tokens, left, ranks, i, draft_slots):
             return
 
 
@@ -83,14 +83,13 @@ def _go_on(
     ranks: Numbers,
     i: int,
     draft_slots: float,
-    now: float,
 ) -> bool:
     """Whether there may be tokens for those behind it."""
     size = min(size_of(rows, i), _budget_tokens(tokens, left, draft_slots))
     if size < 1:
         return False
     need = blocks_for(rows, i, size, left)
-    if make_room(rows, tokens, left, i, need, ranks, now, True):
+    if make_room(rows, tokens, left, i, need, ranks, True):
         give(rows, tokens, left, i, size)
     return True
 
@@ -130,6 +129,6 @@ def _start(
         if size < 1 or left[MAX_RESIDENT] < 1:
             return
         need = blocks_for(rows, i, max(size, rows[i, TOTAL] - rows[i, COMPUTED]), left)
-        if not make_room(rows, tokens, left, i, need, ranks, now, False):
+        if not make_room(rows, tokens, left, i, need, ranks, False):
             return
         give(rows, tokens, left, i, size)

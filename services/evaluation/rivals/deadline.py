@@ -49,7 +49,7 @@ def form(
         for i in np.argsort(urgency, kind="mergesort"):
             if urgency[i] == np.inf or budget < 1:
                 break
-            budget -= try_chunk(rows, tokens, left, kinds, i, budget, now)
+            budget -= try_chunk(rows, tokens, left, kinds, i, budget)
     return float(finish(rows, tokens, counts, table, limits, now))
 
 
@@ -60,7 +60,7 @@ def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: fl
     for i in range(len(rows)):
         if tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
             continue
-        if not try_decode(rows, tokens, left, kinds, i, now):
+        if not try_decode(rows, tokens, left, kinds, i):
             continue
         add_decode(counts, rows, i)
         if rows[i, KIND] != LOST:

@@ -52,7 +52,7 @@ def form(
     _decodes(rows, tokens, left, ranks, by_due, must_run, now)
     for i in range(len(rows)):
         if rows[i, RESIDENT] > 0 and not decodes(rows, i) and can_run(rows, i, now):
-            try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS], now)
+            try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS])
     _start(rows, tokens, left, ranks, _order(rows, shortest_first, tight_first), now)
     _decodes(rows, tokens, left, ranks, by_due, ~must_run, now)
     return float(finish(rows, tokens, counts, table, limits, now))
@@ -70,7 +70,7 @@ def _decodes(
 ) -> None:
     for i in order:
         if chosen[i] and tokens[i] == 0 and decodes(rows, i) and can_run(rows, i, now):
-            try_decode(rows, tokens, left, ranks, i, now)
+            try_decode(rows, tokens, left, ranks, i)
 
 
 @compiled
@@ -97,5 +97,5 @@ def _start(
         waits = rows[i, RESIDENT] == 0 and tokens[i] == 0 and can_run(rows, i, now)
         if not waits or decodes(rows, i):
             continue
-        if try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS], now) == 0:
+        if try_chunk(rows, tokens, left, ranks, i, left[MAX_TOKENS]) == 0:
             return

@@ -57,7 +57,7 @@ def _prompts(rows: Rows, tokens: Tokens, left: Numbers, now: float, budget_token
         need = blocks_for(rows, i, rest, left) + spare * place
         if left[MAX_RESIDENT] < place:
             break
-        if not make_room(rows, tokens, left, i, need, ranks, now, False):
+        if not make_room(rows, tokens, left, i, need, ranks, False):
             break
         size = min(rest, left[MAX_TOKENS])
         give(rows, tokens, left, i, size)
@@ -77,4 +77,4 @@ def _decodes(rows: Rows, tokens: Tokens, left: Numbers, now: float) -> None:
     ranks = np.zeros(len(rows))
     for i in range(len(rows)):
         if tokens[i] == 0 and decodes(rows, i) and can_run(rows, i, now):
-            try_decode(rows, tokens, left, ranks, i, now)
+            try_decode(rows, tokens, left, ranks, i)

@@ -26,6 +26,7 @@ from shared.scheduling.shares import (
     add_chunk,
     add_decode,
     blocks_of,
+    held_blocks,
 )
 
 
@@ -67,7 +68,7 @@ def size_of(rows: Rows, i: int) -> float:
 @compiled
 def blocks_for(rows: Rows, i: int, size: float, left: Numbers) -> float:
     """More than it has."""
-    return float(blocks_of(rows[i, COMPUTED] + size, left) - blocks_of(rows[i, COMPUTED], left))
+    return float(blocks_of(rows[i, COMPUTED] + size, left) - held_blocks(rows, i, left))
 
 
 @compiled
@@ -89,7 +90,7 @@ def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
         left[MAX_TOKENS] += tokens[i]
     if tokens[i] > 0 or rows[i, RESIDENT] > 0:
         left[MAX_RESIDENT] += 1.0
-    left[FREE_BLOCKS] += blocks_of(rows[i, COMPUTED], left)
+    left[FREE_BLOCKS] += held_blocks(rows, i, left)
     tokens[i] = EVICT
 
 
@@ -101,16 +102,13 @@ def make_room(
     i: int,
     need: float,
     ranks: Numbers,
-    now: float,
     others_run: bool,
 ) -> bool:
-    """Whether row `i` has `need` blocks now. Prefixes of those who wait give way first, then, if
-    `others_run`, the running one of the highest rank, the last of these; that may be `i` itself.
+    """Whether row `i` has `need` blocks now. If `others_run`, the running one of the highest rank
+    gives way, the last of these; that may be `i` itself.
     """
     while left[FREE_BLOCKS] < need:
-        victim = _waiting_holder(rows, tokens, i, now)
-        if victim < 0 and others_run:
-            victim = _last_running(rows, tokens, ranks)
+        victim = _last_running(rows, tokens, ranks) if others_run else -1
         if victim < 0:
             return False
         evict(rows, tokens, left, victim)
@@ -120,16 +118,14 @@ def make_room(
 
 
 @compiled
-def try_decode(
-    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, now: float
-) -> bool:
+def try_decode(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int) -> bool:
     """Gives a decode its token, and as many drafts as fit; whether it had room. A row that runs
     makes others give way.
     """
     size, runs = min(size_of(rows, i), left[MAX_TOKENS]), rows[i, RESIDENT] > 0
     if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
         return False
-    if not make_room(rows, tokens, left, i, blocks_for(rows, i, size, left), ranks, now, runs):
+    if not make_room(rows, tokens, left, i, blocks_for(rows, i, size, left), ranks, runs):
         return False
     give(rows, tokens, left, i, size)
     return True
@@ -137,7 +133,7 @@ def try_decode(
 
 @compiled
 def try_chunk(
-    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, most: float, now: float
+    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, most: float
 ) -> float:
     """Gives at most `most` tokens of a prompt; returns how many. Only a prompt that has room as a
     whole is begun.
@@ -148,7 +144,7 @@ def try_chunk(
         return 0.0
     runs = rows[i, RESIDENT] > 0
     need = blocks_for(rows, i, size if runs else rest, left)
-    if not make_room(rows, tokens, left, i, need, ranks, now, runs):
+    if not make_room(rows, tokens, left, i, need, ranks, runs):
         return 0.0
     give(rows, tokens, left, i, size)
     return float(size)
@@ -159,18 +155,8 @@ def all_blocks(rows: Rows, left: Numbers) -> float:
     """KV blocks of the engine, free or held; infinite where it has no limit."""
     blocks = left[FREE_BLOCKS]
     for i in range(len(rows)):
-        blocks += blocks_of(rows[i, COMPUTED], left)
+        blocks += held_blocks(rows, i, left)
     return float(blocks)
-
-
-@compiled
-def _waiting_holder(rows: Rows, tokens: Tokens, but: int, now: float) -> int:
-    """The last one that waits to begin and keeps a prefix that was in the cache."""
-    for i in range(len(rows) - 1, -1, -1):
-        waits = rows[i, RESIDENT] == 0 and rows[i, PRODUCED] == 0 and tokens[i] == 0
-        if waits and i != but and rows[i, COMPUTED] > 0 and can_run(rows, i, now):
-            return i
-    return -1
 
 
 @compiled

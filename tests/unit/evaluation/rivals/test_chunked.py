@@ -56,10 +56,11 @@ def test_a_prompt_without_room_for_all_of_it_waits_and_nobody_passes_it() -> Non
     assert formed.tokens == [1, 0, 0]
 
 
-def test_a_prefix_of_somebody_who_waits_gives_way_to_the_first_in_line() -> None:
-    formed = step(BY_ARRIVAL, prompt(160), prompt(320, computed=160), free_blocks=0)
+def test_a_prefix_that_a_prompt_found_has_room_when_the_prompt_begins_or_not_at_all() -> None:
+    found = prompt(320, computed=160)
 
-    assert formed.tokens == [160, EVICT]
+    assert step(BY_ARRIVAL, found, free_blocks=19).tokens == [0]
+    assert step(BY_ARRIVAL, found, free_blocks=20).tokens == [160]
 
 
 def test_by_priority_the_tightest_class_starts_first() -> None:

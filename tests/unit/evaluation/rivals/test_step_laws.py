@@ -19,7 +19,7 @@ from shared.scheduling.rows import (
     TOTAL,
     Rows,
 )
-from shared.scheduling.shares import EVICT
+from shared.scheduling.shares import EVICT, ONE
 from shared.scheduling.simulate import apply
 from tests.unit.evaluation.rivals.steps import (
     BLOCK_TOKENS,
@@ -56,8 +56,11 @@ def _request(chance: random.Random) -> Numbers:
     return prompt(tokens, computed, runs=begun, **later)
 
 
-def _blocks(tokens: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    return float(np.ceil(tokens / BLOCK_TOKENS).sum())
+def _blocks(rows: Rows, given: Numbers | float = 0.0) -> float:
+    """That they hold after so many tokens more; a prefix in the cache is nobody's until it runs."""
+    decodes = rows[:, TOTAL] - rows[:, COMPUTED] <= ONE
+    holds = (rows[:, RESIDENT] > 0) | decodes | (given > 0)
+    return float(np.ceil((rows[:, COMPUTED] + given) / BLOCK_TOKENS)[holds].sum())
 
 
 @NAMES
@@ -81,9 +84,9 @@ def test_a_step_never_gives_out_what_is_not_there(
     rows, tokens = formed.rows, np.array(formed.tokens, dtype=np.float64)
     given_, evicted = np.maximum(tokens, 0), tokens == EVICT
     kept = ~evicted
-    had = _blocks(rows[:, COMPUTED])
+    had = _blocks(rows)
     assert given_.sum() <= max_tokens
-    assert _blocks((rows[:, COMPUTED] + given_)[kept]) <= had + free_blocks
+    assert _blocks(rows[kept], given_[kept]) <= had + free_blocks
     assert ((rows[:, RESIDENT] > 0) & kept | (tokens > 0)).sum() <= places
     missing = rows[:, TOTAL] - rows[:, COMPUTED] + rows[:, DRAFT]
     assert (given_ <= missing).all()
@@ -96,7 +99,7 @@ def test_somebody_goes_on_whenever_anybody_can(
 ) -> None:
     requests = _requests(chance, number)
     can_run = [row for row in requests if row[AVAILABLE] <= 0]
-    holding = _blocks(np.array([row[COMPUTED] for row in can_run]))
+    holding = _blocks(np.array(can_run)) if can_run else 0.0
     most_blocks = np.ceil((_MOST_TOKENS + 1) / BLOCK_TOKENS)
     places = sum(int(row[RESIDENT]) for row in requests) + 1
 
@@ -138,7 +141,7 @@ def _run(name: str, rows: Rows, memory: float, drafts: int) -> int:
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
     now, seen = 0.0, np.zeros((len(rows), 4))
     for number in range(2000):
-        free = memory - _blocks(rows[:, COMPUTED])
+        free = memory - _blocks(rows)
         assert free >= 0
         limits = engine_limits(
             max_tokens=64, block_tokens=BLOCK_TOKENS, max_resident=4, free_blocks=free

@@ -33,14 +33,14 @@ def decode(computed: int, kind: float = PLAIN, came_s: float = 0.0) -> dict[str,
     }
 
 
-def test_where_nobody_has_room_the_first_goes_on_at_the_cost_of_the_last() -> None:
+def test_where_nobody_has_room_all_others_go_on_at_the_cost_of_the_last() -> None:
     full = 2 * BLOCK  # each needs one more block for its next token
     plan = formed(
         decode(full, came_s=0.2), decode(full, came_s=0.1), decode(full, came_s=0.3),
         free_blocks=0, resident=3,
     )  # fmt: skip
 
-    assert plan.tokens.tolist() == [0, 1, EVICT]
+    assert plan.tokens.tolist() == [1, 1, EVICT]
 
 
 def test_a_promise_goes_on_at_the_cost_of_what_asked_for_nothing() -> None:
@@ -51,10 +51,44 @@ def test_a_promise_goes_on_at_the_cost_of_what_asked_for_nothing() -> None:
     assert plan.tokens.tolist() == [EVICT, 1]
 
 
-def test_nobody_is_evicted_while_somebody_can_go_on() -> None:
-    plan = formed(decode(2 * BLOCK), decode(2 * BLOCK + 3), free_blocks=0, resident=2)
+@pytest.mark.parametrize("kind", [PLAIN, BEST_EFFORT])
+def test_who_came_first_goes_on_at_the_cost_of_the_last_of_its_kind(kind: float) -> None:
+    full = decode(2 * BLOCK, kind)  # it needs a block, the others have room in theirs
+    plan = formed(
+        full | {"available_s": 0.1},
+        decode(2 * BLOCK + 3, kind, came_s=0.2),
+        decode(2 * BLOCK + 3, kind, came_s=0.3),
+        free_blocks=0, resident=3,
+    )  # fmt: skip
+
+    assert plan.tokens.tolist() == [1, 1, EVICT]
+
+
+def test_who_came_last_waits_while_others_can_go_on() -> None:
+    plan = formed(
+        decode(2 * BLOCK, came_s=0.2), decode(2 * BLOCK + 3, came_s=0.1), free_blocks=0, resident=2
+    )
 
     assert plan.tokens.tolist() == [0, 1]
+
+
+def test_no_prompt_begins_with_the_room_that_one_of_its_kind_gave_up() -> None:
+    plan = formed(
+        decode(2 * BLOCK, came_s=0.1),
+        decode(4 * BLOCK - 1, came_s=0.2),
+        {"tokens": BLOCK, "kind": PLAIN, "available_s": 0.3},
+        free_blocks=0,
+        resident=2,
+    )
+
+    assert plan.tokens.tolist() == [1, EVICT, 0]
+
+
+def test_a_prompt_that_has_not_begun_holds_nothing_of_the_prefix_that_it_found() -> None:
+    prompt: dict[str, Any] = {"tokens": 20 * BLOCK, "computed": 10 * BLOCK, "kind": PLAIN}
+
+    assert formed(prompt, free_blocks=19).tokens.tolist() == [0]
+    assert formed(prompt, free_blocks=20).tokens.tolist() == [10 * BLOCK]
 
 
 @pytest.mark.parametrize("kind", [PROMISED, PLAIN, BEST_EFFORT])
