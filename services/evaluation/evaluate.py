@@ -9,6 +9,7 @@ from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
 from services.evaluation.options import EvaluateOptions
 from services.evaluation.output import write_document, write_report
+from services.evaluation.overload import overload, retries
 from services.evaluation.parts import Evaluation, systems_of
 from services.evaluation.results import Results
 from services.evaluation.scenarios import FULL, QUICK, scenario_names
@@ -90,11 +91,17 @@ def _scaling(evaluation: Evaluation) -> None:
     evaluation.scaling(_BARS[0])
 
 
+def _overload(evaluation: Evaluation) -> None:
+    overload(evaluation, systems_of(()), _BARS[0])
+    retries(evaluation, _BARS[0])
+
+
 PARTS: dict[str, Callable[[Evaluation], None]] = {
     "capacity": _capacity,
     "curves": _curves,
     "ablations": _ablations,
     "bursts": _bursts,
     "scaling": _scaling,
+    "overload": _overload,
     "rules": _rules,
 }

@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from services.evaluation.figures import figures
+from services.evaluation.overload_report import overload_tables
 from services.evaluation.page import page
 from services.evaluation.report import (
     ablation_table,
@@ -83,6 +84,7 @@ def _made(results: Results) -> dict[str, str]:
         "ablations": ablation_table(results),
         "bursts": burst_table(results),
         "scaling": scaling_table(results),
+        "overload": overload_tables(results),
         "settings": settings_table(results),
         "how": made_line(results),
     }

@@ -148,14 +148,15 @@ class Evaluation:
             scenario=point.task.scenario,
             system=point.task.system,
             setting=point.task.setting,
-            rate=self._for_each_gpu(point.task),
+            rate=self.for_each_gpu(point.task),
             attained={rule: low for rule, (low, _) in point.attained.items()},
             ttft_s=everyone.ttft_s,
             tpot_s=everyone.tpot_s,
             batches=point.batches,
         )
 
-    def _for_each_gpu(self, task: Task) -> float:
+    def for_each_gpu(self, task: Task) -> float:
+        """Programs per second that a task offers to one of its GPUs."""
         return task.rate / (task.engines * hardware_of(task.hardware).gpus)
 
     # ---- what each part of ours is worth
@@ -215,7 +216,7 @@ class Evaluation:
         return Burst(
             system=point.task.system,
             setting=point.task.setting,
-            rate=self._for_each_gpu(point.task),
+            rate=self.for_each_gpu(point.task),
             bin_s=point.task.bin_s,
             attained=point.attained["mean"][0],
             ttft_share=everyone.ttft_share,

@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from services.evaluation.markdown import NOT_RUN, table
+from services.evaluation.overload_report import overload_tables
 from services.evaluation.results import EVALUATE, RULES, Results, percent
 from services.evaluation.scenarios import shown_name
 from services.evaluation.study import Comparison, compare, geometric_mean
 from services.evaluation.systems import OURS
 from shared.simulation.judge import Rule
 
-NOT_RUN: Final = "Not run yet."
 _BY_RULE: Final = {
     Rule.WINDOWS: " by windows",
     Rule.DEADLINES: " by deadlines",
@@ -236,6 +237,7 @@ def whole_report(results: Results) -> str:
             ("Ablations", ablation_table(results)),
             ("Bursts", burst_table(results)),
             ("Scaling", scaling_table(results)),
+            ("Overload", overload_tables(results)),
         ]
     sections += [
         ("Best settings", settings_table(results)),
@@ -251,12 +253,6 @@ def made_line(results: Results) -> str:
         f"{results.points} points, {results.measured_s / 60:.0f} minutes of one core's time. "
         f"{results.machine}"
     )
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Markdown; a bar inside a cell is kept."""
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
 
 
 def _ratio(one: float, other: float) -> float:
