@@ -11,6 +11,7 @@ from services.evaluation.options import EvaluateOptions
 from services.evaluation.output import write_document, write_report
 from services.evaluation.overload import overload, retries
 from services.evaluation.parts import Evaluation, systems_of
+from services.evaluation.regret.part import drawn_loads
 from services.evaluation.results import Results
 from services.evaluation.scenarios import FULL, QUICK, scenario_names
 from services.evaluation.stage import jobs_of, machine_line, progressing
@@ -56,7 +57,9 @@ def evaluate(options: EvaluateOptions) -> Results:
             crew=crew,
             points=ledger,
             results=results,
+            folder=Path(options.out),
             hear=shown.hear,
+            show=shown.show,
             code_trace=options.code_trace,
         )
         for name, run in PARTS.items():
@@ -103,5 +106,6 @@ PARTS: dict[str, Callable[[Evaluation], None]] = {
     "bursts": _bursts,
     "scaling": _scaling,
     "overload": _overload,
+    "regret": drawn_loads,
     "rules": _rules,
 }

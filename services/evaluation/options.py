@@ -102,7 +102,8 @@ class EvaluateOptions:
         "", help="bursts: a trace of a coding service, in place of arrivals like those of Azure's"
     )
     parts: tuple[str, ...] = option(
-        (), help="capacity, rules, curves, ablations, bursts, scaling, overload; default: all"
+        (),
+        help="capacity, rules, curves, ablations, bursts, scaling, overload, regret; default: all",
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from services.evaluation.contenders import ABLATIONS, ablated, closest
@@ -11,6 +12,7 @@ from services.evaluation.points import Point, Task
 from services.evaluation.results import RULES, Bound, Burst, Load, Results, Scale
 from services.evaluation.scenarios import TRACE, Effort, hardware_of
 from services.evaluation.search import Found
+from services.evaluation.stage import Told
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
 from services.evaluation.systems import OURS, SYSTEMS
 
@@ -37,7 +39,9 @@ class Evaluation:
     crew: Crew
     points: Points
     results: Results
+    folder: Path
     hear: Callable[[str], Heard]  # of a part's name
+    show: Callable[[str], Told]  # the same for a part that is no points
     hardware: str = ""
     code_trace: str = ""  # of a coding service, in place of arrivals like those of one
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from services.evaluation.markdown import NOT_RUN, table
 from services.evaluation.overload_report import overload_tables
+from services.evaluation.regret.report import whole
 from services.evaluation.results import EVALUATE, RULES, Results, percent
 from services.evaluation.scenarios import shown_name
 from services.evaluation.study import Comparison, compare, geometric_mean
@@ -227,6 +229,11 @@ def _decision(results: Results) -> str:
     return "rounds p50 / p99, " + ", ".join(shown) if shown else NOT_RUN
 
 
+def regret_tables(results: Results) -> str:
+    """How much more others keep on drawn loads, and the worst of these."""
+    return whole(results.regrets, Path(results.regret_loads)) if results.regrets else NOT_RUN
+
+
 def whole_report(results: Results) -> str:
     """All tables of one evaluation."""
     sections = [("Capacity", capacity_tables(results))]
@@ -238,6 +245,7 @@ def whole_report(results: Results) -> str:
             ("Bursts", burst_table(results)),
             ("Scaling", scaling_table(results)),
             ("Overload", overload_tables(results)),
+            ("Regret", regret_tables(results)),
         ]
     sections += [
         ("Best settings", settings_table(results)),

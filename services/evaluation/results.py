@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from services.evaluation.points import Bin, ClassTimes, RetryCounts
+from services.evaluation.regret.play import Regret
 from services.evaluation.study import Capacity
 from shared.simulation.judge import Rule
 
@@ -106,7 +107,8 @@ class Retried:
 @dataclass(slots=True, kw_only=True)
 class Results:
     """Filled part by part; a part that is empty has not been run. `rule` is the one that decides
-    where no other is named, `command` what was run.
+    where no other is named, `command` what was run. Files that replay `regrets` are in the folder
+    `regret_loads`.
     """
 
     effort: str
@@ -122,6 +124,8 @@ class Results:
     scaling: list[Scale] = field(default_factory=list)
     overloads: list[Overload] = field(default_factory=list)
     retries: list[Retried] = field(default_factory=list)
+    regrets: list[Regret] = field(default_factory=list)
+    regret_loads: str = ""
     points: int = 0
     measured_s: float = 0.0
 

@@ -43,7 +43,8 @@ _OWN_MODEL: Final[Mapping[str, str]] = {
 class Effort:
     """How much is simulated: seconds of arrivals at half the load that could at best be served
     (`long_s` for answers of minutes), programs at least and at most for each engine, how close (as
-    a ratio) a capacity is found, and how many settings of a system are tried (0: all).
+    a ratio) a capacity is found, how many settings of a system are tried (0: all), and on how many
+    drawn loads ours is compared with the others.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Effort:
     most_programs: int
     ratio: float
     settings: int
+    regret_loads: int
 
 
 FULL: Final = Effort(
@@ -63,6 +65,7 @@ FULL: Final = Effort(
     most_programs=1000,
     ratio=1.07,
     settings=0,
+    regret_loads=100,
 )
 QUICK: Final = Effort(
     name="quick",
@@ -72,6 +75,7 @@ QUICK: Final = Effort(
     most_programs=120,
     ratio=1.3,
     settings=4,
+    regret_loads=6,
 )
 
 

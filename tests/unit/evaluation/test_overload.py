@@ -1,6 +1,7 @@
 """The part beyond capacity: what is asked for, and how it is told."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +53,9 @@ def make_evaluation(crew: Stub) -> Evaluation:
         crew=crew,
         points=Known(),
         results=Results(effort="quick", seed=1, machine="", capacities=[found]),
+        folder=Path(),
         hear=lambda _part: lambda _ended, _all, _task: None,
+        show=lambda _part: lambda _ended, _all, _what: None,
     )
 
 
