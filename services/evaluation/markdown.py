@@ -1,4 +1,4 @@
-"""Tables of a report as Markdown. Pure."""
+"""Tables of a report as Markdown."""
 
 from collections.abc import Sequence
 from typing import Final

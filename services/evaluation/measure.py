@@ -51,7 +51,8 @@ def measure_point(task: Task) -> Point:
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
     system = Observed(build(task.system, setting, engines, load), cpu_time_s)
     counted = counted_of(lasting=task.lasting, programs=len(load))
-    early = EarlyEnd(load, Rule(task.rule), task.bars, counted)
+    attainment = Attainment(load, counted, by_request=task.by_request)
+    early = EarlyEnd(load, attainment, Rule(task.rule), task.bars)
     conditions = Conditions(drain_s=drain_s(load, hardware), retry_s=task.retry_s)
     record = Run(load, system, engines, conditions, early if task.bars else None).record()
     now = record.ended_s if early.ended_early else math.inf
@@ -59,7 +60,7 @@ def measure_point(task: Task) -> Point:
         task=task,
         version=version_of(task.system),
         complete=not early.ended_early,
-        attained=_attained(record, Attainment(load, counted), now),
+        attained=_attained(record, attainment, now),
         classes=tuple(_class(share) for share in judge(record)),
         batches=system.batches,
         decision_ms=system.decision_ms,

@@ -7,6 +7,7 @@ from typing import Final
 
 from services.evaluation.figures import figures
 from services.evaluation.files import json_of, write
+from services.evaluation.outsiders_report import outsiders_table
 from services.evaluation.overload_report import overload_tables
 from services.evaluation.page import page
 from services.evaluation.report import (
@@ -81,6 +82,7 @@ def _made(results: Results) -> dict[str, str]:
         "scaling": scaling_table(results),
         "overload": overload_tables(results),
         "regret": regret_tables(results),
+        "outsiders": outsiders_table(results),
         "settings": settings_table(results),
         "how": made_line(results),
     }

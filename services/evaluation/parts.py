@@ -43,6 +43,7 @@ class Evaluation:
     hear: Callable[[str], Heard]  # of a part's name
     show: Callable[[str], Told]  # the same for a part that is no points
     hardware: str = ""
+    data: str = ""  # folder of loads that others published
     code_trace: str = ""  # of a coding service, in place of arrivals like those of one
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)
 

@@ -19,7 +19,7 @@ class Task:
     timeline is kept. `lasting`: only programs that come to a busy fleet which stays busy count.
     `retry_s`: a client that is refused asks once more after so many seconds; 0: after those that
     the answer names; None: never. `calm_rate`: at which the later half of the programs come; 0: at
-    `rate` as the others.
+    `rate` as the others. `by_request`: requests are counted, not programs as a whole.
     """
 
     scenario: str
@@ -37,6 +37,7 @@ class Task:
     lasting: bool = False
     retry_s: float | None = None
     calm_rate: float = 0.0
+    by_request: bool = False
 
     @property
     def pacing(self) -> Pacing | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from services.evaluation.markdown import NOT_RUN, table
+from services.evaluation.outsiders_report import outsiders_table
 from services.evaluation.overload_report import overload_tables
 from services.evaluation.regret.report import whole
 from services.evaluation.results import EVALUATE, RULES, Results, percent
@@ -246,6 +247,7 @@ def whole_report(results: Results) -> str:
             ("Scaling", scaling_table(results)),
             ("Overload", overload_tables(results)),
             ("Regret", regret_tables(results)),
+            ("Loads of others", outsiders_table(results)),
         ]
     sections += [
         ("Best settings", settings_table(results)),

@@ -104,6 +104,21 @@ class Retried:
     fixed: RetryCounts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outsider:
+    """A load that others published: the share of requests that must be in time, by how much its
+    prompts were scaled, the rate that nobody goes beyond (programs per second for each GPU), and
+    the capacities of all systems by each of several rules.
+    """
+
+    scenario: str
+    hardware: str
+    share: float
+    scale: float
+    bound: float
+    capacities: tuple[Capacity, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Results:
     """Filled part by part; a part that is empty has not been run. `rule` is the one that decides
@@ -126,6 +141,7 @@ class Results:
     retries: list[Retried] = field(default_factory=list)
     regrets: list[Regret] = field(default_factory=list)
     regret_loads: str = ""
+    outsiders: list[Outsider] = field(default_factory=list)
     points: int = 0
     measured_s: float = 0.0
 

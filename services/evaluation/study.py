@@ -59,10 +59,18 @@ class Place:
     """A scenario on so many replicas: its hardware, how many programs a point has, its bounds."""
 
     def __init__(
-        self, scenario: str, replicas: int, effort: Effort, seed: int, hardware: str = ""
+        self,
+        scenario: str,
+        replicas: int,
+        effort: Effort,
+        seed: int,
+        hardware: str = "",
+        *,
+        by_request: bool = False,
     ) -> None:
         self.scenario, self.replicas, self.effort, self.seed = scenario, replicas, effort, seed
         self.hardware_name = hardware or hardware_for(scenario)
+        self._by_request = by_request
         self._known_bounds: dict[float, tuple[float, float]] = {}
 
     @cached_property
@@ -103,6 +111,7 @@ class Place:
             programs=self.programs(engines),
             seed=self.seed,
             lasting=True,
+            by_request=self._by_request,
         )
 
     def search(
