@@ -127,7 +127,7 @@ class Place:
         """
         bound = self.bound(cell.bar)
         return capacity(
-            lambda setting, rate: replace(self.task(cell.system, setting, rate), rule=cell.rule),
+            lambda setting, rate: _until_certain(self.task(cell.system, setting, rate), cell),
             settings or self.like(cell.system, None),
             bar=cell.bar,
             first=min(first, bound / _BELOW) or _FIRST_SHARE * bound,
@@ -177,6 +177,11 @@ class Place:
             setting=found.setting,
             points=len(found.points),
         )
+
+
+def _until_certain(task: Task, cell: Cell) -> Task:
+    """Ends when it is certain on which side of the cell's own bar it comes out, too."""
+    return replace(task, rule=cell.rule, bars=tuple(sorted({*task.bars, cell.bar})))
 
 
 def campaign(
