@@ -21,6 +21,7 @@ from shared.simulation.lives import (
 from shared.simulation.system import Ticket
 from shared.workloads.calls import Load
 
+Counts = npt.NDArray[np.int64]
 _ROUNDING_S = 1e-6
 _LOOKS = 200  # at a run, over the time in which its load arrives
 
@@ -40,12 +41,15 @@ class Bounds:
 
 
 class Attainment:
-    """A program counts as a whole: every one of its calls, by one rule, with nothing refused. Those
-    outside of `counted` are there to keep the fleet busy.
+    """A program counts as a whole: every one of its calls, by one rule, with nothing refused; or,
+    `by_request`, each of its calls for itself. Programs outside of `counted` are there to keep the
+    fleet busy.
     """
 
-    def __init__(self, load: Load, counted: slice = slice(None)) -> None:
-        self._counted = counted
+    def __init__(
+        self, load: Load, counted: slice = slice(None), *, by_request: bool = False
+    ) -> None:
+        self._counted, self._by_request = counted, by_request
         self._numbers = {program.program_id: number for number, program in enumerate(load)}
         self._calls = np.array([len(program.calls) for program in load])
         self._owners: npt.NDArray[np.int64] = np.zeros(self._calls.sum(), dtype=np.int64)
@@ -56,12 +60,24 @@ class Attainment:
         owners, programs = self._owner_of(tickets), len(self._calls)
         kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
         missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
+        if self._by_request:
+            return self._of_requests(kept_calls, missed_calls, ends=bool(np.isinf(now)))
         kept_ones = (kept_calls == self._calls)[self._counted]
         missed_ones = ~kept_ones if np.isinf(now) else (missed_calls > 0)[self._counted]
         whole = len(kept_ones)
         return Bounds(
             at_least=float(kept_ones.sum()) / whole, at_most=1 - float(missed_ones.sum()) / whole
         )
+
+    def _of_requests(self, kept_calls: Counts, missed_calls: Counts, *, ends: bool) -> Bounds:
+        """`ends`: no more are kept than are by now."""
+        whole = int(self._calls[self._counted].sum())
+        kept_ones, missed_ones = (
+            int(one[self._counted].sum()) for one in (kept_calls, missed_calls)
+        )
+        if ends:
+            missed_ones = whole - kept_ones
+        return Bounds(at_least=kept_ones / whole, at_most=1 - missed_ones / whole)
 
     def _owner_of(self, tickets: Sequence[Ticket]) -> npt.NDArray[np.int64]:
         for ticket in tickets[self._known :]:
@@ -74,10 +90,10 @@ class EarlyEnd:
     """A watch: ends a run as soon as it is certain on which side of every bar it ends up."""
 
     def __init__(
-        self, load: Load, rule: Rule, bars: Sequence[float], counted: slice = slice(None)
+        self, load: Load, attainment: Attainment, rule: Rule, bars: Sequence[float]
     ) -> None:
         self.ended_early = False
-        self._attainment, self._rule, self._bars = Attainment(load, counted), rule, bars
+        self._attainment, self._rule, self._bars = attainment, rule, bars
         self._every_s = max(load[-1].arrives_s, 1.0) / _LOOKS
         self._looked_s = 0.0
 

@@ -74,7 +74,9 @@ def measure(options: CapacityOptions) -> Results:
             crew=crew,
             points=ledger,
             results=results,
+            folder=Path(options.out),
             hear=shown.hear,
+            show=shown.show,
             hardware=hardware,
         )
         replicas, bars = sorted(set(options.replicas)), sorted(set(options.attainment))

@@ -100,7 +100,9 @@ def closest(wanted: Setting, settings: Iterable[Setting]) -> Setting:
 def build(system: str, setting: Setting, engines: Sequence[SimEngine], load: Load) -> System:
     """One system over one fleet, for one run. Raises ConfigError for an unknown name."""
     if system.startswith(_WITHOUT):
-        return Planned(_ablation(system).settings, engines)
+        settings = _ablation(system).settings
+        drafts = settings.speculation and setting.drafts > 0
+        return Planned(replace(settings, speculation=drafts), engines)
     return spec_of(system).build(setting, engines, load)
 
 

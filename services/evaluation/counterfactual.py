@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
+from services.evaluation.files import json_of
 from services.evaluation.fleets import Fleet, make_engines, parse_fleet
 from services.evaluation.options import CounterfactualOptions
-from services.evaluation.output import json_of
 from services.evaluation.planned import Planned, Settings
 from services.evaluation.scenarios import drain_s, hardware_for, hardware_of, load_on
 from services.planner.scaling.numbers import ScalingNumbers

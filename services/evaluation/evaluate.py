@@ -9,7 +9,10 @@ from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
 from services.evaluation.options import EvaluateOptions
 from services.evaluation.output import write_document, write_report
+from services.evaluation.outsiders import outsiders
+from services.evaluation.overload import overload, retries
 from services.evaluation.parts import Evaluation, systems_of
+from services.evaluation.regret.part import drawn_loads
 from services.evaluation.results import Results
 from services.evaluation.scenarios import FULL, QUICK, scenario_names
 from services.evaluation.stage import jobs_of, machine_line, progressing
@@ -46,6 +49,8 @@ def evaluate(options: EvaluateOptions) -> Results:
             raise ConfigError(f"--parts {part}: unknown{nearest(part, PARTS)}")
     if options.code_trace and not Path(options.code_trace).is_file():
         raise ConfigError(f"--code-trace {options.code_trace}: there is no such file")
+    if options.data and not Path(options.data).is_dir():
+        raise ConfigError(f"--data {options.data}: there is no such folder")
     ledger = Ledger(Path(options.out), older=options.older)
     results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
     with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
@@ -55,8 +60,11 @@ def evaluate(options: EvaluateOptions) -> Results:
             crew=crew,
             points=ledger,
             results=results,
+            folder=Path(options.out),
             hear=shown.hear,
+            show=shown.show,
             code_trace=options.code_trace,
+            data=options.data,
         )
         for name, run in PARTS.items():
             if not options.parts or name in options.parts:
@@ -90,11 +98,23 @@ def _scaling(evaluation: Evaluation) -> None:
     evaluation.scaling(_BARS[0])
 
 
+def _overload(evaluation: Evaluation) -> None:
+    overload(evaluation, systems_of(()), _BARS[0])
+    retries(evaluation, _BARS[0])
+
+
+def _outsiders(evaluation: Evaluation) -> None:
+    outsiders(evaluation, systems_of(()))
+
+
 PARTS: dict[str, Callable[[Evaluation], None]] = {
     "capacity": _capacity,
     "curves": _curves,
     "ablations": _ablations,
     "bursts": _bursts,
     "scaling": _scaling,
+    "overload": _overload,
+    "regret": drawn_loads,
+    "outsiders": _outsiders,
     "rules": _rules,
 }

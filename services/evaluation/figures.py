@@ -42,6 +42,7 @@ def figures(results: Results) -> dict[str, str]:
         "batches": (results.loads, _batches),
         "ablations": (results.ablations, _ablations),
         "scaling": (results.scaling, _scaling),
+        "overload": (results.overloads, _overload),
     }
     return {name: draw(results) for name, (there, draw) in drawn.items() if there}
 
@@ -189,6 +190,31 @@ def _scaling(results: Results) -> str:
         field.set_xscale("log", base=2)
         field.set_xlabel("replicas")
         field.legend(fontsize=7)
+    return _svg(figure)
+
+
+def _overload(results: Results) -> str:
+    scenarios = list(dict.fromkeys(one.scenario for one in results.overloads))
+    systems = list(dict.fromkeys(one.system for one in results.overloads))
+    figure, fields = _fields(len(scenarios), columns=2, size=(5.6, 3.6))
+    for field, scenario in zip(fields, scenarios, strict=True):
+        loads = [one for one in results.overloads if one.scenario == scenario]
+        for system in systems:
+            own = [one for one in loads if one.system == system]
+            field.plot(
+                [one.multiple for one in own],
+                [one.goodput for one in own],
+                "o-",
+                ms=3,
+                lw=2.2 if system == OURS else 1.2,
+                label=system,
+                color=_colour(system, systems),
+            )
+        field.set_title(shown_name(scenario))
+        field.set_xlabel("offered, times our capacity")
+        field.set_ylabel("in time, programs/s for each GPU")
+        field.set_ylim(bottom=0)
+    fields[0].legend(fontsize=7)
     return _svg(figure)
 
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.evaluation.autoscaled import AutoscaledRun, Moment, Orchestrator
+from services.evaluation.files import json_of
 from services.evaluation.fleets import Fleet, fleet_of, make_engines, parse_fleet
 from services.evaluation.options import FollowOptions
-from services.evaluation.output import json_of
 from services.evaluation.planned import Planned, Settings
 from services.evaluation.scenarios import drain_s, hardware_for, hardware_of, load_on
 from services.planner.scaling.fleet_size import FleetSize

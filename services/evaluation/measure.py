@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,15 +10,24 @@ from services.evaluation.attainment import Attainment, EarlyEnd
 from services.evaluation.contenders import build, setting_of, table_of
 from services.evaluation.fleets import make_engines
 from services.evaluation.observed import Observed
-from services.evaluation.points import Bin, ClassTimes, Point, Task
+from services.evaluation.points import Bin, ClassTimes, Point, RetryCounts, Task
 from services.evaluation.scenarios import counted_of, drain_s, hardware_of, load_on
 from services.evaluation.scenes import scene_of
 from services.evaluation.version import version_of
 from shared.clock import cpu_time_s
 from shared.simulation.judge import Rule, Share, judge, kept
-from shared.simulation.lives import ADMISSION, ADMITTED, ARRIVES, BEST_EFFORT, PLACED, REFUSED
+from shared.simulation.lives import (
+    ADMISSION,
+    ADMITTED,
+    ARRIVES,
+    BEST_EFFORT,
+    NEVER_CAME,
+    PLACED,
+    REFUSED,
+)
 from shared.simulation.record import Conditions, Record
 from shared.simulation.run import Run
+from shared.workloads.calls import Load
 
 _HELD_S = 0.02  # a decision that took longer than that was put off
 
@@ -34,20 +44,23 @@ def measure_point(task: Task) -> Point:
         seed=task.seed,
         pacing=task.pacing,
     )
+    if task.calm_rate:
+        load = calming(load, task.rate / task.calm_rate)
     scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
     setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
     system = Observed(build(task.system, setting, engines, load), cpu_time_s)
     counted = counted_of(lasting=task.lasting, programs=len(load))
-    early = EarlyEnd(load, Rule(task.rule), task.bars, counted)
-    conditions = Conditions(drain_s=drain_s(load, hardware))
+    attainment = Attainment(load, counted, by_request=task.by_request)
+    early = EarlyEnd(load, attainment, Rule(task.rule), task.bars)
+    conditions = Conditions(drain_s=drain_s(load, hardware), retry_s=task.retry_s)
     record = Run(load, system, engines, conditions, early if task.bars else None).record()
     now = record.ended_s if early.ended_early else math.inf
     return Point(
         task=task,
         version=version_of(task.system),
         complete=not early.ended_early,
-        attained=_attained(record, Attainment(load, counted), now),
+        attained=_attained(record, attainment, now),
         classes=tuple(_class(share) for share in judge(record)),
         batches=system.batches,
         decision_ms=system.decision_ms,
@@ -55,6 +68,18 @@ def measure_point(task: Task) -> Point:
         cpu_s=cpu_time_s() - started_s,
         steps=sum(engine.steps for engine in engines),
         timeline=tuple(timeline(record, task.bin_s)) if task.bin_s else (),
+        retries=None if task.retry_s is None else retry_counts(record, load[-1].arrives_s),
+    )
+
+
+def calming(load: Load, slower: float) -> Load:
+    """The same where the later half of the programs come so many times as far apart."""
+    turn_s = load[len(load) // 2].arrives_s
+    return tuple(
+        replace(one, arrives_s=turn_s + slower * (one.arrives_s - turn_s))
+        if one.arrives_s > turn_s
+        else one
+        for one in load
     )
 
 
@@ -79,6 +104,26 @@ def _class(share: Share) -> ClassTimes:
         ttft_share=share.ttft_share,
         tpot_share=share.tpot_share,
         causes={cause.value: count for cause, count in share.causes.items()},
+    )
+
+
+def retry_counts(record: Record, last_s: float) -> RetryCounts:
+    """Of a run with retries whose last program comes at `last_s`: what is asked for anew later than
+    that finds an emptying fleet and is not counted.
+    """
+    admission = record.lives[:, ADMISSION]
+    waits_s = [one.again_s - one.refused_s for one in record.retries]
+    again = [one.life for one in record.retries if one.again_s <= last_s]
+    second = {one.life for one in record.retries}
+    unnamed = sum(int(life) not in second for life in np.flatnonzero(admission == REFUSED))
+    p50, p90 = np.quantile(waits_s, (0.5, 0.9)).tolist() if waits_s else (math.nan, math.nan)
+    return RetryCounts(
+        first=int((admission != NEVER_CAME).sum()),
+        refused=len(second) + unnamed,
+        named=len(second),
+        named_s=(p50, p90),
+        again=len(again),
+        admitted=int((admission[again] == ADMITTED).sum()),
     )
 
 

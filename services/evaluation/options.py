@@ -101,8 +101,14 @@ class EvaluateOptions:
     code_trace: str = option(
         "", help="bursts: a trace of a coding service, in place of arrivals like those of Azure's"
     )
+    data: str = option(
+        "",
+        help="outsiders: folder with workloads/inference-perf_*.json, traces/agent_sessions.csv.gz",
+    )
     parts: tuple[str, ...] = option(
-        (), help="capacity, rules, curves, ablations, bursts, scaling; default: all"
+        (),
+        help="capacity, rules, curves, ablations, bursts, scaling, overload, regret, outsiders; "
+        "default: all",
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")

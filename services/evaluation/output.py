@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from services.evaluation.figures import figures
+from services.evaluation.files import json_of, write
+from services.evaluation.outsiders_report import outsiders_table
+from services.evaluation.overload_report import overload_tables
 from services.evaluation.page import page
 from services.evaluation.report import (
     ablation_table,
@@ -15,6 +16,7 @@ from services.evaluation.report import (
     capacity_tables,
     claims_table,
     made_line,
+    regret_tables,
     rules_table,
     scaling_table,
     settings_table,
@@ -38,11 +40,6 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         "report.html": page(_TITLE, markdown, figures(results)),
     }
     return [write(folder / name, text) for name, text in texts.items()]
-
-
-def json_of(plain: object) -> str:
-    """What is not a number becomes null: JSON knows no nan."""
-    return orjson.dumps(plain, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def write_document(results: Results, document: Path) -> None:
@@ -83,16 +80,9 @@ def _made(results: Results) -> dict[str, str]:
         "ablations": ablation_table(results),
         "bursts": burst_table(results),
         "scaling": scaling_table(results),
+        "overload": overload_tables(results),
+        "regret": regret_tables(results),
+        "outsiders": outsiders_table(results),
         "settings": settings_table(results),
         "how": made_line(results),
     }
-
-
-def write(path: Path, text: str) -> Path:
-    """The path, whose folder is made. Raises ConfigError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error}; name another folder") from error
-    return path

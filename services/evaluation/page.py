@@ -14,6 +14,7 @@ _DRAWN_IN = {
     "Ablations": ("ablations",),
     "Bursts": ("bursts",),
     "Scaling": ("scaling",),
+    "Overload": ("overload",),
     "How it was made": ("batches",),
 }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from services.evaluation.contenders import ABLATIONS, ablated, closest
@@ -11,6 +12,7 @@ from services.evaluation.points import Point, Task
 from services.evaluation.results import RULES, Bound, Burst, Load, Results, Scale
 from services.evaluation.scenarios import TRACE, Effort, hardware_of
 from services.evaluation.search import Found
+from services.evaluation.stage import Told
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
 from services.evaluation.systems import OURS, SYSTEMS
 
@@ -37,8 +39,11 @@ class Evaluation:
     crew: Crew
     points: Points
     results: Results
+    folder: Path
     hear: Callable[[str], Heard]  # of a part's name
+    show: Callable[[str], Told]  # the same for a part that is no points
     hardware: str = ""
+    data: str = ""  # folder of loads that others published
     code_trace: str = ""  # of a coding service, in place of arrivals like those of one
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)
 
@@ -148,14 +153,15 @@ class Evaluation:
             scenario=point.task.scenario,
             system=point.task.system,
             setting=point.task.setting,
-            rate=self._for_each_gpu(point.task),
+            rate=self.for_each_gpu(point.task),
             attained={rule: low for rule, (low, _) in point.attained.items()},
             ttft_s=everyone.ttft_s,
             tpot_s=everyone.tpot_s,
             batches=point.batches,
         )
 
-    def _for_each_gpu(self, task: Task) -> float:
+    def for_each_gpu(self, task: Task) -> float:
+        """Programs per second that a task offers to one of its GPUs."""
         return task.rate / (task.engines * hardware_of(task.hardware).gpus)
 
     # ---- what each part of ours is worth
@@ -215,7 +221,7 @@ class Evaluation:
         return Burst(
             system=point.task.system,
             setting=point.task.setting,
-            rate=self._for_each_gpu(point.task),
+            rate=self.for_each_gpu(point.task),
             bin_s=point.task.bin_s,
             attained=point.attained["mean"][0],
             ttft_share=everyone.ttft_share,

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from services.evaluation.contenders import settings_of
 from services.evaluation.drive import drive
+from services.evaluation.files import json_of
 from services.evaluation.known import Known
 from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
 from services.evaluation.options import PlanOptions
-from services.evaluation.output import json_of
 from services.evaluation.points import Point, Task, rounded
 from services.evaluation.results import percent
 from services.evaluation.scenarios import CLASSES

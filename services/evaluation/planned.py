@@ -222,7 +222,7 @@ class Planned:
         )
         self.state.commit(explanation, decision.chosen, now)
         if placement.decode is None:
-            return No()
+            return No(retry_after_s=placement.retry_after_s)
         self._decisions[ticket.life] = decision_id
         self._classes[ticket.life] = ticket.call.class_name
         return _route(placement, query)

@@ -17,6 +17,9 @@ class Task:
     `engines` are those that it then has. `rate` is programs per second offered to all of them. The
     run may end once it is known on which side of all `bars` it comes out by `rule`; with `bin_s` a
     timeline is kept. `lasting`: only programs that come to a busy fleet which stays busy count.
+    `retry_s`: a client that is refused asks once more after so many seconds; 0: after those that
+    the answer names; None: never. `calm_rate`: at which the later half of the programs come; 0: at
+    `rate` as the others. `by_request`: requests are counted, not programs as a whole.
     """
 
     scenario: str
@@ -32,6 +35,9 @@ class Task:
     bars: tuple[float, ...] = (0.9, 0.98)
     bin_s: float = 0.0
     lasting: bool = False
+    retry_s: float | None = None
+    calm_rate: float = 0.0
+    by_request: bool = False
 
     @property
     def pacing(self) -> Pacing | None:
@@ -79,6 +85,21 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryCounts:
+    """What became of refused requests whose clients ask once more. `first` requests came, `refused`
+    of them were refused, `named` of these with a time to wait (p50 and p90 in `named_s`, seconds).
+    `again` were asked for anew while others still came, `admitted` of these with a promise.
+    """
+
+    first: int
+    refused: int
+    named: int
+    named_s: tuple[float, float]
+    again: int
+    admitted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """What a task came to. `complete`: it was not ended early, so all shares are exact."""
 
@@ -93,6 +114,7 @@ class Point:
     cpu_s: float
     steps: int
     timeline: tuple[Bin, ...] = field(default=())
+    retries: RetryCounts | None = None
 
     def bounds(self, rule: str) -> Bounds:
         low, high = self.attained[rule]
@@ -129,6 +151,7 @@ def from_line(line: str) -> Point:
             "batches": tuple(plain["batches"]),
             "decision_ms": tuple(plain["decision_ms"]),
             "timeline": tuple(Bin(**one) for one in plain["timeline"]),
+            "retries": _retries(plain["retries"]),
         }
     )
 
@@ -141,6 +164,10 @@ def rounded(rate: float) -> float:
 def best(points: Sequence[Point], rule: str) -> Point:
     """The one that may attain most."""
     return max(points, key=lambda point: point.bounds(rule).at_most)
+
+
+def _retries(plain: Mapping[str, Any] | None) -> RetryCounts | None:
+    return RetryCounts(**dict(plain) | {"named_s": tuple(plain["named_s"])}) if plain else None
 
 
 def _class(plain: Mapping[str, Any]) -> ClassTimes:

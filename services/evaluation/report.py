@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
+from services.evaluation.markdown import NOT_RUN, table
+from services.evaluation.outsiders_report import outsiders_table
+from services.evaluation.overload_report import overload_tables
+from services.evaluation.regret.report import whole
 from services.evaluation.results import EVALUATE, RULES, Results, percent
 from services.evaluation.scenarios import shown_name
 from services.evaluation.study import Comparison, compare, geometric_mean
 from services.evaluation.systems import OURS
 from shared.simulation.judge import Rule
 
-NOT_RUN: Final = "Not run yet."
 _BY_RULE: Final = {
     Rule.WINDOWS: " by windows",
     Rule.DEADLINES: " by deadlines",
@@ -226,6 +230,11 @@ def _decision(results: Results) -> str:
     return "rounds p50 / p99, " + ", ".join(shown) if shown else NOT_RUN
 
 
+def regret_tables(results: Results) -> str:
+    """How much more others keep on drawn loads, and the worst of these."""
+    return whole(results.regrets, Path(results.regret_loads)) if results.regrets else NOT_RUN
+
+
 def whole_report(results: Results) -> str:
     """All tables of one evaluation."""
     sections = [("Capacity", capacity_tables(results))]
@@ -236,6 +245,9 @@ def whole_report(results: Results) -> str:
             ("Ablations", ablation_table(results)),
             ("Bursts", burst_table(results)),
             ("Scaling", scaling_table(results)),
+            ("Overload", overload_tables(results)),
+            ("Regret", regret_tables(results)),
+            ("Loads of others", outsiders_table(results)),
         ]
     sections += [
         ("Best settings", settings_table(results)),
@@ -251,12 +263,6 @@ def made_line(results: Results) -> str:
         f"{results.points} points, {results.measured_s / 60:.0f} minutes of one core's time. "
         f"{results.machine}"
     )
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Markdown; a bar inside a cell is kept."""
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
 
 
 def _ratio(one: float, other: float) -> float:

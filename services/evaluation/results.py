@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from services.evaluation.points import Bin
+from services.evaluation.points import Bin, ClassTimes, RetryCounts
+from services.evaluation.regret.play import Regret
 from services.evaluation.study import Capacity
 from shared.simulation.judge import Rule
 
@@ -63,10 +64,66 @@ class Scale:
     decision_ms: tuple[float, float, float]  # rounds p50 and p99, mean for each request
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overload:
+    """One system at a multiple of our capacity. `rate`: programs per second offered to one GPU,
+    `kept`: the share of them in time, as asked, in the middle of the load. `classes` are of all of
+    its `programs`, all together first.
+    """
+
+    scenario: str
+    system: str
+    setting: str
+    multiple: float
+    rate: float
+    programs: int
+    kept: float
+    classes: tuple[ClassTimes, ...]
+
+    @property
+    def goodput(self) -> float:
+        """Programs in time per second for each GPU."""
+        return self.rate * self.kept
+
+    def goodput_of(self, one: ClassTimes) -> float:
+        """Requests of a class in time per second for each GPU."""
+        return self.rate * one.requests * one.attained[Rule.ASKED] / self.programs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """Ours at a multiple of its capacity with clients that ask once more when they are refused:
+    after the time that the answer names, and after a fixed one. `ends`: only the first half of the
+    load is an overload.
+    """
+
+    scenario: str
+    multiple: float
+    ends: bool
+    named: RetryCounts
+    fixed: RetryCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outsider:
+    """A load that others published: the share of requests that must be in time, by how much its
+    prompts were scaled, the rate that nobody goes beyond (programs per second for each GPU), and
+    the capacities of all systems by each of several rules.
+    """
+
+    scenario: str
+    hardware: str
+    share: float
+    scale: float
+    bound: float
+    capacities: tuple[Capacity, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Results:
     """Filled part by part; a part that is empty has not been run. `rule` is the one that decides
-    where no other is named, `command` what was run.
+    where no other is named, `command` what was run. Files that replay `regrets` are in the folder
+    `regret_loads`.
     """
 
     effort: str
@@ -80,6 +137,11 @@ class Results:
     ablations: list[Capacity] = field(default_factory=list)
     bursts: list[Burst] = field(default_factory=list)
     scaling: list[Scale] = field(default_factory=list)
+    overloads: list[Overload] = field(default_factory=list)
+    retries: list[Retried] = field(default_factory=list)
+    regrets: list[Regret] = field(default_factory=list)
+    regret_loads: str = ""
+    outsiders: list[Outsider] = field(default_factory=list)
     points: int = 0
     measured_s: float = 0.0
 

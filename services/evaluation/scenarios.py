@@ -15,13 +15,17 @@ from shared.hardware.own import from_profile
 from shared.option_values import nearest
 from shared.requests import Pacing
 from shared.simulation.zero_load import ttft_s
+from shared.workloads.agent_sessions import SessionPlan, read_sessions
 from shared.workloads.applications import APPLICATIONS, Application
 from shared.workloads.calls import Call, Load, Program, at_rate
 from shared.workloads.generate import generate
+from shared.workloads.inference_perf import read_workload
+from shared.workloads.mlperf import INTERACTIVE
 from shared.workloads.trace_load import TracePlan, classes_of
 from shared.workloads.traces import read_trace
 
-TRACE, CLASSES = "trace", "classes"  # how a scenario begins that is read from a file
+# How a scenario begins that is read from a file, or is made by others.
+TRACE, CLASSES, CATALOG, SESSIONS, MLPERF = "trace", "classes", "catalog", "sessions", "mlperf"
 _DRAIN_S: Final = 20.0  # of SLOs-Serve: what is left over may take so long after the last arrival
 _UNHURRIED_S: Final = 3600.0
 _BEFORE: Final = 0.1
@@ -43,7 +47,8 @@ _OWN_MODEL: Final[Mapping[str, str]] = {
 class Effort:
     """How much is simulated: seconds of arrivals at half the load that could at best be served
     (`long_s` for answers of minutes), programs at least and at most for each engine, how close (as
-    a ratio) a capacity is found, and how many settings of a system are tried (0: all).
+    a ratio) a capacity is found, how many settings of a system are tried (0: all), and on how many
+    drawn loads ours is compared with the others.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Effort:
     most_programs: int
     ratio: float
     settings: int
+    regret_loads: int
 
 
 FULL: Final = Effort(
@@ -63,6 +69,7 @@ FULL: Final = Effort(
     most_programs=1000,
     ratio=1.07,
     settings=0,
+    regret_loads=100,
 )
 QUICK: Final = Effort(
     name="quick",
@@ -72,6 +79,7 @@ QUICK: Final = Effort(
     most_programs=120,
     ratio=1.3,
     settings=4,
+    regret_loads=6,
 )
 
 
@@ -104,15 +112,20 @@ def hardware_for(scenario: str) -> str:
     sort, rest = _source(scenario)
     if sort == CLASSES:
         return OF_CLASSES
+    if sort in (CATALOG, SESSIONS, MLPERF):
+        return OF_CLASSES
     return _OWN_MODEL.get(rest.partition(":")[0] if sort == TRACE else scenario, _SERVED)
 
 
 def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
     """The same programs at every rate: of an application, of a trace (`trace:TARGETS:PATH`, with
-    the targets of an application; its own rate for 0, all of it for 0 programs) or of classes of
-    one's own (`classes:PATH`). Raises ConfigError for files that cannot be used.
+    the targets of an application; its own rate for 0, all of it for 0 programs), of classes of
+    one's own (`classes:PATH`) or of what others published (`services.evaluation.outsiders`). Raises
+    ConfigError for files that cannot be used.
     """
     sort, rest = _source(scenario)
+    if sort == SESSIONS:
+        return _sessions(rest, rate=rate, programs=programs, seed=seed)
     if sort == TRACE:
         targets, _, path = rest.partition(":")
         classes = classes_of(application_of(targets))
@@ -127,17 +140,45 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
 def shown_name(scenario: str) -> str:
     """As tables and figures call it: of a file its name."""
     sort, rest = _source(scenario)
+    if sort == MLPERF:
+        return rest
     return Path(rest).stem if sort else scenario
 
 
 def least_programs(scenario: str) -> int:
     """So many at least make a load of it: two, and one of each kind."""
-    return 2 if _source(scenario)[0] == TRACE else max(2, len(_application(scenario).kinds))
+    return (
+        2
+        if _source(scenario)[0] in (TRACE, SESSIONS)
+        else max(2, len(_application(scenario).kinds))
+    )
 
 
 def _application(scenario: str) -> Application:
     sort, rest = _source(scenario)
+    if sort == MLPERF:
+        return INTERACTIVE
+    if sort == CATALOG:
+        context, _, path = rest.partition(":")
+        workload = read_workload(Path(path), int(context))
+        if workload is None:
+            raise ConfigError(f"{path}: no SLOs on both TTFT and inter-token latency")
+        return workload.application
     return read_mix(Path(rest)) if sort == CLASSES else application_of(scenario)
+
+
+def _sessions(rest: str, *, rate: float, programs: int, seed: int) -> Load:
+    """Of `CONTEXT:TTFT_S:TPOT_S:PATH`."""
+    context, ttft_s, tpot_s, path = rest.split(":", 3)
+    plan = SessionPlan(
+        context_tokens=int(context),
+        programs=programs,
+        rate=rate,
+        seed=seed,
+        ttft_s=float(ttft_s),
+        tpot_s=float(tpot_s),
+    )
+    return read_sessions(Path(path), plan)
 
 
 def is_of_classes(scenario: str) -> bool:
@@ -145,9 +186,10 @@ def is_of_classes(scenario: str) -> bool:
 
 
 def _source(scenario: str) -> tuple[str, str]:
-    """TRACE or CLASSES and what stands behind it; of an application, nothing and its name."""
+    """How it begins and what stands behind it; of an application, nothing and its name."""
     sort, _, rest = scenario.partition(":")
-    return (sort, rest) if sort in (TRACE, CLASSES) and rest else ("", scenario)
+    known = (TRACE, CLASSES, CATALOG, SESSIONS, MLPERF)
+    return (sort, rest) if sort in known and rest else ("", scenario)
 
 
 def load_on(

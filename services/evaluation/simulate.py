@@ -12,11 +12,11 @@ from rich.table import Table
 
 from services.evaluation.contenders import settings_of, spec_of
 from services.evaluation.drive import drive
+from services.evaluation.files import json_of
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
 from services.evaluation.known import Known
 from services.evaluation.measure import measure_point
 from services.evaluation.options import SimulateOptions
-from services.evaluation.output import json_of
 from services.evaluation.points import Point, Task, best, rounded
 from services.evaluation.results import RULES
 from services.evaluation.scenarios import (

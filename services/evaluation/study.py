@@ -59,10 +59,18 @@ class Place:
     """A scenario on so many replicas: its hardware, how many programs a point has, its bounds."""
 
     def __init__(
-        self, scenario: str, replicas: int, effort: Effort, seed: int, hardware: str = ""
+        self,
+        scenario: str,
+        replicas: int,
+        effort: Effort,
+        seed: int,
+        hardware: str = "",
+        *,
+        by_request: bool = False,
     ) -> None:
         self.scenario, self.replicas, self.effort, self.seed = scenario, replicas, effort, seed
         self.hardware_name = hardware or hardware_for(scenario)
+        self._by_request = by_request
         self._known_bounds: dict[float, tuple[float, float]] = {}
 
     @cached_property
@@ -103,6 +111,7 @@ class Place:
             programs=self.programs(engines),
             seed=self.seed,
             lasting=True,
+            by_request=self._by_request,
         )
 
     def search(
@@ -118,7 +127,7 @@ class Place:
         """
         bound = self.bound(cell.bar)
         return capacity(
-            lambda setting, rate: replace(self.task(cell.system, setting, rate), rule=cell.rule),
+            lambda setting, rate: _until_certain(self.task(cell.system, setting, rate), cell),
             settings or self.like(cell.system, None),
             bar=cell.bar,
             first=min(first, bound / _BELOW) or _FIRST_SHARE * bound,
@@ -168,6 +177,11 @@ class Place:
             setting=found.setting,
             points=len(found.points),
         )
+
+
+def _until_certain(task: Task, cell: Cell) -> Task:
+    """Ends when it is certain on which side of the cell's own bar it comes out, too."""
+    return replace(task, rule=cell.rule, bars=tuple(sorted({*task.bars, cell.bar})))
 
 
 def campaign(

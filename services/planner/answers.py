@@ -80,12 +80,14 @@ def missed(
     goal: Goal,
     best_idle: Goal,
     retry_after_s: float,
+    over_in_s: float,
     *,
     reason: Reason | None = None,
     crowds: bool = False,
 ) -> Placement:
     """The best way does not keep what was asked, or, where its class `crowds` others, is not to be
-    had now. `best_idle` is what no load would give; `reason` None: to be told from the times.
+    had now. `best_idle` is what no load would give; `reason` None: to be told from the times. The
+    overload of its class is over in `over_in_s`; `retry_after_s` is for what no queue keeps.
     """
     if reason is None:
         reason = _why_missed(best, goal, best_idle)
@@ -94,7 +96,9 @@ def missed(
     if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         text = f"{sentence}; it runs without a promise."
         return _run(query, decision_id, best, goal, Admission.BEST_EFFORT, reason, text)
-    retry_s = None if reason is Reason.NEVER else _retry_after_s(best, goal, retry_after_s)
+    retry_s = (
+        None if reason is Reason.NEVER else _retry_after_s(best, goal, retry_after_s, over_in_s)
+    )
     advice = f"try again in {seconds(retry_s)}" if retry_s else "no engine here does it even idle"
     return Placement(
         decision_id=decision_id,
@@ -187,8 +191,9 @@ def _over(value_s: float | None, limit_s: float | None) -> bool:
     return value_s is not None and limit_s is not None and value_s > limit_s
 
 
-def _retry_after_s(best: Candidate, goal: Goal, least_s: float) -> float:
-    """When the queue should have shrunk enough."""
-    if goal.ttft_s is None or not best.misses_ttft(goal):
-        return least_s
-    return max(0.1, round(best.ttft_s - goal.ttft_s, 1))
+def _retry_after_s(best: Candidate, goal: Goal, least_s: float, over_in_s: float) -> float:
+    """When the queue should have shrunk enough, and the overload be over."""
+    queue_s = least_s
+    if goal.ttft_s is not None and best.misses_ttft(goal):
+        queue_s = best.ttft_s - goal.ttft_s
+    return max(0.1, round(max(queue_s, over_in_s), 1))

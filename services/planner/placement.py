@@ -113,8 +113,15 @@ def _answer(
         ttft_s=best_idle_ttft_s(query, state, ways),
         tpot_s=best_idle_tpot_s(query, state, ways, now),
     )
-    retry_after_s = state.numbers.retry_after_s
-    return answers.missed(query, "", best, goal, best_idle, retry_after_s)
+    return answers.missed(
+        query,
+        "",
+        best,
+        goal,
+        best_idle,
+        state.numbers.retry_after_s,
+        state.refusals.over_in_s(query.targets.class_name, now),
+    )
 
 
 def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:

@@ -43,7 +43,7 @@ class Round:
     def __init__(self, state: ClusterState, now: float) -> None:
         self.state = state
         self.fleet = Fleet(state)
-        self._now = now
+        self.now = now
         self._reached_at_s = now + state.delivery.there_s  # by what is placed now
         self._benches: dict[str, Bench] = {}
         self._given: dict[str, Bench] = {}  # by earlier calls of `promise`, which stays
@@ -75,9 +75,9 @@ class Round:
             self._leave_room(bench, usual)
 
     def _leave_room(self, bench: Bench, usual: Usual) -> None:
-        demand = usual.asked_at(self._now)
+        demand = usual.asked_at(self.now)
         prefills = bench.engine.description.role is Role.PREFILL
-        row = (demand.prompt_only if prefills else demand.whole)(0, self._now)
+        row = (demand.prompt_only if prefills else demand.whole)(0, self.now)
         bench.give(row[None], [usual.class_name])
 
     @cached_property
@@ -125,9 +125,9 @@ class Round:
         return self._benches[engine.name]
 
     def _seated(self, engine: EngineState, table: StepTable) -> Bench:
-        bench = Bench.of(engine, table, self._now, self._classes, self.state.delivery.back_s)
+        bench = Bench.of(engine, table, self.now, self._classes, self.state.delivery.back_s)
         if engine.description.max_speculation_tokens:
-            prior = self.state.prior_drafts("", self._now)
+            prior = self.state.prior_drafts("", self.now)
             self.state.policies.drafting.count_on(bench.rows, prior)
         for usual in self._aside:
             self._leave_room(bench, usual)
@@ -228,7 +228,7 @@ class Round:
             return [_Part(start, self._whole(wish, way), wish.class_name)]
         demand = wish.demand
         prompt = demand.prompt_only(_hit(wish, way), self._reached_at_s)
-        first_s = self._now + max(0.0, way.ttft_s - wish.query.waited_s)
+        first_s = self.now + max(0.0, way.ttft_s - wish.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
         return [
             _Part(start, prompt, wish.class_name),

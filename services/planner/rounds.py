@@ -297,9 +297,17 @@ def _without_promise(
     """
     best = way or round_.foretell_leftover(wish)
     reason = Reason.NEVER if never else wish.reason
-    retry_after_s = round_.state.numbers.retry_after_s
+    state, name = round_.state, wish.query.targets.class_name
     placement = answers.missed(
-        wish.query, "", best, wish.goal, case.idle, retry_after_s, reason=reason, crowds=crowds
+        wish.query,
+        "",
+        best,
+        wish.goal,
+        case.idle,
+        state.numbers.retry_after_s,
+        state.refusals.over_in_s(name, round_.now),
+        reason=reason,
+        crowds=crowds,
     )
     ordered = sorted(wish.ways, key=lambda way: way is not best)
     return decision_of(placement, ordered, wish.goal, case.ways)

@@ -17,6 +17,7 @@ from services.planner.lengths import OutputLengths
 from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
 from services.planner.prefix_index import PrefixIndex
+from services.planner.refusals import Refusals
 from services.planner.registration import why_unfit
 from services.planner.restraint import Restraint
 from services.planner.scaling.demanded import Demanded
@@ -76,6 +77,7 @@ class ClusterState:
         self.policies = PolicyBook()
         self.restraint = Restraint()
         self.class_mix = ClassMix()
+        self.refusals = Refusals()
         self.demanded = Demanded()
 
     # ---- engines
@@ -308,6 +310,7 @@ class ClusterState:
     def commit(self, explanation: Explanation, chosen: WayConsidered | None, now: float) -> None:
         """Takes a decision into the books. `chosen` is the way it runs, None when it does not."""
         self._decisions_made += 1
+        self._learn_of_refusal(explanation, now)
         demand = self._note_demand(explanation, now)
         self._learn_of_prompt(explanation, demand)
         decision_id = explanation.placement.decision_id
@@ -347,6 +350,13 @@ class ClusterState:
             work, name = self._work_of(query, demand, table, now), query.targets.class_name
             self.class_mix.asked(name, work, query.targets.value, now)
         return demand
+
+    def _learn_of_refusal(self, explanation: Explanation, now: float) -> None:
+        placement, name = explanation.placement, explanation.query.targets.class_name
+        if placement.admission is Admission.ADMITTED:
+            self.refusals.promised(name)
+        elif placement.reason in (Reason.COMPUTE, Reason.MEMORY):
+            self.refusals.refused(name, now)
 
     def _work_of(self, query: PlacementQuery, demand: Demand, table: StepTable, now: float) -> Work:
         """Where other engines compute prompts, without that."""

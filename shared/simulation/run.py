@@ -16,6 +16,7 @@ from shared.simulation.judge import worst_pace_share
 from shared.simulation.links import Links
 from shared.simulation.prefixes import Prefixes
 from shared.simulation.record import Conditions, Outage, Record, Watch
+from shared.simulation.retries import Retries
 from shared.simulation.rows_of import first_row, second_row, want
 from shared.simulation.system import Ended, No, Route, System, Ticket
 from shared.simulation.timeline import Timeline
@@ -52,6 +53,7 @@ class Run:
         self._for_room: dict[str, deque[int]] = {name: deque() for name in self._engines}
         self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by life
         self._links = Links()
+        self._retries = Retries(retry_s=self._conditions.retry_s)
         self._timeline = Timeline()
         self._to_decide = False
         self._recheck_s = self._until_s = math.inf
@@ -76,6 +78,7 @@ class Run:
             routes=self._routes,
             engines=tuple(self._engines.values()),
             ended_s=self._timeline.now,
+            retries=tuple(self._retries.made.values()),
         )
 
     def _live(self) -> None:
@@ -99,7 +102,7 @@ class Run:
             if isinstance(route, Route):
                 self._place(ticket, route, reaches_s, now)
             elif isinstance(route, No):
-                self._refuse(ticket, now)
+                self._refuse(ticket, route.retry_after_s, now)
         if self._waiting:
             self._recheck_s = now + self._system.recheck_s
             self._timeline.at(self._recheck_s, lambda _: None)
@@ -148,12 +151,24 @@ class Run:
             ticket = self._enter(program, number, now)
             self._lives[ticket.life, of.ADMISSION] = of.NEVER_CAME
 
-    def _refuse(self, ticket: Ticket, now: float) -> None:
+    def _refuse(self, ticket: Ticket, named_s: float | None, now: float) -> None:
+        again_s = self._retries.again_s(ticket.life, named_s, now)
+        if again_s is not None:
+            self._until_s = max(self._until_s, again_s + self._conditions.drain_s)
+            self._timeline.at(again_s, self._come_again, ticket.life)
+            return
         got = self._lives[ticket.life]
         got[of.ADMISSION], got[of.PLACED] = of.REFUSED, now
         program = self._programs[ticket.life]
         self._unfinished.pop(program.program_id, None)
         self._give_up(program, ticket.round + 1, now)
+
+    def _come_again(self, life: int, now: float) -> None:
+        """A refused request is asked for anew: its targets count from now on."""
+        ticket = self._tickets[life] = replace(self._tickets[life], arrives_s=now)
+        want(self._lives, ticket)
+        self._waiting.append(ticket)
+        self._to_decide = True
 
     def _place(self, ticket: Ticket, route: Route, reaches_s: float, now: float) -> None:
         kind = of.BEST_EFFORT if route.kind == BEST_EFFORT else of.ADMITTED

@@ -61,7 +61,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class No:
-    """Refused; it will not run."""
+    """Refused; it will not run. `retry_after_s`: when another try may succeed, in seconds from the
+    answer; None: the answer names no time.
+    """
+
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

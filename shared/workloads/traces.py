@@ -38,7 +38,7 @@ def read_trace(path: Path, plan: TracePlan) -> Load:
     them, and where there are fewer than two requests.
     """
     name = trace_name(path)
-    with _opened(path) as lines:
+    with opened(path) as lines:
         first = next(lines, "")
         whole = chain([first], lines)
         if set(servegen.WINDOW_COLUMNS) <= set(first.strip().split(",")):
@@ -52,7 +52,7 @@ def read_trace(path: Path, plan: TracePlan) -> Load:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The requests of a trace as it has them; not for ServeGen. Raises ConfigError."""
-    with _opened(path) as lines:
+    with opened(path) as lines:
         yield from rows(lines, path.name)
 
 
@@ -68,7 +68,7 @@ def _of_servegen(path: Path, lines: Iterator[str], plan: TracePlan, name: str) -
             f"{path.name} has client windows of ServeGen; their lengths are expected beside it, "
             "in a file with `lengths` in its name where this one has `windows`"
         )
-    with _opened(beside) as length_lines:
+    with opened(beside) as length_lines:
         known = servegen.lengths(length_lines, beside.name)
     of_clients = servegen.windows(lines, path.name)
     if not known or not of_clients:
@@ -79,7 +79,7 @@ def _of_servegen(path: Path, lines: Iterator[str], plan: TracePlan, name: str) -
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterator[str]]:
+def opened(path: Path) -> Iterator[Iterator[str]]:
     """Its lines; what is wrong with the file itself, then or later, is a ConfigError."""
     try:
         with _text(path) as text:

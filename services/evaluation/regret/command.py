@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+from services.evaluation.files import json_of, write
 from services.evaluation.options import RegretOptions
-from services.evaluation.output import json_of, write
 from services.evaluation.regret.kept import KeptRegrets
 from services.evaluation.regret.loads import RegretLoad
 from services.evaluation.regret.play import Regret, play
@@ -18,7 +18,7 @@ from services.evaluation.workers import workers
 from shared.clock import MonotonicClock
 from shared.options import load
 
-_LOADS: Final = "loads"  # folder of the files that replay them
+LOADS: Final = "loads"  # folder of the files that replay them
 _HOUR_S: Final = 3600.0
 
 
@@ -27,17 +27,20 @@ def main(argv: Sequence[str]) -> int:
     options = load(
         RegretOptions, section="regret", argv=argv, environ=os.environ, prog="slos-serve regret"
     )
-    regrets = regret(options)
+    with progressing() as shown:
+        regrets = regret(options, shown.show("regret"))
     folder = Path(options.out)
-    report = whole(regrets, folder / _LOADS)
+    report = whole(regrets, folder / LOADS)
     write(folder / "regret.md", f"# Regret\n\n{report}\n")
     write(folder / "regret.json", json_of(regrets))
     print(report)
     return 0
 
 
-def regret(options: RegretOptions) -> list[Regret]:
-    """Plays a sample, then loads near the worst for as long as was asked."""
+def regret(options: RegretOptions, told: Told) -> list[Regret]:
+    """Plays a sample, then loads near the worst for as long as was asked. What was played is kept
+    in the folder of the options, with a file for each load that replays it; `told` hears of each.
+    """
     folder, clock = Path(options.out), MonotonicClock()
     kept = KeptRegrets(folder)
     search = Search(
@@ -46,9 +49,9 @@ def regret(options: RegretOptions) -> list[Regret]:
         until_s=clock.now() + options.hours * _HOUR_S,
         clock=clock.now,
     )
-    played = partial(play, folder=folder / _LOADS)
-    with workers(jobs_of(options.jobs), played) as crew, progressing() as shown:
-        _drive(search, crew, kept, shown.show("regret"))
+    played = partial(play, folder=folder / LOADS)
+    with workers(jobs_of(options.jobs), played) as crew:
+        _drive(search, crew, kept, told)
     return list(search.known.values())
 
 

@@ -8,8 +8,8 @@ from typing import Final
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from services.evaluation.files import json_of
 from services.evaluation.json_lines import append_line, lines_of
-from services.evaluation.output import json_of
 from services.evaluation.regret.play import BASELINES, Regret
 from services.evaluation.systems import OURS
 from services.evaluation.version import version_of

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from services.evaluation.contenders import settings_of
+from services.evaluation.files import write
 from services.evaluation.measure import measure_point
-from services.evaluation.output import write
 from services.evaluation.points import Task
 from services.evaluation.regret.loads import RegretLoad, has_no_slo
 from services.evaluation.scenarios import CLASSES

@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from services.evaluation.markdown import table
 from services.evaluation.regret.play import Regret
 from services.evaluation.regret.search import worst
-from services.evaluation.report import table
 from services.evaluation.results import RULES
 from shared.simulation.judge import Rule
 

@@ -6,11 +6,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from services.evaluation.figures import figures
-from services.evaluation.output import json_of, replaced, write_document, write_report
+from services.evaluation.files import json_of
+from services.evaluation.markdown import NOT_RUN
+from services.evaluation.output import replaced, write_document, write_report
 from services.evaluation.page import page
 from services.evaluation.points import Bin
 from services.evaluation.report import (
-    NOT_RUN,
     ablation_table,
     capacity_tables,
     claims_table,

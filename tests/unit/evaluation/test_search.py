@@ -13,7 +13,7 @@ from services.evaluation.points import Task
 from services.evaluation.scenarios import QUICK
 from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
-from services.evaluation.study import Place
+from services.evaluation.study import Cell, Place
 from services.evaluation.systems import SYSTEMS
 from tests.unit.evaluation.builders import Meter, make_point, make_task
 
@@ -101,6 +101,16 @@ def test_most_settings_are_tried_once_only() -> None:
     drive({"": search(list(capacities))}, meter, Known())
 
     assert len(meter.asked) < 60 + 20 + 12 + 10
+
+
+@pytest.mark.parametrize("bar", [0.9, 0.95, 0.99])
+def test_a_run_does_not_end_before_the_bar_of_its_search_is_certain(bar: float) -> None:
+    place = Place("ChatBot", 1, QUICK, 1)
+    cell = Cell(scenario="ChatBot", system="vllm", replicas=1, bar=bar)
+
+    task = next(place.search(cell))
+
+    assert bar in task.bars
 
 
 @pytest.mark.parametrize("wrong", [{"settings": []}, {"ratio": 1.0}])

@@ -64,6 +64,19 @@ def test_refusal_says_when_it_would_start_and_when_to_try_again() -> None:
     )
 
 
+def test_a_refused_client_comes_back_when_the_overload_is_probably_over() -> None:
+    state = make_cluster(make_engine())
+    state.engines["d0"].report = make_report(waiting=3, queued_prefill_tokens=1024)
+    query = make_query(targets=SloTargets(ttft_s=0.8, on_refuse=OnRefuse.REFUSE))
+    for ago_s in (6.0, 4.0, 1.0):
+        state.refusals.refused(query.targets.class_name, LONG_AFTER_S - ago_s)
+
+    placement = decide(query, state, LONG_AFTER_S).placement
+
+    assert placement.retry_after_s == 12.0
+    assert placement.message.endswith("try again in 12 s.")
+
+
 def test_best_effort_carries_the_same_numbers_and_runs() -> None:
     state = make_cluster(make_engine())
     state.engines["d0"].report = make_report(waiting=3, queued_prefill_tokens=1024)

@@ -1,6 +1,7 @@
 """Calls that follow each other: prefixes that are found again, and calls that never come."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Cause, causes
 from shared.simulation.lives import (
     ADMISSION,
+    ADMITTED,
     ARRIVES,
     CHANGED,
     FIRST,
@@ -144,6 +146,54 @@ def test_what_would_have_followed_a_refused_call_is_missed_like_it() -> None:
 
     assert record.lives[1:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
     assert causes(record.lives) == {Cause.REFUSED: 1, Cause.NEVER_CAME: 2}
+
+
+class RefusesUntil(InTurns):
+    """Names a wait of 2 s, or none."""
+
+    def __init__(self, until_s: float, named_s: float | None = 2.0) -> None:
+        super().__init__()
+        self.until_s, self.named_s = until_s, named_s
+
+    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+        if now < self.until_s:
+            return [No(retry_after_s=self.named_s) for _ in waiting]
+        return list(super().place(waiting, now))
+
+
+@pytest.mark.parametrize(("retry_s", "again_s"), [(0.0, 2.0), (0.5, 0.5)])
+def test_a_refused_request_comes_again_after_the_time_named_or_a_fixed_one(
+    retry_s: float, again_s: float
+) -> None:
+    conditions = replace(AT_ONCE, retry_s=retry_s)
+
+    record = Run(chat("a", 0.0), RefusesUntil(0.1), fleet(hardware()), conditions).record()
+
+    (retry,) = record.retries
+    assert (retry.life, retry.refused_s, retry.again_s) == (0, 0.0, again_s)
+    assert record.lives[0, ARRIVES] == again_s
+    assert record.lives[:, ADMISSION].tolist() == [ADMITTED] * 3
+
+
+def test_a_request_that_is_refused_again_does_not_come_a_third_time() -> None:
+    conditions = replace(AT_ONCE, retry_s=0.0)
+
+    record = Run(chat("a", 0.0), RefusesUntil(99.0), fleet(hardware()), conditions).record()
+
+    assert record.lives[:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
+    assert len(record.retries) == 1
+
+
+@pytest.mark.parametrize(("retry_s", "named_s"), [(None, 2.0), (0.0, None)])
+def test_without_a_time_to_wait_or_clients_that_do_none_comes_again(
+    retry_s: float | None, named_s: float | None
+) -> None:
+    conditions = replace(AT_ONCE, retry_s=retry_s)
+
+    record = Run(chat("a", 0.0), RefusesUntil(0.1, named_s), fleet(hardware()), conditions).record()
+
+    assert record.retries == ()
+    assert record.lives[0, ADMISSION] == REFUSED
 
 
 class HoldsAll(InTurns):

@@ -1,0 +1,62 @@
+"""When a refused client should come back: when the overload of its class is probably over.
+
+How long an overload will last is not known. If all durations are as likely as one another in the
+logarithm, one that has lasted for a time t ends within another k * t with probability k / (1 + k)
+(Gott, "Implications of the Copernican principle for our future prospects", Nature 363, 1993).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+from shared.bounded import remember
+
+_LONGEST_S: Final = 60.0  # that a client is told to wait: few wait longer
+_TIMES: Final = 2.0  # as long as it has lasted: two of three overloads are over by then
+_QUIET_S: Final = 5.0  # refusals of one overload may be so far apart, however short it was
+_KEPT_CLASSES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overload:
+    """Of one class, from the first refusal to the last one, and how many requests it refused
+    beyond those that were promised what they asked for.
+    """
+
+    from_s: float
+    last_s: float
+    more_refused: int
+
+    def goes_on(self, now: float) -> bool:
+        lasted_s = self.last_s - self.from_s
+        return self.more_refused > 0 and now - self.last_s <= max(_QUIET_S, lasted_s)
+
+
+class Refusals:
+    """The overload of each class, which is over when it has promised more requests than it has
+    refused, or refused none for as long as it lasted. Bounded.
+    """
+
+    def __init__(self) -> None:
+        self._overloads: OrderedDict[str, _Overload] = OrderedDict()
+
+    def refused(self, class_name: str, now: float) -> None:
+        """The load kept a request of this class from a promise."""
+        known = self._overloads.get(class_name)
+        if known is None or not known.goes_on(now):
+            known = _Overload(from_s=now, last_s=now, more_refused=0)
+        grown = replace(known, last_s=now, more_refused=known.more_refused + 1)
+        remember(self._overloads, class_name, grown, _KEPT_CLASSES)
+
+    def promised(self, class_name: str) -> None:
+        """A request of this class was promised what it asked for."""
+        known = self._overloads.get(class_name)
+        if known is not None and known.more_refused > 0:
+            self._overloads[class_name] = replace(known, more_refused=known.more_refused - 1)
+
+    def over_in_s(self, class_name: str, now: float) -> float:
+        """Seconds by which the overload is probably over, at most a minute; 0: there is none."""
+        known = self._overloads.get(class_name)
+        if known is None or not known.goes_on(now):
+            return 0.0
+        return min(_LONGEST_S, _TIMES * (now - known.from_s))
