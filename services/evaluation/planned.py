@@ -36,7 +36,7 @@ from shared.requests import (
     Way,
 )
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import settle_lost
+from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import (
     BEST_EFFORT,
     COMPUTED,

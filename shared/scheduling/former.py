@@ -9,7 +9,7 @@ import numpy.typing as npt
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers, expected_s
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import settle_lost
+from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import COMPUTED, TOTAL, Rows, empty
 from shared.scheduling.shares import (
     BLOCK_TOKENS,

@@ -13,8 +13,7 @@ from shared.scheduling.shares import (
     give_decode,
     take,
 )
-
-_SMALLEST_CHUNK = 16  # that the first in line gets even where no time is left for it
+from shared.scheduling.tuning import SMALLEST_CHUNK
 
 
 @compiled
@@ -39,7 +38,7 @@ def _give_little(
     if size <= ONE:
         give_decode(rows, work, tokens, counts, left, i)
         return bool(tokens[i] > 0)
-    size = min(float(_SMALLEST_CHUNK), size)
+    size = min(float(SMALLEST_CHUNK), size)
     if take(rows, work, tokens, left, i, size):
         tokens[i] = int(size)
         add_chunk(counts, rows, i, size)

@@ -26,8 +26,8 @@ from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, KIND, PLAIN, RESIDENT,
 
 Tokens = npt.NDArray[np.int64]
 Sorts = npt.NDArray[np.int8]
+Order = npt.NDArray[np.intp]
 ONE: Final = 1.5  # tokens; what has no more than this to compute decodes, be it a prompt's end
-PROMISED_DECODE, PROMISED_PROMPT = 0, 1  # the first two sorts of work
 EVICT: Final = -1  # in the place of a number of tokens: drop its KV
 
 # Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests whose KV waits for
@@ -56,17 +56,17 @@ def add_chunk(counts: Numbers, rows: Rows, i: int, size: float) -> None:
 
 
 @compiled
+def missing(rows: Rows, i: int) -> float:
+    """Tokens of its prompt that are still to compute."""
+    # A foreseen row may have parts of tokens: means of what drafts give.
+    return float(np.ceil(rows[i, TOTAL] - rows[i, COMPUTED]))
+
+
+@compiled
 def step_pace_s(rows: Rows, i: int) -> float:
     """From one of its steps to the next; with drafts each gives more than a token."""
     gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
     return float(rows[i, TPOT] * gain)
-
-
-@compiled
-def decode_fits(rows: Rows, i: int, counts: Numbers, table: Numbers, until_s: float) -> bool:
-    more = counts.copy()
-    add_decode(more, rows, i)
-    return sure_s(table, more) <= until_s
 
 
 @compiled
@@ -91,8 +91,7 @@ def give_chunk(
     until_s: float,
 ) -> bool:
     """The longest chunk that ends in time. Returns whether it was all of the prompt."""
-    # A foreseen row may have parts of tokens: means of what drafts give.
-    whole = np.ceil(rows[i, TOTAL] - rows[i, COMPUTED])
+    whole = missing(rows, i)
     size = min(whole, np.floor(left[MAX_TOKENS]))
     if until_s < np.inf:
         size = longest_chunk(rows, i, counts, table, until_s, size)

@@ -20,7 +20,8 @@ from shared.batch_time.table import (
 from shared.compiled import compiled
 from shared.scheduling.due import due_after
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import ROUNDING_S, prompt_s, settle_lost
+from shared.scheduling.lost import ROUNDING_S, settle_lost
+from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,

@@ -14,7 +14,7 @@ from services.evaluation.rivals.room import (
     try_chunk,
     try_decode,
 )
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import Numbers, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import (
@@ -22,7 +22,6 @@ from shared.scheduling.shares import (
     Tokens,
     add_chunk,
     add_decode,
-    decode_fits,
     longest_chunk,
 )
 
@@ -78,7 +77,7 @@ def _decodes(
     for i in order:
         if not chosen[i] or tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
             continue
-        if until_s < np.inf and not decode_fits(rows, i, counts, table, until_s):
+        if until_s < np.inf and _with_decode_s(rows, i, counts, table) > until_s:
             continue
         if try_decode(rows, tokens, left, ranks, i):
             add_decode(counts, rows, i)
@@ -109,3 +108,11 @@ def _prompts(
         size = try_chunk(rows, tokens, left, ranks, i, most)
         if size > 0:
             add_chunk(counts, rows, i, size)
+
+
+@compiled
+def _with_decode_s(rows: Rows, i: int, counts: Numbers, table: Numbers) -> float:
+    """Seconds within which the step surely ends with this one as well."""
+    more = counts.copy()
+    add_decode(more, rows, i)
+    return float(sure_s(table, more))

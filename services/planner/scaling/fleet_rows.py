@@ -24,7 +24,7 @@ from shared.batch_time.table import COUNTS, Numbers
 from shared.compiled import compiled
 from shared.scheduling import rows as of
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import settle_lost
+from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import COLUMNS, PLAIN, PROMISED, Rows
 from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS
 from shared.scheduling.simulate import apply

@@ -8,7 +8,7 @@ from services.planner.scaling.demanded import ARRIVES, DUE, LATER, TPOT, Asks
 from services.planner.scaling.fleet_rows import FIRST, GIVEN, LAST, LATE, Floats
 from services.planner.scaling.routes import SHORT_OF_PREFILL, asks_for_nothing
 from shared.compiled import compiled
-from shared.scheduling.pressure import ROUNDING_S
+from shared.scheduling.lost import ROUNDING_S
 
 _TELLING: Final = 8.0  # tokens; the pace of fewer says nothing
 # What became of a request: it is still open, was kept, or missed for want of one role.

@@ -19,7 +19,7 @@ from shared.batch_time import RICH, Kind, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, expected_s
 from shared.requests import Admission, OnRefuse, PlacementQuery, SloTargets
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import settle_lost
+from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import KEY, Rows, empty, key_of, to_wire
 from shared.scheduling.simulate import apply
 from tests.unit.planner.builders import commit, make_engine, make_report

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, Numbers
+from shared.batch_time.table import COUNTS, Numbers, sure_s
 from shared.scheduling.kernel import form
 from shared.scheduling.rows import BEST_EFFORT, DUE, KIND, PLAIN, RESIDENT, Rows, new_row
-from shared.scheduling.shares import FREE_BLOCKS, Tokens
+from shared.scheduling.shares import FREE_BLOCKS, Tokens, add_decode
 from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
 
@@ -81,18 +81,22 @@ def test_decodes_that_can_wait_share_a_step_as_far_as_its_prompt_ends_in_time(
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.2])
-def test_a_prompt_without_time_for_a_second_step_ends_in_this_one(margin: float) -> None:
+@pytest.mark.parametrize(("due_s", "second_step"), [(0.12, False), (0.2, True)])
+def test_only_a_prompt_without_time_for_a_second_step_makes_this_one_longer_than_the_policy_says(
+    margin: float, due_s: float, second_step: bool
+) -> None:
     table = TABLE.slower(1.0)
     table.numbers[MARGINS] = margin
-    prompt = new_row(tokens=400, left=50, due_s=0.15, tpot_s=PACE_S)
+    prompt = new_row(tokens=400, left=50, due_s=due_s, tpot_s=PACE_S)
     decodes = np.vstack([decode(5.0)] * 600)
-    assert step(decodes)[2] > 0.06
+    longest_s = 0.08 * margin
 
-    tokens, _, lasts_s = step(np.vstack([decodes, prompt]), longest_s=0.08 * margin, table=table)
+    tokens, _, lasts_s = step(np.vstack([decodes, prompt]), longest_s=longest_s, table=table)
 
-    assert tokens[-1] == 400
-    assert lasts_s <= 0.08 * margin
-    assert 100 < tokens[:-1].sum() < 600
+    assert bool(tokens[-1] == 400) is not second_step
+    assert bool(lasts_s <= longest_s) is second_step
+    assert lasts_s <= due_s
+    assert tokens[:-1].sum() > 100
 
 
 @pytest.mark.parametrize(("late_paces", "saved"), [(0.45, True), (0.55, False)])
@@ -129,6 +133,45 @@ def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short
 
     assert 1.05 * alone_s < in_room_s <= 1.15 * alone_s
     assert eight_s < short_s <= 1.02 * eight_s
+
+
+@pytest.mark.parametrize("kind", [PLAIN, BEST_EFFORT])
+def test_without_a_promise_nothing_keeps_decodes_from_getting_four_paces_ahead(kind: float) -> None:
+    """A prompt in a hurry ends in this step, so that steps could be as long as decodes can wait."""
+    hurried = new_row(tokens=100, left=50, due_s=0.08, tpot_s=PACE_S)
+    other = new_row(tokens=8000, left=50, due_s=9.0, tpot_s=PACE_S, kind=kind)
+
+    behind_s = step(np.array([decode(2 * PACE_S), hurried, other]))[2]
+    tokens, _, ahead_s = step(np.array([decode(6 * PACE_S), hurried, other]))
+
+    assert behind_s <= 0.8 * PACE_S + 1e-9 < ahead_s
+    assert tokens[2] > 0
+
+
+def test_no_prompt_overtakes_one_that_has_no_room() -> None:
+    """What comes later would take the blocks that the first one waits for."""
+    running = decode(0.5)
+    first = new_row(tokens=800, left=50, due_s=1.0, tpot_s=PACE_S)
+    later = new_row(tokens=160, left=50, due_s=2.0, tpot_s=PACE_S)
+
+    tokens = step(np.array([running, first, later]), free_blocks=40)[0]
+    alone = step(np.array([running, later]), free_blocks=40)[0]
+
+    assert tokens.tolist() == [1, 0, 0]
+    assert alone.tolist() == [1, 160]
+
+
+@pytest.mark.parametrize("draft", [0.0, 3.0])
+def test_as_many_decodes_share_a_step_as_fit_and_no_more(draft: float) -> None:
+    """One cannot wait and bounds the step."""
+    urgent = decode(0.04)
+    ahead = np.vstack([decode(0.4 + 0.01 * one, draft=draft) for one in range(900)])
+
+    tokens, counts, lasts_s = step(np.vstack([ahead, urgent]))
+    add_decode(counts, ahead, int(np.argmin(tokens)))
+
+    assert 0 < (tokens > 0).sum() < len(tokens)
+    assert lasts_s <= 0.04 < sure_s(TABLE.numbers, counts)
 
 
 def test_best_effort_shares_every_step_with_what_asked_for_nothing() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shared.scheduling.former import StepFormer, StepPlan
-from shared.scheduling.pressure import settle_lost
+from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import (
     BEST_EFFORT,
     COMPUTED,

@@ -6,7 +6,7 @@ import pytest
 from shared.batch_time.table import COUNTS, sure_s
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import new_row
-from shared.scheduling.shares import MAX_TOKENS, PROMISED_PROMPT, add_chunk, give_chunk
+from shared.scheduling.shares import MAX_TOKENS, add_chunk, give_chunk
 from tests.unit.shared.scheduling.loads import TABLES
 
 
@@ -19,6 +19,6 @@ def test_a_chunk_is_whole_tokens_whatever_part_drafts_leave_of_a_step() -> None:
         until_s = sure_s(table, counts)  # all but the part that is left would end in time
         left = engine_limits(max_tokens=512, block_tokens=16, max_resident=8)
         left[MAX_TOKENS] = left_tokens
-        tokens, work = np.zeros(1, dtype=np.int64), np.full(1, PROMISED_PROMPT, dtype=np.int8)
+        tokens, work = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int8)
         give_chunk(rows, work, tokens, np.zeros(COUNTS), table, left, 0, until_s)
         assert tokens[0] == int(left_tokens - 0.3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.batch_time.table import COUNTS, Numbers, expected_s
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import prompt_s
+from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, RESIDENT, Rows, new_row
 from shared.scheduling.shares import LONGEST_S, Tokens
 from tests.unit.shared.scheduling.loads import TABLES

@@ -10,7 +10,7 @@ from shared.batch_time.table import CHUNKS, PREFILL, Numbers
 from shared.engines import Role
 from shared.hardware import Draft, Hardware, TrueStep
 from shared.scheduling.kernel import form
-from shared.scheduling.pressure import settle_lost
+from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine

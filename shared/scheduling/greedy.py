@@ -1,0 +1,215 @@
+"""The greedy of a step: which requests of one rank get tokens, given how long the step may last.
+Compiled.
+
+Three parts, each a known rule. The envelope: a step ends before the earliest next token is due
+(FairBatching, arXiv 2510.14392). Decodes and prompts go by deadline (EDF), and of prompts that
+cannot all be on time the longest go last (`prompt_order`). Before these, while prompts have time,
+decodes share the step: their tokens cost least.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from shared.batch_time.table import COUNTS, DECODES, Numbers, sure_s
+from shared.compiled import compiled
+from shared.scheduling.prompt_order import due_order, order_prompts
+from shared.scheduling.prompt_times import prompt_s, saving_s
+from shared.scheduling.rows import DRAFT, DUE, TPOT, Rows
+from shared.scheduling.shares import (
+    LONGEST_S,
+    Order,
+    Sorts,
+    Tokens,
+    add_chunk,
+    add_decode,
+    give_chunk,
+    give_decode,
+    missing,
+    step_pace_s,
+)
+from shared.scheduling.tuning import AHEAD, AT_EASE, BEFORE_DUE, CATCH_UP, IN_HURRY
+
+PROMISED_RANK: Final = 0  # the first of the ranks of `kernel`
+
+
+@compiled
+def serve(
+    rows: Rows,
+    work: Sorts,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    left: Numbers,
+    now: float,
+    rank: int,
+    bound_s: float,
+) -> float:
+    """Fills `tokens` and `counts` for the requests of a rank that have deadlines.
+
+    The step lasts for `bound_s` seconds at most, longer only for promised decodes that cannot wait
+    and to save a promised prompt. Returns how many seconds it may last for the ranks below.
+    """
+    decodes = waiting(work, tokens, 2 * rank)
+    prompts = waiting(work, tokens, 2 * rank + 1)
+    free_s = min(bound_s, _envelope_s(rows, decodes, table, now))
+    step_s = within_longest(free_s, left)
+    all_s = _with_decodes_s(rows, decodes, counts, table)
+    cannot_wait = decodes
+    if len(prompts) > 0 or all_s > step_s:
+        cannot_wait = decodes[rows[decodes, DUE] - now < step_s + all_s]
+    give_decodes(rows, work, tokens, counts, table, left, cannot_wait, bound_s)
+    prompts, hurry, spare_s = order_prompts(rows, prompts, table, now)
+    ease_s = _ease_s(rows, decodes, now)
+    if hurry < AT_EASE:
+        step_s = min(step_s, max(sure_s(table, counts), ease_s))
+    if hurry < IN_HURRY:
+        can_wait, share_s = waiting(work, tokens, 2 * rank), min(step_s, spare_s)
+        give_decodes(rows, work, tokens, counts, table, left, can_wait, share_s)
+    if rank == PROMISED_RANK and len(prompts) > 0:
+        step_s = max(step_s, saving_s(rows, decodes, prompts[0], counts, table, now, step_s))
+    can_wait = waiting(work, tokens, 2 * rank)
+    step_s = _give_by_due(
+        rows, work, tokens, counts, table, left, now, can_wait, prompts, step_s, free_s
+    )
+    # What is of a lower rank does not keep decodes from getting ahead.
+    return float(min(step_s, max(sure_s(table, counts), ease_s)))
+
+
+@compiled
+def _give_by_due(
+    rows: Rows,
+    work: Sorts,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    left: Numbers,
+    now: float,
+    decodes: Order,
+    prompts: Order,
+    step_s: float,
+    free_s: float,
+) -> float:
+    """Prompts in their order, before each the decodes that are due no later; then the other
+    decodes. Stops at the first prompt that is cut short: no other overtakes it.
+
+    Returns how many seconds the step may last then: no longer than until the first token of any
+    prompt that ends in it is due.
+    """
+    for j in prompts:
+        due_before = decodes[(rows[decodes, DUE] <= rows[j, DUE]) & (tokens[decodes] == 0)]
+        give_decodes(rows, work, tokens, counts, table, left, due_before, step_s)
+        left_s, limit_s = rows[j, DUE] - now, step_s
+        if step_s + prompt_s(rows, j, table) > left_s:  # it has no time for a second step
+            whole_s = _with_prompt_s(rows, j, counts, table)
+            if whole_s <= min(left_s, free_s):
+                limit_s = max(limit_s, whole_s)
+        if not give_chunk(rows, work, tokens, counts, table, left, j, limit_s):
+            break
+        ready_s = sure_s(table, counts)
+        step_s = min(max(step_s, ready_s), max(ready_s, BEFORE_DUE * left_s))
+    rest = decodes[tokens[decodes] == 0]
+    give_decodes(rows, work, tokens, counts, table, left, rest, step_s)
+    return step_s
+
+
+@compiled
+def waiting(work: Sorts, tokens: Tokens, sort: int) -> Order:
+    """Rows of this sort of work without tokens or eviction in this step."""
+    found = np.empty(len(work), dtype=np.intp)
+    count = 0
+    for i in range(len(work)):
+        if work[i] == sort and tokens[i] == 0:
+            found[count] = i
+            count += 1
+    return found[:count]
+
+
+@compiled
+def within_longest(until_s: float, left: Numbers) -> float:
+    """The seconds, or the longest step that the engine's policy allows if that is shorter."""
+    return float(min(until_s, left[LONGEST_S])) if left[LONGEST_S] > 0 else until_s
+
+
+@compiled
+def give_decodes(
+    rows: Rows,
+    work: Sorts,
+    tokens: Tokens,
+    counts: Numbers,
+    table: Numbers,
+    left: Numbers,
+    decodes: Order,
+    until_s: float,
+) -> None:
+    """A token and its drafts to each with which the step ends within `until_s` seconds; where not
+    all do, to those that are due first.
+    """
+    if until_s < np.inf and _with_decodes_s(rows, decodes, counts, table) > until_s:
+        decodes = due_order(rows, decodes)
+        decodes = decodes[: fitting(rows, decodes, counts, table, until_s)]
+    for i in decodes:
+        give_decode(rows, work, tokens, counts, left, i)
+
+
+@compiled
+def fitting(rows: Rows, decodes: Order, counts: Numbers, table: Numbers, until_s: float) -> int:
+    """How many of them from the front on fit: bisection, as each makes the step longer."""
+    fit, too_many = 0, len(decodes)
+    kept, more = counts.copy(), counts.copy()
+    while fit < too_many:
+        middle = (fit + too_many + 1) // 2
+        more[:] = kept
+        for i in decodes[fit:middle]:
+            add_decode(more, rows, i)
+        if sure_s(table, more) <= until_s:
+            kept[:] = more
+            fit = middle
+        else:
+            too_many = middle - 1
+    return fit
+
+
+@compiled
+def _envelope_s(rows: Rows, decodes: Order, table: Numbers, now: float) -> float:
+    """Seconds until the first of their next tokens is due.
+
+    A request that is late whatever is done is brought back bit by bit. So is one whose drafts had
+    poor luck: luck evens out, and of several that draft one always had poor luck.
+    """
+    alone = np.zeros(COUNTS)
+    alone[DECODES] = 1.0
+    least_s = sure_s(table, alone)
+    until_s = np.inf
+    for i in decodes:
+        slack_s = rows[i, DUE] - now
+        if slack_s < least_s or rows[i, DRAFT] > 0:
+            slack_s = max(slack_s, CATCH_UP * step_pace_s(rows, i))
+        until_s = min(until_s, slack_s)
+    return until_s
+
+
+@compiled
+def _ease_s(rows: Rows, decodes: Order, now: float) -> float:
+    """How long a step may last for decodes to get ahead of their paces by it."""
+    until_s = np.inf
+    for i in decodes:
+        lead_s = rows[i, DUE] - now - rows[i, TPOT]
+        spare_s = max(0.0, lead_s - AHEAD * rows[i, TPOT])
+        until_s = min(until_s, CATCH_UP * step_pace_s(rows, i) + spare_s)
+    return until_s
+
+
+@compiled
+def _with_decodes_s(rows: Rows, decodes: Order, counts: Numbers, table: Numbers) -> float:
+    more = counts.copy()
+    for i in decodes:
+        add_decode(more, rows, i)
+    return sure_s(table, more)
+
+
+@compiled
+def _with_prompt_s(rows: Rows, j: int, counts: Numbers, table: Numbers) -> float:
+    more = counts.copy()
+    add_chunk(more, rows, j, missing(rows, j))
+    return sure_s(table, more)

@@ -1,0 +1,51 @@
+"""Promises that cannot be kept any more, and what is owed to them. Compiled."""
+
+from typing import Final
+
+import numpy as np
+
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+from shared.scheduling.prompt_times import prompt_s
+from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, PRODUCED, PROMISED, TPOT, Rows
+
+ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
+_GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
+# A lost prompt's turn comes when it is late by so long, or by so many times what it was given.
+_LEAST_TURN_S, _TURN = 2.0, 2.0
+_IN_TURN = 3.0  # it is then due within so many times what it takes alone
+
+
+@compiled
+def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
+    """Takes promises that cannot be kept any more out of the way of the others.
+
+    A first token that would be late even if the engine did nothing else makes its request LOST. A
+    request that is far behind its pace starts anew from here. Returns how many were settled.
+
+    What is LOST is still owed: its pace from its first token on, and that one after a while at the
+    cost of others.
+    """
+    settled = 0
+    for i in range(len(rows)):
+        if rows[i, KIND] == LOST and (rows[i, PRODUCED] > 0 or now >= _turn_s(rows, i)):
+            rows[i, KIND] = PROMISED
+            if rows[i, PRODUCED] == 0:
+                rows[i, DUE] = now + _IN_TURN * prompt_s(rows, i, table)
+        if rows[i, KIND] != PROMISED or rows[i, AVAILABLE] > now or rows[i, DUE] == np.inf:
+            continue
+        if rows[i, PRODUCED] == 0:
+            if now + prompt_s(rows, i, table) > rows[i, DUE] + ROUNDING_S:
+                rows[i, KIND] = LOST
+                settled += 1
+        elif now > rows[i, DUE] + _GIVEN_UP * rows[i, TPOT]:
+            rows[i, DUE] = now
+            settled += 1
+    return settled
+
+
+@compiled
+def _turn_s(rows: Rows, i: int) -> float:
+    """When a LOST prompt is owed at the cost of others: who waited for long waits for longer."""
+    due_s = rows[i, DUE]
+    return float(due_s + max(_LEAST_TURN_S, _TURN * (due_s - rows[i, AVAILABLE])))

@@ -1,0 +1,61 @@
+"""In which order a rank's prompts are computed, and what time they leave to others. Compiled."""
+
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.compiled import compiled
+from shared.scheduling.lost import ROUNDING_S
+from shared.scheduling.prompt_times import prompt_takes_s
+from shared.scheduling.rows import DUE, Rows
+from shared.scheduling.shares import Order
+from shared.scheduling.tuning import BEFORE_DUE
+
+
+@compiled
+def order_prompts(
+    rows: Rows, prompts: Order, table: Numbers, now: float
+) -> tuple[Order, float, float]:
+    """Prompts by deadline; those that cannot all be on time even with the engine to themselves are
+    shed behind the others, the longest first: that leaves the most on time (Moore and Hodgson,
+    Management Science 15(1), 1968), O(n log n). What counts is the work that is left, so that a
+    prompt which was begun is not shed for a fresh one.
+
+    Of those that are not shed also: the greatest share of the time up to a deadline that they need
+    of the engine, and the seconds that a step may take beside all of them.
+    """
+    order = due_order(rows, prompts)
+    left_s = rows[order, DUE] - now
+    takes_s = np.array([prompt_takes_s(rows, j, table) for j in order])
+    shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
+    shed = _shed(left_s, takes_s, shared_s)
+    hurry, spare_s, work_s = 0.0, np.inf, 0.0
+    for k in range(len(order)):
+        if not shed[k]:
+            work_s += takes_s[k]
+            hurry = max(hurry, (shared_s + work_s) / max(left_s[k], ROUNDING_S))
+            spare_s = min(spare_s, BEFORE_DUE * left_s[k] - work_s)
+    return np.concatenate((order[~shed], order[shed])), hurry, spare_s
+
+
+@compiled
+def _shed(left_s: Numbers, takes_s: Numbers, shared_s: float) -> npt.NDArray[np.bool_]:
+    shed = np.zeros(len(left_s), dtype=np.bool_)
+    kept = [(0.0, 0) for _ in range(0)]  # a heap, the longest first; numba infers what is in it
+    work_s = shared_s
+    for k in range(len(left_s)):
+        heapq.heappush(kept, (-takes_s[k], k))
+        work_s += takes_s[k]
+        while len(kept) > 0 and work_s > left_s[k]:
+            longest = heapq.heappop(kept)[1]
+            shed[longest] = True
+            work_s -= takes_s[longest]
+    return shed
+
+
+@compiled
+def due_order(rows: Rows, those: Order) -> Order:
+    """The same rows, those that are due first in front."""
+    return those[np.argsort(rows[those, DUE], kind="mergesort")]

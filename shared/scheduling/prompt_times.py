@@ -1,0 +1,54 @@
+"""What computing a prompt takes of an engine. Compiled."""
+
+import numpy as np
+
+from shared.batch_time.table import COUNTS, Numbers, expected_s, sure_s
+from shared.compiled import compiled
+from shared.scheduling.rows import COMPUTED, DUE, TOTAL, TPOT, Rows
+from shared.scheduling.shares import Order, add_chunk, longest_chunk, missing
+from shared.scheduling.tuning import MAY_WAIT
+
+
+@compiled
+def saving_s(
+    rows: Rows,
+    decodes: Order,
+    prompt: int,
+    counts: Numbers,
+    table: Numbers,
+    now: float,
+    until_s: float,
+) -> float:
+    """How long the step must be for this prompt to end in it, where it would be lost after a step
+    that ends at `until_s` and decodes are late for it by no more than they can make up for; else 0.
+    """
+    left_s, whole = rows[prompt, DUE] - now, missing(rows, prompt)
+    if until_s + prompt_s(rows, prompt, table) < left_s:
+        return 0.0
+    after = rows[prompt : prompt + 1].copy()
+    after[0, COMPUTED] += longest_chunk(rows, prompt, counts, table, until_s, whole)
+    if until_s + prompt_s(after, 0, table) <= left_s:
+        return 0.0
+    with_it = counts.copy()
+    add_chunk(with_it, rows, prompt, whole)
+    if expected_s(table, with_it) > left_s:
+        return 0.0
+    tightest_s = np.inf
+    for i in decodes:
+        tightest_s = min(tightest_s, rows[i, TPOT])
+    needed_s = sure_s(table, with_it)
+    return float(needed_s) if needed_s <= until_s + MAY_WAIT * tightest_s else 0.0
+
+
+@compiled
+def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
+    """The rest of a prompt in one step of its own."""
+    counts = np.zeros(COUNTS)
+    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
+    return expected_s(table, counts)
+
+
+@compiled
+def prompt_takes_s(rows: Rows, i: int, table: Numbers) -> float:
+    """The same in a step that others share."""
+    return float(prompt_s(rows, i, table) - expected_s(table, np.zeros(COUNTS)))

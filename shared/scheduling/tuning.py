@@ -1,0 +1,25 @@
+"""The numbers by which the step former is tuned, each with its reason. What was measured of them
+stands in docs/planner.md.
+"""
+
+from typing import Final
+
+# Share of the time to their deadlines that prompts need, of the engine alone. Below IN_HURRY all
+# decodes share the step as far as prompts stay on time: a token costs least beside others. Below
+# AT_EASE steps are shorter until decodes are ahead: a prompt that comes later finds slack to use.
+IN_HURRY: Final = 0.5
+AT_EASE: Final = 0.25
+AHEAD: Final = 4.0  # paces that decodes get ahead
+BEFORE_DUE: Final = 0.9  # of the time to a deadline: now and then steps last longer than expected
+# Steps last at most so much of a pace, in tokens that a step gives, for a decode to get ahead, and
+# for one that is late to be brought back without stopping all others.
+CATCH_UP: Final = 0.8
+# Best effort makes a step with promises in it longer by this share at most, and by more only while
+# more blocks are free than the promised hold: a slower decode holds its KV for longer, which is
+# what the next promise may be short of.
+BESIDE: Final = 0.02
+BESIDE_IN_ROOM: Final = 0.15
+# Paces that decodes may be late to save a prompt: they make up for it, a lost first token cannot.
+MAY_WAIT: Final = 0.5
+MAY_BE_LATE: Final = 4.0  # paces; beyond, a decode without a promise is not tried in time any more
+SMALLEST_CHUNK: Final = 16  # tokens that the first in line gets where no time is left for any
