@@ -145,6 +145,8 @@ def give_decodes(
     """A token and its drafts to each with which the step ends within `until_s` seconds; where not
     all do, to those that are due first.
     """
+    if len(decodes) == 0:
+        return
     if until_s < np.inf and _with_decodes_s(rows, decodes, counts, table) > until_s:
         decodes = due_order(rows, decodes)
         decodes = decodes[: fitting(rows, decodes, counts, table, until_s)]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from shared.batch_time.table import COUNTS, Numbers, expected_s
 from shared.compiled import compiled
 from shared.scheduling.lost import ROUNDING_S
-from shared.scheduling.prompt_times import prompt_takes_s
+from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import DUE, Rows
 from shared.scheduling.shares import Order
 from shared.scheduling.tuning import BEFORE_DUE
@@ -26,10 +26,14 @@ def order_prompts(
     Of those that are not shed also: the greatest share of the time up to a deadline that they need
     of the engine, and the seconds that a step may take beside all of them.
     """
+    if len(prompts) == 0:
+        return prompts, 0.0, np.inf
     order = due_order(rows, prompts)
     left_s = rows[order, DUE] - now
-    takes_s = np.array([prompt_takes_s(rows, j, table) for j in order])
     shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
+    takes_s = np.empty(len(order))
+    for k in range(len(order)):
+        takes_s[k] = prompt_s(rows, order[k], table) - shared_s
     shed = _shed(left_s, takes_s, shared_s)
     hurry, spare_s, work_s = 0.0, np.inf, 0.0
     for k in range(len(order)):

@@ -46,9 +46,3 @@ def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
     counts = np.zeros(COUNTS)
     add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
     return expected_s(table, counts)
-
-
-@compiled
-def prompt_takes_s(rows: Rows, i: int, table: Numbers) -> float:
-    """The same in a step that others share."""
-    return float(prompt_s(rows, i, table) - expected_s(table, np.zeros(COUNTS)))

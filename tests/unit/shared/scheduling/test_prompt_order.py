@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.batch_time.table import COUNTS, expected_s
 from shared.scheduling.prompt_order import order_prompts
-from shared.scheduling.prompt_times import prompt_takes_s
+from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import COMPUTED, DUE, Rows, new_row
 from tests.unit.shared.scheduling.loads import TABLES
 
@@ -29,7 +29,7 @@ def ordered(rows: Rows) -> tuple[list[int], float, float]:
 
 def on_time(rows: Rows, order: list[int]) -> list[int]:
     """Of prompts that are computed one after the other, those that end in time."""
-    ends_s = SHARED_S + np.cumsum([prompt_takes_s(rows, i, TABLE) for i in order])
+    ends_s = SHARED_S + np.cumsum([prompt_s(rows, i, TABLE) - SHARED_S for i in order])
     return [i for i, end_s in zip(order, ends_s, strict=True) if end_s <= rows[i, DUE] + 1e-9]
 
 
@@ -67,7 +67,7 @@ def test_beside_a_step_of_the_spare_time_prompts_that_can_be_on_time_are(rows: R
     rows[:, DUE] += 3.0
 
     order, _, spare_s = ordered(rows)
-    ends_s = spare_s + np.cumsum([prompt_takes_s(rows, i, TABLE) for i in order])
+    ends_s = spare_s + np.cumsum([prompt_s(rows, i, TABLE) - SHARED_S for i in order])
 
     assert (ends_s <= rows[order, DUE]).all()
     assert spare_s > 0
