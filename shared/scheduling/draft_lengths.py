@@ -37,6 +37,7 @@ MOST_TOKENS, PROMPT_TOKENS_EACH = range(2)
 # too long, its worth, and the seconds and prefill tokens of its steps.
 VIOLATION, WORTH, STEP_S, PREFILL_TOKENS = range(4)
 _FIELDS: Final = 4
+_FEW: Final = 256.0  # choices that are all looked at: less than a millisecond
 _MOST_ROUNDS: Final = 4  # over all tiers; a choice settles after two or three
 _ROUNDING: Final = 1e-9
 
@@ -45,12 +46,16 @@ _ROUNDING: Final = 1e-9
 def best_lengths(
     tiers: Numbers, produced: Produced, sure: Produced, table: Numbers, bounds: Numbers
 ) -> Integers:
-    """The lengths worth most: coordinate ascent, one tier after the other, from each length that is
-    the same for all. No tier that is empty drafts.
+    """The lengths worth most, of all that there are where these are few; else by coordinate ascent,
+    one tier after the other, from each length that is the same for all. No tier that is empty
+    drafts.
     """
-    longest = produced.shape[1]
+    longest, busy = produced.shape[1], np.flatnonzero(tiers[:, DECODING] > 0)
     best = np.ones(len(tiers), dtype=np.int64)
     best_worth = weigh(best, tiers, produced, sure, table, bounds)
+    if float(longest) ** len(busy) <= _FEW:
+        _look_at_all(best, best_worth, busy, tiers, produced, sure, table, bounds)
+        return best
     for start in range(1, longest + 1):
         lengths = np.ones(len(tiers), dtype=np.int64)
         for tier in range(len(tiers)):
@@ -63,6 +68,30 @@ def best_lengths(
         if is_better(worth, best_worth, 1.0):
             best, best_worth = lengths, worth
     return best
+
+
+@compiled
+def _look_at_all(
+    best: Integers,
+    best_worth: Numbers,
+    busy: npt.NDArray[np.intp],
+    tiers: Numbers,
+    produced: Produced,
+    sure: Produced,
+    table: Numbers,
+    bounds: Numbers,
+) -> None:
+    """Leaves the lengths worth most in `best`: counts through them as through digits."""
+    lengths = best.copy()
+    for _ in range(produced.shape[1] ** len(busy) - 1):
+        for tier in busy:
+            if lengths[tier] < produced.shape[1]:
+                lengths[tier] += 1
+                break
+            lengths[tier] = 1
+        worth = weigh(lengths, tiers, produced, sure, table, bounds)
+        if is_better(worth, best_worth, 1.0):
+            best[:], best_worth[:] = lengths, worth
 
 
 @compiled
