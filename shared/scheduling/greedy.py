@@ -52,7 +52,8 @@ def serve(
     """
     decodes = waiting(work, tokens, 2 * rank)
     prompts = waiting(work, tokens, 2 * rank + 1)
-    free_s = min(bound_s, _envelope_s(rows, decodes, table, now))
+    least_s = _least_s(table)
+    free_s = min(bound_s, _envelope_s(rows, decodes, least_s, now))
     step_s = within_longest(free_s, left)
     all_s = _with_decodes_s(rows, decodes, counts, table)
     cannot_wait = decodes
@@ -60,7 +61,7 @@ def serve(
         cannot_wait = decodes[rows[decodes, DUE] - now < step_s + all_s]
     give_decodes(rows, work, tokens, counts, table, left, cannot_wait, bound_s)
     prompts, hurry, spare_s = order_prompts(rows, prompts, table, now)
-    ease_s = _ease_s(rows, decodes, now)
+    ease_s = _ease_s(rows, decodes, least_s, now)
     if hurry < AT_EASE:
         step_s = min(step_s, max(sure_s(table, counts), ease_s))
     if hurry < IN_HURRY:
@@ -173,33 +174,47 @@ def fitting(rows: Rows, decodes: Order, counts: Numbers, table: Numbers, until_s
 
 
 @compiled
-def _envelope_s(rows: Rows, decodes: Order, table: Numbers, now: float) -> float:
+def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
     """Seconds until the first of their next tokens is due.
 
     A request that is late whatever is done is brought back bit by bit. So is one whose drafts had
     poor luck: luck evens out, and of several that draft one always had poor luck.
     """
-    alone = np.zeros(COUNTS)
-    alone[DECODES] = 1.0
-    least_s = sure_s(table, alone)
     until_s = np.inf
     for i in decodes:
         slack_s = rows[i, DUE] - now
         if slack_s < least_s or rows[i, DRAFT] > 0:
-            slack_s = max(slack_s, CATCH_UP * step_pace_s(rows, i))
+            slack_s = max(slack_s, _back_s(rows, i, least_s))
         until_s = min(until_s, slack_s)
     return until_s
 
 
 @compiled
-def _ease_s(rows: Rows, decodes: Order, now: float) -> float:
+def _ease_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
     """How long a step may last for decodes to get ahead of their paces by it."""
     until_s = np.inf
     for i in decodes:
         lead_s = rows[i, DUE] - now - rows[i, TPOT]
         spare_s = max(0.0, lead_s - AHEAD * rows[i, TPOT])
-        until_s = min(until_s, CATCH_UP * step_pace_s(rows, i) + spare_s)
+        until_s = min(until_s, _back_s(rows, i, least_s) + spare_s)
     return until_s
+
+
+@compiled
+def _back_s(rows: Rows, i: int, least_s: float) -> float:
+    """How long steps last that bring a late decode back to its pace, of which the shortest ones
+    leave little to others where they take nearly all of it.
+    """
+    pace_s = step_pace_s(rows, i)
+    return float(pace_s - (1 - CATCH_UP) * max(0.0, pace_s - least_s))
+
+
+@compiled
+def _least_s(table: Numbers) -> float:
+    """The step of a decode alone."""
+    alone = np.zeros(COUNTS)
+    alone[DECODES] = 1.0
+    return float(sure_s(table, alone))
 
 
 @compiled

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, Numbers, sure_s
+from shared.batch_time.table import COUNTS, DECODES, Numbers, sure_s
 from shared.scheduling.kernel import form
-from shared.scheduling.rows import BEST_EFFORT, DUE, KIND, PLAIN, RESIDENT, Rows, new_row
+from shared.scheduling.rows import BEST_EFFORT, DUE, KIND, PLAIN, PROMISED, RESIDENT, Rows, new_row
 from shared.scheduling.shares import FREE_BLOCKS, Tokens, add_decode
 from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
@@ -43,6 +43,30 @@ def step(
     return tokens, counts, form(rows, tokens, counts, table.numbers, bounds, 0.0)
 
 
+def back_s(pace_s: float) -> float:
+    """Four fifths of the way from a step of one decode to the pace."""
+    alone = np.zeros(COUNTS)
+    alone[DECODES] = 1.0
+    least_s = sure_s(TABLE.numbers, alone)
+    return float(least_s + 0.8 * (pace_s - least_s))
+
+
+def test_a_late_decode_leaves_prompts_most_of_what_its_pace_leaves_however_tight_it_is() -> None:
+    """Steps of 0.8 of such a pace would be shorter than the decode alone."""
+    least_s = back_s(0.0) / 0.2
+    pace_s = 1.2 * least_s
+    prompt = new_row(tokens=2000, left=50, due_s=9.0, tpot_s=pace_s)
+    late = new_row(
+        tokens=101, computed=100, produced=5, left=50, due_s=-0.001, tpot_s=pace_s, kind=PROMISED
+    )
+
+    tokens, _, lasts_s = step(np.array([late, prompt]))
+
+    assert tokens[0] == 1
+    assert tokens[1] > 0
+    assert lasts_s <= back_s(pace_s) + 1e-9
+
+
 @pytest.mark.parametrize("due_s", [-0.02, 0.01, 0.03])
 def test_poor_luck_with_drafts_leaves_prompts_the_steps_that_bring_it_back(due_s: float) -> None:
     prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
@@ -51,7 +75,7 @@ def test_poor_luck_with_drafts_leaves_prompts_the_steps_that_bring_it_back(due_s
 
     assert tokens[0] == 5
     assert tokens[1] > 500
-    assert PACE_S < lasts_s <= 0.8 * PACE_S * GAIN + 1e-9
+    assert PACE_S < lasts_s <= back_s(PACE_S * GAIN) + 1e-9
 
 
 def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
@@ -144,7 +168,7 @@ def test_without_a_promise_nothing_keeps_decodes_from_getting_four_paces_ahead(k
     behind_s = step(np.array([decode(2 * PACE_S), hurried, other]))[2]
     tokens, _, ahead_s = step(np.array([decode(6 * PACE_S), hurried, other]))
 
-    assert behind_s <= 0.8 * PACE_S + 1e-9 < ahead_s
+    assert behind_s <= back_s(PACE_S) + 1e-9 < ahead_s
     assert tokens[2] > 0
 
 
@@ -197,6 +221,6 @@ def test_where_time_is_short_who_is_least_ahead_of_its_pace_decodes(order: int) 
 
     decoded = ahead[tokens[:-1] > 0, DUE]
     assert tokens[-1] == 1
-    assert lasts_s <= max(1.2 * alone_s, 0.8 * PACE_S) + 1e-9
+    assert lasts_s <= max(1.2 * alone_s, back_s(PACE_S)) + 1e-9
     assert 0 < len(decoded) < len(ahead)
     assert decoded.max() < ahead[tokens[:-1] == 0, DUE].min()
