@@ -11,8 +11,8 @@ IN_HURRY: Final = 0.5
 AT_EASE: Final = 0.25
 AHEAD: Final = 4.0  # paces that decodes get ahead
 BEFORE_DUE: Final = 0.9  # of the time to a deadline: now and then steps last longer than expected
-# For a decode to get ahead, or to be brought back when it is late without stopping all others, steps
-# take so much of what lies between a step of one decode and the pace, by what a step gives.
+# For a decode to get ahead, or to be brought back when it is late without stopping all others,
+# steps take so much of what lies between a step of one decode and the pace, by what a step gives.
 CATCH_UP: Final = 0.8
 # Best effort makes a step with promises in it longer by this share at most, and by more only while
 # more blocks are free than the promised hold: a slower decode holds its KV for longer, which is
