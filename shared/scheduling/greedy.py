@@ -11,7 +11,17 @@ from typing import Final
 
 import numpy as np
 
-from shared.batch_time.table import COUNTS, DECODES, Numbers, sure_s
+from shared.batch_time.table import (
+    CHUNKS,
+    COUNTS,
+    DECODES,
+    EARLIER,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    Numbers,
+    sure_s,
+)
 from shared.compiled import compiled
 from shared.scheduling.prompt_order import due_order, order_prompts
 from shared.scheduling.prompt_times import prompt_s, saving_s
@@ -28,7 +38,7 @@ from shared.scheduling.shares import (
     missing,
     step_pace_s,
 )
-from shared.scheduling.tuning import AHEAD, AT_EASE, BEFORE_DUE, CATCH_UP, IN_HURRY
+from shared.scheduling.tuning import AHEAD, AT_EASE, BEFORE_DUE, CATCH_UP, COMPANY, IN_HURRY
 
 PROMISED_RANK: Final = 0  # the first of the ranks of `kernel`
 
@@ -108,7 +118,8 @@ def _give_by_due(
         if not give_chunk(rows, work, tokens, counts, table, left, j, limit_s):
             break
         ready_s = sure_s(table, counts)
-        step_s = min(max(step_s, ready_s), max(ready_s, BEFORE_DUE * left_s))
+        company_s = min(BEFORE_DUE * left_s, COMPANY * _without_prompts_s(counts, table))
+        step_s = min(max(step_s, ready_s), max(ready_s, company_s))
     rest = decodes[tokens[decodes] == 0]
     give_decodes(rows, work, tokens, counts, table, left, rest, step_s)
     return step_s
@@ -215,6 +226,15 @@ def _least_s(table: Numbers) -> float:
     alone = np.zeros(COUNTS)
     alone[DECODES] = 1.0
     return float(sure_s(table, alone))
+
+
+@compiled
+def _without_prompts_s(counts: Numbers, table: Numbers) -> float:
+    """Seconds within which the step would surely end without its prompts."""
+    decodes = counts.copy()
+    decodes[CHUNKS] = decodes[PREFILL] = decodes[EARLIER] = 0.0
+    decodes[PAIRS] = decodes[LONGEST_PROMPT] = 0.0
+    return float(sure_s(table, decodes))
 
 
 @compiled

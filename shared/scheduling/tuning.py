@@ -10,6 +10,9 @@ from typing import Final
 IN_HURRY: Final = 0.5
 AT_EASE: Final = 0.25
 AHEAD: Final = 4.0  # paces that decodes get ahead
+# Steps without prompts: for so long at most a prompt that ends in a step waits for others. It keeps
+# steps short for requests of a tighter TTFT than any that was promised before.
+COMPANY: Final = 4.0
 BEFORE_DUE: Final = 0.9  # of the time to a deadline: now and then steps last longer than expected
 # For a decode to get ahead, or to be brought back when it is late without stopping all others,
 # steps take so much of what lies between a step of one decode and the pace, by what a step gives.

@@ -224,3 +224,16 @@ def test_where_time_is_short_who_is_least_ahead_of_its_pace_decodes(order: int) 
     assert lasts_s <= max(1.2 * alone_s, back_s(PACE_S)) + 1e-9
     assert 0 < len(decoded) < len(ahead)
     assert decoded.max() < ahead[tokens[:-1] == 0, DUE].min()
+
+
+def test_a_prompt_that_ends_in_a_step_waits_for_others_up_to_four_steps_without_prompts() -> None:
+    decodes = np.array([decode(20.0) for _ in range(40)])
+    short = new_row(tokens=100, left=50, due_s=9.0, tpot_s=PACE_S)
+    long = new_row(tokens=8000, left=50, due_s=19.0, tpot_s=PACE_S)
+    alone_s = step(decodes)[2]
+
+    tokens, _, lasts_s = step(np.vstack([decodes, short, long]))
+    whole_s = step(np.vstack([decodes, long]))[2]
+
+    assert tokens[-2] == 100
+    assert 2 * alone_s < lasts_s <= 4 * alone_s + 1e-9 < whole_s
