@@ -53,7 +53,6 @@ def engine_arguments(
         "scheduler_cls": _SCHEDULER,
         "scheduling_policy": "fcfs",
         "additional_config": {"slos": {"link": link, "host_pid": os.getpid()}},
-        "kv_events_config": {"enable_kv_cache_events": True, "publisher": "null"},
     }
     if options.max_model_len is not None:
         arguments["max_model_len"] = options.max_model_len
@@ -65,6 +64,8 @@ def engine_arguments(
         arguments["worker_cls"] = _CPU_WORKER
     if options.speculation_tokens > 0:
         arguments["speculative_config"] = _ngram_speculation(options.speculation_tokens)
+    if options.vllm.get("enable_prefix_caching", True):
+        arguments["kv_events_config"] = {"enable_kv_cache_events": True, "publisher": "null"}
     if options.kv_carriers:
         arguments["kv_transfer_config"] = _kv_transfer(options, role, engine_id)
     arguments.update(_checked(options.vllm))

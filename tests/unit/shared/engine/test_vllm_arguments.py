@@ -64,3 +64,11 @@ def test_a_port_of_zero_becomes_a_free_one() -> None:
         held.listen()
         with pytest.raises(ConfigError, match=r"taken.*--port"):
             hold_port("127.0.0.1", options.port)
+
+
+@pytest.mark.parametrize("caches", [True, False])
+def test_an_engine_tells_of_its_prefix_cache_where_it_has_one(caches: bool) -> None:
+    told = arguments(vllm={"enable_prefix_caching": caches})
+
+    assert ("kv_events_config" in told) is caches
+    assert "kv_events_config" in arguments()
