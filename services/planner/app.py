@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Callable
@@ -49,9 +50,12 @@ async def run(options: PlannerOptions) -> int:
 
 
 def _end_start(number: int, frame: object) -> None:
-    """Compiling takes minutes on a slow machine and lets the event loop answer no signal."""
+    """Compiling takes minutes on a slow machine and lets the event loop answer no signal. Nothing is
+    served yet. An exception would be lost where the compiler calls back into Python.
+    """
     del number, frame
-    raise SystemExit(0)
+    logging.shutdown()
+    os._exit(0)
 
 
 async def serve(
