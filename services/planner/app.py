@@ -50,8 +50,8 @@ async def run(options: PlannerOptions) -> int:
 
 
 def _end_start(number: int, frame: object) -> None:
-    """Compiling takes minutes on a slow machine and lets the event loop answer no signal. Nothing is
-    served yet. An exception would be lost where the compiler calls back into Python.
+    """Compiling takes minutes on a slow machine and lets the event loop answer no signal. Nothing
+    is served yet. An exception would be lost where the compiler calls back into Python.
     """
     del number, frame
     logging.shutdown()
