@@ -116,6 +116,13 @@ class PrefixNews:
     def __bool__(self) -> bool:
         return bool(self.stored or self.removed or self.anew)
 
+    def bring_up_to_date(self, hashes: set[int]) -> None:
+        """Changes what was there before, in place."""
+        if self.anew:
+            hashes.clear()
+        hashes.difference_update(self.removed)
+        hashes.update(self.stored)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:

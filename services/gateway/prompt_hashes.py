@@ -11,6 +11,7 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine import EngineCoreRequest
 
+from shared.engine.vllm_prefixes import number_of
 from shared.engines import EngineDescription, EngineView
 from shared.requests import PromptHashes
 
@@ -59,4 +60,4 @@ def _block_hashes(request: EngineCoreRequest, block_tokens: int) -> Iterator[int
             place,
         )
         before = kv_cache_utils.hash_block_tokens(_hash, before, tokens[start:end], keys)
-        yield int.from_bytes(before[-8:])
+        yield number_of(before)

@@ -27,11 +27,8 @@ class PrefixIndex:
         """News of one engine, in order."""
         if not news or not engine.prefix_span_tokens:
             return
-        if news.anew:
-            self.lost(engine.name)
         cached = self._engines.setdefault(engine.name, _Cached(engine.prefix_span_tokens))
-        cached.hashes.difference_update(news.removed)
-        cached.hashes.update(news.stored)
+        news.bring_up_to_date(cached.hashes)
 
     def lost(self, engine: str) -> None:
         """Nothing is known to be there."""

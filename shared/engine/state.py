@@ -28,17 +28,11 @@ class EngineState:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, report: StepReport) -> None:
-        self._follow(report.prefixes)
+        report.prefixes.bring_up_to_date(self.prefixes)
         self._lost_some |= len(self.unsent) == _KEPT_REPORTS
         self.last = report
         self.unsent.append(report)
         self._news.set()
-
-    def _follow(self, news: PrefixNews) -> None:
-        if news.anew:
-            self.prefixes.clear()
-        self.prefixes.difference_update(news.removed)
-        self.prefixes.update(news.stored)
 
     def take_unsent(self) -> list[StepReport]:
         reports = list(self.unsent)

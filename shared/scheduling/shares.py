@@ -171,11 +171,16 @@ def blocks_of(tokens: float, left: Numbers) -> float:
 
 @compiled
 def held_blocks(rows: Rows, i: int, left: Numbers) -> float:
-    """KV blocks of its own. What a prompt that has not begun found in the prefix cache is free for
-    others until it begins; KV that came from elsewhere is not.
+    """KV blocks of its own."""
+    return blocks_of(rows[i, COMPUTED], left) if holds_kv(rows, i) else 0.0
+
+
+@compiled
+def holds_kv(rows: Rows, i: int) -> bool:
+    """Whether what it has computed is its own. What a prompt that has not begun found in the prefix
+    cache is free for others until it begins; KV that came from elsewhere is not.
     """
-    begun = rows[i, RESIDENT] > 0 or rows[i, TOTAL] - rows[i, COMPUTED] <= ONE
-    return blocks_of(rows[i, COMPUTED], left) if begun else 0.0
+    return bool(rows[i, RESIDENT] > 0 or rows[i, TOTAL] - rows[i, COMPUTED] <= ONE)
 
 
 @compiled

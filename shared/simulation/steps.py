@@ -16,7 +16,7 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import EVICT, ONE, Tokens
+from shared.scheduling.shares import EVICT, Tokens, holds_kv
 from shared.scheduling.simulate import Times, apply
 from shared.simulation.lives import (
     ACCEPTANCE,
@@ -47,8 +47,7 @@ def used_blocks(rows: Rows, tokens: Tokens, block_tokens: float) -> float:
     """
     used = 0.0
     for i in range(len(rows)):
-        begun = rows[i, RESIDENT] > 0 or rows[i, TOTAL] - rows[i, COMPUTED] <= ONE
-        if tokens[i] != EVICT and (begun or tokens[i] > 0):
+        if tokens[i] != EVICT and (tokens[i] > 0 or holds_kv(rows, i)):
             used += np.ceil((rows[i, COMPUTED] + tokens[i]) / block_tokens)
     return used
 
