@@ -209,7 +209,7 @@ def _obey_caller(query: PlacementQuery, ways: Ways) -> bool:
         ways.prefills, ways.decodes = [], []
         ways.reject(Way.DISAGGREGATED, "splitting this request would change its result")
     elif query.forced_way is Way.COLOCATED:
-        ways.prefills, ways.decodes = [], []
+        ways.stand_ins, ways.prefills, ways.decodes = [], [], []
         ways.reject(Way.DISAGGREGATED, "the caller asked for colocated")
     elif query.forced_way is Way.DISAGGREGATED:
         ways.colocated, ways.stand_ins = [], []

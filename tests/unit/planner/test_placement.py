@@ -260,6 +260,18 @@ def test_a_role_is_a_preference_not_a_wall() -> None:
     assert {apart.prefill.name, apart.decode.name} == {"d0", "d1"}
 
 
+def test_the_way_that_a_caller_names_keeps_to_the_decode_engines() -> None:
+    state = make_cluster(*both_roles())
+    state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=1000)
+
+    free = decide(make_query(whole_on_one_engine=True), state, LONG_AFTER_S).placement
+    named = decide(make_query(forced_way=Way.COLOCATED), state, LONG_AFTER_S).placement
+
+    assert free.decode is not None
+    assert named.decode is not None
+    assert (free.decode.name, named.decode.name) == ("p0", "d0")
+
+
 def test_a_decode_engine_busy_with_prompts_has_them_computed_elsewhere() -> None:
     state = make_cluster(*both_roles())
     state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=1000)
