@@ -63,9 +63,9 @@ def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
 
 
 def _profile(options: EngineOptions) -> "Profile":
-    set_environment(options, os.environ)
     # what was found alone goes to stdout, so that it can be kept in a file
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    set_environment(options, os.environ)
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
     from shared.engine.profile_alone import profile_alone
 
