@@ -12,16 +12,14 @@ import numpy as np
 from shared.batch_time import ADDITIVE, Step, fit_curve, step_of
 from shared.batch_time.profile_fit import MeasuredStep
 from shared.batch_time.profile_plan import (
-    ENOUGH_STEPS,
     OPENING,
     SMALL_BATCHES,
-    SMALL_SHARE,
-    TRIAL_SHARE,
     WARM_UP,
     Limits,
     Plan,
     Trial,
 )
+from shared.batch_time.tuning import ENOUGH_STEPS, SMALL_SHARE, TRIAL_SHARE
 from shared.clock import Clock
 from shared.engine.link import HostEnd
 from shared.engine.vllm_core import EngineCore
