@@ -109,8 +109,8 @@ class EvaluateOptions:
     )
     parts: tuple[str, ...] = option(
         (),
-        help="capacity, rules, curves, ablations, bursts, scaling, overload, regret, outsiders; "
-        "default: all",
+        help="capacity, paper, rules, curves, ablations, bursts, scaling, overload, regret, "
+        "outsiders; default: all",
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")
