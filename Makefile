@@ -22,8 +22,8 @@ test: check ## everything: checks, then all tests, by two workers (ARGS go to py
 compose-test: env ## build the images, run deploy/compose and try all of it (needs Docker; ARGS=--help)
 	@$(BIN)/python -m deploy.compose_test $(ARGS)
 
-evaluate: env ## simulate all of docs/evaluation.md (ARGS=--quick for minutes; both go on where they stopped)
-	@$(BIN)/slos-serve evaluate $(if $(findstring --quick,$(ARGS)),,--document docs/evaluation.md) $(ARGS)
+evaluate: env ## simulate all of docs/results/evaluation.md (ARGS=--quick for minutes; both go on where they stopped)
+	@$(BIN)/slos-serve evaluate $(if $(findstring --quick,$(ARGS)),,--document docs/results/evaluation.md) $(ARGS)
 
 check: env-test ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format" >&2; exit 1; }
