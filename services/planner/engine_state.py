@@ -71,8 +71,9 @@ class EngineState:
     anything.
 
     `rows` are the requests of its last report, `heard_at_s` is when that came,
-    `followed_at_s` when was last learned how far they are. `limits` are those
-    of its steps; KV is accounted for apart (`kv_forecast`).
+    `followed_at_s` when was last learned how far they are. `policy` is what it was told last,
+    `advised_at_s` when it was last looked at for that. `limits` are those of its steps; KV is
+    accounted for apart (`kv_forecast`).
     """
 
     description: EngineDescription
@@ -84,6 +85,8 @@ class EngineState:
     rows: Rows = field(default_factory=lambda: empty(0))
     heard_at_s: float = 0.0
     followed_at_s: float = -math.inf
+    policy: Policy = field(default_factory=Policy)
+    advised_at_s: float = -math.inf
     seen: dict[str, Hold] = field(default_factory=dict)
     unseen: dict[str, Hold] = field(default_factory=dict)
     unseen_prefill_tokens: int = 0
@@ -218,6 +221,7 @@ class EngineState:
 
     def told(self, policy: Policy) -> None:
         """What it is to do from now on, so that what is foreseen of it is what it will do."""
+        self.policy = policy
         self.limits[LONGEST_S] = policy.longest_step_s
 
     def free_at_s(self, now: float) -> float:
