@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from services.planner.pending import Asked, Held
 from services.planner.placement import Decision
-from services.planner.rounds import Asked, Held
 from shared.bounded import remember
 from shared.requests import Admission, Placement, PlacementQuery
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from services.planner.decider import Decider
+from services.planner.pending import Asked, Held
 from services.planner.placement import Decision
-from services.planner.rounds import Asked, Held
 from services.planner.waiting import WaitingCalls
 from services.planner.waiting_queue import WaitingNumbers, WaitingQueue
 from shared.requests import Admission, Placement, Reason
