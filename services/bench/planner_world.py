@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.numbers import PlannerNumbers
-from services.planner.rounds import Asked
+from services.planner.pending import Asked
 from services.planner.state import ClusterState
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
