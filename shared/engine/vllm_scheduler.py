@@ -25,6 +25,7 @@ from shared.engine.prefix_spans import PrefixSpans
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
 from shared.engine.vllm_grammar import end_compilation
+from shared.engine.vllm_kv import kv_layout
 from shared.engine.vllm_prefixes import PrefixEvents
 from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_room
 from shared.engine.vllm_steering import SteeredScheduler
@@ -49,7 +50,9 @@ class SlosScheduler(SteeredScheduler):
         super().__init__(*args, **kwargs)
         settings = self.vllm_config.additional_config["slos"]
         end_with_parent(settings["host_pid"])
+        self._slos_kv = kv_layout(self.vllm_config, self.kv_cache_config, self.block_size)
         self._slos_link = SchedulerEnd(settings["link"])
+        self._slos_link.tell_layout(self._slos_kv)
         self._slos_policy = Policy()
         self._slos_ledger = StepLedger()
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
@@ -149,8 +152,9 @@ class SlosScheduler(SteeredScheduler):
             self._preempt_request(request, _now_s(), drop_stale_output=self.requires_kv_delivery)
 
     def _slos_free_blocks(self) -> int:
+        """Whole blocks, as the former and the planner count them."""
         free_blocks: int = self.kv_cache_manager.block_pool.get_num_free_blocks()
-        return free_blocks
+        return self._slos_kv.whole_blocks(free_blocks, len(self.running))
 
     def _slos_room(self) -> Room:
         return Room(free_blocks=self._slos_free_blocks(), block_tokens=self.block_size)
