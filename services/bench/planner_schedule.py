@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from services.bench.scheduler_cost import measure_schedulers
-from shared.clock import MonotonicClock
+from shared.clock import CpuClock
 from shared.models.tiny import make_tiny_model
 
 
@@ -18,9 +18,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="slos-bench-") as named:
         folder = Path(named)
         model = make_tiny_model(folder / "model")
-        costs = measure_schedulers(
-            str(model), folder, MonotonicClock(), running=running, steps=steps
-        )
+        costs = measure_schedulers(str(model), folder, CpuClock(), running=running, steps=steps)
     print(json.dumps([cost.as_json() for cost in costs]))
 
 

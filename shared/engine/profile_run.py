@@ -65,12 +65,12 @@ async def _drain(core: EngineCore) -> None:
 
 
 def _limits(core: EngineCore) -> Limits:
-    scheduler, cache = core.config.scheduler_config, core.config.cache_config
+    scheduler = core.config.scheduler_config
     return Limits(
         model_len_tokens=core.config.model_config.max_model_len,
         step_tokens=scheduler.max_num_batched_tokens,
         requests=scheduler.max_num_seqs,
-        kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,
+        kv_tokens=core.kv.all_whole_blocks * core.kv.block_tokens,
     )
 
 
