@@ -1,6 +1,4 @@
-"""What a step's scheduling costs inside vLLM: our scheduler and vLLM's own, side by side, without a
-model. Measures; prints nothing.
-"""
+"""Times the scheduling of a step inside vLLM, our scheduler beside vLLM's, without a model."""
 
 import os
 import random
@@ -38,8 +36,10 @@ _FAR_S = 1e6  # targets that no step of this measurement misses
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerCost:
-    """Microseconds of one step of `running` requests that all decode: forming it, taking in what it
-    gave, for one scheduler. `with_slo`: every request has a promise.
+    """Microseconds per step of one scheduler, with `running` requests that all decode.
+
+    `schedule_us` is `schedule()`, `update_us` is `update_from_output()`. `with_slo`: every request
+    has a promise.
     """
 
     scheduler: str
@@ -61,7 +61,7 @@ class SchedulerCost:
 def measure_schedulers(
     model_path: str, folder: Path, clock: Clock, *, running: Sequence[int], steps: int
 ) -> list[SchedulerCost]:
-    """Medians over `steps`, of which each scheduler makes one in turn. `folder` is for a socket."""
+    """Medians over `steps`; the schedulers take turns step by step. `folder` is for a socket."""
     costs: list[SchedulerCost] = []
     for requests in running:
         for with_slo in (False, True):
@@ -145,7 +145,7 @@ def make_scheduler(kind: Any, config: Any) -> Any:
 
 
 class _Lane:
-    """One scheduler with a step always in flight, as asynchronous scheduling has it."""
+    """One scheduler with one step always in flight, as with vLLM's async scheduling."""
 
     def __init__(self, name: str, scheduler: Any, clock: Clock) -> None:
         self.name, self.scheduler = name, scheduler
@@ -179,7 +179,7 @@ class _Lane:
 
 
 def _profile() -> dict[str, Any]:
-    """Of an engine that is fast enough for all."""
+    """The profile of an engine that is fast enough for all targets."""
     steps = [Step(decodes=k).with_chunk(c) for k in (1, 4, 16) for c in (0, 16, 64)]
     return to_plain(fit_curve(ADDITIVE, steps, [1e-3 + 1e-6 * one.tokens for one in steps]))
 
@@ -198,7 +198,7 @@ def _request(number: int, steps: int, with_slo: bool, chance: random.Random) -> 
 
 
 def _result(output: Any) -> ModelRunnerOutput:
-    """Every request whose prompt is computed gives a token."""
+    """One token of every scheduled request."""
     names = list(output.num_scheduled_tokens)
     return ModelRunnerOutput(
         req_ids=names,
