@@ -1,5 +1,6 @@
-"""What scheduling costs inside vLLM: run by `bench planner` as a process of its own (vLLM and torch
-take seconds to load, and log to stdout), prints JSON in its last line.
+"""Measures the cost of scheduling inside vLLM, for `bench planner`; prints JSON in its last line.
+
+It is a separate process, since vLLM and torch take seconds to load and log to stdout.
 """
 
 import json

@@ -40,8 +40,10 @@ _ROUND_STEPS = 10  # in which a scheduler does all that it does now and then
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerCost:
-    """Microseconds of one step of `running` requests that all decode: forming it, taking in what it
-    gave, for one scheduler. `with_slo`: every request has a promise.
+    """Microseconds per step of one scheduler, with `running` requests that all decode.
+
+    `schedule_us` is `schedule()`, `update_us` is `update_from_output()`. `with_slo`: every request
+    has a promise.
     """
 
     scheduler: str
@@ -161,7 +163,7 @@ def make_scheduler(kind: Any, config: Any) -> Any:
 
 
 class _Lane:
-    """One scheduler with a step always in flight, as asynchronous scheduling has it."""
+    """One scheduler with one step always in flight, as with vLLM's async scheduling."""
 
     def __init__(self, name: str, scheduler: Any, clock: Clock) -> None:
         self.name, self.scheduler = name, scheduler
@@ -198,7 +200,7 @@ class _Lane:
 
 
 def _profile() -> dict[str, Any]:
-    """Of an engine that is fast enough for all."""
+    """The profile of an engine that is fast enough for all targets."""
     steps = [Step(decodes=k).with_chunk(c) for k in (1, 4, 16) for c in (0, 16, 64)]
     return to_plain(fit_curve(ADDITIVE, steps, [1e-3 + 1e-6 * one.tokens for one in steps]))
 
@@ -217,7 +219,7 @@ def _request(number: int, steps: int, with_slo: bool, chance: random.Random) -> 
 
 
 def _result(output: Any) -> ModelRunnerOutput:
-    """Every request whose prompt is computed gives a token."""
+    """One token of every scheduled request."""
     names = list(output.num_scheduled_tokens)
     return ModelRunnerOutput(
         req_ids=names,
