@@ -1,7 +1,7 @@
 # What one does with this repository. `make help` lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo compose-test evaluate test check format lock proto chart reference env env-test clean
+.PHONY: help demo compose-test evaluate test check format lock lock-cuda proto chart reference env env-test clean
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python that the locked packages are built for; say PYTHON=... to choose another.
@@ -9,6 +9,8 @@ PYTHON ?= $(shell for one in python3 python3.11 python3.12 python3.13; do \
 	$$one -c "$(FITS)" 2>/dev/null && { echo $$one; break; }; done)
 BIN := .venv/bin
 ARGS ?=
+# engine-cpu or engine-cuda; where empty, an environment keeps its own, and a fresh one gets what fits the machine.
+ENGINE ?=
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -38,6 +40,9 @@ format: env-test ## put the code in its form
 lock: env-test ## write deploy/locks from what is installed in .venv (see deploy/lock.py)
 	@$(BIN)/python deploy/lock.py
 
+lock-cuda: env-test ## resolve deploy/locks/engine-cuda.txt by pip's dry run (downloads 5 GB, keeps none)
+	@$(BIN)/python deploy/lock.py engine-cuda
+
 proto: env-test ## write shared/rpc/*_pb2* from the .proto
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=quiet:. \
 		--grpc_python_out=. --mypy_grpc_out=quiet:. shared/rpc/slos.proto
@@ -49,10 +54,10 @@ chart: env-test ## copy the Kubernetes manifests into the Helm chart
 	@$(BIN)/python deploy/chart.py
 
 env: python ## the environment that runs a node: .venv
-	@$(PYTHON) deploy/setup.py run
+	@$(PYTHON) deploy/setup.py run $(ENGINE)
 
 env-test: python ## the same with what tests and checks need
-	@$(PYTHON) deploy/setup.py test
+	@$(PYTHON) deploy/setup.py test $(ENGINE)
 
 .PHONY: python
 python:

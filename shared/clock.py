@@ -29,6 +29,16 @@ class MonotonicClock:
         await asyncio.sleep(seconds)
 
 
+class CpuClock:
+    """CPU seconds of the calling thread: what it did, however busy the machine is."""
+
+    def now(self) -> float:
+        return time.thread_time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
 @dataclass(slots=True)
 class VirtualClock:
     """A clock that moves only when somebody sleeps on it or sets it."""

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs packages into an image's environment, without dependencies and without byte code; runs in the build only.
 #
-#   install [pip's arguments]    with LEFT_OUT="name ..." without these lines of a lock, with DEPS=1 with dependencies
+#   install [pip's arguments]    with LEFT_OUT="name ..." without these lines of a lock
 #   install --prune-torch | --prune-tests | --prune-symbols | --prune-nixl | --keep-pip
 set -eu
 
@@ -44,9 +44,6 @@ if [ -s /run/secrets/pip_ca ]; then
 fi
 [ ! -d /images/wheels ] || export PIP_FIND_LINKS=/images/wheels
 export PIP_CACHE_DIR=/root/.cache/pip
-deps=--no-deps
-[ -z "${DEPS:-}" ] || deps=
-# shellcheck disable=SC2086
 /pip/bin/python -m pip --quiet --python "$python" --disable-pip-version-check --no-input install \
-    --only-binary=:all: --no-compile --progress-bar=off $deps "$@"
+    --only-binary=:all: --no-compile --progress-bar=off --no-deps "$@"
 rm -f /tmp/lock.txt

@@ -1,4 +1,4 @@
-"""What a client saw of one answer. Pure."""
+"""Times of one answer, as its client measured them."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,4 @@
-"""Draws a profile: fitted against measured times, and times over tokens and over context. The only
-user of matplotlib.
-"""
+"""Draws a profile: fitted against measured times, and times over tokens and over context."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

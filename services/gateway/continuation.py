@@ -1,4 +1,4 @@
-"""How one request becomes two, for prefill and decode, and how their answers join. Pure."""
+"""How one request becomes two, for prefill and decode, and how their answers join."""
 
 from collections.abc import Sequence
 from copy import copy

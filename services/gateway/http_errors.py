@@ -92,7 +92,7 @@ _INTERNAL: Final = (500, "InternalServerError", "internal")
 
 
 def from_failure(failure: SlosError, scope: RequestScope | None) -> HttpError:
-    """What a client is told; the numbers come from the placement of the sequence that failed."""
+    """The answer to a failure, with numbers from the placement of the sequence that failed."""
     placement = _failed_placement(failure, scope)
     status, kind, code = _answer(failure)
     return HttpError(
@@ -149,7 +149,7 @@ def not_unicode(param: str) -> HttpError:
 
 
 def full(of_what: str) -> HttpError:
-    """This gateway has as much to do as it may; another one may have less."""
+    """This gateway is at a limit; another one may have room."""
     why = f"this gateway has no room: it takes no more than its {of_what}; send it again"
     return from_failure(Overloaded(why), None)
 

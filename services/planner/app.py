@@ -100,7 +100,7 @@ async def serve(
         await server.stop(options.shutdown_limit_s)
         if log is not None:
             await asyncio.gather(*beside, return_exceptions=True)
-            log.put(service.books.ledger.all_that_is_left())
+            log.put(service.core.ledger.all_that_is_left())
             await log.write()
 
 
@@ -127,9 +127,8 @@ async def _tidy(
 ) -> None:
     while True:
         await clock.sleep(_TIDY_EVERY_S)
-        service.state.forget_old_holds(clock.now())
+        ended = service.core.tidy(clock.now())
         metrics.shown(service.state)
-        ended = service.books.close_ended()
         if log is not None:
             log.put(ended)
             await log.write()

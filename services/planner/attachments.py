@@ -1,7 +1,6 @@
 """The open ends towards engines and watchers: what is to be sent to them. Knows nothing of gRPC."""
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +16,6 @@ class Attachment:
     engine: EngineState
     policy: Policy = field(default_factory=lambda: Policy(version=1))
     ended_because: str = ""
-    advised_at_s: float = -math.inf
     _unsent: bool = True
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -1,11 +1,12 @@
-"""One attached engine: what it reported and what was placed on it since. Decides nothing."""
+"""One attached engine: what it reported and what was placed on it since."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.planner.engine_holds import Hold, Holds
 from services.planner.reserves import Reserve
 from services.planner.standing import Promised, promised_in, still_coming
 from shared.batch_time import StepTable
@@ -14,13 +15,9 @@ from shared.engines import EngineDescription, EngineView, Policy, Role, StepRepo
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import (
-    KEY,
     KIND,
-    LOST,
     PLAIN,
-    PROMISED,
     Rows,
-    empty,
     from_wire,
 )
 from shared.scheduling.shares import LONGEST_S
@@ -32,47 +29,24 @@ ARRIVAL_S = 0.05
 # A core that is overdue for so long gets nothing new; its host ends it if it stays so. A host
 # tells of itself twice a second.
 OVERDUE_LIMIT_S, SILENCE_LIMIT_S = 1.5, 3.0
-SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
-HOLDS_LIMIT = 8192
 # Of an engine that is not short of work until the next round of decisions.
 _STEPS_AHEAD = 2
 _WAITING_AHEAD = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Hold:
-    """What one placed request takes of one engine. `due_at_s` is when it reaches the engine.
+@dataclass(slots=True, eq=False, kw_only=True)
+class EngineState(Holds):
+    """An engine from its registration until it leaves.
 
-    `kv_tokens` is what nine in ten of its class will not exceed, `ends_at_s` when it is predicted
-    to leave, None when unknown. `row` is the request as the engine will see it, on the planner's
-    clock.
-    """
-
-    decision_id: str
-    request_id: str
-    prefill_tokens: int
-    kv_tokens: int
-    class_name: str
-    due_at_s: float
-    ends_at_s: float | None = None
-    row: Numbers = field(default_factory=lambda: empty(1)[0])
-
-    @property
-    def key(self) -> float:
-        return float(self.row[KEY])
-
-
-@dataclass(slots=True, eq=False)
-class EngineState:
-    """Unseen holds are those that its reports cannot show yet; seen ones are in its counts.
-
-    `overdue_s` is for how long, beyond its longest step, its core made no progress with the work
-    that it holds, as its host says; `silent_ticks` of the planner have passed since the host said
-    anything.
-
-    `rows` are the requests of its last report, `heard_at_s` is when that came,
-    `followed_at_s` when was last learned how far they are. `limits` are those
-    of its steps; KV is accounted for apart (`kv_forecast`).
+    Attributes:
+        overdue_s: For how long, beyond its longest step, its core made no progress with the work
+            that it holds, as its host says.
+        silent_ticks: Ticks of the planner since the host said anything.
+        heard_at_s: When its last report came.
+        followed_at_s: When was last learned how far its requests are.
+        policy: What it was told last.
+        advised_at_s: When it was last looked at for a new policy.
+        limits: Those of its steps; KV is accounted for apart (`kv_forecast`).
     """
 
     description: EngineDescription
@@ -81,13 +55,10 @@ class EngineState:
     overdue_s: float = 0.0
     silent_ticks: int = 0
     report: StepReport | None = None
-    rows: Rows = field(default_factory=lambda: empty(0))
     heard_at_s: float = 0.0
     followed_at_s: float = -math.inf
-    seen: dict[str, Hold] = field(default_factory=dict)
-    unseen: dict[str, Hold] = field(default_factory=dict)
-    unseen_prefill_tokens: int = 0
-    unseen_kv_tokens: int = 0
+    policy: Policy = field(default_factory=Policy)
+    advised_at_s: float = -math.inf
     reserve: Reserve = field(default_factory=Reserve)
     limits: Numbers = field(init=False, repr=False)
     _transports: tuple[str, ...] = field(init=False, repr=False)
@@ -218,6 +189,7 @@ class EngineState:
 
     def told(self, policy: Policy) -> None:
         """What it is to do from now on, so that what is foreseen of it is what it will do."""
+        self.policy = policy
         self.limits[LONGEST_S] = policy.longest_step_s
 
     def free_at_s(self, now: float) -> float:
@@ -231,32 +203,6 @@ class EngineState:
         rows = np.vstack([self.rows, *coming]) if coming else self.rows
         standing: Rows = rows[rows[:, KIND] <= PLAIN]
         return standing
-
-    def classes(self, rows: Rows) -> list[str | None]:
-        """Of these requests; None where nobody knows."""
-        holds = (*self.seen.values(), *self.unseen.values())
-        known = {hold.key: hold.class_name for hold in holds}
-        return [known.get(key) for key in rows[:, KEY].tolist()]
-
-    def decision_of(self, request_id: str) -> str:
-        """The decision that placed this request here; empty where none is known."""
-        holds = (*self.unseen.values(), *self.seen.values())
-        return next((one.decision_id for one in holds if one.request_id == request_id), "")
-
-    def hold(self, hold: Hold) -> None:
-        if len(self.seen) + len(self.unseen) >= HOLDS_LIMIT:
-            self.release(next(iter(self.seen or self.unseen)))
-        self.release(hold.decision_id)
-        self.unseen[hold.decision_id] = hold
-        self.unseen_prefill_tokens += hold.prefill_tokens
-        self.unseen_kv_tokens += hold.kv_tokens
-
-    def release(self, decision_id: str) -> None:
-        """The request has left or will never come; unknown ones are no matter."""
-        hold = self.seen.pop(decision_id, None)
-        if hold is not None:
-            self.rows = self.rows[self.rows[:, KEY] != hold.key]
-        self._pop_unseen(decision_id)
 
     def observe(self, report: StepReport, now: float, *, newest: bool = True) -> None:
         """Takes in a step that ended about now; of several at once only the last tells of requests.
@@ -274,23 +220,6 @@ class EngineState:
         self._release_requests(report.finished)
         if report.running == 0 and report.waiting == 0:
             self.seen.clear()
-
-    @property
-    def lost_keys(self) -> frozenset[float]:
-        """Of requests here whose first token cannot be on time any more."""
-        return frozenset(self.rows[self.rows[:, KIND] == LOST, KEY].tolist())
-
-    def give_up(self, keys: Collection[float]) -> None:
-        """What is on the way here of these is not promised any more."""
-        for hold in self.unseen.values():
-            if hold.key in keys and hold.row[KIND] == PROMISED:
-                hold.row[KIND] = LOST
-
-    def forget_old_holds(self, now: float) -> None:
-        """Of requests whose gateway vanished with them."""
-        for held, limit_s in ((self.seen, SEEN_LIMIT_S), (self.unseen, UNSEEN_LIMIT_S)):
-            for hold in [hold for hold in held.values() if now - hold.due_at_s > limit_s]:
-                self.release(hold.decision_id)
 
     def room_in_s(self, kv_tokens: int, now: float) -> float:
         """Seconds until it has a free slot and room for `kv_tokens`; nan when nobody can know."""
@@ -312,35 +241,6 @@ class EngineState:
         self.seen.update(before.seen)
         for hold in before.unseen.values():
             self.hold(hold)
-
-    def _see_rows(self) -> None:
-        """Whoever has a row has arrived."""
-        if not self.unseen:
-            return
-        there = set(self.rows[:, KEY].tolist())
-        for hold in [hold for hold in self.unseen.values() if hold.key in there]:
-            self._pop_unseen(hold.decision_id)
-            self.seen[hold.decision_id] = hold
-
-    def _see(self, before_s: float) -> None:
-        """An engine that tells nothing of its requests has those that were due a while ago."""
-        for hold in [hold for hold in self.unseen.values() if hold.due_at_s <= before_s]:
-            self._pop_unseen(hold.decision_id)
-            self.seen[hold.decision_id] = hold
-
-    def _release_requests(self, request_ids: Iterable[str]) -> None:
-        gone = set(request_ids)
-        if not gone:
-            return
-        for held in (self.seen, self.unseen):
-            for hold in [hold for hold in held.values() if hold.request_id in gone]:
-                self.release(hold.decision_id)
-
-    def _pop_unseen(self, decision_id: str) -> None:
-        hold = self.unseen.pop(decision_id, None)
-        if hold:
-            self.unseen_prefill_tokens -= hold.prefill_tokens
-            self.unseen_kv_tokens -= hold.kv_tokens
 
 
 def _end(hold: Hold) -> float:

@@ -5,8 +5,9 @@ Nothing of it is kept but the compiled code.
 import numpy as np
 
 from services.planner.numbers import PlannerNumbers
+from services.planner.pending import Asked
 from services.planner.program import Problem, best_set, holds
-from services.planner.rounds import Asked, decide_round
+from services.planner.rounds import decide_round
 from services.planner.state import ClusterState
 from services.planner.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -14,12 +13,9 @@ import numpy as np
 from services.planner.candidates import Candidate
 from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
-from services.planner.kv_forecast import Classes
-from services.planner.state import ClusterState
-from services.planner.tenants import Usual
-from services.planner.ways import MOST_TRIED, Fleet
+from services.planner.round_benches import RoundBenches
+from services.planner.ways import MOST_TRIED
 from services.planner.wishes import Wish, by_program
-from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
@@ -37,18 +33,8 @@ class _Part:
     class_name: str
 
 
-class Round:
+class Round(RoundBenches):
     """The engines during one round of promises. `promise` fills in `chosen` of each wish."""
-
-    def __init__(self, state: ClusterState, now: float) -> None:
-        self.state = state
-        self.fleet = Fleet(state)
-        self.now = now
-        self._reached_at_s = now + state.delivery.there_s  # by what is placed now
-        self._benches: dict[str, Bench] = {}
-        self._given: dict[str, Bench] = {}  # by earlier calls of `promise`, which stays
-        self._aside: list[Usual] = []
-        self._classes = Classes(state.survival)
 
     def promise(self, wishes: Sequence[Wish]) -> None:
         """Each by its deadline the first way that holds; where some are left over, the program
@@ -67,23 +53,6 @@ class Round:
             return
         for engine in self._contested(ordered):
             self._reconsider(engine, ordered)
-
-    def set_aside(self, usual: Usual) -> None:
-        """Later calls of `promise` leave room on each engine for one more request like this."""
-        self._aside.append(usual)
-        for bench in self._benches.values():
-            self._leave_room(bench, usual)
-
-    def _leave_room(self, bench: Bench, usual: Usual) -> None:
-        demand = usual.asked_at(self.now)
-        prefills = bench.engine.description.role is Role.PREFILL
-        row = (demand.prompt_only if prefills else demand.whole)(0, self.now)
-        bench.give(row[None], [usual.class_name])
-
-    @cached_property
-    def ahead_s(self) -> float:
-        """Of promised prompts that an engine has to compute, on average, as the round began."""
-        return self.state.ahead_s
 
     def way_without_promise(self, wish: Wish) -> Candidate | None:
         """The quickest way on one engine by which the request would most likely be in time with
@@ -114,24 +83,6 @@ class Round:
             if trial.first_s < math.inf:
                 _foretell(wish, best, [trial], parts[0].bench.delivery_s)
         return best
-
-    def bench(self, engine: EngineState) -> Bench | None:
-        """None where nothing is known of its speed."""
-        table = engine.table or self.state.any_table
-        if table is None:
-            return None
-        if engine.name not in self._benches:
-            self._benches[engine.name] = self._seated(engine, table)
-        return self._benches[engine.name]
-
-    def _seated(self, engine: EngineState, table: StepTable) -> Bench:
-        bench = Bench.of(engine, table, self.now, self._classes, self.state.delivery.back_s)
-        if engine.description.max_speculation_tokens:
-            prior = self.state.prior_drafts("", self.now)
-            self.state.policies.drafting.count_on(bench.rows, prior)
-        for usual in self._aside:
-            self._leave_room(bench, usual)
-        return bench
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
         """Where there is but one engine and one way: whether it has room for all, at one look."""

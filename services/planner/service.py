@@ -1,25 +1,26 @@
-"""The planner's gRPC service: wire in, state asked, wire out. Decides nothing itself."""
+"""The planner's gRPC service: translates between the wire and the planner's core."""
 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import grpc
 
-from services.planner.advice import advise
 from services.planner.attachments import Attachment, Bell
-from services.planner.books import Books
+from services.planner.core import PlannerCore
 from services.planner.engine_state import EngineState
 from services.planner.metrics import PlannerMetrics
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.scaler import Scaler
 from services.planner.state import ClusterState
-from services.planner.waiting import WaitingNumbers, WaitingRoom
+from services.planner.waiting import WaitingCalls
+from services.planner.waiting_queue import Answer
 from shared.clock import Clock, wall_time_s
-from shared.engines import EngineDescription, Policy, StepReport
+from shared.engines import EngineDescription
+from shared.requests import Placement, PlacementQuery
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import PlannerServicer
@@ -37,7 +38,7 @@ _ExplainContext = grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainReply]
 
 
 class PlannerService(PlannerServicer):
-    """All state is in `state`, touched from one event loop only.
+    """All state is in `core`, touched from one event loop only.
 
     Streams are coroutines that write, not generators: a cancelled call ends in here at once.
     """
@@ -51,6 +52,7 @@ class PlannerService(PlannerServicer):
         registration_limit_s: float,
         scaling: ScalingNumbers | None = None,
     ) -> None:
+        self.core = PlannerCore(state, epoch_s=wall_time_s)
         self.state = state
         self.attachments: dict[str, Attachment] = {}
         self._metrics = metrics
@@ -59,14 +61,14 @@ class PlannerService(PlannerServicer):
         self._bell = Bell(clock, _WATCH_PAUSE_S)
         self._started_epoch_s = wall_time_s()
         self.scaler = Scaler(numbers=scaling or ScalingNumbers(), started_at_s=clock.now())
-        self.books = Books(state=state, metrics=metrics, clock=clock)
-        self.waiting = WaitingRoom(
-            decider=self.books,
+        self.waiting = WaitingCalls(
+            queue=self.core.waiting,
             clock=clock,
-            numbers=WaitingNumbers(hold_s=state.numbers.hold_s),
+            answered=self._note_answer,
+            round_took=metrics.round_took,
         )
         metrics.shown(state)
-        metrics.counts_waiting(lambda: len(self.waiting))
+        metrics.counts_waiting(lambda: len(self.core.waiting))
 
     def close(self) -> None:
         """Ends every stream and every call that waits, so that the server can stop."""
@@ -74,12 +76,6 @@ class PlannerService(PlannerServicer):
         self._bell.silence()
         for attachment in self.attachments.values():
             attachment.end("the planner is being stopped")
-
-    def set_policy(self, name: str, policy: Policy) -> None:
-        """Sends an attached engine a policy of the next version; others get none."""
-        attachment = self.attachments.get(name)
-        if attachment:
-            attachment.send(policy)
 
     # ---- gateways
 
@@ -100,9 +96,8 @@ class PlannerService(PlannerServicer):
     ) -> pb.SettleReply:
         del context
         outcomes = [codec.outcome_from_wire(outcome) for outcome in request.outcomes]
-        for outcome in outcomes:
-            self.books.settle(outcome)
-        self.waiting.freed()
+        self.core.settle(outcomes, self._clock.now())
+        self.waiting.ring()
         self._metrics.settled(outcomes)
         return pb.SettleReply()
 
@@ -185,7 +180,7 @@ class PlannerService(PlannerServicer):
             description: EngineDescription = codec.description_from_wire(wire)
         except KeyError:
             return None, f"Engine {wire.name} is refused: its role is neither prefill nor decode."
-        return self.state.register(description)
+        return self.core.register(description, self._clock.now())
 
     def _attach(self, engine: EngineState) -> Attachment:
         before = self.attachments.get(engine.name)
@@ -200,8 +195,7 @@ class PlannerService(PlannerServicer):
     def _detach(self, attachment: Attachment) -> None:
         """At once: what it held is gone with it."""
         engine = attachment.engine
-        self.state.leave(engine, self._clock.now())
-        self.books.ledger.left(engine.name)
+        self.core.leave(engine, self._clock.now())
         if self.attachments.get(engine.name) is attachment:
             del self.attachments[engine.name]
         _LOG.info("detached %s: %s", engine.name, attachment.ended_because or "connection lost")
@@ -222,32 +216,30 @@ class PlannerService(PlannerServicer):
             _LOG.info("%s is heard again", engine.name)
         engine.silent_ticks = 0
         if kind == "reports":
-            reports = [codec.report_from_wire(report) for report in message.reports.reports]
-            self._take_in(reports, attachment)
+            self._take_in(message.reports, attachment)
         elif kind == "beat":
             self._note_overdue(engine, message.beat.overdue_s)
         elif kind == "draining":
-            engine.draining = message.draining
+            self.core.drain(engine, self._clock.now(), draining=message.draining)
             _LOG.info("%s %s", engine.name, "drains" if message.draining else "serves again")
             self._changed()
 
-    def _take_in(self, reports: Sequence[StepReport], attachment: Attachment) -> None:
-        engine, now = attachment.engine, self._clock.now()
-        before = engine.report
+    def _take_in(self, wire: pb.StepReports, attachment: Attachment) -> None:
+        engine = attachment.engine
+        reports = [codec.report_from_wire(report) for report in wire.reports]
         try:
-            self.state.observe(engine, reports, now)
+            policy = self.core.observe(engine, reports, self._clock.now())
         except ValueError as error:
             _LOG.warning("a report of %s cannot be read: %s", engine.name, error)
             return
-        self.books.ledger.reported(engine.name, reports, now)
-        if reports and _may_free(before, reports):
-            self.waiting.freed()
-        advise(attachment, self.state, now)
+        self.waiting.ring()
+        if policy is not None:
+            attachment.send(policy)
         self._metrics.reported(engine, reports)
         self._bell.ring()
 
     def _note_overdue(self, engine: EngineState, overdue_s: float) -> None:
-        if self.state.is_overdue(engine, overdue_s, self._clock.now()):
+        if self.core.overdue(engine, overdue_s, self._clock.now()):
             said = f"is overdue by {overdue_s:.1f} s" if engine.stalled else "makes progress again"
             _LOG.warning("%s %s", engine.name, said)
             self._changed()
@@ -256,15 +248,19 @@ class PlannerService(PlannerServicer):
         """Notes engines that are not heard any more, until cancelled."""
         while True:
             await self._clock.sleep(TICK_S)
-            if self.state.tick(self._clock.now()):
+            if self.core.tick(self._clock.now()):
                 silent = [one.name for one in self.state.engines.values() if one.stalled]
                 _LOG.warning("no sign of progress of %s: nothing new for them", ", ".join(silent))
                 self._changed()
 
     def _changed(self) -> None:
-        self.waiting.freed()
+        self.waiting.ring()
         self._metrics.shown(self.state)
         self._bell.ring()
+
+    def _note_answer(self, answer: Answer) -> None:
+        self._metrics.decided(answer.placement, answer.waited_s)
+        _log_decision(answer.call.asked.query, answer.placement)
 
 
 def _limit_s(context: _PlaceContext) -> float:
@@ -273,15 +269,14 @@ def _limit_s(context: _PlaceContext) -> float:
     return math.inf if left_s is None else left_s / 2
 
 
-def _may_free(before: StepReport | None, reports: Sequence[StepReport]) -> bool:
-    """Whether there may be more room than before."""
-    after = reports[-1]
-    return before is None or any(
-        (
-            *(report.finished for report in reports),
-            after.free_kv_blocks > before.free_kv_blocks,
-            after.queued_prefill_tokens < before.queued_prefill_tokens,
-            after.running + after.waiting < before.running + before.waiting,
-            after.step_time,
-        )
+def _log_decision(query: PlacementQuery, placement: Placement) -> None:
+    level = logging.DEBUG if placement.runs else logging.INFO
+    _LOG.log(
+        level,
+        "%s %s as %s: %s %s",
+        placement.decision_id,
+        query.request_id,
+        placement.admission,
+        placement.reason,
+        placement.message,
     )

@@ -11,16 +11,15 @@ import numpy as np
 from shared.batch_time import ADDITIVE, PAPER, RICH, BatchTimeModel, Fit, Step, StepTable, fit_curve
 from shared.batch_time.profile_fit import MeasuredStep, fit_of
 from shared.batch_time.profile_plan import (
-    ENOUGH_STEPS,
     OPENING,
     SMALL_BATCHES,
-    TRIAL_SHARE,
     Limits,
     Plan,
     Trial,
     steps_of,
 )
 from shared.batch_time.table import counts_of
+from shared.batch_time.tuning import ENOUGH_STEPS, TRIAL_SHARE
 from shared.hardware.hardware import Hardware
 from shared.hardware.truth import noisy_s, true_s
 

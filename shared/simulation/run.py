@@ -18,7 +18,7 @@ from shared.simulation.prefixes import Prefixes
 from shared.simulation.record import Conditions, Outage, Record, Watch
 from shared.simulation.retries import Retries
 from shared.simulation.rows_of import first_row, second_row, want
-from shared.simulation.system import Ended, No, Route, System, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, System, Ticket
 from shared.simulation.timeline import Timeline
 from shared.simulation.zero_load import ttft_s
 from shared.workloads.calls import Load, Program
@@ -52,6 +52,8 @@ class Run:
         self._waiting: list[Ticket] = []
         self._for_room: dict[str, deque[int]] = {name: deque() for name in self._engines}
         self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by life
+        self._fetched: dict[int, Fetched] = {}  # what these will have been, by life
+        self._recomputed: set[int] = set()  # lives whose KV did not arrive
         self._links = Links()
         self._retries = Retries(retry_s=self._conditions.retry_s)
         self._timeline = Timeline()
@@ -237,9 +239,12 @@ class Run:
             Ended(
                 ticket=ticket,
                 tokens=tokens,
+                placed_s=float(got[of.PLACED]) + self._conditions.decision_s,
+                started_s=float(got[of.STARTED]) + self._conditions.network_s,
                 first_s=first_s,
                 last_s=last_s,
                 moved_s=second_s - first_s if moved else None,
+                recomputed=life in self._recomputed,
                 stage_lateness=self._stage_lateness(ticket),
             )
         )
@@ -282,11 +287,20 @@ class Run:
         source, tokens, arrives_s = self._source(life), ticket.prompt_tokens, now
         if source is None:  # it died: what it had is computed here
             tokens = 0
+            self._recomputed.add(life)
         else:
+            begins_s = self._fetched_from_s(engine, now)
             arrives_s = self._links.move(
-                source.name, engine.name, tokens, engine.hardware, self._fetched_from_s(engine, now)
+                source.name, engine.name, tokens, engine.hardware, begins_s
             )
             self._on_way[life] = engine, arrives_s
+            self._fetched[life] = Fetched(
+                ticket=ticket,
+                source=source.name,
+                tokens=tokens,
+                seconds=arrives_s - begins_s,
+                used=True,
+            )
             self._lives[life, of.MOVED] += arrives_s - now
         row = second_row(ticket, route, self._lives, computed=tokens, available_s=arrives_s)
         engine.add(row, life)
@@ -299,6 +313,7 @@ class Run:
     def _arrive(self, life: int, engine: SimEngine, now: float) -> None:
         if self._on_way.get(life) == (engine, now):
             del self._on_way[life]
+            self._system.fetched(engine, self._fetched.pop(life))
             self._release(life, now)
         self._wake(engine, now)
 
@@ -328,11 +343,14 @@ class Run:
         waited.clear()
         for life in lost:
             self._on_way.pop(life, None)
+            self._fetched.pop(life, None)
             self._release(life, now)
             self._ask_again(life)
         for life in [one for one in self._on_way if self._routes[one].prefill == name]:
             end, _ = self._on_way.pop(life)
             end.lose(life, now)
+            self._recomputed.add(life)
+            self._system.fetched(end, replace(self._fetched.pop(life), tokens=0, used=False))
             self._wake(end, now)
 
     def _join(self, name: str, _: float) -> None:

@@ -70,17 +70,41 @@ class No:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A request that ended on an engine. `first_s` and `last_s` are those of its tokens; `moved_s`:
-    from its first token to the first one of another engine, None where there was but one.
-    `stage_lateness` as in `shared.requests.Outcome`.
+    """A request that ended on an engine. All times are those of the gateway.
+
+    Attributes:
+        placed_s: When the gateway had its (last) placement.
+        started_s: When the first step began that held some of it.
+        first_s: When its first token came.
+        last_s: When its last token came.
+        moved_s: From its first token to the first one of another engine, None where there was but
+            one.
+        recomputed: Its KV did not arrive at the other engine.
+        stage_lateness: As in `shared.requests.Outcome`.
     """
 
     ticket: Ticket
     tokens: int
+    placed_s: float
+    started_s: float
     first_s: float
     last_s: float
     moved_s: float | None
+    recomputed: bool
     stage_lateness: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """The KV of a prompt that an engine was to fetch from the engine `source`, `seconds` ago.
+    `used` false: it will not come, for that engine is gone.
+    """
+
+    ticket: Ticket
+    source: str
+    tokens: int
+    seconds: float
+    used: bool
 
 
 class System(Protocol):
@@ -105,6 +129,9 @@ class System(Protocol):
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
         """A prompt is computed; its request leaves this engine to go on where it decodes."""
+
+    def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
+        """KV that this engine was to fetch is there, or will not come."""
 
     def ended(self, ended: Ended) -> None:
         """A request has all its tokens."""

@@ -44,6 +44,7 @@ async def main(folder):
         options, role=Role.DECODE, link=f"ipc://{folder / 'link'}", model_path=options.model
     )
     try:
+        core.kv = await link.layout()
         profiler = Profiler(
             core=core, link=link, clock=clock, options=options, model_path=options.model
         )

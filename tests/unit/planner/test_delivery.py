@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from services.planner.delivery import Delivery
+from services.planner.pending import Asked
 from services.planner.placement import Decision
-from services.planner.rounds import Asked, decide_round
+from services.planner.rounds import decide_round
 from shared.requests import Outcome, SloTargets
 from shared.scheduling.rows import DUE, new_row
 from tests.unit.planner.builders import (

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.planner.engine_state import ARRIVAL_S, SEEN_LIMIT_S, UNSEEN_LIMIT_S, EngineState
+from services.planner.engine_holds import SEEN_LIMIT_S, UNSEEN_LIMIT_S
+from services.planner.engine_state import ARRIVAL_S, EngineState
 from services.planner.state import ClusterState
 from shared.engines import KV_USED, KvTransfer, Role
 from shared.requests import Admission, SloTargets, Way

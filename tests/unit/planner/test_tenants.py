@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.planner.pending import Asked, Held
 from services.planner.placement import Decision
-from services.planner.rounds import Asked, Held, decide_round
+from services.planner.rounds import decide_round
 from services.planner.sessions import Sessions
 from services.planner.state import ClusterState
 from services.planner.tenants import TenantShares

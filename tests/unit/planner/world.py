@@ -12,8 +12,9 @@ import numpy as np
 from services.planner.delivery import Delivery
 from services.planner.engine_state import EngineState
 from services.planner.numbers import PlannerNumbers
+from services.planner.pending import Asked, Held
 from services.planner.placement import Decision
-from services.planner.rounds import Asked, Held, decide_round
+from services.planner.rounds import decide_round
 from services.planner.state import ClusterState
 from shared.batch_time import RICH, Kind, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, expected_s
