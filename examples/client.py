@@ -34,14 +34,23 @@ class Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Failed(Exception):
+    """The answer broke off after its first token; the message says why."""
+
+
 def ask(url: str, body: dict[str, Any], slo: dict[str, Any], *, limit_s: float = 60.0) -> Answer:
-    """Sends a chat request with targets and reads its stream. Raises Refused, httpx.HTTPError."""
+    """Sends a chat request with targets and reads its stream.
+
+    Raises Refused, Failed where the answer breaks off, and httpx.HTTPError.
+    """
     body = {**body, "stream": True, "slo": {"on_refuse": "refuse", **slo, "report": True}}
-    text, report = "", {}
+    text, report = "", dict[str, Any]()
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=limit_s) as reply:
         if reply.is_error:
             raise refusal(reply)
         for event in events(reply):
+            if "error" in event:
+                raise Failed(event["error"]["message"])
             for choice in event["choices"]:
                 text += choice["delta"].get("content") or ""
             report = event.get("slo", report)

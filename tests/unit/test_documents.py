@@ -1,4 +1,4 @@
-"""Links of the Markdown files: every file, figure and heading that one names is there."""
+"""Links and paths of the Markdown files: every file and heading that one names is there."""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?\s*\)")
+PATH = re.compile(r"`((?:services|shared|deploy|docs|examples|tests)/[\w./-]*\w)`")
 HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 
 
@@ -51,6 +52,13 @@ def broken(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken(page) == []
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_of_the_repository_that_a_page_names_is_there(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    named = {path for path in PATH.findall(text) if "secrets" not in path}
+    assert {path for path in named if not (ROOT / path).exists()} == set()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """What the scripts of examples/ do with answers that a tiny model does not give."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
+import pytest
 
-from examples import agent
+from examples import agent, client
 
 
 def reply(message: dict[str, object]) -> httpx.Response:
@@ -62,3 +65,49 @@ def test_an_agent_that_never_stops_calling_is_ended() -> None:
 
     assert len(asked) == agent.MOST_ROUNDS
     assert messages[-1]["role"] == "tool"
+
+
+def test_the_client_reads_text_and_report_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"met": True}
+    text = {"choices": [{"delta": {"content": "Par"}}]}
+    stream(monkeypatch, 200, text, text, {"choices": [], "slo": report})
+
+    answer = client.ask("http://gateway", {}, {})
+
+    assert (answer.text, answer.report) == ("ParPar", report)
+
+
+def test_the_client_says_that_an_answer_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream(monkeypatch, 200, {"choices": []}, {"error": {"message": "engine d-0 is gone"}})
+
+    with pytest.raises(client.Failed, match="engine d-0 is gone"):
+        client.ask("http://gateway", {}, {})
+
+
+def test_the_client_comes_back_after_the_time_that_a_refusal_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    stream(monkeypatch, 429, {"error": {"code": "refused", "message": "later"}})
+
+    with pytest.raises(client.Refused, match="later"):
+        client.ask_patiently("http://gateway", {}, {}, tries=3)
+
+    assert slept == [7.0, 7.0]
+
+
+def stream(monkeypatch: pytest.MonkeyPatch, status: int, *events: object) -> None:
+    """Every request of httpx gets these events, or the last one as an error."""
+
+    @contextmanager
+    def answer(method: str, url: str, **_: object) -> Iterator[httpx.Response]:
+        data = [json.dumps(event) for event in events]
+        body = (
+            data[-1] if status != 200 else "".join(f"data: {one}\n\n" for one in [*data, "[DONE]"])
+        )
+        headers = {"retry-after": "7"}
+        request = httpx.Request(method, url)
+        yield httpx.Response(status, headers=headers, text=body, request=request)
+
+    monkeypatch.setattr(httpx, "stream", answer)
