@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvAddress:
-    """Where other engines fetch KV blocks from."""
+    """An address from which other engines fetch KV blocks."""
 
     transport: str  # nixl | zmq
     host: str

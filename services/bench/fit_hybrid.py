@@ -25,7 +25,7 @@ _ONCE = ("embedding", "final_layernorm")  # layers by tokens outside the blocks
 _MOST_TOKENS = 2048  # the largest step whose layers were measured
 # For a call in both tables, the skewed one gives three times the other's time.
 _SKEWED_LAYERS = 3
-_KV_TOKENS = 530_000  # what the card holds beside the weights, 128 KiB a token
+_KV_TOKENS = 530_000  # capacity beside the weights, at 128 KiB a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ _KNOWN, _RATIOS, _SIZES = -1.0, 4, 5
 class TrueStep:
     """Seconds of a step as a function of its counts; it never decreases with more work.
 
-    Raises ValueError if a number is negative, or one of `corner`, `tile_tokens`,
+    Raises ValueError if a number is negative or not finite, or one of `corner`, `tile_tokens`,
     `mixed_chunk_tokens` and `mixed_decodes` is below 1.
 
     Attributes:

@@ -34,7 +34,7 @@ def is_readable(socket: "zmq.Socket[bytes]") -> bool:
 
 @dataclass(slots=True)
 class Callers:
-    """One socket per KV port, connected at its first use; the least recently used is closed.
+    """One socket per KV port, opened at its first use; above MOST_PEERS, the LRU one is closed.
 
     `watches`: `poll` reports broken connections. Set it only if `poll` is called.
     """

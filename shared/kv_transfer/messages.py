@@ -22,7 +22,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=T
 
 
 class Fetch(_Message, frozen=True, array_like=True, tag="fetch"):
-    """Send these blocks. `layout` must equal the holder's signature; `credit` counts frames."""
+    """Asks for blocks. `layout` must equal the holder's signature; `credit` counts frames."""
 
     epoch: str
     request_id: str

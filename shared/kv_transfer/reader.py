@@ -307,5 +307,5 @@ class KvReader:
         try:
             self._callers.to(peer.host, peer.port).send(encode(message), zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            # The limits of the transfer end what this message was for.
+            # The transfer then ends by its time limits.
             _LOG.warning("KV port %s:%d cannot be reached: %s", peer.host, peer.port, error)

@@ -67,7 +67,7 @@ class Reading:
 
 @dataclass(slots=True, kw_only=True)
 class Asking:
-    """A confirmation that is awaited."""
+    """A pending confirmation."""
 
     request: ReadRequest
     began_s: float

@@ -79,7 +79,7 @@ def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
 @compiled
 def paces_s(life: npt.NDArray[np.float64], tokens: float) -> float:
     """Target seconds from the first token to the one `tokens` later."""
-    early = min(tokens, life[CHANGES_AT] - 1)  # each stage's first token is at its own pace
+    early = min(tokens, life[CHANGES_AT] - 1)  # each stage's first token has that stage's target
     late = tokens - early
     total_s = 0.0
     if early > 0:
