@@ -41,7 +41,7 @@ def is_kept(function: Callable[..., object]) -> bool:
 
 
 def _add_stamps(stamps: dict[str, object], function: Callable[..., object]) -> None:
-    """Adds time and size of the function's file, and of all files whose compiled functions it uses.
+    """Adds time and size of the function's file, and of all files with compiled functions it uses.
 
     It also adds the values of numeric globals, which the compiler takes as constants.
     """

@@ -139,10 +139,10 @@ class StepReport:
         busy_s: Predicted time of the steps that are already formed.
         late: Promised tokens of this step that came after their deadline.
         worst_late_s: The greatest delay among them.
-        evicted: Requests whose KV was dropped to make room.
+        evicted: Requests that lost their KV to make room.
         requests: A row for each request in the engine (`shared.scheduling.rows`); may be empty.
         step_time: Its table of step times; may be empty.
-        kv_transfers_failed: Transfers whose prompt was computed again here.
+        kv_transfers_failed: Transfers that failed, so that the prompt was computed again here.
         kv_transfers: Transfers that ended since the last report.
         prefixes: Changes of its prefix cache since the last report.
     """

@@ -1,4 +1,4 @@
-"""Picks ports that are free now, for processes whose port is named before they listen."""
+"""Picks ports that are free now, for processes that are given a port before they listen."""
 
 import random
 import socket

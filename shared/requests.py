@@ -27,7 +27,7 @@ class Admission(StrEnum):
 
 
 class OnRefuse(StrEnum):
-    """What becomes of a request whose targets cannot be promised."""
+    """What becomes of a request if its targets cannot be promised."""
 
     REFUSE = "refuse"
     BEST_EFFORT = "best_effort"
@@ -141,7 +141,7 @@ class PlacementQuery:
 
     @property
     def session_key(self) -> str | None:
-        """The session, unique over all tenants, whose names have no slash."""
+        """The session, unique over all tenants, since their names have no slash."""
         return None if self.session_id is None else f"{self.tenant}/{self.session_id}"
 
 

@@ -2,10 +2,10 @@
 
 The planner does not see it: it fits another form to profiled steps, with errors as on a machine.
 
-A true step (TrueStep) is the sum of a fixed cost, the layers (the longer of weight reads and
-arithmetic, with a smooth corner, arithmetic in whole tiles), each sequence, attention (KV reads of
-decodes, causal pairs of chunks, a surcharge for mixed calls), and the drafts. For an engine known
-only by a profile, its fit is the truth (KnownStep).
+A true step (TrueStep) is the sum of a fixed cost, layers, sequences, attention and drafts. Layers
+take the longer of weight reads and arithmetic (in whole tiles), with a smooth corner. Attention
+takes KV reads of decodes, causal pairs of chunks, and a surcharge for mixed calls. For an engine
+known only by a profile, its fit is the truth (KnownStep).
 """
 
 import math

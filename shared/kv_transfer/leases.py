@@ -1,4 +1,4 @@
-"""Leases: the requests whose KV blocks this engine holds for a reader.
+"""Leases: KV blocks that this engine holds for readers, by request.
 
 The engine core asks `take_ended` before it frees blocks, and the KV port answers confirmations
 from another thread. One lock orders the two: an answer "held" is given before the blocks are free.

@@ -267,7 +267,7 @@ class KvWorker:
             self._reader.confirm(request, moved // len(sources), load.began_s)
 
     def _confirmed(self, results: Iterable[ReadResult]) -> list[ReadResult]:
-        """Results of transfers whose blocks may be used now; ends the failed transfers."""
+        """Results of transfers with blocks that may be used now; ends the failed transfers."""
         whole = []
         for result in results:
             load = self._loads.get(result.request_id)

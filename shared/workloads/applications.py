@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolLoop:
-    """Calls before the last one; the answer of each goes to a tool, whose response returns.
+    """Calls before the last one; the answer of each goes to a tool, which returns a response.
 
     `calls` has the shares of programs with one call, two calls and so on, the last one included.
     The time of a tool is log-normal, at most `longest_tool_s`.
