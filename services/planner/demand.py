@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.planner.drafting import Drafts
+from services.planner.estimators.drafting import Drafts
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription
 from shared.scheduling.grace import Grace, grace_of

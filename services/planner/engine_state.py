@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.engine_holds import Hold, Holds
-from services.planner.reserves import Reserve
+from services.planner.estimators.reserves import Reserve
 from services.planner.standing import Promised, promised_in, still_coming
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers

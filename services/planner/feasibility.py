@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.planner.engine_state import EngineState
-from services.planner.kv_forecast import Classes, Places, blocks_needed
+from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
 from services.planner.lead import share_allowed
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers

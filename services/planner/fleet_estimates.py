@@ -4,16 +4,16 @@ import math
 from collections.abc import Mapping
 
 from services.planner.attached_engines import AttachedEngines
-from services.planner.delivery import Delivery
 from services.planner.demand import Demand
-from services.planner.drafting import Drafts
 from services.planner.engine_state import EngineState
-from services.planner.kv_speed import Line
-from services.planner.lengths import OutputLengths
+from services.planner.estimators.delivery import Delivery
+from services.planner.estimators.drafting import Drafts
+from services.planner.estimators.kv_speed import Line
+from services.planner.estimators.lengths import OutputLengths
+from services.planner.estimators.survival import Survival
+from services.planner.estimators.transfers import Transfers
 from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
-from services.planner.survival import Survival
-from services.planner.transfers import Transfers
 from shared.batch_time import StepTable
 from shared.requests import Pacing, PlacementQuery
 from shared.scheduling.grace import by_deadlines, grace_of

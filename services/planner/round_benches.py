@@ -3,8 +3,8 @@
 from functools import cached_property
 
 from services.planner.engine_state import EngineState
+from services.planner.estimators.kv_forecast import Classes
 from services.planner.feasibility import Bench
-from services.planner.kv_forecast import Classes
 from services.planner.state import ClusterState
 from services.planner.tenants import Usual
 from services.planner.ways import Fleet

@@ -9,11 +9,11 @@ from services.planner.class_mix import ClassMix, Work, work_of
 from services.planner.demand import Demand
 from services.planner.engine_holds import Hold
 from services.planner.engine_state import EngineState
+from services.planner.estimators.refusals import Refusals
+from services.planner.estimators.restraint import Restraint
 from services.planner.fleet_estimates import FleetEstimates
 from services.planner.holdings import colocated, split
 from services.planner.numbers import PlannerNumbers
-from services.planner.refusals import Refusals
-from services.planner.restraint import Restraint
 from services.planner.scaling.demanded import Demanded
 from services.planner.tenants import TenantShares
 from shared.batch_time import StepTable

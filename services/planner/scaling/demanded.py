@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.planner.demand import Demand
-from services.planner.lengths import OutputLengths
+from services.planner.estimators.lengths import OutputLengths
 from shared.batch_time.table import Numbers
 
 # A request as numbers. DUE and TPOT are infinite where nothing is asked; DUE counts from the

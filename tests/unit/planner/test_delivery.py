@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.planner.delivery import Delivery
+from services.planner.estimators.delivery import Delivery
 from services.planner.pending import Asked
 from services.planner.placement import Decision
 from services.planner.rounds import decide_round

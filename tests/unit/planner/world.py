@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from services.planner.delivery import Delivery
 from services.planner.engine_state import EngineState
+from services.planner.estimators.delivery import Delivery
 from services.planner.numbers import PlannerNumbers
 from services.planner.pending import Asked, Held
 from services.planner.placement import Decision

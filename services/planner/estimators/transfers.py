@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from services.planner.kv_speed import HALF_LIFE_S, MOST_WEIGHT, Factors, Line, Speed
+from services.planner.estimators.kv_speed import HALF_LIFE_S, MOST_WEIGHT, Factors, Line, Speed
 from shared.bounded import remember
 from shared.engines import KvTransfer
 from shared.requests import Explanation, Outcome

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.survival import BIN_TOKENS, Survival
+from services.planner.estimators.survival import BIN_TOKENS, Survival
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
