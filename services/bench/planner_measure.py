@@ -18,7 +18,7 @@ from services.planner.metrics import PlannerMetrics
 from services.planner.pending import Asked
 from services.planner.placement import Decision
 from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.clock import MonotonicClock, cpu_time_s
 from shared.requests import Explanation, Outcome
 from shared.rpc import codec

@@ -12,7 +12,7 @@ import numpy as np
 
 from services.planner.numbers import PlannerNumbers
 from services.planner.pending import Asked
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import OnRefuse, PlacementQuery, SloTargets

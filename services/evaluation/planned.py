@@ -14,7 +14,7 @@ from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
 from services.planner.advice import ADVICE_PAUSE_S
 from services.planner.core import PlannerCore
 from services.planner.numbers import PlannerNumbers
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from services.planner.waiting_queue import Answer
 from shared.batch_time.table import Numbers
 from shared.engine.step_times import StepTimes

@@ -17,7 +17,7 @@ from services.planner.follow_demand import follow_demand
 from services.planner.metrics import PlannerMetrics, serve_metrics
 from services.planner.prepare import prepare
 from services.planner.service import PlannerService
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError
 from shared.rpc.channels import listen

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
-from services.planner.engine_state import EngineState
+from services.planner.state.engine_state import EngineState
 from shared.clock import Clock
 from shared.engines import Policy
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from services.planner.demand import Demand
-from services.planner.engine_state import EngineState
 from services.planner.predict import (
     DecodeForecast,
     PrefillForecast,
@@ -16,7 +14,9 @@ from services.planner.predict import (
     idle_tpot_s,
     transfer_s,
 )
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.demand import Demand
+from services.planner.state.engine_state import EngineState
 from services.planner.ways import Ways
 from shared.requests import PlacementQuery, Way, WayConsidered
 

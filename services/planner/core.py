@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from services.planner.advice import advise
 from services.planner.decider import Decider
-from services.planner.engine_state import EngineState
-from services.planner.ledger import Ledger
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from services.planner.state.ledger import Ledger
 from services.planner.waiting_queue import Answer, WaitingNumbers, WaitingQueue
 from shared.engines import EngineDescription, Policy, StepReport
 from shared.requests import Explanation, Outcome, PlacementQuery

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from services.planner.ledger import Ledger
 from services.planner.pending import Asked, Held
 from services.planner.placement import Decision
 from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.ledger import Ledger
 from shared.batch_time import StepTable
 from shared.requests import Admission, Explanation, Outcome, Placement, PlacementQuery, Reason
 

@@ -11,9 +11,9 @@ from prometheus_client import (
     start_http_server,
 )
 
-from services.planner.engine_state import EngineState, engines_by_role
 from services.planner.scaling.fleet_size import FleetSize
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState, engines_by_role
 from shared.engines import Role, StepReport
 from shared.errors import ConfigError
 from shared.requests import Admission, Outcome, Placement

@@ -12,7 +12,7 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from services.planner.ways import Ways, too_small
 from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
 

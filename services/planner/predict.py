@@ -6,8 +6,8 @@ An unknown time is nan in here: it spreads through sums and compares as not met.
 import math
 from dataclasses import dataclass
 
-from services.planner.engine_state import EngineState
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.requests import PlacementQuery
 
 

@@ -8,8 +8,8 @@ from services.planner.numbers import PlannerNumbers
 from services.planner.pending import Asked
 from services.planner.program import Problem, best_set, holds
 from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
-from services.planner.step_history import StepHistory
+from services.planner.state.cluster import ClusterState
+from services.planner.state.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, Role, StepReport
 from shared.requests import PlacementQuery, SloTargets

@@ -11,9 +11,9 @@ from itertools import islice
 import numpy as np
 
 from services.planner.candidates import Candidate
-from services.planner.engine_state import EngineState
 from services.planner.feasibility import Bench, Trial
 from services.planner.round_benches import RoundBenches
+from services.planner.state.engine_state import EngineState
 from services.planner.ways import MOST_TRIED
 from services.planner.wishes import Wish, by_program
 from shared.batch_time.table import Numbers

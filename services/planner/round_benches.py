@@ -2,11 +2,11 @@
 
 from functools import cached_property
 
-from services.planner.engine_state import EngineState
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.feasibility import Bench
-from services.planner.state import ClusterState
-from services.planner.tenants import Usual
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from services.planner.state.tenants import Usual
 from services.planner.ways import Fleet
 from shared.batch_time import StepTable
 from shared.engines import Role

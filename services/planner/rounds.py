@@ -13,13 +13,13 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
-from services.planner.demand import Demand
-from services.planner.engine_state import EngineState
 from services.planner.pending import Asked, Held
 from services.planner.placement import Decision, decide, decision_of, early_no
 from services.planner.promises import Round
-from services.planner.state import ClusterState
-from services.planner.tenants import Turns
+from services.planner.state.cluster import ClusterState
+from services.planner.state.demand import Demand
+from services.planner.state.engine_state import EngineState
+from services.planner.state.tenants import Turns
 from services.planner.ways import Ways
 from services.planner.wishes import Wish
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason

@@ -10,12 +10,12 @@ import grpc
 
 from services.planner.attachments import Attachment, Bell
 from services.planner.core import PlannerCore
-from services.planner.engine_state import EngineState
 from services.planner.metrics import PlannerMetrics
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.scaler import Scaler
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from services.planner.waiting import WaitingCalls
 from services.planner.waiting_queue import Answer
 from shared.clock import Clock, wall_time_s

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from services.planner.engine_state import EngineState
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.engines import Role
 from shared.requests import PlacementQuery, Way, WayConsidered
 

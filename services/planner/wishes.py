@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.candidates import Candidate, Goal
-from services.planner.demand import Demand
 from services.planner.feasibility import Bench, Trial
 from services.planner.program import MOST_CANDIDATES, Problem, best_set
+from services.planner.state.demand import Demand
 from shared.batch_time.table import Numbers
 from shared.requests import PlacementQuery, Reason
 from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from services.planner.engine_state import EngineState
 from services.planner.numbers import PlannerNumbers
 from services.planner.placement import Decision
 from services.planner.placement import decide as decide_over
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from services.planner.ways import Fleet
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from services.planner.explain import print_explanation
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.engines import KvTransfer
 from shared.requests import (
     Admission,

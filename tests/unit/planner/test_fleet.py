@@ -1,6 +1,6 @@
 import pytest
 
-from services.planner.engine_holds import Hold
+from services.planner.state.engine_holds import Hold
 from services.planner.ways import MOST_TRIED, Fleet
 from shared.engines import Role
 from shared.requests import SloTargets, Way

@@ -7,7 +7,7 @@ import pytest
 from services.planner.pending import Asked, Held
 from services.planner.placement import Decision
 from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.requests import Admission, OnRefuse, SloTargets
 from shared.scheduling.rows import new_row
 from tests.unit.planner.builders import (

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from services.planner.demand import Demand
-from services.planner.engine_holds import Hold
-from services.planner.engine_state import EngineState
+from services.planner.state.demand import Demand
+from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_state import EngineState
 
 
 def colocated(whole: Hold, demand: Demand, engine: EngineState, *, best_effort: bool) -> Hold:

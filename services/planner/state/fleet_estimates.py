@@ -3,9 +3,6 @@
 import math
 from collections.abc import Mapping
 
-from services.planner.attached_engines import AttachedEngines
-from services.planner.demand import Demand
-from services.planner.engine_state import EngineState
 from services.planner.estimators.delivery import Delivery
 from services.planner.estimators.drafting import Drafts
 from services.planner.estimators.kv_speed import Line
@@ -14,6 +11,9 @@ from services.planner.estimators.survival import Survival
 from services.planner.estimators.transfers import Transfers
 from services.planner.numbers import PlannerNumbers
 from services.planner.policies import PolicyBook
+from services.planner.state.attached_engines import AttachedEngines
+from services.planner.state.demand import Demand
+from services.planner.state.engine_state import EngineState
 from shared.batch_time import StepTable
 from shared.requests import Pacing, PlacementQuery
 from shared.scheduling.grace import by_deadlines, grace_of

@@ -5,17 +5,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from services.planner.class_mix import ClassMix, Work, work_of
-from services.planner.demand import Demand
-from services.planner.engine_holds import Hold
-from services.planner.engine_state import EngineState
 from services.planner.estimators.refusals import Refusals
 from services.planner.estimators.restraint import Restraint
-from services.planner.fleet_estimates import FleetEstimates
-from services.planner.holdings import colocated, split
 from services.planner.numbers import PlannerNumbers
 from services.planner.scaling.demanded import Demanded
-from services.planner.tenants import TenantShares
+from services.planner.state.class_mix import ClassMix, Work, work_of
+from services.planner.state.demand import Demand
+from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_state import EngineState
+from services.planner.state.fleet_estimates import FleetEstimates
+from services.planner.state.holdings import colocated, split
+from services.planner.state.tenants import TenantShares
 from shared.batch_time import StepTable
 from shared.bounded import remember
 from shared.engines import Role, StepReport

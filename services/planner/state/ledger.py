@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from services.planner.step_history import StepHistory
+from services.planner.state.step_history import StepHistory
 from shared.batch_time import StepTable
 from shared.engines import StepReport
 from shared.requests import Admission, Explanation, Outcome

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Final
 
-from services.planner.demand import Demand
+from services.planner.state.demand import Demand
 from shared.bounded import remember
 from shared.requests import PlacementQuery
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.planner.resting import Resting
+from services.planner.state.resting import Resting
 from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 

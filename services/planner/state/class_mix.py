@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.planner.demand import Demand
+from services.planner.state.demand import Demand
 from shared.batch_time import StepTable
 from shared.bounded import remember
 

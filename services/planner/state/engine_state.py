@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.planner.engine_holds import Hold, Holds
 from services.planner.estimators.reserves import Reserve
-from services.planner.standing import Promised, promised_in, still_coming
+from services.planner.state.engine_holds import Hold, Holds
+from services.planner.state.standing import Promised, promised_in, still_coming
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
