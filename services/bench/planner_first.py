@@ -13,7 +13,7 @@ def main() -> None:
     began_s = now()
     # Loading is part of what is measured.
     worlds = import_module("services.bench.planner_world")
-    rounds = import_module("services.planner.rounds")
+    rounds = import_module("services.planner.admission.rounds")
     preparation = import_module("services.planner.prepare")
     loaded_s = now()
     preparation.prepare()

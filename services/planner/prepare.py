@@ -4,10 +4,10 @@ Nothing of it is kept but the compiled code.
 
 import numpy as np
 
+from services.planner.admission.pending import Asked
+from services.planner.admission.program import Problem, best_set, holds
+from services.planner.admission.rounds import decide_round
 from services.planner.numbers import PlannerNumbers
-from services.planner.pending import Asked
-from services.planner.program import Problem, best_set, holds
-from services.planner.rounds import decide_round
 from services.planner.state.cluster import ClusterState
 from services.planner.state.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import grpc
 
+from services.planner.admission.waiting_queue import Answer
 from services.planner.attachments import Attachment, Bell
 from services.planner.core import PlannerCore
 from services.planner.metrics import PlannerMetrics
@@ -17,7 +18,6 @@ from services.planner.scaling.scaler import Scaler
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from services.planner.waiting import WaitingCalls
-from services.planner.waiting_queue import Answer
 from shared.clock import Clock, wall_time_s
 from shared.engines import EngineDescription
 from shared.requests import Placement, PlacementQuery

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from services.planner.waiting_queue import Answer, Call, WaitingQueue
+from services.planner.admission.waiting_queue import Answer, Call, WaitingQueue
 from shared.clock import Clock
 from shared.requests import Placement, PlacementQuery
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 
 from services.bench.planner_world import NOW_S, World
+from services.planner.admission.rounds import decide_round
 from services.planner.prepare import prepare
-from services.planner.rounds import decide_round
 
 DECIDES = ("services.planner", "shared.scheduling", "shared.batch_time")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
 from services.planner.state.sessions import Sessions
 from services.planner.state.tenants import TenantShares

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
 from shared.bounded import remember
 from shared.requests import Admission, Placement, PlacementQuery
 
@@ -15,7 +15,7 @@ _KEPT_PLACES: Final = 65_536
 
 
 class Decides(Protocol):
-    """What decides rounds and records the decisions, as `services.planner.decider.Decider`."""
+    """What decides rounds and records the decisions, as `services.planner.admission.decider.Decider`."""
 
     def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | Held | None]:
         """As `rounds.decide_round`."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.fluid import BUSY_S, spare_rate
-from services.planner.program_states import (
+from services.planner.admission.fluid import BUSY_S, spare_rate
+from services.planner.admission.program_states import (
     HELD,
     SPARE,
     WORTH,

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
 from services.planner.state.ledger import Ledger
 from shared.batch_time import StepTable

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.planner.admission.lead import share_allowed
 from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
-from services.planner.lead import share_allowed
 from services.planner.state.engine_state import EngineState
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers

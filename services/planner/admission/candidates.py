@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from services.planner.predict import (
+from services.planner.admission.predict import (
     DecodeForecast,
     PrefillForecast,
     forecast_decode,
@@ -14,10 +14,10 @@ from services.planner.predict import (
     idle_tpot_s,
     transfer_s,
 )
+from services.planner.admission.ways import Ways
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
-from services.planner.ways import Ways
 from shared.requests import PlacementQuery, Way, WayConsidered
 
 # Pairs are built from the best few of each side: all pairs of a large fleet would cost more time

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from services.planner import answers
-from services.planner.candidates import (
+from services.planner.admission import answers
+from services.planner.admission.candidates import (
     Candidate,
     Goal,
     best_idle_tpot_s,
@@ -12,8 +12,8 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
+from services.planner.admission.ways import Ways, too_small
 from services.planner.state.cluster import ClusterState
-from services.planner.ways import Ways, too_small
 from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
 
 _WAYS_KEPT = 8  # of each kind

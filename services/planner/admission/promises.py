@@ -10,12 +10,12 @@ from itertools import islice
 
 import numpy as np
 
-from services.planner.candidates import Candidate
-from services.planner.feasibility import Bench, Trial
-from services.planner.round_benches import RoundBenches
+from services.planner.admission.candidates import Candidate
+from services.planner.admission.feasibility import Bench, Trial
+from services.planner.admission.round_benches import RoundBenches
+from services.planner.admission.ways import MOST_TRIED
+from services.planner.admission.wishes import Wish, by_program
 from services.planner.state.engine_state import EngineState
-from services.planner.ways import MOST_TRIED
-from services.planner.wishes import Wish, by_program
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.planner import answers
-from services.planner.candidates import (
+from services.planner.admission import answers
+from services.planner.admission.candidates import (
     Candidate,
     Goal,
     best_idle_tpot_s,
@@ -13,15 +13,15 @@ from services.planner.candidates import (
     goal_of,
     rank,
 )
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision, decide, decision_of, early_no
-from services.planner.promises import Round
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision, decide, decision_of, early_no
+from services.planner.admission.promises import Round
+from services.planner.admission.ways import Ways
+from services.planner.admission.wishes import Wish
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
 from services.planner.state.tenants import Turns
-from services.planner.ways import Ways
-from services.planner.wishes import Wish
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
 
 _MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones

@@ -2,7 +2,7 @@
 
 import math
 
-from services.planner.candidates import Candidate, Goal, known
+from services.planner.admission.candidates import Candidate, Goal, known
 from shared.requests import Admission, OnRefuse, Pacing, Placement, PlacementQuery, Reason, Way
 from shared.scheduling.grace import Grace
 

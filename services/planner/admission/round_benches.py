@@ -2,12 +2,12 @@
 
 from functools import cached_property
 
+from services.planner.admission.feasibility import Bench
+from services.planner.admission.ways import Fleet
 from services.planner.estimators.kv_forecast import Classes
-from services.planner.feasibility import Bench
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from services.planner.state.tenants import Usual
-from services.planner.ways import Fleet
 from shared.batch_time import StepTable
 from shared.engines import Role
 
