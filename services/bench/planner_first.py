@@ -14,7 +14,7 @@ def main() -> None:
     # Loading is part of what is measured.
     worlds = import_module("services.bench.planner_world")
     rounds = import_module("services.planner.admission.rounds")
-    preparation = import_module("services.planner.prepare")
+    preparation = import_module("services.planner.server.prepare")
     loaded_s = now()
     preparation.prepare()
     prepared_s = now()

@@ -17,7 +17,7 @@ from services.bench.spread import percentile
 from services.planner.admission.pending import Asked
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
-from services.planner.metrics import PlannerMetrics
+from services.planner.server.metrics import PlannerMetrics
 from services.planner.state.cluster import ClusterState
 from shared.clock import MonotonicClock, cpu_time_s
 from shared.requests import Explanation, Outcome

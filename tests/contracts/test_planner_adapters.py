@@ -17,8 +17,8 @@ from services.evaluation import planned
 from services.evaluation.planned import Planned, Settings
 from services.planner.admission.waiting_queue import Answer
 from services.planner.core import PlannerCore
-from services.planner.metrics import PlannerMetrics
-from services.planner.service import PlannerService
+from services.planner.server.metrics import PlannerMetrics
+from services.planner.server.service import PlannerService
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.batch_time.table import Numbers

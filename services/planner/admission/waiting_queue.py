@@ -15,7 +15,7 @@ _KEPT_PLACES: Final = 65_536
 
 
 class Decides(Protocol):
-    """What decides rounds and records the decisions, as `services.planner.admission.decider.Decider`."""
+    """What decides rounds and records the decisions, as `decider.Decider`."""
 
     def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | Held | None]:
         """As `rounds.decide_round`."""

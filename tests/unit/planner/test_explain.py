@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from services.planner.explain import print_explanation
+from services.planner.server.explain import print_explanation
 from services.planner.state.cluster import ClusterState
 from shared.engines import KvTransfer
 from shared.requests import (

@@ -5,7 +5,7 @@ import pytest
 
 from services.bench.planner_world import NOW_S, World
 from services.planner.admission.rounds import decide_round
-from services.planner.prepare import prepare
+from services.planner.server.prepare import prepare
 
 DECIDES = ("services.planner", "shared.scheduling", "shared.batch_time")
 

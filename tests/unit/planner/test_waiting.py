@@ -10,7 +10,7 @@ from services.planner.admission.decider import Decider
 from services.planner.admission.pending import Asked, Held
 from services.planner.admission.placement import Decision
 from services.planner.admission.waiting_queue import WaitingNumbers, WaitingQueue
-from services.planner.waiting import WaitingCalls
+from services.planner.server.waiting import WaitingCalls
 from shared.requests import Admission, Placement, Reason
 from tests.unit.planner.builders import make_cluster, make_query
 

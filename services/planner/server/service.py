@@ -9,15 +9,15 @@ from contextlib import aclosing
 import grpc
 
 from services.planner.admission.waiting_queue import Answer
-from services.planner.attachments import Attachment, Bell
 from services.planner.core import PlannerCore
-from services.planner.metrics import PlannerMetrics
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.scaler import Scaler
+from services.planner.server.attachments import Attachment, Bell
+from services.planner.server.metrics import PlannerMetrics
+from services.planner.server.waiting import WaitingCalls
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
-from services.planner.waiting import WaitingCalls
 from shared.clock import Clock, wall_time_s
 from shared.engines import EngineDescription
 from shared.requests import Placement, PlacementQuery

@@ -13,10 +13,10 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
-from services.planner.metrics import PlannerMetrics
 from services.planner.scaling.scaler import Question, answer
 from services.planner.scaling.warm_up import is_warm, warm_up
-from services.planner.service import PlannerService
+from services.planner.server.metrics import PlannerMetrics
+from services.planner.server.service import PlannerService
 from shared.clock import Clock
 
 _LOG = logging.getLogger(__name__)
