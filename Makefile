@@ -1,7 +1,7 @@
 # What one does with this repository. `make help` lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo compose-test evaluate test check format lock lock-cuda proto chart env env-test clean
+.PHONY: help demo compose-test evaluate test check format lock lock-cuda proto chart reference env env-test clean
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python that the locked packages are built for; say PYTHON=... to choose another.
@@ -24,14 +24,14 @@ test: check ## everything: checks, then all tests, by two workers (ARGS go to py
 compose-test: env ## build the images, run deploy/compose and try all of it (needs Docker; ARGS=--help)
 	@$(BIN)/python -m deploy.compose_test $(ARGS)
 
-evaluate: env ## simulate all of docs/evaluation.md (ARGS=--quick for minutes; both go on where they stopped)
-	@$(BIN)/slos-serve evaluate $(if $(findstring --quick,$(ARGS)),,--document docs/evaluation.md) $(ARGS)
+evaluate: env ## simulate all of docs/results/evaluation.md (ARGS=--quick for minutes; both go on where they stopped)
+	@$(BIN)/slos-serve evaluate $(if $(findstring --quick,$(ARGS)),,--document docs/results/evaluation.md) $(ARGS)
 
 check: env-test ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/mypy --no-error-summary deploy/setup.py deploy/lock.py deploy/chart.py deploy/compose_test
+	@$(BIN)/mypy --no-error-summary deploy/setup.py deploy/lock.py deploy/chart.py deploy/reference.py deploy/compose_test
 	@$(BIN)/lint-imports --no-logo
 
 format: env-test ## put the code in its form
@@ -47,13 +47,16 @@ proto: env-test ## write shared/rpc/*_pb2* from the .proto
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=quiet:. \
 		--grpc_python_out=. --mypy_grpc_out=quiet:. shared/rpc/slos.proto
 
+reference: env-test ## write docs/reference/{options,commands,metrics}.md from the code
+	@$(BIN)/python -m deploy.reference
+
 chart: env-test ## copy the Kubernetes manifests into the Helm chart
 	@$(BIN)/python deploy/chart.py
 
-env: python
+env: python ## the environment that runs a node: .venv
 	@$(PYTHON) deploy/setup.py run $(ENGINE)
 
-env-test: python
+env-test: python ## the same with what tests and checks need
 	@$(PYTHON) deploy/setup.py test $(ENGINE)
 
 .PHONY: python

@@ -1,4 +1,4 @@
-"""`slos-serve COMMAND ...`: finds the command and hands it the rest. Reads no option itself."""
+"""`slos-serve COMMAND ...`: finds the command and passes it the remaining arguments."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Command:
 COMMANDS = {
     "up": Command(module="services.node.up", help="start a whole node here, or a fleet on Ray"),
     "scale": Command(
-        module="services.node.on_ray.scale", help="another number of engines on Ray: decode=4"
+        module="services.node.on_ray.scale", help="set the number of engines on Ray: decode=4"
     ),
     "down": Command(module="services.node.on_ray.down", help="end a fleet that was left on Ray"),
     "demo": Command(
@@ -44,20 +44,21 @@ COMMANDS = {
         module="services.gateway.key_hash", help="print the hash of an API key for a tenants file"
     ),
     "drain": Command(
-        module="services.node.drain", help="let an engine take nothing new, or requests again"
+        module="services.node.drain", help="make an engine refuse new requests, or take them again"
     ),
     "doctor": Command(module="services.node.doctor", help="say what is missing on this machine"),
     "health": Command(
         module="shared.rpc.health", help="ask the process at an address whether it serves"
     ),
     "model": Command(
-        module="shared.models.__main__", help="make a packaged model in the cache, ahead of a start"
+        module="shared.models.__main__", help="build a packaged model in the cache before a start"
     ),
     "profile": Command(
         module="services.bench.profile", help="measure how long this engine's steps take"
     ),
     "simulate": Command(
-        module="services.evaluation.simulate", help="a load through a simulated fleet, on a laptop"
+        module="services.evaluation.simulate",
+        help="run a load through a simulated fleet, on a laptop",
     ),
     "capacity": Command(
         module="services.evaluation.capacity", help="how much load each system carries, simulated"
@@ -70,7 +71,7 @@ COMMANDS = {
     ),
     "regret": Command(
         module="services.evaluation.regret.command",
-        help="look for loads on which others keep more, simulated",
+        help="find loads on which other systems keep more SLOs, simulated",
     ),
     "bench": Command(module="services.bench.__main__", help="measure: bench gateway, kv, fit"),
 }
@@ -91,7 +92,7 @@ def _dispatch(words: Sequence[str]) -> int:
     command = COMMANDS.get(words[0])
     if command is None:
         raise ConfigError(f"unknown command {words[0]}{nearest(words[0], COMMANDS)}")
-    # Only the module that is asked for: some of them load vLLM, which takes seconds.
+    # Imports this module alone: some commands load vLLM, which takes seconds.
     return int(import_module(command.module).main(words[1:]))
 
 

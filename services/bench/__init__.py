@@ -1,1 +1,1 @@
-"""Measurements that print; none of them judges."""
+"""Measurements that print their results."""

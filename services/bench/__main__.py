@@ -1,4 +1,4 @@
-"""`slos-serve bench WHAT`: finds the measurement and hands it the rest. Measures nothing itself."""
+"""`slos-serve bench WHAT`: finds the measurement and passes it the remaining arguments."""
 
 import sys
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from shared.option_values import nearest
 
 PROGRAM = "slos-serve bench"
 MODULES = {
-    "capacity": ("services.bench.capacity.command", "the load that keeps its targets, with vLLM's"),
+    "capacity": ("services.bench.capacity.command", "the greatest load within SLOs, beside vLLM's"),
     "chaos": (
         "services.bench.chaos.command",
-        "a fleet under load whose parts die, hang and lose each other; every answer compared",
+        "faults in a fleet under load: processes die, hang, lose links; every answer is compared",
     ),
     "day": (
         "services.bench.day.command",
-        "a day in its life: predicted beside real, misses by cause",
+        "a recorded day: predicted beside real times, misses by cause",
     ),
-    "fit": ("services.bench.fit", "how well step times are fitted, the paper's form beside ours"),
+    "fit": ("services.bench.fit", "errors of fitted step times, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
-    "hardware": ("services.bench.hardware", "how true simulated engines are; makes their tables"),
+    "hardware": ("services.bench.hardware", "errors of simulated engines; makes their tables"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
     "reality": (
         "services.bench.reality.command",
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     known = MODULES.get(argv[0])
     if known is None:
         raise ConfigError(f"unknown measurement {argv[0]}{nearest(argv[0], MODULES)}")
-    # Only the module that is asked for: one of them loads vLLM, which takes seconds.
+    # Imports this module alone: some of them load vLLM, which takes seconds.
     return int(import_module(known[0]).main(argv[1:]))
 
 

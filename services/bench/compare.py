@@ -1,4 +1,4 @@
-"""Asks several servers the same in turns, A B C A B C, and sets their times side by side."""
+"""Asks several servers the same in turns, A B C A B C, and compares their times."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ _WARM_UP_TURNS = 3
 
 
 def turns(requests: int, in_flight: int) -> int:
-    """Of each server, the ones that do not count included."""
+    """Turns of each server, warm-up included."""
     return _WARM_UP_TURNS + -(-requests // in_flight)
 
 
@@ -37,10 +37,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """What one server takes more than another, in milliseconds.
+    """Time that one server takes beyond another, in milliseconds.
 
-    `p50` and `p99` are differences between the percentiles of the two; `paired` is the median of
-    the differences between neighbours, which a slow drift of the machine does not touch.
+    `p50` and `p99` are differences between the percentiles of the two. `paired` is the median of
+    the differences within each turn, which slow drift of the machine does not affect.
     """
 
     ttft_p50_ms: float
@@ -77,8 +77,9 @@ def _differences(ours_s: Sequence[float], theirs_s: Sequence[float]) -> tuple[fl
 async def compare(
     servers: Mapping[str, Ask], prompts: Iterator[Prompt], *, requests: int, in_flight: int
 ) -> Comparison:
-    """`requests` to each server, at least, `in_flight` at a time. A turn has a prompt of its own
-    for each request and each server, so that no prefix cache helps one of them.
+    """Sends at least `requests` requests to each server, `in_flight` at a time.
+
+    Every request has a different prompt, so that no server profits from its prefix cache.
     """
     answers: dict[str, list[Answer]] = {name: [] for name in servers}
     for turn in range(turns(requests, in_flight)):

@@ -26,7 +26,7 @@ class PartDied(SlosError):
 
 
 def pick_ports() -> Ports:
-    """All at once, so that no port comes twice."""
+    """Picks all ports together, so that they differ."""
     with FreePorts() as ports:
         return Ports(
             planner=ports.pick(),
@@ -40,7 +40,10 @@ def pick_ports() -> Ports:
 
 @asynccontextmanager
 async def running(parts: Sequence[Part], clock: Clock, limit_s: float) -> AsyncIterator[None]:
-    """Ready on entry, gone on exit. Raises DeadlinePassed, and PartDied with its log's end."""
+    """Starts all processes, yields when they are ready, and ends them.
+
+    Raises DeadlinePassed, and PartDied with the end of the process's log.
+    """
     with Keeper() as keeper:
         crew = Crew(clock=clock, keeper=keeper, say=lambda _: None)
         try:
@@ -98,7 +101,7 @@ async def _stock_ready(url: str) -> bool:
 
 
 async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:
-    """Until the planner, where there is one, shows as many engines as we started."""
+    """Waits until the planner, if there is one, shows as many engines as were started."""
     planner = next((part.address for part in parts if part.rank is Rank.PLANNER), None)
     if planner is None:
         return

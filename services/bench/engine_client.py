@@ -1,4 +1,4 @@
-"""Asks an engine host over gRPC, tokens in and out, with no gateway and no planner between."""
+"""Asks an engine host over gRPC, tokens in and out, without gateway and planner."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence

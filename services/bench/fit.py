@@ -1,4 +1,4 @@
-"""`slos-serve bench fit`: how well step times are fitted, the paper's form beside ours."""
+"""`slos-serve bench fit`: errors of fitted step times, the paper's form beside ours."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _NOWHERE = "no measured step times here: give their folder with --data, or a fil
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError where a table cannot be read; without any table says so and ends well."""
+    """Prints the comparison, or that there is no table. Raises ConfigError for a broken table."""
     options = load(
         FitOptions, section="bench_fit", argv=argv, environ=os.environ, prog="slos-serve bench fit"
     )
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def tables(folder: Path | None, steps_file: str = "") -> Iterator[Table]:
-    """All that hold step times; those that are not there are left out."""
+    """All tables of step times; missing ones are left out."""
     if steps_file:
         yield from composed(Path(steps_file))
     if folder is None:

@@ -1,4 +1,4 @@
-"""Step times by DistServe's fitted formulas, on a grid of steps: smooth, free of noise."""
+"""Step times by DistServe's fitted formulas, on a grid of steps, without noise."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ _CONTEXTS = (64, 256, 512, 1024, 1536, 2048)
 
 
 def distserve(folder: Path) -> Iterator[Table]:
-    """Prefills of one to four prompts and decodes; the formulas know no mixed step."""
+    """Prefills of one to four prompts, and decodes; the formulas cover no mixed step."""
     for path in sorted(folder.glob("distserve_profiler-*.json")):
         try:
             for model, by_parallel in json.loads(path.read_bytes()).items():

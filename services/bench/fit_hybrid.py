@@ -1,6 +1,7 @@
-"""Measured attention calls of one engine put together with its other layers into whole steps.
+"""Composes whole steps from measured attention calls and other layers of one engine.
 
-Llama-3.1-8B under vLLM on an RTX PRO 6000. Tables of layers by tokens, of heads by sequences.
+The engine is Llama-3.1-8B under vLLM on an RTX PRO 6000. Layers are measured by number of tokens,
+output heads by number of sequences.
 """
 
 from collections import defaultdict
@@ -21,10 +22,10 @@ _NAME = "RTXPRO6000 llama3.1-8b"
 _BLOCKS = 32
 _TIMES_IN_BLOCK = {"layernorm": 2}
 _ONCE = ("embedding", "final_layernorm")  # layers by tokens outside the blocks
-_MOST_TOKENS = 2048  # the layers are measured so far
-# Where both tables hold the same call, the skewed one has three times the other's time.
+_MOST_TOKENS = 2048  # the largest step with measured layers
+# For a call in both tables, the skewed one gives three times the other's time.
 _SKEWED_LAYERS = 3
-_KV_TOKENS = 530_000  # what the card holds beside the weights, 128 KiB a token
+_KV_TOKENS = 530_000  # capacity beside the weights, at 128 KiB a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Call:
 
     @property
     def held_tokens(self) -> float:
-        """What the KV cache holds of the step's requests."""
+        """Tokens of the step's requests in the KV cache."""
         return self.step.decode_context_tokens + self.step.longest_prompt_tokens
 
     @property
@@ -45,7 +46,7 @@ class Call:
 
 
 class Layers:
-    """All but attention, in seconds, straight between the sizes that were measured."""
+    """All layers but attention, in seconds, interpolated linearly between measured sizes."""
 
     def __init__(self, by_tokens: list[Row], by_sequences: list[Row]) -> None:
         self._by_tokens = _curves(by_tokens, "tokens")
@@ -62,9 +63,7 @@ class Layers:
 
 
 def hybrid(folder: Path) -> Iterator[Table]:
-    """Attention alone, and whole steps: of the grid that fits the card, of all of it, of batches
-    whose contexts differ.
-    """
+    """Tables of whole steps (fitting the card, half filling it, all, skewed) and of attention."""
     files = [folder / f"{_PREFIX}_{name}.csv.gz" for name in ("dense", "per_sequence", "attention")]
     if not all(path.exists() for path in files):
         return
@@ -125,6 +124,6 @@ def _curves(rows: list[Row], size: str) -> dict[str, Curve]:
 
 
 def _at(curve: Curve, size: float) -> float:
-    """Beyond the last size: in proportion to it."""
+    """Interpolates linearly; beyond the last size, in proportion to the size."""
     sizes, times = curve
     return float(np.interp(size, sizes, times)) * max(1.0, size / float(sizes[-1]))

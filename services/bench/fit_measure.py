@@ -1,4 +1,4 @@
-"""Errors of fits on steps that they have not seen, by kind of step. Pure."""
+"""Errors of fits on held-out steps, by kind of step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ALL, EXTRAPOLATED = "all", "extrapolated"
 KINDS = (ALL, *Kind, EXTRAPOLATED)
 _SEED = 1
 _HELD_OUT = 0.3
-_FEW, _FOLDS = 100, 4  # tables with fewer steps are held out in turns, a fold at a time
+_FEW, _FOLDS = 100, 4  # tables with fewer steps are cross-validated in folds
 _NEAR = 0.85  # the share of steps, by tokens and by contexts, that an extrapolating fit sees
 _LEAST_STEPS = 12
 _PROMISED = 0.95
@@ -24,8 +24,10 @@ Indexes = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """Relative errors in percent. `within_upper`: share of steps that the 95 % promise covers;
-    `r2` is None where all steps took the same.
+    """Relative errors in percent.
+
+    `within_upper` is the share of steps within the 95 % bound; `r2` is None if all steps took the
+    same time.
     """
 
     steps: int
@@ -37,7 +39,7 @@ class Errors:
 
     @classmethod
     def of(cls, measured: Floats, predicted: Floats, upper: Floats) -> "Errors":
-        """Of one step at least; all (steps,) in seconds."""
+        """Errors of at least one step; all arrays have shape (steps,), in seconds."""
         off = 100 * np.abs(predicted / measured - 1)
         spread = float(np.sum((measured - measured.mean()) ** 2))
         missed = float(np.sum((measured - predicted) ** 2))
@@ -63,7 +65,7 @@ class Errors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One form on one table: its fit of all steps, and errors by kind on steps held out."""
+    """One form on one table: its fit of all steps, and errors by kind on held-out steps."""
 
     form: Form
     fit: Fit
@@ -71,7 +73,7 @@ class Measured:
 
 
 def measure(table: Table, form: Form) -> Measured:
-    """Raises ValueError on a table with too few steps to hold any out."""
+    """Cross-validates a form on a table. Raises ValueError with too few steps to hold any out."""
     if len(table.rows) < _LEAST_STEPS:
         raise ValueError(f"{table.name} has {len(table.rows)} steps")
     held = _errors_of(table.rows, form, _splits(len(table.rows)))
@@ -87,7 +89,7 @@ def measure(table: Table, form: Form) -> Measured:
 def _errors_of(
     rows: Sequence[Timed], form: Form, splits: Sequence[tuple[Indexes, Indexes]]
 ) -> dict[str, Errors | None]:
-    """`splits`: which steps are fitted and which are then predicted."""
+    """Errors by kind. `splits` are pairs of indexes: steps to fit, steps to predict."""
     tested = [rows[i] for _, test in splits for i in test]
     predicted, upper = [], []
     for seen, test in splits:

@@ -1,4 +1,4 @@
-"""What `bench fit` can be told, and where it looks for measured steps when told nothing."""
+"""Options of `bench fit`, and the default place of measured steps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ _USUAL = Path("shared", "data", "timing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitOptions:
-    """All have defaults."""
+    """Options of `bench fit`."""
 
     data: str = option(
         "", help="folder of measured tables; none: shared/data/timing here or further up"
@@ -32,7 +32,7 @@ class FitOptions:
     json: bool = option(False, help="print one JSON object instead of a table")
 
     def folder(self, here: Path) -> Path | None:
-        """Where the tables are; None when they are nowhere."""
+        """The folder of the tables; None if there is none."""
         if self.data:
             return Path(self.data) if Path(self.data).is_dir() else None
         places = (parent / _USUAL for parent in (here, *here.parents))

@@ -1,4 +1,4 @@
-"""What `bench fit` shows: a JSON object or a table. Pure rendering."""
+"""Renders the result of `bench fit` as a JSON object or a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Compared:
 
 
 def as_json(compared: Sequence[Compared], skipped: str | None) -> dict[str, Any]:
-    """`skipped`: why there is nothing to show, if so."""
+    """The result as JSON; `skipped` says why there is nothing to show, if so."""
     return {
         "bench": "fit",
         "errors": "relative, on steps held out of the fit",
@@ -31,7 +31,7 @@ def as_json(compared: Sequence[Compared], skipped: str | None) -> dict[str, Any]
 
 
 def table_json(one: Compared) -> dict[str, Any]:
-    """Of one table alone."""
+    """The result for one table."""
     return {
         "table": one.table.name,
         "times": one.table.note,

@@ -1,4 +1,4 @@
-"""Measured step times as published, one table per engine, read into steps. Fits nothing."""
+"""Reads published step times into steps, one table per engine."""
 
 import csv
 import gzip
@@ -31,7 +31,7 @@ class Table:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Of a CSV file, packed or not; raises ConfigError where it cannot be read."""
+    """The rows of a CSV file, gzipped or not. Raises ConfigError if it cannot be read."""
     try:
         text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except OSError as error:
@@ -40,7 +40,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def composed(path: Path) -> Iterator[Table]:
-    """Tables by `gpu` and `model` where there are such columns; times in milliseconds."""
+    """Tables by the columns `gpu` and `model`, if they exist; times in milliseconds."""
     by_engine: defaultdict[str, list[Timed]] = defaultdict(list)
     for row in read_rows(path):
         engine = " ".join(row[name] for name in ("gpu", "model") if name in row)
@@ -70,11 +70,11 @@ def _composed_step(row: Row) -> Timed:
 
 
 def splitwise(path: Path) -> Iterator[Table]:
-    """A row has a prompt's iteration and a mean decode iteration of the batch, milliseconds."""
+    """Each row gives a prefill step and a mean decode step of the batch, in milliseconds."""
     by_engine: defaultdict[str, list[Timed]] = defaultdict(list)
     for row in read_rows(path):
         batch, prompt = float(row["batch_size"]), float(row["prompt_size"])
-        if row["tensor_parallel"] == "2" and batch == 64:  # it did not fit, says who measured it
+        if row["tensor_parallel"] == "2" and batch == 64:  # the publishers say that it did not fit
             continue
         engine = f"{row['model']} {row['hardware']} tp{row['tensor_parallel']}"
         prefill = Step(
@@ -94,7 +94,7 @@ def splitwise(path: Path) -> Iterator[Table]:
 
 
 def sarathi(folder: Path) -> Iterator[Table]:
-    """Of figure 2 (seconds) and table 2 (milliseconds); contexts are not told."""
+    """Steps of figure 2 (seconds) and table 2 (milliseconds); contexts were not published."""
     timed = []
     for file, unit in (
         ("figure-2_decode", 1.0),

@@ -1,4 +1,4 @@
-"""`slos-serve bench gateway`: what the gateway adds, and how many requests one process takes."""
+"""`slos-serve bench gateway`: the latency it adds, and the requests that one process takes."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _WIDTH = 110  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, DeadlinePassed and what went wrong with a process or an answer."""
+    """Measures and prints. Raises ConfigError, DeadlinePassed, PartDied and AnswerFailed."""
     options = load(
         GatewayBenchOptions,
         section="bench_gateway",
@@ -44,12 +44,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(options: GatewayBenchOptions) -> GatewayResult:
-    """Starts one set of processes after the other and ends each."""
+    """Starts one set of processes after another and ends each."""
     machine, model = Machine.read(), resolve_model(options.model, say=_say)
     with _folder(options.run_dir) as run_dir:
 
         def parts() -> Parts:
-            """Every set has ports of its own: the last one's may not be free at once."""
+            """A set with new ports: those of the last set may not be free at once."""
             return Parts(
                 options=options,
                 ports=pick_ports(),
@@ -67,7 +67,7 @@ def measure(options: GatewayBenchOptions) -> GatewayResult:
 
 @contextmanager
 def _folder(named: str) -> Iterator[Path]:
-    """The operator's for good, or one that goes with us."""
+    """The operator's folder, or a temporary one."""
     if named:
         yield Path(named).expanduser().resolve()
         return
@@ -76,7 +76,7 @@ def _folder(named: str) -> Iterator[Path]:
 
 
 def _say(line: str) -> None:
-    """Beside the result, which alone goes to stdout."""
+    """Prints to stderr; stdout has the result alone."""
     print(line, file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""The two measurements of the gateway: beside the engine asked directly, and against a stub."""
+"""Measures the gateway beside its engine asked directly, and against a stub engine."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +31,7 @@ class _Clients:
 
 
 async def compare_with_engine(parts: Parts) -> list[Comparison]:
-    """The gateway, its engine asked directly and, if wanted, a stock server, in turns."""
+    """Compares the gateway, its engine asked directly and, if wanted, a stock vLLM server."""
     options, clock = parts.options, MonotonicClock()
     started = [parts.planner(), parts.engine(), parts.gateway()]
     started += [parts.stock()] if options.stock else []
@@ -50,7 +50,7 @@ async def compare_with_engine(parts: Parts) -> list[Comparison]:
 
 
 async def load_with_stub(parts: Parts) -> Loads:
-    """One gateway process under rising load, and the stub asked directly under the same."""
+    """Loads one gateway process more and more, and the stub, asked directly, in the same way."""
     options, clock = parts.options, MonotonicClock()
     started = [parts.planner(), parts.stub(), parts.gateway()]
     async with _clients(parts, started, clock) as clients:
@@ -91,7 +91,7 @@ def _servers(options: GatewayBenchOptions, clients: _Clients) -> dict[str, Ask]:
 
 
 async def _prompts(gateway: HttpClient, words: int, count: int, *, seed: int) -> list[Prompt]:
-    """Made beforehand: an engine asked directly reads tokens, whose making is not in its time."""
+    """Prompts with tokens, made beforehand: an engine asked directly reads tokens."""
     drawn = texts(words, seed)
     return [
         Prompt(text=text, token_ids=tuple(await gateway.tokenize(text)))

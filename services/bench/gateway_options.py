@@ -1,4 +1,4 @@
-"""What `bench gateway` can be told. Reads nothing itself."""
+"""Options of `bench gateway`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayBenchOptions:
-    """Two parts: beside real engines, and against a stub engine. Either can be left out."""
+    """Options of both parts: beside real engines, and against a stub engine."""
 
     model: str = option("tiny", help="embedded, tiny, a model folder or a hub name")
     dtype: str = option("float32", help="as vLLM spells it")

@@ -1,4 +1,4 @@
-"""What `bench gateway` shows: a JSON object or tables. Pure rendering."""
+"""Renders the result of `bench gateway` as a JSON object or tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ AIM_TTFT_MS, AIM_PER_TOKEN_MS = 3.0, 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayResult:
-    """What was measured; a part that was left out is None."""
+    """The result; a part that was left out is None."""
 
     machine: Machine
     comparisons: Sequence[Comparison] | None

@@ -1,6 +1,6 @@
 """`slos-serve bench hardware`: makes the tables of simulated engines from measurements.
 
-Says how well they fit, and how well a planner can know them.
+It prints how well they fit, and how well a planner's profile predicts them.
 """
 
 import json
@@ -25,7 +25,7 @@ from shared.options import load, option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareOptions:
-    """All have defaults."""
+    """Options of `bench hardware`."""
 
     data: str = option(
         "", help="folder of measured tables; none: shared/data/timing here or further up"
@@ -35,9 +35,9 @@ class HardwareOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Without measurements shows only what planners know of the tables that ship.
+    """Prints the errors; without measurements only those of profiles of the packaged tables.
 
-    Raises ConfigError where a measurement cannot be read or the folder to write into is none.
+    Raises ConfigError if a measurement cannot be read, or a table cannot be written.
     """
     options = load(
         HardwareOptions,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def made_tables(folder: Path) -> Iterator[Made]:
-    """Raises ConfigError where the folder has no measured mixed calls."""
+    """All tables. Raises ConfigError if the folder has no measured mixed calls."""
     mixed = fit_mixed(folder)
     yield from paper_tables(mixed)
     yield from Plans(folder=folder, mixed=mixed).all()

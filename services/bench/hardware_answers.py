@@ -1,6 +1,6 @@
-"""Whole answers of vLLM to static batches, as others measured them, beside simulated ones.
+"""Compares published times of vLLM for whole static batches with simulated ones.
 
-Each of a batch's prompts is as long as its answer. The A100s measured behave as those of 40 GB.
+Each prompt of a batch is as long as its answer. The measured A100s behave as those of 40 GB.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _MODELS = {
     "llama-3-8b": "meta-llama/Meta-Llama-3-8B",
     "llama-2-70b": "meta-llama/Llama-2-70b-hf",
 }
-_HELD = 0.75  # of the KV that there is; with more, requests were preempted
+_HELD = 0.75  # share of the KV; above it, requests were preempted
 _STEP_TOKENS = 8192
 _ACTIVATION_BYTES = 2.0e9
 
@@ -43,7 +43,7 @@ class Answers:
 
 
 def answers(folder: Path, gpu: Gpu, model: Model, gpus: int) -> list[Answers]:
-    """Those that had room; none where nobody measured such an engine."""
+    """The published batches that fit into the KV cache; none if such an engine was not measured."""
     path = folder / _FILE
     if gpu.name not in _HARDWARE or model.name not in _MODELS or not path.exists():
         return []
@@ -64,7 +64,7 @@ def answers(folder: Path, gpu: Gpu, model: Model, gpus: int) -> list[Answers]:
 
 
 def simulated_s(step: TrueStep, one: Answers) -> float:
-    """All prompts, then all decodes."""
+    """Simulated seconds of a batch: all prompts, then all decodes."""
     return prompts_s(step, one) + float(_times_s(step, list(_decodes(one))).sum())
 
 
@@ -75,7 +75,7 @@ def prompts_s(step: TrueStep, one: Answers) -> float:
 
 
 def decode_rows(step: TrueStep, found: Sequence[Answers]) -> tuple[Timed, ...]:
-    """The mean decode step of each, at its mean context, prompts taken off as `step` has them."""
+    """The mean decode step of each batch, at its mean context, less its prompts by `step`."""
     return tuple(
         Timed(
             step=_decode(one.batch, 1.5 * one.tokens),

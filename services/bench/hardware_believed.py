@@ -1,6 +1,6 @@
-"""How well the planner's own model, from a noisy profile, knows how a simulated engine is.
+"""Errors of the planner's step-time model, fitted to a noisy profile of a simulated engine.
 
-On random steps that the profile has not seen. Pure.
+They are measured on random steps that the profile has not seen.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,9 @@ _MOST_CHUNKS, _CONTINUED = 3, 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Believed:
-    """Of one kind of step: relative errors in percent against the truth without noise, and the
-    share of noisy steps that keep within what is surely promised.
+    """One kind of step: relative errors in percent against true times without noise.
+
+    `within` is the share of noisy steps within the model's bound (`sure_s`).
     """
 
     steps: int
@@ -32,7 +33,7 @@ class Believed:
 
 
 def believed(hardware: Hardware, seed: int = 0) -> dict[str, Mapping[Kind, Believed]]:
-    """By table (`ours`, `paper`, `exact`), then by kind of step."""
+    """Errors by table (`ours`, `paper`, `exact`), then by kind of step."""
     tables = {
         "ours": profiled(hardware, seed),
         "paper": paper_form(hardware, seed),
@@ -43,7 +44,7 @@ def believed(hardware: Hardware, seed: int = 0) -> dict[str, Mapping[Kind, Belie
 
 
 def random_steps(hardware: Hardware, count: int, seed: int = _SEED) -> list[Step]:
-    """Of all kinds and sizes that the engine can hold, small ones as often as large ones."""
+    """Random steps of all kinds that the engine can hold; sizes are log-uniform."""
     random, found = np.random.default_rng(seed), list[Step]()
     while len(found) < count:
         step = _random_step(hardware, random)

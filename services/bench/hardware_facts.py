@@ -1,16 +1,21 @@
-"""Published figures of GPUs and models, and arithmetic on them. Measures and fits nothing."""
+"""Published figures of GPUs and models, and arithmetic on them."""
 
 from dataclasses import dataclass
 
 _BYTES_OF_A_NUMBER = 2  # half precision
-NVLINK_BYTES_PER_S = 2.0e11  # of the 300 GB/s a direction of an A100, what a copy reaches
+NVLINK_BYTES_PER_S = 2.0e11  # rate of a copy; an A100 has 300 GB/s each way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """`usable_bytes`: as a driver reports them; `bytes_per_s`: of its memory, as published;
-    `kv_share`: of that, what attention kernels reach; `flops`: what they reach on causal attention;
-    `nic_bytes_per_s`: its share of the network, four fifths of the line.
+    """One GPU.
+
+    Attributes:
+        usable_bytes: Memory as a driver reports it.
+        bytes_per_s: Memory bandwidth as published.
+        kv_share: Share of that bandwidth that attention kernels reach.
+        flops: Operations per second that they reach on causal attention.
+        nic_bytes_per_s: Its share of the network, four fifths of the line rate.
     """
 
     name: str
@@ -23,7 +28,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """`parameters`: all; `heads` and `kv_heads` of `head_size` in each of `layers`."""
+    """`parameters` counts all; each of `layers` has `heads` and `kv_heads` of `head_size`."""
 
     name: str
     parameters: float
@@ -39,15 +44,15 @@ class Model:
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """A key and a value in each layer."""
+        """Bytes of a key and a value in each layer."""
         return 2.0 * self.layers * self.kv_heads * self.head_size * _BYTES_OF_A_NUMBER
 
     def context_s(self, gpu: Gpu, gpus: int) -> float:
-        """To read a token of KV, spread over the GPUs."""
+        """Seconds to read the KV of one token, spread over the GPUs."""
         return self.kv_bytes_per_token / (gpus * gpu.bytes_per_s * gpu.kv_share)
 
     def pair_s(self, gpu: Gpu, gpus: int) -> float:
-        """Of one query on one key: two products, two operations for each number."""
+        """Seconds of one query on one key: two products, two operations for each number."""
         return 4.0 * self.layers * self.heads * self.head_size / (gpus * gpu.flops)
 
 

@@ -1,7 +1,7 @@
-"""Fits the true step of a simulated engine to measured steps. Knows no engine.
+"""Fits the true step of a simulated engine to measured steps.
 
-Levenberg and Marquardt's way down the squares of relative errors, in the logarithms of the numbers,
-so that none becomes negative; errors beyond a tenth count only linearly. Deterministic.
+The method is Levenberg-Marquardt on relative errors with Huber weights (linear beyond a tenth), in
+the logarithms of the numbers, so that none becomes negative. It is deterministic.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ Floats = NDArray[np.float64]
 _ROUNDS, _TRIES = 80, 8
 _TAIL = 0.1
 _NUDGE = 1e-4
-_MOST_MOVE = 1.0  # of a logarithm, in one round
+_MOST_MOVE = 1.0  # greatest change of a logarithm in one iteration
 _CALM = 1e-7
-_NOTHING = 1e-3  # of all predicted time, summed: a number that adds less is none
+_NOTHING = 1e-3  # share of all predicted time: a number that adds less becomes 0
 _DIGITS = 4
-_SHARPEST = 128.0  # beyond it a corner is one
+_SHARPEST = 128.0  # beyond it a corner is as good as a maximum
 
 
 @compiled
 def true_times_s(numbers: Floats, counts: Floats) -> Floats:
-    """Of many steps: `counts` (steps, COUNTS)."""
+    """Seconds of many steps; `counts` has shape (steps, COUNTS)."""
     times = np.empty(len(counts))
     for place in range(len(counts)):
         times[place] = true_s(numbers, counts[place])
@@ -37,7 +37,7 @@ def true_times_s(numbers: Floats, counts: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """Where the way down stands: logarithms, relative errors and what they cost."""
+    """One iterate: logarithms, relative errors, their weights and the loss."""
 
     at: Floats
     errors: Floats
@@ -46,7 +46,7 @@ class _Point:
 
 
 def fit_true(start: TrueStep, free: Sequence[str], rows: Sequence[Timed]) -> TrueStep:
-    """`start` with its `free` numbers, all above zero there, moved to fit `rows`; four digits."""
+    """`start` with its `free` numbers, all above 0, fitted to `rows` and rounded to four digits."""
     counts = np.array([counts_of(row.step) for row in rows])
     times = np.array([row.seconds for row in rows])
     names = list(start.plain)
@@ -97,7 +97,7 @@ def _slope(errors: Callable[[Floats], Floats], here: _Point) -> Floats:
 
 
 def _tidy(start: TrueStep, found: dict[str, float], counts: Floats) -> TrueStep:
-    """Rounded; no corner softer or sharper than it can be; zero for what adds next to nothing."""
+    """Rounds the numbers, bounds the corner, and sets numbers that add almost nothing to 0."""
     rounded = {name: float(f"{value:.{_DIGITS}g}") for name, value in found.items()}
     corner = min(_SHARPEST, max(1.0, rounded.get("corner", start.corner)))
     tile_share = rounded.get("tile_share", start.tile_share)

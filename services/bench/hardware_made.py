@@ -1,4 +1,4 @@
-"""A table of hardware before it is written: what was fitted, to what, and the file's text. Pure."""
+"""A hardware table before it is written: its fit, the fitted steps and the file's text."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -7,7 +7,7 @@ from services.bench.fit_tables import Timed
 from services.bench.hardware_facts import Gpu, Model
 from shared.hardware import Draft, TrueStep
 
-ACTIVATION_BYTES = 2.0e9  # of a step, of captured graphs, of the driver: an assumption
+ACTIVATION_BYTES = 2.0e9  # activations, captured graphs and driver: assumed
 _DRAFT_BYTES = 0.25e9  # an OPT-125m
 _STALL_CHANCE, _STALL_S = 1e-4, 0.05
 _BLOCK_TOKENS, _STEP_TOKENS, _REQUESTS = 16, 8192, 256
@@ -23,8 +23,10 @@ requests: vLLM's usual ones."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """`rows`: what the step was fitted to, or `checked` with alone. `notes`: where each figure
-    comes from that is not the same for all.
+    """A hardware table and its origin.
+
+    `rows` are the steps it was fitted to or, if `checked`, only compared with. `notes` name the
+    sources of figures that differ between tables.
     """
 
     model: Model
@@ -43,7 +45,7 @@ class Made:
 
     @property
     def text(self) -> str:
-        """As TOML."""
+        """The file's text, in TOML."""
         return "\n\n".join(self._sections()) + "\n"
 
     def _sections(self) -> Iterator[str]:

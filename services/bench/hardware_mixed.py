@@ -1,6 +1,6 @@
-"""By how much one attention call for chunks and decodes costs more than two calls. Fits no step.
+"""Fits how much more one attention call for chunks and decodes costs than two separate calls.
 
-The measurement is of one GPU alone (an RTX PRO 6000, Llama-3.1-8B); only its ratios are used.
+The measurement is of one GPU (RTX PRO 6000, Llama-3.1-8B); only its ratios are used.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from shared.hardware import TrueStep
 Floats = NDArray[np.float64]
 _FILE = "RTXPRO6000_llama3.1-8b_attention.csv.gz"
 _COLUMNS = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
-_LEAST_CONTEXT, _MOST_CONTEXT = 256, 4096  # below, launching is what takes time
+_LEAST_CONTEXT, _MOST_CONTEXT = 256, 4096  # below, kernel launches dominate
 _HALVES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _SHARES = tuple(round(0.05 * one, 2) for one in range(1, 80))
 _DECODE_HALVES = (8.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0)
@@ -24,7 +24,7 @@ _DECODE_HALVES = (8.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixed:
-    """As `TrueStep` has them; `off`: mean absolute logarithm of measured over fitted ratio."""
+    """As in `TrueStep`; `off` is the mean absolute logarithm of measured over fitted ratio."""
 
     share: float
     chunk_tokens: float
@@ -33,7 +33,7 @@ class Mixed:
 
 
 def fit_mixed(folder: Path) -> Mixed:
-    """Raises ConfigError where the measurement is not in the folder."""
+    """Grid search for the least `off`. Raises ConfigError without the measurement."""
     chunk, decodes, ratio = _ratios(folder)
     found = []
     for chunk_half, decode_half in product(_HALVES, _DECODE_HALVES):
@@ -54,7 +54,7 @@ def with_mixed(step: TrueStep, mixed: Mixed) -> TrueStep:
 
 
 def _ratios(folder: Path) -> tuple[Floats, Floats, Floats]:
-    """Of all mixed calls whose two parts were measured as well: chunk tokens, decodes, ratio."""
+    """Chunk tokens, decodes and ratio of the mixed calls with both parts measured separately."""
     times = {
         tuple(int(row[name]) for name in _COLUMNS): float(row["time_us"])
         for row in read_rows(folder / _FILE)

@@ -1,8 +1,8 @@
-"""Tables of hardware with the constants that the authors of SLOs-Serve fitted to their engines.
+"""Hardware tables from the constants that the authors of SLOs-Serve fitted to their engines.
 
 Their T(n, s) = max over pieces of k1 n + k2 s + b holds for a prompt on an idle engine: its
-zero-load time. It knows no contexts; KV read and causal attention are put on top by arithmetic, and
-the piece that bounds usual steps gives up what causal attention adds to prompts.
+zero-load time. It has no term for contexts. KV read and causal attention are added by arithmetic,
+and the piece that bounds usual steps is reduced by what causal attention adds to prompts.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from services.bench.hardware_mixed import Mixed, with_mixed
 from shared.batch_time import Step
 from shared.hardware import Draft, TrueStep
 
-_SHARP = 128.0  # a maximum but for half a percent where the pieces meet
+_SHARP = 128.0  # as a maximum, within half a percent where the pieces meet
 _NOISE_SIGMA = 0.03
 _MOST_DRAFTED = 10
 _PROMPTS = (64, 96, 128, 192, 256, 384, 512, 763, 847, 1024, 1333, 1536, 2048)
@@ -36,8 +36,10 @@ _FREE = ("weights_s", "weights_token_s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constants:
-    """Seconds as published: `token_s` and `fixed_s` of the piece that bounds usual steps, `later`
-    the same of the other, and of one draft step.
+    """Published constants, in seconds.
+
+    `token_s` and `fixed_s` are those of the piece that bounds usual steps, `later` the same two of
+    the other piece, `draft_s` that of one draft step.
     """
 
     model: Model
@@ -54,7 +56,7 @@ class Constants:
         return max(self.token_s * tokens + self.fixed_s, token_s * tokens + fixed_s)
 
 
-# The first piece of OPT-6.7B says that drafts cost nothing; the second, as for larger ones, 3 ms.
+# OPT-6.7B: its first piece has drafts cost nothing; its second 3 ms, as for larger models.
 PAPER = (
     Constants(
         model=OPT_7B,

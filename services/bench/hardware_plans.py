@@ -1,6 +1,6 @@
-"""Which tables of hardware are made, each from which measurement and by which rule. Writes nothing.
+"""The hardware tables to make, each with its measurement and rule.
 
-Kernel times become an engine's by a rule of measured engines: a tenth more, and what the host does.
+Kernel times become step times by a rule from measured engines: a tenth more, plus host overhead.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ _MOST_DRAFTED = 10
 _LLAMA_70B_GPUS = 4
 _COEFFICIENTS = "composed_coefficients.csv"
 _THREE_PIECES = "3 pieces + kv + ca"
-# Kernels of an OPT-125m at batch 1 and what each sequence adds, up to 2.0 and 1.3 ms at 64.
+# Kernels of an OPT-125m: seconds at batch 1, and per sequence (2.0 and 1.3 ms at 64).
 _DRAFT_S = {A100_80GB.name: (1.0e-3, 1.6e-5), H100_80GB.name: (0.6e-3, 1.1e-5)}
 _OF_70B = (
     "Step: prompts as measured for Splitwise, decodes as means of whole answers of vLLM\n"
@@ -74,7 +74,7 @@ _NOTES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plans:
-    """`folder`: where the measurements are; those that are missing leave their tables out."""
+    """Makes the tables from the measurements in `folder`; a missing one leaves its tables out."""
 
     folder: Path
     mixed: Mixed
@@ -95,7 +95,7 @@ class Plans:
                 yield self._made(gpu, model, 1, fit_true(start, _FREE, rows), rows, what, "engine")
 
     def _splitwise(self) -> Iterator[Made]:
-        """Prompts as one measured them, decodes as vLLM answered them."""
+        """Prompts as Splitwise measured them, decodes from whole answers of vLLM."""
         tables = self._by_name("splitwise_perf_model.csv.gz", splitwise)
         for gpu, engine in _SPLITWISE:
             if found := tables.get(engine):
@@ -140,7 +140,7 @@ class Plans:
         )
 
     def _h200_rows(self, h100: Made) -> tuple[Timed, ...]:
-        """The H100's batches with the times of a formula fitted to kernels of an H200, if any."""
+        """The H100's batches, timed by a formula fitted to kernels of an H200, if there is one."""
         path = self.folder / _COEFFICIENTS
         wanted = "H200", h100.model.name.replace("-", "", 1), _THREE_PIECES
         for row in read_rows(path) if path.exists() else []:
@@ -158,7 +158,7 @@ class Plans:
         rows: tuple[Timed, ...],
         *notes: str,
     ) -> Made:
-        """The fit is of parts measured alone; what mixing them costs is put on top."""
+        """Adds the cost of mixing to `step`, which was fitted to parts measured alone."""
         common = ("noise", "draft", "nic")
         return Made(
             model=model,
@@ -181,7 +181,7 @@ class Plans:
         return {one.name: one for one in reader(path)} if path.exists() else {}
 
     def _start(self, gpu: Gpu, model: Model, gpus: int) -> TrueStep:
-        """Where a fit begins: arithmetic on published figures."""
+        """The start of a fit: arithmetic on published figures."""
         weights_s = 1.5 * model.weight_bytes / (gpus * gpu.bytes_per_s)
         token_s = 2.4 * model.parameters / (gpus * gpu.flops)
         draft_s, draft_sequence_s = _DRAFT_S[gpu.name]
@@ -202,14 +202,14 @@ class Plans:
 
 
 def _as_engine(row: Timed) -> Timed:
-    """Kernel time as a step of an engine."""
+    """A kernel time as the step time of an engine."""
     sequences = row.step.decodes + row.step.chunks
     seconds = _OVER_KERNELS * row.seconds + _HOST_S + _HOST_SEQUENCE_S * sequences
     return Timed(step=row.step, seconds=seconds)
 
 
 def _by_formula(numbers: list[float], row: Timed) -> Timed:
-    """Three pieces, KV and causal pairs, in milliseconds."""
+    """The step timed by a formula of three pieces, KV and causal pairs, in milliseconds."""
     step = row.step
     pieces = zip(numbers[0:6:2], numbers[1:6:2], strict=True)
     layers_ms = max(base + slope * step.tokens for base, slope in pieces)

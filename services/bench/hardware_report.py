@@ -1,4 +1,4 @@
-"""What `bench hardware` shows: a JSON object or two tables; prints them."""
+"""Renders the result of `bench hardware` as a JSON object, or prints its tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,9 +30,9 @@ class Off:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A table that was made, and its errors by kind on what it was fitted to (or `checked` with).
+    """The errors of a table by kind, on the steps it was fitted to (or `checked` with).
 
-    What mixing costs is left out: the steps measured are sums of parts measured alone.
+    The cost of mixing is left out: the measured steps are sums of parts measured alone.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Answered:
 
 
 def answered(made: Made, found: Sequence[Answers]) -> Answered:
-    """Of one answer at least."""
+    """The ratios of at least one batch."""
     ratios = [simulated_s(made.step, one) / one.seconds for one in found]
     return Answered(
         name=made.name,

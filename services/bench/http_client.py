@@ -15,7 +15,7 @@ _DATA, _DONE = b"data: ", b"[DONE]"
 
 @asynccontextmanager
 async def http_session(limit_s: float) -> AsyncIterator[aiohttp.ClientSession]:
-    """Connections are kept and are as many as there are requests in flight."""
+    """A session that keeps connections open, as many as there are requests in flight."""
     timeout = aiohttp.ClientTimeout(total=limit_s)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
@@ -51,7 +51,7 @@ class HttpClient:
         return watch.answer(tokens)
 
     async def whole(self, prompt: str | Sequence[int], tokens: int) -> Answer:
-        """The answer in one piece: first and last token come together. Raises AnswerFailed."""
+        """Asks without streaming: first and last token come together. Raises AnswerFailed."""
         watch = Stopwatch(self.now())
         async with self._post(self._body(prompt, tokens, stream=False)) as response:
             usage = orjson.loads(await response.read())["usage"]
@@ -65,7 +65,7 @@ class HttpClient:
             return tokens
 
     async def cpu_seconds(self) -> float | None:
-        """What the server's process has used so far, by its own metrics page."""
+        """CPU seconds that the server's process has used, from its metrics page."""
         return await read_metric(self.session, f"{self.url}/metrics", "process_cpu_seconds_total")
 
     def _body(self, prompt: str | Sequence[int], tokens: int, *, stream: bool) -> dict[str, Any]:

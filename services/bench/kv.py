@@ -27,7 +27,7 @@ _WIDTH = 200  # of the table where there is no terminal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvResult:
-    """One run. `ucx` is what UCX was told by its environment."""
+    """One run. `ucx` holds UCX's environment variables."""
 
     layout: KvLayout
     moves: Moves
@@ -37,7 +37,7 @@ class KvResult:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, DeadlinePassed and what went wrong with a transfer."""
+    """Measures and prints. Raises ConfigError, DeadlinePassed and errors of transfers."""
     options = load(
         KvOptions, section="bench_kv", argv=argv, environ=os.environ, prog="slos-serve bench kv"
     )
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(options: KvOptions) -> KvResult:
-    """Starts the other process, moves blocks, and ends it."""
+    """Starts the peer process, moves blocks, and ends it."""
     machine, layout = Machine.read(), options.layout
     ucx = set_ucx_environment(options.ucx_tls)
     side = NixlSide.make("bench-decode", layout, layout.empty(), options.nixl_threads)

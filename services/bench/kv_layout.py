@@ -1,4 +1,4 @@
-"""Where a KV cache keeps its blocks: one region per layer, K and V of a block together. Pure."""
+"""The layout of a KV cache: one region per layer, K and V of a block together."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_PATTERN = 251  # prime, so that no block looks like the one at its place in another layer
+_PATTERN = 251  # prime, so that blocks at one place in two layers differ
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int32]
@@ -28,7 +28,7 @@ class KvLayout:
 
     @property
     def block_bytes(self) -> int:
-        """Of one block in one layer, keys and values."""
+        """Bytes of one block in one layer, keys and values."""
         return 2 * self.kv_heads * self.block_tokens * self.head_size * self.item_bytes
 
     @property
@@ -40,7 +40,7 @@ class KvLayout:
         return self.descriptors * self.block_bytes
 
     def blocks_of(self, prompt_tokens: int) -> int:
-        """Whole blocks: what moves for a prompt."""
+        """The number of blocks that move for a prompt; they are whole ones."""
         return -(-prompt_tokens // self.block_tokens)
 
     def bytes_of(self, prompt_tokens: int) -> int:
@@ -65,17 +65,17 @@ class KvLayout:
         return np.zeros((self.descriptors, self.block_bytes), dtype=np.uint8)
 
     def filled(self) -> Bytes:
-        """The same, with every block full of a byte that its number gives."""
+        """Memory for all blocks, each filled with the byte that `pattern` gives."""
         memory = self.empty()
         memory[:] = pattern(np.arange(self.descriptors, dtype=np.int32))[:, None]
         return memory
 
 
 def pattern(numbers: Numbers) -> Bytes:
-    """The byte that fills each of these descriptors at the side that is read."""
+    """The byte that fills each of these descriptors on the side that is read."""
     return (numbers % _PATTERN).astype(np.uint8)
 
 
 def is_right(memory: Bytes, local: Numbers, remote: Numbers) -> bool:
-    """Whether the blocks `local` of ours hold what the blocks `remote` of the other side do."""
+    """Whether the local descriptors in `memory` hold what the `remote` ones held."""
     return bool((memory[local] == pattern(remote)[:, None]).all())

@@ -1,4 +1,4 @@
-"""Moves the same blocks in several ways, one after the other, round after round."""
+"""Moves the same blocks over several transports in turn, round after round."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ _WARM_UP_ROUNDS = 2
 
 
 class WrongBytes(SlosError):
-    """What arrived is not what was sent."""
+    """The bytes that arrived are not those that were sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moves:
-    """Seconds by prompt tokens and by way, the first ones apart."""
+    """Seconds by prompt tokens and by transport; `first_s` has the first transfer of each."""
 
     times_s: Mapping[int, Mapping[str, Sequence[float]]]
     first_s: Mapping[str, float]
@@ -27,7 +27,7 @@ class Moves:
 
 @dataclass(slots=True)
 class MemoryCopy:
-    """The same blocks from memory to memory in this process."""
+    """Copies the same blocks from memory to memory within this process."""
 
     source: Bytes
     target: Bytes
@@ -42,7 +42,10 @@ class MemoryCopy:
 
 @dataclass(slots=True)
 class Mover:
-    """`ways` all read into `memory`. Blocks are drawn anew for every read, apart as in use."""
+    """Reads into `memory` over each of `ways` (transports).
+
+    Each read has newly drawn blocks that lie apart, as in a used cache.
+    """
 
     layout: KvLayout
     memory: Bytes
@@ -50,7 +53,7 @@ class Mover:
     _random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def run(self, prompt_tokens: Sequence[int], rounds: int) -> Moves:
-        """Raises WrongBytes. What the ways raise goes through."""
+        """Raises WrongBytes, and the errors of the transports."""
         first_s = {way: self._move_checked(way, prompt_tokens[0]) for way in self.ways}
         times_s: dict[int, dict[str, list[float]]] = {
             tokens: {way: [] for way in self.ways} for tokens in prompt_tokens

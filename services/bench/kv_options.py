@@ -1,4 +1,4 @@
-"""What `bench kv` can be told. Reads nothing itself."""
+"""Options of `bench kv`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +14,7 @@ _SPARE = 4  # times the blocks of the longest prompt, so that blocks lie apart a
 
 
 class Dtype(StrEnum):
-    """Of the KV cache."""
+    """Data type of the KV cache."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

@@ -1,4 +1,4 @@
-"""The process that blocks are read from, over NIXL, ZMQ and TCP. It always ends."""
+"""Runs the peer process that blocks are read from, over NIXL, ZMQ and TCP."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _END_LIMIT_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAddress:
-    """What the reading side needs to know."""
+    """The addresses and keys that the reading side needs."""
 
     metadata: bytes
     base_address: int
@@ -32,7 +32,7 @@ class PeerAddress:
 def started_peer(
     layout: KvLayout, threads: int, limit_s: float, keys: CurveKeys
 ) -> Iterator[PeerAddress]:
-    """Starts the process and ends it. Raises DeadlinePassed when it is not ready in time."""
+    """Starts the peer and always ends it. Raises DeadlinePassed if it is not ready in time."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(

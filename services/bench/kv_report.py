@@ -1,4 +1,4 @@
-"""What `bench kv` shows: a JSON object or a table. Pure rendering."""
+"""Renders the result of `bench kv` as a JSON object or a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NIXL, ZMQ, CURVE, COPY, TCP = "nixl", "zmq", "zmq_curve", "memory_copy", "tcp"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvRow:
-    """All ways of one prompt length. A ratio is one speed over another, at p50."""
+    """All transports for one prompt length. A ratio is one speed over another, at p50."""
 
     prompt_tokens: int
     blocks: int

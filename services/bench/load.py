@@ -1,4 +1,4 @@
-"""A closed loop: so many clients, each sending its next request when the last one is answered."""
+"""A closed loop: a number of clients, each sending its next request after its last answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ _WARM_UP_SHARE = 0.2  # of the time, not counted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What came of one load. `cpu_s` is what the server's process used in the counted time."""
+    """The result of one load. `cpu_s` is the server's CPU time in the counted time, if known."""
 
     in_flight: int
     seconds: float
@@ -32,14 +32,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedLoop:
-    """`ask` sends one request; `cpu_seconds` reads what the server has used so far, if known."""
+    """`ask` sends one request; `cpu_seconds` reads the server's CPU time so far, if known."""
 
     ask: Callable[[], Awaitable[Answer]]
     cpu_seconds: Callable[[], Awaitable[float | None]]
     now: Callable[[], float]
 
     async def run(self, in_flight: int, seconds: float) -> Load:
-        """Raises what `ask` raises."""
+        """Runs one load after a warm-up. Raises what `ask` raises."""
         await self._for(in_flight, _WARM_UP_SHARE * seconds)
         before_s, started_at_s = await self.cpu_seconds(), self.now()
         answers = await self._for(in_flight, seconds)

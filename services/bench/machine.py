@@ -1,4 +1,4 @@
-"""The machine that the numbers were taken on. Judges nothing."""
+"""Describes the machine that the numbers were taken on."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ class Machine:
 
 
 def busy_s() -> float:
-    """Seconds that all cores together have been at work or taken away since the machine's start."""
+    """CPU seconds of all cores, busy or stolen, since the machine's start."""
     user, nice, system, _, _, irq, soft_irq, steal = map(
         int, _CPU_TIMES.read_text().splitlines()[0].split()[1:9]
     )
@@ -40,7 +40,7 @@ def busy_s() -> float:
 
 
 def own_s() -> float:
-    """Seconds that this process and all that it started, and they in turn, have been at work."""
+    """CPU seconds of this process and all its descendants, those included that have ended."""
     spent_s: dict[int, float] = {}
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

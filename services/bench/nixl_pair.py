@@ -1,7 +1,4 @@
-"""NIXL as vLLM's connector calls it: prepared descriptor lists, one read, polled until done.
-
-The only place of the bench that imports NIXL.
-"""
+"""NIXL as vLLM's connector calls it: prepared descriptor lists, one read, polled until done."""
 
 import logging
 import os
@@ -17,13 +14,13 @@ _NOTICE = b"bench:1"
 
 
 class TransferFailed(SlosError):
-    """NIXL said that a transfer failed."""
+    """NIXL reported that a transfer failed."""
 
 
 def set_ucx_environment(transports: str) -> dict[str, str]:
-    """What UCX reads when NIXL is loaded; call it before. Returns all that is set for UCX.
+    """Sets UCX's environment; call it before NIXL is loaded. Returns all variables of UCX.
 
-    What the operator set stays as it is.
+    Variables that the operator set stay as they are.
     """
     os.environ.setdefault("UCX_TLS", transports)
     os.environ.setdefault("UCX_RCACHE_MAX_UNRELEASED", "1024")  # as vLLM sets it
@@ -40,7 +37,7 @@ class NixlSide:
 
     @classmethod
     def make(cls, name: str, layout: KvLayout, memory: Bytes, threads: int) -> "NixlSide":
-        """Raises TransferFailed when NIXL will not start with UCX's settings."""
+        """Starts an agent. Raises TransferFailed if NIXL does not start with UCX's settings."""
         # UCX reads its environment when this is loaded: see set_ucx_environment
         from nixl._api import nixl_agent, nixl_agent_config
 
@@ -50,7 +47,7 @@ class NixlSide:
         let_progress_thread_sleep()  # as our engines do
         try:
             agent = nixl_agent(name, nixl_agent_config(num_threads=threads, capture_telemetry=True))
-        except Exception as error:  # NIXL's errors have no common root of their own
+        except Exception as error:  # NIXL's errors have no common base class
             raise TransferFailed(
                 f"NIXL does not start with UCX_TLS={os.environ.get('UCX_TLS')!r} ({error}): "
                 "it needs a transport for messages too, such as tcp."
@@ -93,16 +90,17 @@ class NixlReader:
         now: Callable[[], float],
         limit_s: float,
     ) -> "NixlReader":
-        """`handshake_s` is from the peer's metadata in our hands to its blocks being addressable.
+        """Connects to the peer. Raises TransferFailed.
 
-        UCX connects at the first transfer, which is not in it. Raises TransferFailed.
+        `handshake_s` is the time from the peer's metadata to addressable blocks. It excludes UCX's
+        connection, which is made by the first transfer.
         """
         local = side.prepare(_OURSELVES, side.base_address)
         started_at_s = now()
         try:
             peer = side.agent.add_remote_agent(metadata)
             remote = side.prepare(peer, base_address)
-        except Exception as error:  # NIXL's errors have no common root of their own
+        except Exception as error:  # NIXL's errors have no common base class
             raise TransferFailed(
                 f"NIXL cannot reach the other process ({error}); look at UCX_TLS, now "
                 f"{os.environ.get('UCX_TLS')!r}, and for UCX's words above."

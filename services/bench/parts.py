@@ -1,4 +1,4 @@
-"""The processes that the gateway is measured with, and their command lines. Starts nothing."""
+"""The command lines of the processes that the gateway is measured with."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ _BLOCK_TOKENS, _MOST_RUNNING, _MOST_STEP_TOKENS = 32, 64, 2048  # as our engine 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """One free port for each thing that listens."""
+    """One free port for each listener."""
 
     planner: int
     planner_metrics: int
@@ -74,7 +74,7 @@ class Parts:
         )
 
     def profile(self) -> Part:
-        """Measures an engine like ours, prints what it found and ends; it listens nowhere."""
+        """The process that measures an engine like ours, prints its profile and ends."""
         flags = {"profile": "fresh", "json": None, **self._engine_flags()}
         return self._on_threads(
             self._part("profile", Rank.ENGINE, "services.bench.profile", flags, "")
@@ -114,10 +114,10 @@ class Parts:
         return self._on_threads(self._part(STOCK, Rank.GATEWAY, module, flags, self.stock_url))
 
     def _on_threads(self, engine: Part) -> Part:
-        """The same for both engines: unbound, and the model within the engine core.
+        """Gives both engines the same threads, unbound, with the model within the engine core.
 
         A worker process, vLLM's default on CPU, spins for a second after each request, and would
-        slow down whoever is asked next.
+        slow down the next server that is asked.
         """
         threads = self.options.threads or max(1, len(os.sched_getaffinity(0)) - 1)
         model = {"OMP_NUM_THREADS": str(threads), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -143,7 +143,7 @@ class Parts:
     def _part(
         self, name: str, rank: Rank, module: str, flags: Mapping[str, object], address: str
     ) -> Part:
-        """A flag whose value is None stands alone."""
+        """A process with these flags; a flag with the value None takes no value."""
         words = [
             word
             for flag, value in flags.items()

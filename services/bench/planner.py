@@ -1,4 +1,4 @@
-"""`slos-serve bench planner`: what decisions, steps and reports cost. Measures nothing itself."""
+"""`slos-serve bench planner`: what decisions, steps and reports cost."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(options: PlannerBenchOptions) -> Measured:
-    """Memory first, while the process is small."""
+    """Runs all measurements; memory first, while the process is small."""
     machine, fleet = Machine.read(), World(running=options.fleet_running)
     return Measured(
         machine=machine,

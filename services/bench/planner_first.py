@@ -1,4 +1,4 @@
-"""How soon a new process decides: run by `bench planner` as a process of its own, prints JSON."""
+"""Times the first decision of a new process, for `bench planner`; prints JSON."""
 
 import json
 from importlib import import_module
@@ -11,10 +11,10 @@ _RUNNING, _CANDIDATES = 64, 8
 def main() -> None:
     now = MonotonicClock().now
     began_s = now()
-    # Loading is part of what is measured.
+    # The time of these imports is measured, too.
     worlds = import_module("services.bench.planner_world")
-    rounds = import_module("services.planner.rounds")
-    preparation = import_module("services.planner.prepare")
+    rounds = import_module("services.planner.admission.rounds")
+    preparation = import_module("services.planner.server.prepare")
     loaded_s = now()
     preparation.prepare()
     prepared_s = now()

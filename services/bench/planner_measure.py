@@ -1,4 +1,4 @@
-"""Times what a planner does, in this process and on one core. Prints nothing."""
+"""Times the work of a planner in this process, on one core."""
 
 import gc
 import itertools
@@ -14,10 +14,11 @@ from typing import Any
 
 from services.bench.planner_world import NOW_S, World, all_reports, step_table
 from services.bench.spread import percentile
-from services.planner.metrics import PlannerMetrics
-from services.planner.placement import Decision
-from services.planner.rounds import Asked, decide_round
-from services.planner.state import ClusterState
+from services.planner.admission.pending import Asked
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.server.metrics import PlannerMetrics
+from services.planner.state.cluster import ClusterState
 from shared.clock import MonotonicClock, cpu_time_s
 from shared.requests import Explanation, Outcome
 from shared.rpc import codec
@@ -34,9 +35,10 @@ _PROCESS_LIMIT_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Milliseconds of one thing done `count` times; `admitted` is the mean number of yeses.
+    """Milliseconds of one operation done `count` times.
 
-    `cpu_p99_ms` leaves out the time in which others had the core.
+    `admitted` is the mean number of placements that run. `cpu_p99_ms` is CPU time, without the time
+    of other processes on the core.
     """
 
     count: int
@@ -60,14 +62,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Of each call, by the clock on the wall and by what the core did for it."""
+    """Wall time and CPU time of each call, in seconds."""
 
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
 
 
 def time_of(act: Callable[[int], None], rounds: int, limit_s: float) -> Times:
-    """Of `rounds` calls, after a few that do not count; of fewer when `limit_s` is over."""
+    """Times of `rounds` calls after a warm-up; fewer if `limit_s` is over."""
     now, times = MonotonicClock().now, Times()
     for number in range(_WARM_UP):
         act(-1 - number)
@@ -84,7 +86,7 @@ def time_of(act: Callable[[int], None], rounds: int, limit_s: float) -> Times:
 
 
 def decisions(world: World, engines: int, candidates: int, rounds: int, limit_s: float) -> Taken:
-    """Rounds of decisions on one state, none of them taken into its books."""
+    """Times rounds of decisions on one state; none of them is committed."""
     state = world.state(engines)
     asked = {n: world.asked(candidates, n) for n in range(-_WARM_UP, rounds)}
     admitted = [0] * rounds
@@ -98,7 +100,7 @@ def decisions(world: World, engines: int, candidates: int, rounds: int, limit_s:
 
 
 def formed_steps(world: World, rounds: int, limit_s: float) -> Taken:
-    """Steps formed of the world's first engine's requests."""
+    """Times the forming of steps from the requests of the first engine."""
     engine = world.description(0)
     former = StepFormer(
         step_table(),
@@ -118,7 +120,7 @@ def formed_steps(world: World, rounds: int, limit_s: float) -> Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """Reports read from their bytes and taken into the state and the metrics; gRPC is not in it."""
+    """Cost of reading reports from bytes into the state and the metrics, without gRPC."""
 
     engines: int
     reports_per_s: int
@@ -131,7 +133,7 @@ class Intake:
 
 
 def intake(world: World, engines: int, reports_per_s: int, limit_s: float) -> Intake:
-    """One second of reports, or as many as `limit_s` allows."""
+    """Times one second of reports, or as many as `limit_s` allows."""
     state, metrics = world.state(engines), PlannerMetrics()
     messages = [
         pb.EngineMessage(
@@ -159,7 +161,7 @@ def intake(world: World, engines: int, reports_per_s: int, limit_s: float) -> In
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Of this process in MiB: before, and after each tenth of the decisions."""
+    """Resident memory of this process in MiB: before, and after each tenth of the decisions."""
 
     decisions: int
     before_mib: float
@@ -167,7 +169,7 @@ class Memory:
 
 
 def memory(world: World, decisions_made: int) -> Memory:
-    """Requests that come, are decided, run a while and end, on four engines."""
+    """Measures memory while requests arrive, are decided, run and end, on four engines."""
     state = world.state(4)
     reports = all_reports(world, 4)
     lives = itertools.count()
@@ -183,7 +185,7 @@ def memory(world: World, decisions_made: int) -> Memory:
             if number % _IN_FLIGHT == 0:
                 state.observe(engine, [report], now)
 
-    for _ in range(max(1, decisions_made // _SAMPLES)):  # what is kept at most is there by then
+    for _ in range(max(1, decisions_made // _SAMPLES)):  # warm-up: bounded records are full by then
         live()
     before, after = _resident_mib(), []
     for _ in range(_SAMPLES):
@@ -222,8 +224,9 @@ def _resident_mib() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class First:
-    """Of a new process: seconds to load the code, to compile it (or find it compiled on disk) as
-    the planner does before it is ready, then to make a first decision and a second one.
+    """Seconds of a new process to load the code, to prepare it, for a first and a second decision.
+
+    Preparing compiles the code, or loads it compiled from disk, as the planner does at its start.
     """
 
     load_s: float
@@ -233,7 +236,7 @@ class First:
 
 
 def first_decisions() -> dict[str, First]:
-    """Without compiled code on disk, and with it."""
+    """Times of a new process without compiled code on disk (`cold`) and with it (`warm`)."""
     with tempfile.TemporaryDirectory(prefix="slos-bench-") as folder:
         cache = {"NUMBA_CACHE_DIR": folder}
         return {
@@ -249,7 +252,7 @@ def scheduling(running: Sequence[int], steps: int) -> list[dict[str, Any]]:
 
 
 def _said_by(module: str, *words: int, environ: Mapping[str, str] | None = None) -> Any:
-    """What a process of ours prints in its last line."""
+    """The JSON value that a process of ours prints in its last line."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, words)],
         env={**os.environ, **(environ or {})},

@@ -1,4 +1,4 @@
-"""What `bench planner` can be told. Reads nothing itself."""
+"""Options of `bench planner`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerBenchOptions:
-    """The defaults take about two minutes."""
+    """Options of `bench planner`; the defaults take about two minutes."""
 
     running: tuple[Count, ...] = option(
         (64, 256, 1024), help="requests that run on the one engine that a decision is about"
@@ -26,20 +26,20 @@ class PlannerBenchOptions:
     formed: tuple[Count, ...] = option(
         (32, 64, 128, 256, 512, 1024), help="requests of which one step is formed"
     )
-    rounds: Count = option(300, help="decisions of each sort; steps ten times as many")
+    rounds: Count = option(300, help="rounds of decisions of each sort; steps ten times as many")
     limit_s: Annotated[float, Field(gt=0)] = option(
-        20.0, help="seconds after which a sort has been measured long enough"
+        20.0, help="seconds after which the measurement of one sort ends"
     )
     reporting_engines: Count = option(64, help="engines whose step reports are taken in")
     reports_per_s: Count = option(100, help="steps that each of them reports a second")
     memory: Annotated[int, Field(ge=0)] = option(
-        100_000, help="decisions over which memory is watched; 0: not"
+        100_000, help="decisions over which memory is watched; 0: none"
     )
     scheduled: tuple[Count, ...] = option(
         (64, 256), help="requests with which vLLM's scheduler is timed beside ours; needs vLLM"
     )
     scheduled_steps: Annotated[int, Field(ge=0)] = option(
-        200, help="steps of each of the two schedulers; 0: not"
+        200, help="steps of each of the two schedulers; 0: none"
     )
-    first: bool = option(True, help="measure how soon a new process decides")
+    first: bool = option(True, help="measure the first decision of a new process")
     json: bool = option(False, help="print one JSON object instead of tables")

@@ -1,4 +1,4 @@
-"""What `bench planner` shows: a JSON object, or tables and a few sentences. Pure rendering."""
+"""Renders the result of `bench planner` as a JSON object, or as tables and sentences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from services.bench.planner_measure import First, Intake, Memory, Taken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One sort of call. `candidates` are decided together, 0: no decision."""
+    """One sort of call. `candidates` requests are decided together; 0: no decision."""
 
     engines: int
     running: int
@@ -109,7 +109,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _scheduling(costs: Sequence[Mapping[str, Any]]) -> Table:
-    """vLLM's scheduler and ours by number of requests, and with promises and without."""
+    """vLLM's scheduler and ours by number of requests, with and without promises."""
     table = Table(title="Scheduling inside vLLM, medians in us")
     for name in ("scheduler", "running", "promises", "schedule()", "update_from_output()"):
         table.add_column(name, justify="right")

@@ -1,5 +1,6 @@
-"""What scheduling costs inside vLLM: run by `bench planner` as a process of its own (vLLM and torch
-take seconds to load, and log to stdout), prints JSON in its last line.
+"""Measures the cost of scheduling inside vLLM, for `bench planner`; prints JSON in its last line.
+
+It is a separate process, since vLLM and torch take seconds to load and log to stdout.
 """
 
 import json
@@ -8,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from services.bench.scheduler_cost import measure_schedulers
-from shared.clock import MonotonicClock
+from shared.clock import CpuClock
 from shared.models.tiny import make_tiny_model
 
 
@@ -18,9 +19,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="slos-bench-") as named:
         folder = Path(named)
         model = make_tiny_model(folder / "model")
-        costs = measure_schedulers(
-            str(model), folder, MonotonicClock(), running=running, steps=steps
-        )
+        costs = measure_schedulers(str(model), folder, CpuClock(), running=running, steps=steps)
     print(json.dumps([cost.as_json() for cost in costs]))
 
 

@@ -1,7 +1,7 @@
-"""A made-up fleet at work, told to a planner as engines tell it. Measures nothing.
+"""A synthetic fleet under load, reported to a planner as engines report it.
 
-Step times are those of a 7B model on an A100, in the form that engines fit. The paces of the three
-tiers are multiples of what a step of plain decoding takes, so that every size can be held.
+Step times are those of a 7B model on an A100, in the form that engines fit. The TPOT targets of the
+three tiers are multiples of a plain decode step, so that every size of fleet can keep them.
 """
 
 import random
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.planner.admission.pending import Asked
 from services.planner.numbers import PlannerNumbers
-from services.planner.rounds import Asked
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import OnRefuse, PlacementQuery, SloTargets
@@ -37,9 +37,9 @@ def step_table() -> StepTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Makes engines, their requests and those that come; the same for the same seed.
+    """Makes engines, their requests and new requests; the same for the same seed.
 
-    `step_s` is what a step of plain decoding takes with all of them.
+    `step_s` is the time of a plain decode step with all running requests.
     """
 
     running: int
@@ -64,7 +64,7 @@ class World:
         return state
 
     def description(self, number: int) -> EngineDescription:
-        """Room for half as many requests again; every fourth engine of a fleet is for prefills."""
+        """An engine with room for half as many requests again; every fourth is a prefill engine."""
         most = self.running + self.running // 2 + 64
         tokens = most * (_CONTEXT_TOKENS + 2 * _LEFT_TOKENS)
         return EngineDescription(
@@ -110,7 +110,7 @@ class World:
         )
 
     def rows(self, number: int = 0) -> Rows:
-        """Tiers in turn, next tokens due within a pace, a few prompts half computed."""
+        """Requests of all tiers in turn; a few of them have a prompt that is half computed."""
         chance = random.Random(self.seed + number)  # noqa: S311 - no secret is made of it
         prompts = max(1, round(_PREFILLING * self.running))
         rows = np.stack(
@@ -134,7 +134,7 @@ class World:
         )
 
     def asked(self, candidates: int, round_number: int) -> list[Asked]:
-        """Requests that wait together, of all tiers, some of which cannot be held."""
+        """Requests that wait together, of all tiers; some cannot keep their targets."""
         chance = random.Random(self.seed + 1000 * round_number)  # noqa: S311 - the same
         return [self._asked(f"r{round_number}-{n}", n, chance) for n in range(candidates)]
 
@@ -159,5 +159,5 @@ class World:
 
 
 def all_reports(world: World, engines: int) -> Sequence[StepReport]:
-    """One of each engine."""
+    """One report of each engine."""
     return [world.report(number, step=2) for number in range(engines)]

@@ -1,4 +1,4 @@
-"""`slos-serve profile`: an engine core measures itself, and what it found is printed and drawn."""
+"""`slos-serve profile`: lets an engine core measure its step times, prints and draws them."""
 
 import json
 import os
@@ -32,7 +32,7 @@ SECTION = "profile"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions(EngineOptions):
-    """Those of an engine, and how to show what was found."""
+    """The options of an engine, and those of the output."""
 
     profile: ProfileWhen = option(
         ProfileWhen.FRESH,
@@ -43,13 +43,13 @@ class ProfileOptions(EngineOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, and DeadlinePassed where too little could be measured."""
+    """Profiles and prints. Raises ConfigError, and DeadlinePassed with too few steps measured."""
     options = load(ProfileOptions, section=SECTION, argv=argv, environ=os.environ, prog=PROGRAM)
     path = _plot_path(options.plot)
     profile = _profile(options)
     table, measured = _measured(options, profile.steps)
     if path is not None:
-        # Only where a picture is asked for: matplotlib is no part of serving.
+        # Imported only for --plot: matplotlib is an optional extra.
         from services.bench.profile_plot import draw
 
         draw(table, measured[-1].fit, path)
@@ -58,15 +58,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
-    """This machine's engine: its steps, and the paper's form and ours fitted to them."""
+    """The steps of this machine's engine, and the paper's form and ours fitted to them."""
     return _measured(options, _profile(options).steps)
 
 
 def _profile(options: EngineOptions) -> "Profile":
-    # what was found alone goes to stdout, so that it can be kept in a file
+    # only the result goes to stdout, so that it can be redirected into a file
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     set_environment(options, os.environ)
-    # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
+    # vLLM takes seconds to import (--help must not wait) and reads the environment then
     from shared.engine.profile_alone import profile_alone
 
     profile = profile_alone(options)

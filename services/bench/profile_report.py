@@ -1,4 +1,4 @@
-"""What `slos-serve profile` shows: coefficients with units, margins, errors. Pure rendering."""
+"""Renders the result of `slos-serve profile`: coefficients with units, margins, errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def coefficients_table(fit: Fit) -> Shown:
         for number, piece in enumerate(pieces):
             weights = fit.curve.coefficients[at : at + len(piece)]
             at += len(piece)
-            if any(weights):  # one that is never the longest says nothing
+            if any(weights):  # a piece without weights is never the longest
                 _add_piece(shown, f"{group}.{number}", piece, weights)
         shown.add_section()
     shown.caption = _margins(fit)

@@ -1,4 +1,4 @@
-"""Prompts of which no two begin alike, so that no engine can answer from its prefix cache. Pure."""
+"""Prompts of which no two begin alike, so that no prefix cache has an effect."""
 
 import random
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ _WORDS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """The same prompt for those that read text and for those that read tokens."""
+    """One prompt as text and as tokens."""
 
     text: str
     token_ids: tuple[int, ...]
 
 
 def texts(words: int, seed: int = 0) -> Iterator[str]:
-    """Endless; each begins with a number of its own."""
+    """Endless prompts; each begins with a different number."""
     draw = random.Random(seed)  # noqa: S311 - no secret is made of it
     number = draw.randrange(10**8)
     while True:

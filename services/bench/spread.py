@@ -1,4 +1,4 @@
-"""What many measurements of one thing say: median and 99th percentile. Pure."""
+"""Median and 99th percentile of repeated measurements."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Spread:
 
     @classmethod
     def of(cls, times_s: Sequence[float]) -> "Spread":
-        """Of one time at least, in seconds. Raises ValueError when there is none."""
+        """The spread of times in seconds. Raises ValueError if there are none."""
         return cls(
             count=len(times_s),
             p50_ms=1000 * percentile(times_s, 50),
@@ -27,7 +27,7 @@ class Spread:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank: one of the values, never a mean of two. Raises ValueError on none."""
+    """The nearest-rank percentile, always one of the values. Raises ValueError on none."""
     if not values:
         raise ValueError("nothing was measured")
     rank = math.ceil(percent / 100 * len(values))

@@ -1,4 +1,4 @@
-"""An engine without a model: answers every request at once. For measuring gateways, nothing else.
+"""An engine without a model that answers every request at once, for measuring gateways.
 
 `python -m services.bench.stub_engine` registers with a real planner and serves the engine's gRPC
 interface until it is told to stop.
@@ -34,13 +34,13 @@ from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_serve
 
 _REPORT_EVERY_S = 0.1
 _KV_BLOCKS = 1 << 20  # so many that the planner never waits for room
-_STEP_S = 1e-4  # what the planner is told that a step takes
+_STEP_S = 1e-4  # the step time that the planner sees
 _TOKEN = 65
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StubOptions:
-    """The least that a real engine host is told too."""
+    """Options of the stub, a subset of an engine host's."""
 
     host: str = option("127.0.0.1", help="address to listen on")
     port: int = option(8200, help="port of the gRPC service; 0 picks one")
@@ -50,7 +50,7 @@ class StubOptions:
 
 
 class StubEngine(EngineServicer):
-    """Gives each request its tokens one by one, as fast as the wire takes them."""
+    """Sends each request its tokens one by one, as fast as the connection takes them."""
 
     def __init__(self, description: EngineDescription, clock: Clock) -> None:
         self._description = description
@@ -75,7 +75,7 @@ class StubEngine(EngineServicer):
             yield pb.GenerateReply(outputs=encode_outputs([output]), core_time_s=self._clock.now())
 
     async def _give(self, reader: str, outputs: Sequence[EngineCoreOutput]) -> None:
-        """One at a time, as if each were of a step that all requests share."""
+        """Sends one output at a time, as if each came from a step that all requests share."""
         request_id = outputs[0].request_id
         stream = self._streams.add(request_id, reader)
         try:
@@ -134,7 +134,7 @@ class StubEngine(EngineServicer):
         request: pb.AbortRequest,
         context: "grpc.aio.ServicerContext[pb.AbortRequest, pb.AbortReply]",
     ) -> pb.AbortReply:
-        """Nothing runs long enough to be aborted."""
+        """Ignores it: no request runs long enough to be aborted."""
         del request, context
         return pb.AbortReply()
 
@@ -143,7 +143,7 @@ class StubEngine(EngineServicer):
         request: pb.ReleaseRequest,
         context: "grpc.aio.ServicerContext[pb.ReleaseRequest, pb.ReleaseReply]",
     ) -> pb.ReleaseReply:
-        """There is no KV."""
+        """Ignores it: there is no KV."""
         del request, context
         return pb.ReleaseReply()
 
@@ -176,7 +176,7 @@ def describe(options: StubOptions) -> EngineDescription:
 
 
 async def report_steps(state: EngineState, clock: Clock) -> None:
-    """Tells the planner of steps that never were, so that it can predict; until cancelled."""
+    """Reports invented steps, so that the planner can predict, until cancelled."""
     step = 0
     while True:
         step += 1

@@ -1,4 +1,4 @@
-"""The same blocks over a loopback TCP connection, with plain sockets."""
+"""Moves blocks over a loopback TCP connection with plain sockets."""
 
 import socket
 import struct
@@ -24,7 +24,7 @@ def listen() -> socket.socket:
 
 
 def serve_blocks(listener: socket.socket, memory: Bytes, limit_s: float) -> None:
-    """Answers one client until it goes, or until it asks nothing for `limit_s`."""
+    """Answers one client until it closes, or is silent for `limit_s` seconds."""
     listener.settimeout(limit_s)
     connection, _ = listener.accept()
     with connection:

@@ -1,4 +1,4 @@
-"""The same blocks over the KV ports of two processes, as engines move them: with confirmation."""
+"""Moves blocks over the KV ports of two processes as engines do, with confirmation."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from shared.kv_transfer.reads import KvPeer, ReadOutcome, ReadRequest
 from shared.ports import LOOPBACK, FreePorts
 
 _EPOCH, _REQUEST = "bench", "bench"
-_NEVER_ENDS = 1 << 30  # readers: the lease outlives every confirmation
+_NEVER_ENDS = 1 << 30  # number of readers: the lease outlives every confirmation
 _LOOK_EVERY_S = 0.0002
 
 
@@ -109,6 +109,6 @@ class ZmqReader:
         self.reader.close()
 
     def _blocks(self, numbers: Numbers) -> list[int]:
-        """Block ids of descriptors, which name the same blocks in every layer."""
+        """Block ids of descriptors; these are the same in every layer."""
         ids: list[int] = numbers[: len(numbers) // self.layout.layers].tolist()
         return ids

@@ -1,4 +1,4 @@
-"""How many programs of a load kept all their targets, also while the run goes on. Sums only."""
+"""How many programs of a load kept all their targets, also while the run goes on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,13 +43,20 @@ class Bounds:
 class Attainment:
     """A program counts as a whole: every one of its calls, by one rule, with nothing refused; or,
     `by_request`, each of its calls for itself. Programs outside of `counted` are there to keep the
-    fleet busy.
+    fleet busy. `by_class`: the share of a load is that of the class that keeps least, where a
+    program is of the class of its first call.
     """
 
     def __init__(
-        self, load: Load, counted: slice = slice(None), *, by_request: bool = False
+        self,
+        load: Load,
+        counted: slice = slice(None),
+        *,
+        by_request: bool = False,
+        by_class: bool = False,
     ) -> None:
-        self._counted, self._by_request = counted, by_request
+        self._by_request = by_request
+        self._groups = _by_class(load, counted) if by_class else [_numbers(load, counted)]
         self._numbers = {program.program_id: number for number, program in enumerate(load)}
         self._calls = np.array([len(program.calls) for program in load])
         self._owners: npt.NDArray[np.int64] = np.zeros(self._calls.sum(), dtype=np.int64)
@@ -60,30 +67,43 @@ class Attainment:
         owners, programs = self._owner_of(tickets), len(self._calls)
         kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
         missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
-        if self._by_request:
-            return self._of_requests(kept_calls, missed_calls, ends=bool(np.isinf(now)))
-        kept_ones = (kept_calls == self._calls)[self._counted]
-        missed_ones = ~kept_ones if np.isinf(now) else (missed_calls > 0)[self._counted]
-        whole = len(kept_ones)
-        return Bounds(
-            at_least=float(kept_ones.sum()) / whole, at_most=1 - float(missed_ones.sum()) / whole
-        )
+        found = [
+            self._of_group(kept_calls[group], missed_calls[group], self._calls[group])
+            for group in self._groups
+        ]
+        at_least = min(low for low, _ in found)
+        at_most = at_least if np.isinf(now) else min(high for _, high in found)
+        return Bounds(at_least=at_least, at_most=at_most)
 
-    def _of_requests(self, kept_calls: Counts, missed_calls: Counts, *, ends: bool) -> Bounds:
-        """`ends`: no more are kept than are by now."""
-        whole = int(self._calls[self._counted].sum())
-        kept_ones, missed_ones = (
-            int(one[self._counted].sum()) for one in (kept_calls, missed_calls)
-        )
-        if ends:
-            missed_ones = whole - kept_ones
-        return Bounds(at_least=kept_ones / whole, at_most=1 - missed_ones / whole)
+    def _of_group(
+        self, kept_calls: Counts, missed_calls: Counts, calls: Counts
+    ) -> tuple[float, float]:
+        """The least and the greatest share that these programs may end with; each array has one
+        number for each program.
+        """
+        if self._by_request:
+            whole = int(calls.sum())
+            return int(kept_calls.sum()) / whole, 1 - int(missed_calls.sum()) / whole
+        whole = len(calls)
+        kept_ones, missed_ones = (kept_calls == calls).sum(), (missed_calls > 0).sum()
+        return float(kept_ones) / whole, 1 - float(missed_ones) / whole
 
     def _owner_of(self, tickets: Sequence[Ticket]) -> npt.NDArray[np.int64]:
         for ticket in tickets[self._known :]:
             self._owners[ticket.life] = self._numbers[ticket.program_id]
         self._known = len(tickets)
         return self._owners[: self._known]
+
+
+def _numbers(load: Load, counted: slice) -> Counts:
+    return np.arange(len(load))[counted]
+
+
+def _by_class(load: Load, counted: slice) -> list[Counts]:
+    """The numbers of the counted programs of each class."""
+    names = np.array([program.calls[0].class_name for program in load])
+    numbers = _numbers(load, counted)
+    return [numbers[names[numbers] == name] for name in sorted(set(names[numbers].tolist()))]
 
 
 class EarlyEnd:

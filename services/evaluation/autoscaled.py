@@ -120,7 +120,7 @@ class AutoscaledRun(Run):
         while pool.wanted > desired:
             name = pool.serving.pop()
             pool.leaving.append(name)
-            self._planned.state.engines[name].draining = True
+            self._planned.drain(name, now)
             self._timeline.at(now + _LOOKS_EVERY_S, self._retire, role, name)
 
     def _attach(self, role: Role, name: str, now: float) -> None:

@@ -1,33 +1,50 @@
-"""What a simulated engine tells the planner, as a real one would. Decides nothing."""
+"""What a simulated engine tells the planner, as a real one would."""
 
 import math
 
 from services.evaluation.told_prefixes import SPAN_TOKENS
-from shared.engines import Drafts, EngineDescription, KvAddress, PrefixNews, StepReport
-from shared.scheduling.rows import AVAILABLE, COMPUTED, TOTAL, to_wire
+from shared.engines import (
+    Drafts,
+    EngineDescription,
+    KvAddress,
+    KvTransfer,
+    PrefixNews,
+    StepReport,
+)
+from shared.scheduling.rows import AVAILABLE, COMPUTED, RESIDENT, TOTAL, to_wire
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
 
 MODEL = "simulated"
 
 
+def engine_id_of(name: str) -> str:
+    """The id of an engine, which has the same one in all its lives."""
+    return f"{name}-1"
+
+
 def report_of(
     engine: SimEngine,
+    *,
     drafts: tuple[Drafts, ...],
     finished: tuple[str, ...],
+    transfers: tuple[KvTransfer, ...],
     step_time: bytes,
     prefixes: PrefixNews,
     now: float,
 ) -> StepReport:
     """The engine as it will be when the running step is over, which is what engines tell;
-    `finished` are the requests that have left it since its last report, `step_time` its new table,
-    `prefixes` what has changed of its prefix cache.
+    `finished` are the requests that have left it and `transfers` those of KV since its last report,
+    `step_time` is its new table, `prefixes` what has changed of its prefix cache.
+
+    What single steps computed and took is left out: only records show it, decisions do not use it.
     """
     rows = engine.after
     if (rows[:, AVAILABLE] > now).any():
         rows = rows.copy()
         rows[rows[:, AVAILABLE] > now, AVAILABLE] = math.inf
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
+    running = int(rows[:, RESIDENT].sum())
     return StepReport(
         step=engine.steps,
         ended_at_s=now,
@@ -37,12 +54,14 @@ def report_of(
         decode_context_tokens=int(rows[missing <= ONE, TOTAL].sum()),
         speculated_tokens=0,
         accepted_tokens=0,
-        running=len(rows),
-        waiting=0,
+        running=running,
+        waiting=len(rows) - running,
         queued_prefill_tokens=int(missing[missing > ONE].sum()),
         free_kv_blocks=int(engine.free_blocks),
         busy_s=0.0 if engine.is_idle else max(0.0, engine.ends_s - now),
         drafts=drafts,
+        kv_transfers=transfers,
+        kv_transfers_failed=sum(not one.used for one in transfers),
         finished=finished,
         requests=to_wire(rows, now),
         step_time=step_time,
@@ -56,7 +75,7 @@ def description_of(engine: SimEngine, *, speculates: bool) -> EngineDescription:
     drafts = hardware.draft.max_speculation_tokens if hardware.draft and speculates else 0
     return EngineDescription(
         name=engine.name,
-        engine_id=f"{engine.name}-1",
+        engine_id=engine_id_of(engine.name),
         role=engine.role,
         address=f"{engine.name}:1",
         model=MODEL,

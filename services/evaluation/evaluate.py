@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from services.evaluation.as_in_paper import as_in_paper
 from services.evaluation.capacity import count, show
 from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
@@ -103,12 +104,17 @@ def _overload(evaluation: Evaluation) -> None:
     retries(evaluation, _BARS[0])
 
 
+def _paper(evaluation: Evaluation) -> None:
+    as_in_paper(evaluation, scenario_names(), _REPLICAS, _BARS[0])
+
+
 def _outsiders(evaluation: Evaluation) -> None:
     outsiders(evaluation, systems_of(()))
 
 
 PARTS: dict[str, Callable[[Evaluation], None]] = {
     "capacity": _capacity,
+    "paper": _paper,
     "curves": _curves,
     "ablations": _ablations,
     "bursts": _bursts,

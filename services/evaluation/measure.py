@@ -51,7 +51,7 @@ def measure_point(task: Task) -> Point:
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
     system = Observed(build(task.system, setting, engines, load), cpu_time_s)
     counted = counted_of(lasting=task.lasting, programs=len(load))
-    attainment = Attainment(load, counted, by_request=task.by_request)
+    attainment = Attainment(load, counted, by_request=task.by_request, by_class=task.by_class)
     early = EarlyEnd(load, attainment, Rule(task.rule), task.bars)
     conditions = Conditions(drain_s=drain_s(load, hardware), retry_s=task.retry_s)
     record = Run(load, system, engines, conditions, early if task.bars else None).record()

@@ -7,7 +7,7 @@ import numpy as np
 from shared.batch_time.table import DECODES, PREFILL, SPECULATED, Numbers
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, No, Route, System, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, System, Ticket
 
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -43,6 +43,9 @@ class Observed:
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
         self._system.moved(engine, ticket)
+
+    def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
+        self._system.fetched(engine, fetched)
 
     def ended(self, ended: Ended) -> None:
         self._system.ended(ended)

@@ -80,7 +80,9 @@ class PlanOptions:
     classes: str = option("", help="YAML or TOML file with the classes: lengths, targets, shares")
     rate: NotNegative = option(0.0, help="requests/s of all classes together")
     hardware: str = option(OF_CLASSES, help="a table of shared/hardware")
-    attainment: Share = option(0.9, help="share of requests that must keep all their targets")
+    attainment: Share = option(
+        0.9, help="share of the programs of each class that must keep all targets"
+    )
     most: Count = option(64, help="engines at most")
     seconds: Positive = option(120.0, help="how long requests arrive in each simulation")
     seed: Natural = option(1, help="of arrivals, lengths and noise")
@@ -107,8 +109,8 @@ class EvaluateOptions:
     )
     parts: tuple[str, ...] = option(
         (),
-        help="capacity, rules, curves, ablations, bursts, scaling, overload, regret, outsiders; "
-        "default: all",
+        help="capacity, paper, rules, curves, ablations, bursts, scaling, overload, regret, "
+        "outsiders; default: all",
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from services.evaluation.claims_report import claims_table, paper_tables
 from services.evaluation.figures import figures
 from services.evaluation.files import json_of, write
 from services.evaluation.outsiders_report import outsiders_table
@@ -14,7 +15,6 @@ from services.evaluation.report import (
     ablation_table,
     burst_table,
     capacity_tables,
-    claims_table,
     made_line,
     regret_tables,
     rules_table,
@@ -77,6 +77,7 @@ def _made(results: Results) -> dict[str, str]:
         "capacity": capacity_tables(results),
         "rules": rules_table(results),
         "claims": claims_table(results),
+        "paper": paper_tables(results),
         "ablations": ablation_table(results),
         "bursts": burst_table(results),
         "scaling": scaling_table(results),

@@ -1,5 +1,6 @@
 """`slos-serve plan`: the smallest fleet, and how to split it, for one's own classes and rate."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.evaluation.contenders import settings_of
@@ -16,7 +18,7 @@ from services.evaluation.known import Known
 from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
 from services.evaluation.options import PlanOptions
-from services.evaluation.points import Point, Task, rounded
+from services.evaluation.points import ClassTimes, Point, Task, rounded
 from services.evaluation.results import percent
 from services.evaluation.scenarios import CLASSES
 from services.evaluation.scenes import scene_of
@@ -30,6 +32,8 @@ from shared.options import load
 from shared.simulation.judge import Rule
 
 _LEAST_PROGRAMS = 200
+_LEAST_OF_CLASS = 40  # programs: a class is judged by itself, one of forty is 2.5 %
+_MOST_PROGRAMS = 4000  # for the sake of a rare class
 _RULES: Final = (Rule.ASKED, Rule.WINDOWS, Rule.DEADLINES)
 _WIDTH = 150  # of the tables where there is no terminal
 
@@ -62,7 +66,7 @@ def plan(options: PlanOptions) -> Sized:
 
 def _sizing(options: PlanOptions) -> Sizing:
     scenario = _scenario(options)
-    programs = max(_LEAST_PROGRAMS, round(options.seconds * options.rate))
+    programs = programs_of(options)
 
     def task_of(size: int, label: str) -> Task:
         return Task(
@@ -77,11 +81,19 @@ def _sizing(options: PlanOptions) -> Sizing:
             seed=options.seed,
             rule=Rule.ASKED.value,
             bars=(options.attainment,),
+            by_class=True,
         )
 
     return smallest(
         lambda size: fleets(size, options), task_of, bar=options.attainment, most=options.most
     )
+
+
+def programs_of(options: PlanOptions) -> int:
+    """As many as come in the time that is simulated, and enough of the rarest class."""
+    shares = [kind.share for kind in read_mix(Path(options.classes)).kinds]
+    rare = min(_MOST_PROGRAMS, math.ceil(_LEAST_OF_CLASS * sum(shares) / min(shares)))
+    return max(_LEAST_PROGRAMS, rare, round(options.seconds * options.rate))
 
 
 def fleets(size: int, options: PlanOptions) -> list[str]:
@@ -105,19 +117,31 @@ def _print(sized: Sized, options: PlanOptions) -> None:
 def _table(points: Sequence[Point]) -> Table:
     table = Table(title="Ways to split the smallest fleet, the best first")
     table.add_column("setting")
+    table.add_column("class")
     for name in ("attained", *_RULES[1:], "p99 TTFT / target", "p99 TPOT / target"):
         table.add_column(name, justify="right")
     table.add_column("missed by")
     for point in points:
-        everyone = point.classes[0]
-        table.add_row(
-            point.task.setting,
-            *(f"{point.attained[rule][0]:.1%}" for rule in _RULES),
-            f"{everyone.ttft_share:.2f}",
-            f"{everyone.tpot_share:.2f}",
-            ", ".join(f"{cause} {count}" for cause, count in everyone.causes.items()),
-        )
+        for number, one in enumerate(_of_classes(point)):
+            table.add_row(
+                "" if number else point.task.setting,
+                escape(one.name),
+                *(f"{one.attained[rule]:.1%}" for rule in _RULES),
+                f"{one.ttft_share:.2f}",
+                f"{one.tpot_share:.2f}",
+                ", ".join(f"{cause} {count}" for cause, count in one.causes.items()),
+            )
     return table
+
+
+def _of_classes(point: Point) -> Sequence[ClassTimes]:
+    """Each class; the load itself where it has one."""
+    return point.classes[1:] or point.classes
+
+
+def binding_class(point: Point) -> ClassTimes:
+    """The class that keeps least of its requests."""
+    return min(_of_classes(point), key=lambda one: one.attained[Rule.ASKED])
 
 
 def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
@@ -125,14 +149,14 @@ def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
     if sized.engines is None:
         yield (
             f"Not even {options.most} engines of {options.hardware} keep "
-            f"{percent(options.attainment)} at {options.rate:g} requests/s; "
+            f"{percent(options.attainment)} of each class at {options.rate:g} requests/s; "
             f"{_why(sized.choices[0])}. Give --most more, a faster --hardware, or wider targets."
         )
         return
     best, *others = sized.choices
     yield (
         f"Take {sized.engines} x {options.hardware}: {best.task.setting}. It keeps "
-        f"{best.attained[Rule.ASKED][0]:.1%} at {options.rate:g} requests/s."
+        f"{best.attained[Rule.ASKED][0]:.1%} {_of_what(best)} at {options.rate:g} requests/s."
     )
     if others:
         yield (
@@ -146,9 +170,19 @@ def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
         )
 
 
+def _of_what(point: Point) -> str:
+    if len(point.classes) == 1:
+        return "of all programs"
+    return f"of the programs of class {binding_class(point).name}, and more of each other class,"
+
+
 def _why(point: Point) -> str:
-    causes = point.classes[0].causes
+    binding = binding_class(point)
+    causes = binding.causes
     if not causes:
-        return "nobody missed anything"
+        return "no target was missed"
     most = max(causes, key=lambda cause: causes[cause])
-    return f"most of what it misses is by {most.replace('_', ' ')} ({causes[most]} requests)"
+    misses = f"is by {most.replace('_', ' ')} ({causes[most]} requests)"
+    if len(point.classes) == 1:
+        return f"most of what it misses {misses}"
+    return f"class {binding.name} binds, most of what it misses {misses}"

@@ -1,58 +1,33 @@
 """Our system as the simulator sees it: the production planner and step former, with nothing between
-them but what gRPC would carry. Decides nothing itself.
+them but what gRPC would carry.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-import numpy as np
-
-from services.evaluation.engine_reports import MODEL, description_of, report_of
+from services.evaluation.engine_reports import description_of
+from services.evaluation.engine_side import Attached
+from services.evaluation.gateway_side import Wants, moved_outcome, outcome_of, query_of, route_of
 from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
-from services.evaluation.told_prefixes import ToldPrefixes, prompt_hashes
-from services.planner.advice import learn_from
-from services.planner.engine_state import EngineState
+from services.planner.admission.waiting_queue import Answer
+from services.planner.advice import ADVICE_PAUSE_S
+from services.planner.core import PlannerCore
 from services.planner.numbers import PlannerNumbers
-from services.planner.placement import Decision
-from services.planner.policies import EngineNow, policy_for, worth_sending
-from services.planner.rounds import Asked, Held, decide_round
-from services.planner.state import ClusterState
-from services.planner.waiting import WaitingNumbers
+from services.planner.state.cluster import ClusterState
 from shared.batch_time.table import Numbers
-from shared.engine.step_ledger import DraftLedger, StepBook
 from shared.engine.step_times import StepTimes
-from shared.engines import Policy, Role
-from shared.requests import (
-    Admission,
-    Explanation,
-    OnRefuse,
-    Outcome,
-    Pacing,
-    Placement,
-    PlacementQuery,
-    SloTargets,
-    Way,
-)
+from shared.engines import Role
+from shared.requests import Placement, PlacementQuery, Way
 from shared.scheduling.kernel import form
 from shared.scheduling.lost import settle_lost
-from shared.scheduling.rows import (
-    BEST_EFFORT,
-    COMPUTED,
-    DRAFT,
-    GAIN,
-    PLAIN,
-    PROMISED,
-    TOTAL,
-    key_of,
-)
-from shared.scheduling.shares import KEPT, LONGEST_S, MAX_TOKENS, ONE, Tokens
+from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, Ticket
 
-_ADVICE_PAUSE_S = 0.1
-_ROUNDS = WaitingNumbers()
+_TIDY_EVERY_S: Final = 1.0
+_ROUNDING_S: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,23 +50,8 @@ class Settings:
     length_factor: float = 1.0
 
 
-@dataclass(slots=True, eq=False)
-class _Attached:
-    """The planner's side of one engine, and what it was told."""
-
-    state: EngineState
-    policy: Policy = field(default_factory=Policy)
-    advised_s: float = -math.inf
-    drafts: DraftLedger = field(default_factory=DraftLedger)
-    finished: list[str] = field(default_factory=list)  # requests that left it, until it tells
-    told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
-    prefixes: ToldPrefixes = field(default_factory=ToldPrefixes)
-    times: StepTimes | None = None
-    learned: tuple[int, float] = (0, 0.0)  # steps, seconds of them all
-
-
 class Planned:
-    """A `System` over one `ClusterState`. Engines know their tables; where there is a `profile`
+    """A `System` over one `PlannerCore`. Engines know their tables; where there is a `profile`
     (a fit as plain data) they start from it and go on learning from their steps, as real ones do.
     """
 
@@ -112,253 +72,147 @@ class Planned:
         self.state = ClusterState(numbers, epoch="s", now=0.0)
         self.state.lengths = ScaledLengths(settings.length_factor)
         self.state.survival = ScaledSurvival(settings.length_factor)
-        self._settings = settings
-        self._profile = profile
-        self._model_len_tokens = link.max_model_len_tokens
-        self._attached: dict[str, _Attached] = {}
-        self._decisions: dict[int, str] = {}  # by life
-        self._classes: dict[int, str] = {}
-        self._held: dict[int, Held] = {}
-        self._queries: dict[int, PlacementQuery] = {}  # of those that wait
         self._now = 0.0
+        self._core = PlannerCore(self.state, epoch_s=lambda: self._now)
+        self._settings = settings
+        self._wants = Wants(
+            best_effort=settings.best_effort,
+            way=settings.way,
+            most_tokens=link.max_model_len_tokens,
+        )
+        self._profile = profile
+        self._attached: dict[str, Attached] = {}
+        self._waiting: dict[str, Ticket] = {}  # in the planner's queue, by request id
+        self._placed: dict[int, Placement] = {}  # by life
+        self._classes: dict[int, str] = {}  # by life
+        self._moves: dict[int, int] = {}  # by life, of those that lost an engine
+        self._look_at_s = math.inf
+        self._tidied_s = 0.0
         for engine in engines:
             self.joined(engine)
 
-    # ---- the planner
+    # ---- gateways
 
     @property
     def recheck_s(self) -> float:
-        """As the planner's room has it: sooner where a held request can wait no longer."""
-        latest_s = min((held.latest_s for held in self._held.values()), default=math.inf)
-        return max(_ROUNDS.pause_s, min(_ROUNDS.recheck_s, latest_s - self._now))
-
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
-        """Engines report when a step has begun or ended, or somebody left them."""
-        for engine in engines.values():
-            attached = self._attached[engine.name]
-            told = engine.steps, engine.ends_s, len(engine.rows)
-            if told != attached.told or attached.finished:
-                attached.told = told
-                self._report(engine, now)
+        """As the planner's queue has it."""
+        return self._look_at_s - self._now
 
     def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
-        """A round of the production planner over all that wait."""
-        self._now = now
-        if self._settings.round_robin:
-            return [self._in_turn(ticket, now) for ticket in waiting]
-        return self._round(waiting, now)
+        """Asks for all that are new, and again for those that the planner has deferred; returns
+        what is decided by now.
+        """
+        self._now, core = now, self._core
+        looks = now >= self._look_at_s - _ROUNDING_S
+        deferred = [self._waiting[_name(one)] for one in (core.look_again(now) if looks else ())]
+        new = [ticket for ticket in waiting if ticket.name not in self._waiting]
+        answers = [*self._ask(new, now), *self._ask(deferred, now)]
+        self._look_at_s = core.waiting.next_look_s(now)
+        found = {_name(one): self._take(self._waiting.pop(_name(one)), one) for one in answers}
+        return [found.get(ticket.name) for ticket in waiting]
 
-    def _round(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
-        asked = [self._asked(ticket, now) for ticket in waiting]
-        decisions = decide_round(asked, self.state, now)
-        return [
-            self._answer(ticket, one, decision, now)
-            for ticket, one, decision in zip(waiting, asked, decisions, strict=True)
-        ]
-
-    def _in_turn(self, ticket: Ticket, now: float) -> Route | No | None:
-        """To the planner it looks as if all other decode engines were draining."""
-        engines = [one.state for one in self._attached.values()]
-        decodes = [one for one in engines if one.description.role is Role.DECODE]
-        turn = decodes[ticket.life % len(decodes)]
-        for engine in decodes:
-            engine.draining = engine is not turn
-        try:
-            return self._round([ticket], now)[0]
-        finally:
-            for engine in decodes:
-                engine.draining = False
-
-    def _asked(self, ticket: Ticket, now: float) -> Asked:
-        came_s, query = ticket.arrives_s, self._queries.get(ticket.life)
-        if query is None:
-            query = self._queries[ticket.life] = self._query(ticket)
-        return Asked(
-            query=replace(query, waited_s=now - came_s),
-            arrived_at_s=came_s,
-            first_asked_at_s=came_s,
-            held=self._held.pop(ticket.life, None),
-        )
+    def _ask(self, tickets: Sequence[Ticket], now: float) -> list[Answer]:
+        for ticket in tickets:
+            self._settle_moved(ticket, now)
+            self._waiting[ticket.name] = ticket
+        return self._core.place([self._query(one) for one in tickets], now, limit_s=math.inf)
 
     def _query(self, ticket: Ticket) -> PlacementQuery:
-        return PlacementQuery(
-            request_id=ticket.name,
-            group_id=ticket.name,
-            session_id=ticket.program_id if ticket.in_session else None,
-            model=MODEL,
-            targets=self._targets(ticket),
-            prompt_tokens=ticket.prompt_tokens,
-            max_output_tokens=self._most_tokens(ticket),
-            forced_way=self._settings.way,
-            prompt_hashes=prompt_hashes(ticket),
-        )
+        avoid = self._others_turn(ticket) if self._settings.round_robin else ()
+        return query_of(ticket, self._wants, self._now, avoid=avoid)
 
-    def _most_tokens(self, ticket: Ticket) -> int:
-        """As much as the call allows, and what the model's length leaves, as clients ask for it."""
-        left = ticket.call.max_output_tokens - ticket.produced
-        return max(1, min(left, self._model_len_tokens - ticket.prompt_tokens))
+    def _others_turn(self, ticket: Ticket) -> list[str]:
+        """Ids of the decode engines but for the one whose turn it is."""
+        fleet = [engine.description for engine in self.state.engines.values()]
+        ids = [one.engine_id for one in fleet if one.role is Role.DECODE]
+        turn = ticket.life % max(1, len(ids))
+        return [*ids[:turn], *ids[turn + 1 :]]
 
-    def _targets(self, ticket: Ticket) -> SloTargets:
-        best_effort = self._settings.best_effort
-        targets = ticket.call.targets(OnRefuse.BEST_EFFORT if best_effort else OnRefuse.REFUSE)
-        asks_start = math.isfinite(ticket.ttft_s) and not ticket.produced
-        ttft_s = ticket.ttft_s if asks_start else None
-        return replace(targets, ttft_s=ttft_s, ttft_slowdown=None)
-
-    def _answer(
-        self, ticket: Ticket, asked: Asked, decision: Decision | Held | None, now: float
-    ) -> Route | No | None:
-        if isinstance(decision, Held):
-            self._held[ticket.life] = decision
-            return None
-        if decision is None or decision.placement.admission is Admission.DEFERRED:
-            return None
-        del self._queries[ticket.life]
-        decision_id = self.state.next_decision_id
-        placement = replace(decision.placement, decision_id=decision_id)
-        query = self.state.sessions.enrich(asked.query, now)
-        explanation = Explanation(
-            query=query, placement=placement, decided_at_epoch_s=now, ways=decision.ways
-        )
-        self.state.commit(explanation, decision.chosen, now)
+    def _take(self, ticket: Ticket, answer: Answer) -> Route | No:
+        placement, targets = answer.placement, answer.call.asked.query.targets
         if placement.decode is None:
             return No(retry_after_s=placement.retry_after_s)
-        self._decisions[ticket.life] = decision_id
+        self._placed[ticket.life] = placement
         self._classes[ticket.life] = ticket.call.class_name
-        return _route(placement, query)
+        return route_of(placement, targets)
+
+    def _settle_moved(self, ticket: Ticket, now: float) -> None:
+        """A request that ran before has lost its engine."""
+        placement = self._placed.pop(ticket.life, None)
+        if placement is not None:
+            moves = self._moves[ticket.life] = self._moves.get(ticket.life, 0) + 1
+            outcome = moved_outcome(ticket, placement.decision_id, moves - 1)
+            self._core.settle([outcome], now)
+
+    def ended(self, ended: Ended) -> None:
+        """The gateway settles it, and its engine reports it as finished."""
+        life = ended.ticket.life
+        placement, moves = self._placed.pop(life), self._moves.pop(life, 0)
+        del self._classes[life]
+        engine = self._attached.get(placement.decode.name) if placement.decode else None
+        if engine is not None:
+            engine.finished.append(ended.ticket.name)
+        outcome = outcome_of(ended, placement.decision_id, moves)
+        self._core.settle([outcome], ended.last_s)
+
+    # ---- engines
+
+    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+        """Engines report when a step has begun or ended, or a request has come or left."""
+        for engine in engines.values():
+            if self._attached[engine.name].has_news(engine):
+                self._report(engine, now)
+        if now - self._tidied_s >= _TIDY_EVERY_S:
+            self._tidied_s = now
+            self._core.tidy(now)
+
+    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+        """As the scheduler inside vLLM: policy, drafts, then the step former."""
+        attached = self._attached[engine.name]
+        attached.learn(engine, now)
+        if now - attached.told_at_s >= ADVICE_PAUSE_S:  # the planner looks no more often
+            self._report(engine, now)
+        rows, table = engine.rows, engine.table.numbers
+        if engine.hardware.draft is not None and self._settings.speculation:
+            attached.draft(engine, self._classes)
+        settle_lost(rows, table, now)
+        return float(form(rows, tokens, counts, table, engine.limits, now))
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
         """The engine will tell that it is done with this request."""
         self._attached[engine.name].finished.append(ticket.name)
 
-    def ended(self, ended: Ended) -> None:
-        """The gateway settles it, the engine reports it as finished."""
-        decision_id = self._decisions.pop(ended.ticket.life)
-        del self._classes[ended.ticket.life]
-        later_s = ended.last_s - ended.first_s
-        self.state.settle(
-            Outcome(
-                decision_id=decision_id,
-                request_id=ended.ticket.name,
-                finished="stop",
-                output_tokens=ended.tokens,
-                ttft_s=ended.first_s - ended.ticket.arrives_s,
-                tpot_s=later_s / (ended.tokens - 1) if ended.tokens > 1 else None,
-                transfer_s=ended.moved_s,
-                stage_lateness=ended.stage_lateness,
-            ),
-            ended.last_s,
-        )
+    def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
+        """The engine will tell of the transfer."""
+        self._attached[engine.name].fetched(fetched, engine.hardware.kv_bytes_per_token)
 
     def lost(self, engine: SimEngine, now: float) -> None:
         """Its stream ended."""
-        self.state.leave(self._attached.pop(engine.name).state, now)
+        self._core.leave(self._attached.pop(engine.name).state, now)
+
+    def drain(self, name: str, now: float) -> None:
+        """The engine takes no more requests."""
+        self._core.drain(self._attached[name].state, now, draining=True)
 
     def joined(self, engine: SimEngine) -> None:
         """It registers, with the step times of its profile."""
-        state, refusal = self.state.register(description_of(engine, speculates=self._speculates))
+        speculates = self._settings.speculation
+        description = description_of(engine, speculates=speculates)
+        state, refusal = self._core.register(description, self._now)
         assert state is not None, refusal
-        attached = self._attached[engine.name] = _Attached(state)
+        attached = self._attached[engine.name] = Attached(state)
+        most_tokens = self._settings.max_step_tokens or engine.hardware.max_step_tokens
+        engine.limits[MAX_TOKENS] = state.limits[MAX_TOKENS] = most_tokens
         if self._profile is not None:
             attached.times = StepTimes()
             attached.times.start_from(self._profile)
 
-    @property
-    def _speculates(self) -> bool:
-        return self._settings.speculation
-
     def _report(self, engine: SimEngine, now: float) -> None:
         attached = self._attached[engine.name]
-        step_time = attached.times.news(now) if attached.times else b""
-        finished = tuple(attached.finished)
-        prefixes = attached.prefixes.news(engine)
-        report = report_of(engine, attached.drafts.take(), finished, step_time, prefixes, now)
-        attached.finished.clear()
-        self.state.observe(attached.state, [report], now)
-
-    # ---- the engines
-
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
-        """As the scheduler inside vLLM: policy, drafts, then the step former."""
-        attached = self._attached[engine.name]
-        if attached.times is not None:
-            _learn(attached.times, engine, attached, now)
-        self._advise(engine, attached, now)
-        rows, table = engine.rows, engine.table.numbers
-        if engine.hardware.draft is not None and self._speculates:
-            self._draft(engine, attached)
-        settle_lost(rows, table, now)
-        return float(form(rows, tokens, counts, table, engine.limits, now))
-
-    def _advise(self, engine: SimEngine, attached: _Attached, now: float) -> None:
-        if now - attached.advised_s < _ADVICE_PAUSE_S:
-            return
-        attached.advised_s = now
-        state, book = attached.state, self.state.policies
-        most_tokens = self._settings.max_step_tokens or engine.hardware.max_step_tokens
-        engine.limits[MAX_TOKENS] = state.limits[MAX_TOKENS] = most_tokens
-        present = EngineNow(
-            description=state.description,
-            table=state.table,
-            rows=engine.rows,
-            classes=[self._classes[life] for life in engine.who.tolist()],
-            free_kv_blocks=int(engine.free_blocks),
-            awaited_blocks=self.state.sessions.resting.blocks(state.description, now),
-        )
-        learn_from(state, self.state, now)
-        asked = book.asked(engine.name, now)
-        policy = policy_for(present, asked, book.acceptance, attached.policy, now)
-        if worth_sending(attached.policy, policy):
-            attached.policy = policy
-            state.told(policy)
-            engine.limits[LONGEST_S] = policy.longest_step_s
-            engine.limits[KEPT] = policy.kept_blocks
-
-    def _draft(self, engine: SimEngine, attached: _Attached) -> None:
-        """What the last step's drafts became is known; each row drafts what its class may."""
-        if engine.drafted is not None:
-            past = engine.drafted
-            for life, drafted, accepted in zip(
-                past.lives.tolist(), past.drafted.tolist(), past.accepted.tolist(), strict=True
-            ):
-                if life in self._classes:
-                    attached.drafts.observe(self._classes[life], int(drafted), int(accepted))
-            engine.drafted = None
-        policy, rows = attached.policy, engine.rows
-        names = [self._classes[life] for life in engine.who.tolist()]
-        allowed = {name: _allowed(policy, name) for name in set(names)}
-        gains = {name: attached.drafts.gain(name) for name in allowed}
-        rows[:, DRAFT] = np.array([allowed[name] for name in names], dtype=np.float64)
-        rows[:, GAIN] = [gains[name] for name in names]
-        rows[rows[:, TOTAL] - rows[:, COMPUTED] > ONE, DRAFT] = 0.0
+        policy = self._core.observe(attached.state, [attached.report(engine, now)], now)
+        if policy is not None:
+            attached.obey(policy, engine)
 
 
-def _learn(times: StepTimes, engine: SimEngine, attached: _Attached, now: float) -> None:
-    """From the step that is over, whose counts the engine still has."""
-    steps, busy_s = attached.learned
-    if engine.steps > steps:
-        attached.learned = engine.steps, engine.busy_s
-        book = StepBook(started_at_s=now, counts=engine.counts)
-        times.observe(book.step, engine.busy_s - busy_s, now)
-        engine.table = times.table or engine.table
-
-
-def _allowed(policy: Policy, class_name: str) -> float:
-    return float(policy.speculation_by_class.get(class_name, policy.speculation_tokens) or 0)
-
-
-def _route(placement: Placement, query: PlacementQuery) -> Route:
-    assert placement.decode is not None
-    best_effort = placement.admission is Admission.BEST_EFFORT
-    kind = PLAIN if query.targets.asks_for_nothing else PROMISED
-    return Route(
-        decode=placement.decode.name,
-        prefill=placement.prefill.name if placement.prefill else None,
-        kind=BEST_EFFORT if best_effort else kind,
-        admission=placement.admission,
-        key=key_of(placement.decision_id),
-        grace_s=placement.grace_s,
-        pace_share=placement.pace_share,
-        delivery_s=placement.delivery_s,
-        by_deadlines=placement.pacing is Pacing.DEADLINES,
-    )
+def _name(answer: Answer) -> str:
+    return answer.call.asked.query.request_id

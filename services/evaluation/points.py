@@ -20,6 +20,7 @@ class Task:
     `retry_s`: a client that is refused asks once more after so many seconds; 0: after those that
     the answer names; None: never. `calm_rate`: at which the later half of the programs come; 0: at
     `rate` as the others. `by_request`: requests are counted, not programs as a whole.
+    `by_class`: each class is judged by itself; the share is that of the one that keeps least.
     """
 
     scenario: str
@@ -38,6 +39,7 @@ class Task:
     retry_s: float | None = None
     calm_rate: float = 0.0
     by_request: bool = False
+    by_class: bool = False
 
     @property
     def pacing(self) -> Pacing | None:

@@ -1,17 +1,18 @@
 """What an evaluation found as Markdown tables. Pure rendering; what was not run says so."""
 
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from services.evaluation.cells import mean_line, rate_cell, ratio_of, replicas_words, times_cell
+from services.evaluation.claims_report import claims_table, paper_tables
 from services.evaluation.markdown import NOT_RUN, table
 from services.evaluation.outsiders_report import outsiders_table
 from services.evaluation.overload_report import overload_tables
 from services.evaluation.regret.report import whole
 from services.evaluation.results import EVALUATE, RULES, Results, percent
 from services.evaluation.scenarios import shown_name
-from services.evaluation.study import Comparison, compare, geometric_mean
+from services.evaluation.study import Comparison, geometric_mean
 from services.evaluation.systems import OURS
 from shared.simulation.judge import Rule
 
@@ -33,19 +34,19 @@ def _capacity_table(results: Results, replicas: int, bar: float) -> str:
     systems = list(dict.fromkeys(one.cell.system for one in rows))
     scenarios = list(dict.fromkeys(one.cell.scenario for one in rows))
     rates = {(one.cell.scenario, one.cell.system): one.rate for one in rows}
-    compared = {one.scenario: one for one in comparisons(results, replicas, bar)}
+    compared = {one.scenario: one for one in results.compared(replicas, bar)}
     head = ["scenario", *systems, "ours / best rival", "upper bound", "ours of it"]
     body = [
         [
             shown_name(scenario),
-            *(_rate(rates.get((scenario, system))) for system in systems),
+            *(rate_cell(rates.get((scenario, system))) for system in systems),
             *_beside(compared.get(scenario), results.bound(scenario, replicas, bar)),
         ]
         for scenario in scenarios
     ]
     kept = f"{percent(bar)} of programs kept{_BY_RULE.get(results.rule, '')}"
-    title = f"**{_replicas(replicas)}, {kept}, programs/s for each GPU**"
-    return f"{title}\n\n{table(head, body)}\n\n{_mean_line(list(compared.values()))}"
+    title = f"**{replicas_words(replicas)}, {kept}, programs/s for each GPU**"
+    return f"{title}\n\n{table(head, body)}\n\n{mean_line(list(compared.values()))}"
 
 
 def _beside(found: Comparison | None, bound: float) -> list[str]:
@@ -53,27 +54,7 @@ def _beside(found: Comparison | None, bound: float) -> list[str]:
     if found is None:
         return ["", shown, ""]
     share = "" if math.isnan(bound) else f"{found.ours / bound:.0%}"
-    return [f"{_times(found.ratio)} ({found.rival_name})", shown, share]
-
-
-def comparisons(results: Results, replicas: int, bar: float, rule: str = "") -> list[Comparison]:
-    rows = results.at(replicas, bar, rule)
-    bounds = {one.cell.scenario: results.bound(one.cell.scenario, replicas, bar) for one in rows}
-    return compare(rows, bounds)
-
-
-def _mean_line(compared: Sequence[Comparison]) -> str:
-    ratios = [one.ratio for one in compared]
-    mean = geometric_mean(ratios)
-    if not ratios:
-        return "No rival was measured."
-    if math.isnan(mean):
-        return "No mean: in some scenario nothing is carried by ours or by any rival."
-    ahead = sum(round(ratio, 2) > 1 for ratio in ratios)  # as they are shown
-    return (
-        f"Ours / best rival as geometric mean: {mean:.2f}; ahead in {ahead} of {len(ratios)} "
-        "scenarios."
-    )
+    return [f"{times_cell(found.ratio)} ({found.rival_name})", shown, share]
 
 
 def settings_table(results: Results) -> str:
@@ -85,8 +66,8 @@ def settings_table(results: Results) -> str:
             one.cell.system,
             str(one.cell.replicas),
             percent(one.cell.bar),
-            _rate(one.rate),
-            _rate(one.failed),
+            rate_cell(one.rate),
+            rate_cell(one.failed),
             one.setting,
         ]
         for one in rows
@@ -101,14 +82,14 @@ def rules_table(results: Results) -> str:
     body: list[list[str]] = []
     for bar in bars:
         for rule in RULES:
-            body += [_rule_row(one, rule) for one in comparisons(results, 1, bar, rule)]
+            body += [_rule_row(one, rule) for one in results.compared(1, bar, rule)]
     head = ["scenario", "rule", "ours", "best rival", "which", "ratio"]
     return table(head, sorted(body, key=lambda row: row[0])) if body else NOT_RUN
 
 
 def _rule_row(one: Comparison, rule: str) -> list[str]:
-    rates = (_rate(one.ours), _rate(one.rival))
-    return [shown_name(one.scenario), rule, *rates, one.rival_name, _times(one.ratio)]
+    rates = (rate_cell(one.ours), rate_cell(one.rival))
+    return [shown_name(one.scenario), rule, *rates, one.rival_name, times_cell(one.ratio)]
 
 
 def ablation_table(results: Results) -> str:
@@ -122,11 +103,11 @@ def ablation_table(results: Results) -> str:
     for system in systems:
         own = [rates.get((system, scenario), math.nan) for scenario in scenarios]
         whole = [rates.get((OURS, scenario), math.nan) for scenario in scenarios]
-        ratios = [_ratio(all_, one) for all_, one in zip(whole, own, strict=True)]
-        cells = [f"{_rate(one)} ({_times(r)})" for one, r in zip(own, ratios, strict=True)]
+        ratios = [ratio_of(all_, one) for all_, one in zip(whole, own, strict=True)]
+        cells = [f"{rate_cell(one)} ({times_cell(r)})" for one, r in zip(own, ratios, strict=True)]
         name = "all of it" if system == OURS else system.partition(": ")[2]
         mean = geometric_mean(ratios)
-        body.append([name, *cells, "" if math.isnan(mean) else _times(mean)])
+        body.append([name, *cells, "" if math.isnan(mean) else times_cell(mean)])
     return table(["taken away", *scenarios, "all of it as a multiple"], body)
 
 
@@ -139,8 +120,8 @@ def scaling_table(results: Results) -> str:
         [
             one.scenario,
             str(one.replicas),
-            _rate(one.rate),
-            _times(_ratio(one.rate * one.replicas, alone.get(one.scenario, math.nan))),
+            rate_cell(one.rate),
+            times_cell(ratio_of(one.rate * one.replicas, alone.get(one.scenario, math.nan))),
             *(f"{value:.2f}" for value in one.decision_ms),
         ]
         for one in sorted(results.scaling, key=lambda each: (each.scenario, each.replicas))
@@ -156,7 +137,7 @@ def burst_table(results: Results) -> str:
     body = [
         [
             one.system,
-            _rate(one.rate),
+            rate_cell(one.rate),
             f"{one.attained:.1%}",
             *(str(sum(getattr(each, name) for each in one.timeline)) for name in _FATES),
             f"{one.ttft_share:.2f}",
@@ -172,64 +153,6 @@ def burst_table(results: Results) -> str:
 _FATES: Final = ("admitted", "held", "best_effort", "refused")
 
 
-def claims_table(results: Results) -> str:
-    """Each claim of the paper beside what was measured here."""
-    head = ["claim of the paper", "there", "measured here"]
-    return table(head, [list(row) for row in _claims(results)])
-
-
-def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
-    for replicas in (1, 4):
-        for bar in (0.9, 0.98):
-            compared = comparisons(results, replicas, bar)
-            there = "2.2 x" if (replicas, bar) == (4, 0.9) else "not told apart"
-            yield (
-                f"capacity beside the best rival, {percent(bar)}, {_replicas(replicas)}",
-                there,
-                _mean_line(compared) if compared else NOT_RUN,
-            )
-    for name, there, taken in (
-        ("routing", "1.19 x (Coder 1.92)", "round robin"),
-        ("adaptive speculation", "1.66 x", "no speculation"),
-        ("burst handling (best effort)", "1.34 x", "no best effort"),
-    ):
-        yield f"what {name} is worth", there, _worth(results, taken)
-    yield "4 replicas carry, as a multiple of one", "up to 6.2 (Coder), 4.6 ChatBot", _four(results)
-    yield "a decision of the planner", "mostly < 2 ms, always < 10 ms", _decision(results)
-
-
-def _worth(results: Results, taken: str) -> str:
-    found: dict[str, dict[str, float]] = {}
-    for one in results.ablations:
-        found.setdefault(one.cell.system, {})[one.cell.scenario] = one.rate
-    own, whole = found.get(f"{OURS}: {taken}"), found.get(OURS)
-    if not own or not whole:
-        return NOT_RUN
-    ratios = {name: _ratio(whole[name], own[name]) for name in own if name in whole}
-    each = ", ".join(f"{name} {_times(ratio)}" for name, ratio in ratios.items())
-    mean = geometric_mean(list(ratios.values()))
-    return each if math.isnan(mean) else f"{_times(mean)} ({each})"
-
-
-def _four(results: Results) -> str:
-    rates = {(one.scenario, one.replicas): one.rate for one in results.scaling}
-    shown = [
-        f"{scenario} {_times(4 * rate / rates[scenario, 1])}"
-        for (scenario, replicas), rate in rates.items()
-        if replicas == 4 and rates.get((scenario, 1))
-    ]
-    return ", ".join(shown) or NOT_RUN
-
-
-def _decision(results: Results) -> str:
-    shown = [
-        f"{one.replicas} x: {one.decision_ms[0]:.1f} / {one.decision_ms[1]:.1f} ms"
-        for one in results.scaling
-        if one.scenario == results.scaling[0].scenario
-    ]
-    return "rounds p50 / p99, " + ", ".join(shown) if shown else NOT_RUN
-
-
 def regret_tables(results: Results) -> str:
     """How much more others keep on drawn loads, and the worst of these."""
     return whole(results.regrets, Path(results.regret_loads)) if results.regrets else NOT_RUN
@@ -242,6 +165,7 @@ def whole_report(results: Results) -> str:
         sections += [
             ("By the three rules", rules_table(results)),
             ("The paper's claims", claims_table(results)),
+            ("The paper's baselines as it ran them", paper_tables(results)),
             ("Ablations", ablation_table(results)),
             ("Bursts", burst_table(results)),
             ("Scaling", scaling_table(results)),
@@ -263,25 +187,3 @@ def made_line(results: Results) -> str:
         f"{results.points} points, {results.measured_s / 60:.0f} minutes of one core's time. "
         f"{results.machine}"
     )
-
-
-def _ratio(one: float, other: float) -> float:
-    if math.isnan(one) or math.isnan(other):
-        return math.nan
-    return one / other if other else (math.inf if one else math.nan)
-
-
-def _rate(rate: float | None) -> str:
-    if rate is None or math.isnan(rate):
-        return "not run"
-    return f"{rate:.3g}"
-
-
-def _times(ratio: float) -> str:
-    if math.isnan(ratio):
-        return "-"
-    return "nothing else carries it" if math.isinf(ratio) else f"{ratio:.2f} x"
-
-
-def _replicas(replicas: int) -> str:
-    return "1 replica" if replicas == 1 else f"{replicas} replicas"

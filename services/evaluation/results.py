@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from services.evaluation.points import Bin, ClassTimes, RetryCounts
 from services.evaluation.regret.play import Regret
-from services.evaluation.study import Capacity
+from services.evaluation.study import Capacity, Comparison, compare
 from shared.simulation.judge import Rule
 
 EVALUATE: Final = "slos-serve evaluate"
@@ -142,6 +142,7 @@ class Results:
     regrets: list[Regret] = field(default_factory=list)
     regret_loads: str = ""
     outsiders: list[Outsider] = field(default_factory=list)
+    as_in_paper: list[Capacity] = field(default_factory=list)
     points: int = 0
     measured_s: float = 0.0
 
@@ -162,6 +163,12 @@ class Results:
             for one in self.capacities
             if (one.cell.replicas, one.cell.bar, one.cell.rule) == wanted
         ]
+
+    def compared(self, replicas: int, bar: float, rule: str = "") -> list[Comparison]:
+        """Ours beside the best rival in each scenario of one table."""
+        rows = self.at(replicas, bar, rule)
+        scenarios = {one.cell.scenario for one in rows}
+        return compare(rows, {name: self.bound(name, replicas, bar) for name in scenarios})
 
     def bound(self, scenario: str, replicas: int, bar: float) -> float:
         """Nan where it was not computed."""

@@ -20,8 +20,13 @@ _SIMULATOR: Final = (
 _OURS: Final = (
     "services/planner",
     "services/evaluation/engine_reports.py",
+    "services/evaluation/engine_side.py",
+    "services/evaluation/gateway_side.py",
     "services/evaluation/planned.py",
     "services/evaluation/scaled_lengths.py",
+    "services/evaluation/told_prefixes.py",
+    "shared/engine/step_ledger.py",
+    "shared/engine/step_times.py",
 )
 _RIVALS: Final = ("services/evaluation/rivals", "services/evaluation/settings.py")
 

@@ -1,1 +1,1 @@
-"""The front door: speaks the OpenAI API, asks the planner, drives the engines. Decides nothing."""
+"""The gateway: serves the OpenAI API, asks the planner for placements, drives the engines."""

@@ -1,4 +1,4 @@
-"""Starts a gateway. Reads the options; everything else is put together in `app`."""
+"""Reads the gateway's options and serves the app that `app` builds."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from shared.telemetry.logging import set_up_logging
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serves until it is told to stop. Raises ConfigError."""
+    """Serves until SIGTERM or SIGINT. Raises ConfigError."""
     options = load(
         GatewayOptions,
         section="gateway",
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         prog="slos-serve gateway",
     )
     set_up_logging("gateway", os.environ)
-    options.tenants()  # what is wrong with classes and tenants is told before vLLM is loaded
+    options.tenants()  # reports faults in classes and tenants before vLLM loads
     options.catalogue()
     with bind(options.host, options.port, options.unread_limit_s) as listener:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _end_start(number: int, frame: object) -> None:
-    """While vLLM is loaded, nothing of ours could answer a signal: let it end the start."""
+    """Ends the start on SIGTERM while vLLM loads and no event loop handles signals."""
     del number, frame
     raise SystemExit(0)
 

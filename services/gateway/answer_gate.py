@@ -1,4 +1,4 @@
-"""Holds the start of an answer back until it is known to be one. Makes none itself."""
+"""Delays the start of an HTTP answer until its first token, its end or a failure is known."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -35,7 +35,7 @@ class AnswerGate:
 
     async def __call__(self, message: Message) -> None:
         if self.finished:
-            return  # the app goes on telling of a failure that was answered already
+            return  # the app still reports a failure that was answered already
         if message["type"] == "http.response.start":
             self._start = message
         elif message["type"] != "http.response.body":
@@ -77,12 +77,12 @@ class AnswerGate:
             await self._forward({"body": one, "more_body": more or not last})
 
     def _fault_of_input(self, chunks: list[bytes]) -> SlosError | None:
-        """A 500 before anything was placed: vLLM could not make sense of the request."""
+        """The error for a 500 of vLLM before any placement: vLLM could not read the request."""
         assert self._start is not None
         return of_answer(self._start["status"], b"".join(chunks))
 
     def _whole(self, body: bytes) -> bytes:
-        """A JSON answer, complete; it gets the report here, and the length that it then has."""
+        """Adds the report to a complete JSON answer and corrects its `content-length`."""
         assert self._start is not None
         is_json = _header(self._start, b"content-type").startswith(b"application/json")
         if not (self._scope.wants_report and is_json and self._start["status"] == 200):
@@ -130,7 +130,7 @@ class AnswerGate:
         return slo_report(self._scope)
 
     def _slo_headers(self) -> RawHeaders:
-        """What is known when the answer starts; the report has the ids of all decisions."""
+        """Headers known when the answer starts; the report has the ids of all decisions."""
         headers = [(b"x-slo-decision-id", one.encode()) for one in decision_ids(self._scope)[:1]]
         placements = (one.placement for one in self._scope.sequences.values())
         ways = {placement.way.value for placement in placements if placement and placement.runs}
@@ -142,7 +142,7 @@ class AnswerGate:
 async def send_error(
     send: Send, error: HttpError, *, path: str = "", headers: RawHeaders | None = None
 ) -> None:
-    """One whole error answer."""
+    """Sends one complete error answer."""
     body = error.body_bytes(path=path)
     start = {
         "type": "http.response.start",
@@ -154,7 +154,7 @@ async def send_error(
 
 
 def _error_event(error: HttpError, path: str) -> bytes:
-    """The error inside a stream: an event of its own name where the protocol names its events."""
+    """The error inside a stream, as a named event where the protocol names its events."""
     named = b"event: error\n" if path in {"/v1/messages", "/v1/responses"} else b""
     return named + b"data: " + error.body_bytes(path=path) + b"\n\n"
 

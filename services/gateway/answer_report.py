@@ -1,6 +1,6 @@
-"""Puts what vLLM leaves out into answers: the `slo` object, the right last event. Pure.
+"""Adds the `slo` object and the correct last event to vLLM's answers.
 
-It counts on what vLLM does: every event of a stream is one chunk, and its JSON is compact.
+It relies on vLLM's format: every event of a stream is one chunk, and its JSON is compact.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def add_to_json(body: bytes, report: Report) -> bytes:
 
 
 def name_incomplete(chunk: bytes) -> bytes:
-    """The last event of a response under its true name where the answer was cut by its limit."""
+    """Renames a last event `response.completed` if its status says that a limit cut the answer."""
     if not chunk.startswith(_COMPLETED):
         return chunk
     data = orjson.loads(chunk.split(b"data: ", 1)[1])
@@ -47,9 +47,9 @@ def name_incomplete(chunk: bytes) -> bytes:
 
 @dataclass(slots=True)
 class StreamReporter:
-    """Follows one stream and puts the object where its protocol ends.
+    """Follows one stream and adds the `slo` object where its protocol ends.
 
-    That is the chunk with the usage and no choices, a chunk of its own before `[DONE]`, or the last
+    That is the chunk with the usage and no choices, an extra chunk before `[DONE]`, or the last
     event. Chunks that need no change come back as they are.
     """
 

@@ -1,6 +1,6 @@
-"""Asks clients for an API key, where the operator set any, and finds the account of its tenant.
+"""Checks API keys, if the operator set any, and finds the tenant's account of a key.
 
-vLLM's own check covers a few prefixes; text is generated outside of them as well.
+vLLM's own check covers a few URL prefixes; other paths generate text as well.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from services.gateway.tenant_account import Account
 from services.gateway.tenants import Tenants
 from shared.errors import ConfigError
 
-# What watches over the gateway sends no key, and learns nothing of any request.
+# Probes and scrapers send no key, and these pages show nothing of a request.
 OPEN_PATHS: Final = frozenset(
     {"/live", "/ready", "/health", "/ping", "/version", "/metrics", "/load"}
 )
@@ -46,8 +46,9 @@ def all_keys(keys: Sequence[str], path: str) -> tuple[str, ...]:
 
 
 class ApiKeys:
-    """Refuses what comes without a key of `tenants`, but for OPEN_PATHS; with no keys, refuses
-    nothing. What passes has the account of its tenant in its ASGI scope.
+    """Refuses requests without a key of `tenants`, except on OPEN_PATHS; with no keys, all pass.
+
+    Requests that pass have the account of their tenant in the ASGI scope.
 
     A key counts only as `Authorization: Bearer KEY`, as OpenAI's clients send it.
     """
@@ -69,7 +70,7 @@ class ApiKeys:
             await send_error(send, _UNKNOWN_KEY, path=scope["path"])
 
     def _account(self, scope: Scope) -> Account | None:
-        # A browser asks by OPTIONS, without a key, what it may send at all.
+        # A browser's CORS preflight, an OPTIONS request, carries no key.
         is_open = scope["path"] in OPEN_PATHS or scope.get("method") == "OPTIONS"
         if is_open or self._tenants.is_open:
             return self._tenants.default
@@ -79,6 +80,6 @@ class ApiKeys:
 
 
 def account_of(scope: Scope) -> Account:
-    """Of the tenant that this request belongs to."""
+    """The account of the request's tenant."""
     account: Account = scope.get(ACCOUNT) or Account()
     return account

@@ -1,4 +1,4 @@
-"""Puts the gateway together: vLLM's app over the cluster, our layers around it."""
+"""Builds the gateway: vLLM's app over the cluster, with our ASGI layers around it."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> GrammarServer:
-    """Forks it: call this before there is an event loop."""
+    """Forks the grammar server; call this before there is an event loop."""
 
     def configure(model: str) -> VllmConfig:
         return _vllm_config(frontend_namespace(options, model))
@@ -152,7 +152,7 @@ async def make_app(
 
 
 def _openapi_page(app: FastAPI) -> bytes:
-    """Takes seconds to make."""
+    """The OpenAPI description as JSON; it takes seconds to build."""
     return orjson.dumps(app.openapi())
 
 
@@ -162,7 +162,7 @@ async def _models(app: FastAPI) -> list[dict[str, Any]]:
 
 
 def quieten_answered_failures() -> None:
-    """Keeps vLLM from logging a traceback for each failure that the client is told of anyway."""
+    """Stops vLLM from logging tracebacks of failures that the client receives as an answer."""
     for handler in logging.getLogger("vllm").handlers:
         handler.addFilter(_is_news)
 

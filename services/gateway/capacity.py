@@ -1,4 +1,4 @@
-"""The ASGI layers that bound what the gateway does at once and answer what failed."""
+"""ASGI layers that limit requests and connections, and answer unhandled exceptions."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _CLOSE: Final = (b"connection", b"close")
 
 
 class Capacity:
-    """Refuses requests beyond a number in flight or of open connections, but for OPEN_PATHS."""
+    """Refuses requests above a limit in flight or of open connections, except on OPEN_PATHS."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Capacity:
 class Faults:
     """Turns an exception that no layer below has answered into a 500, and logs it once.
 
-    The connection stays open where the answer is whole; the server would close it.
+    The connection stays open if the answer is complete; without this layer the server closes it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -75,7 +75,7 @@ class Faults:
             if scope["type"] != "http" or (started and not finished):
                 raise
             _LOG.exception(
-                "%s %s failed by a fault of ours (request of its client: %s)",
+                "%s %s failed by an internal error (request id of its client: %s)",
                 scope["method"],
                 scope["path"],
                 client_id(scope),

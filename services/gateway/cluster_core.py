@@ -1,4 +1,4 @@
-"""The cluster in the place of vLLM's engine core: a task for each request. It decides nothing."""
+"""Runs the cluster behind vLLM's engine-core client interface, one asyncio task per request."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ _IDLE_CHANNEL_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What the core stands on."""
+    """The collaborators and limits of a ClusterCore."""
 
     planner: Planner
     engines: EngineLinks
@@ -51,13 +51,13 @@ class _Sequence:
     record: SequenceRecord
     placed: "asyncio.Future[None]"
     life: "asyncio.Task[None] | None" = None
-    ended_as: str = "abort"  # what a cancelled one has ended as
+    ended_as: str = "abort"  # what a cancelled sequence reports
 
 
 class ClusterCore(EngineCoreClient):
-    """vLLM's AsyncLLM talks to this as to an engine core in another process.
+    """vLLM's AsyncLLM calls this as it calls an engine core in another process.
 
-    `on_failed` is told the id of a request whose error its own caller must hear of.
+    `on_failed` is called with the id and the error of a request that fails after its placement.
     """
 
     def __init__(
@@ -90,19 +90,19 @@ class ClusterCore(EngineCoreClient):
             max_model_len_tokens=max_model_len_tokens,
             deliver=self._outputs.put,
         )
-        # Read by AsyncLLM. Engines come and go without harm to this process.
+        # AsyncLLM reads both. The loss of an engine does not end this process.
         self.resources = SimpleNamespace(engine_dead=False)
         self.engine_ranks_managed = [0]
 
     # ---- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts to follow the planner; call it inside the event loop."""
+        """Starts the background tasks; call it inside the event loop."""
         if self._upkeep is None:
             self._upkeep = asyncio.create_task(self._keep_up())
 
     async def close(self) -> None:
-        """Ends every request and every connection, and tells the planner of all that ended."""
+        """Ends all requests and connections, and reports the outcomes to the planner."""
         self.shutdown()
         tasks = [one.life for one in self._sequences.values() if one.life is not None]
         if self._upkeep is not None:
@@ -112,7 +112,7 @@ class ClusterCore(EngineCoreClient):
         await self._cluster.engines.close()
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Cancels everything at once; `close` also waits for it."""
+        """Cancels all tasks at once; `close` also waits for them."""
         del timeout
         if self._upkeep is not None:
             self._upkeep.cancel()
@@ -121,7 +121,7 @@ class ClusterCore(EngineCoreClient):
                 sequence.life.cancel()
 
     def in_flight(self) -> Counter[str]:
-        """Our own requests by the id of the engine that decodes them."""
+        """Counts this gateway's requests by the id of the engine that decodes them."""
         placements = (one.record.placement for one in self._sequences.values())
         return Counter(one.decode.engine_id for one in placements if one and one.decode)
 
@@ -131,7 +131,7 @@ class ClusterCore(EngineCoreClient):
         return ("generate",)
 
     async def get_output_async(self) -> EngineCoreOutputs:
-        """What has come since the last call, from whichever engines."""
+        """Waits for outputs of any engine and returns them."""
         return await self._outputs.get()
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
@@ -149,11 +149,11 @@ class ClusterCore(EngineCoreClient):
             raise
 
     async def abort_requests_async(self, request_ids: list[str]) -> None:
-        """The word of vLLM's output handler that it has seen a stop string and wants no more."""
+        """Ends requests after vLLM's output handler has found a stop string in their output."""
         self.end(request_ids, "stop")
 
     def end(self, request_ids: list[str], ended_as: str) -> None:
-        """Ends requests on their engines; unknown ones are ended already."""
+        """Ends requests on their engines; unknown ids have ended already."""
         for request_id in request_ids:
             sequence = self._sequences.get(request_id)
             if sequence is not None and sequence.life is not None:
@@ -196,7 +196,7 @@ class ClusterCore(EngineCoreClient):
             self._fail(sequence, error)
         except Exception:  # noqa: BLE001 - a fault of ours must leave no client waiting
             _LOG.exception(
-                "Request %s (of its client: %s) failed by a fault of ours.",
+                "Request %s (id of its client: %s) failed by an internal error.",
                 sequence.record.request_id,
                 sequence.scope.client_id or "none",
             )
@@ -208,7 +208,7 @@ class ClusterCore(EngineCoreClient):
                 sequence.placed.cancel()
 
     def _count_tokens(self, sequence: _Sequence) -> None:
-        """Its answer counts when it has ended, its prompt no more if it never ran."""
+        """Charges the answer's tokens to the tenant, or refunds the prompt's if it never ran."""
         record = sequence.record
         tokens = record.output_tokens if record.placed_at_s is not None else -record.prompt_tokens
         sequence.scope.account.take_tokens(tokens, self._cluster.clock.now())
@@ -246,7 +246,7 @@ class ClusterCore(EngineCoreClient):
         placement = sequence.record.placement
         if placement is None or placement.reason is Reason.PLANNER_AWAY:
             return
-        # One that was put off and waits no more has ended as well; a refusal has by itself.
+        # A deferred request that stops waiting has an outcome, too; a refusal needs none.
         if placement.admission is not Admission.REFUSED:
             self.planner.settle(outcome_of(sequence.scope, sequence.record, finished, message))
 

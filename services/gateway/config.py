@@ -1,4 +1,4 @@
-"""What the gateway is told at its start. Reads nothing itself; `shared.options.load` fills it."""
+"""The gateway's options; `shared.options.load` fills them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTargets:
-    """A part of a request with its own pace."""
+    """A stage of an answer with its own TPOT target."""
 
     name: Annotated[str, Field(min_length=1)]
     tpot_ms: Milliseconds
@@ -44,7 +44,7 @@ class StageTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassTargets:
-    """What a class asks for. None asks nothing of that quantity."""
+    """The targets of an SLO class; None sets no target."""
 
     ttft_ms: Milliseconds | None = None
     ttft_slowdown: Slowdown | None = None
@@ -74,7 +74,7 @@ class ClassTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
-    """Everything that the gateway can be told."""
+    """All options of the gateway."""
 
     model: str = option(
         "embedded", help="folder or hub name of the model; `embedded` for the packaged one"
@@ -116,11 +116,13 @@ class GatewayOptions:
     vllm: dict[str, Any] = option(
         {}, help="further options of vLLM's frontend, by their vLLM names"
     )
-    hold_limit_s: Seconds = option(30.0, help="how long a deferred request may wait for its place")
+    hold_limit_s: Seconds = option(
+        30.0, help="how long a deferred request may wait for its placement"
+    )
     place_limit_s: Seconds = option(
         2.0,
-        help="how long the planner may take to place a request before the gateway does; "
-        "more than twice the planner's hold_s",
+        help="how long the planner may take to place a request before the gateway places it "
+        "itself; set it above twice the planner's hold_s",
     )
     first_reply_limit_s: Seconds = option(
         300.0, help="how long an engine may take to give a request's first token"
@@ -133,8 +135,8 @@ class GatewayOptions:
     )
     drain_quiet_s: Annotated[float, Field(ge=0)] = option(
         0.0,
-        help="within that time, new requests are still served until none has come for this long;"
-        " for load balancers, which learn from /ready after a while; 0 refuses them at once",
+        help="within that time, new requests are still served until none has come for this long: "
+        "load balancers need time to see that /ready fails; 0 refuses them at once",
     )
     body_limit_bytes: Count = option(8 * 1024 * 1024, help="largest request body, on any route")
     body_limit_s: Seconds = option(60.0, help="how long a client may take to send its request body")
@@ -191,10 +193,7 @@ class GatewayOptions:
         )
 
     def tenants(self) -> tuple[Tenants, TenantsFile | None]:
-        """The tenants, and the file that they were read from, if there is one.
-
-        Raises ConfigError.
-        """
+        """The tenants, and the file that they were read from, if any. Raises ConfigError."""
         tenants = Tenants(own_keys=all_keys(self.api_key, self.api_key_file))
         if not self.tenants_file:
             return tenants, None

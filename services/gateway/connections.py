@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with limits on request heads and on connections that stand still."""
+"""uvicorn's HTTP/1.1 protocol with limits on request heads and on idle connections."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,31 +21,31 @@ _PHRASES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadLimits:
-    """What a client may take to say what it wants: its first line and headers."""
+    """Limits on a request's head, its first line and headers: size and time to arrive."""
 
     size_bytes: int = 64 * 1024
     time_s: float = 10.0
 
 
 class _HeadTooLarge(Exception):
-    """Ends the parsing of a message; the parser tells of it as of any error."""
+    """Stops the parser, which reports it like any parse error."""
 
 
 class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is untyped here
     """One connection.
 
-    What clients that never read cost is bounded by uvicorn, which stops the app at 64 KiB, and by
-    the time after which the kernel gives such a connection up (`listener`).
+    Clients that never read are limited elsewhere: uvicorn pauses the app at 64 KiB unsent, and the
+    kernel closes such a connection after a time (`listener`).
     """
 
     def __init__(self, *args: Any, limits: HeadLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self._too_long = Alarm(self._too_slow)  # the head, or what else the client owes
+        self._too_long = Alarm(self._too_slow)  # for a head, or the rest of an answered body
         self._idle = Alarm(self._idle_for_long)
         self._refused = False
         self._in_head = True
-        self._begun = False  # with a message
+        self._begun = False  # a message has begun
         self._unparsed_bytes = 0  # of a head that is not whole yet
         self._head_bytes = 0  # of the headers of this message, its trailers included
         self._error: HttpError | None = None
@@ -76,7 +76,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
 
     @property
     def _owes_something(self) -> bool:
-        """The rest of a head, or of a body whose request is answered already."""
+        """Whether the client must still send the rest of a head, or of a body answered already."""
         if self._in_head:
             return self._begun
         return self.cycle is not None and self.cycle.response_complete
@@ -93,7 +93,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value) + _PER_HEADER_BYTES)
-        if self._in_head:  # trailers say nothing that we need
+        if self._in_head:  # trailers are ignored
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -121,7 +121,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
         self._idle.set(0.0)
 
     def _idle_for_long(self) -> None:
-        """A client that has not read its last answer by now never will."""
+        """Closes the connection, at once if the client has not read its last answer."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
@@ -130,7 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
     def _too_slow(self) -> None:
         if self.transport.is_closing():
             return
-        if self._answers:  # a request sent ahead of its turn; the one before goes on
+        if self._answers:  # a pipelined request; the one before it is being answered
             self._too_long.set(self._limits.time_s)
         elif self._in_head and self._begun:
             self._refuse(http_errors.head_too_slow(self._limits.time_s))
@@ -142,13 +142,13 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc] # uvicorn is unt
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, error: HttpError) -> None:
-        """Answers in the place of the app, gives the client time to read that, and closes."""
+        """Sends the error in place of the app, and closes after time for the client to read it."""
         self._refused = True
         self._too_long.stop()
         if self.transport.is_closing():
             return
         if self._answers and self.cycle.response_started:
-            self.transport.close()  # amid another answer there is no place for this one
+            self.transport.close()  # another answer has begun, and no error fits into it
             return
         body = error.body_bytes()
         headers = [*error.headers(body), (b"connection", b"close")]

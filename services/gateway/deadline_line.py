@@ -1,6 +1,4 @@
-"""When each token of a sequence with deadlines is due, and how late its worst one came. Pure; it
-reads no clock and knows no stages: whoever notes a token says the pace that it costs.
-"""
+"""When each token of a sequence under deadline pacing is due, and how late the worst one came."""
 
 from dataclasses import dataclass, field
 
@@ -9,11 +7,12 @@ from shared.requests import Pacing, Placement
 
 @dataclass(slots=True)
 class DeadlineLine:
-    """Times count from the arrival. The first token is due at `ttft_s`, any later one a pace after
-    the one before it was due, whenever that one came; a pace without end means never.
+    """Due times in seconds from the arrival.
 
-    `lateness` is the worst quotient of when a token came and when it was due, of those after the
-    first; 0 where there is none.
+    The first token is due at `ttft_s`. Each later one is due one TPOT target (`pace_s`) after the
+    due time of the one before, whenever that one came; an infinite target means never.
+
+    `lateness` is the greatest ratio of arrival to due time of the tokens after the first, else 0.
     """
 
     ttft_s: float
@@ -24,7 +23,7 @@ class DeadlineLine:
         return self.ttft_s if self._last_due_s is None else self._last_due_s + pace_s
 
     def produced(self, came_at_s: float, pace_s: float) -> None:
-        """One token came; of several that came together, each is due at its own time."""
+        """Counts one token. Each of several tokens that came together has its own due time."""
         due_s = self.next_due_s(pace_s)
         if self._last_due_s is not None:
             self.lateness = max(self.lateness, came_at_s / due_s)
@@ -32,7 +31,7 @@ class DeadlineLine:
 
 
 def deadline_line(placement: Placement) -> DeadlineLine | None:
-    """None where the mean is what counts."""
+    """The due times of a placed request; None without deadline pacing or a TTFT target."""
     if placement.pacing is not Pacing.DEADLINES or placement.ttft_s is None:
         return None
     return DeadlineLine(placement.ttft_s)

@@ -1,6 +1,4 @@
-"""One placed request on the engines of one placement, until its last token or until one of them
-fails. No gRPC here.
-"""
+"""Runs a request on the engines of one placement, until its last token or an engine's failure."""
 
 import asyncio
 import math
@@ -51,16 +49,16 @@ from shared.requests import EngineRef, Phase, Placement, Way
 
 @dataclass(slots=True, kw_only=True)
 class Drive:
-    """One leg of the life of a sequence.
+    """One leg of a sequence: its run on the engines of one placement.
 
     Attributes:
-        request: What is left of it.
-        deliver: Takes what the client is to see.
-        delivered: All tokens that the client has, of earlier legs as well.
-        replay: Takes out what the client has already, where the answer is computed again.
+        request: What is left to compute.
+        deliver: Takes the outputs for the client.
+        delivered: All tokens that the client has, those of earlier legs included.
+        replay: Drops tokens that the client has already, if the answer is computed again.
         held: KV that an earlier leg left on its prefill engine, or that this one leaves.
-        leg: How often it moved before.
-        at: The engine that it waits for, or that failed it.
+        leg: Number of moves before this leg.
+        at: The engine that it waits for, or that failed.
     """
 
     request: EngineCoreRequest
@@ -81,7 +79,7 @@ class Drive:
     _resumes: bool = field(default=False, init=False)
 
     async def run(self) -> None:
-        """Until the last token is delivered; cancel it to abort the request on its engines.
+        """Runs until the last token is delivered; cancel it to abort the request on its engines.
 
         Raises EngineLost, EngineDraining or DeadlinePassed.
         """
@@ -100,7 +98,7 @@ class Drive:
             await self._run_whole()
 
     def release_held(self) -> None:
-        """No engine will fetch the KV that is held."""
+        """Frees the held KV, which no engine will fetch."""
         if self.held is not None:
             self.engines.release(self.held.engine, self.held.request.request_id)
             self.held = None
@@ -161,8 +159,8 @@ class Drive:
         await self._follow(self._decode_engine, rest, on_reply)
 
     async def _prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
-        # A task of its own, so that a client that leaves at the very moment when the engine has
-        # set blocks aside does not take the word of them along.
+        # A separate task: if the client leaves just when the engine has reserved blocks, the
+        # reply that names them must still arrive.
         reading = asyncio.create_task(self._read_prefill(engine, form))
         try:
             return await asyncio.shield(reading)
@@ -177,13 +175,13 @@ class Drive:
             await self._follow(engine, prefill_request(self.request, form), replies.append)
         except MOVABLE as error:
             self._note_loss(error)
-            return None  # the decode engine can do without
+            return None  # the decode engine computes the prompt itself
         return read_prefill(replies[-1].outputs[-1], replies[-1].weight_version)
 
     async def _follow(
         self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
     ) -> None:
-        """Hands on every reply, with its times brought to our clock, to the last one."""
+        """Passes every reply on, with event times on our clock, and reports to `health`."""
         self.at = engine
         try:
             await self._follow_to_end(engine, request, on_reply)
@@ -267,7 +265,7 @@ class Drive:
                 stages.produced((token_id,), now)
 
     def _note_loss(self, error: SlosError) -> None:
-        """An engine failed, and the request goes on on the other one of its placement."""
+        """Records that the request continues on the other engine of its placement."""
         assert self.at is not None
         self.record.moves.append(
             Move(

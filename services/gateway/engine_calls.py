@@ -1,4 +1,4 @@
-"""What is asked of engines for one request, and what they give. No gRPC here."""
+"""The calls of one request to its engines, and their results."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,8 +14,9 @@ from shared.rpc import slos_pb2 as pb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one engine step, or several that came together, gave for one request; one output at
-    least. `core_time_s` is that of the last step on the engine core's monotonic clock.
+    """Outputs of one request, at least one, from one engine step or several that came together.
+
+    `core_time_s` is the time of the last step on the engine core's monotonic clock.
     """
 
     outputs: list[EngineCoreOutput]
@@ -27,7 +28,7 @@ class Reply:
 class Held:
     """The KV of a prompt that waits on its prefill engine for a decode engine.
 
-    `request` has that prompt and the name under which the prefill engine knows it.
+    `request` has that prompt and the request's id on the prefill engine.
     """
 
     engine: EngineRef
@@ -37,12 +38,12 @@ class Held:
 
 
 class Engines(Protocol):
-    """What a drive needs of the engines."""
+    """The engine calls that a `Drive` makes."""
 
     def generate(
         self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
     ) -> AsyncGenerator[Reply, None]:
-        """Replies until the request has ended. Raises EngineLost and EngineDraining.
+        """Yields replies until the request has ended. Raises EngineLost and EngineDraining.
 
         Closing the generator aborts the request on the engine.
         """
@@ -53,4 +54,4 @@ class Engines(Protocol):
     def wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """Ends, in the background, a prefill that is not wanted any more, and frees its blocks."""
+        """Aborts a prefill in the background and frees its blocks."""

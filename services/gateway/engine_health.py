@@ -1,4 +1,4 @@
-"""Which engines serve this gateway: judged by what they give, asked where they give nothing."""
+"""A circuit breaker per engine, driven by failed requests and by probes of silent engines."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from shared.ticks import TICK_S
 
 _LOG = logging.getLogger(__name__)
 
-# Whether an engine answers and its core makes progress. Not reaching it is a SlosError.
+# Whether an engine answers and its core lives. Raises SlosError if it cannot be reached.
 Probe = Callable[[EngineRef], Coroutine[Any, Any, bool]]
 
 
@@ -24,11 +24,12 @@ class HealthLimits:
     """Times are counted in ticks of this process, so that a starved machine stretches them.
 
     Attributes:
-        quiet_s: An engine that gave nothing for so long, while requests wait for it, is asked.
-        answer_s: So long it may take to answer.
-        failures: So many requests in a row that failed on an engine leave it out.
-        first_back_off_s: So long it is left out at first; doubled with every trial that fails.
-        trial_s: So long one request may try an engine that was left out, before another may.
+        quiet_s: Silence after which an engine is probed, while requests wait for it.
+        answer_s: Time limit of a probe.
+        failures: Failed requests in a row after which an engine is left out.
+        first_back_off_s: How long it is left out at first; doubled with every failed trial.
+        most_back_off_s: Upper limit of that time.
+        trial_s: How long one request may try an engine that was left out, before another may.
     """
 
     quiet_s: float = 2.0
@@ -47,15 +48,15 @@ class _Engine:
     failures: int = 0
     back_off_s: float = 0.0
     left_out_until_s: float | None = None  # None: it is not left out
-    answered: bool = False  # when asked after that time
+    answered: bool = False  # a probe after that time
     trial_at_s: float | None = None
     asking: "asyncio.Task[None] | None" = None
 
 
 class EngineHealth:
-    """Gives up waits for engines that do not answer, and leaves out engines that fail requests.
+    """Ends waits for engines that do not answer, and leaves out engines that fail requests.
 
-    An engine that is left out is asked again after a while; when it answers, one request at a time
+    An engine that is left out is probed after its back-off. When it answers, one request at a time
     tries it, and the first that it serves brings it back.
     """
 
@@ -67,7 +68,7 @@ class EngineHealth:
 
     @contextmanager
     def waiting(self, ref: EngineRef, patience: Patience) -> Iterator[Callable[[], None]]:
-        """While a request waits for this engine; call what it gives with every reply."""
+        """Registers a wait for this engine; call the yielded function with every reply."""
         engine = self._of(ref)
         if not engine.waits:
             engine.quiet_ticks = 0
@@ -83,7 +84,7 @@ class EngineHealth:
             engine.waits.discard(patience)
 
     def served(self, ref: EngineRef) -> None:
-        """It carried a request to its end."""
+        """Notes that the engine completed a request; it is no longer left out."""
         engine = self._engines.get(ref.engine_id)
         if engine is None:
             return
@@ -92,19 +93,22 @@ class EngineHealth:
         engine.failures, engine.back_off_s, engine.left_out_until_s = 0, 0.0, None
 
     def failed(self, ref: EngineRef, *, at_once: bool) -> None:
-        """It failed a request. `at_once`: in a way that any other would fail, too."""
+        """Notes a failed request. `at_once`: one failure suffices to leave the engine out."""
         engine = self._of(ref)
         engine.failures += 1
         if at_once or engine.left_out_until_s is not None or self._fails(engine):
             self._leave_out(engine)
 
     def avoided(self) -> tuple[str, ...]:
-        """Ids of the engines that the next request is not to try."""
+        """Ids of the engines to leave out of the next placement.
+
+        An engine that is due for a trial is missing here once per `trial_s`.
+        """
         now = self._clock.now()
         return tuple(one for one, engine in self._engines.items() if not self._open(engine, now))
 
     async def run(self) -> None:
-        """Looks after all engines until cancelled."""
+        """Probes engines where needed, tick by tick, until cancelled."""
         try:
             while True:
                 await self._clock.sleep(TICK_S)
@@ -116,7 +120,7 @@ class EngineHealth:
                     engine.asking.cancel()
 
     def prune(self, known: Collection[str]) -> None:
-        """Forgets engines that are neither among these ids nor waited for."""
+        """Forgets engines that are neither in `known` nor waited for."""
         for engine_id in [one for one in self._engines if one not in known]:
             if not self._engines[engine_id].waits:
                 del self._engines[engine_id]
@@ -132,7 +136,7 @@ class EngineHealth:
         if engine.left_out_until_s is None:
             _LOG.warning("Engine %s fails requests and is left out.", engine.ref.name)
         elif now < engine.left_out_until_s:
-            return  # the requests that fail together are one failure
+            return  # requests that fail together count as one failure
         engine.back_off_s = min(
             max(limits.first_back_off_s, 2 * engine.back_off_s), limits.most_back_off_s
         )
@@ -140,7 +144,7 @@ class EngineHealth:
         engine.answered, engine.trial_at_s = False, None
 
     def _open(self, engine: _Engine, now: float) -> bool:
-        """Whether a request may go there; the one that is told so is the trial."""
+        """Whether a request may go there; for an engine that was left out, that is its trial."""
         if engine.left_out_until_s is None:
             return True
         under_way = engine.trial_at_s is not None and now - engine.trial_at_s < self._limits.trial_s

@@ -1,4 +1,4 @@
-"""The engines over gRPC: one channel per address, errors in our words. Knows no placement."""
+"""gRPC calls to engines, with one channel per address and gRPC's errors as SlosErrors."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Coroutine
@@ -40,8 +40,7 @@ class _Link:
 class EngineLinks:
     """Calls engines by address.
 
-    `connect_limit_s` bounds the wait for a connection, `clean_up_limit_s` each piece of work in the
-    background.
+    `connect_limit_s` limits the wait for a connection, `clean_up_limit_s` each background call.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class EngineLinks:
     async def generate(
         self, engine: EngineRef, request: EngineCoreRequest, terms: pb.EngineTerms
     ) -> AsyncGenerator[Reply, None]:
-        """Replies until the request has ended; closing the generator aborts it on the engine.
+        """Yields replies until the request has ended; closing the generator aborts the request.
 
         Raises EngineLost, EngineUnreachable, EngineDraining, and InvalidRequest when a number is
         beyond 64 bits.
@@ -74,7 +73,7 @@ class EngineLinks:
         link.calls += 1
         try:
             await self._connect(engine, link)
-            if not request.abort_immediately:  # such a one has no outputs
+            if not request.abort_immediately:  # such a request has no outputs
                 message.reader = await link.outputs.reader()
             call = link.generate(message)
             if message.reader:
@@ -92,7 +91,7 @@ class EngineLinks:
             link.used_at_s = self._clock.now()
 
     async def answers(self, engine: EngineRef) -> bool:
-        """Whether it answers and its engine core lives. Raises EngineLost where it does not."""
+        """Whether the engine answers and its core lives. Raises SlosError if the call fails."""
         try:
             reply = await self._link(engine.address).health(pb.HealthRequest())
         except grpc.aio.AioRpcError as error:
@@ -102,14 +101,14 @@ class EngineLinks:
     def release(self, engine: EngineRef, request_id: str) -> None:
         """Frees, in the background, KV blocks that `engine` holds and no engine will fetch.
 
-        Where that fails, the lease of the blocks ends them.
+        If that fails, the lease of the blocks expires.
         """
         self._start(self._release(engine, request_id))
 
     def wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """Ends, in the background, a prefill that nobody wants any more, and frees its blocks."""
+        """Aborts a prefill in the background and frees its blocks."""
         self._start(self._wind_up(placement, request_id, prefill))
 
     async def prune(self, addresses: Collection[str], *, idle_s: float) -> None:
@@ -169,7 +168,7 @@ class EngineLinks:
             async with asyncio.timeout(self._clean_up_limit_s):
                 await work
         except (TimeoutError, SlosError, grpc.aio.AioRpcError):
-            pass  # the engine is gone or stuck: the lease of the blocks ends them
+            pass  # the engine is gone or stuck: the lease of the blocks expires
 
     async def _release(self, engine: EngineRef, request_id: str) -> None:
         await self._link(engine.address).release(
@@ -180,7 +179,7 @@ class EngineLinks:
     async def _wind_up(
         self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """The release comes after the abort: the prompt may have been done just before it."""
+        """Releases after the abort, since the prompt may have finished just before it."""
         prefill.cancel()
         if placement.prefill is not None:
             await self._link(placement.prefill.address).abort(
@@ -199,7 +198,7 @@ def _encoded(request: EngineCoreRequest) -> list[bytes]:
 
 
 async def _own_replies(engine: EngineRef, call: Replies) -> AsyncGenerator[Reply, None]:
-    """Of an engine that answers each call by itself."""
+    """Replies of an engine that sends outputs on the stream of each call."""
     try:
         async for reply in call:
             if outputs := decode_outputs(reply.outputs):

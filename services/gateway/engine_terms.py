@@ -1,4 +1,4 @@
-"""What an engine is told of a request's promise: what is left of it, as of now."""
+"""Builds the EngineTerms of a request: what is left of its promise."""
 
 from services.gateway.scope import RequestScope, SequenceRecord
 from shared.requests import Pacing, Placement
@@ -13,9 +13,9 @@ def engine_terms(
     *,
     answered_tokens: int = 0,
 ) -> pb.EngineTerms:
-    """What is left of the promise: an engine knows only the tokens that it gives itself.
+    """What is left of the promise at `now`, since an engine knows only its own tokens.
 
-    `answered_tokens` at the end of the prompt are of the answer.
+    The last `answered_tokens` of the prompt belong to the answer.
     """
     stages = record.stages
     share = placement.pace_share
@@ -40,9 +40,11 @@ def engine_terms(
 def _next_token_in_s(
     placement: Placement, scope: RequestScope, record: SequenceRecord
 ) -> float | None:
-    """When the next token is due, from the arrival: the first by its own target less its way to
-    the client, the second by its grace as well, any later one a pace after the one before. With
-    deadlines, a pace after the one before was due.
+    """When the next token is due, in seconds from the arrival; None if it has no target.
+
+    The first token is due by its TTFT less the delivery time to the client. A later one is due one
+    TPOT target after the one before, plus the decode slack (`grace_s`) for the second. Under
+    deadline pacing it is due one TPOT target after the due time of the one before.
     """
     if record.last_token_at_s is None:
         ttft_s = placement.ttft_s

@@ -1,8 +1,8 @@
-"""Compiles the grammars of structured output on trial, each in a process of its own.
+"""Compiles each grammar of structured output on trial, in a separate process.
 
-The server is forked from the gateway before that has threads or an event loop, and forks once for
-each grammar. The kernel ends a process that takes too much processor time or memory, and
-each whose connection the gateway has closed.
+The gateway forks the server before it has threads or an event loop, and the server forks once per
+grammar. The kernel ends a process that exceeds its processor time or memory, and a process after
+the gateway has closed its connection.
 """
 
 import fcntl
@@ -53,7 +53,7 @@ class GrammarServer:
         self.control.close()
 
     def prepare(self, model: str) -> None:
-        """Lets it load the tokenizer; the first check waits for that."""
+        """Makes the server load the tokenizer; the first check waits for it."""
         self.control.send(orjson.dumps({"model": model}))
 
     def connect(self) -> socket.socket:
@@ -72,7 +72,7 @@ class GrammarServer:
 def fork_server(
     configure: Configure, limits: GrammarLimits, to_close: socket.socket
 ) -> GrammarServer:
-    """Call it while this process has neither an event loop nor threads that hold locks."""
+    """Forks the server. This process must have no event loop, nor threads that hold locks."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent_pid = os.getpid()
     if os.fork() == 0:
@@ -91,7 +91,7 @@ def _serve(control: socket.socket, configure: Configure, limits: GrammarLimits) 
     setproctitle.setproctitle("slos-serve grammars")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # it ends with its gateway
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries its children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps its children
     logging.disable(logging.CRITICAL)  # what clients send is answered, not logged
     os.nice(_NICER)
     compiler: _Compiler | None = None
@@ -128,7 +128,7 @@ def _end_with_peer(connection: socket.socket) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
     with suppress(BlockingIOError):  # nothing to read: the other end is open
         if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-            os._exit(0)  # it was closed before the kernel was told to look
+            os._exit(0)  # it closed before O_ASYNC was set
 
 
 def _read(connection: socket.socket) -> bytes:
@@ -138,7 +138,7 @@ def _read(connection: socket.socket) -> bytes:
 
 
 def framed(message: bytes) -> bytes:
-    """As a process of the server reads it."""
+    """`message` with its length in front, as a process of the server reads it."""
     return len(message).to_bytes(_LENGTH_BYTES, "big") + message
 
 
@@ -154,13 +154,13 @@ def _tokens_alone(tokens: Any, **_: Any) -> Any:
 
 
 class _Compiler:
-    """vLLM's own checks, then its compilation, with one thread where it would take several."""
+    """Runs vLLM's own checks, then its compilation with a single thread."""
 
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
         self._tokenizer = cached_tokenizer_from_config(model_config=config.model_config)
         self._vocabulary = config.model_config.get_vocab_size()
-        # Its threads would be lost in forks, so each process makes a compiler of its own.
+        # A compiler's threads do not survive a fork, so each process makes its own compiler.
         self._make_compiler = xgrammar.GrammarCompiler
         setattr(xgrammar, "GrammarCompiler", _tokens_alone)  # noqa: B010 - a type to mypy
         self._xgrammar = self._backend(XgrammarBackend)
@@ -168,7 +168,7 @@ class _Compiler:
         self._tokens = self._xgrammar.compiler
 
     def check(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """`params` as they are to go to an engine, or the `error`."""
+        """The fields to send to an engine under `params`, or a text under `error`."""
         try:
             asked = StructuredOutputsParams(**fields)
             params = SamplingParams(structured_outputs=asked)

@@ -1,4 +1,4 @@
-"""What the gateway asks of the grammar server: whether engines may compile a grammar."""
+"""Asks the grammar server whether engines may compile a grammar."""
 
 import asyncio
 import hashlib
@@ -24,9 +24,9 @@ _LONGEST_ERROR: Final = 500
 
 @dataclass(slots=True)
 class GrammarChecks:
-    """Asks once for each grammar and remembers the last ones.
+    """Asks once for each grammar and caches the last results.
 
-    A compilation ends when no request waits for it any more.
+    A compilation is cancelled when no request waits for it any more.
     """
 
     server: GrammarServer
@@ -37,7 +37,7 @@ class GrammarChecks:
     _asked: dict[bytes, "_Check"] = field(default_factory=dict)
 
     async def check(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields as an engine is to get them. Raises InvalidRequest and Overloaded."""
+        """The fields to send to an engine. Raises InvalidRequest and Overloaded."""
         try:
             asked = orjson.dumps(fields)
         except TypeError as error:
@@ -58,7 +58,7 @@ class GrammarChecks:
         return params
 
     async def _wait(self, key: bytes, asked: bytes) -> dict[str, Any]:
-        """Of all that wait for one grammar, the last to leave ends its compilation."""
+        """Shares one compilation among the requests that wait; the last to leave cancels it."""
         if key not in self._asked:
             if len(self._asked) >= _MOST_WAITING:
                 raise Overloaded("Too many grammars of structured output wait to be compiled.")
@@ -91,7 +91,7 @@ class GrammarChecks:
         return parsed
 
     async def _exchange(self, asked: bytes) -> bytes:
-        """Empty when the process was ended."""
+        """The answer of the process; empty if the kernel ended it."""
         reader, writer = await asyncio.open_connection(sock=self.server.connect())
         try:
             writer.write(framed(asked))

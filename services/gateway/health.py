@@ -1,4 +1,4 @@
-"""What the gateway says of itself over HTTP: readiness, versions, models, classes, its API."""
+"""HTTP pages about the gateway: readiness, versions, models, classes, OpenAPI description."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from shared.requests import SloTargets
 class Pages:
     """`check_fleet` raises the SlosError that any request would get now.
 
-    `models` are the names in the API; `openapi` gives the description of it.
+    `models` lists the models in the API; `openapi` gives the OpenAPI description as JSON.
     """
 
     lifecycle: Lifecycle
@@ -32,7 +32,7 @@ class Pages:
     openapi: Callable[[], Awaitable[bytes]]
 
     def routes(self) -> list[Route]:
-        """To be matched before vLLM's own of the same names."""
+        """The routes, to be matched before vLLM's routes of the same paths."""
         return [
             Route("/live", self.live),
             Route("/ready", self.ready),
@@ -53,7 +53,7 @@ class Pages:
         return JSONResponse({"status": "ready"}) if missing is None else _answer(missing)
 
     async def health(self, _: Request) -> Response:
-        """As vLLM's: empty when well."""
+        """As vLLM's: an empty answer when ready."""
         missing = self._missing()
         return Response() if missing is None else _answer(missing)
 
@@ -61,7 +61,7 @@ class Pages:
         return JSONResponse(dict(self.versions))
 
     async def classes(self, _: Request) -> Response:
-        """The classes that a request may name, and what each asks for."""
+        """The classes that a request may name, with their targets."""
         named = {self.catalogue.default.class_name: self.catalogue.default}
         named |= self.catalogue.classes
         return JSONResponse(

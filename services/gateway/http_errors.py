@@ -45,7 +45,7 @@ class HttpError:
     slo: dict[str, Any] | None = None
 
     def body(self, *, path: str = "") -> dict[str, Any]:
-        """As JSON. The Anthropic route wants its own outer `type`, the rest is the same."""
+        """The answer as JSON; the Anthropic route has an additional outer `type`."""
         error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
@@ -92,7 +92,7 @@ _INTERNAL: Final = (500, "InternalServerError", "internal")
 
 
 def from_failure(failure: SlosError, scope: RequestScope | None) -> HttpError:
-    """What a client is told; the numbers come from the placement of the sequence that failed."""
+    """The answer to a failure, with numbers from the placement of the sequence that failed."""
     placement = _failed_placement(failure, scope)
     status, kind, code = _answer(failure)
     return HttpError(
@@ -149,7 +149,7 @@ def not_unicode(param: str) -> HttpError:
 
 
 def full(of_what: str) -> HttpError:
-    """This gateway has as much to do as it may; another one may have less."""
+    """This gateway is at a limit; another one may have room."""
     why = f"this gateway has no room: it takes no more than its {of_what}; send it again"
     return from_failure(Overloaded(why), None)
 
@@ -172,7 +172,7 @@ def _answer(failure: SlosError) -> tuple[int, str, str]:
 
 
 def _failed_placement(failure: SlosError, scope: RequestScope | None) -> Placement | None:
-    """The refused decision by its id, else that of a failed sequence, else the last one."""
+    """The placement of the refused decision, else of a failed sequence, else the last one."""
     if scope is None:
         return None
     placed = [one for one in scope.sequences.values() if one.placement is not None]

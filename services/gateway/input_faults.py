@@ -1,4 +1,4 @@
-"""Exceptions of vLLM's frontend that only input of an unforeseen shape can have caused."""
+"""Turns exceptions of vLLM's frontend that malformed input causes into InvalidRequest."""
 
 import logging
 import traceback
@@ -11,7 +11,7 @@ from shared.errors import InvalidRequest
 _LOG = logging.getLogger(__name__)
 _LONGEST: Final = 200
 _SERVER_FAULTS: Final = frozenset({500, 501})
-# What Python raises where a value has another type or shape than the code takes for granted.
+# What Python raises on a value of an unexpected type or shape.
 OF_BAD_INPUT: Final = (
     ArithmeticError,
     AssertionError,
@@ -25,7 +25,7 @@ OF_BAD_INPUT: Final = (
 
 
 def as_invalid(error: Exception) -> InvalidRequest:
-    """What the client is told; the log has the place, for the case that the fault is ours."""
+    """The client's error. The log gets the place in the code, in case the fault is ours."""
     why = f"{type(error).__name__}: {error}"
     places = traceback.extract_tb(error.__traceback__)
     place = f"{places[-1].filename}:{places[-1].lineno}" if places else "no place"
@@ -34,7 +34,7 @@ def as_invalid(error: Exception) -> InvalidRequest:
 
 
 def of_answer(status: int, body: bytes) -> InvalidRequest | None:
-    """The same where vLLM has answered already; None for an answer that is no fault of a server."""
+    """The same for a 500 or 501 that vLLM has answered already; None for any other status."""
     if status not in _SERVER_FAULTS:
         return None
     try:

@@ -1,4 +1,4 @@
-"""One sequence from arrival to end: placed, driven, and placed again when its engine fails."""
+"""Runs one sequence from arrival to end: places it, drives it, places it again if it moves."""
 
 import logging
 from collections.abc import Callable
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What all journeys of one gateway share."""
+    """The collaborators and limits that all journeys of one gateway share."""
 
     planner: PlannerLink
     engines: Engines
@@ -52,7 +52,7 @@ class Means:
 
 @dataclass(slots=True, kw_only=True)
 class Journey:
-    """The legs of one sequence. `on_placed` hears of every placement that runs."""
+    """The legs of one sequence. `on_placed` is called after every placement that runs."""
 
     request: EngineCoreRequest
     scope: RequestScope
@@ -60,8 +60,8 @@ class Journey:
     means: Means
     on_placed: Callable[[], None]
     _rest: EngineCoreRequest = field(init=False)  # what is left of it
-    _replay: Replay | None = None  # where the rest begins with what the client has
-    _at: EngineRef | None = None  # where the last leg ended
+    _replay: Replay | None = None  # set if the rest repeats tokens that the client has
+    _at: EngineRef | None = None  # the engine on which the last leg ended
     _delivered: list[int] = field(default_factory=list)
     _failed: list[str] = field(default_factory=list)  # ids of engines
     _held: Held | None = None
@@ -73,10 +73,10 @@ class Journey:
         self._rest = self.request
 
     async def run(self) -> None:
-        """Until the last token is delivered; cancel it to abort the sequence.
+        """Runs until the last token is delivered; cancel it to abort the sequence.
 
-        Raises Refused, NoEngine and PlannerUnavailable before anything ran, and what a Drive does
-        where it could not go on elsewhere.
+        Raises Refused, NoEngine or PlannerUnavailable before the first leg, and the errors of
+        `Drive.run` if the sequence could not move to another engine.
         """
         self.means.budget.placed(self.means.clock.now())
         try:
@@ -87,7 +87,7 @@ class Journey:
             self._release_held()
 
     async def _leg(self) -> SlosError | None:
-        """What made it end before the end."""
+        """Runs one leg. Returns the error that ended it early, None after the last token."""
         assert self.record.placement is not None
         drive = Drive(
             request=self._rest,
@@ -117,7 +117,7 @@ class Journey:
         return None
 
     async def _move(self, error: SlosError) -> None:
-        """Places the rest elsewhere. Raises `error` where it cannot be, with why."""
+        """Places the rest on other engines. Raises `error`, with the reason added, if it cannot."""
         why_not = self._why_not(error)
         if why_not is not None:
             self.record.unmoved = why_not[0]
@@ -140,7 +140,7 @@ class Journey:
         self.record.moves.append(move)
         self._keep_promise(promise, self.record.placement)
         _LOG.info(
-            "%s goes on elsewhere after %d tokens: %s",
+            "%s continues on another engine after %d tokens: %s",
             self.record.request_id,
             move.after_tokens,
             error,
@@ -177,7 +177,7 @@ class Journey:
         self.record.decoding_at_s = None
 
     def _keep_promise(self, promise: Placement | None, found: Placement | None) -> None:
-        """The promise that was given, on the engines that were found now."""
+        """Applies the first promise to the new placement, and keeps held KV that it can use."""
         assert promise is not None
         assert found is not None
         if promise.admission is Admission.ADMITTED:
@@ -205,7 +205,7 @@ class Journey:
         request, limit = self._rest, self.means.max_model_len_tokens
         moved, held = self._legs > 0, self._held
         forced_way = None if moved else self.scope.forced_way
-        # A single token asked for as disaggregated is the work of a prefill engine alone.
+        # A single token in disaggregated mode needs a prefill engine alone.
         one_token = output_budget_tokens(request, limit) <= 1
         alone = one_token and forced_way is Way.DISAGGREGATED
         avoid = (*self._failed, *self.means.health.avoided())
@@ -228,7 +228,7 @@ class Journey:
         )
 
     def _targets_after_move(self) -> SloTargets:
-        """What was promised is tried for to the end, and no reason to refuse the rest."""
+        """The targets of the rest, which is never refused; no TTFT once a token was delivered."""
         targets = replace(self.scope.targets_in_force, on_refuse=OnRefuse.BEST_EFFORT)
         if not self._delivered:
             return targets

@@ -1,7 +1,7 @@
-"""How much is in a JSON text, counted without parsing it. Pure.
+"""Counts the values, keys and levels of a JSON text without parsing it.
 
-Parsing and validating hold Python's lock, in whatever thread, for a time that grows with the number
-of values; counting bytes in numpy does not.
+Parsing and validating hold the GIL, in any thread, for a time that grows with the number of values;
+counting bytes in numpy does not.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class JsonShape:
 
 
 def at_most(text: bytes) -> JsonShape:
-    """A bound that takes no time: what stands inside strings is counted too."""
+    """A fast upper bound: signs inside strings are counted too."""
     opened = text.count(b"[") + text.count(b"{")
     return JsonShape(values=1 + opened + text.count(b","), keys=text.count(b":"), depth=opened)
 
 
 def shape_of(text: bytes) -> JsonShape:
-    """Of valid JSON, where an empty array or object counts as two values; never an error."""
+    """Counts valid JSON; an empty array or object counts as two values. Never raises."""
     values, keys, depth, deepest = 1, 0, 0, 0
     in_string = escaped = False
     whole = np.frombuffer(text, np.uint8)
@@ -52,7 +52,7 @@ def shape_of(text: bytes) -> JsonShape:
 
 
 def _outside_strings(chunk: _Bytes, *, in_string: bool, escaped: bool) -> tuple[_Bytes, bool, bool]:
-    """The bytes that stand in no string; how the next chunk begins."""
+    """The bytes outside strings; whether the next chunk begins in a string or escaped."""
     is_quote = chunk == _QUOTE
     slashes = np.flatnonzero(chunk == _BACKSLASH)
     if len(slashes) or escaped:
@@ -78,7 +78,7 @@ def _ends_escaping(slashes: _Places, length: int, *, after_escape: bool) -> bool
 
 
 def _last_of_odd_runs(slashes: _Places, *, after_escape: bool) -> _Places:
-    """Where runs of backslashes of odd length end; an escape before the first place prolongs it."""
+    """Where odd runs of backslashes end; an escape before the first place prolongs that run."""
     if not len(slashes):
         return slashes
     starts = np.flatnonzero(np.diff(slashes, prepend=-2) > 1)

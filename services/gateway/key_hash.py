@@ -1,4 +1,4 @@
-"""`slos-serve key-hash`: what a tenants file has in the place of an API key."""
+"""`slos-serve key-hash`: prints the hash of an API key for a tenants file."""
 
 import secrets
 import sys
@@ -16,7 +16,7 @@ _USAGE: Final = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """A key is never an argument: everybody on the machine sees those. Raises ConfigError."""
+    """Reads the key from standard input, since every user sees arguments. Raises ConfigError."""
     if {"-h", "--help"} & set(argv):
         print(_USAGE)
         return 0

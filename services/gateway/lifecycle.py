@@ -1,4 +1,4 @@
-"""Whether this gateway takes requests, and how many it serves now. Starts and stops nothing."""
+"""Tracks whether this gateway takes requests and how many it serves, and waits for its drain."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Lifecycle:
-    """How the end of this gateway goes on.
+    """The requests in flight and the state of the shutdown.
 
     Attributes:
         stopping: The process was told to stop: it is no longer ready, and answers end connections.
@@ -35,10 +35,10 @@ class Lifecycle:
                 self._idle.set()
 
     async def drain(self, limit_s: float, quiet_s: float = 0.0) -> bool:
-        """Waits until nothing is in flight, at most `limit_s`; returns whether that came true.
+        """Waits at most `limit_s` seconds until nothing is in flight; returns whether it is so.
 
         New requests are served until none has come for `quiet_s`: load balancers need time to
-        learn that this gateway is no longer ready.
+        see that this gateway is no longer ready.
         """
         self.stopping = True
         try:

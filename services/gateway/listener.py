@@ -1,4 +1,4 @@
-"""Takes the address that the gateway will listen on."""
+"""Binds the address that the gateway will listen on."""
 
 import socket
 
@@ -8,7 +8,7 @@ from shared.errors import ConfigError
 def bind(host: str, port: int, unread_limit_s: float) -> socket.socket:
     """A bound TCP socket. Raises ConfigError when the address is taken or not of this machine.
 
-    Its connections end when a client takes nothing of what was sent to it for `unread_limit_s`.
+    Its connections end when a client reads nothing of what was sent to it for `unread_limit_s`.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

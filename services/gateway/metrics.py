@@ -1,4 +1,4 @@
-"""What the gateway counts, under `slos_`. Labels take their values from closed sets only."""
+"""Prometheus metrics of the gateway, named `slos_*`. Label values come from closed sets only."""
 
 from collections.abc import Collection
 from typing import Final
@@ -20,7 +20,7 @@ _NONE: Final = "none"
 
 
 class GatewayMetrics:
-    """Counts requests by class; one that the configuration does not name counts as `other`."""
+    """Counts requests by class; classes that are not configured count as `other`."""
 
     def __init__(self, classes: Collection[str], registry: CollectorRegistry = REGISTRY) -> None:
         self._classes = frozenset(classes)
@@ -32,7 +32,7 @@ class GatewayMetrics:
         )
         self._attainment = Counter(
             "slos_attainment_total",
-            "Requests that asked for something, by whether a promise was given and kept.",
+            "Requests with an SLO, by whether a promise was given and kept.",
             ("class", "met"),
             registry=registry,
         )
@@ -46,13 +46,13 @@ class GatewayMetrics:
         )
         self._moves = Counter(
             "slos_gateway_moves_total",
-            "Times that a sequence went on on another engine, by why it left its own.",
+            "Moves of sequences to another engine, by cause.",
             ("cause",),
             registry=registry,
         )
         self._unmoved = Counter(
             "slos_gateway_unmoved_total",
-            "Sequences that failed with their engine, by why they could not go on elsewhere.",
+            "Sequences that failed with their engine, by why they could not move.",
             ("why",),
             registry=registry,
         )
@@ -64,7 +64,7 @@ class GatewayMetrics:
         self._tpot = self._histogram("slos_tpot_seconds", "Mean time per output token.", registry)
         self._placement = Histogram(
             "slos_gateway_placement_seconds",
-            "From arrival to placement: rendering, tokenizing, the planner, holding.",
+            "From arrival to placement: rendering, tokenizing, the planner, deferral.",
             buckets=_BUCKETS_S,
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""The ASGI layers around the app: request ids and the scope of each generation. No vLLM here."""
+"""The ASGI layers around the app: request ids, and the scope of each generation."""
 
 import asyncio
 import uuid
@@ -38,10 +38,10 @@ _REQUEST_ID: Final = b"x-request-id"
 
 
 class RequestIds:
-    """Gives every request an id of ours, and answers with the client's `x-request-id`.
+    """Gives every request a unique id, and answers with the client's `x-request-id`.
 
-    Inside, only ours is known: two clients may send the same one. The client's is for logs, and one
-    that is not fit for them is replaced by ours.
+    The client's id is for logs only, since two clients may send the same one. One that is not fit
+    for logs is replaced by ours.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -67,7 +67,7 @@ class RequestIds:
 
 
 def client_id(scope: Scope) -> str:
-    """What the client calls its request; for logs only."""
+    """The client's id of its request; for logs only."""
     named: str = scope.get(CLIENT_ID, "")
     return named
 
@@ -99,7 +99,7 @@ class LastAnswers:
 
 @dataclass(slots=True, kw_only=True)
 class GenerationContext:
-    """What the generation layer works with."""
+    """The collaborators of the generation layer."""
 
     catalogue: Catalogue
     lifecycle: Lifecycle
@@ -109,7 +109,7 @@ class GenerationContext:
 
 
 class Generations:
-    """Opens a RequestScope around what generates, and turns its failure into a true HTTP error."""
+    """Opens a RequestScope around each generation, and turns its failure into an HTTP error."""
 
     def __init__(self, app: ASGIApp, context: GenerationContext) -> None:
         self._app = app
@@ -132,7 +132,7 @@ class Generations:
             await send_error(send, http_errors.from_failure(error, None), path=path)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Other pages have no scope; what they cannot read is a 400 all the same."""
+        """Passes other requests on without a scope; input that they cannot read is a 400."""
         started = False
 
         async def watched(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Requests that go on on another engine: why, how often, and how many at most. Pure."""
+"""Moves of requests to another engine: their causes and their limits."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,20 +23,20 @@ class Cause(StrEnum):
     UNREACHABLE = "unreachable"
     STALLED = "stalled"  # it made no progress, or did not answer when asked
     DRAINING = "draining"
-    SILENT = "silent"  # it answers, and gave this request nothing for too long
+    SILENT = "silent"  # it answers probes, but sent this request nothing for too long
 
 
 class Unmoved(StrEnum):
     """Why a request ended with its engine."""
 
-    INEXACT = "inexact"  # its answer could not go on as it would have
+    INEXACT = "inexact"  # no other engine could continue its answer exactly
     LIMIT = "limit"  # it had moved as often as one request may
-    BUDGET = "budget"  # as much of the load had moved as may
+    BUDGET = "budget"  # the gateway's budget of moves was used up
     NOWHERE = "nowhere"  # no other engine took it
 
 
 def cause_of(error: SlosError) -> Cause:
-    """Of one of MOVABLE."""
+    """The cause of a move by one of the errors in MOVABLE."""
     if isinstance(error, EngineUnreachable):
         return Cause.UNREACHABLE
     if isinstance(error, EngineStalled):
@@ -48,7 +48,7 @@ def cause_of(error: SlosError) -> Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One move. `after_tokens` are those that the client had."""
+    """One move, after `after_tokens` tokens of the answer had been delivered."""
 
     cause: Cause
     engine: str
@@ -58,15 +58,15 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveLimits:
-    """What keeps moves from becoming a storm.
+    """Limits that keep moves from becoming a storm.
 
     Attributes:
-        most_per_request: A request that several engines failed may be what fails them.
-        losses_per_request: So many engines may die under a request before the next one ends it. One
-            that kills its engine would otherwise go through the fleet, and take the requests of
-            each engine with it.
-        share: Of the load of the last `window_s`, at most so much is moved.
-        floor: So many may move in any case: all that one engine of a small fleet runs.
+        most_per_request: Moves of one request; it may itself be what fails its engines.
+        losses_per_request: Engines that may die under a request before the next loss ends it. A
+            request that kills its engine would otherwise go through the fleet, and end the
+            requests of each engine.
+        share: Greatest share of the requests of the last `window_s` that moves.
+        floor: Moves allowed in any case: all requests that one engine of a small fleet runs.
     """
 
     most_per_request: int = 3
@@ -78,7 +78,7 @@ class MoveLimits:
 
 @dataclass(slots=True)
 class MoveBudget:
-    """Counts requests and moves of about the last window; both fade with time."""
+    """Counts requests and moves; both counts decay exponentially over `window_s`."""
 
     limits: MoveLimits = field(default_factory=MoveLimits)
     _requests: float = 0.0
@@ -86,12 +86,12 @@ class MoveBudget:
     _at_s: float = -math.inf
 
     def placed(self, now: float) -> None:
-        """A request came."""
+        """Counts a new request."""
         self._fade(now)
         self._requests += 1
 
     def take(self, now: float) -> bool:
-        """Whether one more may move; it is counted then."""
+        """Whether one more request may move; if so, the move is counted."""
         self._fade(now)
         if self._moves + 1 > max(self.limits.floor, self.limits.share * self._requests):
             return False

@@ -1,4 +1,4 @@
-"""How a sequence ended, in the words that the planner is told it in. Pure; it tells nobody."""
+"""Builds the Outcome of a sequence, the planner's record of how it ended."""
 
 from services.gateway.report import lateness, pace_lateness
 from services.gateway.scope import RequestScope, SequenceRecord
@@ -8,9 +8,7 @@ from shared.requests import Outcome
 def outcome_of(
     scope: RequestScope, record: SequenceRecord, finished: str, message: str = ""
 ) -> Outcome:
-    """How a sequence ended; one that was aborted, goes on elsewhere or asked for nothing is neither
-    met nor missed.
-    """
+    """The outcome of a sequence; `met` is None if it was aborted, moved, or had no SLO."""
     over = finished not in ("abort", "moved")
     judged = over and not scope.targets_in_force.asks_for_nothing
     return Outcome(

@@ -1,4 +1,4 @@
-"""What engines gave and vLLM's output handler has not taken yet. One reader only."""
+"""Buffers engine outputs until vLLM's output handler takes them. One reader only."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from vllm.v1.engine import EngineCoreOutputs
 
 
 class OutputBuffer:
-    """Joins what waits: handling ten outputs at once costs far less than ten times one."""
+    """Joins waiting outputs: handling ten at once costs far less than ten times one."""
 
     def __init__(self) -> None:
         self._waiting: list[EngineCoreOutputs] = []
@@ -17,7 +17,7 @@ class OutputBuffer:
         self._filled.set()
 
     async def get(self) -> EngineCoreOutputs:
-        """The oldest and all that follow it with the same weights."""
+        """Waits for outputs; joins the oldest with all that follow it with the same weights."""
         await self._filled.wait()
         first, *rest = self._waiting
         joined = 0

@@ -1,4 +1,4 @@
-"""The planner as the gateway uses it: asked with patience, and stood in for when it is away."""
+"""Asks the planner for placements, and places requests without it while it is unreachable."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ _PATIENCE_AWAY: Final = 0.1
 
 
 class Planner(Protocol):
-    """What the gateway asks of the planner; not reaching it is a PlannerUnavailable."""
+    """The planner's calls; they raise PlannerUnavailable if it cannot be reached."""
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement: ...
 
@@ -40,9 +40,9 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerLimits:
-    """`hold_limit_s` is how long a deferred request is held in all, from its arrival.
+    """`hold_limit_s` limits how long a deferred request waits in all, from its arrival.
 
-    `place_s` must leave the planner time to hold a request in its call (`hold_s` there).
+    `place_s` must exceed the time for which the planner keeps a request in its call (its `hold_s`).
     """
 
     place_s: float = 2.0
@@ -55,7 +55,7 @@ class PlannerLimits:
 
 
 class PlannerLink:
-    """Asks the planner, and decides in its stead when it is away.
+    """Asks the planner, and chooses engines itself while the planner is unreachable.
 
     `in_flight` counts this gateway's own requests by engine id.
     """
@@ -93,10 +93,10 @@ class PlannerLink:
         *,
         held_from_s: float | None = None,
     ) -> Placement:
-        """A placement that runs, kept in `record`; `query` makes the question from `waited_s`.
+        """A placement that runs, also stored in `record`; `query` takes the seconds waited so far.
 
-        Holds a deferred request, for as long as allowed from its arrival or `held_from_s` on, and
-        asks again. Raises Refused, NoEngine or PlannerUnavailable.
+        A deferred request waits and asks again, for `hold_limit_s` from its arrival or from
+        `held_from_s`. Raises Refused, NoEngine or PlannerUnavailable.
         """
         held_from_s = arrived_at_s if held_from_s is None else held_from_s
         while True:
@@ -114,11 +114,11 @@ class PlannerLink:
                 enter(record, Phase.PLACING)
 
     def settle(self, outcome: Outcome) -> None:
-        """Tells the planner soon. When it stays away for long, some are forgotten."""
+        """Queues an outcome for the planner; beyond `unsettled_outcomes`, some are dropped."""
         self._unsettled.append(outcome)
 
     async def settle_now(self) -> None:
-        """Tells what is still to be told, at the end as well; never raises but when cancelled."""
+        """Sends all queued outcomes to the planner. Raises only CancelledError."""
         batch = list(self._unsettled)
         self._unsettled.clear()
         if not batch:
@@ -126,14 +126,14 @@ class PlannerLink:
         try:
             await self._planner.settle(batch)
         except (PlannerUnavailable, asyncio.CancelledError) as error:
-            self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest go
+            self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest are dropped
             if isinstance(error, asyncio.CancelledError):
                 raise
-        except Exception:  # noqa: BLE001 - a batch is no reason to settle nothing any more
-            _LOG.exception("Outcomes of %d requests could not be told", len(batch))
+        except Exception:  # noqa: BLE001 - one bad batch must not stop later ones
+            _LOG.exception("Outcomes of %d requests could not be sent", len(batch))
 
     async def run(self) -> None:
-        """Watches and settles until cancelled."""
+        """Follows the planner's views and sends outcomes until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._settle())
@@ -153,13 +153,13 @@ class PlannerLink:
 
     @property
     def _patience_s(self) -> float:
-        """Less for a planner that did not answer last: one that is back answers quickly."""
+        """Seconds allowed for a call; fewer after a failure, since a working planner is quick."""
         return self._limits.place_s * (_PATIENCE_AWAY if self._away else 1.0)
 
     def _hold_s(self, placement: Placement, waited_s: float, asked_for_s: float) -> float:
-        """How long to hold before asking again. Raises Refused or NoEngine when not to.
+        """Seconds to wait before asking again. Raises Refused or NoEngine if not to wait.
 
-        The planner holds requests in its own call: the time in it counts against spinning.
+        The planner keeps deferred requests in its call; that time counts toward `least_hold_s`.
         """
         if placement.admission is not Admission.DEFERRED:
             raise refusal(placement)
@@ -201,7 +201,7 @@ class PlannerLink:
 
 
 def refusal(placement: Placement) -> Refused | NoEngine:
-    """The planner's no as an error."""
+    """The error for a placement that does not run."""
     message = placement.message or "The planner refused the request."
     if placement.reason is Reason.NO_ENGINE:
         return NoEngine(message)

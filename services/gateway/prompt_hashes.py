@@ -1,5 +1,6 @@
-"""Hashes of a prompt's beginning as vLLM's prefix cache has them, by which the planner finds the
-engines that hold its KV. The only place of the gateway that hashes as vLLM does.
+"""Hashes a prompt's blocks as vLLM's prefix cache does.
+
+By these hashes the planner finds the engines that hold KV of the prompt's beginning.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from shared.engines import EngineDescription, EngineView
 from shared.requests import PromptHashes
 
 _ALGORITHM = "sha256"  # vLLM's own choice
-_LONG_TOKENS = 8_192  # prompts of more are hashed beside the event loop: milliseconds
+_LONG_TOKENS = 8_192  # longer prompts take milliseconds: they are hashed in a thread
 _hash = get_hash_fn_by_name(_ALGORITHM)
 kv_cache_utils.init_none_hash(_hash)
 
@@ -24,8 +25,9 @@ kv_cache_utils.init_none_hash(_hash)
 async def prompt_hashes(
     request: EngineCoreRequest, engines: Iterable[EngineView]
 ) -> PromptHashes | None:
-    """For the engines that tell of their prefix caches, which are taken to be of one make. None
-    where nothing is told, or the request finds nothing in a cache.
+    """Hashes for the engines that report their prefix caches, which are taken to have one layout.
+
+    None if no engine reports, or if the request does not read a prefix cache.
     """
     telling = (one.description for one in engines if one.description.prefix_span_tokens)
     engine = next(telling, None)
@@ -48,13 +50,13 @@ def _reads_cache(request: EngineCoreRequest) -> bool:
 
 
 def _block_hashes(request: EngineCoreRequest, block_tokens: int) -> Iterator[int]:
-    """One for each whole block, in order."""
+    """The hashes of the whole blocks, in order."""
     tokens = request.prompt_token_ids or []
     before, place = None, 0
     for start in range(0, len(tokens) - block_tokens + 1, block_tokens):
         end = start + block_tokens
         keys, place = kv_cache_utils.generate_block_hash_extra_keys(
-            request,  # what it reads of a Request is here as well
+            request,  # has all fields of a vLLM Request that are read
             start,
             end,
             place,

@@ -1,4 +1,4 @@
-"""What is left of a request after the loss of its engine, as a request for another one. Pure."""
+"""Builds the request that continues a sequence on another engine."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -13,7 +13,7 @@ from shared.errors import AnswerDiverged
 
 @dataclass(slots=True)
 class Replay:
-    """Takes from an answer that is computed again what the client has already.
+    """Drops from an answer that is computed again the tokens that the client has already.
 
     Attributes:
         delivered: The tokens that the client has; the answer must begin with them.
@@ -56,8 +56,10 @@ def why_it_ends_here(request: EngineCoreRequest, delivered: Sequence[int]) -> st
 def rest_of(
     request: EngineCoreRequest, delivered: Sequence[int]
 ) -> tuple[EngineCoreRequest, Replay | None]:
-    """The request for the next engine: the delivered tokens join the prompt where that changes
-    nothing; else it is asked again from its begin, to be shown to the Replay.
+    """The request for the next engine.
+
+    The delivered tokens join the prompt if that changes nothing. Otherwise the request starts
+    over, and the Replay drops what the client has.
     """
     if not delivered:
         return request, None
@@ -67,9 +69,7 @@ def rest_of(
 
 
 def named(request: EngineCoreRequest, leg: int) -> EngineCoreRequest:
-    """The request under a name of its own for each engine that it runs on: what an earlier one
-    still gives is never taken for what a later one gives.
-    """
+    """The request with an id of its leg: late outputs of an earlier leg belong to no later one."""
     if leg == 0:
         return request
     other = copy(request)
@@ -78,7 +78,7 @@ def named(request: EngineCoreRequest, leg: int) -> EngineCoreRequest:
 
 
 def _without_first(output: EngineCoreOutput, tokens: int) -> EngineCoreOutput:
-    """Of several tokens that came at once, those after the first few."""
+    """The output without its first `tokens` tokens."""
     rest = copy(output)
     rest.new_token_ids = output.new_token_ids[tokens:]
     if output.new_logprobs is not None:

@@ -1,4 +1,4 @@
-"""How well a request was served, from its scope. Pure; it neither measures nor decides anything."""
+"""Computes from a request's scope how well it was served."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
     """The `slo` object of an answer; times in milliseconds, null where unknown or not asked for.
 
     With several sequences the numbers are those of the worst one. Each stage is judged by its own
-    pace, from the last token of the stage before it to its own last one; with deadlines in force,
-    each token by when it was due, and no mean counts.
+    TPOT target, from the last token of the stage before it to its own last one. Under deadline
+    pacing each token is judged by its due time instead of a mean.
     """
     worst = max(scope.sequences.values(), key=lambda one: lateness(scope, one), default=None)
     placement = worst.placement if worst else None
@@ -39,7 +39,7 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
 
 
 def met(scope: RequestScope) -> bool | None:
-    """Whether every sequence kept every target; None when nothing was asked for."""
+    """Whether every sequence kept every target; None without an SLO."""
     if scope.targets_in_force.asks_for_nothing:
         return None
     return bool(scope.sequences) and all(
@@ -59,7 +59,7 @@ def attained(scope: RequestScope) -> bool | None:
 
 
 def lateness(scope: RequestScope, sequence: SequenceRecord) -> float:
-    """The worst quotient of achieved and asked; infinite without a token, 0 if nothing is asked."""
+    """The greatest ratio of achieved to target time; infinite without a token, 0 without an SLO."""
     ttft_s, targets = scope.ttft_s(sequence), scope.targets_in_force
     if ttft_s is None:
         return 0.0 if targets.asks_for_nothing else float("inf")
@@ -71,8 +71,9 @@ def lateness(scope: RequestScope, sequence: SequenceRecord) -> float:
 
 
 def pace_lateness(sequence: SequenceRecord) -> float | None:
-    """As `lateness`, of the tokens after the first: of the worst one by its deadline, else of the
-    slowest stage; None where neither is in force.
+    """As `lateness`, of the tokens after the first, by their deadlines or by the slowest stage.
+
+    None without deadline pacing and without stages.
     """
     judged = sequence.line or sequence.stages
     return judged.lateness if judged else None
@@ -96,7 +97,7 @@ def _ttft_target_s(targets: SloTargets, placement: Placement | None) -> float | 
 
 
 def _stages(sequence: SequenceRecord | None) -> dict[str, Any]:
-    """Nothing for a request without stages."""
+    """The entry `stages`; empty for a request without stages."""
     if sequence is None or sequence.stages is None:
         return {}
     return {
@@ -112,7 +113,7 @@ def _stages(sequence: SequenceRecord | None) -> dict[str, Any]:
 
 
 def _worst_lateness(scope: RequestScope, sequence: SequenceRecord | None) -> dict[str, Any]:
-    """Nothing without deadlines in force; null before the first token."""
+    """The entry `worst_lateness`; empty without deadline pacing, null before the first token."""
     if sequence is None or sequence.line is None:
         return {}
     began = sequence.first_token_at_s is not None

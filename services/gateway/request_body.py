@@ -38,7 +38,7 @@ class BodyLimits:
 
 
 class Bodies:
-    """Reads each body as a whole before the app sees its request, and refuses what is too much."""
+    """Reads each body as a whole before the app sees its request, and refuses it above a limit."""
 
     def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
         self._app = app
@@ -103,9 +103,9 @@ async def _read_within(receive: Receive, limit_bytes: int) -> bytes | HttpError 
 
 
 async def judge(body: bytes, limits: BodyLimits) -> HttpError | None:
-    """What is wrong with a body before anything parses it; None where nothing is."""
+    """The error of a body before it is parsed; None if it is within all limits."""
     error = _too_much(at_most(body), limits)
-    if error is not None:  # by a bound that may be too high
+    if error is not None:  # the bound may be too high: count exactly
         error = _too_much(await asyncio.to_thread(shape_of, body), limits)
     if error is None and any(sign in body for sign in _SURROGATES):
         return _lone_surrogate(body)
@@ -125,11 +125,11 @@ def _too_much(shape: JsonShape, limits: BodyLimits) -> HttpError | None:
 
 
 def _lone_surrogate(body: bytes) -> HttpError | None:
-    """Text that has no UTF-8 form would fail wherever it is written."""
+    """The error for text without a UTF-8 form, which would fail wherever it is encoded."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
-        return None  # said by whatever parses it next
+        return None  # the next parser reports it
     for path, text in _texts(parsed):
         try:
             text.encode()
@@ -157,7 +157,7 @@ def take_slo(body: bytes) -> tuple[bytes, object]:
     """The body without its top-level `slo`, and what stood there (None without one).
 
     A body that has no such key comes back byte for byte. One that is not JSON is left to vLLM to
-    refuse, unless it seems to carry our key: then it raises InvalidRequest, lest targets be dropped
+    refuse. If it seems to carry our key, it raises InvalidRequest, so that no target is dropped
     silently.
     """
     if b'"slo"' not in body:
@@ -192,7 +192,7 @@ def with_length(scope: Scope, body: bytes) -> Scope:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` first and then what the server says: that the client left."""
+    """A `receive` that returns `body` first, then the server's messages (a disconnect)."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_next() -> Message:

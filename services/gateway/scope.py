@@ -15,7 +15,7 @@ from shared.requests import TRANSITIONS, Phase, Placement, SloTargets, Way
 class SequenceRecord:
     """One generated sequence (`n=2` has two). Times are on the gateway's monotonic clock.
 
-    `moves` are those from one engine to another; `unmoved` is why the last one could not be.
+    `moves` are its moves to other engines; `unmoved` is why it could not move when it failed.
     """
 
     request_id: str
@@ -23,7 +23,7 @@ class SequenceRecord:
     phase: Phase = Phase.PLACING
     placement: Placement | None = None
     placed_at_s: float | None = None
-    started_at_s: float | None = None  # the first step that held some of it
+    started_at_s: float | None = None  # the first step that computed some of it
     first_token_at_s: float | None = None
     last_token_at_s: float | None = None
     output_tokens: int = 0
@@ -32,20 +32,20 @@ class SequenceRecord:
     prefilled_at_s: float | None = None
     decoding_at_s: float | None = None
     stages: StageProgress | None = None
-    line: DeadlineLine | None = None  # with deadlines in force, from its first engine to its last
+    line: DeadlineLine | None = None  # under deadline pacing; it outlasts moves
     moves: list[Move] = field(default_factory=list)
     unmoved: Unmoved | None = None
 
     @property
     def transfer_s(self) -> float | None:
-        """From the prefill engine's last word to the decode engine's first; None on one engine."""
+        """From the prefill engine's last reply to the decode engine's first; None on one engine."""
         if self.prefilled_at_s is None or self.decoding_at_s is None:
             return None
         return self.decoding_at_s - self.prefilled_at_s
 
     @property
     def queue_s(self) -> float | None:
-        """From the placement to the first step that held some of it."""
+        """From the placement to the first step that computed some of it."""
         if self.placed_at_s is None or self.started_at_s is None:
             return None
         return self.started_at_s - self.placed_at_s
@@ -71,9 +71,9 @@ class RequestScope:
     """One HTTP request.
 
     Attributes:
-        request_id: Ours.
-        client_id: What the client calls it; for logs only.
-        failure: Before any token, when a true HTTP status is still due.
+        request_id: The gateway's id.
+        client_id: The client's id; for logs only.
+        failure: The error before any token, while the HTTP status can still be chosen.
     """
 
     request_id: str
@@ -83,7 +83,7 @@ class RequestScope:
     forced_way: Way | None = None
     session_id: str | None = None
     wants_report: bool = False
-    prompts: int = 0  # named so far
+    prompts: int = 0  # that have an id so far
     planned_sequences: int = 0
     account: Account = field(default_factory=Account)
     sequences: dict[str, SequenceRecord] = field(default_factory=dict)
@@ -91,9 +91,7 @@ class RequestScope:
 
     @property
     def targets_in_force(self) -> SloTargets:
-        """What was asked for; where nothing was, what its session asks for, which only the
-        planner's answer tells.
-        """
+        """The request's targets; without any, those of its session, from the planner's answer."""
         if not self.targets.asks_for_nothing:
             return self.targets
         placements = [one.placement for one in self.sequences.values() if one.placement]
@@ -103,12 +101,12 @@ class RequestScope:
         return replace(self.targets, ttft_s=told.ttft_s, tpot_s=told.tpot_s, pacing=told.pacing)
 
     def next_prompt_id(self) -> str:
-        """Of one prompt of this request, and of all sequences made from it."""
+        """A new id for one prompt of this request and all sequences made from it."""
         self.prompts += 1
         return f"{self.request_id}-{self.prompts}"
 
     def plan_sequences(self, count: int, limit: int) -> None:
-        """Raises InvalidRequest once the request asks for more than `limit` of them."""
+        """Counts `count` more sequences. Raises InvalidRequest above `limit` in all."""
         self.planned_sequences += count
         if self.planned_sequences > limit:
             raise InvalidRequest(
@@ -131,7 +129,7 @@ current_scope: ContextVar[RequestScope | None] = ContextVar("slos_request_scope"
 
 
 def enter(record: SequenceRecord, phase: Phase) -> None:
-    """Moves a record on; staying is allowed, anything else only along TRANSITIONS."""
+    """Sets the record's phase: the same one, or a next one by TRANSITIONS."""
     if phase is record.phase:
         return
     assert phase in TRANSITIONS[record.phase], f"{record.phase} to {phase}"

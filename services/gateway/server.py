@@ -1,4 +1,4 @@
-"""Serves an ASGI app and ends it in order: no new requests, those in flight, the rest."""
+"""Serves an ASGI app until a signal, then drains requests in flight and cuts off the rest."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from services.gateway.connections import HeadLimits, LimitedProtocol
 from services.gateway.lifecycle import Lifecycle
 
 _LOG = logging.getLogger(__name__)
-_CUT_S: Final = 1  # what uvicorn gives to answers that outlive the drain
+_CUT_S: Final = 1  # how long uvicorn waits for answers after the drain
 _LAST_WAIT_S: Final = 10.0
 
 
 def make_server(
     app: ASGIApp, *, access_log: bool, head_limits: HeadLimits, idle_limit_s: float
 ) -> uvicorn.Server:
-    """A server that leaves signals to us."""
+    """A uvicorn server that installs no signal handlers."""
     protocol: Any = partial(LimitedProtocol, limits=head_limits)
     config = uvicorn.Config(
         app,
@@ -81,7 +81,7 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 
 
 async def _first_of(serving: asyncio.Task[None], *events: Coroutine[Any, Any, object]) -> None:
-    """Waits until one of them is done; `serving` goes on, the others end."""
+    """Waits until one of them is done, then cancels all but `serving`."""
     waits = [asyncio.create_task(event) for event in events]
     try:
         await asyncio.wait([serving, *waits], return_when=asyncio.FIRST_COMPLETED)

@@ -1,5 +1,6 @@
-"""What one engine gives all requests of this gateway: one stream for all of them, since a message
-costs far more than what is in it, handed out by request. Knows no placement.
+"""Receives the outputs of all this gateway's requests on one engine over one gRPC stream.
+
+A message costs far more than the outputs in it, so all requests share each one.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 
 _HELLO_LIMIT_S = 2.0
-_LAST_WORD_S = 5.0  # for outputs that are on their way when their request has already ended
+_LAST_WORD_S = 5.0  # for outputs still on their way when their call has ended
 
 Replies: TypeAlias = "grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateReply]"
 Shared: TypeAlias = "grpc.aio.UnaryStreamCall[pb.OutputsRequest, pb.GenerateReply]"
@@ -39,7 +40,7 @@ _LOST: dict[grpc.StatusCode, type[EngineLost]] = {
 
 @dataclass(slots=True)
 class SharedOutputs:
-    """Opened when first needed and again after it broke."""
+    """The stream of one engine, opened when first needed and again after it broke."""
 
     open_stream: Callable[[pb.OutputsRequest], Shared]
     _streams: Streams[Reply] = field(default_factory=Streams)
@@ -48,7 +49,7 @@ class SharedOutputs:
     _never: bool = False
 
     async def reader(self) -> str:
-        """Its name, once the engine knows it; empty where the engine gives no such stream."""
+        """The stream's name, once the engine knows it; empty if the engine offers none in time."""
         if self._never:
             return ""
         if self._reading is None or self._known is None or self._reading.done():
@@ -63,7 +64,7 @@ class SharedOutputs:
     async def replies(
         self, engine: EngineRef, request_id: str, call: Replies
     ) -> AsyncGenerator[Reply, None]:
-        """Of one request whose call named the reader, to its last. Raises as `EngineLinks` does."""
+        """Yields the replies to a call that named the reader. Raises as `EngineLinks.generate`."""
         stream = self._streams.add(request_id)
         watching = asyncio.create_task(_tell_of_end(engine, call, stream))
         try:
@@ -121,7 +122,7 @@ def in_our_words(engine: EngineRef, code: grpc.StatusCode, details: str | None) 
 
 
 async def _tell_of_end(engine: EngineRef, call: Replies, stream: Stream[Reply]) -> None:
-    """A call whose outputs come elsewhere says only how it ended."""
+    """Ends `stream` with an error when its call ends; its outputs come over the shared stream."""
     code = await call.code()
     if code is grpc.StatusCode.OK:
         await asyncio.sleep(_LAST_WORD_S)

@@ -1,9 +1,9 @@
-"""From what a client wrote about its SLO to targets, or an error that says which field and why.
+"""Reads a client's SLO from its body and headers, or raises an error that names the field.
 
-It knows no HTTP server. The most specific source wins: the body's `slo` object, then headers, then
-the class that either names, then the default class. TTFT (`ttft_ms`, `ttft_slowdown`) and pace
-(`tpot_ms`, `stages`) are decided separately, each as a whole: a body that gives a slowdown also
-overrides a class's TTFT in milliseconds. JSON null is as if the field was not there.
+The most specific source wins: the body's `slo` object, then headers, then the class that either
+names, then the default class. TTFT (`ttft_ms`, `ttft_slowdown`) and TPOT (`tpot_ms`, `stages`) are
+resolved separately, each as a whole: a body that gives a slowdown also overrides a class's TTFT in
+milliseconds. A field that is JSON null counts as absent.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ E = TypeVar("E", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """The classes that the operator defined, and what holds for a request that names none."""
+    """The operator's SLO classes, and the targets of a request that names none."""
 
     classes: Mapping[str, SloTargets]
     default: SloTargets
@@ -38,8 +38,10 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloInputs:
-    """What a client asked for. `forced_way` is None when the planner may choose, `session_id` when
-    the request stands alone.
+    """What a client asked for.
+
+    `forced_way` is the placement mode that it requires, None if the planner may choose;
+    `session_id` is None for a request without a session.
     """
 
     targets: SloTargets
@@ -118,7 +120,7 @@ def _read_headers(headers: Mapping[str, str]) -> Read:
 
 
 def _header_value(field: str, text: str) -> object:
-    """Numbers and truths in the text of a header; anything else stays text."""
+    """A header's text as a number or a boolean where its field is one; else the text."""
     if field == "report":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if field in {"ttft_ms", "tpot_ms"}:
@@ -213,7 +215,7 @@ def _invalid(param: str, value: object, allowed: str) -> InvalidRequest:
 
 
 def _shown(value: object) -> str:
-    """The value for a message: short whatever its size, and never a walk through a deep tree."""
+    """The value for a message: short, and quick to write, whatever its size or depth."""
     if isinstance(value, list):
         return f"a list of {len(value)} items"
     if isinstance(value, dict):

@@ -1,19 +1,17 @@
-"""Finds the tokens with which stages end: from the configuration and from vLLM's reasoning parser.
-It imports neither.
-"""
+"""Finds the end tokens of stages in the configuration and in vLLM's reasoning parser."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from shared.errors import ConfigError
 
-# A reasoning parser knows where thinking ends, whatever the client calls it.
+# The stage names for which vLLM's reasoning parser gives the end.
 THINKING_STAGES: Final = ("thinking", "reasoning")
 _THINKS: Final = {"thinking": True, "enable_thinking": True}
 
 
 class Tokenizer(Protocol):
-    """What is needed of the model's tokenizer."""
+    """The methods used of the model's tokenizer."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
@@ -25,8 +23,10 @@ def find_stage_ends(
     texts: Mapping[str, str],
     parser_class: Callable[..., Any] | None,
 ) -> dict[str, tuple[int, ...]]:
-    """End tokens by the name of the stage. A text of the configuration (`texts`) goes before what
-    the reasoning parser says, which may be nothing: then thinking has no known end.
+    """End token ids by the name of the stage.
+
+    A text of the configuration (`texts`) overrides the reasoning parser. If neither gives an end of
+    thinking, that stage has no known end.
 
     Raises ConfigError when a text or the parser does not fit the model.
     """
@@ -45,9 +45,9 @@ def find_stage_ends(
 
 
 def _of_parser(tokenizer: Tokenizer, parser_class: Callable[..., Any]) -> tuple[int, ...]:
-    """As the parser has it ready, or from the text that it names.
+    """The token ids that the parser has, or those of its end text.
 
-    Empty when no token stands for it, as in models that write their marker in ordinary text.
+    Empty if no token stands for it, as in models that write their marker in ordinary text.
     """
     try:
         parser = parser_class(tokenizer, chat_template_kwargs=_THINKS)
@@ -64,7 +64,7 @@ def _of_parser(tokenizer: Tokenizer, parser_class: Callable[..., Any]) -> tuple[
 
 
 def _of_text(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    """The token of a text that is one, or the special one at its end; empty without either."""
+    """The token of a text that is a single one, or a special token at its end; else empty."""
     ids = tokenizer.encode(text, add_special_tokens=False)
     if ids and (len(ids) == 1 or ids[-1] in tokenizer.get_added_vocab().values()):
         return (ids[-1],)

@@ -1,4 +1,4 @@
-"""Which stage of its answer a sequence is in, and how fast each went. Pure; it reads no clock."""
+"""Tracks which stage of its answer a sequence is in, and the TPOT of each stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Final
 from shared.requests import Stage
 
 StageEnds = Mapping[str, tuple[int, ...]]
-"""By the name of a stage the tokens with which it ends; a stage that is not named has no end."""
+"""End token ids by the name of a stage; a stage that is not named has no end."""
 
 _PROMPT_TAIL_TOKENS: Final = 8
 
@@ -33,7 +33,7 @@ class StageRecord:
 
     @property
     def lateness(self) -> float:
-        """Achieved over asked; 0 where there is nothing to judge."""
+        """Ratio of achieved to target TPOT; 0 without a token to judge."""
         return (self.tpot_s or 0.0) / self.tpot_target_s
 
 
@@ -51,11 +51,11 @@ class StageProgress:
 
     @property
     def lateness(self) -> float:
-        """Of the stage that kept its pace worst."""
+        """The greatest lateness of all stages."""
         return max(stage.lateness for stage in self.stages)
 
     def produced(self, token_ids: Sequence[int], now: float) -> None:
-        """Tokens came. A stage ends with the first of its end tokens, which is still its own."""
+        """Counts new tokens. A stage ends with the first of its end tokens, which it includes."""
         for token_id in token_ids:
             stage = self.stages[self._present]
             stage.output_tokens += 1
@@ -74,10 +74,10 @@ class StageProgress:
 def stage_progress(
     asked: Sequence[Stage], ends: StageEnds, prompt_token_ids: Sequence[int]
 ) -> StageProgress | None:
-    """The progress of a sequence at its begin; None when no stages were asked for.
+    """The progress of a sequence at its start; None without stages.
 
-    The last stage has no end. A prompt that itself ends a stage, as that of a chat template told
-    not to think does, is past it.
+    The last stage has no end. If the prompt's last tokens end a stage, as with a chat template that
+    turns thinking off, the sequence starts after that stage.
     """
     if not asked:
         return None

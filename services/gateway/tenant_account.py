@@ -1,4 +1,4 @@
-"""What a tenant may have, and what it has had lately. Pure."""
+"""A tenant's rights and limits, and what it has used of them."""
 
 import math
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from shared.errors import NotAllowed, OverLimit
 from shared.requests import DEFAULT_TENANT
 
 _MINUTE_S: Final = 60.0
-_RETRY_IN_FLIGHT_S: Final = 1.0  # nothing says when one of them ends
+_RETRY_IN_FLIGHT_S: Final = 1.0  # it is unknown when one of them ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Its rights and limits; None: no limit, everything is allowed.
+    """A tenant's rights and limits; None means no limit.
 
-    `cache_salt` sets its prefixes in the KV caches apart from those of others; empty where there
-    are no others.
+    `cache_salt` keeps its prefixes in the KV caches apart from those of other tenants; empty if
+    there are none.
     """
 
     name: str = DEFAULT_TENANT
@@ -47,16 +47,18 @@ class Tenant:
             )
 
     def salted(self, salt: str | None) -> str | None:
-        """The salt of a request that brings this one; names have no slash, so no other tenant's
-        requests ever have it.
+        """The cache salt of a request that came with `salt`.
+
+        Tenant names have no slash, so no request of another tenant ever has the same one.
         """
         return f"{self.cache_salt}/{salt or ''}" if self.cache_salt else salt
 
 
 @dataclass(slots=True)
 class _Allowance:
-    """So many a minute, and after a quiet minute as many at once. What is known late may be taken
-    beyond; then nothing is left until that has been made up for.
+    """A token bucket of one minute's size.
+
+    `left` falls below 0 by use that is known only afterwards; nothing passes until it is refilled.
     """
 
     per_minute: int
@@ -68,13 +70,13 @@ class _Allowance:
         self.left, self.at_s = min(float(self.per_minute), self.left + gained), now
 
     def ready_in_s(self, least: float) -> float:
-        """Until `least` is left; 0 when it is."""
+        """Seconds until `least` is left."""
         return max(0.0, least - self.left) * _MINUTE_S / self.per_minute
 
 
 @dataclass(slots=True)
 class Account:
-    """One tenant at one gateway."""
+    """One tenant's use of its limits at one gateway."""
 
     tenant: Tenant = field(default_factory=Tenant)
     in_flight: int = 0
@@ -82,14 +84,14 @@ class Account:
     _tokens: _Allowance | None = None
 
     def change(self, tenant: Tenant) -> None:
-        """Other limits from now on. What was taken of those that stay is still taken."""
+        """Sets other limits. What was used of a limit that stays remains used."""
         self.tenant = tenant
         self._requests = _changed(self._requests, tenant.requests_per_minute)
         self._tokens = _changed(self._tokens, tenant.tokens_per_minute)
 
     @contextmanager
     def request(self, now: float) -> Iterator[None]:
-        """Counts one for as long as it is served. Raises OverLimit where it may not come in."""
+        """Counts a request for as long as it is served. Raises OverLimit at a limit."""
         limit = self.tenant.requests_in_flight
         if limit is not None and self.in_flight >= limit:
             raise self._over("requests_in_flight", limit, _RETRY_IN_FLIGHT_S)
@@ -115,7 +117,7 @@ class Account:
                 raise self._over("tokens_per_minute", self._tokens.per_minute, wait_s)
 
     def take_tokens(self, tokens: int, now: float) -> None:
-        """They were used, whatever was left; fewer than 0 are given back."""
+        """Charges tokens, whatever is left; a negative number refunds them."""
         if self._tokens is not None:
             self._tokens.refill(now)
             self._tokens.left -= tokens

@@ -1,4 +1,4 @@
-"""What the gateway counts by tenant; only tenants of its configuration are labels."""
+"""Prometheus counters by tenant; only configured tenants are labels."""
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -18,7 +18,7 @@ class TenantMetrics:
         )
         self._attainment = Counter(
             "slos_tenant_attainment_total",
-            "Requests that asked for something, by whether a promise was given and kept.",
+            "Requests with an SLO, by whether a promise was given and kept.",
             ("tenant", "met"),
             registry=registry,
         )
@@ -39,7 +39,7 @@ class TenantMetrics:
         self._limited.labels(tenant, limit).inc()
 
     def ended(self, scope: RequestScope, outcome: str, kept: bool | None) -> None:
-        """`outcome` as of `GatewayMetrics.ended`; `kept`: None where nothing was asked for."""
+        """`outcome` is as in `GatewayMetrics.ended`; `kept` is None without an SLO."""
         tenant = scope.account.tenant.name
         self._requests.labels(tenant, outcome).inc()
         if kept is not None:

@@ -1,4 +1,4 @@
-"""Who the tenants of this gateway are: their keys, rights and limits, from the tenants file."""
+"""Reads the keys, rights and limits of the gateway's tenants from the tenants file."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ Weight = Annotated[float, Field(ge=0.001, le=1000)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantOptions:
-    """A tenant as the file has it. None: no limit, everything is allowed."""
+    """A tenant in the file; None means no limit."""
 
     keys: tuple[KeyHash, ...] = ()
     classes: tuple[str, ...] | None = None
@@ -35,13 +35,13 @@ class TenantOptions:
 
 
 def hash_of(key: bytes) -> str:
-    """What the file has in the place of a key."""
+    """The SHA-256 hash of a key, in hexadecimal, that the file holds."""
     return hashlib.sha256(key).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The names that a tenants file may speak of."""
+    """The names that a tenants file may use."""
 
     classes: Collection[str]
     models: Collection[str]
@@ -90,8 +90,9 @@ def _check_names(names: Sequence[str] | None, known: Collection[str], where: str
 
 @dataclass(slots=True)
 class Tenants:
-    """The accounts of all tenants, by the hash of a key. Keys of the gateway's own options are
-    those of the tenant `default`.
+    """The accounts of all tenants, by the hash of a key.
+
+    Keys of the gateway's own options (`own_keys`) belong to the tenant `default`.
     """
 
     own_keys: Sequence[str] = ()
@@ -104,7 +105,7 @@ class Tenants:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is asked for."""
+        """Whether requests need no key."""
         return not self._by_hash
 
     @property
@@ -116,11 +117,11 @@ class Tenants:
         return tuple(self._accounts)
 
     def of_key(self, key: bytes) -> Account | None:
-        """Found by its hash, so that the time taken tells nothing of a key."""
+        """Looks a key up by its hash, so that the time taken reveals nothing of a key."""
         return self._by_hash.get(hash_of(key))
 
     def take(self, tenants: Mapping[str, TenantOptions]) -> None:
-        """These and no others from now on; what runs of others ends as it would have."""
+        """Replaces all tenants; running requests of removed ones continue."""
         self._named = True
         self._fill(tenants)
 

@@ -1,4 +1,4 @@
-"""Follows the tenants file: a changed one holds from then on, a broken one changes nothing."""
+"""Follows the tenants file: applies it when it has changed, unless it is invalid."""
 
 import asyncio
 import logging
@@ -27,18 +27,18 @@ class TenantsFile:
     _seen: _Seen = None
 
     def read(self) -> None:
-        """Raises ConfigError."""
+        """Reads and applies the file. Raises ConfigError."""
         self._seen = _look(self.path)
         self.tenants.take(read_tenants(self.path, self.known))
 
     async def follow(self, clock: Clock) -> None:
-        """Until cancelled."""
+        """Looks at the file at intervals until cancelled."""
         while True:
             await clock.sleep(_LOOK_EVERY_S)
             await self.look()
 
     async def look(self) -> None:
-        """Reads it again where it has changed since it was read last."""
+        """Reads and applies the file if it has changed since the last look."""
         seen = await asyncio.to_thread(_look, self.path)
         if seen == self._seen:
             return
@@ -54,7 +54,7 @@ class TenantsFile:
 
 @asynccontextmanager
 async def followed(file: TenantsFile | None, clock: Clock) -> AsyncIterator[None]:
-    """Follows it in the background; None: there is none."""
+    """Follows `file` in the background, if there is one."""
     task = None if file is None else asyncio.create_task(file.follow(clock))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Answers what no page takes, and bodies that are no JSON, in the OpenAI shape."""
+"""Answers unknown paths, wrong methods and bodies that are not JSON in the OpenAI shape."""
 
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ _OF_NO_MODEL_HERE: Final = frozenset({"/v1/systemone"})
 
 
 def drop_pages_we_cannot_serve(app: Starlette) -> None:
-    """So that they are answered as unknown, not as failed."""
+    """Removes routes that would fail here, so that they are answered as unknown."""
     unserved = _OF_ONE_ENGINE | _OF_NO_MODEL_HERE
     kept = [route for route in app.router.routes if getattr(route, "path", "") not in unserved]
     app.router.routes[:] = kept
@@ -38,7 +38,7 @@ def drop_pages_we_cannot_serve(app: Starlette) -> None:
 def take_over_http_errors(app: Starlette) -> None:
     """Makes `answer_unrouted` the handler of Starlette's HTTPException.
 
-    vLLM's app comes with its layers built already, so the one that exists must hear of it too.
+    vLLM's app comes with its layers built already, so the existing layer gets it, too.
     """
     app.add_exception_handler(HTTPException, answer_unrouted)
     layer: Any = app.middleware_stack
@@ -49,7 +49,7 @@ def take_over_http_errors(app: Starlette) -> None:
 
 
 async def answer_unrouted(request: Request, error: Exception) -> Response:
-    """A handler for Starlette's own HTTPException, which would be `{"detail": ...}`."""
+    """Answers Starlette's HTTPException, in place of its own body `{"detail": ...}`."""
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow", "")
     kind, code = _KINDS.get(error.status_code, _OTHER)

@@ -1,4 +1,4 @@
-"""From the gateway's options to the argparse namespace of vLLM's frontend. Loads nothing."""
+"""Turns the gateway's options into the argparse namespace of vLLM's frontend."""
 
 from argparse import Namespace
 from typing import Any, Final, NoReturn
@@ -12,7 +12,7 @@ from services.gateway.config import GatewayOptions
 from shared.errors import ConfigError
 from shared.option_values import nearest
 
-# What this process decides itself, with the option of ours that stands for it.
+# Options of vLLM that the gateway sets, with its own option for each.
 _OURS: Final = {
     "model": "model",
     "model_tag": "model",
@@ -104,7 +104,7 @@ def _negated(flag: str, action: Any) -> list[str]:
 
 
 def _place_reasoning_parser(namespace: Namespace) -> None:
-    """Puts it where the serving layer reads it; starting an engine would have done so."""
+    """Sets the parser where vLLM's serving layer reads it, as starting an engine would."""
     if namespace.reasoning_parser:
         namespace.structured_outputs_config.reasoning_parser = namespace.reasoning_parser
 

@@ -1,4 +1,4 @@
-"""vLLM's frontend with the cluster where its engine core would be. It starts no engine."""
+"""vLLM's frontend with the cluster in place of its engine core."""
 
 import asyncio
 import logging
@@ -55,14 +55,14 @@ def _left_in_scope(failure: SlosError) -> ClusterFailureError:
 def _failure(cause: BaseException | None) -> SlosError:
     if isinstance(cause, SlosError):
         return cause
-    _LOG.error("A request failed by a fault of ours.", exc_info=cause)
+    _LOG.error("A request failed by an internal error.", exc_info=cause)
     return SlosError(FAULT)
 
 
 def frontend_config(**arguments: Any) -> VllmConfig:
     """A configuration of vLLM for a process without an engine, from vLLM's engine arguments.
 
-    Raises ConfigError when vLLM will not have them.
+    Raises ConfigError if vLLM rejects them.
     """
     try:
         return AsyncEngineArgs(**arguments).create_engine_config(
@@ -75,7 +75,7 @@ def frontend_config(**arguments: Any) -> VllmConfig:
 
 
 def _stage_ends(config: VllmConfig, tokenizer: Any, texts: Mapping[str, str]) -> StageEnds:
-    """Raises ConfigError when the model has no such tokens."""
+    """End tokens by stage. Raises ConfigError if the model has no such tokens."""
     if tokenizer is None:
         return {}
     name = config.structured_outputs_config.reasoning_parser
@@ -91,7 +91,7 @@ def _stage_ends(config: VllmConfig, tokenizer: Any, texts: Mapping[str, str]) ->
 
 
 class ClusterClient(AsyncLLM):
-    """AsyncLLM as vLLM's OpenAI layer knows it; what it asks of one engine, many answer."""
+    """The AsyncLLM that vLLM's OpenAI layer calls, served by many engines."""
 
     def __init__(
         self,
@@ -154,11 +154,10 @@ class ClusterClient(AsyncLLM):
         priority: int = 0,
         **kwargs: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """As AsyncLLM's; what fails in the cluster is raised as ClusterFailureError.
+        """As AsyncLLM's; a failure in the cluster raises ClusterFailureError.
 
-        Within a request of a client the id is one of ours: `request_id` may hold what it sent.
-
-        It is also left in the scope, for an answer with its own HTTP status if none has begun.
+        The failure is also stored in the scope, for its HTTP status if no answer has begun.
+        Within a client's request the gateway's own id replaces `request_id`.
         """
         scope = current_scope.get()
         own_id = request_id if scope is None else scope.next_prompt_id()
@@ -189,18 +188,18 @@ class ClusterClient(AsyncLLM):
     async def _add_request(self, request: EngineCoreRequest, *args: Any, **kwargs: Any) -> None:
         try:
             await super()._add_request(request, *args, **kwargs)
-        except BaseException:  # vLLM's keeps its state of a request that was never added
+        except BaseException:  # vLLM keeps the state of a request that could not be added
             self.output_processor.abort_requests([request.request_id], internal=True)
             raise
 
     async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
-        """As AsyncLLM's: the client is gone or wants no more."""
+        """As AsyncLLM's: the client has left or needs no more."""
         request_ids = (request_id,) if isinstance(request_id, str) else as_list(request_id)
         ended = self.output_processor.abort_requests(request_ids, internal)
         self.engine_core.end(ended, "abort")
 
     def _fail_request(self, request_id: str, error: Exception) -> None:
-        """Lets the caller of one request hear of its error; vLLM then ends its siblings."""
+        """Raises `error` in the caller of one request; vLLM then ends its siblings (n > 1)."""
         state = self.output_processor.request_states.get(request_id)
         if state is None:
             return
@@ -262,5 +261,5 @@ class ClusterClient(AsyncLLM):
         return False
 
     async def reset_mm_cache(self) -> None:
-        """Only ours: each engine keeps its own."""
+        """Clears the frontend's cache only: each engine keeps its own."""
         await self.renderer.clear_mm_cache_async()

@@ -1,4 +1,4 @@
-"""How long a request waits for its engine. Knows no engine."""
+"""Limits how long a request waits for its engine."""
 
 import asyncio
 import math
@@ -11,7 +11,7 @@ from shared.alarm import Alarm, time_limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitLimits:
-    """How long a request waits for its engine before it is given up."""
+    """Time limits for the first and each later reply of an engine to a request."""
 
     first_reply_s: float = 300.0
     next_reply_s: float = 60.0
@@ -19,8 +19,10 @@ class WaitLimits:
 
 @dataclass(slots=True, eq=False)
 class Patience:
-    """The wait for one engine. The alarm is set anew only after a tenth of the limit, not with
-    every token: it may end a wait that much sooner.
+    """The wait for one engine.
+
+    Replies reset the alarm at most once per tenth of the limit, to spare work per token; a wait may
+    end that much sooner.
     """
 
     limits: WaitLimits
@@ -29,7 +31,7 @@ class Patience:
     _again_at_s: float = field(default=-math.inf)
 
     def heard(self) -> None:
-        """The engine gave something."""
+        """Notes a reply of the engine."""
         now = asyncio.get_running_loop().time()
         if now >= self._again_at_s and not self.given_up:
             self._again_at_s = now + self.limits.next_reply_s / 10
@@ -43,6 +45,6 @@ class Patience:
 
 @asynccontextmanager
 async def silence(limits: WaitLimits) -> AsyncIterator[Patience]:
-    """Raises TimeoutError when the engine was not heard for long, or was given up."""
+    """Raises TimeoutError if the engine sends nothing within the limits, or is given up."""
     async with time_limit(limits.first_reply_s) as alarm:
         yield Patience(limits, alarm)

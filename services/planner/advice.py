@@ -1,11 +1,11 @@
-"""When an attached engine is looked at and told a new policy; what it says is decided elsewhere."""
+"""When an attached engine is looked at and told a new policy; `policies` says which."""
 
 from typing import Final
 
-from services.planner.attachments import Attachment
-from services.planner.engine_state import EngineState
 from services.planner.policies import EngineNow, policy_for, worth_sending
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from shared.engines import Policy
 from shared.scheduling.rows import KEY, PRODUCED
 
 ADVICE_PAUSE_S: Final = 0.1
@@ -25,12 +25,14 @@ def learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
             state.survival.goes_on(name, float(row[KEY]), float(row[PRODUCED]))
 
 
-def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
-    """Sends what its engine would notice; it looks only so often, for looking costs time."""
-    if now - attachment.advised_at_s < ADVICE_PAUSE_S:
-        return
-    attachment.advised_at_s = now
-    engine, book = attachment.engine, state.policies
+def advise(engine: EngineState, state: ClusterState, now: float) -> Policy | None:
+    """The policy that the engine is to be told, None where it would notice no difference or was
+    looked at within `ADVICE_PAUSE_S`: looking costs time.
+    """
+    if now - engine.advised_at_s < ADVICE_PAUSE_S:
+        return None
+    engine.advised_at_s = now
+    book = state.policies
     present = EngineNow(
         description=engine.description,
         table=engine.table,
@@ -41,7 +43,8 @@ def advise(attachment: Attachment, state: ClusterState, now: float) -> None:
     )
     learn_from(engine, state, now)
     asked = book.asked(engine.name, now)
-    policy = policy_for(present, asked, book.acceptance, attachment.policy, now)
-    if worth_sending(attachment.policy, policy):
-        attachment.send(policy)
-        engine.told(policy)
+    policy = policy_for(present, asked, book.acceptance, engine.policy, now)
+    if not worth_sending(engine.policy, policy):
+        return None
+    engine.told(policy)
+    return policy

@@ -12,12 +12,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.planner.config import PlannerOptions
-from services.planner.decisions_log import DecisionsLog
-from services.planner.follow_demand import follow_demand
-from services.planner.metrics import PlannerMetrics, serve_metrics
-from services.planner.prepare import prepare
-from services.planner.service import PlannerService
-from services.planner.state import ClusterState
+from services.planner.server.decisions_log import DecisionsLog
+from services.planner.server.follow_demand import follow_demand
+from services.planner.server.metrics import PlannerMetrics, serve_metrics
+from services.planner.server.prepare import prepare
+from services.planner.server.service import PlannerService
+from services.planner.state.cluster import ClusterState
 from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError
 from shared.rpc.channels import listen
@@ -100,7 +100,7 @@ async def serve(
         await server.stop(options.shutdown_limit_s)
         if log is not None:
             await asyncio.gather(*beside, return_exceptions=True)
-            log.put(service.books.ledger.all_that_is_left())
+            log.put(service.core.ledger.all_that_is_left())
             await log.write()
 
 
@@ -127,9 +127,8 @@ async def _tidy(
 ) -> None:
     while True:
         await clock.sleep(_TIDY_EVERY_S)
-        service.state.forget_old_holds(clock.now())
+        ended = service.core.tidy(clock.now())
         metrics.shown(service.state)
-        ended = service.books.close_ended()
         if log is not None:
             log.put(ended)
             await log.write()

@@ -14,11 +14,11 @@ from shared.batch_time.curve import StepCurve
 from shared.batch_time.forms import Feature, Form, features
 from shared.batch_time.nnls import Floats, non_negative
 from shared.batch_time.steps import Kind, Step
+from shared.batch_time.tuning import LEAST_TAIL, TAIL
 
 Places = NDArray[np.intp]  # (groups, steps): the piece that each step is on
 _ROUNDS, _TRIAL_ROUNDS = 60, 10
 _SEARCHED, _SEED = 3000, 1  # so many steps suffice to find where the pieces belong
-_TAIL, _LEAST_TAIL = 4.0, 0.02  # times the median error, and at least: from there on, linear
 _EXACT = 1e-20  # of the loss: what is left are rounding errors
 _SHARES = (0.8, 0.5, 0.2, 0.05)  # of steps that a new piece is tried on
 _MARGIN_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -158,7 +158,7 @@ class _Search:
             x = self.design(places) * (calm / self.times)[:, None]
             weights = non_negative(x.T @ x, x.T @ calm)
             errors = np.abs(self.predict(weights) / self.times - 1)
-            tail = max(_LEAST_TAIL, _TAIL * float(np.median(errors)))
+            tail = max(LEAST_TAIL, TAIL * float(np.median(errors)))
             calm = np.sqrt(np.minimum(1.0, tail / np.maximum(errors, 1e-12)))
             loss = float(np.mean((calm * errors) ** 2))
             if loss < best[0]:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 
 from shared.batch_time.steps import Kind
-
-# An engine that slows down is believed sooner than one that recovers; one step counts as at most
-# half as long again, and as little as half.
-_RISE, _FALL = 0.06, 0.03
-_LEAST_RATIO, _MOST_RATIO = 0.5, 1.5
-_MARGIN_GAIN, _MOST_MARGIN = 0.02, 1.5
+from shared.batch_time.tuning import (
+    DRIFT_FALL,
+    DRIFT_RISE,
+    LEAST_RATIO,
+    MARGIN_GAIN,
+    MOST_MARGIN,
+    MOST_RATIO,
+)
 
 
 class Drift:
@@ -26,8 +28,8 @@ class Drift:
 
     def observe(self, ratio: float) -> None:
         """`ratio`: a step's measured time over what the fit alone predicted."""
-        error = min(max(ratio, _LEAST_RATIO), _MOST_RATIO) - 1.0 - self._excess
-        self._excess += (_RISE if error > 0 else _FALL) * error
+        error = min(max(ratio, LEAST_RATIO), MOST_RATIO) - 1.0 - self._excess
+        self._excess += (DRIFT_RISE if error > 0 else DRIFT_FALL) * error
 
 
 class Margins:
@@ -39,7 +41,7 @@ class Margins:
     def __init__(self, level: float, known: Mapping[Kind, float] | None = None) -> None:
         self._level = level
         known = known or {}
-        self._factors = {kind: min(_MOST_MARGIN, max(1.0, known.get(kind, 1.0))) for kind in Kind}
+        self._factors = {kind: min(MOST_MARGIN, max(1.0, known.get(kind, 1.0))) for kind in Kind}
 
     def of(self, kind: Kind) -> float:
         return max(self._factors.values()) if kind is Kind.MIXED else self._factors[kind]
@@ -48,4 +50,4 @@ class Margins:
         """Steps beyond the margin push it up as often as `level` of them within let it down."""
         factor = self._factors[kind]
         push = self._level if ratio > factor else self._level - 1.0
-        self._factors[kind] = min(_MOST_MARGIN, max(1.0, factor + _MARGIN_GAIN * push))
+        self._factors[kind] = min(MOST_MARGIN, max(1.0, factor + MARGIN_GAIN * push))

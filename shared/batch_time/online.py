@@ -10,13 +10,14 @@ from shared.batch_time.margins import Drift, Margins
 from shared.batch_time.recursive import RecursiveFit
 from shared.batch_time.steps import Kind, Step, step_of
 from shared.batch_time.table import StepTable
+from shared.batch_time.tuning import (
+    FIT_TRUST,
+    PRIOR_TRUST,
+    PROMISED_SHARE,
+    TELLING_PREFILL_TOKENS,
+    TELLING_STEPS,
+)
 from shared.engines import StepReport
-
-# Fewer prompt tokens (one is computed again after a KV transfer) say little of what prompts cost.
-_TELLING_PREFILL_TOKENS = 16
-_TELLING_REPORTS = 3  # the first of a kind may have compiled; refusals must not rest on it
-_PRIOR_TRUST, _FIT_TRUST = 3.0, 30.0  # weight of a given prior and of a measured fit, in reports
-_PROMISED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +38,14 @@ class BatchTimeModel:
     A step that compiled hardly moves it.
     """
 
-    def __init__(self, prior: StepCost | Fit | None = None, *, promised: float = _PROMISED) -> None:
+    def __init__(
+        self, prior: StepCost | Fit | None = None, *, promised: float = PROMISED_SHARE
+    ) -> None:
         self._fit = _start(prior)
         known = _known_margins(prior, promised) if isinstance(prior, Fit) else None
         self._margins, self._drift = Margins(promised, known), Drift()
         self._curve: StepCurve | None = None
-        self._prefill_reports = self._decode_reports = _TELLING_REPORTS if prior else 0
+        self._prefill_reports = self._decode_reports = TELLING_STEPS if prior else 0
 
     def observe(self, report: StepReport) -> None:
         """Learns from one step; steps without tokens or time teach nothing."""
@@ -58,7 +61,7 @@ class BatchTimeModel:
             self._margins.observe(step.kind, duration_s / (predicted_s * self._drift.factor))
             self._drift.observe(duration_s / predicted_s)
         self._curve = None
-        self._prefill_reports += step.prefill_tokens >= _TELLING_PREFILL_TOKENS
+        self._prefill_reports += step.prefill_tokens >= TELLING_PREFILL_TOKENS
         self._decode_reports += step.decodes + step.speculated_tokens > 0
 
     def step_time(self, step: Step) -> float | None:
@@ -120,21 +123,21 @@ class BatchTimeModel:
 
         Of a kind of work that was never seen it says only what every step costs.
         """
-        if max(self._prefill_reports, self._decode_reports) < _TELLING_REPORTS:
+        if max(self._prefill_reports, self._decode_reports) < TELLING_STEPS:
             return None
         margins = {kind: self._margins.of(kind) for kind in Kind}
         return StepTable.of(self.curve, drift=self._drift.factor, margins=margins)
 
     def _knows(self, step: Step) -> bool:
-        return (not step.prefill_tokens or self._prefill_reports >= _TELLING_REPORTS) and (
-            not step.decodes + step.speculated_tokens or self._decode_reports >= _TELLING_REPORTS
+        return (not step.prefill_tokens or self._prefill_reports >= TELLING_STEPS) and (
+            not step.decodes + step.speculated_tokens or self._decode_reports >= TELLING_STEPS
         )
 
 
 def _start(prior: StepCost | Fit | None) -> RecursiveFit:
     if isinstance(prior, Fit):
         curve = prior.curve
-        trust = [_FIT_TRUST * one for one in prior.trust]
+        trust = [FIT_TRUST * one for one in prior.trust]
         return RecursiveFit(curve.form, curve.coefficients, trust)
     if prior is None:
         return RecursiveFit(ADDITIVE)
@@ -151,7 +154,7 @@ def _evenly(form: Form, costs: tuple[float, ...]) -> list[float]:
     """As if each cost had been seen in steps of a usual size."""
     usual = [USUAL[feature] for feature in form.columns]
     typical_s = math.fsum(a * b for a, b in zip(costs, usual, strict=True)) or 1.0
-    return [_PRIOR_TRUST * (one / typical_s) ** 2 for one in usual]
+    return [PRIOR_TRUST * (one / typical_s) ** 2 for one in usual]
 
 
 def _known_margins(fit: Fit, level: float) -> dict[Kind, float]:

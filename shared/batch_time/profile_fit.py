@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 from shared.batch_time.fit import Fit, fit_curve
 from shared.batch_time.forms import ADDITIVE, RICH, Form
 from shared.batch_time.steps import Kind, Step
-
-_FEW_STEPS, _TOO_FEW_STEPS = 40, 8
-_HELD_UP, _MOST_ARE_USUAL = 1.5, 0.7
+from shared.batch_time.tuning import FEW_STEPS, HELD_UP, MOST_ARE_USUAL, TOO_FEW_STEPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +33,11 @@ class MeasuredStep:
 
 def fit_of(steps: Sequence[MeasuredStep]) -> Fit | None:
     """By the rich form where there are steps enough of each kind, else by the additive one."""
-    if len(steps) < _TOO_FEW_STEPS:
+    if len(steps) < TOO_FEW_STEPS:
         return None
     steps = _undisturbed(steps)
     kinds = {one.step.kind for one in steps}
-    form = RICH if len(steps) >= _FEW_STEPS and len(kinds) == len(Kind) else ADDITIVE
+    form = RICH if len(steps) >= FEW_STEPS and len(kinds) == len(Kind) else ADDITIVE
     return _fit(form, steps)
 
 
@@ -52,5 +50,5 @@ def _undisturbed(steps: Sequence[MeasuredStep]) -> Sequence[MeasuredStep]:
     engine, and one of them would widen the margins of all promises for long.
     """
     curve = _fit(ADDITIVE, steps).curve
-    usual = [one for one in steps if one.seconds <= _HELD_UP * curve.step_time(one.step)]
-    return usual if len(usual) >= _MOST_ARE_USUAL * len(steps) else steps
+    usual = [one for one in steps if one.seconds <= HELD_UP * curve.step_time(one.step)]
+    return usual if len(usual) >= MOST_ARE_USUAL * len(steps) else steps

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from shared.batch_time.curve import StepCurve
 from shared.batch_time.forms import ADDITIVE, USUAL, Feature, features
 from shared.batch_time.steps import Kind, Step
+from shared.batch_time.tuning import MOST_PROMPT_TOKENS, MOST_TIMES
 
 Floats = npt.NDArray[np.float64]
 _SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -18,14 +19,10 @@ _PROMPTS = (16, 64, 256, 1024, 4096, 16_384)
 _CHUNKS = (64, 256, 1024, 16_384)
 _BESIDE = ((0, 0), (64, 32), (256, 128), (1024, 512))  # prompt tokens, in chunks of
 _DECODE_STEPS = 3
-_MOST_PROMPT_TOKENS = 32_768  # of one trial
 _SLACK_TOKENS = 16  # outputs beyond the planned ones, while the next prompt comes
 _BANDS = np.arange(0.0, 16.0, 2.0)  # log2 of a step's tokens: its time is learned in each apart
 _TOLD_BY_BANDS = (Feature.FIXED, Feature.TOKENS, Feature.PREFILL_TOKENS, Feature.DECODE_TOKENS)
 _PRIOR = 1e-3  # what is known of each coefficient before, in steps
-ENOUGH_STEPS = 300
-TRIAL_SHARE = 0.3  # of all the time, that one trial may take
-_MOST_TIMES = 2  # the same trial again says how steps vary, a third time little
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,7 @@ class Trial:
             and self.sequences * length + self.beside_tokens <= limits.kv_tokens // 2
             and self.chunk_tokens <= limits.step_tokens
             and self.beside_chunk_tokens + self.sequences <= limits.step_tokens
-            and first + self.beside_tokens <= _MOST_PROMPT_TOKENS
+            and first + self.beside_tokens <= MOST_PROMPT_TOKENS
         )
 
 
@@ -92,7 +89,6 @@ SMALL_BATCHES = tuple(
 and which kernel computes them is chosen by their size. In the time of the others they would take it
 from long steps (a 30B model that thinks: 96 to 88 % kept).
 """
-SMALL_SHARE = 0.3  # of all the time, beyond it
 
 
 def steps_of(trial: Trial) -> Iterator[Step]:
@@ -190,7 +186,7 @@ class Plan:
         for option in self._options:
             seconds = option.features @ weights
             total_s = float(seconds.sum())
-            if option.times_tried >= _MOST_TIMES or total_s > left_s:
+            if option.times_tried >= MOST_TIMES or total_s > left_s:
                 continue
             gain = _gain(option, weights, known) / max(total_s, 1e-6)
             if gain > best_gain:

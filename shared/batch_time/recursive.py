@@ -6,12 +6,14 @@ from operator import mul
 
 from shared.batch_time.curve import StepCurve
 from shared.batch_time.forms import USUAL, Form
+from shared.batch_time.tuning import (
+    FIRST_TRUST,
+    OUTLIER,
+    WEIGHT_KEPT,
+    WEIGHT_KEPT_WHEN_SURPRISED,
+)
 
-_KEPT = 0.99  # of what earlier steps weigh, with each step of their kind
-_KEPT_WHEN_SURPRISED = 0.9  # the same when prediction and step have nothing in common
-_FIRST_TRUST = 1e-3  # weight of "all costs are zero" beside one step
 _LEAST_TRUST = 1e-9  # of a given coefficient; it keeps unused ones solvable
-_OUTLIER = 1.5  # a step further from its prediction counts as if it were only that far
 _SWEEPS = 4
 
 
@@ -49,14 +51,14 @@ class RecursiveFit:
     def learn(self, values: Sequence[float], seconds: float) -> float:
         """Takes in a step by its features; returns what was predicted for it before."""
         if not self._information:
-            self._information = _diagonal([_FIRST_TRUST / seconds**2] * len(self._costs))
+            self._information = _diagonal([FIRST_TRUST / seconds**2] * len(self._costs))
         scaled = [values[i] * scale for i, scale in zip(self._columns, self._scales, strict=True)]
         active = self._active(scaled)
         predicted_s = math.fsum(self._costs[i] * scaled[i] for i in active)
         seen = [i for i in active if scaled[i]]
         self._forget(seen, abs(seconds - predicted_s) / max(seconds, predicted_s))
         wanted = {i: self._dot(i) for i in active}
-        scale_s = min(max(predicted_s, seconds / _OUTLIER), seconds * _OUTLIER)
+        scale_s = min(max(predicted_s, seconds / OUTLIER), seconds * OUTLIER)
         self._add(seen, scaled, seconds / scale_s**2, 1 / scale_s**2, wanted)
         for _ in range(_SWEEPS):
             self._descend(wanted)
@@ -74,7 +76,7 @@ class RecursiveFit:
 
         `surprise` is 0 to 1: an engine that became slower or faster is followed sooner.
         """
-        kept = _KEPT + surprise * (_KEPT_WHEN_SURPRISED - _KEPT)
+        kept = WEIGHT_KEPT + surprise * (WEIGHT_KEPT_WHEN_SURPRISED - WEIGHT_KEPT)
         half = math.sqrt(kept)
         touched = set(seen)
         for i in seen:

@@ -27,6 +27,20 @@ Mask = npt.NDArray[np.bool_]
 
 
 @compiled
+def run_planned(
+    rows: Rows, order: Slots, tokens: Tokens, ends_s: float, due_s: Numbers, first: Mask
+) -> None:
+    """Each row of `order` as it stands after a step that gives it its `tokens` (by slot), none of
+    them drafted, and is to end at `ends_s`; fills in by place as `run_as`.
+    """
+    for place in range(len(order)):
+        i = order[place]
+        computed, total = rows[i, COMPUTED] + tokens[i], rows[i, TOTAL]
+        gives = computed >= total
+        due_s[place], first[place] = _run(rows, i, computed, total + gives, gives, ends_s)
+
+
+@compiled
 def run_as(
     rows: Rows,
     slots: Slots,
@@ -43,18 +57,57 @@ def run_as(
     whether it is the request's first.
     """
     for place in range(len(slots)):
+        due_s[place], first[place] = _run(
+            rows, slots[place], computed[place], total[place], gives[place], ends_s
+        )
+
+
+@compiled
+def _run(
+    rows: Rows, i: int, computed: float, total: float, gives: bool, ends_s: float
+) -> tuple[float, bool]:
+    """One row after the step; returns when its token is due and whether it is its first."""
+    due_s, first = np.inf, False
+    if gives:
+        first = rows[i, PRODUCED] == 0
+        if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
+            due_s = rows[i, DUE]
+        rows[i, DUE] = due_after(rows[i], 1.0, ends_s)
+        rows[i, PRODUCED] += 1
+        rows[i, LEFT] -= 1
+    rows[i, COMPUTED], rows[i, TOTAL] = computed, total
+    rows[i, RESIDENT] = 1.0
+    rows[i, AVAILABLE] = min(rows[i, AVAILABLE], ends_s)
+    return due_s, first
+
+
+@compiled
+def land(
+    rows: Rows,
+    serials: Slots,
+    slots: Slots,
+    flown: Slots,
+    due_s: Numbers,
+    first: Mask,
+    early_s: float,
+    now: float,
+) -> tuple[int, float]:
+    """After a step that ended at `now`, `early_s` before it was to: first tokens start their pace.
+
+    `flown` are the serials that the `slots` had when the step took off; rows of other requests by
+    now are left alone. Returns how many tokens were late, and by how much the worst.
+    """
+    late, worst_s = 0, 0.0
+    for place in range(len(slots)):
         i = slots[place]
-        due_s[place], first[place] = np.inf, False
-        if gives[place]:
-            first[place] = rows[i, PRODUCED] == 0
-            if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
-                due_s[place] = rows[i, DUE]
-            rows[i, DUE] = due_after(rows[i], 1.0, ends_s)
-            rows[i, PRODUCED] += 1
-            rows[i, LEFT] -= 1
-        rows[i, COMPUTED], rows[i, TOTAL] = computed[place], total[place]
-        rows[i, RESIDENT] = 1.0
-        rows[i, AVAILABLE] = min(rows[i, AVAILABLE], ends_s)
+        if serials[i] != flown[place]:
+            continue
+        if first[place]:
+            rows[i, DUE] -= early_s
+        if now > due_s[place]:
+            late += 1
+            worst_s = max(worst_s, now - due_s[place])
+    return late, worst_s
 
 
 @compiled

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
+from shared.engine.speculation import Speculation
 from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
 from shared.listening import (
@@ -100,8 +101,14 @@ class EngineOptions:
     kv_lease_s: int = option(
         30, help="how long KV waits for a decode engine that does not say it is coming"
     )
-    speculation_tokens: int = option(
-        0, help="most drafted tokens per step (n-gram drafts); 0: no speculation"
+    speculation_tokens: Annotated[int, Field(ge=0)] = option(
+        0, help="most drafted tokens of a request per step; 0: no speculation"
+    )
+    speculation: Speculation = option(
+        Speculation.NGRAM, help="how tokens are drafted, where speculation_tokens is above 0"
+    )
+    speculation_model: str = option(
+        "", help="folder or hub name of the model that drafts: draft_model, eagle, eagle3"
     )
     cores: str = option(
         "", help="CPU cores of the engine, e.g. 0-3; CPU only; default: vLLM's choice"

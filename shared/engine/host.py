@@ -85,6 +85,7 @@ async def _serve(role: Role, options: EngineOptions, cores: frozenset[int], fold
             options, role=role, link=f"ipc://{folder / 'link'}", model_path=model_path
         )
         stack.push_async_callback(asyncio.to_thread, core.shut_down, _CORE_GRACE_S)
+        core.kv = await link.layout()
         free_threads(cores)
         profiler = Profiler(
             core=core, link=link, clock=MonotonicClock(), options=options, model_path=model_path

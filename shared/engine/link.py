@@ -1,5 +1,5 @@
-"""The wire between the engine host and the scheduler inside the engine core process: reports up,
-policies and a profile down. No decisions.
+"""The wire between the engine host and the scheduler inside the engine core process: the layout of
+the KV cache and reports up, policies and a profile down.
 
 Both ends live on one machine; a report that finds the pipe full is dropped and counted, since the
 next one says more.
@@ -17,6 +17,7 @@ import zmq
 from zmq.asyncio import Context as AsyncContext
 from zmq.asyncio import Socket as AsyncSocket
 
+from shared.engine.kv_layout import KvLayout
 from shared.engines import Policy, StepReport
 
 _LINGER_MS = 0
@@ -36,7 +37,7 @@ class Instructions:
 
 
 _to_wire = msgspec.msgpack.Encoder().encode
-_reports_from_wire = msgspec.msgpack.Decoder(list[StepReport]).decode
+_message_from_wire = msgspec.msgpack.Decoder(list[StepReport] | KvLayout).decode
 _instructions_from_wire = msgspec.msgpack.Decoder(Instructions).decode
 
 
@@ -74,26 +75,38 @@ class SchedulerEnd:
 
     def report(self, reports: Sequence[StepReport]) -> bool:
         """In one message: a message costs more than its content. Whether it is on its way."""
+        sent = self._send(reports)
+        self.dropped_reports += 0 if sent else len(reports)
+        return sent
+
+    def tell_layout(self, layout: KvLayout) -> None:
+        """Tells of the KV cache, once and before any report."""
+        self._send(layout)
+
+    def _send(self, message: Sequence[StepReport] | KvLayout) -> bool:
         with self._one_at_a_time:
             if self._closed.is_set():
                 return False
             try:
-                self._socket.send(_to_wire(reports), zmq.NOBLOCK)
+                self._socket.send(_to_wire(message), zmq.NOBLOCK)
             except zmq.Again:
-                self.dropped_reports += len(reports)
                 return False
             return True
 
     def news(self) -> Instructions | None:
         """The last of each that arrived since the call before, or None."""
         with self._one_at_a_time:
-            if not self._socket.poll(0):
+            if not self._has_news():
                 return None
             policy, profile = None, None
-            while self._socket.poll(0):
+            while self._has_news():
                 one = _instructions_from_wire(self._socket.recv(zmq.NOBLOCK))
                 policy, profile = one.policy or policy, one.profile or profile
             return Instructions(policy=policy, profile=profile)
+
+    def _has_news(self) -> bool:
+        # Asked in every step: a poll takes ten times as long.
+        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
 
     def close(self) -> None:
         self._closed.set()
@@ -120,13 +133,24 @@ class HostEnd:
         socket.bind(f"ipc://{path}")
         return cls(socket)
 
+    async def layout(self) -> KvLayout:
+        """Waits for the layout of the KV cache; call it before the first `next_reports`."""
+        while True:
+            message = await self._next()
+            if isinstance(message, KvLayout):
+                return message
+
     async def next_reports(self) -> list[StepReport]:
         """Of one step or of several, oldest first."""
         while True:
-            reports: list[StepReport] = _reports_from_wire(await self.socket.recv())
-            self.on_sign()
-            if reports:
-                return reports
+            message = await self._next()
+            if message and not isinstance(message, KvLayout):
+                return message
+
+    async def _next(self) -> list[StepReport] | KvLayout:
+        message: list[StepReport] | KvLayout = _message_from_wire(await self.socket.recv())
+        self.on_sign()
+        return message
 
     async def send_policy(self, policy: Policy) -> None:
         """Gives the policy to the scheduler, which reads it at its next step."""

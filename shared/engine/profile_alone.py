@@ -40,6 +40,7 @@ async def _profile(options: EngineOptions, path: Path) -> Profile | None:
             options, role=Role.DECODE, link=f"ipc://{path}", model_path=model_path
         )
         stack.push_async_callback(asyncio.to_thread, core.shut_down, _CORE_GRACE_S)
+        core.kv = await link.layout()
         free_threads(cores)
         profiler = Profiler(
             core=core, link=link, clock=MonotonicClock(), options=options, model_path=model_path

@@ -12,16 +12,14 @@ import numpy as np
 from shared.batch_time import ADDITIVE, Step, fit_curve, step_of
 from shared.batch_time.profile_fit import MeasuredStep
 from shared.batch_time.profile_plan import (
-    ENOUGH_STEPS,
     OPENING,
     SMALL_BATCHES,
-    SMALL_SHARE,
-    TRIAL_SHARE,
     WARM_UP,
     Limits,
     Plan,
     Trial,
 )
+from shared.batch_time.tuning import ENOUGH_STEPS, SMALL_SHARE, TRIAL_SHARE
 from shared.clock import Clock
 from shared.engine.link import HostEnd
 from shared.engine.vllm_core import EngineCore
@@ -67,12 +65,12 @@ async def _drain(core: EngineCore) -> None:
 
 
 def _limits(core: EngineCore) -> Limits:
-    scheduler, cache = core.config.scheduler_config, core.config.cache_config
+    scheduler = core.config.scheduler_config
     return Limits(
         model_len_tokens=core.config.model_config.max_model_len,
         step_tokens=scheduler.max_num_batched_tokens,
         requests=scheduler.max_num_seqs,
-        kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,
+        kv_tokens=core.kv.all_whole_blocks * core.kv.block_tokens,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time.table import Numbers
-from shared.engine.advance import queued_tokens, run_as, run_freely
+from shared.engine.advance import land, queued_tokens, run_as, run_freely, run_planned
 from shared.engine.aging import Aging
 from shared.engine.new_rows import pace_s
 from shared.scheduling.due import change_pace
@@ -65,6 +65,9 @@ class Late:
     worst_s: float = 0.0
 
 
+_IN_TIME = Late()
+
+
 @dataclass(slots=True)
 class _Seat:
     terms: Terms
@@ -93,6 +96,7 @@ class RequestRows(Generic[Request]):
         # Compiled here rather than in the first step.
         self.take_off_freely({})
         self.take_off_as((), (), (), (), 0.0)
+        self.land(self.take_off(former.form(0.0), 0.0), 0.0)
         queued_tokens(former.rows)
 
     @property
@@ -184,11 +188,10 @@ class RequestRows(Generic[Request]):
 
     def take_off(self, plan: StepPlan, ends_s: float) -> Flight:
         """The step runs just as planned, without drafts, and is to end at `ends_s`."""
-        rows, slots = self.former.rows, plan.order
-        computed = rows[slots, COMPUTED] + plan.tokens[slots]
-        total = rows[slots, TOTAL]
-        gives = computed >= total
-        return self._advance(slots, computed, total + gives, gives, ends_s)
+        slots = plan.order
+        due_s, first = np.empty(len(slots)), np.empty(len(slots), dtype=np.bool_)
+        run_planned(self.former.rows, slots, plan.tokens, ends_s, due_s, first)
+        return self._flight(slots, due_s, first, ends_s)
 
     def take_off_freely(self, scheduled: Mapping[str, int]) -> Numbers:
         """vLLM runs a step of its own, with so many tokens for each; returns the step's counts.
@@ -228,20 +231,26 @@ class RequestRows(Generic[Request]):
     ) -> Flight:
         due_s, first = np.empty(len(slots)), np.empty(len(slots), dtype=np.bool_)
         run_as(self.former.rows, slots, computed, total, gives, ends_s, due_s, first)
+        return self._flight(slots, due_s, first, ends_s)
+
+    def _flight(self, slots: Slots, due_s: Numbers, first: Mask, ends_s: float) -> Flight:
         return Flight(
             slots=slots, serials=self._serials[slots], due_s=due_s, first=first, ends_s=ends_s
         )
 
     def land(self, flight: Flight, now: float) -> Late:
         """The step has ended: first tokens start their pace now, whoever was late is told."""
-        there = self._serials[flight.slots] == flight.serials
-        starting = flight.slots[there & flight.first]
-        self.former.rows[starting, DUE] += now - flight.ends_s
-        late_s = now - flight.due_s[there]
-        late_s = late_s[late_s > 0]
-        if not len(late_s):
-            return Late()
-        return Late(tokens=len(late_s), worst_s=float(late_s.max()))
+        late, worst_s = land(
+            self.former.rows,
+            self._serials,
+            flight.slots,
+            flight.serials,
+            flight.due_s,
+            flight.first,
+            flight.ends_s - now,
+            now,
+        )
+        return Late(tokens=late, worst_s=worst_s) if late else _IN_TIME
 
     def correct(self, request_id: str, *, more: int, computed: int, total: int) -> None:
         """A step gave `more` tokens than the one that was counted for it."""

@@ -29,7 +29,7 @@ from shared.engine.step_times import StepTimes
 from shared.engines import Drafts, KvTransfer, PrefixNews, StepReport
 from shared.scheduling.rows import Rows, to_wire
 
-_TELL_EVERY_S = 0.02  # of what nobody waits to hear of
+_TELL_EVERY_S = 0.02  # while steps go on: a report costs as much as forming a step
 _GAIN_KEPT = 0.95  # of what is known of a class's accepted drafts, with each verification
 
 
@@ -176,7 +176,7 @@ class StepLedger:
         self._ended.append(_Ended(book, duration_s, late, now))
 
     def may_wait(self, now: float) -> bool:
-        """Whether what nobody waits to hear of was told a moment ago."""
+        """Whether the last report is so recent that another step may tell."""
         return now - self._told_at_s < _TELL_EVERY_S
 
     def reports(

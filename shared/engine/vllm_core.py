@@ -8,7 +8,7 @@ import platform
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
 from shared.engine.config import EngineOptions
+from shared.engine.kv_layout import KvLayout
+from shared.engine.speculation import speculative_config
 from shared.engine.vllm_logging import keep_errors
 from shared.engine.vllm_settings import check_settings
 from shared.engine.vllm_start_errors import start_error
 from shared.engines import EngineDescription, KvAddress, Role, prefix_span_tokens
 from shared.errors import ConfigError, EngineLost
 from shared.kv_transfer.settings import SETTINGS_KEY, KvSettings
+from shared.models import resolve_model
 
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE_TOKENS = 32  # vLLM's own choice of 128 wastes most of a block on short prompts
@@ -71,7 +74,7 @@ def engine_arguments(
     if cpu:
         arguments["worker_cls"] = _CPU_WORKER
     if options.speculation_tokens > 0:
-        arguments["speculative_config"] = _ngram_speculation(options.speculation_tokens)
+        arguments["speculative_config"] = _speculation(options, cpu=cpu)
     if options.vllm.get("enable_prefix_caching", True):
         arguments["kv_events_config"] = {"enable_kv_cache_events": True, "publisher": "null"}
     if options.kv_carriers:
@@ -79,13 +82,37 @@ def engine_arguments(
     return arguments | options.vllm
 
 
-def _ngram_speculation(tokens: int) -> dict[str, Any]:
-    return {
-        "method": "ngram",
-        "num_speculative_tokens": tokens,
-        "prompt_lookup_max": 4,
-        "prompt_lookup_min": 2,
-    }
+def engine_config(
+    options: EngineOptions, *, role: Role, engine_id: str, link: str, model_path: str
+) -> Any:
+    """vLLM's VllmConfig.
+
+    Raises ConfigError, one line, when vLLM will not have the options, or lacks a package for them.
+    """
+    arguments = engine_arguments(
+        options, role=role, engine_id=engine_id, link=link, model_path=model_path
+    )
+    try:
+        # In this context vLLM has defaults for each kind of device.
+        return AsyncEngineArgs(**arguments).create_engine_config(
+            usage_context=UsageContext.OPENAI_API_SERVER
+        )
+    except Exception as error:  # whatever vLLM raises is told in one line
+        raise ConfigError(start_error(model_path, error)) from error
+
+
+def _speculation(options: EngineOptions, *, cpu: bool) -> dict[str, Any]:
+    if "speculative_config" in options.vllm:
+        raise ConfigError(
+            "vllm.speculative_config: speculation_tokens asks for speculation as well: say it once"
+        )
+    model = options.speculation_model
+    return speculative_config(
+        options.speculation,
+        tokens=options.speculation_tokens,
+        model_path=str(resolve_model(model)) if model else "",
+        cpu=cpu,
+    )
 
 
 def _kv_transfer(options: EngineOptions, role: Role, engine_id: str) -> dict[str, Any]:
@@ -116,11 +143,12 @@ def _kv_settings(options: EngineOptions) -> KvSettings:
 
 @dataclass(slots=True)
 class EngineCore:
-    """A running engine core process. One reader only."""
+    """A running engine core process. One reader only. `kv` is set once its scheduler has told."""
 
     client: AsyncMPClient
     config: Any  # vLLM's VllmConfig, with the numbers that the engine core settled on
     engine_id: str
+    kv: KvLayout = field(init=False)
 
     @classmethod
     def start(
@@ -131,15 +159,11 @@ class EngineCore:
         Raises ConfigError when vLLM will not have the options.
         """
         engine_id = uuid.uuid4().hex
-        arguments = engine_arguments(
+        config = engine_config(
             options, role=role, engine_id=engine_id, link=link, model_path=model_path
         )
         errors = Path(f"{link.removeprefix('ipc://')}-errors")
         try:
-            # In this context vLLM has defaults for each kind of device.
-            config = AsyncEngineArgs(**arguments).create_engine_config(
-                usage_context=UsageContext.OPENAI_API_SERVER
-            )
             keep_errors(config, errors)
             client = cls._client(config)
         except Exception as error:  # whatever vLLM raises is told in one line
@@ -222,6 +246,12 @@ class EngineCore:
         size: int = self.config.parallel_config.tensor_parallel_size
         return size
 
+    @property
+    def max_speculation_tokens(self) -> int:
+        """The most drafted tokens of a request in one step, whoever asked vLLM for them."""
+        speculation = self.config.speculative_config
+        return 0 if speculation is None else int(speculation.num_speculative_tokens)
+
     def hardware(self) -> dict[str, Any]:
         """What step times depend on beside the model: the device, its share, numbers' formats."""
         config, cpu = self.config, bool(current_platform.is_cpu())
@@ -245,9 +275,9 @@ class EngineCore:
             "model": str(config.model_config.served_model_name or config.model_config.model),
             "device": hardware["device"],
             "gpus": hardware["tensor_parallel"],
-            "block_size_tokens": config.cache_config.block_size,
-            "kv_blocks": config.cache_config.num_gpu_blocks - 1,
-            "kv_bytes_per_token": self._kv_bytes_per_token(),
+            "block_size_tokens": self.kv.block_tokens,
+            "kv_blocks": self.kv.all_whole_blocks,
+            "kv_bytes_per_token": self.kv.bytes_per_token,
             "max_step_tokens": config.scheduler_config.max_num_batched_tokens,
             "max_running_requests": config.scheduler_config.max_num_seqs,
             "max_model_len_tokens": config.model_config.max_model_len,
@@ -265,16 +295,16 @@ class EngineCore:
             address=address,
             model=options.api_model_name,
             vllm_version=vllm.__version__,
-            block_size_tokens=cache.block_size,
-            kv_blocks=cache.num_gpu_blocks - 1,  # vLLM keeps one as its null block
-            kv_bytes_per_token=self._kv_bytes_per_token(),
+            block_size_tokens=self.kv.block_tokens,
+            kv_blocks=self.kv.all_whole_blocks,
+            kv_bytes_per_token=self.kv.bytes_per_token,
             max_model_len_tokens=self.config.model_config.max_model_len,
             max_running_requests=scheduler.max_num_seqs,
             max_step_tokens=scheduler.max_num_batched_tokens,
-            max_speculation_tokens=options.speculation_tokens,
+            max_speculation_tokens=self.max_speculation_tokens,
             kv_address=next(iter(kv_addresses), None),
             kv_addresses=kv_addresses,
-            prefix_span_tokens=prefix_span_tokens(cache.block_size)
+            prefix_span_tokens=prefix_span_tokens(self.kv.block_tokens)
             if cache.enable_prefix_caching
             else 0,
             metrics_address=f"{options.metrics_host}:{options.metrics_port}"
@@ -288,13 +318,6 @@ class EngineCore:
         return tuple(
             KvAddress(transport=one, host=host, port=ports[one]) for one in options.kv_carriers
         )
-
-    def _kv_bytes_per_token(self) -> int:
-        model, parallel = self.config.model_config, self.config.parallel_config
-        heads = model.get_num_kv_heads(parallel) * parallel.tensor_parallel_size
-        layers = model.get_total_num_hidden_layers()
-        keys_and_values = 2
-        return int(keys_and_values * layers * heads * model.get_head_size() * model.dtype.itemsize)
 
 
 def _processor() -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
@@ -25,6 +24,7 @@ from shared.engine.prefix_spans import PrefixSpans
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
 from shared.engine.vllm_grammar import end_compilation
+from shared.engine.vllm_kv import kv_layout
 from shared.engine.vllm_prefixes import PrefixEvents
 from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_room
 from shared.engine.vllm_steering import SteeredScheduler
@@ -32,9 +32,9 @@ from shared.engine.vllm_steps import after, begun
 from shared.engines import Policy
 from shared.parent import end_with_parent
 from shared.scheduling.former import StepFormer, StepPlan
-from shared.scheduling.rows import COMPUTED, TOTAL
 from shared.scheduling.shares import FREE_BLOCKS, KEPT, LONGEST_S, MAX_TOKENS, SET_ASIDE
 
+_LISTEN_EVERY_S = 0.02  # to the socket costs several system calls, and instructions come rarely
 _UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
 
 
@@ -43,13 +43,17 @@ def _now_s() -> float:
 
 
 class SlosScheduler(SteeredScheduler):
-    """Forms each step, then has vLLM schedule just that."""
+    """Forms each step, then has vLLM schedule just that. `slos_now_s` is its clock."""
+
+    slos_now_s = staticmethod(_now_s)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = self.vllm_config.additional_config["slos"]
         end_with_parent(settings["host_pid"])
+        self._slos_kv = kv_layout(self.vllm_config, self.kv_cache_config, self.block_size)
         self._slos_link = SchedulerEnd(settings["link"])
+        self._slos_link.tell_layout(self._slos_kv)
         self._slos_policy = Policy()
         self._slos_ledger = StepLedger()
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
@@ -65,14 +69,17 @@ class SlosScheduler(SteeredScheduler):
         self._slos_prefixes = PrefixSpans(self.block_size)
         self.kv_event_publisher: Any = PrefixEvents(self._slos_prefixes, self.kv_event_publisher)
         self._slos_bounded = False  # whether the policy bounds steps
-        self._slos_link.beat_while(lambda: not self.requests, _now_s)
+        self._slos_listen_at_s = -math.inf
+        self._slos_link.beat_while(lambda: not self.requests, self.slos_now_s)
 
     # -- forming ------------------------------------------------------------------------------
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        now_s = _now_s()
+        now_s = self.slos_now_s()
         self._slos_link.beat(now_s)
-        self._slos_listen()
+        if now_s >= self._slos_listen_at_s:
+            self._slos_listen_at_s = now_s + _LISTEN_EVERY_S
+            self._slos_listen()
         if self._slos_is_free:
             return self._slos_run_freely(now_s, throttle_prefills)
         self._slos_rows.age(now_s)
@@ -146,20 +153,21 @@ class SlosScheduler(SteeredScheduler):
     def _slos_evict(self, request: Request) -> None:
         if request.status == RequestStatus.RUNNING:
             self.running.remove(request)
-            self._preempt_request(request, _now_s(), drop_stale_output=self.requires_kv_delivery)
+            self._preempt_request(
+                request, self.slos_now_s(), drop_stale_output=self.requires_kv_delivery
+            )
 
     def _slos_free_blocks(self) -> int:
+        """Whole blocks, as the former and the planner count them."""
         free_blocks: int = self.kv_cache_manager.block_pool.get_num_free_blocks()
-        return free_blocks
+        return self._slos_kv.whole_blocks(free_blocks, len(self.running))
 
     def _slos_room(self) -> Room:
         return Room(free_blocks=self._slos_free_blocks(), block_tokens=self.block_size)
 
     def _slos_caps_of(self, plan: StepPlan, chosen: list[Request]) -> dict[str, int]:
         """The tokens of those that get less than all that they could use."""
-        rows = self._slos_rows.former.rows
-        missing = rows[plan.order, TOTAL] - rows[plan.order, COMPUTED]
-        cut = np.flatnonzero(plan.tokens[plan.order] < missing).tolist()
+        cut = range(len(plan.order) - plan.cut, len(plan.order))
         return {chosen[i].request_id: int(plan.tokens[plan.order[i]]) for i in cut}
 
     # -- what became of it --------------------------------------------------------------------
@@ -168,7 +176,7 @@ class SlosScheduler(SteeredScheduler):
         self, output: SchedulerOutput, plan: StepPlan, now_s: float, starts_s: float
     ) -> None:
         as_planned = (
-            output.total_num_scheduled_tokens == plan.tokens[plan.order].sum()
+            output.total_num_scheduled_tokens == plan.scheduled_tokens
             and len(output.num_scheduled_tokens) == len(plan.order)
             and not output.scheduled_new_reqs
             and not output.scheduled_cached_reqs.resumed_req_ids
@@ -204,7 +212,7 @@ class SlosScheduler(SteeredScheduler):
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
-        now_s = _now_s()
+        now_s = self.slos_now_s()
         sampled = model_runner_output.sampled_token_ids
         index = model_runner_output.req_id_to_index
         drafts = scheduler_output.scheduled_spec_decode_tokens
@@ -225,7 +233,7 @@ class SlosScheduler(SteeredScheduler):
             ]
         self._slos_correct(given)
         self._slos_note_stages(tokens_of_staged, now_s)
-        ended_s = _now_s()
+        ended_s = self.slos_now_s()
         if book is not None:
             self._slos_ledger.ended(book, late, ended_s, at_leisure=self._slos_is_free)
         self._slos_report(ended_s)
@@ -256,7 +264,7 @@ class SlosScheduler(SteeredScheduler):
                 self._slos_rows.produced(request_id, token_ids, ahead, now_s)
 
     def _slos_report(self, now_s: float) -> None:
-        if self._slos_is_free and self.running and self._slos_ledger.may_wait(now_s):
+        if self.running and self._slos_ledger.may_wait(now_s):
             return  # another step will tell
         rows = self._slos_rows
         running, waiting = self.get_request_counts()
@@ -275,6 +283,7 @@ class SlosScheduler(SteeredScheduler):
 
     def add_request(self, request: Request) -> None:
         super().add_request(request)
+        self._slos_listen_at_s = -math.inf  # what was told before it came holds for its first step
         params = request.sampling_params
         terms = terms_in(params.extra_args if params else None)
         blocked = self.slos_must_wait(request)
@@ -285,17 +294,17 @@ class SlosScheduler(SteeredScheduler):
             tokens=request.num_tokens,
             computed=0 if blocked else self.kv_cache_manager.get_computed_blocks(request)[1],
             left=min(request.max_tokens, max(1, self.max_model_len - request.num_tokens)),
-            came_s=math.inf if blocked else _now_s(),
+            came_s=math.inf if blocked else self.slos_now_s(),
             priority=request.priority,
         )
         self._slos_rows.add(request.request_id, request, terms, row, request.priority)
-        self._slos_rows.wait(request.request_id, _now_s())
+        self._slos_rows.wait(request.request_id, self.slos_now_s())
 
     def finish_requests(
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
     ) -> list[Request]:
         finished: list[Request] = super().finish_requests(request_ids, finished_status)
-        self._slos_report(_now_s())  # no step may come that could tell of it
+        self._slos_report(self.slos_now_s())  # no step may come that could tell of it
         return finished
 
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> Any:

@@ -8,6 +8,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 from vllm.v1.request import Request, RequestStatus
 
+_RUNNING = RequestStatus.RUNNING  # read some hundred times a step: an enum looks its names up
 _UNPLANNED_TOKENS = 64  # of a request whose KV came or failed to come since the step was formed
 
 
@@ -60,7 +61,7 @@ class SteeredScheduler(AsyncScheduler):
 
     def _hold_running(self, chosen: list[Request]) -> list[Request]:
         """Leaves only the chosen ones, in order; the others are to be put back."""
-        running = [one for one in chosen if one.status == RequestStatus.RUNNING]
+        running = [one for one in chosen if one.status is _RUNNING]
         held: list[Request] = []
         if len(running) < len(self.running):
             kept = set(running)

@@ -1,5 +1,5 @@
 """The numbers by which the step former is tuned, each with its reason. What was measured of them
-stands in docs/planner.md.
+stands in docs/decisions.
 """
 
 from typing import Final

@@ -16,12 +16,14 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from deploy.compose_test.dashboard import MAY_BE_EMPTY, unanswered
+from examples import agent, client
 from tests.integration.load import WAYS, Load, Told
 from tests.integration.node import Node, pids_with_text, running_node, wait_until
 from tests.integration.prometheus import running_prometheus
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engines
 
+CLASSES = Path(__file__).parents[2] / "examples" / "classes.yaml"
 
 # test_moves.py kills the other parts; each by itself is for those who have the minutes.
 KILLED: list[tuple[str, ...]] = [("gateway", "decode-0")]
@@ -32,7 +34,7 @@ if os.environ.get("SLOS_TEST_ALL_CASES"):
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     run_dir = tmp_path_factory.mktemp("node")
-    with running_node("tiny", run_dir) as running:
+    with running_node("tiny", run_dir, "--config", str(CLASSES)) as running:
         yield running
     assert pids_with_text(str(run_dir)) == []
 
@@ -197,6 +199,42 @@ def test_every_panel_of_the_dashboard_has_numbers_under_load(node: Node, tmp_pat
             wait_until(all_have_numbers, limit_s=60)
         except AssertionError as error:
             raise AssertionError(f"no number in {sorted(missing)}") from error
+
+
+def test_the_classes_of_the_example_are_those_of_the_gateway(node: Node) -> None:
+    listed = httpx.get(f"{node.url}/v1/slo/classes", timeout=10).json()["data"]
+
+    asked_for = {one["id"]: (one["ttft_ms"], one["tpot_ms"], one["on_refuse"]) for one in listed}
+    assert asked_for["code"] == (4000, 300, "refuse")
+    assert asked_for["batch"] == (None, None, "best_effort")
+    assert asked_for.keys() == {"chat", "code", "summary", "think", "batch", "default"}
+
+
+def test_the_client_of_the_examples_reads_text_and_report_of_a_stream(node: Node) -> None:
+    body = {"model": node.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+
+    answer = client.ask(node.url, body, {"ttft_ms": 60_000, "tpot_ms": 10_000})
+
+    assert answer.text
+    assert (answer.report["admission"], answer.report["met"]) == ("admitted", True)
+
+
+def test_the_client_of_the_examples_does_not_repeat_what_is_never_possible(node: Node) -> None:
+    body = {"model": node.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+
+    with pytest.raises(client.Refused, match="no engine here does it even idle") as refused:
+        client.ask_patiently(node.url, body, {"ttft_ms": 0.01})
+
+    assert refused.value.retry_after_s is None
+
+
+def test_the_agent_of_the_examples_ends_with_words_of_the_model(node: Node) -> None:
+    with httpx.Client(base_url=node.url, timeout=60) as http:
+        messages = agent.run(http, node.model, "Warm in Rome?", {"look_up": agent.look_up})
+
+    assert messages[0]["role"] == "user"
+    assert messages[-1]["role"] == "assistant"
+    assert messages[-1]["content"]
 
 
 @pytest.mark.parametrize("killed", KILLED, ids=" and ".join)

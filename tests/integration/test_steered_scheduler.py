@@ -20,7 +20,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from services.bench.scheduler_cost import BLOCK_TOKENS, make_scheduler, scheduler_config
-from services.planner.prefix_index import PrefixIndex
+from services.planner.state.prefix_index import PrefixIndex
 from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
 from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.config import EngineOptions
@@ -35,7 +35,7 @@ from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 from tests.unit.planner.builders import make_engine
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.engines
 MODEL_LEN = 256
 SPAN_TOKENS = prefix_span_tokens(BLOCK_TOKENS)
 

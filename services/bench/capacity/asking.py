@@ -1,4 +1,4 @@
-"""Asks one system for what a point or an idle measurement needs; makes prompts and targets."""
+"""Measures one system: its warm-up, its zero-load times and its points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from shared.clock import Clock
 
 _ZERO_LOAD_PROMPTS: Final = (16, 64, 128, 256, 512)
 _ZERO_LOAD_TIMES: Final = 3
-_ZERO_LOAD_TOKENS: Final = 16  # of the answers that TPOT is measured on
+_ZERO_LOAD_TOKENS: Final = 16  # in answers on which TPOT is measured
 _WARM_UP_PROMPT, _WARM_UP_TOKENS = 64, 4
-_QUIET_S: Final = 1.0  # before a point: what the last one left ends; who works now is not ours
+_QUIET_S: Final = 1.0  # before a point: our work has ended, and busy cores are other processes'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One system that is up."""
+    """One system that runs."""
 
     name: str
     client: Client
@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How points are taken. `text_ids` are tokens of real text that prompts are made of."""
+    """Takes measurements. Prompts are made of `text_ids`, tokens of real text."""
 
     clock: Clock
     text_ids: Sequence[int]
@@ -41,13 +41,13 @@ class Measure:
     drain_s: float
 
     async def warm_up(self, asked: Asked) -> None:
-        """Raises AnswerFailed."""
+        """Sends one request. Raises AnswerFailed."""
         await self._times(asked, Prompts(self.text_ids, self.seed - 1), _WARM_UP_PROMPT)
 
     async def zero_load(self, asked: Asked) -> ZeroLoad:
-        """One request at a time; the best time of several, which others' work disturbs least.
+        """Zero-load times: the best of several, one request at a time. Raises AnswerFailed.
 
-        Raises AnswerFailed.
+        The best one is least disturbed by other processes.
         """
         prompts = Prompts(self.text_ids, self.seed - 2)
         ttft_s = []
@@ -58,7 +58,7 @@ class Measure:
             await self._times(asked, prompts, _WARM_UP_PROMPT, _ZERO_LOAD_TOKENS)
             for _ in range(_ZERO_LOAD_TIMES)
         ]
-        # Of one answer, a first token that we read late would make the pace shorter than it is.
+        # Within one answer, a first token that is read late would make TPOT too short.
         first_s, last_s = (min(times_s[at] for times_s in answers) for at in (0, -1))
         return ZeroLoad(ttft_s=tuple(ttft_s), tpot_s=(last_s - first_s) / (_ZERO_LOAD_TOKENS - 1))
 
@@ -72,8 +72,9 @@ class Measure:
         *,
         turn: int,
     ) -> Point:
-        """The same requests and prompts for every system; prompts are of this rate and turn alone,
-        so that none is kept from a point before.
+        """Measures one rate. Every system gets the same requests and prompts.
+
+        Prompts differ between rates and turns, so that no prefix is cached from an earlier point.
         """
         offered = load.offered(rate_rps, seconds)
         prompts = Prompts(self.text_ids, f"{self.seed} {load.name} {rate_rps} {turn}")
@@ -122,11 +123,11 @@ class Measure:
 
 
 def _slo(offered: Offered, targets: Targets) -> dict[str, Any]:
-    """The class, and the TTFT that is right for this prompt's length."""
+    """The class, and the TTFT target for this prompt's length."""
     ttft_s = targets.ttft_s(offered.class_name, offered.prompt_tokens)
     return {"class": offered.class_name, "ttft_ms": round(1000 * ttft_s, 1)}
 
 
 async def text_ids(client: Client) -> list[int]:
-    """Tokens of the demo's texts."""
+    """Token ids of the demo's texts."""
     return await client.tokenize((files("services.node") / "demo_texts.txt").read_text("utf-8"))

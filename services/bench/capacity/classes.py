@@ -1,4 +1,4 @@
-"""The classes of the measurement, and their targets from what an idle machine takes. Pure."""
+"""The classes of the measurement, and their targets as multiples of zero-load times."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Log-normal token counts, kept within bounds."""
+    """Log-normal token counts, clipped to bounds."""
 
     median: float
     sigma: float
@@ -20,7 +20,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassShape:
-    """Which of its targets are tight, and how long its requests are."""
+    """Which targets of a class are tight, and the lengths of its requests."""
 
     tight_ttft: bool
     tight_tpot: bool
@@ -58,7 +58,7 @@ MIXED: Final = "mixed"
 
 
 def mix(name: str) -> tuple[str, ...]:
-    """The classes of a mix, in equal shares. Raises ConfigError for one that is not there."""
+    """The classes of a mix, in equal shares. Raises ConfigError for an unknown mix."""
     if name == MIXED:
         return tuple(SHAPES)
     if name not in SHAPES:
@@ -69,13 +69,13 @@ def mix(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroLoad:
-    """What one request takes alone: TTFT in seconds by prompt tokens, ascending, and TPOT."""
+    """Times of one request alone: TTFT in seconds by prompt tokens, ascending, and TPOT."""
 
     ttft_s: Sequence[tuple[int, float]]
     tpot_s: float
 
     def ttft_of(self, prompt_tokens: int) -> float:
-        """Straight lines between the measured lengths, the last of them going on."""
+        """Interpolates linearly between the measured lengths, and extrapolates the last line."""
         for (left, left_s), (right, right_s) in pairwise(self.ttft_s):
             if prompt_tokens <= right or right == self.ttft_s[-1][0]:
                 share = (prompt_tokens - left) / (right - left)
@@ -91,7 +91,7 @@ class ZeroLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multiples:
-    """How much longer than on an idle machine things may take."""
+    """Targets as multiples of the times on an idle machine."""
 
     tight_ttft: float
     loose_ttft: float
@@ -101,7 +101,7 @@ class Multiples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What a request of a class may take, on this machine."""
+    """The targets of each class on this machine."""
 
     zero_load: ZeroLoad
     multiples: Multiples
@@ -117,7 +117,7 @@ class Targets:
         return multiple * self.zero_load.tpot_s
 
     def configuration(self) -> dict[str, dict[str, object]]:
-        """The classes as the gateway's configuration has them; TTFT is for a median prompt."""
+        """The classes for the gateway's configuration; TTFT is that of a median prompt."""
         return {
             name: {
                 "ttft_ms": round(1000 * self.ttft_s(name, int(shape.prompt.median)), 1),

@@ -1,4 +1,4 @@
-"""Streams one completion over HTTP with its SLO and tells what came when. Judges nothing."""
+"""Streams one completion over HTTP with its SLO, and reports its tokens as they come."""
 
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Note = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request. `slo` is None for a server that knows none; `name` is its id, empty: any."""
+    """One request. `slo` is None for a server without SLOs; `name` is its id, empty for any."""
 
     prompt: Sequence[int]
     output_tokens: int
@@ -29,7 +29,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How it ended. `admission` and `reason` as the answer names them, empty where it does not."""
+    """How a request ended. `admission` and `reason` are the answer's, empty if it has none."""
 
     ended: Ended
     admission: str = ""
@@ -38,7 +38,7 @@ class Reply:
 
 
 class Client(Protocol):
-    """Whoever can be asked."""
+    """A client of one server."""
 
     async def ask(self, ask: Ask, note: Note) -> Reply: ...
 
@@ -47,14 +47,14 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamClient:
-    """One server, ours or another of the OpenAI API."""
+    """A client of one server of the OpenAI API."""
 
     session: aiohttp.ClientSession
     url: str
     model: str
 
     async def ask(self, ask: Ask, note: Note) -> Reply:
-        """Calls `note` with a number of tokens whenever some come. Never raises for the server."""
+        """Calls `note` with the number of tokens that came. A failing server raises nothing."""
         url, named = f"{self.url}/v1/completions", {"x-request-id": ask.name} if ask.name else {}
         try:
             async with self.session.post(url, json=self._body(ask), headers=named) as response:
@@ -84,7 +84,7 @@ class StreamClient:
 
 
 async def read_stream(lines: AsyncIterable[bytes], wanted_tokens: int, note: Note) -> Reply:
-    """Reads server-sent events as they come; an answer of another length has failed."""
+    """Reads server-sent events; an answer of a length other than `wanted_tokens` has failed."""
     tokens, slo = 0, dict[str, Any]()
     async for line in lines:
         if not line.startswith(_DATA) or line.startswith(_DONE, len(_DATA)):
@@ -104,7 +104,7 @@ async def read_stream(lines: AsyncIterable[bytes], wanted_tokens: int, note: Not
 
 
 def read_error(status: int, body: bytes) -> Reply:
-    """A refusal of ours says so by its code; anything else has gone wrong."""
+    """A refusal if the error has a code of ours for it; any other error is a failure."""
     try:
         error: dict[str, Any] = orjson.loads(body)["error"]
         code, reason = error["code"], (error.get("slo") or {}).get("reason", "")

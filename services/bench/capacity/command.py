@@ -1,4 +1,4 @@
-"""`slos-serve bench capacity`: the load that ours and stock vLLM carry with targets kept."""
+"""`slos-serve bench capacity`: the load within SLOs that ours and stock vLLM carry."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ _WIDTH = 180  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, and what kept the first systems from being measured."""
+    """Measures and prints. Raises ConfigError, and errors before the first point."""
     options = load(
         CapacityOptions,
         section="bench_capacity",
@@ -47,13 +47,13 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(result.as_json()), flush=True)
     else:
         _print(result)
-    if options.plot:  # last: whatever becomes of it, the numbers are out
+    if options.plot:  # last: the numbers are printed even if it fails
         draw(result, Path(options.plot).expanduser())
     return 0
 
 
 def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
-    """Starts all systems, asks them and ends them. A fault after the first point is a note."""
+    """Starts, measures and ends all systems. An error after the first point becomes a note."""
     machine, model = Machine.read(), resolve_model(options.model, say=say)
     with folder(options.run_dir) as run_dir:
         systems = Systems(
@@ -92,7 +92,7 @@ async def _run(
 
 @contextmanager
 def folder(named: str) -> Iterator[Path]:
-    """The operator's for good, or one that goes with us."""
+    """The operator's folder, or a temporary one."""
     if named:
         folder = Path(named).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def folder(named: str) -> Iterator[Path]:
 
 
 def say(line: str) -> None:
-    """Beside the result, which alone goes to stdout."""
+    """Prints to stderr; stdout has the result alone."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Whether a request got what it asked for, from what its client saw. Pure."""
+"""Judges whether a request kept its targets, from the times at its client."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,10 +19,10 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a client saw of one request; times count from the intended sending.
+    """One request at its client; times count from the intended sending.
 
-    `token_times_s` has one entry for each token that came. `cut_at_s` is when we stopped looking.
-    `admission` and `reason` are what the answer said of it; empty where the server says nothing.
+    `token_times_s` has one entry for each token that came. `cut_at_s` is when the bench stopped
+    waiting. `admission` and `reason` are the answer's; empty if it has none.
     """
 
     offered: Offered
@@ -36,14 +36,14 @@ class Seen:
 
     @property
     def ttft_s(self) -> float | None:
-        """Of a request that was cut before its first token: how long it had waited by then."""
+        """Time to the first token; of a request cut before that, the time that it had waited."""
         if self.token_times_s:
             return self.token_times_s[0]
         return self.cut_at_s if self.ended is Ended.CUT else None
 
     @property
     def tpot_s(self) -> float | None:
-        """The mean time of a token after the first; None where no second came."""
+        """The mean time of a token after the first; None without a second."""
         times_s = self.token_times_s
         return (times_s[-1] - times_s[0]) / (len(times_s) - 1) if len(times_s) > 1 else None
 
@@ -71,7 +71,7 @@ class Judged:
 
     @property
     def is_promise_answered(self) -> bool:
-        """Refused and best effort are missed whatever their times; so is what did not end."""
+        """Admitted and completed. Refused, best-effort and unfinished requests count as missed."""
         return self.seen.ended is Ended.DONE and self.seen.was_admitted
 
     @property
@@ -85,7 +85,7 @@ class Judged:
 
     @property
     def is_met_at_every_token(self) -> bool:
-        """The cumulative rule: token n is there by the TTFT target plus n - 1 TPOT targets."""
+        """Deadline pacing: token n came by the TTFT target plus n - 1 TPOT targets."""
         if not self.is_promise_answered:
             return False
         due_s = (

@@ -42,10 +42,9 @@ class OpenLoop:
     clock: Clock
 
     async def run(self, offered: Sequence[Offered], seconds: float, drain_s: float) -> list[Seen]:
-        """Arrivals take `seconds`; what is open `drain_s` after them is cut.
+        """Sends all requests within `seconds`; those open `drain_s` after that are cut.
 
-        Nothing is cut before, late as it may be: a client of an open loop waits, and an engine
-        that lost its late requests would be relieved.
+        No late request is cut before: dropping it would relieve the engine.
         """
         started_at_s = self.clock.now()
         sent: list[_Sent] = []
@@ -56,7 +55,7 @@ class OpenLoop:
                 await self.clock.sleep(due_at_s - self.clock.now())
                 sent.append(_Sent(one, due_at_s, self.clock.now()))
                 tasks.append(asyncio.create_task(self._follow(sent[-1])))
-                await asyncio.sleep(0)  # so that it goes out before we wait for the next one
+                await asyncio.sleep(0)  # so that it is sent before the wait for the next one
             await self.clock.sleep(started_at_s + seconds - self.clock.now())
             await asyncio.wait(tasks, timeout=drain_s)
         finally:

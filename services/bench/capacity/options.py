@@ -1,4 +1,4 @@
-"""What `bench capacity` can be told. Reads nothing itself."""
+"""Options of `bench capacity`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import Field
 from shared.options import option
 
 Count = Annotated[int, Field(ge=1)]
-StepTokens = Annotated[int, Field(ge=64)]  # vLLM wants one for each of the requests of a step
+StepTokens = Annotated[int, Field(ge=64)]  # vLLM needs at least one per request in a step
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Multiple = Annotated[float, Field(ge=1)]
@@ -16,7 +16,7 @@ Multiple = Annotated[float, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityOptions:
-    """All have defaults, but what is to be measured on must be said: `real`."""
+    """Options of `bench capacity`; all but `real` may be left out."""
 
     real: bool = option(False, help="measure real engines on this machine")
     model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
@@ -44,13 +44,13 @@ class CapacityOptions:
     loose_ttft: Multiple = option(10.0, help="loose TTFT, multiple of an idle machine's")
     tight_tpot: Multiple = option(1.75, help="tight TPOT, multiple of a request's alone")
     loose_tpot: Multiple = option(5.0, help="loose TPOT, multiple of a request's alone")
-    attainment: Share = option(0.9, help="share of requests that must get what they ask for")
+    attainment: Share = option(0.9, help="share of requests that must keep their targets")
     token_budgets: tuple[StepTokens, ...] = option(
         (64, 128, 512), help="token budgets of stock vLLM, of which the best counts"
     )
     ours: bool = option(True, help="measure ours; without it a second stock server takes its place")
     speculation_tokens: Annotated[int, Field(ge=0)] = option(
-        4, help="also measure both with so many tokens of n-gram speculation; 0: do not"
+        4, help="also measure both with this many tokens of n-gram speculation; 0: do not"
     )
     overload: Annotated[float, Field(ge=0)] = option(
         1.5, help="also measure both at this multiple of our capacity; 0: do not"
@@ -64,12 +64,12 @@ class CapacityOptions:
     first_rate: Annotated[float, Field(ge=0)] = option(
         0.0, help="requests/s of the first round; 0: by the zero-load times"
     )
-    budget_s: Positive = option(1500.0, help="how long all of it may take; scales every point")
+    budget_s: Positive = option(1500.0, help="how long the whole run may take; scales every point")
     point_s: Annotated[float, Field(ge=0)] = option(
-        0.0, help="arrivals of one point last so long; 0: by the budget"
+        0.0, help="how long requests arrive in one point; 0: by the budget"
     )
-    drain_s: Positive = option(10.0, help="how long what is still open may take after a point")
-    seed: int = option(1, help="of arrivals, lengths and prompts")
+    drain_s: Positive = option(10.0, help="how long open requests may take after a point")
+    seed: int = option(1, help="seed of arrivals, lengths and prompts")
     plot: str = option("", help="file for the plot of attainment over load, e.g. capacity.svg")
     run_dir: str = option("", help="folder for the logs; default: a temporary one")
     start_limit_s: Positive = option(240.0, help="how long the start of one system may take")

@@ -1,4 +1,4 @@
-"""How long a point may last and at which rate a search begins. Pure."""
+"""The length of a point and the first rate of a search."""
 
 from typing import Final
 
@@ -6,20 +6,20 @@ from services.bench.capacity.classes import ZeroLoad
 from services.bench.capacity.options import CapacityOptions
 from services.bench.capacity.workload import Load
 
-_START_S: Final = 35.0  # of one system, with its warm-up
+_START_S: Final = 35.0  # to start one system and warm it up
 _LEAST_S, _MOST_S = 10.0, 80.0
-_BATCH: Final = 8  # requests that share a step when an engine is well used
-_USED: Final = 0.6  # of an engine's time, where a search begins
-_LOOKED_AT: Final = 200  # requests of a load
+_BATCH: Final = 8  # requests that share a step on a well-used engine
+_USED: Final = 0.6  # utilization of an engine at which a search begins
+_LOOKED_AT: Final = 200  # requests of a load that are sampled for it
 
 
 def speculation_rounds(options: CapacityOptions) -> int:
-    """Fewer: it begins near the capacity without."""
+    """Rounds with drafts; fewer, as the search begins near the capacity without."""
     return max(2, options.rounds - 2)
 
 
 def point_seconds(options: CapacityOptions, loads: int) -> float:
-    """What the budget leaves for the arrivals of each point, unless it was given."""
+    """Seconds of arrivals in each point: as given, or what the budget leaves."""
     if options.point_s:
         return options.point_s
     points = len(options.token_budgets) - 1 + 2 * options.rounds * loads
@@ -33,7 +33,7 @@ def point_seconds(options: CapacityOptions, loads: int) -> float:
 
 
 def first_rate(load: Load, zero_load: ZeroLoad) -> float:
-    """Requests/s that keep an engine well used: prompts one by one, answers side by side."""
+    """Requests/s of a well-used engine: prompts one by one, answers in batches."""
     looked_at = load.arrivals[:_LOOKED_AT]
     work_s = sum(
         zero_load.ttft_of(one.prompt_tokens) + one.output_tokens * zero_load.tpot_s / _BATCH

@@ -1,4 +1,4 @@
-"""Draws attainment over load, one line for each system, one field for each load."""
+"""Plots attainment over the rate, one line per system, one panel per load."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +10,8 @@ _FIELD_SIZE: Final = (6.4, 4.2)  # inches
 
 
 def draw(result: CapacityResult, path: Path) -> None:
-    """Writes the file, SVG or PNG by its name. Raises ConfigError when it cannot be."""
-    # matplotlib takes a second to load and is wanted only here
+    """Writes an SVG or PNG file, by its name. Raises ConfigError if it cannot."""
+    # matplotlib takes a second to load and is used only here
     from matplotlib.figure import Figure
 
     loads = list(dict.fromkeys(one.load for one in result.searched))

@@ -1,4 +1,4 @@
-"""What one system did at one rate: counts, intervals and times by class. Pure."""
+"""The result of one system at one rate: counts, intervals and times by class."""
 
 import math
 from collections import Counter
@@ -9,11 +9,11 @@ from typing import Any
 from services.bench.capacity.judge import Ended, Judged
 from services.bench.spread import Spread, percentile
 
-_Z = 1.96  # of 95 %
+_Z = 1.96  # normal quantile for 95 %
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's interval of a share, at 95 %."""
+    """The Wilson score interval of a share, at 95 %."""
     if count == 0:
         return 0.0, 1.0
     share, spread = hits / count, _Z * _Z / count
@@ -26,8 +26,8 @@ def interval(hits: int, count: int) -> tuple[float, float]:
 class Point:
     """All requests of one system at one rate of one load.
 
-    Arrivals lasted `seconds`. `busy_cores` were at work just before, when no system was asked: what
-    others took of the machine.
+    Arrivals lasted `seconds`. `busy_cores` were busy just before, with no request in flight: the
+    use of other processes.
     """
 
     load: str
@@ -42,7 +42,7 @@ class Point:
         return _share(one.is_met for one in self.judged)
 
     def attainment_of(self, class_name: str) -> float | None:
-        """None where none of that class came."""
+        """The attainment of one class; None without requests of it."""
         judged = self.by_class.get(class_name)
         return None if judged is None else _share(one.is_met for one in judged)
 
@@ -58,7 +58,7 @@ class Point:
         return dict(sorted(found.items()))
 
     def line(self) -> str:
-        """For those who watch."""
+        """A line of progress."""
         low, high = self.interval
         return (
             f"{self.load}, {self.system}: {self.rate_rps:.2f}/s, {len(self.judged)} requests, "
@@ -106,9 +106,9 @@ def _counts(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def times(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Times of the admitted requests, plain and as shares of their targets.
+    """Times of the admitted requests, in seconds and as shares of their targets.
 
-    What was cut counts with what it had taken by then.
+    A request that was cut counts with the time that it had taken by then.
     """
     admitted = [one for one in judged if one.seen.was_admitted]
     ttft = [(one.seen.ttft_s, one.ttft_target_s) for one in admitted]

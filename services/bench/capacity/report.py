@@ -1,4 +1,4 @@
-"""What `bench capacity` shows on a terminal. Pure rendering."""
+"""Renders the result of `bench capacity` as tables."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

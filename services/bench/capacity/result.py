@@ -1,4 +1,4 @@
-"""What `bench capacity` found: points, capacities, throughput at saturation. Pure."""
+"""The result of `bench capacity`: points, capacities, throughput at saturation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from services.bench.machine import Machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """One contender on one load, and which variants of it were tried; the best one counts."""
+    """One system (`contender`) on one load, with the variants tried; the best one counts."""
 
     load: str
     contender: str
@@ -31,11 +31,11 @@ class Throughput:
 
 @dataclass(slots=True, kw_only=True)
 class CapacityResult:
-    """Filled while it is measured, so that what was measured before a fault can be shown."""
+    """Filled during the measurement, so that points before an error can be shown."""
 
     machine: Machine
     needed: float
-    options: Mapping[str, Any] = field(default_factory=dict)  # as they were told
+    options: Mapping[str, Any] = field(default_factory=dict)  # as given
     targets: Targets | None = None
     point_s: float = 0.0
     points: list[Point] = field(default_factory=list)
@@ -45,9 +45,9 @@ class CapacityResult:
     notes: list[str] = field(default_factory=list)
 
     def best_points(self, one: Searched, *, overload: bool = False) -> dict[float, Point]:
-        """By rate, ascending; of several variants at one rate the one that attained most.
+        """Points by rate, ascending; at each rate, the variant with the greatest attainment.
 
-        Those under overload are not part of the search, but may be wanted beside it.
+        `overload` adds the points under overload, which are not part of the search.
         """
         best: dict[float, Point] = {}
         for point in [*self.points, *(self.overload if overload else ())]:
@@ -58,12 +58,12 @@ class CapacityResult:
         return dict(sorted(best.items()))
 
     def times_taken(self, system: str, load: Load, rate_rps: float) -> int:
-        """How many points there are of a system at a rate."""
+        """The number of points of a system at a rate."""
         wanted = (system, load.name, rate_rps)
         return sum((one.system, one.load, one.rate_rps) == wanted for one in self.points)
 
     def attainments(self, one: Searched, class_name: str | None = None) -> dict[float, float]:
-        """By rate, of all requests or of one class."""
+        """Attainment by rate, of all requests or of one class."""
         found = {
             rate: point.attainment if class_name is None else point.attainment_of(class_name)
             for rate, point in self.best_points(one).items()

@@ -1,4 +1,4 @@
-"""The course of `bench capacity`: which systems are up when, and which are asked in which order."""
+"""Runs `bench capacity`: starts and ends the systems, and measures them in order."""
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ WITH_DRAFTS: Final = "+ngram"
 
 
 def loads_of(options: CapacityOptions) -> list[Load]:
-    """Raises ConfigError for an unknown mix or a trace that cannot be read."""
+    """The loads. Raises ConfigError for an unknown mix or an unreadable trace."""
     scale = TraceScale(
         start_s=options.trace_start_s, prompt=options.prompt_scale, output=options.output_scale
     )
@@ -46,7 +46,7 @@ def loads_of(options: CapacityOptions) -> list[Load]:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One measurement. What it finds is in `result` at any time."""
+    """One measurement; `result` has its results so far."""
 
     options: CapacityOptions
     loads: Sequence[Load]
@@ -59,7 +59,7 @@ class Run:
     _up: dict[str, Asked] = field(default_factory=dict)
 
     async def all(self) -> None:
-        """Raises what a fault of the first systems is; later ones become notes."""
+        """Measures everything. Raises errors of the first systems; later ones become notes."""
         options = self.options
         budgets = options.token_budgets if options.search else (SAME_STEP_TOKENS,)
         stock = [f"{STOCK}-{tokens}" for tokens in budgets]
@@ -97,7 +97,7 @@ class Run:
         return Trial(take=take, result=self.result, first_rps=first_rps)
 
     def _first_rps(self, contender: str) -> float:
-        """What was told, or the capacity that the same system showed before; 0 where unknown."""
+        """The first rate as given, or the known capacity of the same system; 0 if unknown."""
         base = contender.removesuffix(WITH_DRAFTS)
         found = [
             float(self.result.capacity_json(one)["capacity_rps"])
@@ -114,7 +114,7 @@ class Run:
             await self._or_note("two engines", self._fleet(trial, measure))
 
     async def _or_note(self, name: str, part: Awaitable[None]) -> None:
-        """A fault in it is worth a note, not what was measured before it."""
+        """Runs `part`; an error becomes a note, so that earlier results are kept."""
         try:
             await part
         except SlosError as error:
@@ -123,7 +123,7 @@ class Run:
         await self._end_all_but([])
 
     async def _look_at_idle(self, asked: Asked) -> tuple[Measure, Targets]:
-        """Zero-load times of stock vLLM, from which all targets come."""
+        """Measures the zero-load times of stock vLLM, from which all targets come."""
         options = self.options
         measure = Measure(
             clock=self.clock,
@@ -181,7 +181,7 @@ class Run:
             ]
 
     async def _saturation(self, measure: Measure, rival: str) -> None:
-        """Stock vLLM may compute as many tokens in a step as ours."""
+        """Measures throughput; stock vLLM has the same token budget per step as ours."""
         stock = f"{STOCK}-{SAME_STEP_TOKENS}"
         await self._end_all_but([stock, rival])
         if stock not in self._up:
@@ -196,7 +196,7 @@ class Run:
         )
 
     async def _speculation(self, trial: Trial, measure: Measure, best: str) -> None:
-        """Both with drafts, from the capacity without on."""
+        """Searches both systems with drafts, starting at the capacity without."""
         drafts = self.options.speculation_tokens
         step_tokens = int(best.rpartition("-")[2])
         systems = [self.systems.stock(f"{best}{WITH_DRAFTS}", step_tokens, drafts)]
@@ -210,7 +210,7 @@ class Run:
         await trial.search(self.loads[0], contenders, speculation_rounds(self.options))
 
     async def _fleet(self, trial: Trial, measure: Measure) -> None:
-        """A prefill and a decode engine, and two that do both; where each runs is our choice."""
+        """Searches a prefill and a decode engine, and two that do both, placed by our planner."""
         pairs = {"prefill and decode": ("prefill", "decode"), "both co-located": ("decode",) * 2}
         contenders = {name: (name,) for name in pairs}
         for name, roles in pairs.items():

@@ -1,5 +1,6 @@
-"""Throughput without targets at saturation: so many requests at a time on two systems in turns,
-A B A B. Only tokens are counted that come while all of the load is there.
+"""Measures throughput without targets at saturation, on two systems in turns, A B A B.
+
+Only tokens count that come while the full number of requests is in flight.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ async def in_turns(
     seconds: float,
     turns: int,
 ) -> list[Throughput]:
-    """Each system `turns` times for `seconds`, the others idle meanwhile. Raises AnswerFailed."""
+    """Measures each system `turns` times for `seconds`; the others idle. Raises AnswerFailed."""
     return [
         await _Saturated(asked=asked, prompts=prompts, in_flight=in_flight).measure(clock, seconds)
         for _ in range(turns)
@@ -46,7 +47,7 @@ class _Saturated:
     _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def measure(self, clock: Clock, seconds: float) -> Throughput:
-        """From when everybody has had an answer; what runs at the end is given up.
+        """Counts from when every client has had an answer; open requests are cancelled at the end.
 
         Raises AnswerFailed.
         """
@@ -68,7 +69,7 @@ class _Saturated:
         )
 
     async def _client(self, number: int) -> None:
-        # First answers of all lengths, lest all prompts come at the same moment ever after.
+        # First answers differ in length, so that prompts do not come in step.
         await self._ask(1 + number * _OUTPUT_TOKENS // self.in_flight)
         self._answered += 1
         if self._answered == self.in_flight:

@@ -1,4 +1,4 @@
-"""Which rate to try next, and what the rates tried say of the capacity. Pure."""
+"""Chooses the next rate to try, and computes the capacity from the rates tried."""
 
 import math
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _GROWTH: Final = 1.5
-_CLOSE: Final = 0.05  # of attainment: a variant that is so near to the best one stays
+_CLOSE: Final = 0.05  # in attainment: a variant this close to the best one stays
 
 
 @dataclass(slots=True)
 class Bisection:
-    """Looks for the highest rate that passes: up or down in steps of a half, then halving."""
+    """Bisection for the highest rate that passes: first by factors of 1.5, then geometric."""
 
     first_rps: float
     passed_rps: float | None = None
@@ -28,7 +28,7 @@ class Bisection:
         return math.sqrt(self.passed_rps * self.failed_rps)
 
     def note(self, rate_rps: float, *, passes: bool) -> None:
-        """Noise may make a low rate fail after a higher one passed: then the higher one counts."""
+        """Notes a result. A failure below a rate that passed is noise and is ignored."""
         if passes:
             self.passed_rps = max(rate_rps, self.passed_rps or 0.0)
             if self.failed_rps is not None and self.failed_rps <= self.passed_rps:
@@ -39,7 +39,7 @@ class Bisection:
 
 @dataclass(slots=True)
 class Contender:
-    """One system in a search, in one or several variants of which the best counts."""
+    """One system in a search, with variants of which the best counts."""
 
     name: str
     variants: tuple[str, ...]
@@ -47,7 +47,7 @@ class Contender:
     attainments: dict[float, dict[str, float]] = field(default_factory=dict)
 
     def note(self, rate_rps: float, attainments: Mapping[str, float], needed: float) -> None:
-        """Drops the variants that are clearly behind the best one."""
+        """Notes a round, and drops variants that are clearly behind the best one."""
         best = max(attainments.values())
         self.attainments[rate_rps] = dict(attainments)
         self.variants = tuple(one for one in attainments if attainments[one] >= best - _CLOSE)
@@ -55,15 +55,15 @@ class Contender:
 
     @property
     def best_variant(self) -> str:
-        """The one that attained most in the last round that it was in."""
+        """The remaining variant with the greatest attainment in the last round."""
         last = list(self.attainments.values())[-1] if self.attainments else {}
         return max(self.variants, key=lambda one: last.get(one, 0.0))
 
 
 def capacity(attainments: Mapping[float, float], needed: float) -> tuple[float, float | None]:
-    """The highest rate that attains what is needed (0 if none), and the lowest one above it tried.
+    """The highest rate with the `needed` attainment (0 if none), and the next higher rate tried.
 
-    `attainments` are by rate; of several variants at one rate the best one's.
+    `attainments` are by rate; of several variants at one rate, the best one's.
     """
     passed = max((rate for rate, share in attainments.items() if share >= needed), default=0.0)
     above = min((rate for rate in attainments if rate > passed), default=None)
@@ -71,7 +71,7 @@ def capacity(attainments: Mapping[float, float], needed: float) -> tuple[float, 
 
 
 def crossing(attainments: Mapping[float, float], needed: float) -> float:
-    """Where a straight line from the capacity to the next rate tried falls below what is needed."""
+    """The rate at which attainment, interpolated to the next rate tried, falls below `needed`."""
     passed, above = capacity(attainments, needed)
     if not passed or above is None:
         return passed

@@ -1,4 +1,4 @@
-"""Keeps the systems that are up: started and ended by name, all of them ended at the end."""
+"""Starts and ends systems by name, and ends all of them at the end."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Stage:
-    """Systems that serve now. Made by `stage`."""
+    """The systems that run now. Made by `stage`."""
 
     session: aiohttp.ClientSession
     clock: Clock
@@ -27,7 +27,7 @@ class Stage:
     _up: dict[str, AsyncExitStack] = field(default_factory=dict)
 
     async def start(self, system: System) -> StreamClient:
-        """Ready on return. Raises DeadlinePassed and PartDied."""
+        """Starts a system and waits until it is ready. Raises DeadlinePassed and PartDied."""
         started_at_s = self.clock.now()
         stack = AsyncExitStack()
         context = running(list(system.parts), self.clock, self.start_limit_s)
@@ -49,7 +49,7 @@ class Stage:
 async def stage(
     clock: Clock, *, start_limit_s: float, answer_limit_s: float, say: Say
 ) -> AsyncIterator[Stage]:
-    """Nothing is up on entry, and nothing any more on exit."""
+    """A stage without systems; all that were started have ended on exit."""
     async with http_session(answer_limit_s) as session:
         made = Stage(session=session, clock=clock, start_limit_s=start_limit_s, say=say)
         try:

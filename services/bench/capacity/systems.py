@@ -1,7 +1,4 @@
-"""The systems that are compared, as processes: stock vLLM and ours, on the same terms.
-
-Starts nothing itself.
-"""
+"""The processes of the compared systems, stock vLLM and ours, with the same settings."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,13 +13,13 @@ from services.node.plan import Part
 from shared.ports import LOOPBACK
 
 STOCK, OURS = "vllm", "slos-serve"
-SAME_STEP_TOKENS = 2048  # with so many at most in a step stock vLLM has the limit of ours
+SAME_STEP_TOKENS = 2048  # token budget of a step that gives stock vLLM the limit of ours
 _LOOKUP = {"prompt_lookup_max": 4, "prompt_lookup_min": 2}  # of n-gram drafts, as our engine host's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """What is started together, and where it is asked. `knows_slos` is false for stock vLLM."""
+    """Processes that start together, and their URL. `knows_slos` is false for stock vLLM."""
 
     name: str
     parts: Sequence[Part]
@@ -32,7 +29,7 @@ class System:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Systems:
-    """Makes the systems. `model` is the resolved one; each system has ports of its own."""
+    """Makes the systems, each with different ports. `model` is the resolved one."""
 
     options: CapacityOptions
     model: str
@@ -40,27 +37,27 @@ class Systems:
     environ: Mapping[str, str]
 
     def profile(self) -> Part:
-        """Measures the engine that all systems have, alone."""
+        """The process that profiles the engine of all systems, alone."""
         return self._parts("profile").profile()
 
     def stock(self, name: str, step_tokens: int, speculation_tokens: int = 0) -> System:
-        """`vllm serve`; engine, model and threads as ours."""
+        """`vllm serve` with the engine settings, model and threads of ours."""
         made = self._parts(name)
         flags = ["--max-num-batched-tokens", str(step_tokens)]
         if speculation_tokens:
             drafts = {"method": "ngram", "num_speculative_tokens": speculation_tokens, **_LOOKUP}
             flags += ["--speculative-config", json.dumps(drafts)]
-        part = _with_flags(made.stock(), flags)  # of a flag that comes twice vLLM takes the last
+        part = _with_flags(made.stock(), flags)  # vLLM takes the last of repeated flags
         return System(name=name, parts=[part], url=made.stock_url, knows_slos=False)
 
     def ours(self, name: str, configuration: Path, speculation_tokens: int = 0) -> System:
-        """Planner, one engine and gateway, with the classes of the configuration."""
+        """A planner, one engine and a gateway, with the classes of the configuration."""
         made = self._parts(name)
         engine = _with_flags(made.engine(), ["--speculation-tokens", str(speculation_tokens)])
         return self._cluster(name, made, [engine], configuration)
 
     def ours_in_two(self, name: str, configuration: Path, roles: Sequence[str]) -> System:
-        """Two engines in these roles, `prefill` or `decode`, one core each where there are two."""
+        """A planner, engines in these roles (`prefill` or `decode`), and a gateway."""
         made = self._parts(name)
         engines = [
             _as_engine(made.engine(), number, role, self._parts(name))
@@ -99,7 +96,7 @@ def _with_flags(part: Part, flags: Sequence[str]) -> Part:
 
 
 def _as_engine(engine: Part, number: int, role: str, own: Parts) -> Part:
-    """The engine in a role, under a name and at ports of its own, with KV that moves."""
+    """The engine in this role, with its own name and ports, and with KV transfer."""
     ports = own.ports
     changed = {
         "--name": f"{role}-{number}",

@@ -1,4 +1,4 @@
-"""Reads arrivals and lengths of a real trace, scaled down to what a small engine can do."""
+"""Reads arrivals and lengths of a real trace, scaled down for a small engine."""
 
 import random
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from shared.workloads.traces import read_rows, trace_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceScale:
-    """Arrivals from `start_s` on; lengths are divided, then kept within the classes' bounds."""
+    """Arrivals from `start_s` on; lengths are divided, then clipped to the classes' bounds."""
 
     start_s: float
     prompt: float
@@ -24,7 +24,7 @@ class TraceScale:
 def read_trace(path: Path, classes: Sequence[str], scale: TraceScale, seed: int) -> Load:
     """All requests of the trace from its start on, each with a class drawn for it.
 
-    Raises ConfigError when the file cannot be read or holds fewer than two requests there.
+    Raises ConfigError if the file cannot be read or has fewer than two requests there.
     """
     draw = random.Random(seed)  # noqa: S311 - no secret is made of it
     arrivals = [

@@ -1,4 +1,4 @@
-"""Searches for capacities: every system in turns, round by round. Knows no process."""
+"""Searches for capacities, every system in turn, round by round."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Take = Callable[[str, Load, float], Awaitable[Point]]  # of a system, at a rate 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Takes points with `take` and keeps them in `result`. `first_rps` says where to begin."""
+    """Takes points with `take` into `result`. `first_rps` gives the first rate of a search."""
 
     take: Take
     result: CapacityResult
@@ -22,9 +22,9 @@ class Trial:
     async def search(
         self, load: Load, contenders: Mapping[str, tuple[str, ...]], rounds: int
     ) -> dict[str, Contender]:
-        """Each contender, named with its variants, has one rate in each round.
+        """Tries one rate per round for each contender, with all its variants.
 
-        The order turns around from round to round, so that a drift of the machine touches all.
+        The order reverses from round to round, so that drift of the machine affects all.
         """
         made = {
             name: Contender(

@@ -1,4 +1,4 @@
-"""Which requests come when: seeded, the same for every system and, scaled, for every rate. Pure."""
+"""Seeded requests with arrival times, the same for every system and, rescaled, every rate."""
 
 import math
 import random
@@ -14,7 +14,7 @@ _SEED_WORDS: Final = 4  # tokens at the start of a prompt that no other prompt b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """A request before it has a rate: `at` counts in units that are stretched to one later."""
+    """A request before the rate is chosen: `at` is its arrival in arbitrary units."""
 
     at: float
     class_name: str
@@ -34,13 +34,13 @@ class Offered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """A named pattern of requests: as many as are wanted, always the same ones."""
+    """A named sequence of requests, always the same."""
 
     name: str
     arrivals: Sequence[Arrival]
 
     def offered(self, rate_rps: float, seconds: float) -> list[Offered]:
-        """The first `rate * seconds` requests, stretched so that exactly that rate comes out."""
+        """The first `rate_rps * seconds` requests, with times scaled to exactly that rate."""
         count = max(1, round(rate_rps * seconds))
         if count >= len(self.arrivals):
             raise ValueError(f"{self.name} has {len(self.arrivals)} requests, not {count + 1}")
@@ -82,14 +82,14 @@ def _length(draw: random.Random, lengths: Lengths) -> int:
 
 
 class Prompts:
-    """Prompts out of real text, of which no two begin alike, so that no prefix is kept of any."""
+    """Prompts of real text of which no two begin alike, so that no prefix cache has an effect."""
 
     def __init__(self, text_ids: Sequence[int], seed: int | str) -> None:
         self._text_ids = text_ids
         self._draw = random.Random(seed)  # noqa: S311 - no secret is made of it
 
     def next(self, tokens: int) -> list[int]:
-        """So many token ids."""
+        """The next prompt, as `tokens` token ids."""
         text = self._text_ids
         start = self._draw.randrange(len(text))
         own = [self._draw.choice(text) for _ in range(min(tokens, _SEED_WORDS))]

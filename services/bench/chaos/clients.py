@@ -1,4 +1,4 @@
-"""Clients that send one request after the other, and what each of them received."""
+"""Clients that send one request after another, and record what they receive."""
 
 import asyncio
 import random
@@ -16,12 +16,12 @@ from services.bench.chaos.requests import Request
 from shared.clock import Clock
 
 _DATA, _DONE = b"data: ", b"[DONE]"
-_BACK_OFF_S: Final = 0.2  # after an answer that was none, as any client should
+_BACK_OFF_S: Final = 0.2  # after a refusal or a failure, as any client should
 
 
 @dataclass(slots=True, kw_only=True)
 class Clients:
-    """Asks at the gateways in turn."""
+    """Sends requests to the gateways in turn."""
 
     session: aiohttp.ClientSession
     gateways: Sequence[str]
@@ -29,7 +29,7 @@ class Clients:
     heard: list[Heard] = field(default_factory=list)
 
     async def each(self, requests: Sequence[Request], at_once: int) -> list[Heard]:
-        """Every request once."""
+        """Sends every request once, `at_once` at a time."""
         places = asyncio.Semaphore(at_once)
 
         async def one(request: Request) -> Heard:
@@ -41,7 +41,7 @@ class Clients:
     async def on_and_on(
         self, requests: Sequence[Request], clients: int, seed: int, done: asyncio.Event
     ) -> None:
-        """So many clients, until `done` is set; what is under way then comes to its end."""
+        """Runs this many clients until `done` is set; open requests then run to their end."""
 
         async def client(number: int) -> None:
             chance = random.Random(f"{seed} {number}")  # noqa: S311 - chance, not a secret
@@ -57,7 +57,7 @@ class Clients:
         await asyncio.gather(*(client(number) for number in range(clients)))
 
     async def ask(self, request: Request, *, gateway: int, salt: str = "") -> Heard:
-        """Never raises for the server."""
+        """Sends one request. A failing server raises nothing."""
         began_at_s = self.clock.now()
         heard = Heard(
             number=request.number,
@@ -89,7 +89,7 @@ class Clients:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Empty for what is no JSON object."""
+    """The parsed body; empty if it is no JSON object."""
     try:
         read = orjson.loads(body)
     except orjson.JSONDecodeError:

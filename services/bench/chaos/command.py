@@ -1,4 +1,4 @@
-"""`slos-serve bench chaos`: a fleet under load, faults drawn by a seed, every answer compared."""
+"""`slos-serve bench chaos`: injects seeded faults into a fleet under load, compares all answers."""
 
 import asyncio
 import json
@@ -36,8 +36,9 @@ _WIDTH: Final = 200  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 where every answer was right or refused and nothing was left. Raises ConfigError, and what
-    kept the fleet from standing.
+    """0 if every answer was right or refused and nothing was left behind, else 1.
+
+    Raises ConfigError, and the errors of the fleet's start.
     """
     options = load(
         ChaosOptions,
@@ -104,14 +105,14 @@ def _configuration(folder: Path) -> Path:
     path = folder / "node.yaml"
     told = {
         "planner": {"decisions_log": str(folder / DECISIONS)},
-        "gateway": {"tool_call_parser": "hermes"},  # vLLM asks for one wherever tools are named
+        "gateway": {"tool_call_parser": "hermes"},  # vLLM requires one for requests with tools
     }
     path.write_text(yaml.safe_dump(told))
     return path
 
 
 def _new_folder(options: ChaosOptions) -> Path:
-    """Raises ConfigError for one that holds a run."""
+    """The folder of this run. Raises ConfigError if it holds a run already."""
     now = datetime.fromtimestamp(wall_time_s(), UTC)
     named = Path(options.run_dir or f".slos/chaos/{now:%Y%m%d-%H%M%S}")
     folder = named.expanduser().resolve()
@@ -122,7 +123,7 @@ def _new_folder(options: ChaosOptions) -> Path:
 
 
 def _say(line: str) -> None:
-    """Beside the result, which alone goes to stdout."""
+    """Prints to stderr; stdout has the result alone."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The course of a run: answers undisturbed, then faults under load, then a look at what is left."""
+"""Runs the test: undisturbed answers, then faults under load, then a check for leftovers."""
 
 import asyncio
 import random
@@ -23,17 +23,17 @@ from shared.errors import DeadlinePassed, SlosError
 
 _ANSWER_LIMIT_S: Final = 180.0
 _WHOLE_LIMIT_S: Final = 300.0
-_REST_LIMIT_S: Final = 120.0  # leases of KV that was not fetched run out within 30
+_REST_LIMIT_S: Final = 120.0  # leases of unfetched KV expire within 30 s
 _UNDISTURBED_AT_ONCE: Final = 2
 
 
 class NotUndisturbed(SlosError):
-    """A request had no answer before anything was disturbed."""
+    """A request failed before the first fault."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """What a run gave. Times are the clock's."""
+    """The results of a run. Times are the clock's."""
 
     began_at_s: float = 0.0
     ended_at_s: float = 0.0
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """One run on a fleet that serves. `say` takes lines of progress."""
+    """One run on a started fleet. `say` takes lines of progress."""
 
     options: ChaosOptions
     fleet: Fleet
@@ -57,7 +57,7 @@ class Course:
     say: Callable[[str], None]
 
     async def run(self, found: Found) -> None:
-        """Raises NotUndisturbed."""
+        """Runs the test and fills `found`. Raises NotUndisturbed."""
         requests = catalogue(self.fleet.plan.model_name, self.options.answers, self.options.seed)
         wholeness = Wholeness(fleet=self.fleet, clock=self.clock)
         async with http_session(_ANSWER_LIMIT_S) as session:

@@ -1,4 +1,4 @@
-"""Does what a fault says, and takes it back. Draws nothing."""
+"""Injects a fault and reverts it."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ _ANSWER_LIMIT_S: Final = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class Deeds:
-    """`wrongly_answered` are hostile requests that got something else than an error of theirs."""
+    """Injects faults. `wrongly_answered` lists hostile requests with a wrong answer."""
 
     fleet: Fleet
     session: aiohttp.ClientSession
@@ -38,7 +38,7 @@ class Deeds:
     _fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     async def do(self, fault: Fault) -> int | None:
-        """Returns when the fault is over: the process that it killed, if it was one that kills."""
+        """Injects a fault and waits for its end; the pid of the process that it kills, if any."""
         if fault.kind in LINK_FAULTS:
             await self._disturb(self.fleet.link(fault.target), fault)
         elif fault.kind is Kind.HOSTILE:
@@ -57,7 +57,7 @@ class Deeds:
         process = find(part)
         if fault.kind in KILLS:
             send(process, signal.SIGKILL)
-            # The host of a core takes a moment to notice, and ends then.
+            # A core's host takes a moment to notice, and then ends.
             host = process_of(part)
             return host.pid if host else None
         send(process, signal.SIGSTOP)
@@ -116,7 +116,7 @@ class Deeds:
         return self._fields
 
     async def _ask_and_not_read(self, until_s: float) -> None:
-        """A stream of which a client takes the head and nothing more, until it leaves."""
+        """Asks for a stream and reads only its head, until the fault is over."""
         request = self.chance.choice([one for one in self.requests if one.body["stream"]])
         url = f"{self._any_gateway()}{request.path}"
         with suppress(aiohttp.ClientError, TimeoutError):

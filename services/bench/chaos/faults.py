@@ -1,4 +1,4 @@
-"""Which faults come, drawn by a seed. Pure."""
+"""The kinds of faults, and a seeded sequence of them."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """What goes wrong."""
+    """A kind of fault."""
 
     KILL_HOST = "kill"  # SIGKILL to a gateway, the planner or an engine host
     KILL_CORE = "kill-core"  # to the engine core of an engine host
@@ -19,14 +19,14 @@ class Kind(StrEnum):
     DELAY = "delay"  # a link: all that comes through is late
     DISK_FULL = "disk-full"  # no process of a part can write to a file
     SLOW_READERS = "slow-readers"  # clients that ask for streams and do not read them
-    HOSTILE = "hostile"  # clients that send what none should
+    HOSTILE = "hostile"  # clients that send malformed requests
 
 
 KILLS: Final = frozenset({Kind.KILL_HOST, Kind.KILL_CORE})
 LINK_FAULTS: Final = frozenset({Kind.CUT, Kind.SILENCE, Kind.DELAY})
-DELAY_S: Final = 0.2  # of every piece, in each direction
-# Seconds that a fault lasts. Stops and silences lie on both sides of what the parts wait for each
-# other: 4 s of an engine core, 10 s of a KV transfer, 30 s of a KV lease.
+DELAY_S: Final = 0.2  # of every piece of data, in each direction
+# Seconds that a fault lasts. Stops and silences lie on both sides of the time limits between
+# processes: 4 s of an engine core, 10 s of a KV transfer, 30 s of a KV lease.
 _LASTS_S: Final = {
     Kind.STOP_HOST: (2.0, 5.0, 15.0, 40.0, 90.0),
     Kind.STOP_CORE: (2.0, 5.0, 40.0, 90.0),
@@ -41,7 +41,7 @@ _LASTS_S: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One fault. `target` is a part, a link, or empty where clients are the fault."""
+    """One fault. `target` names a process or a link; empty if clients are the fault."""
 
     kind: Kind
     target: str = ""
@@ -54,14 +54,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """Names of what faults can befall."""
+    """Names of possible targets."""
 
-    parts: Sequence[str]  # all processes that we start
+    parts: Sequence[str]  # all processes of the fleet
     engines: Sequence[str]
     links: Sequence[str]
 
     def of(self, kind: Kind) -> Sequence[str]:
-        """Empty where there is nothing that this kind can befall."""
+        """The targets of a kind of fault; empty if there are none."""
         if kind in (Kind.SLOW_READERS, Kind.HOSTILE):
             return ("",)
         if kind in (Kind.KILL_CORE, Kind.STOP_CORE):
@@ -70,7 +70,7 @@ class Targets:
 
 
 def drawn(kinds: Sequence[Kind], targets: Targets, chance: random.Random) -> Iterator[Fault]:
-    """Faults without end; every kind has come before one comes again."""
+    """Endless faults; every kind comes once before any kind comes again."""
     possible = [kind for kind in kinds if targets.of(kind)]
     while possible:
         for kind in chance.sample(possible, len(possible)):

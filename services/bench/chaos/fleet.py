@@ -1,4 +1,4 @@
-"""A fleet whose parts reach each other over proxies: its processes and its links."""
+"""A fleet with TCP proxies (links) between its processes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ _BESIDE: Final = "127.0.0.2"  # where the links to engines listen, at the engine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """`plan` is what is to be started, once the links are open."""
+    """`plan` lists the processes to start once the links are open."""
 
     plan: NodePlan
     links: Sequence[Link]
@@ -41,7 +41,7 @@ class Fleet:
         return next(part for part in self.plan.parts if part.name == name)
 
     def metrics_page(self, part: Part) -> str:
-        """Its URL, beside all links."""
+        """The URL of its metrics, which passes no link."""
         if part.rank is Rank.GATEWAY:
             return f"{part.address}/metrics"
         port = part.command[part.command.index("--metrics-port") + 1]
@@ -52,8 +52,10 @@ class Fleet:
 
 
 def linked(plan: NodePlan, ports: NodePorts, gateways: int, transport: KvTransport) -> Fleet:
-    """The node of `plan` with so many gateways, each part with a link of its own to the planner,
-    and each engine reached over one, for requests and, over ZMQ, for KV.
+    """The node of `plan` with this many gateways, and with links.
+
+    Each process reaches the planner over a separate link. Each engine is reached over one link for
+    requests and, with ZMQ, over one for KV.
     """
     *others, gateway = plan.parts
     with FreePorts() as free:
@@ -122,7 +124,7 @@ def _over(part: Part, link: Link, transport: KvTransport) -> Part:
 
 
 def _told(command: Sequence[str], flags: Mapping[str, str]) -> tuple[str, ...]:
-    """The command with these flags, whatever it said of them before."""
+    """The command with the values of these flags replaced or added."""
     words = list(command)
     for flag, value in flags.items():
         if flag in words:

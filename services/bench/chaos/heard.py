@@ -1,4 +1,4 @@
-"""What a client heard of one answer, put together from events or from one body. Pure."""
+"""Assembles one answer at its client from stream events or from one body."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ _SHOWN: Final = 300  # characters of an error
 
 @dataclass(slots=True, kw_only=True)
 class Heard:
-    """One answer. Times are the clock's; `longest_pause_s` is the longest time without news."""
+    """One answer. Times are the clock's; `longest_pause_s` is the longest gap between events."""
 
     number: int
     kind: str
@@ -29,16 +29,16 @@ class Heard:
 
     @property
     def answer(self) -> tuple[dict[int, str], dict[int, str], int]:
-        """What must be the same however often a request is asked."""
+        """The parts that must be equal each time that a request is sent."""
         return self.texts, self.finishes, self.tokens
 
     def note(self, now_s: float) -> None:
-        """Something came."""
+        """Notes that data came."""
         self.longest_pause_s = max(self.longest_pause_s, now_s - self.heard_at_s)
         self.heard_at_s = now_s
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """One event of a stream of any route, or a whole body."""
+        """Reads one event of a stream of any route, or a whole body."""
         if event.get("error"):
             self.fault = str(event["error"])[:_SHOWN]
             return
@@ -60,7 +60,7 @@ class Heard:
         self._take_report(event)
 
     def refuse(self, status: int, body: Mapping[str, Any]) -> None:
-        """An answer other than 200; `body` is empty where it is no JSON object."""
+        """Reads an answer other than 200; `body` is empty if it is no JSON object."""
         error = body.get("error")
         clear = isinstance(error, Mapping) and error.get("message") and error.get("code")
         told = f"{status} {str(body)[:_SHOWN]}"

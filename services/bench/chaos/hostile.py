@@ -1,6 +1,4 @@
-"""Requests that no client should send, drawn by a seed: fields, nesting, headers, framing; and
-which answers to them are right.
-"""
+"""Seeded malformed requests (fields, nesting, headers, framing), and a check of their answers."""
 
 import asyncio
 import json
@@ -9,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-_INTERIM: Final = 200  # statuses below are no answer yet
+_INTERIM: Final = 200  # statuses below are interim responses
 _BODY_BYTES: Final = 1 << 16
 _LONG: Final = "a" * 5000
 
@@ -70,7 +68,7 @@ _HEADS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hostile:
-    """`sent` as it goes over the wire, and the `path` that it is about."""
+    """A request: `sent` are its bytes on the wire, `path` is for messages."""
 
     path: str
     sent: bytes
@@ -78,7 +76,7 @@ class Hostile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """`fields` are the known ones of every route that takes a body."""
+    """Draws requests. `fields` are the known ones of every route that takes a body."""
 
     model: str
     fields: Mapping[str, tuple[str, ...]]
@@ -127,7 +125,7 @@ def _post(path: str, body: bytes, *headers: bytes) -> Hostile:
 async def answer_to(
     hostile: Hostile, address: tuple[str, int], limit_s: float
 ) -> tuple[int, bytes]:
-    """The status and the first of an error's body; status 0 where the connection gave no answer."""
+    """The status, and an error's body (its first part); status 0 without an answer."""
     try:
         reader, writer = await asyncio.open_connection(*address)
     except OSError as error:
@@ -152,7 +150,7 @@ async def _read_answer(reader: asyncio.StreamReader, *, has_body: bool) -> tuple
 
 
 def is_right(status: int, body: bytes) -> bool:
-    """Served, or an error of the client in the OpenAI shape (a HEAD has no body)."""
+    """Whether it was served, or answered by a 4xx in the OpenAI shape (HEAD has no body)."""
     if not 400 <= status < 500:
         return 200 <= status < 400
     if not body:
@@ -174,7 +172,7 @@ def fields_of(description: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _properties(described: Any, description: Mapping[str, Any]) -> set[str]:
-    """Of all schemas that the description of a body leads to at once."""
+    """The properties of all schemas of a body, through references and alternatives."""
     content = described.get("requestBody", {}).get("content", {})
     found: set[str] = set()
     waiting = [one.get("schema", {}) for one in content.values()]

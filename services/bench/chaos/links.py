@@ -1,4 +1,4 @@
-"""A TCP proxy between two parts that can cut, silence or delay what passes."""
+"""A TCP proxy between two processes that can cut, silence or delay the traffic."""
 
 import asyncio
 from contextlib import suppress
@@ -25,7 +25,7 @@ class Link:
     _serving: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def open(self) -> None:
-        """Raises OSError where nothing can listen at `here`."""
+        """Starts to listen. Raises OSError if `here` cannot be bound."""
         self._open.set()
         self._server = await asyncio.start_server(self._accept, *self.here)
 
@@ -44,11 +44,11 @@ class Link:
             writer.transport.abort()
 
     def silence(self) -> None:
-        """Holds back all that comes, as a network does that loses every packet."""
+        """Stops all traffic but keeps connections open, as when every packet is lost."""
         self._open.clear()
 
     def mend(self) -> None:
-        """What was held back arrives; what was cut stays cut, and new connections work."""
+        """Lets stopped traffic and new connections through; cut connections stay closed."""
         self._cut, self.delay_s = False, 0.0
         self._open.set()
 
@@ -74,7 +74,7 @@ class Link:
             asyncio.create_task(self._forward(from_there, writer)),
         ]
         try:
-            # One that ends ends the other: a half-closed connection is of no use to gRPC or ZMQ.
+            # The end of one ends the other: gRPC and ZMQ use no half-closed connections.
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._writers -= both

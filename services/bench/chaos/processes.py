@@ -1,4 +1,4 @@
-"""The processes of a fleet, as the machine shows them: found, signalled, counted."""
+"""Finds, signals and counts the operating-system processes of a fleet."""
 
 import resource
 import signal
@@ -13,27 +13,27 @@ import psutil
 from services.node.plan import Part
 
 _NO_LIMIT: Final = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-_FULL: Final = (1, resource.RLIM_INFINITY)  # bytes of a file, from where on a write fails
-_CORE: Final = " core"  # behind the name of a part, for that of its engine core
-_SHARED: Final = Path("/dev/shm")  # noqa: S108 - looked at, not written
+_FULL: Final = (1, resource.RLIM_INFINITY)  # size of a file in bytes beyond which writes fail
+_CORE: Final = " core"  # suffix of the name of an engine core
+_SHARED: Final = Path("/dev/shm")  # noqa: S108 - only read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What one process holds."""
+    """Resources of one process."""
 
     pid: int
     rss_mib: float
     files: int
     threads: int
-    tasks: int | None = None  # of asyncio; an engine core has none
+    tasks: int | None = None  # asyncio tasks; an engine core has none
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def process_of(part: Part) -> psutil.Process | None:
-    """The one that was started for a part; None while there is none."""
+    """The process that was started for a part; None while there is none."""
     for one in psutil.Process().children():
         with suppress(psutil.Error):
             if tuple(one.cmdline()) == part.command:
@@ -57,21 +57,21 @@ def is_core(name: str) -> bool:
 
 
 def send(process: psutil.Process | None, number: signal.Signals) -> None:
-    """Nothing where it has ended."""
+    """Sends a signal to the process, unless it has ended."""
     if process is not None:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
 def limit_files(part: Part, *, full: bool) -> None:
-    """As on a full disk, every write to a file fails, of all processes of the part."""
+    """`full` makes every write to a file fail, in all processes of the part."""
     for one in _all_of(part):
         with suppress(psutil.NoSuchProcess):
             one.rlimit(psutil.RLIMIT_FSIZE, _FULL if full else _NO_LIMIT)
 
 
 def use_of(parts: Sequence[Part], tasks: Mapping[str, int]) -> dict[str, Use]:
-    """By part; an engine core stands beside its host. `tasks` by part, where it told them."""
+    """Resources by part, engine cores apart from hosts. `tasks` has known task counts by part."""
     named = [(part.name, process_of(part)) for part in parts]
     named += [(part.name + _CORE, core_of(part)) for part in parts]
     found: dict[str, Use] = {}
@@ -89,7 +89,7 @@ def use_of(parts: Sequence[Part], tasks: Mapping[str, int]) -> dict[str, Use]:
 
 
 def processes_with(text: str) -> list[str]:
-    """Command lines of all other processes that name it, as a folder of ours does."""
+    """Command lines of all other processes that contain `text`."""
     own = psutil.Process()
     family = {own.pid, *(one.pid for one in own.parents())}
     found = []
@@ -101,7 +101,7 @@ def processes_with(text: str) -> list[str]:
 
 
 def orphans() -> set[str]:
-    """Names of what lies in shared memory and belongs to no process."""
+    """Names of files in shared memory that no process has mapped."""
     if not _SHARED.is_dir():
         return set()
     names = {one.name for one in _SHARED.iterdir()}

@@ -1,4 +1,4 @@
-"""What `bench chaos` shows on a terminal. Pure rendering of the summary."""
+"""Renders the summary of `bench chaos` as tables."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

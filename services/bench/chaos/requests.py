@@ -1,4 +1,4 @@
-"""The requests that are asked again and again: all routes, all that must continue exactly. Pure."""
+"""The requests that are sent repeatedly: all routes, and all kinds that must continue exactly."""
 
 import random
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _ANSWER_TOKENS: Final = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request of the catalogue. `again` with the same number asks for the same answer."""
+    """One request of the catalogue. Its answer must be the same each time."""
 
     number: int
     kind: str
@@ -32,7 +32,7 @@ class Request:
     body: Mapping[str, Any]
 
     def once(self, salt: str) -> dict[str, Any]:
-        """The body with a salt, which keeps it from the KV of an earlier answer; empty: none."""
+        """The body, with a cache salt so that it reuses no cached KV; an empty salt adds none."""
         return {**self.body, "cache_salt": salt} if salt else dict(self.body)
 
 

@@ -1,4 +1,4 @@
-"""What a run of chaos found, as one JSON object. Pure."""
+"""Summarizes a run of `bench chaos` as one JSON object."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,9 @@ from shared.requests import Explanation
 def summary_json(
     found: Found, decisions: Sequence[Explanation], left: Sequence[str], kv_cache_gib: float
 ) -> dict[str, Any]:
-    """`left` are processes and shared memory that outlived the fleet. `problems` is empty where
-    all is well.
+    """The summary; its `problems` are empty if all is well.
+
+    `left` names processes and shared memory that outlived the fleet.
     """
     problems = [
         *faults_of_answers(found.heard, found.undisturbed, found.lived),

@@ -1,4 +1,4 @@
-"""Reads from metrics pages how many asyncio tasks the parts of a fleet have."""
+"""Reads the number of asyncio tasks of a fleet's processes from their metrics pages."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +13,7 @@ _ANSWER_LIMIT_S: Final = 10.0
 
 
 async def tasks_on(pages: Mapping[str, str]) -> dict[str, int]:
-    """By part, from the URL of its page; without those that do not answer."""
+    """Task counts by part; `pages` are URLs. Parts that do not answer are left out."""
     found: dict[str, int] = {}
     async with http_session(_ANSWER_LIMIT_S) as session:
         for name, url in pages.items():

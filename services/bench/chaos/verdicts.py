@@ -1,4 +1,4 @@
-"""Whether every answer was right and nothing is left. Pure."""
+"""Judges every answer, and the growth of processes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +13,16 @@ from shared.requests import Explanation
 
 _WHOLE: Final = ("stop", "length")
 _SHOWN: Final = 10
-_RSS_SPREAD_MIB, _RSS_SPREAD = 64.0, 0.1  # of a process that holds the same at both times
+_RSS_SPREAD_MIB, _RSS_SPREAD = 64.0, 0.1  # allowed growth of a process with an unchanged load
 _MIB_PER_GIB: Final = 1024
-# On CPU an engine core keeps up to 1,024 compiled kernels, one for each shape of a step that it met
-# (oneDNN's primitive cache), about half a MiB each.
+# On CPU an engine core keeps up to 1,024 compiled kernels, one per shape of a step (oneDNN's
+# primitive cache), about half a MiB each.
 _KERNELS_MIB: Final = 512.0
 _FILES_SPREAD, _THREADS_SPREAD, _TASKS_SPREAD = 16, 16, 16  # connections and pools that come and go
 
 
 class Verdict(StrEnum):
-    """What became of one request."""
+    """The result of one request."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -38,7 +38,7 @@ class Lived:
     fault: Fault
     began_at_s: float
     ended_at_s: float
-    whole_at_s: float | None  # None: not within the limit
+    whole_at_s: float | None  # None: not within the time limit
 
     @property
     def over_at_s(self) -> float:
@@ -48,7 +48,7 @@ class Lived:
         return heard.began_at_s < self.over_at_s and heard.ended_at_s > self.began_at_s
 
     def took_gateway(self, heard: Heard) -> bool:
-        """A gateway that is killed takes the connections of its clients with it."""
+        """Whether the fault killed the gateway of this request, and so its connection."""
         killed = self.fault.kind is Kind.KILL_HOST
         return killed and self.fault.target == f"gateway-{heard.gateway}" and self.concerns(heard)
 
@@ -64,7 +64,7 @@ def verdict(heard: Heard, undisturbed: Mapping[int, Heard], lived: Sequence[Live
 
 
 def twice_promised(decisions: Sequence[Explanation]) -> list[str]:
-    """Ids of sequences that came to their end under more than one decision."""
+    """Ids of sequences that completed under more than one decision."""
     ended = Counter(
         one.query.request_id.partition("~")[0]
         for one in decisions
@@ -76,10 +76,9 @@ def twice_promised(decisions: Sequence[Explanation]) -> list[str]:
 def growth(
     before: Mapping[str, Use], after: Mapping[str, Use], kv_cache_gib: float
 ) -> Iterator[str]:
-    """What each process that lived through it all holds more of than chance explains.
+    """Lines on processes that grew, over the whole run, by more than the allowed spread.
 
-    The KV cache of an engine core takes memory as its blocks are first used, and its kernels as it
-    meets new shapes of steps.
+    The memory of an engine core grows with the first use of KV blocks and with new step shapes.
     """
     of_core_mib = kv_cache_gib * _MIB_PER_GIB + _KERNELS_MIB
     for name, old in before.items():
@@ -100,7 +99,7 @@ def growth(
 def faults_of_answers(
     heard: Sequence[Heard], undisturbed: Mapping[int, Heard], lived: Sequence[Lived]
 ) -> list[str]:
-    """A line for each answer that was neither right nor a clear refusal, the first ones."""
+    """Lines on the first answers that were wrong or failed."""
     found = []
     for one in heard:
         became = verdict(one, undisturbed, lived)

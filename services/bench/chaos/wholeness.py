@@ -1,4 +1,4 @@
-"""Asks a fleet whether all of it serves, and whether anything is held. Judges nothing else."""
+"""Checks whether all of a fleet serves, and whether its engines still hold requests or KV."""
 
 import asyncio
 from contextlib import aclosing
@@ -23,15 +23,15 @@ _ANSWER_LIMIT_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wholeness:
-    """Asks every part directly, over no link of ours."""
+    """Asks every process directly, not over a link."""
 
     fleet: Fleet
     clock: Clock
 
     async def wait(self, limit_s: float, gone: int | None = None) -> None:
-        """Until every part serves and the planner has every engine, and the process `gone` is.
+        """Waits until every process serves and the planner has every engine.
 
-        Raises DeadlinePassed.
+        It first waits for the end of the process `gone`, a pid. Raises DeadlinePassed.
         """
         until_s = self.clock.now() + limit_s
         while (gone is not None and psutil.pid_exists(gone)) or not await self._is_whole():
@@ -40,7 +40,7 @@ class Wholeness:
             await self.clock.sleep(_ASK_EVERY_S)
 
     async def rest(self, limit_s: float) -> str:
-        """What engines still hold when no request is under way; empty once it is nothing."""
+        """Waits up to `limit_s` until engines hold nothing; returns what they hold, else empty."""
         until_s = self.clock.now() + limit_s
         while (held := await self._held()) and self.clock.now() < until_s:
             await self.clock.sleep(_ASK_EVERY_S)

@@ -1,4 +1,4 @@
-"""A bursty day: gaps that come in clusters, and quiet and busy times. Seeded; pure."""
+"""A seeded bursty load: clustered gaps between requests, quiet and busy phases."""
 
 import random
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import Final
 
 from services.bench.capacity.workload import Load, Offered, poisson
 
-# How busy each tenth of the day is beside the mean: a quiet start, two rushes, a quiet end.
+# The rate in each tenth of the day, relative to the mean: a quiet start, two peaks, a quiet end.
 TENTHS: Final = (0.5, 0.8, 1.6, 1.2, 0.5, 0.6, 1.2, 1.9, 1.1, 0.6)
 
 
 def bursty(classes: Sequence[str], seed: int, count: int, variation: float) -> Load:
-    """Requests as in `poisson`, with Gamma gaps of this coefficient of variation between them."""
+    """Requests as in `poisson`, with Gamma gaps of coefficient of variation `variation`."""
     drawn = random.Random(f"{seed} gaps")  # noqa: S311 - no secret is made of it
     shape = 1 / (variation * variation)
     times = accumulate(drawn.gammavariate(shape, 1 / shape) for _ in range(count))
@@ -23,12 +23,12 @@ def bursty(classes: Sequence[str], seed: int, count: int, variation: float) -> L
 
 
 def busy_and_quiet(offered: Sequence[Offered], seconds: float) -> list[Offered]:
-    """The same requests, closer together in the busy tenths of the day than in the quiet ones."""
+    """The same requests with times warped by TENTHS: closer together in busy tenths."""
     return [replace(one, at_s=seconds * _moved(one.at_s / seconds)) for one in offered]
 
 
 def _moved(share: float) -> float:
-    """Where in the day a request belongs that comes when this share of the work has come."""
+    """The share of the day by which this share of all requests has come."""
     left, total = share * sum(TENTHS), 0.0
     for number, busy in enumerate(TENTHS):
         if left <= total + busy:

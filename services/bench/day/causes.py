@@ -1,6 +1,4 @@
-"""Why a request that was promised something did not get it: its time, part by part, beside what was
-predicted of it. Pure.
-"""
+"""Explains broken promises: splits a request's time into parts, beside their predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +9,20 @@ from shared.requests import Admission, Explanation, Outcome, Reason, StepSums, W
 
 
 class Cause(StrEnum):
-    """Where time was lost. `LOST`: nobody can tell, for record, end or times are missing."""
+    """Where time was lost. `LOST`: unknown, since the record, its end or times are missing."""
 
-    QUEUE = "queue"  # held by the planner, then without a part in the engine's steps
-    PREFILL = "prefill"  # its prompt took more steps than predicted, or fuller ones
+    QUEUE = "queue"  # deferred by the planner, or waiting in the engine for its first step
+    PREFILL = "prefill"  # its prompt took more or fuller steps than predicted
     TRANSFER = "transfer"  # of KV, with the decode engine's first step
-    DECODE = "decode interference"  # its tokens came in fewer steps, or in fuller ones
-    MODEL = "model error"  # steps took longer than the step times said of just these
-    DELIVERY = "delivery"  # on the way between client, gateway, planner and engine
+    DECODE = "decode interference"  # its tokens came in fewer or fuller steps
+    MODEL = "model error"  # steps took longer than the step-time model predicts for them
+    DELIVERY = "delivery"  # between client, gateway, planner and engine
     LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a time. Negative real seconds: steps were quicker than their table says."""
+    """A part of a time. Negative real seconds: steps were quicker than their table predicts."""
 
     cause: Cause
     real_s: float
@@ -37,9 +35,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Miss:
-    """A broken promise with the cause that dominates, and what each cause took beyond what was
-    predicted, in seconds, of the first target that was missed. `late_by` is the worst quotient of
-    real and asked.
+    """A broken promise.
+
+    Attributes:
+        cause: The dominating cause.
+        excess_s: Seconds of each cause beyond its prediction, for the first target missed.
+        late_by: The greatest ratio of real to target time.
     """
 
     lived: Lived
@@ -51,7 +52,7 @@ class Miss:
 
 
 def was_promised(lived: Lived) -> bool:
-    """By the planner's record; without one nothing is known to have been promised."""
+    """Whether the planner's record shows an admission with targets; False without a record."""
     placement = lived.record.placement if lived.record else None
     return (
         placement is not None
@@ -61,7 +62,7 @@ def was_promised(lived: Lived) -> bool:
 
 
 def miss_of(lived: Lived) -> Miss | None:
-    """None for what was kept or never promised."""
+    """The broken promise of a request; None if it was kept or never given."""
     if not was_promised(lived) or lived.judged.is_met:
         return None
     seen, judged = lived.judged.seen, lived.judged
@@ -79,8 +80,9 @@ def miss_of(lived: Lived) -> Miss | None:
 
 
 def _excess(lived: Lived, *, missed_ttft: bool) -> dict[Cause, float]:
-    """Of the first target that was missed: a request that starts late is promised nothing any more,
-    and its pace is what is left over. Empty where it cannot be told.
+    """Excess seconds by cause, for the first target missed; empty if unknown.
+
+    After a missed TTFT the promise is void, so TPOT is then not explained.
     """
     parts = (start_parts(lived) if missed_ttft else pace_parts(lived)) or ()
     return {part.cause: part.excess_s for part in parts}
@@ -88,7 +90,7 @@ def _excess(lived: Lived, *, missed_ttft: bool) -> dict[Cause, float]:
 
 @dataclass(slots=True)
 class _Clipped:
-    """Hands out lengths of time one after the other, until there is none left."""
+    """Splits a length of time into successive parts, until none is left."""
 
     left_s: float
 
@@ -99,9 +101,10 @@ class _Clipped:
 
 
 def start_parts(lived: Lived) -> Sequence[Part] | None:
-    """The time to the first token, or to the moment at which it was due, when it came later: what
-    comes after that is but a consequence. Real seconds add up to that time as the client saw it,
-    predicted ones to the predicted TTFT. None where a time is missing.
+    """Splits the time to the first token, or to its due time if it came later.
+
+    Real seconds add up to that time at the client, predicted ones to the predicted TTFT. None if a
+    time is missing.
     """
     record, seen_s = lived.record, lived.judged.seen.ttft_s
     if record is None or record.outcome is None or seen_s is None:
@@ -142,7 +145,7 @@ def start_parts(lived: Lived) -> Sequence[Part] | None:
 
 
 def pace_parts(lived: Lived) -> Sequence[Part] | None:
-    """The time from the first token to the last, likewise; None where there is no second one."""
+    """Splits the time from the first token to the last in the same way; None without a second."""
     record, seen = lived.record, lived.judged.seen
     if record is None or record.outcome is None or seen.tpot_s is None:
         return None
@@ -167,27 +170,25 @@ def pace_parts(lived: Lived) -> Sequence[Part] | None:
 
 
 def _idle_s(sums: StepSums | None, queue_s: float, prefill_s: float) -> float:
-    """How much of the time in the engine's queue no step ran there: it had not arrived yet."""
+    """Seconds of the queue time without a step: the request had not reached the engine yet."""
     if sums is None:
         return 0.0
     return min(max(0.0, queue_s + prefill_s - sums.real_s), queue_s)
 
 
 def _way(record: Explanation) -> WayConsidered:
-    """The one that it went: the first."""
+    """The placement mode that was chosen: the first one considered."""
     return record.ways[0] if record.ways else WayConsidered(way=record.placement.way)
 
 
 def _predicted_queue_s(record: Explanation, predicted_s: float) -> float:
-    """What it had waited, and the estimate of the prompts before its own; the rest of what was
-    predicted is for its own, which goes in small chunks where there is time.
-    """
+    """Predicted seconds before its prompt: the time waited, and the prompts ahead of it."""
     waited_s = min(record.query.waited_s, predicted_s)
     return min(waited_s + (_way(record).queue_s or 0.0), predicted_s)
 
 
 def _moved_after_first_s(outcome: Outcome) -> float:
-    """0 on one engine, and where the first token itself had to wait for the KV."""
+    """Seconds of KV transfer after the first token; 0 on one engine, or if it came before it."""
     if outcome.transfer_s is None or outcome.ttft_s is None:
         return 0.0
     before_s = (outcome.held_s or 0.0) + (outcome.queue_s or 0.0) + (outcome.prefill_s or 0.0)
@@ -196,5 +197,5 @@ def _moved_after_first_s(outcome: Outcome) -> float:
 
 
 def _model_s(sums: StepSums | None) -> float:
-    """How much longer the steps took than expected; negative where they were quicker."""
+    """Seconds that the steps took beyond their expected times; negative if quicker."""
     return 0.0 if sums is None else sums.real_s - sums.expected_s

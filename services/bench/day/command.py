@@ -1,4 +1,4 @@
-"""`slos-serve bench day`: a node under a bursty load, every decision kept, every miss explained."""
+"""`slos-serve bench day`: runs a node under a bursty load and explains every miss."""
 
 import json
 import os
@@ -35,7 +35,7 @@ _RESULT: Final = "day.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, and what kept the node from standing."""
+    """Runs and prints. Raises ConfigError, and the errors of the node's start."""
     options = load(
         DayOptions, section="bench_day", argv=argv, environ=os.environ, prog="slos-serve bench day"
     )
@@ -51,14 +51,14 @@ def main(argv: Sequence[str]) -> int:
     if not options.records:
         (folder / _RESULT).write_text(json.dumps(result, indent=1))
     _print(result, machine, as_json=options.json)
-    if options.plot:  # last: whatever becomes of it, the numbers are out
+    if options.plot:  # last: the numbers are printed even if it fails
         draw(day, Path(options.plot).expanduser())
     return 0
 
 
 def _live(options: DayOptions, folder: Path) -> None:
-    """The node starts, lives its day and is stopped; its planner keeps the decisions."""
-    load_of(options)  # a trace that cannot be read is known before anything is started
+    """Starts the node, runs the load and stops it; its planner records the decisions."""
+    load_of(options)  # an unreadable trace fails before anything starts
     judged: list[Judged] = []
 
     async def use(plan: NodePlan) -> int:
@@ -84,7 +84,7 @@ def _live(options: DayOptions, folder: Path) -> None:
 
 
 def _configuration(folder: Path) -> Path:
-    """That of the demo, with a planner that keeps its decisions."""
+    """The demo's configuration, with a planner that records its decisions."""
     told: dict[str, Any] = yaml.safe_load((files("services.node") / "demo.yaml").read_text("utf-8"))
     del told["node"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def _configuration(folder: Path) -> Path:
 
 
 def _run_dir(options: DayOptions) -> Path:
-    """A new one, so that no two days are mixed. Raises ConfigError for one that holds a day."""
+    """A new folder. Raises ConfigError if it holds a run already."""
     now = datetime.fromtimestamp(wall_time_s(), UTC)
     folder = Path(options.run_dir or f".slos/day/{now:%Y%m%d-%H%M%S}").expanduser()
     if (folder / DECISIONS).exists():
@@ -108,7 +108,7 @@ def _about(options: DayOptions, machine: Machine, folder: Path) -> dict[str, Any
 
 
 def _say(line: str) -> None:
-    """Beside the result, which alone goes to stdout."""
+    """Prints to stderr; stdout has the result alone."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What `bench day` can be told. Reads nothing itself."""
+"""Options of `bench day`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,11 +14,11 @@ Multiple = Annotated[float, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayOptions:
-    """All have defaults; targets are multiples of what the idle node takes."""
+    """Options of `bench day`; targets are multiples of the idle node's times."""
 
-    minutes: Positive = option(10.0, help="how long requests come")
+    minutes: Positive = option(10.0, help="how long requests arrive")
     rate: Annotated[float, Field(ge=0)] = option(
-        0.0, help="mean requests/s; 0: by what one of the idle engines takes for a request"
+        0.0, help="mean requests/s; 0: by the time that one idle engine takes for a request"
     )
     burstiness: Positive = option(
         4.0, help="coefficient of variation of the gaps between requests; 1: Poisson"
@@ -35,14 +35,14 @@ class DayOptions:
     prefill: Annotated[int, Field(ge=0)] = option(1, help="number of prefill engines")
     decode: Annotated[int, Field(ge=1)] = option(1, help="number of decode engines")
     on_refuse: OnRefuse = option(
-        OnRefuse.BEST_EFFORT, help="what requests want that cannot be promised anything"
+        OnRefuse.BEST_EFFORT, help="what becomes of requests that are not admitted"
     )
     tight_ttft: Multiple = option(3.0, help="tight TTFT, multiple of an idle node's")
     loose_ttft: Multiple = option(10.0, help="loose TTFT, multiple of an idle node's")
     tight_tpot: Multiple = option(1.75, help="tight TPOT, multiple of a request's alone")
     loose_tpot: Multiple = option(5.0, help="loose TPOT, multiple of a request's alone")
-    seed: int = option(1, help="of arrivals, lengths and prompts")
-    drain_s: Positive = option(30.0, help="how long what is still open may take at the end")
+    seed: int = option(1, help="seed of arrivals, lengths and prompts")
+    drain_s: Positive = option(30.0, help="how long open requests may take at the end")
     start_limit_s: Positive = option(300.0, help="how long the start of the node may take")
     run_dir: str = option(
         "", help="folder for decisions, answers and logs; default: .slos/day/TIME"

@@ -1,4 +1,4 @@
-"""Draws the day: what came of the requests over time, and predicted beside real TTFT."""
+"""Plots the day: the results of requests over time, and predicted beside real TTFT."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from services.bench.day.summary import by_way, start_times
 from shared.errors import ConfigError
 
 _SIZE: Final = (12.0, 4.2)  # inches
-_CELLS: Final = 40  # of the day
+_CELLS: Final = 40  # bins over the day
 
 
 def draw(day: Day, path: Path) -> None:
-    """Writes the file, SVG or PNG by its name. Raises ConfigError when it cannot be."""
-    # matplotlib takes a second to load and is wanted only here
+    """Writes an SVG or PNG file, by its name. Raises ConfigError if it cannot."""
+    # matplotlib takes a second to load and is used only here
     from matplotlib.figure import Figure
 
     if not day.lived:
@@ -31,7 +31,7 @@ def draw(day: Day, path: Path) -> None:
 
 
 def ends(lived: Sequence[Lived]) -> dict[str, list[float]]:
-    """By what became of them: when the requests came, in seconds of the day."""
+    """Arrival times by result, in seconds of the day."""
     found: dict[str, list[float]] = {"kept": [], "broken": [], "not promised": []}
     for one in lived:
         seen = one.judged.seen

@@ -1,5 +1,6 @@
-"""What is kept of a day: the planner's decisions and what the clients saw, as lines of JSON, and
-which belong together. Judges nothing.
+"""Stores and reads the records of a day, and matches answers with decisions.
+
+The records are JSON lines: the planner's decisions, and the answers at the clients.
 """
 
 import re
@@ -23,7 +24,7 @@ _EXPLANATION: Final = TypeAdapter(Explanation)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One request as its client saw it, under the number that its name has."""
+    """One request at its client; `number` is the one in its id."""
 
     number: int
     judged: Judged
@@ -34,7 +35,7 @@ _ANSWERED: Final = TypeAdapter(Answered)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lived:
-    """One request from both sides; `record` is None where the planner's is missing."""
+    """One request at client and planner; `record` is None if the planner has none."""
 
     judged: Judged
     record: Explanation | None
@@ -42,8 +43,9 @@ class Lived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """All requests in the order of their sending. `others` counts decisions about requests that
-    were not of the day: those that measured the idle node.
+    """All requests in the order of sending.
+
+    `others` counts decisions about other requests: those that measured the idle node.
     """
 
     lived: Sequence[Lived]
@@ -64,18 +66,18 @@ def keep_answers(folder: Path, judged: Sequence[Judged]) -> None:
 
 
 def read_day(folder: Path) -> Day:
-    """Raises ConfigError when the folder holds no day."""
+    """The day in a folder. Raises ConfigError if it holds none."""
     answered = [_ANSWERED.validate_json(line) for line in _lines(folder / ANSWERS)]
     return matched({one.number: one.judged for one in answered}, read_decisions(folder))
 
 
 def read_decisions(folder: Path) -> list[Explanation]:
-    """What a planner kept there, the oldest first. Raises ConfigError when that is nothing."""
+    """The recorded decisions, oldest first. Raises ConfigError if there is no file."""
     return [_EXPLANATION.validate_json(line) for line in _decision_lines(folder)]
 
 
 def matched(judged: Mapping[int, Judged], decisions: Sequence[Explanation]) -> Day:
-    """Each answer with its decision. No answer is dropped."""
+    """Matches each answer with its decision; answers without one are kept."""
     by_number = {number_of(one): one for one in decisions}
     lived = [
         Lived(judged=one, record=by_number.get(number)) for number, one in sorted(judged.items())
@@ -85,13 +87,13 @@ def matched(judged: Mapping[int, Judged], decisions: Sequence[Explanation]) -> D
 
 
 def number_of(decision: Explanation) -> int | None:
-    """None for a request that was not of the day."""
+    """The number of a request; None for one that is not of the day."""
     found = _NAME.fullmatch(decision.query.client_id)
     return int(found[1]) if found else None
 
 
 def _decision_lines(folder: Path) -> Iterator[bytes]:
-    """With those of the file that was set aside when it was full."""
+    """The lines of the log, those of its rotated file first."""
     older = folder / f"{DECISIONS}.1"
     if older.exists():
         yield from _lines(older)

@@ -1,4 +1,4 @@
-"""The course of a day on a node that stands: a look at it idle, then everything is sent in time."""
+"""Runs a day on a started node: measures it idle, then sends all requests on time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,20 +21,20 @@ from shared.clock import Clock
 
 _ANSWER_LIMIT_S: Final = 120.0
 _MOST_REQUESTS: Final = 50_000
-_LEAST_TPOT_S: Final = 0.001  # of a tiny model several tokens come at once, in no time
+_LEAST_TPOT_S: Final = 0.001  # tokens of a tiny model come several at once
 _NAME: Final = "node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """One day. `say` takes lines for whoever watches."""
+    """One day. `say` takes lines of progress."""
 
     options: DayOptions
     clock: Clock
     say: Callable[[str], None]
 
     async def live(self, url: str, model: str) -> list[Judged]:
-        """Every request that came, in order. Raises AnswerFailed when the idle node fails."""
+        """Runs the day; all requests in order. Raises AnswerFailed if the idle node fails."""
         async with http_session(_ANSWER_LIMIT_S) as session:
             client = StreamClient(session=session, url=url, model=model)
             asked = Asked(name=_NAME, client=client, knows_slos=True)
@@ -114,7 +114,7 @@ class Course:
 
 
 def load_of(options: DayOptions) -> Load:
-    """Raises ConfigError when the trace cannot be read."""
+    """The load. Raises ConfigError if the trace cannot be read."""
     if not options.trace:
         return bursty(mix(MIXED), options.seed, _MOST_REQUESTS, options.burstiness)
     scale = TraceScale(

@@ -1,6 +1,4 @@
-"""A day in numbers: what was asked and kept by way and class, predicted beside real, misses by
-cause. Pure.
-"""
+"""Summarizes a day: attainment by placement mode and class, prediction errors, causes of misses."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +23,7 @@ from shared.requests import Admission, StepSums
 NOWHERE: Final = "not placed"
 WORST_SHOWN: Final = 10
 
-# What was predicted, what came, what was asked for; None where one of them is missing.
+# Predicted, real and target seconds; None if one of them is missing.
 Times = Callable[[Lived], tuple[float, float, float] | None]
 Parts = Callable[[Lived], Sequence[Part] | None]
 
@@ -50,7 +48,7 @@ class Beside:
 
 
 def start_times(lived: Lived) -> tuple[float, float, float] | None:
-    """The TTFT that was predicted at the gateway, and that the client saw."""
+    """TTFT: predicted at the gateway, real at the client, and target."""
     predicted_s = lived.record.placement.predicted_ttft_s if lived.record else None
     real_s = lived.judged.seen.ttft_s
     if predicted_s is None or real_s is None:
@@ -67,7 +65,7 @@ def pace_times(lived: Lived) -> tuple[float, float, float] | None:
 
 
 def beside(lived: Sequence[Lived], times: Times) -> Beside:
-    """Of those that were promised something and ended."""
+    """Errors of the admitted requests that ended."""
     known = [times(one) for one in lived if was_promised(one) and _ended(one)]
     triples = [one for one in known if one is not None]
     return Beside(
@@ -78,13 +76,13 @@ def beside(lived: Sequence[Lived], times: Times) -> Beside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Requests that went one way, or are of one class."""
+    """Requests of one placement mode or of one class."""
 
     name: str
     lived: Sequence[Lived]
 
     def as_json(self) -> dict[str, Any]:
-        """A request whose planner was away is best effort and lost: it ran without a decision."""
+        """Counts and errors. A request without a decision (planner away) counts as lost."""
         attained = sum(one.judged.is_met for one in self.lived)
         low, high = interval(attained, len(self.lived))
         return {
@@ -115,7 +113,7 @@ def by_class(day: Day) -> list[Group]:
 
 
 def beyond_json(lived: Sequence[Lived], parts_of: Parts) -> dict[str, Any]:
-    """Of all that was promised, kept or not: what each cause took beyond what was predicted."""
+    """Excess of each cause over its prediction, of all admitted requests, kept or broken."""
     excess: dict[Cause, list[float]] = {}
     for one in lived:
         for part in (parts_of(one) or ()) if was_promised(one) else ():
@@ -133,7 +131,7 @@ def misses(day: Day) -> list[Miss]:
 
 
 def causes_json(found: Sequence[Miss]) -> dict[str, Any]:
-    """By cause: how many promises it broke, by way and by target, and what it took of these."""
+    """By cause: broken promises by placement mode and by target, and excess times."""
     counted: dict[str, Any] = {}
     for cause in Cause:
         own = [miss for miss in found if miss.cause is cause]
@@ -172,8 +170,9 @@ def miss_json(miss: Miss) -> dict[str, Any]:
 
 
 def steps_json(day: Day) -> dict[str, Any]:
-    """By engine, over the lives of all requests: real beside expected seconds of steps, and the
-    share of steps that took longer than sure. A step counts once for each request that it held up.
+    """By engine: the ratio of real to expected step time, and the share of steps beyond `sure_s`.
+
+    A step counts once for each request that waited for it.
     """
     sums: dict[str, list[StepSums]] = {}
     for one in day.lived:
@@ -206,12 +205,12 @@ def summary_json(day: Day) -> dict[str, Any]:
 
 
 def _reasons(day: Day) -> dict[str, int]:
-    """Why nothing was promised."""
+    """Requests without a promise, by reason."""
     return dict(Counter(_reason(one) for one in day.lived if not was_promised(one)))
 
 
 def _reason(lived: Lived) -> str:
-    """By the record; without one by what the client was told."""
+    """The reason in the record; without a record, the one in the answer."""
     return lived.record.placement.reason.value if lived.record else lived.judged.seen.reason
 
 
@@ -234,7 +233,7 @@ def _is_best_effort(lived: Lived) -> bool:
 
 
 def _ended(lived: Lived) -> bool:
-    """A refusal ends by itself; what runs needs its outcome."""
+    """Whether it has an outcome, or was refused and needs none."""
     if lived.record is None:
         return False
     return lived.record.outcome is not None or lived.record.placement.admission is Admission.REFUSED

@@ -1,4 +1,4 @@
-"""`slos-serve bench reality`: the running system beside the simulator, on the same requests."""
+"""`slos-serve bench reality`: compares the running system with the simulator on equal requests."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ _WIDTH = 200  # of the table where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, DeadlinePassed, and what kept a system from being measured."""
+    """Compares and prints. Raises ConfigError, DeadlinePassed, and errors of the systems."""
     options = load(
         RealityOptions,
         section="bench_reality",

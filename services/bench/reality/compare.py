@@ -1,4 +1,4 @@
-"""What the running system and its twin did with the same requests, side by side. Pure."""
+"""Compares the running system with its calibrated simulation (twin) on the same requests."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,9 @@ TIMES: Final = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Of one request. Times are nan where it was not promised, did not end or has no such time.
+    """The result of one request. Times are nan if it was not admitted, did not end or has none.
 
-    `later_s` is the mean of a token after the second: what KV takes to move is not in it.
+    `later_s` is the mean time of a token after the second, which excludes KV transfer.
     """
 
     met: bool
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def seen(judged: Sequence[Judged]) -> list[Outcome]:
-    """What clients of the running system saw, in the order of sending."""
+    """The outcomes at the clients of the running system, in the order of sending."""
     return [
         Outcome(
             met=one.is_met,
@@ -45,10 +45,10 @@ def seen(judged: Sequence[Judged]) -> list[Outcome]:
 
 
 def simulated(record: Record) -> list[Outcome]:
-    """The same of a simulation, in the order of arrival."""
+    """The outcomes of a simulation, in the order of arrival."""
     lives = record.lives
     counts = finished(lives) & (lives[:, ADMISSION] == ADMITTED)
-    with np.errstate(invalid="ignore", divide="ignore"):  # who got two tokens has no later ones
+    with np.errstate(invalid="ignore", divide="ignore"):  # nan for answers of two tokens
         laters_s = (lives[:, LAST] - lives[:, SECOND]) / (lives[:, TOKENS] - 2)
     times_s = zip(ttfts_s(lives), tpots_s(lives), laters_s, strict=True)
     return [
@@ -75,7 +75,7 @@ def _known(time_s: float | None) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """All requests of one side; times in seconds, nan where there are none."""
+    """All requests of one side; times in seconds, nan if there are none."""
 
     attained: float
     times_s: dict[str, float]
@@ -109,9 +109,13 @@ def _percentile(times_s: Iterable[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One system at one rate. `others_cores` were at work for others than us meanwhile; `slower`:
-    how many times as long as profiled the twin's steps lasted. `twin` is all of its runs together,
-    `runs` are they one by one: they differ by the noise of their steps alone.
+    """One system at one rate.
+
+    Attributes:
+        others_cores: Cores that other processes used meanwhile.
+        slower: Factor of the twin's step times over the profile.
+        twin: All runs of the twin together.
+        runs: Its runs one by one; they differ by the noise of their steps alone.
     """
 
     system: str
@@ -125,7 +129,7 @@ class Compared:
 
     @property
     def attained_off(self) -> float:
-        """By how much the simulation attains more."""
+        """Simulated less measured attainment."""
         return self.twin.attained - self.real.attained
 
     @property
@@ -138,9 +142,7 @@ class Compared:
 
     @property
     def by_chance(self) -> dict[str, tuple[float, float]]:
-        """The least and the greatest of the runs over all of them, less 1: how far apart two lives
-        of one machine may be.
-        """
+        """The least and the greatest of the runs over all of them, less 1: the effect of noise."""
         return {
             name: _ends(run.times_s[name] / self.twin.times_s[name] - 1 for run in self.runs)
             for name in TIMES
@@ -174,6 +176,6 @@ class Compared:
 
 
 def _ends(offs: Iterable[float]) -> tuple[float, float]:
-    """0 and 0 where none is known."""
+    """The least and the greatest known value; 0 and 0 if none is known."""
     known = [off for off in offs if not math.isnan(off)]
     return (min(known), max(known)) if known else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""The course of `bench reality`: each system in turn is started, asked, ended and simulated."""
+"""Runs `bench reality`: starts, measures, ends and simulates each system in turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """What a twin learned from other requests than those that are compared."""
+    """The calibration of a twin, by requests other than the compared ones."""
 
     system: str
     slower: float
@@ -48,7 +48,7 @@ class Calibrated:
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """What it finds is in `compared` at any time; `pairs` are the same requests on both sides."""
+    """One run; `compared` and `requests` have its results so far."""
 
     options: RealityOptions
     systems: Systems
@@ -69,7 +69,7 @@ class Course:
         self._load = poisson("poisson", mix(self.options.mix), self.options.seed, _COUNT)
 
     async def all(self) -> None:
-        """Raises DeadlinePassed, PartDied and AnswerFailed."""
+        """Compares all systems. Raises DeadlinePassed, PartDied and AnswerFailed."""
         for pair in self._pairs():
             measure = await self._start(pair.system)
             if pair.wanted:
@@ -80,7 +80,7 @@ class Course:
         options, systems = self.options, self.systems
         name = f"{STOCK}-{options.step_tokens}"
         twin = stock(self.engine, options.step_tokens)
-        system = systems.stock(name, options.step_tokens)  # its idle times make all targets
+        system = systems.stock(name, options.step_tokens)  # all targets come from its idle times
         pairs = [Pair(system=system, twin=twin, wanted=options.stock)]
         if options.ours:
             twin = ours(self.engine, (Role.DECODE,))
@@ -93,7 +93,7 @@ class Course:
         return pairs
 
     async def _start(self, system: System) -> tuple[Asked, Measure]:
-        """The first one says what an idle machine takes, which is what targets are made of."""
+        """Starts a system and warms it up; the first one gives the zero-load times and targets."""
         client = await self.stage.start(system)
         asked = Asked(name=system.name, client=client, knows_slos=system.knows_slos)
         measure = Measure(
@@ -163,6 +163,6 @@ class Course:
         self.say(f"{compared.as_json()}")
 
     def _wait_s(self, point: Point) -> float:
-        """From the last arrival to where the running system's open requests were cut."""
+        """Seconds from the last arrival to the cut of the running system's open requests."""
         last_s = max(one.seen.offered.at_s for one in point.judged)
         return point.seconds - last_s + self.options.drain_s

@@ -1,4 +1,4 @@
-"""What `bench reality` can be told. Reads nothing itself."""
+"""Options of `bench reality`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from shared.options import option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealityOptions:
-    """All have defaults, but that engines may be started must be said: `real`."""
+    """Options of `bench reality`; all but `real` may be left out."""
 
     real: bool = option(False, help="start real engines on this machine")
     model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
@@ -24,25 +24,29 @@ class RealityOptions:
     mix: str = option("mixed", help="classes under Poisson arrivals: mixed, summary, code, chat")
     step_tokens: StepTokens = option(128, help="token budget of stock vLLM")
     loads: tuple[Positive, ...] = option(
-        (0.7, 1.0, 1.3), help="loads to compare at, multiples of what keeps an engine well used"
+        (0.7, 1.0, 1.3), help="loads to compare at, multiples of that of a well-used engine"
     )
     calibrating_load: Positive = option(
-        0.5, help="load that tells how fast the machine is by now, as a multiple of the same"
+        0.5, help="load to calibrate the machine's present speed with, a multiple of the same"
     )
-    point_s: Positive = option(60.0, help="arrivals of one point last so long")
-    drain_s: Positive = option(20.0, help="how long what is still open may take after a point")
+    point_s: Positive = option(60.0, help="how long requests arrive in one point")
+    drain_s: Positive = option(20.0, help="how long open requests may take after a point")
     stock: bool = option(True, help="compare stock vLLM")
     ours: bool = option(True, help="compare ours on one engine")
     fleet: bool = option(True, help="compare ours on a prefill and a decode engine")
-    twins: Count = option(5, help="simulations of each point, each with noise of its own")
-    link_bytes_per_s: Positive = option(5e8, help="KV between engines, as `bench kv` measures it")
-    link_latency_s: Annotated[float, Field(ge=0)] = option(0.005, help="of each KV transfer")
-    seed: int = option(1, help="of arrivals, lengths, prompts and noise")
+    twins: Count = option(5, help="simulations of each point, each with different noise")
+    link_bytes_per_s: Positive = option(
+        5e8, help="rate of KV between engines, as `bench kv` measures it"
+    )
+    link_latency_s: Annotated[float, Field(ge=0)] = option(
+        0.005, help="latency of each KV transfer"
+    )
+    seed: int = option(1, help="seed of arrivals, lengths, prompts and noise")
     profile: str = option(
         "", help="file that `slos-serve profile --json` made of this engine; default: measure now"
     )
     profiles: Count = option(
-        3, help="how often the engine is profiled: its machine may change its speed meanwhile"
+        3, help="number of profiles of the engine: a machine's speed changes over time"
     )
     plot: str = option("", help="file for the scatter plot, e.g. reality.svg")
     run_dir: str = option("", help="folder for profile and logs; default: a temporary one")

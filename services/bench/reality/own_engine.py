@@ -1,5 +1,6 @@
-"""This machine's engine as a simulated one: profiled in a process of its own, with the settings
-that all measured systems have.
+"""Turns this machine's engine into a simulated one.
+
+A separate process profiles it, with the settings of all measured systems.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ _SHOWN = 600  # characters of what went wrong
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnEngine:
-    """`table` is what a planner knows of it when it starts, `profile` what it goes on from."""
+    """`table` has the step times at a planner's start; `profile` is the fit that it updates."""
 
     hardware: Hardware
     table: StepTable
@@ -30,8 +31,9 @@ class OwnEngine:
 
 
 async def profile(part: Part, limit_s: float, *, times: int) -> Path:
-    """The file with what the engine found of itself, so many times one after the other: a machine
-    changes its speed while one profile is made. Raises DeadlinePassed and SlosError.
+    """Profiles the engine `times` times into one file, since a machine's speed changes over time.
+
+    Raises DeadlinePassed and SlosError.
     """
     part.log.parent.mkdir(parents=True, exist_ok=True)
     alone = [await _profile(part, limit_s, number) for number in range(times)]
@@ -41,7 +43,7 @@ async def profile(part: Part, limit_s: float, *, times: int) -> Path:
 
 
 def _together(profiles: Sequence[Path]) -> Mapping[str, Any]:
-    """One profile of the steps of all of them."""
+    """One profile, fitted to the steps of all."""
     plains = [json.loads(path.read_text(encoding="utf-8")) for path in profiles]
     steps = [one for plain in plains for one in plain["measured"]]
     fit = fit_of([MeasuredStep.of_plain(one) for one in steps])
@@ -73,7 +75,7 @@ async def _profile(part: Part, limit_s: float, number: int) -> Path:
 
 
 def read(path: Path, *, link_bytes_per_s: float, link_latency_s: float) -> OwnEngine:
-    """Raises ConfigError where the file is no profile."""
+    """The engine of a profile. Raises ConfigError if the file is none."""
     hardware = from_profile(path, link_bytes_per_s=link_bytes_per_s, link_latency_s=link_latency_s)
     profile = json.loads(path.read_text(encoding="utf-8"))["fit"]
     table = BatchTimeModel(from_plain(profile)).table

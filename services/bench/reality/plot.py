@@ -1,4 +1,4 @@
-"""Draws simulated over measured times: each request, and the percentiles of each point."""
+"""Plots simulated over measured times: each request, and the percentiles of each point."""
 
 from itertools import chain
 from pathlib import Path
@@ -13,8 +13,8 @@ _MARKS: Final = {"p50": "o", "p99": "s"}
 
 
 def draw(course: Course, path: Path) -> None:
-    """Writes the file, SVG or PNG by its name. Raises ConfigError when it cannot be."""
-    # matplotlib takes a second to load and is wanted only here
+    """Writes an SVG or PNG file, by its name. Raises ConfigError if it cannot."""
+    # matplotlib takes a second to load and is used only here
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2 * _FIELD_SIZE[0], _FIELD_SIZE[1]), layout="constrained")

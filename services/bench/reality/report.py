@@ -1,4 +1,4 @@
-"""What `bench reality` shows: a line for each system and rate, measured beside simulated."""
+"""Renders the result of `bench reality`: a row for each system and rate."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ def as_json(course: Course, machine: Machine, options: Mapping[str, Any]) -> dic
 
 
 def _times(real: Outcome, twin: Outcome) -> dict[str, list[float | None]]:
-    """Measured and simulated, of one request."""
+    """Measured and simulated times of one request."""
     return {
         "ttft_ms": [_ms(real.ttft_s), _ms(twin.ttft_s)],
         "tpot_ms": [_ms(real.tpot_s), _ms(twin.tpot_s)],
@@ -41,7 +41,7 @@ def _ms(time_s: float) -> float | None:
 
 
 def table(compared: Sequence[Compared]) -> Table:
-    """Times in milliseconds, measured / simulated; ± is what the twin's runs differ by."""
+    """Times in milliseconds, measured / simulated; ± is the spread of the twin's runs."""
     shown = Table(title="Measured / simulated (off ± chance); attained in %, times in ms")
     shown.add_column("system", no_wrap=True)
     for name in (

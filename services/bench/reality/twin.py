@@ -1,6 +1,4 @@
-"""The twin of a running system: the same requests on simulated engines whose steps last as long as
-the real engine's profile says. Pure but for reading that profile.
-"""
+"""Simulates a running system (its twin): the same requests, step times from its profile."""
 
 import math
 import statistics
@@ -23,7 +21,7 @@ from shared.simulation.run import Run
 from shared.simulation.system import System
 from shared.workloads.calls import Call, Load, Program, StageLoad
 
-_SLOWER = 0.6, 2.5  # a machine changes its speed by no more
+_SLOWER = 0.6, 2.5  # bounds of a machine's change of speed
 _HALVINGS = 8
 
 Build = Callable[[Sequence[SimEngine]], System]
@@ -31,8 +29,12 @@ Build = Callable[[Sequence[SimEngine]], System]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """Steps last `slower` times as long as the profile says, `table` is what a planner starts from;
-    `on_the_way_s` passes with a request and its answers outside of engines.
+    """A simulated system before it runs.
+
+    Attributes:
+        table: The step times that a planner starts from.
+        slower: Factor of the step times over the profile.
+        on_the_way_s: Time of a request and its answer outside of engines.
     """
 
     hardware: Hardware
@@ -45,8 +47,9 @@ class Twin:
     def outcomes(
         self, judged: Sequence[Judged], *, wait_s: float, seed: int, before: Sequence[Judged] = ()
     ) -> list[Outcome]:
-        """What becomes of the same requests; what is open `wait_s` after the last is cut. Those
-        `before` came earlier: what a planner and engines learned from them they know by now.
+        """Simulates the same requests; those open `wait_s` after the last arrival are cut.
+
+        Requests in `before` run first, so that planner and engines have learned from them.
         """
         hardware = self.hardware.slower(self.slower)
         engines = [
@@ -65,10 +68,11 @@ class Twin:
         return simulated(record)[len(earlier) :]
 
     def calibrated(self, seen_before: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
-        """What a profile of an engine alone cannot say: how this machine's speed changed since,
-        what else runs on it, what servers and network add. By requests other than those that are
-        compared: the factor by bisection of the pace after the second token, then the way by the
-        first tokens. Where no answer had three tokens it stays as it is.
+        """Fits `slower` and `on_the_way_s` to requests other than the compared ones.
+
+        `slower`, the change of the machine's speed since the profile, comes from bisection on the
+        TPOT after the second token. `on_the_way_s`, the overhead of servers and network, comes from
+        TTFT. The twin is unchanged if no answer had three tokens.
         """
         real = seen(seen_before)
         paces_s = [one.later_s for one in real]
@@ -89,16 +93,14 @@ class Twin:
 
 
 def _median_off(real_s: Sequence[float], twin_s: Sequence[float]) -> float:
-    """Of those that have both; 0 where nobody has."""
+    """The median difference of the requests with both times; 0 if there are none."""
     pairs = zip(real_s, twin_s, strict=True)
     found = [real - twin for real, twin in pairs if real == real and twin == twin]  # not nan
     return statistics.median(found) if found else 0.0
 
 
 def load_of(judged: Sequence[Judged], *, from_s: float = 0.0, first: int = 0) -> Load:
-    """The requests as they were due from a moment on, with their own targets, numbered from the
-    first.
-    """
+    """The requests with their targets, due from `from_s` on and numbered from `first`."""
     return tuple(
         Program(
             program_id=f"r{number}",
@@ -126,7 +128,7 @@ def _call(judged: Judged) -> Call:
 
 
 def stock(engine: OwnEngine, step_tokens: int) -> Twin:
-    """vLLM with a budget of tokens for each step."""
+    """The twin of vLLM with a token budget for each step."""
     bounded = replace(engine.hardware, max_step_tokens=step_tokens)
     return Twin(
         hardware=bounded,
@@ -137,8 +139,9 @@ def stock(engine: OwnEngine, step_tokens: int) -> Twin:
 
 
 def ours(engine: OwnEngine, roles: tuple[Role, ...]) -> Twin:
-    """Our planner over engines in these roles, which learn from their steps; what it cannot promise
-    it refuses.
+    """The twin of our system with engines in these roles, which learn from their steps.
+
+    It refuses requests that it cannot admit.
     """
     settings = Settings(speculation=False, best_effort=False)
     return Twin(

@@ -9,7 +9,7 @@ from shared.batch_time.table import Numbers
 from shared.scheduling.rows import Rows
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, Ticket
 
 StepFormer = Callable[[Rows, Tokens, Numbers, Numbers, Numbers, float], float]
 
@@ -57,6 +57,9 @@ class Rival:
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
         """The router counts it until its end."""
+
+    def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
+        """The router does not count transfers."""
 
     def ended(self, ended: Ended) -> None:
         """The router forgets it."""

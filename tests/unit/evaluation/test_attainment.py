@@ -39,6 +39,21 @@ def test_a_run_that_ends_early_comes_out_on_the_same_side_of_every_bar(
         assert low <= whole.attained[each][0] <= high
 
 
+@pytest.mark.parametrize("rate", [0.5, 1.5])
+def test_judged_by_class_a_load_keeps_what_its_worst_class_keeps(rate: float, setting: str) -> None:
+    task = replace(TASK, scenario="Mixed", rate=rate, rule="mean", setting=setting, bars=())
+
+    whole = measure_point(replace(task, by_class=True))
+
+    each = [one.attained["mean"] for one in whole.classes[1:]]
+    assert len(each) > 1
+    assert whole.attained["mean"][0] == whole.attained["mean"][1] == pytest.approx(min(each))
+    together = measure_point(task).attained["mean"][0]
+    assert min(each) < together
+    early = measure_point(replace(task, by_class=True, bars=(0.9,)))
+    assert early.passes("mean", 0.9) is whole.passes("mean", 0.9)
+
+
 def test_the_same_task_gives_the_same_point(setting: str) -> None:
     task = replace(TASK, setting=setting)
 

@@ -5,6 +5,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from services.evaluation.as_in_paper import BASELINES, fixed_one
+from services.evaluation.claims_report import claims_table, paper_tables
+from services.evaluation.contenders import settings_of
 from services.evaluation.figures import figures
 from services.evaluation.files import json_of
 from services.evaluation.markdown import NOT_RUN
@@ -14,12 +17,12 @@ from services.evaluation.points import Bin
 from services.evaluation.report import (
     ablation_table,
     capacity_tables,
-    claims_table,
     scaling_table,
     settings_table,
     whole_report,
 )
 from services.evaluation.results import Bound, Burst, Load, Results, Scale
+from services.evaluation.scenes import scene_of
 from services.evaluation.study import Capacity, Cell
 from shared.errors import ConfigError
 from shared.simulation.judge import Rule
@@ -154,12 +157,41 @@ def test_claims_stand_beside_what_was_measured() -> None:
     assert "rounds p50 / p99, 1 x: 0.5 / 3.0 ms, 4 x: 1.0 / 6.0 ms" in told
 
 
+def test_the_papers_baselines_as_it_ran_them_have_a_table_of_their_own() -> None:
+    results = make_results()
+    results.as_in_paper = [
+        found("Coder", "slos-serve", 6.0, 4),
+        found("Coder", "vllm-paper", 2.0, 4),
+        found("Coder", "sarathi", 3.0, 4),
+    ]
+
+    told = paper_tables(results)
+
+    assert "| Coder | 6 | 2 | 3 | 2.00 x (sarathi) |" in told
+    assert "| the same beside its baselines as it ran them, 4 replicas | 2.2 x | Ours / best " in (
+        claims_table(results)
+    )
+
+
+def test_the_papers_baselines_draft_nothing() -> None:
+    scene = scene_of("ChatBot", "opt-7b-a100-40gb", 1, 1)
+    chosen = {
+        system: [one.label for one in settings_of(system, scene).values() if fixed_one(one)]
+        for system in BASELINES
+    }
+
+    assert chosen["vllm-paper"] == ["no drafts, steps of 2048 tokens"]
+    assert chosen["sarathi"] == ["no drafts, 1 of the tightest pace"]
+    assert all("no drafts" in label for label in chosen["distserve"])
+    assert len(chosen["distserve"]) > 1  # splits of the fleet
+
+
 def test_what_was_not_run_says_so() -> None:
     empty = Results(effort="full", seed=1, machine="m")
 
     told = whole_report(empty)
 
-    assert told.count(NOT_RUN) >= 11
+    assert told.count(NOT_RUN) >= 12
     assert not re.search(r"\d x ", told.partition("## Ablations")[2])
     assert figures(empty) == {}
 

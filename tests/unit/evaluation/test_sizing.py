@@ -9,11 +9,12 @@ from services.evaluation.contenders import setting_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.options import PlanOptions
-from services.evaluation.plan import fleets, sentences
+from services.evaluation.plan import fleets, programs_of, sentences
 from services.evaluation.points import Point, Task
 from services.evaluation.scenes import scene_of
 from services.evaluation.sizing import Sized, smallest
 from services.evaluation.systems import OURS
+from shared.simulation.judge import Rule
 from tests.unit.evaluation.builders import make_point, make_task
 
 
@@ -63,7 +64,7 @@ def test_the_answer_names_the_fleet_the_runner_up_and_what_less_would_miss() -> 
     said = list(sentences(size({"one of each": 3, "two that decode": 4}), options))
 
     assert said == [
-        "Take 3 x h: one of each. It keeps 99.7% at 20 requests/s.",
+        "Take 3 x h: one of each. It keeps 99.7% of all programs at 20 requests/s.",
         "Runner-up: two that decode, 49.6%; most of what it misses is by queue (3 requests).",
         (
             "With 2 the best is one of each, below 90%; most of what it misses is by queue "
@@ -77,8 +78,32 @@ def test_too_small_a_limit_is_said_with_what_to_do() -> None:
 
     (said,) = sentences(size({"a": 9}, most=4), options)
 
-    assert "Not even 4 engines of h keep 90% at 20 requests/s" in said
+    assert "Not even 4 engines of h keep 90% of each class at 20 requests/s" in said
     assert "Give --most more" in said
+
+
+def test_the_class_that_keeps_least_is_named_with_what_it_misses_by() -> None:
+    options = PlanOptions(classes="mix.yaml", rate=20.0, hardware="h")
+    point = make_point(make_task(), 0.93)
+    kept, binding = (
+        replace(point.classes[0], name=name, attained={rule.value: share for rule in Rule})
+        for name, share in (("chat", 0.99), ("code", 0.93))
+    )
+    classes = (point.classes[0], kept, replace(binding, causes={"decode": 7}))
+    sized = Sized(engines=1, choices=(replace(point, classes=classes),) * 2, fewer=None)
+
+    said = list(sentences(sized, options))
+
+    assert "93.0% of the programs of class code, and more of each other class" in said[0]
+    assert "class code binds, most of what it misses is by decode (7 requests)" in said[1]
+
+
+def test_the_rarest_class_is_simulated_often_enough_to_be_judged(tmp_path: Path) -> None:
+    classes = tmp_path / "classes.yaml"
+    one = "prompt_tokens: 500, output_tokens: 200"
+    classes.write_text(f"classes: {{rare: {{share: 1, {one}}}, usual: {{share: 49, {one}}}}}")
+
+    assert programs_of(PlanOptions(classes=str(classes), rate=1.0)) == 50 * 40
 
 
 @pytest.mark.parametrize("engines", [1, 2, 4])

@@ -60,8 +60,10 @@ async def until_draining(lifecycle: Lifecycle) -> None:
 
 
 async def test_an_idle_server_ends_when_told() -> None:
-    async with serving(Lifecycle(), drain_limit_s=60):
+    lifecycle = Lifecycle()
+    async with serving(lifecycle, drain_limit_s=60):
         told()
+    assert lifecycle.draining
 
 
 async def test_requests_in_flight_may_finish() -> None:
@@ -77,8 +79,9 @@ async def test_requests_in_flight_may_finish() -> None:
 async def test_the_drain_has_a_limit() -> None:
     lifecycle = Lifecycle()
     with lifecycle.request():
-        async with serving(lifecycle, drain_limit_s=0.01):
+        async with serving(lifecycle, drain_limit_s=0.01) as server:
             told()
+        assert server.should_exit
 
 
 async def until_stopping(lifecycle: Lifecycle) -> None:
@@ -119,10 +122,12 @@ async def test_requests_that_never_cease_do_not_prolong_the_drain_beyond_its_lim
 async def test_a_second_signal_cuts_the_drain_short() -> None:
     lifecycle = Lifecycle()
     with lifecycle.request():
-        async with serving(lifecycle, drain_limit_s=60):
+        async with serving(lifecycle, drain_limit_s=60) as server:
             told()
             await until_draining(lifecycle)
+            assert not server.should_exit
             told()
+        assert server.should_exit
 
 
 async def test_a_server_that_fails_says_so() -> None:

@@ -4,10 +4,12 @@ import re
 import shlex
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from rich.console import Console
 
 from services.gateway.config import GatewayOptions
@@ -75,7 +77,10 @@ def test_the_gateway_understands_every_request_with_the_packaged_classes() -> No
 
 
 def test_the_node_understands_the_packaged_file() -> None:
-    load(NodeOptions, section="node", argv=["--config", CONFIG], environ={}, prog="")
+    options = load(NodeOptions, section="node", argv=["--config", CONFIG], environ={}, prog="")
+
+    written = yaml.safe_load(Path(CONFIG).read_text())["node"]
+    assert options.max_model_len == written["max_model_len"]
 
 
 def test_a_row_shows_class_way_times_targets_and_words() -> None:

@@ -68,7 +68,12 @@ def test_every_part_understands_every_flag_that_it_gets() -> None:
     for one in plan(max_model_len=512, max_step_tokens=64, max_running_requests=8).parts:
         options, section = KNOWN[one.name.split("-")[0]]
 
-        load(options, section=section, argv=one.command[3:], environ={}, prog=section)
+        read: object = load(
+            options, section=section, argv=one.command[3:], environ={}, prog=section
+        )
+
+        port = getattr(read, "port", None)
+        assert one.address.endswith(f":{port}")
 
 
 def test_no_two_engines_share_a_port_or_a_core() -> None:

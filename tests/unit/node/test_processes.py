@@ -167,8 +167,10 @@ async def test_a_part_that_waits_to_be_started_again_stops_at_once(
     crew.stands("it")
     await until_said(one.log, "because")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):  # less than the wait for its next start
         await crew.stop(["it"])
+
+    assert one.log.read_text().count("because") == 1
 
 
 async def test_a_part_that_does_not_listen_is_killed_after_its_limit(
@@ -185,10 +187,15 @@ async def test_a_part_that_does_not_listen_is_killed_after_its_limit(
 async def test_stopping_twice_or_what_was_never_started_is_no_error(
     crew: Crew, tmp_path: Path
 ) -> None:
-    await crew.start(part(ENDS_WELL, tmp_path))
+    one = part(HAS_A_CHILD, tmp_path)
+    await crew.start(one)
+    child = int((await until_said(one.log, "child")).split()[1])
 
     await crew.stop(["it", "another"])
     await crew.stop(["it"])
+
+    await until_gone(child)
+    assert not is_alive(child)
 
 
 @pytest.mark.parametrize("script", [HAS_A_CHILD, DIES_BEFORE_ITS_CHILD])

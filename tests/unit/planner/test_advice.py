@@ -1,17 +1,17 @@
 import pytest
 
 from services.planner.advice import ADVICE_PAUSE_S, advise
-from services.planner.attachments import Attachment
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.requests import SloTargets
 from tests.unit.planner.builders import make_cluster, make_engine, make_query, place
 
 NOW_S = 1000.0
 
 
-def attached() -> tuple[ClusterState, Attachment]:
+def attached() -> tuple[ClusterState, EngineState]:
     state = make_cluster(make_engine())
-    return state, Attachment(engine=state.engines["d0"])
+    return state, state.engines["d0"]
 
 
 def promise(state: ClusterState, ttft_s: float) -> None:
@@ -20,33 +20,33 @@ def promise(state: ClusterState, ttft_s: float) -> None:
 
 
 def test_an_engine_that_made_a_promise_is_told_how_long_its_steps_may_last() -> None:
-    state, attachment = attached()
+    state, engine = attached()
     promise(state, ttft_s=2.0)
 
-    advise(attachment, state, NOW_S)
+    policy = advise(engine, state, NOW_S)
 
-    assert attachment.policy.longest_step_s == pytest.approx(2 / 3)
-    assert attachment.policy.version == 2
+    assert policy is not None
+    assert policy.longest_step_s == pytest.approx(2 / 3)
+    assert engine.policy == policy
 
 
-def test_the_same_policy_is_not_sent_twice() -> None:
-    state, attachment = attached()
+def test_the_same_policy_is_not_told_twice() -> None:
+    state, engine = attached()
     promise(state, ttft_s=2.0)
 
-    for look in range(3):
-        advise(attachment, state, NOW_S + look)
+    told = [advise(engine, state, NOW_S + look) for look in range(3)]
 
-    assert attachment.policy.version == 2
+    assert [policy is None for policy in told] == [False, True, True]
 
 
 def test_an_engine_is_looked_at_only_so_often() -> None:
-    state, attachment = attached()
-    advise(attachment, state, NOW_S)
-    before = attachment.policy
+    state, engine = attached()
+    advise(engine, state, NOW_S)
+    before = engine.policy
     promise(state, ttft_s=2.0)
 
-    advise(attachment, state, NOW_S + ADVICE_PAUSE_S / 2)
-    assert attachment.policy == before
+    assert advise(engine, state, NOW_S + ADVICE_PAUSE_S / 2) is None
+    assert engine.policy == before
 
-    advise(attachment, state, NOW_S + ADVICE_PAUSE_S)
-    assert attachment.policy.longest_step_s == pytest.approx(2 / 3)
+    advise(engine, state, NOW_S + ADVICE_PAUSE_S)
+    assert engine.policy.longest_step_s == pytest.approx(2 / 3)

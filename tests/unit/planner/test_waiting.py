@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.books import Books
-from services.planner.metrics import PlannerMetrics
-from services.planner.placement import Decision
-from services.planner.rounds import Asked, Held
-from services.planner.waiting import WaitingNumbers, WaitingRoom
+from services.planner.admission.decider import Decider
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.waiting_queue import WaitingNumbers, WaitingQueue
+from services.planner.server.waiting import WaitingCalls
 from shared.requests import Admission, Placement, Reason
 from tests.unit.planner.builders import make_cluster, make_query
 
@@ -70,7 +70,7 @@ class FakeDecider:
     def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:  # noqa: ARG002
         return (so_far or decision(Admission.DEFERRED)).placement
 
-    def withdraw(self, placement: Placement) -> None:
+    def withdraw(self, placement: Placement, now: float) -> None:  # noqa: ARG002
         self.withdrawn.append(placement)
 
     @property
@@ -82,23 +82,27 @@ class FakeDecider:
 class Desk:
     decider: FakeDecider
     clock: HandClock
-    room: WaitingRoom
+    calls: WaitingCalls
 
     def ask(
         self, name: str, *, waited_s: float = 0.0, limit_s: float = 2.0
     ) -> "asyncio.Task[Placement]":
-        return asyncio.create_task(self.room.place(make_query(name, waited_s=waited_s), limit_s))
+        return asyncio.create_task(self.calls.place(make_query(name, waited_s=waited_s), limit_s))
+
+    def free(self) -> None:
+        self.calls.queue.freed(self.clock.now())
+        self.calls.ring()
 
 
 @asynccontextmanager
 async def opened(decider: FakeDecider) -> AsyncIterator[Desk]:
     clock = HandClock()
-    room = WaitingRoom(decider=decider, clock=clock, numbers=NUMBERS)
-    running = asyncio.create_task(room.run())
+    calls = WaitingCalls(queue=WaitingQueue(decider=decider, numbers=NUMBERS), clock=clock)
+    running = asyncio.create_task(calls.run())
     try:
-        yield Desk(decider, clock, room)
+        yield Desk(decider, clock, calls)
     finally:
-        room.close()
+        calls.close()
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -126,7 +130,7 @@ async def test_a_held_call_is_decided_when_room_is_freed() -> None:
 
         await desk.clock.move(0.02)
         desk.decider.room = 1
-        desk.room.freed()
+        desk.free()
         placed = await call
 
     assert placed.runs
@@ -151,7 +155,7 @@ async def test_freed_room_makes_a_round_at_most_every_pause() -> None:
         call = desk.ask("a")
         await settle()
         for _ in range(20):
-            desk.room.freed()
+            desk.free()
             await settle()
         assert len(desk.decider.rounds) == 1
 
@@ -162,7 +166,7 @@ async def test_freed_room_makes_a_round_at_most_every_pause() -> None:
 
 async def test_with_nobody_waiting_freed_room_makes_no_round() -> None:
     async with opened(FakeDecider()) as desk:
-        desk.room.freed()
+        desk.free()
         await desk.clock.move(1.0)
 
     assert desk.decider.rounds == []
@@ -235,7 +239,7 @@ async def test_a_client_that_goes_away_leaves_the_room() -> None:
         call.cancel()
         await settle()
 
-        assert len(desk.room) == 0
+        assert len(desk.calls.queue) == 0
         desk.decider.room = 1
         await desk.clock.move(0.1)
         assert len(desk.decider.rounds) == 1
@@ -277,7 +281,7 @@ async def test_closing_puts_everybody_off() -> None:
     async with opened(FakeDecider()) as desk:
         calls = [desk.ask(name) for name in "ab"]
         await settle()
-        desk.room.close()
+        desk.calls.close()
 
         answers = await asyncio.gather(*calls)
 
@@ -287,16 +291,16 @@ async def test_closing_puts_everybody_off() -> None:
 async def test_who_is_put_off_again_and_again_has_one_record() -> None:
     state = make_cluster(grace_s=1e6)  # without an engine everybody is put off
     clock = HandClock()
-    books = Books(state=state, metrics=PlannerMetrics(), clock=clock)
-    room = WaitingRoom(decider=books, clock=clock, numbers=NUMBERS)
-    running = asyncio.create_task(room.run())
+    decider = Decider(state=state, epoch_s=clock.now)
+    calls = WaitingCalls(queue=WaitingQueue(decider=decider, numbers=NUMBERS), clock=clock)
+    running = asyncio.create_task(calls.run())
     ids = set()
     for _ in range(3):
-        call = asyncio.create_task(room.place(make_query("r1"), 2.0))
+        call = asyncio.create_task(calls.place(make_query("r1"), 2.0))
         await settle()
         await clock.move(0.6)
         ids.add((await call).decision_id)
     running.cancel()
 
     assert len(ids) == 1
-    assert len(books.ledger.all_that_is_left()) == 1
+    assert len(decider.ledger.all_that_is_left()) == 1

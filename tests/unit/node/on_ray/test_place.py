@@ -46,9 +46,16 @@ def flag(of: Part, name: str) -> str | None:
 def test_every_part_understands_every_flag_that_it_gets(service: Service) -> None:
     made = part_on(fleet(max_model_len=512), HERE, service, "it", PLANNER)
 
-    load(KNOWN[service], section=service, argv=made.command[3:], environ={}, prog=service)
-    planner = planner_on(fleet(), HERE).command[3:]
-    load(PlannerOptions, section="planner", argv=planner, environ={}, prog="planner")
+    read: object = load(
+        KNOWN[service], section=service, argv=made.command[3:], environ={}, prog=service
+    )
+    planner = planner_on(fleet(), HERE)
+    of_planner = load(
+        PlannerOptions, section="planner", argv=planner.command[3:], environ={}, prog="planner"
+    )
+
+    assert made.address.endswith(f":{getattr(read, 'port', None)}")
+    assert planner.address.endswith(f":{of_planner.port}")
 
 
 def test_engines_of_one_node_share_no_port_and_listen_where_others_reach_them() -> None:

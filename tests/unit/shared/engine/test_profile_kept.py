@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from shared.batch_time import ADDITIVE, Fit, Step, fit_curve
 from shared.engine.profile_kept import identity, keep_fit, kept_fit
 
@@ -53,7 +55,11 @@ def test_a_broken_file_is_measured_anew(tmp_path: Path) -> None:
     assert kept_fit(tmp_path, wanted) is None
 
 
-def test_a_folder_that_cannot_be_written_costs_no_start(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_costs_no_start_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "profiles").write_text("a file where the folder should be")
 
     keep_fit(tmp_path, identity("owner/name", HARDWARE), some_fit())
+
+    assert f"The profile cannot be kept in {tmp_path}" in caplog.text

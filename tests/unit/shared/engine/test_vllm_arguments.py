@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
@@ -5,10 +7,12 @@ from vllm.usage.usage_lib import UsageContext
 
 from shared.engine.config import EngineOptions, hold_port
 from shared.engine.environment import engine_environment
-from shared.engine.vllm_core import engine_arguments
+from shared.engine.speculation import Speculation
+from shared.engine.vllm_core import engine_arguments, engine_config
 from shared.engines import Role
 from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
+from shared.models.tiny import make_tiny_model
 
 
 def arguments(role: Role = Role.DECODE, **options: object) -> dict[str, object]:
@@ -42,11 +46,48 @@ def test_speculation_is_off_unless_asked_for() -> None:
     assert speculative["num_speculative_tokens"] == 4
 
 
-def test_what_the_operator_passes_to_vllm_goes_last() -> None:
-    drafts = {"method": "suffix"}
-    told = arguments(speculation_tokens=4, vllm={"speculative_config": drafts, "seed": 3})
+def test_drafts_may_come_from_a_model_of_their_own(tmp_path: Path) -> None:
+    draft = make_tiny_model(tmp_path)
+    speculative = arguments(
+        speculation_tokens=2, speculation=Speculation.DRAFT_MODEL, speculation_model=str(draft)
+    )["speculative_config"]
 
-    assert told["speculative_config"] == drafts
+    assert speculative == {
+        "method": "draft_model",
+        "num_speculative_tokens": 2,
+        "model": str(draft),
+    }
+
+
+def test_speculation_that_is_asked_for_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="say it once"):
+        arguments(speculation_tokens=2, vllm={"speculative_config": {"method": "ngram"}})
+
+
+@pytest.mark.parametrize(("method", "told"), [("suffix", "arctic-inference"), ("mtp", "mtp")])
+def test_a_method_that_cannot_run_here_is_refused_in_one_line(
+    method: str, told: str, tmp_path: Path
+) -> None:
+    options = EngineOptions(
+        speculation_tokens=2, speculation=Speculation(method), kv_transport=KvTransport.NONE
+    )
+
+    with pytest.raises(ConfigError, match=told) as refused:
+        engine_config(
+            options,
+            role=Role.DECODE,
+            engine_id="e1",
+            link="ipc:///link",
+            model_path=str(make_tiny_model(tmp_path)),
+        )
+
+    assert "\n" not in str(refused.value)
+
+
+def test_what_the_operator_passes_to_vllm_goes_last() -> None:
+    told = arguments(vllm={"speculative_config": {"method": "suffix"}, "seed": 3})
+
+    assert told["speculative_config"] == {"method": "suffix"}
     assert told["seed"] == 3
 
 

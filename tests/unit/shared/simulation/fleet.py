@@ -15,7 +15,7 @@ from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions
-from shared.simulation.system import Ended, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, Ticket
 from shared.workloads.calls import Call, Load, Program, StageLoad
 
 AT_ONCE = Conditions(network_s=0.0, decision_s=0.0)
@@ -156,6 +156,8 @@ class InTurns:
         self.ends.append(ended)
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None: ...
+
+    def fetched(self, engine: SimEngine, fetched: Fetched) -> None: ...
 
     def lost(self, engine: SimEngine, now: float) -> None: ...
 

@@ -1,0 +1,113 @@
+"""What a simulated engine tells the planner and takes from it, as a real engine does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.evaluation.engine_reports import engine_id_of, report_of
+from services.evaluation.told_prefixes import ToldPrefixes
+from services.planner.state.engine_state import EngineState
+from shared.engine.step_ledger import DraftLedger, StepBook
+from shared.engine.step_times import StepTimes
+from shared.engines import KV_USED, KvTransfer, Policy, StepReport
+from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, TOTAL
+from shared.scheduling.shares import KEPT, LONGEST_S, ONE
+from shared.simulation.engine import SimEngine
+from shared.simulation.system import Fetched
+
+_LOST: Final = "lost"  # the engine that had the KV
+
+
+@dataclass(slots=True, eq=False)
+class Attached:
+    """One engine's link to the planner.
+
+    `finished` are requests that have left it and `transfers` those of KV that ended since its last
+    report, at `told_at_s`; `times` are the step times that it learns, None: it learns none.
+    """
+
+    state: EngineState
+    times: StepTimes | None = None
+    policy: Policy = field(default_factory=Policy)
+    drafts: DraftLedger = field(default_factory=DraftLedger)
+    finished: list[str] = field(default_factory=list)
+    transfers: list[KvTransfer] = field(default_factory=list)
+    told_at_s: float = 0.0
+    _prefixes: ToldPrefixes = field(default_factory=ToldPrefixes)
+    _told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
+    _learned: tuple[int, float] = (0, 0.0)  # steps, seconds of them all
+
+    def has_news(self, engine: SimEngine) -> bool:
+        """Whether a step has begun or ended, or a request came or left, since the last report."""
+        stands = engine.steps, engine.ends_s, len(engine.rows)
+        return stands != self._told or bool(self.finished or self.transfers)
+
+    def report(self, engine: SimEngine, now: float) -> StepReport:
+        """What is new since the last call."""
+        self._told, self.told_at_s = (engine.steps, engine.ends_s, len(engine.rows)), now
+        report = report_of(
+            engine,
+            drafts=self.drafts.take(),
+            finished=tuple(self.finished),
+            transfers=tuple(self.transfers),
+            step_time=self.times.news(now) if self.times else b"",
+            prefixes=self._prefixes.news(engine),
+            now=now,
+        )
+        self.finished.clear()
+        self.transfers.clear()
+        return report
+
+    def fetched(self, fetched: Fetched, kv_bytes_per_token: float) -> None:
+        """KV of another engine has come, or will not."""
+        self.transfers.append(
+            KvTransfer(
+                request_id=fetched.ticket.name,
+                peer_engine_id=engine_id_of(fetched.source),
+                transport=self.state.description.transports[0],
+                bytes=int(fetched.tokens * kv_bytes_per_token),
+                seconds=fetched.seconds,
+                outcome=KV_USED if fetched.used else _LOST,
+            )
+        )
+
+    def obey(self, policy: Policy, engine: SimEngine) -> None:
+        """Steps and drafts are by this policy from now on."""
+        self.policy = policy
+        engine.limits[LONGEST_S] = policy.longest_step_s
+        engine.limits[KEPT] = policy.kept_blocks
+
+    def learn(self, engine: SimEngine, now: float) -> None:
+        """From the step that is over, whose counts the engine still has."""
+        steps, busy_s = self._learned
+        if self.times is not None and engine.steps > steps:
+            self._learned = engine.steps, engine.busy_s
+            book = StepBook(started_at_s=now, counts=engine.counts)
+            self.times.observe(book.step, engine.busy_s - busy_s, now)
+            engine.table = self.times.table or engine.table
+
+    def draft(self, engine: SimEngine, class_of: Mapping[int, str]) -> None:
+        """Notes what the last step's drafts became; each row drafts what its class may. `class_of`
+        a life.
+        """
+        self._note_drafts(engine, class_of)
+        rows, names = engine.rows, [class_of[life] for life in engine.who.tolist()]
+        rows[:, DRAFT] = self._allowed(names)
+        gains = {name: self.drafts.gain(name) for name in set(names)}
+        rows[:, GAIN] = [gains[name] for name in names]
+        rows[rows[:, TOTAL] - rows[:, COMPUTED] > ONE, DRAFT] = 0.0
+
+    def _note_drafts(self, engine: SimEngine, class_of: Mapping[int, str]) -> None:
+        past, engine.drafted = engine.drafted, None
+        if past is None:
+            return
+        became = zip(
+            past.lives.tolist(), past.drafted.tolist(), past.accepted.tolist(), strict=True
+        )
+        for life, drafted, accepted in became:
+            if life in class_of:
+                self.drafts.observe(class_of[life], int(drafted), int(accepted))
+
+    def _allowed(self, names: Sequence[str]) -> list[float]:
+        by_class, others = self.policy.speculation_by_class, self.policy.speculation_tokens
+        return [float(by_class.get(name, others) or 0) for name in names]

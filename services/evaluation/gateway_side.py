@@ -1,0 +1,115 @@
+"""What a gateway would ask and tell the planner of simulated requests."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from services.evaluation.engine_reports import MODEL
+from services.evaluation.told_prefixes import prompt_hashes
+from shared.requests import (
+    Admission,
+    OnRefuse,
+    Outcome,
+    Pacing,
+    Placement,
+    PlacementQuery,
+    SloTargets,
+    Way,
+)
+from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, key_of
+from shared.simulation.system import Ended, Route, Ticket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wants:
+    """What every query says. `best_effort`: a request without a promise runs all the same; `way`:
+    the only one that is allowed; `most_tokens` are those of a prompt and its answer.
+    """
+
+    best_effort: bool
+    way: Way | None
+    most_tokens: int
+
+
+def query_of(
+    ticket: Ticket, wants: Wants, now: float, *, avoid: Sequence[str] = ()
+) -> PlacementQuery:
+    """The gateway's question at `now`; `avoid` are ids of engines."""
+    return PlacementQuery(
+        request_id=ticket.name,
+        group_id=ticket.name,
+        session_id=ticket.program_id if ticket.in_session else None,
+        model=MODEL,
+        targets=_targets(ticket, wants),
+        prompt_tokens=ticket.prompt_tokens,
+        max_output_tokens=_most_output_tokens(ticket, wants),
+        waited_s=now - ticket.arrives_s,
+        forced_way=wants.way,
+        avoid=tuple(avoid),
+        prompt_hashes=prompt_hashes(ticket),
+    )
+
+
+def _most_output_tokens(ticket: Ticket, wants: Wants) -> int:
+    """As many as the call allows, and as the model's length leaves."""
+    left = ticket.call.max_output_tokens - ticket.produced
+    return max(1, min(left, wants.most_tokens - ticket.prompt_tokens))
+
+
+def _targets(ticket: Ticket, wants: Wants) -> SloTargets:
+    targets = ticket.call.targets(OnRefuse.BEST_EFFORT if wants.best_effort else OnRefuse.REFUSE)
+    asks_start = math.isfinite(ticket.ttft_s) and not ticket.produced
+    ttft_s = ticket.ttft_s if asks_start else None
+    return replace(targets, ttft_s=ttft_s, ttft_slowdown=None)
+
+
+def route_of(placement: Placement, targets: SloTargets) -> Route:
+    """Where a request with these targets runs. Where it has none, those of its session hold, which
+    the placement names.
+    """
+    assert placement.decode is not None
+    best_effort = placement.admission is Admission.BEST_EFFORT
+    in_force = placement.ttft_s is not None or placement.tpot_s is not None
+    kind = PLAIN if targets.asks_for_nothing and not in_force else PROMISED
+    return Route(
+        decode=placement.decode.name,
+        prefill=placement.prefill.name if placement.prefill else None,
+        kind=BEST_EFFORT if best_effort else kind,
+        admission=placement.admission,
+        key=key_of(placement.decision_id),
+        grace_s=placement.grace_s,
+        pace_share=placement.pace_share,
+        delivery_s=placement.delivery_s,
+        by_deadlines=placement.pacing is Pacing.DEADLINES,
+    )
+
+
+def outcome_of(ended: Ended, decision_id: str, moves: int) -> Outcome:
+    """How a request ended that went on elsewhere `moves` times."""
+    ticket, later_s = ended.ticket, ended.last_s - ended.first_s
+    return Outcome(
+        decision_id=decision_id,
+        request_id=ticket.name,
+        finished="length" if ended.tokens >= ticket.call.max_output_tokens else "stop",
+        output_tokens=ended.tokens,
+        ttft_s=ended.first_s - ticket.arrives_s,
+        tpot_s=later_s / (ended.tokens - 1) if ended.tokens > 1 else None,
+        recomputed=ended.recomputed,
+        transfer_s=ended.moved_s,
+        held_s=ended.placed_s - ticket.arrives_s,
+        queue_s=ended.started_s - ended.placed_s,
+        prefill_s=ended.first_s - ended.started_s,
+        stage_lateness=ended.stage_lateness,
+        moves=moves,
+    )
+
+
+def moved_outcome(ticket: Ticket, decision_id: str, moves: int) -> Outcome:
+    """Of the decision that a request runs by no more: its engine is gone, it goes on elsewhere."""
+    return Outcome(
+        decision_id=decision_id,
+        request_id=ticket.name,
+        finished="moved",
+        output_tokens=ticket.produced,
+        moves=moves,
+    )
