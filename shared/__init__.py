@@ -1,1 +1,1 @@
-"""What two services or more need; imports no service."""
+"""Code that two or more services use; it imports no service."""

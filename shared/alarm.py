@@ -1,4 +1,4 @@
-"""A limit on how long something may not come, kept by an event loop."""
+"""Time limits on silence, for an event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,10 +9,10 @@ _SECOND_LOOK_S: Final = 0.05
 
 
 class Alarm:
-    """Calls `action` once the time that was set last has passed, and what had come by then is read.
+    """Calls `action` when the time set last has passed, after pending input has been read.
 
-    The loop of a process that was stopped calls what is due before it reads what came meanwhile.
-    The silence would be its own. It reads between a first look and the second one.
+    The loop of a process that was paused (SIGSTOP) runs due timers before it reads the input that
+    came meanwhile. A second, short timer lets it read that input first.
     """
 
     def __init__(self, action: Callable[[], None]) -> None:
@@ -25,7 +25,7 @@ class Alarm:
         return self._handle is not None
 
     def set(self, after_s: float) -> None:
-        """In the place of what was set before."""
+        """Starts the time anew, in `after_s` seconds."""
         self.stop()
         self._handle = self._loop.call_later(after_s, self._look_again)
 
@@ -44,7 +44,7 @@ class Alarm:
 
 @asynccontextmanager
 async def time_limit(limit_s: float) -> AsyncIterator[Alarm]:
-    """Ends what is done within it by a TimeoutError when the alarm rings; it may be set anew."""
+    """Raises TimeoutError in its body when the alarm rings; the body may set the alarm anew."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as timer:
         alarm = Alarm(lambda: timer.reschedule(loop.time()))

@@ -1,4 +1,4 @@
-"""Stores that keep only what was touched last."""
+"""Bounded stores of the most recent entries."""
 
 from collections import OrderedDict
 from typing import TypeVar
@@ -8,7 +8,7 @@ _V = TypeVar("_V")
 
 
 def remember(store: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
-    """Puts it in as the newest of at most `limit`; the oldest go."""
+    """Stores `value` as the newest of at most `limit` entries, and drops the oldest."""
     store[key] = value
     store.move_to_end(key)
     while len(store) > limit:

@@ -1,4 +1,4 @@
-"""The only reader of time. Everything that decides takes `now` as an argument instead."""
+"""The only module that reads time; code that decides takes `now` as an argument."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The machine's monotonic clock: the same zero for all processes of one machine."""
+    """The machine's monotonic clock, with one zero for all processes of the machine."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -41,7 +41,7 @@ class CpuClock:
 
 @dataclass(slots=True)
 class VirtualClock:
-    """A clock that moves only when somebody sleeps on it or sets it."""
+    """A clock that moves only by `sleep` or when it is set."""
 
     at_s: float = 0.0
 
@@ -59,15 +59,15 @@ def wall_time_s() -> float:
 
 
 def cpu_time_s() -> float:
-    """Seconds of a core that this thread has used, for measurements on a machine that is busy."""
+    """CPU seconds that this thread has used, for measurements on a busy machine."""
     return time.thread_time()
 
 
 async def within_ticks(work: Coroutine[Any, Any, Result], limit_s: float) -> Result:
-    """The result of `work`. Raises TimeoutError after `limit_s` in which this process ran.
+    """The result of `work`. Raises TimeoutError after `limit_s` seconds of running time.
 
-    The limit is counted in ticks of our own: on a machine where we hardly run, the others hardly
-    do either, and a pause of this process counts as one tick.
+    The limit is counted in ticks of this process, so a pause of it counts as one tick: on a starved
+    machine, the processes that it waits for hardly run either.
     """
     task = asyncio.ensure_future(work)
     try:

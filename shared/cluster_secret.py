@@ -1,4 +1,4 @@
-"""The secret that all parts of a cluster share: its file, and the keys derived from it."""
+"""The secret that all processes of a cluster share: its file, and the keys derived from it."""
 
 import datetime as dt
 import secrets
@@ -10,19 +10,19 @@ from typing import Any, Final
 from shared.errors import ConfigError
 
 IDENTITY_VARIABLE: Final = "SLOS_CLUSTER_SECRET_FILE"
-"""Names the file for every part and command, where no flag and no YAML key does."""
+"""Names the file for every process and command without a flag or YAML key for it."""
 
 IDENTITY_HELP: Final = (
     "file with the secret that all parts of a cluster share; parts then encrypt what they say to"
     " each other and refuse peers without it (make one with slos-serve cluster-secret FILE)"
 )
 PART_NAME: Final = "slos-serve"
-"""The name in every certificate: a peer is known by the secret, its address does not matter."""
+"""The name in every certificate: a peer is identified by the secret, not by its address."""
 
 _MADE_BYTES: Final = 32
 _LEAST_CHARACTERS: Final = 32  # a peer could guess a shorter one offline from a certificate
 _AUTHORITY_NAME: Final = "slos-serve cluster"
-# Certificates live as long as the secret, so that no clock can make a cluster fall apart.
+# Certificates are valid as long as the secret, so that no wrong clock splits a cluster.
 _VALID_FROM: Final = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _VALID_TO: Final = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -32,7 +32,7 @@ _SCALAR_BYTES: Final = 48
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """For TLS, as PEM: what a process shows, and the authority of the certificates it accepts."""
+    """For TLS, as PEM: a process's key and certificate, and the authority that it trusts."""
 
     key: bytes = field(repr=False)
     certificate: bytes
@@ -41,13 +41,13 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True)
 class ClusterSecret:
-    """Never printed; what is derived from it for one purpose tells nothing of another."""
+    """The secret, never printed. Keys derived for one purpose reveal nothing of others."""
 
     value: bytes = field(repr=False)
 
     def derive(self, purpose: str, length: int) -> bytes:
         """Key material of `length` bytes, the same in every process (HKDF-SHA256)."""
-        # A process without a secret does not wait for the import
+        # Imported here, so that a process without a secret does not wait for it
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -55,9 +55,9 @@ class ClusterSecret:
         return HKDF(algorithm=SHA256(), length=length, salt=None, info=info).derive(self.value)
 
     def certificates(self) -> Certificates:
-        """An authority with a key derived from the secret, and a fresh certificate of it.
+        """An authority with a key derived from the secret, and a fresh certificate signed by it.
 
-        Making one that other processes accept takes the secret.
+        Only a process with the secret can make one that others accept.
         """
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -76,7 +76,7 @@ class ClusterSecret:
 def read_secret(path: str) -> ClusterSecret | None:
     """The secret in a file; None without a path.
 
-    Raises ConfigError where it cannot be read, is too short, or can be read by all users.
+    Raises ConfigError if it cannot be read, is too short, or can be read by all users.
     """
     if not path:
         return None
@@ -108,7 +108,7 @@ def new_secret() -> str:
 def write_secret(path: Path, text: str) -> None:
     """Writes a new file that only its owner can read.
 
-    Raises FileExistsError where one is there, and OSError.
+    Raises FileExistsError if the file exists, and OSError.
     """
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(f"{text}\n")

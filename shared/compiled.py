@@ -1,4 +1,4 @@
-"""Compilation of numeric functions, kept on disk between starts; nothing else knows numba."""
+"""Compiles numeric functions with numba, cached on disk between starts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +12,21 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., object])
 
-# vLLM on CPU looks into the attributes of whatever any module holds, and llvmlite answers the
-# question for this one with a foreign function: then no engine core starts beside numba.
+# vLLM on CPU reads `__dict__` of all objects in all modules, and llvmlite answers for this one with
+# a foreign function: without this fix no engine core starts beside numba.
 if not isinstance(vars(ffi.lib), dict):
     ffi.lib._fntab["__dict__"] = {}
 
 
 def compiled(function: F) -> F:
-    """Machine code for arrays and numbers, compiled at the first call with each set of types.
+    """Compiles a function of arrays and numbers at its first call with each set of types.
 
-    A function must be called once with its real types before it is in anybody's way.
+    Call it once with its real types at start-up, so that no request waits for the compiler.
     """
     dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
     if cache := getattr(dispatcher, "_cache", None):
-        # What numba kept it would take for current as long as the function's own file is the same,
-        # even when those that it calls have changed.
+        # numba checks only the function's own file; its cache must also become stale when a
+        # function that it calls has changed.
         stamps: dict[str, object] = {}
         _add_stamps(stamps, function)
         cache._cache_file._source_stamp = tuple(stamps.items())
@@ -35,14 +35,15 @@ def compiled(function: F) -> F:
 
 
 def is_kept(function: Callable[..., object]) -> bool:
-    """Whether the machine code of a compiled function lies on disk and is not out of date."""
+    """Whether the machine code of a compiled function is cached on disk and current."""
     file = getattr(getattr(function, "_cache", None), "_cache_file", None)
     return file is not None and bool(file._load_index())
 
 
 def _add_stamps(stamps: dict[str, object], function: Callable[..., object]) -> None:
-    """Of the function's file, of all whose compiled functions are known in there, and so on; with
-    the numbers that are imported from elsewhere.
+    """Adds time and size of the function's file, and of all files with compiled functions it uses.
+
+    It also adds the values of numeric globals, which the compiler takes as constants.
     """
     path = Path(function.__code__.co_filename)
     if str(path) in stamps:
@@ -58,7 +59,7 @@ def _add_stamps(stamps: dict[str, object], function: Callable[..., object]) -> N
 
 @intrinsic  # type: ignore[untyped-decorator] # numba has no types
 def _pointer(typing_context: Any, address: Any) -> Any:
-    """A number as a pointer. numba calls this while it compiles."""
+    """Turns a number into a pointer. numba calls this while it compiles."""
     del typing_context, address
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -70,5 +71,5 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator] # the same
 def words_at(address: int, count: int) -> Any:
-    """64-bit words in memory, for compiled code; the caller knows that they are there."""
+    """An array over `count` 64-bit words at `address`, for compiled code, without any check."""
     return numba.carray(_pointer(address), (count,), dtype=np.uint64)

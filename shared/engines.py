@@ -1,20 +1,20 @@
-"""An engine as the planner sees it: what it is, what each step did, and what it is told to do."""
+"""Data about engines: their descriptions, step reports, policies and views."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 KV_USED: Final = "used"
-_LEAST_SPAN_TOKENS: Final = 64  # 28,000 blocks of 16 tokens are 7,000 hashes to tell and to keep
+_LEAST_SPAN_TOKENS: Final = 64  # 28,000 blocks of 16 tokens make 7,000 hashes to send and to keep
 
 
 def prefix_span_tokens(block_size_tokens: int) -> int:
-    """How many tokens, in whole blocks, a hash stands for that engines tell of their caches."""
+    """Tokens, in whole blocks, that each hash stands for when engines report their caches."""
     return block_size_tokens * -(-_LEAST_SPAN_TOKENS // block_size_tokens)
 
 
 class Role(StrEnum):
-    """What an engine is for. Any engine can do both kinds of work."""
+    """The main work of an engine. Any engine can do both kinds of work."""
 
     PREFILL = "prefill"
     DECODE = "decode"
@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvAddress:
-    """Where other engines fetch KV blocks from."""
+    """An address from which other engines fetch KV blocks."""
 
     transport: str  # nixl | zmq
     host: str
@@ -31,14 +31,15 @@ class KvAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDescription:
-    """What an engine says of itself when it registers.
+    """What an engine sends when it registers.
 
-    `engine_id` is new with every start; `name` is stable. `kv_bytes_per_token` is what one token's
-    KV weighs over all layers. `step_time` is its table of step times
-    (`shared.batch_time.StepTable`), empty while it has none. `kv_addresses` are those of all its
-    transports, best first; an engine with one transport may give `kv_address` alone.
-    `prefix_span_tokens` are those of each hash in its `PrefixNews`; 0: it tells nothing of its
-    prefix cache.
+    Attributes:
+        name: Stable over starts.
+        engine_id: New at every start.
+        kv_bytes_per_token: Bytes of one token's KV over all layers.
+        kv_address: Its transport; an engine with several gives `kv_addresses`, best first.
+        step_time: Its table of step times (`shared.batch_time.StepTable`); empty if it has none.
+        prefix_span_tokens: Tokens of each hash in its `PrefixNews`; 0 if it sends none.
     """
 
     name: str
@@ -62,7 +63,7 @@ class EngineDescription:
 
     @property
     def transports(self) -> tuple[str, ...]:
-        """Over which it exchanges KV, best first."""
+        """The transports over which it exchanges KV, best first."""
         alone = (self.kv_address,) if self.kv_address else ()
         return tuple(dict.fromkeys(one.transport for one in self.kv_addresses or alone))
 
@@ -73,7 +74,7 @@ class EngineDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drafts:
-    """What became of the drafted tokens of one class since the last report."""
+    """Drafted and accepted tokens of one class since the last report."""
 
     class_name: str
     verifications: int
@@ -83,10 +84,10 @@ class Drafts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvTransfer:
-    """One transfer of a request's KV blocks, as the engine that pulled them saw it.
+    """One transfer of a request's KV blocks, measured by the engine that pulled them.
 
-    `outcome` is `KV_USED` when the blocks were used; any other word says why the prompt was
-    computed again.
+    `outcome` is `KV_USED` if the blocks were used; any other word says why the prompt was computed
+    again.
     """
 
     request_id: str
@@ -103,10 +104,10 @@ class KvTransfer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixNews:
-    """How an engine's prefix cache has changed: hashes of spans that are there now or no longer,
-    none of them in both. Each hash stands for its span of a prompt and all before it.
+    """Changes of an engine's prefix cache, as hashes of spans.
 
-    `anew`: what was told before does not count, `stored` is all that is there.
+    Each hash stands for its span of a prompt and all before it. No hash is both `stored` and
+    `removed`. `anew`: `stored` is the whole cache, and replaces earlier news.
     """
 
     stored: tuple[int, ...] = ()
@@ -117,7 +118,7 @@ class PrefixNews:
         return bool(self.stored or self.removed or self.anew)
 
     def bring_up_to_date(self, hashes: set[int]) -> None:
-        """Changes what was there before, in place."""
+        """Applies the changes to a set of hashes, in place."""
         if self.anew:
             hashes.clear()
         hashes.difference_update(self.removed)
@@ -126,20 +127,24 @@ class PrefixNews:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one engine step did, and how the engine stands after it.
+    """What one engine step did, and the state of the engine after it.
 
-    Counts are tokens computed in the step, by kind; contexts, chunks, earlier tokens and attention
-    pairs are those of `shared.batch_time.Step`. `predicted_s` is what the engine expected the step
-    to take (0: it knew nothing), `busy_s` how long it expects to be busy with steps already formed.
-    `late` counts promised tokens that came after their deadline in this step, `worst_late_s` is by
-    how much; `evicted` counts requests whose KV was dropped to make room.
+    Token counts are those computed in the step, by kind; contexts, chunks, earlier tokens and
+    attention pairs are those of `shared.batch_time.Step`.
 
-    `queued_prefill_tokens` is the prompt work not yet computed of waiting and running requests.
-    `finished` lists request ids that left the engine since the last report. `kv_transfers_failed`
-    counts transfers whose prompt was computed again here, `kv_transfers` are those that ended
-    since the last report. `requests` holds a row for each request
-    in the engine (`shared.scheduling.rows`), `step_time` its table of step times, `prefixes` how
-    its prefix cache has changed since the last report; all are empty where nothing is told of them.
+    Attributes:
+        queued_prefill_tokens: Prompt tokens of waiting and running requests not yet computed.
+        finished: Ids of requests that left the engine since the last report.
+        predicted_s: Step time that the engine predicted; 0 if it could not.
+        busy_s: Predicted time of the steps that are already formed.
+        late: Promised tokens of this step that came after their deadline.
+        worst_late_s: The greatest delay among them.
+        evicted: Requests that lost their KV to make room.
+        requests: A row for each request in the engine (`shared.scheduling.rows`); may be empty.
+        step_time: Its table of step times; may be empty.
+        kv_transfers_failed: Transfers that failed, so that the prompt was computed again here.
+        kv_transfers: Transfers that ended since the last report.
+        prefixes: Changes of its prefix cache since the last report.
     """
 
     step: int
@@ -184,13 +189,16 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the planner tells an engine. It goes on with the last one when the planner is away.
+    """What the planner tells an engine, which keeps the last one while the planner is away.
 
-    `max_step_tokens` 0 keeps the engine's own limit. `speculation_tokens` bounds speculation for
-    requests whose class has no entry in `speculation_by_class`; None keeps the engine's own.
-    `longest_step_s` 0 bounds no step's time: a step that nothing hurries could otherwise keep a
-    tight request waiting that comes while it runs. Best effort leaves `kept_blocks` of the KV cache
-    free beside promised requests: what is cached in them will be asked for again.
+    Attributes:
+        max_step_tokens: Token budget of a step; 0 keeps the engine's own.
+        speculation_tokens: Draft length of classes without an entry in `speculation_by_class`;
+            None keeps the engine's own.
+        longest_step_s: Limit of a step's time, so that a tight request that arrives meanwhile does
+            not wait long; 0: no limit.
+        kept_blocks: KV blocks that best effort leaves free beside promised requests, for cached
+            prefixes that will be used again.
     """
 
     version: int = 0
@@ -205,7 +213,7 @@ class Policy:
 class EngineView:
     """An attached engine as the planner shows it to gateways and people.
 
-    `stalled`: neither its host nor its engine core gives a sign of progress.
+    `stalled`: its host is silent or its engine core makes no progress, for too long.
     """
 
     description: EngineDescription
@@ -223,10 +231,10 @@ class EngineView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleAdvice:
-    """How many engines of each role the requests of the last `window_s` needed.
+    """The number of engines of each role that the requests of the last `window_s` needed.
 
-    `present_prefill` and `present_decode` are attached and not draining. `reason` says in words
-    what the numbers rest on.
+    `present_prefill` and `present_decode` count attached engines that do not drain. `reason`
+    explains the numbers in words.
     """
 
     desired_prefill: int

@@ -1,4 +1,4 @@
-"""How a process of ours ends: with its exit status, or with one line on stderr."""
+"""Ends a process with an exit status, and errors with one line on stderr."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ from shared.errors import SlosError
 
 FAILED = 2
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
-CUT_OFF = 141  # and of one whose output nobody reads any more
+CUT_OFF = 141  # and of one that wrote to a closed pipe (SIGPIPE)
 
 
 def exit_status(main: Callable[[Sequence[str]], int], argv: Sequence[str], *, program: str) -> int:
-    """Runs `main`. An error that we know becomes one line and status 2, Ctrl-C status 130."""
+    """Runs `main`. A SlosError becomes one line and status 2, Ctrl-C becomes status 130."""
     try:
         status = main(argv)
         sys.stdout.flush()
@@ -21,7 +21,7 @@ def exit_status(main: Callable[[Sequence[str]], int], argv: Sequence[str], *, pr
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever reads our output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CUT_OFF
     return status

@@ -1,38 +1,38 @@
 """Every error that slos-serve raises on purpose.
 
 SlosError
-├── ConfigError            the operator wrote what we cannot use; the message names the cure
-├── InvalidRequest         the client wrote something we cannot use (400, with the field)
-├── OverLimit              its tenant has had as much as it may (429, with the limit)
-├── NotAllowed             its tenant may not ask for that (403, with what it may)
-├── Refused                the planner said no, with numbers (429 or 503)
+├── ConfigError            an option or a file is invalid; the message names the cure
+├── InvalidRequest         a field of the request is invalid (400, with the field)
+├── OverLimit              the tenant is at a limit (429, with the limit)
+├── NotAllowed             the tenant may not ask for this (403, with what it may)
+├── Refused                the planner refused the request, with numbers (429 or 503)
 ├── NoEngine               no engine can serve this now (503)
-├── Overloaded             this process has as much to do as it may (503)
+├── Overloaded             this process is at a limit (503)
 ├── EngineLost             an engine went away while it served the request (502)
 │   ├── EngineUnreachable  it could not be reached, so the request never got there
 │   ├── EngineStalled      it made no progress with the work that it holds
 │   └── AnswerDiverged     another engine, asked again, gave other tokens than were delivered
-├── EngineDraining         the engine takes nothing new because it is being stopped (503)
+├── EngineDraining         the engine takes no new requests because it is being stopped (503)
 ├── PlannerUnavailable     the planner cannot be reached
-├── UnknownDecision        the planner does not remember this decision
-├── RegistrationRefused    the planner will not have this engine, and says why
+├── UnknownDecision        the planner has no record of this decision
+├── RegistrationRefused    the planner refused this engine, with the reason
 │   └── EngineReplaced     an engine that started later has taken over its name
 └── DeadlinePassed         a wait reached its limit
 """
 
 
 class SlosError(Exception):
-    """The root: anything of ours that a caller may want to catch."""
+    """The base of all errors that a caller may want to catch."""
 
 
 class ConfigError(SlosError):
-    """The operator wrote something we cannot use; the message names the cure."""
+    """An option or a file is invalid; the message names the cure."""
 
 
 class InvalidRequest(SlosError):
-    """The client wrote something we cannot use.
+    """A field of the request is invalid.
 
-    `param` is the field as the client knows it (`slo.ttft_ms`, `x-slo-tpot-ms`).
+    `param` is its name for the client (`slo.ttft_ms`, `x-slo-tpot-ms`).
     """
 
     def __init__(self, message: str, *, param: str) -> None:
@@ -41,7 +41,7 @@ class InvalidRequest(SlosError):
 
 
 class OverLimit(SlosError):
-    """A tenant has had as much as it may; `limit` is the option that says how much that is."""
+    """A tenant is at a limit; `limit` is the option that sets it."""
 
     def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class OverLimit(SlosError):
 
 
 class NotAllowed(SlosError):
-    """A tenant asked for what is not open to it; `param` is the field, as of InvalidRequest."""
+    """A tenant may not ask for this; `param` is the field, as in InvalidRequest."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
@@ -58,10 +58,10 @@ class NotAllowed(SlosError):
 
 
 class Refused(SlosError):
-    """The planner said no.
+    """The planner refused the request.
 
-    `reason` is machine-readable (`compute`, `memory`, `never`); `retry_after_s` is None when a
-    retry is of no use.
+    `reason` is machine-readable (`compute`, `memory`, `never`); `retry_after_s` is None if a retry
+    is of no use.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class NoEngine(SlosError):
 
 
 class Overloaded(SlosError):
-    """This process has as much to do as it may; another one may have less."""
+    """This process is at a limit; another one may have room."""
 
 
 class EngineLost(SlosError):
@@ -94,11 +94,11 @@ class EngineStalled(EngineLost):
 
 
 class AnswerDiverged(EngineLost):
-    """Asked again on another engine, the request gave other tokens than were delivered."""
+    """Computed again on another engine, the answer differs from the delivered tokens."""
 
 
 class EngineDraining(SlosError):
-    """The engine takes nothing new because it is being stopped."""
+    """The engine takes no new requests because it is being stopped."""
 
 
 class PlannerUnavailable(SlosError):
@@ -106,11 +106,11 @@ class PlannerUnavailable(SlosError):
 
 
 class UnknownDecision(SlosError):
-    """The planner does not remember this decision; the message says how many it keeps."""
+    """The planner has no record of this decision; the message says how many it keeps."""
 
 
 class RegistrationRefused(SlosError):
-    """The planner will not have this engine, and says why."""
+    """The planner refused this engine; the message says why."""
 
 
 class EngineReplaced(RegistrationRefused):

@@ -1,4 +1,4 @@
-"""Where on disk we keep what takes long to make. It makes and removes nothing."""
+"""The folder on disk for results that take long to make."""
 
 import os
 from pathlib import Path

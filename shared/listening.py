@@ -1,4 +1,4 @@
-"""Where a process may listen: on loopback, or where peers must prove their identity."""
+"""Checks that a process listens on loopback only, unless peers are authenticated."""
 
 import ipaddress
 import socket
@@ -21,9 +21,9 @@ HEALTH_PORT_HELP: Final = (
 
 
 def require_protection(hosts: Mapping[str, str], *, insecure: bool) -> None:
-    """`hosts`: addresses of ports that any peer may use, by the options that name them.
+    """Checks `hosts`, the addresses of unauthenticated ports by the options that name them.
 
-    Raises ConfigError where one is not of loopback, unless `insecure`.
+    Raises ConfigError if one is not a loopback address, unless `insecure`.
     """
     for option, host in hosts.items():
         if not insecure and not is_loopback(host):
@@ -36,7 +36,7 @@ def require_protection(hosts: Mapping[str, str], *, insecure: bool) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """False for a name that cannot be resolved."""
+    """Whether all addresses of `host` are loopback; False for a name that cannot be resolved."""
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=_PASSIVE)
     except OSError:

@@ -1,4 +1,4 @@
-"""From what an operator wrote to a typed value, or one line on what is wrong. Knows no flag."""
+"""Converts what an operator wrote to a typed value, or raises an error of one line."""
 
 import difflib
 import json
@@ -22,7 +22,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """A value as it was written. `is_text`: from a flag or a variable, so yet to be parsed."""
+    """A value as written. `is_text`: it is from a flag or a variable and must be parsed."""
 
     value: Any
     where: str
@@ -30,10 +30,10 @@ class Given:
 
 
 def convert(annotation: Any, given: Given) -> Any:
-    """The value as `annotation` wants it.
+    """Converts the value to the type `annotation`. Raises ConfigError.
 
-    Text is read leniently (`5` is a number, `a,b` a list, `none` or nothing is None where that is
-    allowed), YAML strictly, and so are mappings written as YAML or JSON text. Raises ConfigError.
+    Text is read leniently: `5` is a number, `a,b` a list, `none` or empty text is None if allowed.
+    YAML is read strictly, and so are mappings written as YAML or JSON text.
     """
     value = _parse(annotation, given) if given.is_text else given.value
     refuse_unknown_keys(annotation, value, given.where)
@@ -41,7 +41,7 @@ def convert(annotation: Any, given: Given) -> Any:
         converted = _validate(annotation, value, lenient=given.is_text)
     except ValidationError as error:
         raise ConfigError(_explain(error, annotation, given.where)) from error
-    except (TypeError, ValueError) as error:  # what YAML has and JSON has not
+    except (TypeError, ValueError) as error:  # types that YAML has and JSON lacks
         raise ConfigError(
             f"{given.where}: read {value!r}, write dates as text and numbers finite"
         ) from error
@@ -55,13 +55,13 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     names = sorted(candidates)
     columns = zip(word, *names, strict=False)
     shared = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
-    rests = {name[shared:]: name for name in names}  # `--` makes no two flags alike
+    rests = {name[shared:]: name for name in names}  # a common `--` makes no flags alike
     close = difflib.get_close_matches(word[shared:], rests, n=1, cutoff=0.0)
     return f"; did you mean {rests[close[0]]}?" if close else ""
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML (so JSON as well), safe, with no key twice. Raises ConfigError with the line."""
+    """Parses YAML or JSON, safely, and refuses duplicate keys. Raises ConfigError with the line."""
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
@@ -87,7 +87,7 @@ def kind(annotation: Any) -> Any:
 
 
 def allowed(annotation: Any) -> str:
-    """What may be written for a type, in words."""
+    """The values allowed for a type, in words."""
     what = _allowed_bare(bare(annotation))
     return f"{what}, or none" if _takes_none(annotation) else what
 
@@ -107,7 +107,7 @@ def refuse_unknown_keys(annotation: Any, value: Any, where: str) -> None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Says no to a key given twice and reads `1e-3` as the number that it is."""
+    """Refuses duplicate keys, and reads `1e-3` as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -136,7 +136,7 @@ def _parse(annotation: Any, given: Given) -> Any:
 
 
 def _validate(annotation: Any, value: Any, *, lenient: bool) -> Any:
-    """By the strict rules of JSON (an enum is its value, a tuple a list) unless `lenient`."""
+    """Validates by JSON's strict rules (an enum is its value, a tuple a list) unless `lenient`."""
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     if lenient and isinstance(value, (str, list)):
         return adapter.validate_python(value)
@@ -156,7 +156,7 @@ def _explain(error: ValidationError, annotation: Any, where: str) -> str:
 
 
 def _inside(annotation: Any, key: int | str) -> Any:
-    """The type of what lies under `key` in a value of this type."""
+    """The type of the item under `key` in a value of this type."""
     target = bare(annotation)
     if is_dataclass(target):
         return get_type_hints(target, include_extras=True).get(str(key), Any)

@@ -90,7 +90,7 @@ def describe(options: type[Any], section: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Option:
-    """One option: its names, its type and what a reader is told of it."""
+    """One option: its names, type, default and help."""
 
     name: str
     section: str
@@ -130,7 +130,7 @@ class _Option:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: a dataclass inside a default as the mapping that one would write."""
+    """A dataclass inside a default as a mapping, for JSON."""
     return asdict(value)
 
 
@@ -176,7 +176,7 @@ def _options(options: type[Any], section: str) -> Iterator[_Option]:
 def _read_flags(
     argv: Sequence[str], known: Mapping[str, _Option]
 ) -> tuple[dict[str, Given], str | None]:
-    """What the flags say, by option name, and the file that `--config` names."""
+    """The values of flags by option name, and the file that `--config` names."""
     names = {one.flag: one for one in known.values()}
     negations = {f"--no-{one.flag[2:]}": one for one in known.values() if one.is_flag_alone}
     given: dict[str, Given] = {}
@@ -220,7 +220,7 @@ def _next_word(rest: Iterator[str], flag: str) -> str:
 
 
 def _add(given: dict[str, Given], one: _Option, text: str, flag: str) -> None:
-    """Lists gather what repeated flags say; anything else may be said once."""
+    """Adds a flag's value. Repeated flags extend a list; other options allow one flag."""
     before = given.get(one.name)
     if before and not one.is_list:
         raise ConfigError(f"{flag} is given twice: keep one")
@@ -247,7 +247,7 @@ def _read_environment(
 
 
 def _read_yaml(path: str, section: str, known: Mapping[str, _Option]) -> dict[str, Given]:
-    """What our section of the file says. What the others hold is for their services to check."""
+    """The values of this section of the file. Other sections are checked by their services."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

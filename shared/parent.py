@@ -1,7 +1,4 @@
-"""Ending a process with its parent, so that a killed one leaves no work running behind.
-
-Linux only; elsewhere it does nothing.
-"""
+"""Ends a process with its parent, so that a killed parent leaves no work behind. Linux only."""
 
 import ctypes
 import os
@@ -12,11 +9,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent_pid: int) -> None:
-    """Has the kernel kill this process when its parent dies; ends it at once when the parent
-    `parent_pid` is already gone.
+    """Makes the kernel kill this process when its parent dies; no effect outside Linux.
 
-    Holds only for a direct child: for a process further down it just checks that `parent_pid`
-    is alive.
+    If `parent_pid` has ended already, this process exits at once. In a process that is not a direct
+    child of `parent_pid`, only that check counts.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""Ports that were free a moment ago, for who has to name one before it listens. Keeps none."""
+"""Picks ports that are free now, for processes that are given a port before they listen."""
 
 import random
 import socket
@@ -9,14 +9,14 @@ from shared.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"
 
-# Below the ports that systems take for outgoing connections: one of those may be gone again before
-# its part listens.
+# Below the ports that systems use for outgoing connections: one of those may be taken before its
+# process listens.
 _FIRST, _END = 10_000, 32_768
 _TRIED: Final = 1000
 
 
 class FreePorts:
-    """Hands out ports, none twice, and lets go of them when its context ends."""
+    """Picks different ports, and releases them when its context ends."""
 
     def __init__(self) -> None:
         self._held = ExitStack()
@@ -28,7 +28,7 @@ class FreePorts:
         self._held.close()
 
     def pick(self, host: str = LOOPBACK) -> int:
-        """Raises ConfigError where nothing can be had on this host."""
+        """A free port. Raises ConfigError if there is none on this host."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         for _ in range(_TRIED):
             port = random.randrange(_FIRST, _END)  # noqa: S311 - chance, not a secret

@@ -1,4 +1,4 @@
-"""A request as the planner sees it: its promise, its placement, its life. No tokens, no tensors."""
+"""Data about requests: targets, queries, placements, outcomes, explanations and phases."""
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -7,18 +7,18 @@ from typing import Final
 from shared.engines import KvTransfer
 
 DEFAULT_TENANT: Final = "default"
-"""The tenant of all requests that come without a key of another one."""
+"""The tenant of all requests without the key of another one."""
 
 
 class Way(StrEnum):
-    """Where the prompt is computed: on the decode engine, or on another with the KV moved over."""
+    """Placement mode: the prompt runs on the decode engine, or elsewhere with its KV moved."""
 
     COLOCATED = "colocated"
     DISAGGREGATED = "disaggregated"
 
 
 class Admission(StrEnum):
-    """The planner's answer."""
+    """The planner's decision on a request."""
 
     ADMITTED = "admitted"
     DEFERRED = "deferred"
@@ -27,16 +27,18 @@ class Admission(StrEnum):
 
 
 class OnRefuse(StrEnum):
-    """What the caller wants when its targets cannot be promised."""
+    """What becomes of a request if its targets cannot be promised."""
 
     REFUSE = "refuse"
     BEST_EFFORT = "best_effort"
 
 
 class Pacing(StrEnum):
-    """What a TPOT promises. MEAN: the mean time per token of each stage, after the first token.
-    DEADLINES: token n by the arrival plus TTFT plus n - 1 paces, so that an answer which begins
-    early may slow down later, and none is ever further behind; without a TTFT it is MEAN.
+    """What a TPOT target promises.
+
+    MEAN: the mean time per token of each stage, after the first token. DEADLINES: token n by the
+    arrival plus TTFT plus n - 1 TPOT targets, so that an answer that begins early may slow down
+    later; without a TTFT it is MEAN.
     """
 
     MEAN = "mean"
@@ -44,10 +46,10 @@ class Pacing(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a decision fell as it did; `NONE` for a plain admission."""
+    """The reason for a decision; `NONE` for a plain admission."""
 
     NONE = "none"
-    NO_TARGET = "no_target"  # nothing was asked for, so nothing is promised
+    NO_TARGET = "no_target"  # it has no targets, so nothing is promised
     COMPUTE = "compute"  # the targets cannot be met at this load
     MEMORY = "memory"  # the KV cache cannot hold it now
     NEVER = "never"  # no engine of this fleet could ever hold or meet it
@@ -57,7 +59,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A part of a request with its own pace, e.g. `thinking` and `answer`."""
+    """A part of an answer with its own TPOT target, e.g. `thinking` and `answer`."""
 
     name: str
     tpot_s: float
@@ -65,11 +67,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloTargets:
-    """What is asked for. None means that nothing is asked of this quantity.
+    """The SLO of a request. None means no target.
 
-    `ttft_slowdown` is a multiple of the zero-load TTFT of the same prompt; when both it and
-    `ttft_s` are given, `ttft_s` binds. `value` is what keeping the promise is worth beside other
-    requests when not all can be served.
+    `ttft_slowdown` is a multiple of the zero-load TTFT of the same prompt; if `ttft_s` is given as
+    well, `ttft_s` holds. `value` is the worth of the kept promise relative to other requests, when
+    not all can be served.
     """
 
     class_name: str = "default"
@@ -83,7 +85,7 @@ class SloTargets:
 
     @property
     def tightest_tpot_s(self) -> float | None:
-        """The pace that the engine must be able to hold: the least over all stages."""
+        """The least TPOT target of all stages, which the engine must be able to keep."""
         paces = [stage.tpot_s for stage in self.stages]
         if self.tpot_s is not None:
             paces.append(self.tpot_s)
@@ -96,8 +98,9 @@ class SloTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptHashes:
-    """Hashes of a prompt's whole spans of `span_tokens`, each of its span and of all before it: two
-    prompts with the same n-th hash begin with the same n spans.
+    """Hashes of a prompt's whole spans of `span_tokens`, each of its span and of all before it.
+
+    Two prompts with the same n-th hash begin with the same n spans.
     """
 
     span_tokens: int
@@ -106,16 +109,18 @@ class PromptHashes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementQuery:
-    """What the gateway asks the planner.
+    """A request for a placement, from the gateway to the planner.
 
-    `group_id` is shared by the sequences of one client request (`n > 1`): they belong together,
-    their prompt is the same. `forced_way` is the caller's wish; `whole_on_one_engine` says that
-    splitting would change the result (prompt logprobs, pooling).
-    `waited_s` is how long the request is already with us.
-    `avoid` are ids of engines that failed the gateway; one is taken only where no other can serve.
-    Where not all can be served, tenants share by `weight`; a session id is known to one tenant.
-    `client_id` is the client's own `x-request-id`. Records show it; two clients may send the same.
-    `prompt_hashes` tell which engines have the KV of its beginning; None: nothing is known of that.
+    Attributes:
+        group_id: Shared by the sequences of one client request (`n > 1`), which have one prompt.
+        session_id: The session, unique within its tenant.
+        waited_s: Time since the request's arrival at the gateway.
+        forced_way: The placement mode that the client requires, if any.
+        whole_on_one_engine: Splitting would change the result (prompt logprobs, pooling).
+        avoid: Ids of engines that failed the gateway, used only if no other can serve.
+        weight: The tenant's share when not all can be served.
+        client_id: The client's `x-request-id`, for records; two clients may send the same one.
+        prompt_hashes: Show which engines hold KV of the prompt's beginning; None if unknown.
     """
 
     request_id: str
@@ -136,13 +141,13 @@ class PlacementQuery:
 
     @property
     def session_key(self) -> str | None:
-        """The session among those of all tenants; their names have no slash."""
+        """The session, unique over all tenants, since their names have no slash."""
         return None if self.session_id is None else f"{self.tenant}/{self.session_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRef:
-    """Enough of an engine to talk to it. `engine_id` changes with every start, `name` does not."""
+    """The address of an engine. `engine_id` changes with every start, `name` does not."""
 
     name: str
     engine_id: str
@@ -151,15 +156,17 @@ class EngineRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """What the planner answers.
+    """The planner's answer. Predictions and retry times are None if unknown.
 
-    `decode` is set when the request is to run, `prefill` only when disaggregated.
-    `ttft_s` is the TTFT target in force (a slowdown is resolved here). Predictions and retry hints
-    are None when unknown.
-    A deferred placement is to be asked again after `hold_s`.
-    Engines hold `pace_share` of each promised pace, so that an answer may begin `grace_s` late.
-    `pacing` is the one in force.
-    They give a first token `delivery_s` before it is due: its way to the client takes time, too.
+    Attributes:
+        prefill: Set only if disaggregated.
+        decode: Set if the request runs.
+        ttft_s: TTFT target in force; a slowdown is resolved here.
+        hold_s: Time after which a deferred request is to ask again.
+        grace_s: Decode slack: the tokens after the first are due this much later.
+        pace_share: Share of each TPOT target that engines schedule for, to regain that slack.
+        delivery_s: Time from engine to client; engines produce the first token this much earlier.
+        pacing: The pacing in force.
     """
 
     decision_id: str
@@ -186,8 +193,9 @@ class Placement:
 
     @property
     def gives_way(self) -> bool:
-        """Whether its engine serves it after promises and after requests without targets. A
-        gateway that places alone weighs no promise, so its requests count as those without targets.
+        """Whether its engine serves it after promised requests and requests without targets.
+
+        Requests that a gateway places without the planner count as requests without targets.
         """
         best_effort = self.admission is Admission.BEST_EFFORT
         return best_effort and self.reason is not Reason.PLANNER_AWAY
@@ -195,14 +203,18 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a placed request ended, as its gateway saw it. Times are None for stages not reached.
+    """How a placed request ended, from its gateway. Times are None if not reached.
 
-    `held_s` is from the arrival to the placement, `queue_s` from there to the first step that held
-    some of it, `prefill_s` from there to the end of its prompt. With the transfer, where the first
-    token had to wait for that, they make up `ttft_s`. `stage_lateness` is the time per token over
-    the pace of its stage, of the slowest stage; with deadlines in force, of the worst token after
-    the first, when it came over when it was due, from the arrival. None where neither holds.
-    `moves` counts how often it went on on another engine; a decision that ended so is `moved`.
+    `held_s`, `queue_s`, `prefill_s` and, if the first token waited for it, the transfer add up to
+    `ttft_s`.
+
+    Attributes:
+        held_s: From the arrival to the placement.
+        queue_s: From the placement to the first step that computed some of it.
+        prefill_s: From that step to the end of its prompt.
+        stage_lateness: TPOT over its target, of the slowest stage. Under deadline pacing the
+            greatest ratio of arrival to due time of the tokens after the first. Else None.
+        moves: Moves to another engine; the decision that a move ends has `finished` = `moved`.
     """
 
     decision_id: str
@@ -211,10 +223,12 @@ class Outcome:
     output_tokens: int = 0
     ttft_s: float | None = None
     tpot_s: float | None = None
-    met: bool | None = None  # None: nothing was asked for, or the client went away first
+    met: bool | None = None  # None: no SLO, aborted or moved
     recomputed: bool = False  # the KV did not arrive, the decode engine computed the prompt again
     message: str = ""
-    transfer_s: float | None = None  # from the end of the prefill to the decode engine's first word
+    transfer_s: float | None = (
+        None  # from the end of the prefill to the decode engine's first reply
+    )
     held_s: float | None = None
     queue_s: float | None = None
     prefill_s: float | None = None
@@ -224,9 +238,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WayConsidered:
-    """One way that the planner weighed; `rejected` says why it could not be taken.
+    """One placement option that the planner weighed; `rejected` says why it was not possible.
 
-    `prefill` and `decode` are engine names. Times are None when unknown; `ttft_s` and `finish_s`
+    `prefill` and `decode` are engine names. Times are None if unknown; `ttft_s` and `finish_s`
     count from the arrival at the gateway.
     """
 
@@ -245,11 +259,11 @@ class WayConsidered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSums:
-    """The steps of one engine over a part of a request's life, its own and those of others.
+    """Sums over the steps of one engine during a part of a request's life.
 
-    `expected_s` and `sure_s` are what the engine's table of step times said of these very steps
-    when the request was placed. `beyond_sure` counts those that took longer than sure,
-    `worst_excess_s` is by how much the worst one did.
+    `expected_s` and `sure_s` are the mean and the bound for these steps by the engine's table of
+    step times at the placement. `beyond_sure` counts steps beyond the bound; `worst_excess_s` is
+    the greatest excess.
     """
 
     engine: str
@@ -265,11 +279,13 @@ class StepSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What was decided, out of which ways, and how it ended (None while it runs).
+    """A decision with its options and its end. Unknown parts are None.
 
-    `before_first` are the steps from the decision to the first token, or to the moment at which it
-    was due, when it came later; `after_first` those from the first token to the last. `transfer` is
-    what the decode engine told of its KV on the way. None while they are not known.
+    Attributes:
+        outcome: None while the request runs.
+        before_first: Steps from the decision to the first token, or to its due time if it was late.
+        after_first: Steps from the first token to the last.
+        transfer: The KV transfer, as the decode engine reported it.
     """
 
     query: PlacementQuery
@@ -283,7 +299,7 @@ class Explanation:
 
 
 class Phase(Enum):
-    """Where a request is in its life at the gateway."""
+    """The state of a request at the gateway."""
 
     PLACING = "placing"
     HELD = "held"
@@ -300,14 +316,14 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
         {
             Phase.HELD,
             Phase.PREFILLING,
-            Phase.TRANSFERRING,  # its prompt is done already and waits for another decode engine
+            Phase.TRANSFERRING,  # its KV waits for another decode engine
             Phase.DECODING,
             Phase.FAILED,
             Phase.ABORTED,
         }
     ),
     Phase.HELD: frozenset({Phase.PLACING, Phase.FAILED, Phase.ABORTED}),
-    # Whatever runs is placed again when its engine is lost.
+    # A running request is placed again when its engine is lost.
     Phase.PREFILLING: frozenset(
         {Phase.PLACING, Phase.TRANSFERRING, Phase.DONE, Phase.FAILED, Phase.ABORTED}
     ),

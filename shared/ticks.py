@@ -1,4 +1,4 @@
-"""The unit in which one process counts how long another one has given no sign."""
+"""The unit in which a process counts the silence of another one."""
 
 from typing import Final
 

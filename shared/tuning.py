@@ -1,5 +1,7 @@
-"""What is said of a tuned number beside its value. Each package that decides has a `tuning` module
-with all of its numbers, as `NAME: Annotated[float, Tuned(...)] = value`.
+"""Describes tuned numbers.
+
+Each package that decides has a `tuning` module with all of its numbers, as
+`NAME: Annotated[float, Tuned(...)] = value`.
 """
 
 from collections.abc import Iterator
@@ -10,13 +12,14 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """
+    """The description of a tuned number.
+
     Attributes:
-        unit: what the number counts, and of what it is a share.
-        low: the least value at which the rule still does what it is for.
-        high: the greatest such value.
-        why: the reason for the value, in a sentence or two.
-        page: the page below docs/ with the evidence, where there is one.
+        unit: What the number counts, or what it is a share of.
+        low: The least value at which its rule still works.
+        high: The greatest such value.
+        why: The reason for the value, in a sentence or two.
+        page: The page below docs/ with the evidence, if there is one.
     """
 
     unit: str

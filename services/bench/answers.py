@@ -6,12 +6,12 @@ from shared.errors import SlosError
 
 
 class AnswerFailed(SlosError):
-    """A measured request did not get the whole answer that it asked for."""
+    """A measured request did not get its whole answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Seconds from the sending of the request, at the client."""
+    """Times at the client, in seconds from the sending of the request."""
 
     first_s: float
     last_s: float
@@ -39,7 +39,7 @@ class Stopwatch:
         self._tokens += tokens
 
     def answer(self, wanted_tokens: int) -> Answer:
-        """Raises AnswerFailed when other than `wanted_tokens` came."""
+        """The answer. Raises AnswerFailed unless exactly `wanted_tokens` came."""
         if self._first_s is None or self._tokens != wanted_tokens:
             raise AnswerFailed(f"{self._tokens} tokens came where {wanted_tokens} were asked for.")
         return Answer(first_s=self._first_s, last_s=self._last_s, tokens=self._tokens)

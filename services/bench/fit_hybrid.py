@@ -22,10 +22,10 @@ _NAME = "RTXPRO6000 llama3.1-8b"
 _BLOCKS = 32
 _TIMES_IN_BLOCK = {"layernorm": 2}
 _ONCE = ("embedding", "final_layernorm")  # layers by tokens outside the blocks
-_MOST_TOKENS = 2048  # the largest step whose layers were measured
+_MOST_TOKENS = 2048  # the largest step with measured layers
 # For a call in both tables, the skewed one gives three times the other's time.
 _SKEWED_LAYERS = 3
-_KV_TOKENS = 530_000  # what the card holds beside the weights, 128 KiB a token
+_KV_TOKENS = 530_000  # capacity beside the weights, at 128 KiB a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 _BYTES_OF_A_NUMBER = 2  # half precision
-NVLINK_BYTES_PER_S = 2.0e11  # of the 300 GB/s a direction of an A100, what a copy reaches
+NVLINK_BYTES_PER_S = 2.0e11  # rate of a copy; an A100 has 300 GB/s each way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

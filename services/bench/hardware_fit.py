@@ -1,6 +1,6 @@
 """Fits the true step of a simulated engine to measured steps.
 
-The method is Levenberg-Marquardt on relative errors with a Huber loss (linear beyond a tenth), in
+The method is Levenberg-Marquardt on relative errors with Huber weights (linear beyond a tenth), in
 the logarithms of the numbers, so that none becomes negative. It is deterministic.
 """
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 _ROUNDS, _TRIES = 80, 8
 _TAIL = 0.1
 _NUDGE = 1e-4
-_MOST_MOVE = 1.0  # of a logarithm, in one round
+_MOST_MOVE = 1.0  # greatest change of a logarithm in one iteration
 _CALM = 1e-7
 _NOTHING = 1e-3  # share of all predicted time: a number that adds less becomes 0
 _DIGITS = 4

@@ -7,7 +7,7 @@ from services.bench.fit_tables import Timed
 from services.bench.hardware_facts import Gpu, Model
 from shared.hardware import Draft, TrueStep
 
-ACTIVATION_BYTES = 2.0e9  # of a step, of captured graphs, of the driver: an assumption
+ACTIVATION_BYTES = 2.0e9  # activations, captured graphs and driver: assumed
 _DRAFT_BYTES = 0.25e9  # an OPT-125m
 _STALL_CHANCE, _STALL_S = 1e-4, 0.05
 _BLOCK_TOKENS, _STEP_TOKENS, _REQUESTS = 16, 8192, 256

@@ -39,7 +39,7 @@ class ClosedLoop:
     now: Callable[[], float]
 
     async def run(self, in_flight: int, seconds: float) -> Load:
-        """Raises what `ask` raises."""
+        """Runs one load after a warm-up. Raises what `ask` raises."""
         await self._for(in_flight, _WARM_UP_SHARE * seconds)
         before_s, started_at_s = await self.cpu_seconds(), self.now()
         answers = await self._for(in_flight, seconds)

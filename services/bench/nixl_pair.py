@@ -47,7 +47,7 @@ class NixlSide:
         let_progress_thread_sleep()  # as our engines do
         try:
             agent = nixl_agent(name, nixl_agent_config(num_threads=threads, capture_telemetry=True))
-        except Exception as error:  # NIXL's errors have no common root of their own
+        except Exception as error:  # NIXL's errors have no common base class
             raise TransferFailed(
                 f"NIXL does not start with UCX_TLS={os.environ.get('UCX_TLS')!r} ({error}): "
                 "it needs a transport for messages too, such as tcp."
@@ -100,7 +100,7 @@ class NixlReader:
         try:
             peer = side.agent.add_remote_agent(metadata)
             remote = side.prepare(peer, base_address)
-        except Exception as error:  # NIXL's errors have no common root of their own
+        except Exception as error:  # NIXL's errors have no common base class
             raise TransferFailed(
                 f"NIXL cannot reach the other process ({error}); look at UCX_TLS, now "
                 f"{os.environ.get('UCX_TLS')!r}, and for UCX's words above."

@@ -16,7 +16,7 @@ _SIZE_INCHES = (14.0, 4.5)
 
 def draw(table: Table, fit: Fit, path: Path) -> None:
     """Writes the picture in the format that the file's name ends in. Raises OSError."""
-    mpl.rcParams["svg.hashsalt"] = "slos"  # the same picture is the same file
+    mpl.rcParams["svg.hashsalt"] = "slos"  # makes files reproducible
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     against, tokens, context = figure.subplots(1, 3)
     _against(against, table, fit)

@@ -27,7 +27,7 @@ class Spread:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank: one of the values, never a mean of two. Raises ValueError on none."""
+    """The nearest-rank percentile, always one of the values. Raises ValueError on none."""
     if not values:
         raise ValueError("nothing was measured")
     rank = math.ceil(percent / 100 * len(values))

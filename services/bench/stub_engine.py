@@ -134,7 +134,7 @@ class StubEngine(EngineServicer):
         request: pb.AbortRequest,
         context: "grpc.aio.ServicerContext[pb.AbortRequest, pb.AbortReply]",
     ) -> pb.AbortReply:
-        """Nothing runs long enough to be aborted."""
+        """Ignores it: no request runs long enough to be aborted."""
         del request, context
         return pb.AbortReply()
 
@@ -143,7 +143,7 @@ class StubEngine(EngineServicer):
         request: pb.ReleaseRequest,
         context: "grpc.aio.ServicerContext[pb.ReleaseRequest, pb.ReleaseReply]",
     ) -> pb.ReleaseReply:
-        """There is no KV."""
+        """Ignores it: there is no KV."""
         del request, context
         return pb.ReleaseReply()
 

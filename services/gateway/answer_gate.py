@@ -154,7 +154,7 @@ async def send_error(
 
 
 def _error_event(error: HttpError, path: str) -> bytes:
-    """The error inside a stream: an event of its own name where the protocol names its events."""
+    """The error inside a stream, as a named event where the protocol names its events."""
     named = b"event: error\n" if path in {"/v1/messages", "/v1/responses"} else b""
     return named + b"data: " + error.body_bytes(path=path) + b"\n\n"
 

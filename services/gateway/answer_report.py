@@ -36,7 +36,7 @@ def add_to_json(body: bytes, report: Report) -> bytes:
 
 
 def name_incomplete(chunk: bytes) -> bytes:
-    """Renames a last event `response.completed` whose status says that a limit cut the answer."""
+    """Renames a last event `response.completed` if its status says that a limit cut the answer."""
     if not chunk.startswith(_COMPLETED):
         return chunk
     data = orjson.loads(chunk.split(b"data: ", 1)[1])

@@ -149,7 +149,7 @@ class ClusterCore(EngineCoreClient):
             raise
 
     async def abort_requests_async(self, request_ids: list[str]) -> None:
-        """Ends requests in whose output vLLM's output handler found a stop string."""
+        """Ends requests after vLLM's output handler has found a stop string in their output."""
         self.end(request_ids, "stop")
 
     def end(self, request_ids: list[str], ended_as: str) -> None:

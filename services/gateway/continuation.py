@@ -34,7 +34,7 @@ class Form(Enum):
     """What the decode engine does with the token that the prefill engine sampled."""
 
     CONTINUE = auto()  # takes it as part of its prompt: the client has it already
-    RESAMPLE = auto()  # knows nothing of it and samples the first token itself
+    RESAMPLE = auto()  # ignores it and samples the first token itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Prefilled:
 
 
 def refuse_what_we_cannot(params: SamplingParams, priority: int) -> None:
-    """Raises InvalidRequest for what only the cluster may set, or what no engine's queue holds."""
+    """Raises InvalidRequest for transfer parameters of a client, or a priority out of range."""
     if TRANSFER in (getattr(params, "extra_args", None) or {}):
         raise InvalidRequest(
             f"{TRANSFER} is set by the cluster itself; leave it out.", param=TRANSFER
@@ -91,10 +91,10 @@ def form_of(request: EngineCoreRequest) -> Form:
 
 
 def goes_on_from_prompt(request: EngineCoreRequest) -> bool:
-    """Whether the answer goes on exactly where all that is known of it joins the prompt.
+    """Whether the answer continues exactly after all its known tokens have joined the prompt.
 
-    That holds beyond `form_of`: an engine takes what it is told of the answer through its grammar,
-    unless the grammar waits for the end of a reasoning.
+    This holds more often than `form_of` says: an engine advances its grammar by the answer's tokens
+    in the prompt, unless the grammar waits for the end of a reasoning.
     """
     params = request.sampling_params
     if request.prompt_embeds is not None or not request.prompt_token_ids:
@@ -125,7 +125,7 @@ def prefill_request(request: EngineCoreRequest, form: Form) -> EngineCoreRequest
     params = copy(request.sampling_params)
     params.max_tokens = 1
     params.min_tokens = min(params.min_tokens, 1)
-    if form is Form.RESAMPLE:  # its token is dropped: spare what would only shape the token
+    if form is Form.RESAMPLE:  # its token is dropped: omit what only shapes it
         params.structured_outputs = None
         params.logprobs = None
         params.thinking_token_budget = None
@@ -160,7 +160,7 @@ def continued(request: EngineCoreRequest, token_ids: Sequence[int]) -> EngineCor
 
 
 def read_prefill(output: EngineCoreOutput, weight_version: str | None) -> Prefilled | None:
-    """None when the answer is of no use to a decode engine."""
+    """The result of a prefill; None if it is of no use to a decode engine."""
     transfer = output.kv_transfer_params
     if not transfer or not transfer.get("do_remote_prefill") or len(output.new_token_ids) != 1:
         return None
@@ -195,7 +195,7 @@ def first_token_output(prefilled: Prefilled) -> EngineCoreOutput:
 
 
 def continue_outputs(outputs: list[EngineCoreOutput]) -> None:
-    """Takes from the decode engine's outputs what the prefill engine's have already told."""
+    """Removes from the decode engine's outputs what the prefill engine has already reported."""
     for output in outputs:
         output.prefill_stats = None
         if output.events:
@@ -203,7 +203,7 @@ def continue_outputs(outputs: list[EngineCoreOutput]) -> None:
 
 
 def resample_outputs(outputs: list[EngineCoreOutput], prefilled: Prefilled) -> None:
-    """Tells in the decode engine's first outputs what happened on the prefill engine."""
+    """Adds the prefill engine's statistics and events to the decode engine's first outputs."""
     continue_outputs(outputs)
     first = outputs[0]
     first.prefill_stats = prefilled.output.prefill_stats
@@ -211,7 +211,7 @@ def resample_outputs(outputs: list[EngineCoreOutput], prefilled: Prefilled) -> N
 
 
 def take_kv_result(outputs: list[EngineCoreOutput]) -> bool:
-    """Takes out what a decode engine says of its KV; whether it computed the prompt again."""
+    """Removes the KV result from a decode engine's outputs; whether it recomputed the prompt."""
     recomputed = False
     for output in outputs:
         result = (output.kv_transfer_params or {}).get(RESULT_KEY) or {}
@@ -221,14 +221,14 @@ def take_kv_result(outputs: list[EngineCoreOutput]) -> bool:
 
 
 def shift_events(outputs: list[EngineCoreOutput], by_s: float) -> None:
-    """Brings the times of an engine core's clock to ours."""
+    """Shifts event times from an engine core's clock to ours."""
     for output in outputs:
         for event in output.events or ():
             event.timestamp += by_s
 
 
 def started_at_s(outputs: list[EngineCoreOutput]) -> float | None:
-    """When the first step began that held some of the request; None where none of them tells."""
+    """When the first step with a part of the request began; None if no output has it."""
     for output in outputs:
         for event in output.events or ():
             if event.type is EngineCoreEventType.SCHEDULED:

@@ -128,7 +128,7 @@ def _end_with_peer(connection: socket.socket) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
     with suppress(BlockingIOError):  # nothing to read: the other end is open
         if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-            os._exit(0)  # it was closed before the kernel was told to look
+            os._exit(0)  # it closed before O_ASYNC was set
 
 
 def _read(connection: socket.socket) -> bytes:

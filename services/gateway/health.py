@@ -61,7 +61,7 @@ class Pages:
         return JSONResponse(dict(self.versions))
 
     async def classes(self, _: Request) -> Response:
-        """The classes that a request may name, and what each asks for."""
+        """The classes that a request may name, with their targets."""
         named = {self.catalogue.default.class_name: self.catalogue.default}
         named |= self.catalogue.classes
         return JSONResponse(

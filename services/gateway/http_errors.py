@@ -45,7 +45,7 @@ class HttpError:
     slo: dict[str, Any] | None = None
 
     def body(self, *, path: str = "") -> dict[str, Any]:
-        """As JSON. The Anthropic route wants its own outer `type`, the rest is the same."""
+        """The answer as JSON; the Anthropic route has an additional outer `type`."""
         error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
@@ -172,7 +172,7 @@ def _answer(failure: SlosError) -> tuple[int, str, str]:
 
 
 def _failed_placement(failure: SlosError, scope: RequestScope | None) -> Placement | None:
-    """The refused decision by its id, else that of a failed sequence, else the last one."""
+    """The placement of the refused decision, else of a failed sequence, else the last one."""
     if scope is None:
         return None
     placed = [one for one in scope.sequences.values() if one.placement is not None]

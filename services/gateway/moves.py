@@ -23,7 +23,7 @@ class Cause(StrEnum):
     UNREACHABLE = "unreachable"
     STALLED = "stalled"  # it made no progress, or did not answer when asked
     DRAINING = "draining"
-    SILENT = "silent"  # it answers, and gave this request nothing for too long
+    SILENT = "silent"  # it answers probes, but sent this request nothing for too long
 
 
 class Unmoved(StrEnum):
@@ -48,7 +48,7 @@ def cause_of(error: SlosError) -> Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One move. `after_tokens` are those that the client had."""
+    """One move, after `after_tokens` tokens of the answer had been delivered."""
 
     cause: Cause
     engine: str

@@ -39,7 +39,7 @@ def slo_report(scope: RequestScope) -> dict[str, Any]:
 
 
 def met(scope: RequestScope) -> bool | None:
-    """Whether every sequence kept every target; None when nothing was asked for."""
+    """Whether every sequence kept every target; None without an SLO."""
     if scope.targets_in_force.asks_for_nothing:
         return None
     return bool(scope.sequences) and all(

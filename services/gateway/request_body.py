@@ -192,7 +192,7 @@ def with_length(scope: Scope, body: bytes) -> Scope:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` first and then what the server says: that the client left."""
+    """A `receive` that returns `body` first, then the server's messages (a disconnect)."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_next() -> Message:

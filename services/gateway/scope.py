@@ -38,7 +38,7 @@ class SequenceRecord:
 
     @property
     def transfer_s(self) -> float | None:
-        """From the prefill engine's last word to the decode engine's first; None on one engine."""
+        """From the prefill engine's last reply to the decode engine's first; None on one engine."""
         if self.prefilled_at_s is None or self.decoding_at_s is None:
             return None
         return self.decoding_at_s - self.prefilled_at_s

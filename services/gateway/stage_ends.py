@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from shared.errors import ConfigError
 
-# The names of a stage whose end vLLM's reasoning parser gives.
+# The stage names for which vLLM's reasoning parser gives the end.
 THINKING_STAGES: Final = ("thinking", "reasoning")
 _THINKS: Final = {"thinking": True, "enable_thinking": True}
 

@@ -49,7 +49,7 @@ def take_over_http_errors(app: Starlette) -> None:
 
 
 async def answer_unrouted(request: Request, error: Exception) -> Response:
-    """Answers Starlette's HTTPException, whose own body would be `{"detail": ...}`."""
+    """Answers Starlette's HTTPException, in place of its own body `{"detail": ...}`."""
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow", "")
     kind, code = _KINDS.get(error.status_code, _OTHER)

@@ -193,7 +193,7 @@ class ClusterClient(AsyncLLM):
             raise
 
     async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None:
-        """As AsyncLLM's: the client is gone or wants no more."""
+        """As AsyncLLM's: the client has left or needs no more."""
         request_ids = (request_id,) if isinstance(request_id, str) else as_list(request_id)
         ended = self.output_processor.abort_requests(request_ids, internal)
         self.engine_core.end(ended, "abort")

@@ -11,7 +11,7 @@ from shared.alarm import Alarm, time_limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitLimits:
-    """How long a request waits for its engine before it is given up."""
+    """Time limits for the first and each later reply of an engine to a request."""
 
     first_reply_s: float = 300.0
     next_reply_s: float = 60.0

@@ -1,4 +1,4 @@
-"""What a simulated engine is made of: its true step time, memory and links. Simulates nothing."""
+"""The parts of a simulated engine: its true step time, memory and links."""
 
 from shared.hardware.catalogue import load, names, read
 from shared.hardware.hardware import Draft, Hardware

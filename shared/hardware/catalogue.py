@@ -1,4 +1,4 @@
-"""Hardware by name, from the tables that ship with the product, or from a file of the same form."""
+"""Loads hardware by name from the packaged tables, or from a file of the same form."""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ _TABLES = files(__package__) / "tables"
 
 
 def names() -> list[str]:
-    """Of all tables that ship, in order."""
+    """The names of all packaged tables, in order."""
     found = (one.name for one in _TABLES.iterdir())
     return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX))
 
 
 def load(name: str) -> Hardware:
-    """A table that ships, by its name. Raises ConfigError, with all names, where there is none."""
+    """A packaged table by its name. Raises ConfigError, with all names, if there is none."""
     if name not in names():
         raise ConfigError(f"no hardware is called {name!r}; there are {', '.join(names())}")
     return _hardware(name, (_TABLES / (name + _SUFFIX)).read_text(encoding="utf-8"))
 
 
 def read(path: Path) -> Hardware:
-    """A table of one's own, called as its file is. Raises ConfigError where it is none."""
+    """The table in a file, named like the file. Raises ConfigError if it is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

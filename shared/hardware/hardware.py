@@ -1,4 +1,4 @@
-"""All that a simulator must know of an engine, as one value. Reads no file."""
+"""The description of an engine for the simulator, as one value."""
 
 from dataclasses import dataclass, replace
 
@@ -7,8 +7,10 @@ from shared.hardware.truth import KnownStep, TrueStep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A draft model beside the engine's own. `step_s`: one run of it, `sequence_s`: more for each
-    sequence; both are part of the true step.
+    """A draft model beside the engine's own.
+
+    `step_s` is the time of one run, `sequence_s` the additional time of each sequence; both are
+    part of the true step.
     """
 
     model: str
@@ -19,12 +21,16 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """One model on one sort of GPU. `source` says where each figure comes from.
+    """One model on one sort of GPU.
 
-    `step`: the true time of a step, and its noise. `stall_chance`, `stall_s`: a rare step that
-    lasts so much longer. `host_overhead_s`: between two steps, in no step's time.
-    `link_bytes_per_s`, `link_latency_s`: of a KV transfer between two such engines. The model is
-    on `gpus` by tensor parallelism.
+    Attributes:
+        gpus: Number of GPUs, by tensor parallelism.
+        source: The origin of each figure.
+        step: The true time of a step, and its noise.
+        stall_chance: Probability that a step lasts `stall_s` longer.
+        link_bytes_per_s: Rate of a KV transfer between two such engines.
+        link_latency_s: Latency of such a transfer.
+        host_overhead_s: Time between two steps, not part of either.
     """
 
     name: str
@@ -52,9 +58,9 @@ class Hardware:
 
     @property
     def noise_sigma(self) -> float:
-        """Of the log-normal factor on each step, whose mean is 1."""
+        """Sigma of the log-normal noise factor on each step, of mean 1."""
         return self.step.noise_sigma
 
     def slower(self, factor: float) -> "Hardware":
-        """The same engine where all of its steps last `factor` times as long."""
+        """The same engine with all steps `factor` times as long."""
         return replace(self, step=self.step.slower(factor))

@@ -1,14 +1,14 @@
-"""How many tokens of KV an engine can hold: arithmetic on bytes. Measures nothing."""
+"""Computes the KV capacity of an engine from its memory in bytes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvMemory:
-    """KV gets what `used_share` of the memory of all GPUs leaves beside weights and activations.
+    """KV gets `used_share` of all GPUs' memory, less weights and activations.
 
-    Bytes; `gpu_bytes` and `activation_bytes` are of each GPU, `weight_bytes` (with those of a draft
-    model) of all together.
+    `gpu_bytes` and `activation_bytes` are per GPU; `weight_bytes`, a draft model's included, are
+    for all together.
     """
 
     gpus: int
@@ -24,7 +24,7 @@ class KvMemory:
         return self.gpus * each - self.weight_bytes
 
     def blocks(self, block_size_tokens: int) -> int:
-        """Raises ValueError where the model does not leave room for a single block."""
+        """The number of KV blocks. Raises ValueError if there is no room for a single one."""
         blocks = int(self.left_bytes // (self.kv_bytes_per_token * block_size_tokens))
         if blocks < 1:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Hardware of one's own: what `slos-serve profile` found out of an engine, to be simulated."""
+"""Turns the output of `slos-serve profile` into hardware to simulate."""
 
 import json
 from collections import defaultdict
@@ -28,10 +28,10 @@ def from_profile(
     link_latency_s: float = 0.005,
     host_overhead_s: float = 0.0,
 ) -> Hardware:
-    """An engine whose steps last as its own fit says, with the spread that the profile saw.
+    """An engine with the step times of its fit and the spread of the profiled steps.
 
-    A profile says nothing of links and of what passes between steps: `slos-serve bench kv`
-    measures the former. Raises ConfigError where the file is no profile.
+    A profile does not cover links (`slos-serve bench kv` measures them) and the time between
+    steps. Raises ConfigError if the file is no profile.
     """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -55,12 +55,13 @@ def from_profile(
 
 
 def known_step(fit: Fit, measured: Sequence[MeasuredStep] = ()) -> KnownStep:
-    """`measured` are the steps behind the fit, where they were kept. Of a kind of step that the
-    profile never saw, what it says of the others.
+    """The step times of a fit. `measured` are the steps behind it, if they were stored.
+
+    A kind of step that the profile has not measured gets the spread of the others.
     """
     by_batch = _by_batch(fit, measured)
     margins = dict(fit.margins)
-    if by_batch:  # what is left of the spread once the size of the batch is known
+    if by_batch:  # the spread that remains after correction by batch size
         plain = KnownStep(table=StepTable.of(fit.curve), sigmas=(0.0, 0.0, 0.0), by_batch=by_batch)
         ratios = [
             one.seconds / true_s(plain.numbers, counts_of(one.step)) for one in _decodes(measured)
@@ -80,7 +81,7 @@ def _decodes(measured: Sequence[MeasuredStep]) -> list[MeasuredStep]:
 
 
 def _by_batch(fit: Fit, measured: Sequence[MeasuredStep]) -> tuple[tuple[float, float], ...]:
-    """Of steps that only decode, the median of measured over fitted time by how many decode."""
+    """For steps that only decode: median ratio of measured to fitted time, by batch size."""
     ratios: defaultdict[float, list[float]] = defaultdict(list)
     for one in _decodes(measured):
         ratios[one.step.decodes].append(one.seconds / fit.curve.step_time(one.step))
@@ -90,7 +91,7 @@ def _by_batch(fit: Fit, measured: Sequence[MeasuredStep]) -> tuple[tuple[float, 
 def _spread(
     levels: Sequence[float], margins: Mapping[Kind, Sequence[float]], kind: Kind
 ) -> tuple[float, float]:
-    """Mean and sigma of the log-normal distribution with the quantiles that were seen."""
+    """Mean and sigma of the log-normal distribution with the measured quantiles."""
     known = margins.get(kind) or next(iter(margins.values()))
     median = float(np.interp(0.5, levels, known))
     found = np.interp(_TOLD_LEVELS, levels, known)

@@ -1,4 +1,4 @@
-"""What a simulated engine's planner believes of its step times. Pure.
+"""The step times that a simulated engine's planner starts from.
 
 The engine profiles itself as a real one does: the same plan, noisy steps, the same fit.
 """
@@ -23,7 +23,7 @@ from shared.batch_time.tuning import ENOUGH_STEPS, TRIAL_SHARE
 from shared.hardware.hardware import Hardware
 from shared.hardware.truth import noisy_s, true_s
 
-_LIMIT_S = 15.0  # what a starting engine gives itself
+_LIMIT_S = 15.0  # as a starting engine
 _DRAFT_LENGTHS, _DRAFT_SEQUENCES = (1, 2, 4, 8), (1, 8, 32)
 _DRAFT_CONTEXT_TOKENS = 512
 _EXACT_LIMIT_S = 600.0
@@ -31,9 +31,9 @@ _EXACT_LIMIT_S = 600.0
 
 @cache
 def profiled(hardware: Hardware, seed: int = 0) -> StepTable:
-    """The table that planner and step former start from, margins included; ready to be copied.
+    """The table, with margins, that planner and step former start from.
 
-    Raises ValueError where the engine is too small to be measured at all.
+    Raises ValueError if the engine is too small to be measured.
     """
     return _table(_fitted(hardware, seed))
 
@@ -47,9 +47,7 @@ def paper_form(hardware: Hardware, seed: int = 0) -> StepTable:
 
 @cache
 def exact(hardware: Hardware) -> StepTable:
-    """Our form fitted to a long profile without any noise, and no margins: as near to the truth as
-    the form can be.
-    """
+    """Our form fitted to a long profile without noise, without margins: its best possible fit."""
     steps = list(_steps(hardware, None, _EXACT_LIMIT_S))
     fit = fit_curve(RICH, [one.step for one in steps], [one.seconds for one in steps])
     return StepTable.of(fit.curve)
@@ -77,7 +75,7 @@ def _table(fit: Fit) -> StepTable:
 def _steps(
     hardware: Hardware, random: np.random.Generator | None, limit_s: float
 ) -> Iterator[MeasuredStep]:
-    """As `shared.engine.profile_run` goes about it, on virtual time; without `random` no noise."""
+    """The steps of `shared.engine.profile_run` on virtual time; without `random`, no noise."""
     limits = _limits(hardware)
     plan, seen, left_s = Plan(limits), list[MeasuredStep](), limit_s
     trials = [trial for trial in OPENING if trial.fits(limits)]
@@ -104,7 +102,7 @@ def _next(plan: Plan, seen: list[MeasuredStep], left_s: float) -> Trial | None:
 
 
 def _drafting(hardware: Hardware) -> Iterator[Step]:
-    """Decodes with drafts, which the plan has none of."""
+    """Decodes with drafts, which the plan does not include."""
     most = hardware.draft.max_speculation_tokens if hardware.draft else 0
     for length in (one for one in _DRAFT_LENGTHS if one <= most):
         for sequences in _DRAFT_SEQUENCES:

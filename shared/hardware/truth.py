@@ -1,10 +1,11 @@
-"""How long a step of a simulated engine really takes. The planner never sees it: it fits a form of
-its own to profiled steps, and the two differ as a fit differs from a machine.
+"""The true step time of a simulated engine.
 
-The sum of: what every step costs, the layers (weights read against arithmetic, whichever is longer,
-with a smooth corner, and arithmetic in whole tiles), each sequence, attention (KV read by decodes,
-causal pairs of chunks; one call for both costs more than the two alone), and the drafts. Of an
-engine that was only profiled, what its own fit says (KnownStep).
+The planner does not see it: it fits another form to profiled steps, with errors as on a machine.
+
+A true step (TrueStep) is the sum of a fixed cost, layers, sequences, attention and drafts. Layers
+take the longer of weight reads and arithmetic (in whole tiles), with a smooth corner. Attention
+takes KV reads of decodes, causal pairs of chunks, and a surcharge for mixed calls. For an engine
+known only by a profile, its fit is the truth (KnownStep).
 """
 
 import math
@@ -48,27 +49,33 @@ from shared.compiled import compiled
     DRAFT_SEQUENCE,
     NOISE_SIGMA,
 ) = range(18)
-# A known step begins with a number that no true step has there, then its sigmas of decode, prefill
-# and mixed steps, how many ratios of small batches it has, their sizes, the ratios themselves, then
-# a table whose margins are mean factors.
+# The layout of a KnownStep: a negative marker, which no TrueStep has there; the sigmas of decode,
+# prefill and mixed steps; the number of ratios of small batches, their sizes (log2) and the ratios;
+# a table of step times with mean factors as margins.
 _KNOWN, _RATIOS, _SIZES = -1.0, 4, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrueStep:
-    """Seconds of a step as a function of its counts; more work of any sort never takes less.
+    """Seconds of a step as a function of its counts; it never decreases with more work.
 
-    `fixed_s`: what every step costs on the host. `weights_s`, `weights_token_s`: the layers of a
-    small step, bound by reading weights; `arithmetic_s`, `arithmetic_token_s`: of a large one;
-    `corner`: how sharply one goes over into the other, as the exponent of a norm. `tile_share` of
-    the tokens that fill up the last tile of `tile_tokens` are computed too. `sequence_s`: each
-    decode and each chunk. `context_s`: each KV token that decodes read; `earlier_s`: that chunks
-    read; `pair_s`: each pair of attention within chunks. `mixed_share`: by how much attention that
-    serves decodes and chunks in one call may cost more than the two alone, half of it reached at
-    `mixed_chunk_tokens` of prompt and at `mixed_decodes`. `draft_s`: one run of the draft model,
-    `draft_sequence_s`: more for each sequence. `noise_sigma`: of the logarithm of a step's own
-    factor. Raises ValueError where a number is negative, or
-    the corner or what is halved is none.
+    Raises ValueError if a number is negative or not finite, or one of `corner`, `tile_tokens`,
+    `mixed_chunk_tokens` and `mixed_decodes` is below 1.
+
+    Attributes:
+        fixed_s: Host time of every step.
+        weights_s: Layers of a small step, bound by reading weights; `weights_token_s` per token.
+        arithmetic_s: Layers of a large step; `arithmetic_token_s` per token.
+        corner: Exponent of the norm that joins the two; a greater one makes a sharper maximum.
+        tile_share: Share of the padding tokens of the last tile of `tile_tokens` that cost time.
+        sequence_s: Each decode and each chunk.
+        context_s: Each KV token that decodes read.
+        earlier_s: Each KV token that chunks read.
+        pair_s: Each pair of attention within chunks.
+        mixed_share: Greatest surcharge on attention for decodes and chunks in one call. Each of its
+            two saturating factors is a half at `mixed_chunk_tokens` and at `mixed_decodes`.
+        draft_s: One run of the draft model; `draft_sequence_s` more for each sequence.
+        noise_sigma: Sigma of the logarithm of the noise factor.
     """
 
     fixed_s: float = 0.0
@@ -100,7 +107,7 @@ class TrueStep:
 
     @property
     def plain(self) -> dict[str, float]:
-        """By name, in the order of `numbers`."""
+        """The numbers by name, in the order of `numbers`."""
         return {one.name: float(getattr(self, one.name)) for one in fields(self) if one.init}
 
     def changed(self, **numbers: float) -> "TrueStep":
@@ -114,13 +121,14 @@ class TrueStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownStep:
-    """Seconds of a step of an engine of which nothing is known but a fit and how far its steps
-    lay from it.
+    """Seconds of a step of an engine that is known only by a fit and its residuals.
 
-    `table`: its margins are the mean of measured over fitted time. `sigmas`: of the log-normal
-    factor on decode, prefill and mixed steps. `by_batch`: for steps that only decode, measured over
-    tabled time by how many decode, ascending; between them by their logarithm, beyond them the
-    nearest. Kernels are chosen by such sizes: four may take less than two.
+    Attributes:
+        table: Step times, with the mean ratio of measured to fitted time as margins.
+        sigmas: Of the log-normal noise on decode, prefill and mixed steps.
+        by_batch: For steps that only decode, pairs of batch size, ascending, and ratio of measured
+            to tabled time, interpolated in the logarithm of the size. Kernels are chosen by size,
+            so four decodes may take less time than two.
     """
 
     table: StepTable
@@ -136,7 +144,7 @@ class KnownStep:
 
     @property
     def noise_sigma(self) -> float:
-        """Of all kinds, about."""
+        """The mean of the three sigmas."""
         return float(np.mean(self.sigmas))
 
     def slower(self, factor: float) -> "KnownStep":
@@ -177,7 +185,7 @@ def _known_s(numbers: Numbers, counts: Numbers) -> float:
 
 @compiled
 def noisy_s(numbers: Numbers, counts: Numbers, normal: float) -> float:
-    """The same as it happens, but for stalls: times a log-normal factor whose mean is 1.
+    """`true_s` times a log-normal noise factor of mean 1; without stalls.
 
     `normal` is a draw of the standard normal distribution.
     """
@@ -219,5 +227,5 @@ def _attention_s(numbers: Numbers, counts: Numbers) -> float:
     )
     chunk_share = prefill / (prefill + numbers[MIXED_CHUNK_TOKENS])
     decode_share = decodes / (decodes + numbers[MIXED_DECODES])
-    # both halves saturate, so that the whole surplus is only met by large mixed steps
+    # both shares saturate: only large mixed steps pay the whole surcharge
     return float(alone_s * (1.0 + numbers[MIXED_SHARE] * chunk_share * decode_share))

@@ -1,1 +1,1 @@
-"""How KV blocks get from one engine to another."""
+"""Moves KV blocks from one engine to another."""

@@ -1,4 +1,4 @@
-"""Sockets of one thread to the KV ports of others."""
+"""Client sockets of one thread to KV ports."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ Address = tuple[str, int]
 
 
 def socket_address(host: str, port: int) -> str:
-    """ZeroMQ's way to write it."""
+    """The address in ZeroMQ's form."""
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
 def is_readable(socket: "zmq.Socket[bytes]") -> bool:
-    """As `socket.poll(0)` tells it, in a tenth of the time."""
+    """The result of `socket.poll(0)`, in a tenth of the time."""
     events = socket.get(_EVENTS)
     assert isinstance(events, int)
     return bool(events & _READABLE)
@@ -34,9 +34,9 @@ def is_readable(socket: "zmq.Socket[bytes]") -> bool:
 
 @dataclass(slots=True)
 class Callers:
-    """One socket for each KV port, connected at its first use; the one unused for longest goes.
+    """One socket per KV port, opened at its first use; above MOST_PEERS, the LRU one is closed.
 
-    `watches`: `poll` reports broken connections. Who does not call `poll` must leave it off.
+    `watches`: `poll` reports broken connections. Set it only if `poll` is called.
     """
 
     context: "zmq.Context[zmq.Socket[bytes]]"
@@ -47,12 +47,13 @@ class Callers:
     _monitors: "dict[zmq.Socket[bytes], Address]" = field(default_factory=dict)
 
     def watch(self, other: "zmq.Socket[bytes]") -> None:
-        """Has `poll` look at a socket of the caller's, too."""
+        """Adds a socket of the caller to those that `poll` polls."""
         self._poller.register(other, zmq.POLLIN)
 
     def poll(self, limit_ms: int) -> tuple[list["zmq.Socket[bytes]"], list[Address]]:
-        """The sockets that have something to read, and the KV ports whose connection broke or
-        could not be made. Waits `limit_ms` at most.
+        """The readable sockets, and the KV ports with a broken or failed connection.
+
+        Waits at most `limit_ms`.
         """
         readable: list[zmq.Socket[bytes]] = []
         broken: list[Address] = []

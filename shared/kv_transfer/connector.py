@@ -1,7 +1,7 @@
 """Our KV connector as vLLM loads it.
 
-It keeps the name of vLLM's NIXL connector, because vLLM tells by that name that KV is handed from
-one engine to another; the engine host points vLLM to this module.
+It keeps the name of vLLM's NIXL connector, because vLLM recognizes disaggregated prefill by that
+name; the engine host points vLLM to this module.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from shared.kv_transfer.worker import KvWorker
 
 
 class NixlConnector(NixlBaseConnector):
-    """Pulls KV over NIXL or ZMQ, and uses it only when its holder has confirmed it."""
+    """Pulls KV over NIXL or ZMQ, and uses it only after its holder has confirmed it."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)

@@ -18,18 +18,18 @@ class CurveKeys:
     secret: bytes = field(repr=False)
 
     def protect_listener(self, socket: "zmq.Socket[bytes]") -> None:
-        """Before bind. Only a peer that knows the public key, which never travels, gets through."""
+        """Call it before bind. Only peers with the public key, which is never sent, can connect."""
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
 
     def protect_caller(self, socket: "zmq.Socket[bytes]") -> None:
-        """Before connect."""
+        """Call it before connect."""
         socket.curve_serverkey = self.public
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
 
 
 def keys_from(path: str) -> CurveKeys | None:
-    """The key pair that follows from the cluster's secret in a file; None without a path.
+    """The key pair derived from the cluster's secret in a file; None without a path.
 
     Raises ConfigError.
     """

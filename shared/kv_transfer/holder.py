@@ -1,4 +1,4 @@
-"""The KV port of an engine: answers readers of its blocks, in a thread of its own."""
+"""The KV port of an engine: answers readers of its blocks, in a separate thread."""
 
 import logging
 import threading
@@ -46,7 +46,7 @@ _JOIN_LIMIT_S = 5.0
 
 @dataclass(slots=True)
 class _Sending:
-    """A fetch in progress. `last_heard_s`: when its reader last asked for more."""
+    """A fetch in progress. `last_heard_s` is when its reader last gave credit."""
 
     peer: bytes
     fetch: Fetch
@@ -61,7 +61,7 @@ class KvHolder:
     """Serves one worker's blocks at `host:port` until `close`. `epoch` is the engine id.
 
     Memory is bounded: a reader gets at most MOST_CREDIT_FRAMES frames ahead of what it has
-    consumed, and frames in host memory are views of the KV cache.
+    consumed, and frames from host memory are views of the KV cache where blocks are contiguous.
     """
 
     host: str
@@ -78,7 +78,7 @@ class KvHolder:
     _context: "zmq.Context[zmq.Socket[bytes]]" = field(default_factory=zmq.Context)
 
     def start(self, memory: KvMemory | None) -> None:
-        """Listens. Raises ConfigError when the port is taken."""
+        """Starts to listen. Raises ConfigError when the port is taken."""
         self._memory = memory
         socket = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 0)
@@ -120,7 +120,7 @@ class KvHolder:
         socket.close()
 
     def _turn(self, socket: "zmq.Socket[bytes]") -> None:
-        """Takes all messages that are there, then sends one frame of each fetch with credit."""
+        """Handles all pending messages, then sends one frame of each fetch with credit."""
         can_send = any(one.credit > 0 for one in self._sending.values())
         if can_send or socket.poll(POLL_MS):
             self._receive(socket)

@@ -1,8 +1,8 @@
-"""Where KV blocks lie in memory and how a transfer is cut into frames. Pure.
+"""The places of KV blocks in memory, and the division of a transfer into frames.
 
-A transfer is a row of units: one block of one layer each, layer after layer, in the order of the
-block ids. Holder and reader build the same row from their own block ids, so that a frame needs to
-say only how many units came before it.
+A transfer is a sequence of units: one block of one layer each, layer after layer, in the order of
+the block ids. Holder and reader build the same sequence from their own block ids, so a frame needs
+only its number.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class BadBlocks(SlosError):
 class Region:
     """The KV blocks of one layer: block n lies at `offset_bytes + n * stride_bytes`.
 
-    `group` is the KV cache group whose block ids count here; `memory` numbers the buffer.
+    `group` is the KV cache group that the block ids belong to; `memory` is the buffer's number.
     """
 
     layer: int
@@ -57,7 +57,7 @@ class BlockLayout:
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
     def checked(self, groups: Sequence[Sequence[int]]) -> list[Numbers]:
-        """Block ids by group. Raises BadBlocks."""
+        """Block ids by group, as arrays. Raises BadBlocks for ids that this cache does not have."""
         wanted = max((one.group for one in self.regions), default=-1) + 1
         if len(groups) != wanted:
             raise BadBlocks(f"This KV cache has {wanted} groups of blocks, not {len(groups)}.")
@@ -69,7 +69,7 @@ class BlockLayout:
     def frames(
         self, groups: Sequence[Sequence[int]], frame_bytes: int
     ) -> Iterator["FrameOfBlocks"]:
-        """The transfer of these blocks, cut into frames of at most `frame_bytes` (or one block).
+        """The transfer of these blocks in frames of at most `frame_bytes` (or one block).
 
         Raises BadBlocks.
         """
@@ -110,9 +110,9 @@ class BlockLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameOfBlocks:
-    """Blocks as this side's memory has them: in which buffer each lies, where, and its bytes.
+    """The blocks of a frame in this side's memory: buffer, start and size of each.
 
-    `run_count`: how many runs of bytes lie together.
+    `run_count` is the number of contiguous runs.
     """
 
     first_layer: int
@@ -124,7 +124,7 @@ class FrameOfBlocks:
     run_count: int
 
     def runs(self) -> list[tuple[int, int, int]]:
-        """Buffer, start and end of the bytes that lie together."""
+        """Buffer, start and end of each contiguous run."""
         firsts = np.flatnonzero(_begins_run(self.memories, self.starts, self.sizes))
         lasts = np.concatenate((firsts[1:] - 1, [len(self.sizes) - 1]))
         ends = self.starts[lasts] + self.sizes[lasts]
@@ -133,14 +133,14 @@ class FrameOfBlocks:
 
 
 def _begins_run(memories: Numbers, starts: Numbers, sizes: Numbers) -> NDArray[np.bool_]:
-    """Whether each block lies elsewhere than where the one before it ends."""
+    """Whether each block begins a new run, not adjacent to the block before it."""
     begins = np.ones(len(starts), dtype=np.bool_)
     begins[1:] = (starts[1:] != starts[:-1] + sizes[:-1]) | (memories[1:] != memories[:-1])
     return begins
 
 
 def checksum(parts: Sequence[Bytes]) -> int:
-    """Sum of the 64-bit words: it finds every change of one word, at the speed of memory.
+    """Sum of the 64-bit words: it detects every change of one word, at memory speed.
 
     The length of each part is a multiple of 8 bytes.
     """
@@ -148,18 +148,18 @@ def checksum(parts: Sequence[Bytes]) -> int:
 
 
 def gather(frame: FrameOfBlocks, addresses: Numbers, target: Bytes) -> int:
-    """Copies the blocks of the frame into `target`, one after another; their checksum.
+    """Copies the blocks of the frame into `target`, one after another; returns their checksum.
 
-    `addresses`: where each buffer begins in memory.
+    `addresses` are the memory addresses of the buffers.
     """
     places = addresses[frame.memories] + frame.starts
     return int(_gather(places, frame.sizes, _words(target)))
 
 
 def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, addresses: Numbers) -> int:
-    """Copies `parts`, read as one row of bytes, into the blocks of the frame; their checksum.
+    """Copies `parts`, concatenated, into the blocks of the frame; returns their checksum.
 
-    Raises BadBlocks where a part ends within a block.
+    Raises BadBlocks if a part ends within a block.
     """
     places = addresses[frame.memories] + frame.starts
     if len(parts) == 1 and len(parts[0]) == frame.size_bytes:
@@ -177,7 +177,7 @@ def scatter(parts: Sequence[Bytes], frame: FrameOfBlocks, addresses: Numbers) ->
 
 @compiled
 def _gather(places: Numbers, sizes: Numbers, target: Words) -> np.uint64:
-    """One pass over memory in place of two: copies blocks, and gives the sum of their words."""
+    """Copies blocks and sums their words, in one pass over memory."""
     total, at = np.uint64(0), 0
     for number in range(len(places)):
         words = sizes[number] // _WORD_BYTES
@@ -192,7 +192,7 @@ def _gather(places: Numbers, sizes: Numbers, target: Words) -> np.uint64:
 
 @compiled
 def _scatter(source: Words, places: Numbers, sizes: Numbers) -> np.uint64:
-    """The other way round."""
+    """Copies into blocks and sums the words, in one pass over memory."""
     total, at = np.uint64(0), 0
     for number in range(len(places)):
         words = sizes[number] // _WORD_BYTES
@@ -206,13 +206,13 @@ def _scatter(source: Words, places: Numbers, sizes: Numbers) -> np.uint64:
 
 
 def _words(part: Bytes) -> Words:
-    """The same memory, or a copy where it does not begin at a word."""
+    """The same memory as words, or a copy if it is not aligned."""
     words = part.view(np.uint64)
     return words if words.flags.aligned else words.copy()
 
 
 def warm_up() -> None:
-    """Compiles what a transfer needs, so that the first one does not wait for it."""
+    """Compiles the functions of a transfer, so that the first one does not wait for it."""
     memory, out = np.zeros(_WORD_BYTES, dtype=np.uint8), np.zeros(_WORD_BYTES, dtype=np.uint8)
     one = np.array([_WORD_BYTES], dtype=np.int64)
     zero = np.zeros(1, dtype=np.int64)
@@ -228,11 +228,11 @@ def warm_up() -> None:
     addresses = np.array([memory.ctypes.data], dtype=np.int64)
     gather(frame, addresses, out)
     frozen = out.copy()
-    frozen.flags.writeable = False  # as what comes in a message is
+    frozen.flags.writeable = False  # as the parts of a message are
     scatter([frozen], frame, addresses)
     scatter([out], frame, addresses)
 
 
 def is_word_aligned(*sizes_bytes: int) -> bool:
-    """Whether blocks of these sizes and places can be copied word by word."""
+    """Whether blocks of these sizes and offsets can be copied word by word."""
     return all(one % _WORD_BYTES == 0 for one in sizes_bytes)

@@ -1,4 +1,4 @@
-"""Which requests' KV blocks this engine still holds for a reader.
+"""Leases: KV blocks that this engine holds for readers, by request.
 
 The engine core asks `take_ended` before it frees blocks, and the KV port answers confirmations
 from another thread. One lock orders the two: an answer "held" is given before the blocks are free.
@@ -20,7 +20,7 @@ class LeaseEnd(StrEnum):
 
 @dataclass(slots=True)
 class _Lease:
-    """`expires_at_s` is None while the prompt is still computed: its blocks are not to be freed."""
+    """`expires_at_s` is None while the prompt is being computed: its blocks must not be freed."""
 
     expires_at_s: float | None = None
     confirmations: int = 0
@@ -29,7 +29,7 @@ class _Lease:
 
 @dataclass(slots=True)
 class LeaseTable:
-    """Leases by request id. `extension_s`: how long a renewal lasts. Safe for several threads."""
+    """Leases by request id. A renewal lasts `extension_s`. Thread-safe."""
 
     extension_s: float
     _leases: dict[str, _Lease] = field(default_factory=dict)
@@ -37,19 +37,19 @@ class LeaseTable:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def expect(self, request_ids: Iterable[str]) -> None:
-        """These requests compute a prompt for a reader: their blocks are held from now on."""
+        """Holds the blocks of these requests, which compute a prompt for a reader, from now on."""
         with self._lock:
             for request_id in request_ids:
                 self._leases.setdefault(request_id, _Lease())
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """These requests ended without a prompt to hand over; their blocks are free already."""
+        """Drops requests that ended without a prompt to hand over; their blocks are free."""
         with self._lock:
             for request_id in request_ids:
                 self._leases.pop(request_id, None)
 
     def grant(self, request_id: str, *, expires_at_s: float) -> None:
-        """The prompt is computed. A lease that was read or released before ends at once."""
+        """Starts the lease of a computed prompt; it ends at once if it was read or released."""
         with self._lock:
             lease = self._leases.get(request_id)
             if lease is None:
@@ -59,7 +59,7 @@ class LeaseTable:
                 self._end(request_id, lease.ended_by)
 
     def renew(self, request_ids: Iterable[str], now: float) -> None:
-        """A reader still wants these blocks."""
+        """Extends the leases of blocks that a reader still needs."""
         with self._lock:
             for request_id in request_ids:
                 lease = self._leases.get(request_id)
@@ -71,8 +71,9 @@ class LeaseTable:
             return self._is_held(request_id)
 
     def confirm(self, request_id: str, *, readers: int) -> bool:
-        """Whether the blocks were held until now; the last of `readers` confirmations ends the
-        lease.
+        """Whether the blocks were held until now.
+
+        The last of `readers` confirmations ends the lease.
         """
         with self._lock:
             if not self._is_held(request_id):
@@ -84,7 +85,7 @@ class LeaseTable:
             return True
 
     def release(self, request_ids: Iterable[str]) -> None:
-        """No reader wants these blocks any more."""
+        """Ends the leases of blocks that no reader needs any more."""
         with self._lock:
             for request_id in request_ids:
                 if self._is_held(request_id):
@@ -93,7 +94,7 @@ class LeaseTable:
     def take_ended(self, now: float) -> list[tuple[str, LeaseEnd]]:
         """Leases that ended since the last call, those that expired by `now` among them.
 
-        After this call no confirmation of them succeeds, so their blocks may be freed.
+        No confirmation of them succeeds after this call, so their blocks may be freed.
         """
         with self._lock:
             expired = [

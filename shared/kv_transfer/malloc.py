@@ -1,7 +1,7 @@
-"""Has the C library keep memory that was freed, for the next message.
+"""Makes glibc keep freed memory for the next message.
 
-ZeroMQ allocates a received frame and frees it. By default glibc gives such memory back to the
-system, and the next frame pays for fresh pages: two fifths of the system time of a transfer.
+ZeroMQ allocates a received frame and frees it. By default glibc returns such memory to the system,
+and the next frame needs fresh pages: two fifths of the system time of a transfer.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ _M_MMAP_THRESHOLD: Final = -3
 
 
 def keep_freed_memory() -> None:
-    """For the whole process. Does nothing where the C library is another."""
+    """Sets glibc's thresholds for the whole process; no effect with another C library."""
     library = ctypes.CDLL(None)
     mallopt = getattr(library, "mallopt", None)
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""The engine's KV cache as buffers of bytes: in place on CPU, through host memory on a GPU."""
+"""Reads and writes the engine's KV cache: in place on CPU, through host memory on a GPU."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -29,14 +29,14 @@ class KvMemory(Protocol):
         """The bytes of the frame in order, and their checksum."""
 
     def write(self, frame: FrameOfBlocks, parts: Sequence[Bytes]) -> int:
-        """Puts `parts`, of the same size in total, into the blocks of the frame; their checksum."""
+        """Writes `parts`, of the frame's total size, into its blocks; returns their checksum."""
 
 
 class HostMemory:
     """A KV cache in host memory.
 
-    Blocks that lie together are read as views, so that nothing is copied before it is sent. Where
-    the runs are short, the frame is gathered: a message part for each would cost more.
+    Contiguous blocks are read as views, so nothing is copied before it is sent. A frame of short
+    runs is gathered into one buffer: a message part for each run would cost more.
     """
 
     def __init__(self, layout: BlockLayout, buffers: Sequence[Bytes]) -> None:
@@ -56,9 +56,9 @@ class HostMemory:
 
 
 class DeviceMemory:
-    """A KV cache on an accelerator: each frame passes through host memory, on a stream of its own.
+    """A KV cache on an accelerator: frames pass through host memory on a separate stream.
 
-    `write` returns when the device has the bytes, so that a finished transfer can be used at once.
+    `write` returns when the device has the bytes, so a finished transfer can be used at once.
     """
 
     def __init__(self, layout: BlockLayout, buffers: Sequence[torch.Tensor]) -> None:
@@ -89,10 +89,9 @@ class DeviceMemory:
 def kv_memory(
     caches: Mapping[str, torch.Tensor], groups: Sequence[Sequence[str]], blocks: int
 ) -> KvMemory:
-    """The KV caches that vLLM registers, by layer. `groups`: the layers of each KV cache group.
+    """The memory of the KV caches that vLLM registers; `groups` are the layers of each group.
 
-    Raises ConfigError for a cache whose blocks do not lie one after another, as those of
-    state-space layers.
+    Raises ConfigError for a cache without contiguous blocks, as in state-space layers.
     """
     group_of = {name: number for number, names in enumerate(groups) for name in names}
     buffers: list[torch.Tensor] = []

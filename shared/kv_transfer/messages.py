@@ -1,8 +1,8 @@
-"""What passes through an engine's KV port, as msgpack.
+"""The messages of an engine's KV port, as msgpack.
 
 A reader sends `Fetch`, `Credit`, `Cancel`, `Confirm`, `Renew` and `Release`; the holder answers
 with `Frame`, `Refused` and `Confirmed`. The epoch is the holder's engine id, which is new at every
-start: a message for an earlier life of the same address is refused.
+start: a message for an earlier start at the same address is refused.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from shared.errors import SlosError
 
 
 class BadMessage(SlosError):
-    """Bytes that are no message of this protocol."""
+    """The bytes are no message of this protocol."""
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -22,7 +22,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=T
 
 
 class Fetch(_Message, frozen=True, array_like=True, tag="fetch"):
-    """Send these blocks. `layout` must equal the holder's signature; `credit` counts frames."""
+    """Asks for blocks. `layout` must equal the holder's signature; `credit` counts frames."""
 
     epoch: str
     request_id: str
@@ -33,20 +33,20 @@ class Fetch(_Message, frozen=True, array_like=True, tag="fetch"):
 
 
 class Credit(_Message, frozen=True, array_like=True, tag="credit"):
-    """That many frames more may be sent."""
+    """Allows the holder to send `frames` more frames."""
 
     fetch_id: int
     frames: int
 
 
 class Cancel(_Message, frozen=True, array_like=True, tag="cancel"):
-    """The reader drops what is left of this fetch."""
+    """Ends a fetch; the reader drops the rest."""
 
     fetch_id: int
 
 
 class Confirm(_Message, frozen=True, array_like=True, tag="confirm"):
-    """Were the blocks held until now? `readers` workers ask this holder for the same request."""
+    """Asks whether the blocks were held until now; `readers` workers ask for the same request."""
 
     epoch: str
     request_id: str
@@ -55,22 +55,23 @@ class Confirm(_Message, frozen=True, array_like=True, tag="confirm"):
 
 
 class Renew(_Message, frozen=True, array_like=True, tag="renew"):
-    """Requests that still wait at the reader."""
+    """Extends the leases of requests that still wait at the reader."""
 
     epoch: str
     request_ids: list[str]
 
 
 class Release(_Message, frozen=True, array_like=True, tag="release"):
-    """Requests whose blocks are not wanted any more."""
+    """Frees the blocks of requests that will not be fetched."""
 
     epoch: str
     request_ids: list[str]
 
 
 class Frame(_Message, frozen=True, array_like=True, tag="frame"):
-    """Whole blocks of the layers `first_layer` to `last_layer`; their bytes are the parts after
-    this one. `number` counts the frames of the fetch from 0.
+    """Whole blocks of the layers `first_layer` to `last_layer`, in the parts after this one.
+
+    `number` counts the frames of the fetch from 0.
     """
 
     epoch: str
@@ -83,14 +84,14 @@ class Frame(_Message, frozen=True, array_like=True, tag="frame"):
 
 
 class Refused(_Message, frozen=True, array_like=True, tag="refused"):
-    """The fetch ends here."""
+    """Refuses a fetch, which ends with it."""
 
     fetch_id: int
     reason: str
 
 
 class Confirmed(_Message, frozen=True, array_like=True, tag="confirmed"):
-    """`held`: the blocks belonged to the request until this answer."""
+    """Answers Confirm: `held` if the blocks belonged to the request until this answer."""
 
     ask_id: int
     held: bool

@@ -1,4 +1,4 @@
-"""What our KV connector's two halves, in vLLM's scheduler and in its workers, tell each other."""
+"""Messages between the halves of the KV connector, in vLLM's scheduler and in its workers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +16,14 @@ from shared.kv_transfer.settings import HolderPort
 
 @dataclass(slots=True)
 class KvMetadata(KVConnectorMetadata):
-    """For the workers, at each step. `holders`: the KV ports of the engines named in `nixl`."""
+    """Sent to the workers at each step. `holders` are the KV ports of the engines in `nixl`."""
 
     nixl: NixlConnectorMetadata
     holders: dict[str, HolderPort]
 
 
 def bytes_of(kv_cache_config: Any, block_ids: Sequence[Sequence[int]]) -> int:
-    """Bytes of these blocks, by KV cache group, at one worker."""
+    """Bytes of these blocks, given by KV cache group, at one worker."""
     return sum(
         len(group.layer_names) * len(blocks) * int(group.kv_cache_spec.page_size_bytes)
         for group, blocks in zip(kv_cache_config.transfer_groups, block_ids, strict=False)
@@ -31,7 +31,7 @@ def bytes_of(kv_cache_config: Any, block_ids: Sequence[Sequence[int]]) -> int:
 
 
 def joined(one: KvTransfer, other: KvTransfer) -> KvTransfer:
-    """The transfers of the same request at two workers of one engine as one."""
+    """Joins the transfers of one request at two workers of one engine."""
     worse = other if one.used else one
     return replace(worse, bytes=one.bytes + other.bytes, seconds=max(one.seconds, other.seconds))
 
@@ -43,6 +43,6 @@ class WorkerTransfers(KVConnectorWorkerMetadata):
     transfers: list[KvTransfer] = field(default_factory=list)
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> "WorkerTransfers":
-        """Those of two workers."""
+        """The transfers of both workers."""
         assert isinstance(other, WorkerTransfers)
         return WorkerTransfers([*self.transfers, *other.transfers])

@@ -1,8 +1,8 @@
-"""Lets NIXL's progress thread sleep until data comes. Moves no data itself.
+"""Lets NIXL's progress thread sleep until data comes.
 
-The Python layer of NIXL fixes the thread's delay at 0, with which it polls without end: every
-engine would keep one core busy while idle. With any other delay it waits for its sockets, which
-wake it at once; the delay is only how often it looks without being woken.
+The Python layer of NIXL sets the thread's delay to 0, which makes it busy-poll: every idle engine
+would occupy one core. With any other delay it waits for its sockets, which wake it at once; the
+delay is only the longest time between two checks.
 """
 
 from typing import Any, Final
@@ -13,7 +13,7 @@ LOOK_EVERY_US: Final = 10_000
 
 
 def let_progress_thread_sleep() -> None:
-    """For every agent that this process makes from now on. A second call changes nothing."""
+    """Applies to every agent that this process makes later. A second call changes nothing."""
     plain: Any = nixl_api.nixlBind.nixlAgentConfig
     if plain.__name__ == "PatientAgentConfig":
         return
@@ -21,7 +21,7 @@ def let_progress_thread_sleep() -> None:
 
     # mypy sees a base class from NIXL as Any.
     class PatientAgentConfig(plain):  # type: ignore[misc]
-        """Takes a delay of 0, the one that NIXL's Python layer sets, for ours."""
+        """Replaces a delay of 0, which NIXL's Python layer sets, by LOOK_EVERY_US."""
 
         @property
         def pthrDelay(self) -> int:  # noqa: N802 - NIXL's name

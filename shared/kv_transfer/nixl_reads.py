@@ -1,4 +1,4 @@
-"""vLLM's NIXL worker, reduced to reading: leases and notifications are those of the KV port."""
+"""vLLM's NIXL worker for reads only; the KV port handles leases and notifications."""
 
 import os
 import time
@@ -23,8 +23,8 @@ class NixlReads(NixlPullConnectorWorker):
     """Reads blocks over NIXL and reports each read as done or failed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # On CPU vLLM's worker moves the thread that makes it to the last core of the machine. That
-        # thread runs the model, so all engines of a machine would compute on that one core.
+        # On CPU vLLM's worker pins its creating thread to the machine's last core. That thread runs
+        # the model, so all engines of a machine would compute on one core.
         cores = os.sched_getaffinity(0)
         super().__init__(*args, **kwargs)
         os.sched_setaffinity(0, cores)
@@ -38,9 +38,9 @@ class NixlReads(NixlPullConnectorWorker):
     def slos_connect(
         self, engine_id: str, request: ReqMeta, on_failed: Callable[[str], None]
     ) -> None:
-        """Begins the handshake in the background, unless it is done or going on.
+        """Begins the handshake in the background, unless it is done or in progress.
 
-        `on_failed` is called with the engine's id in a thread of NIXL's when it fails.
+        `on_failed` is called with the engine's id, in a thread of NIXL's, if it fails.
         """
         if engine_id in self._invalid_remote_engines or engine_id in self._slos_connecting:
             return
@@ -65,7 +65,7 @@ class NixlReads(NixlPullConnectorWorker):
         handshake.add_done_callback(ended)
 
     def slos_readers(self, engine_id: str) -> int:
-        """How many of our workers read from one worker of this engine."""
+        """The number of our workers that read from one worker of this engine."""
         plan = self.tp_mappings.get(engine_id)
         return int(plan.local_consumers) if plan is not None else 1
 
@@ -81,7 +81,7 @@ class NixlReads(NixlPullConnectorWorker):
         super().start_load_kv(metadata)
 
     def _get_new_notifs(self) -> set[str]:
-        """Drops them: the confirmations at the KV port end leases."""
+        """Drops NIXL's notifications: confirmations at the KV port end leases."""
         self.nixl_wrapper.get_new_notifs()
         return set()
 
@@ -93,7 +93,7 @@ class NixlReads(NixlPullConnectorWorker):
         return done, failed
 
     def _slos_end_stalled(self, transfers: dict[str, list[int]]) -> None:
-        """Gives up reads that make no progress, as far as NIXL lets go of their memory."""
+        """Ends reads without progress, as far as NIXL releases their memory."""
         oldest_s = time.perf_counter() - STALL_LIMIT_S  # noqa: TID251 - the same
         stalled = [
             request_id
@@ -114,7 +114,7 @@ class NixlReads(NixlPullConnectorWorker):
         return bool(self._handle_failed_transfer(request_id, handle, self._recv_failures))
 
     def _send_heartbeats(self, metadata: NixlConnectorMetadata) -> None:
-        """The KV port renews leases."""
+        """Sends none: the KV port renews leases."""
 
     def _handle_heartbeat(self, payload: HeartbeatInfo) -> None:
-        """The same."""
+        """Ignores it, for the same reason."""

@@ -1,4 +1,4 @@
-"""Which transport a reader uses towards each holder. Pure."""
+"""Chooses the transport of a reader for each holder."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _MOST_PEERS = 4096
 
 @dataclass(slots=True)
 class Pairs:
-    """What happened between this engine and each holder, by engine id."""
+    """Failures of NIXL between this engine and each holder, by engine id."""
 
     transport: KvTransport
     _nixl_failed_s: OrderedDict[str, float] = field(default_factory=OrderedDict)
@@ -24,8 +24,8 @@ class Pairs:
     ) -> str | None:
         """The transport of the next transfer; None where the two have none in common.
 
-        With `auto`, ZMQ carries what comes before NIXL is connected, and for NIXL_AGAIN_S after
-        NIXL failed.
+        With `auto`, ZMQ carries transfers before NIXL is connected, and for NIXL_AGAIN_S after a
+        failure of NIXL.
         """
         common = [one for one in self.transport.carriers if one in theirs]
         if NIXL in common and ZMQ in common:

@@ -1,7 +1,7 @@
-"""Fetches KV blocks from the KV ports of other engines, in a thread of its own.
+"""Fetches KV blocks from the KV ports of other engines, in a separate thread.
 
-Blocks count as fetched only after the holder has confirmed, once they had all arrived, that they
-were held until then. Whatever goes wrong before ends in a result that says so.
+Blocks count as fetched only after the holder has confirmed that they were held until all had
+arrived. Any failure before that ends in a result that names it.
 """
 
 import itertools
@@ -59,7 +59,7 @@ _WAKE_ADDRESS = "inproc://wake"
 
 @dataclass(slots=True)
 class KvReader:
-    """One thread for all holders. Its methods return at once; `take_results` has what came."""
+    """One thread for all holders. Methods return at once; `take_results` returns the results."""
 
     now: Callable[[], float]
     keys: CurveKeys | None = None
@@ -77,7 +77,7 @@ class KvReader:
     _wake: "zmq.Socket[bytes] | None" = None
 
     def start(self, memory: KvMemory | None) -> None:
-        """`memory` is where fetched blocks go; None where the reader only confirms."""
+        """Starts the thread. `memory` receives fetched blocks; None if the reader only confirms."""
         self._memory = memory
         woken = self._context.socket(zmq.PAIR)
         woken.bind(_WAKE_ADDRESS)
@@ -100,11 +100,11 @@ class KvReader:
     # -- from the engine core's thread ----------------------------------------------------------
 
     def fetch(self, request: ReadRequest) -> None:
-        """Moves the blocks, then has them confirmed."""
+        """Fetches the blocks, then asks for their confirmation."""
         self._do(lambda: self._waiting.append(request))
 
     def confirm(self, request: ReadRequest, moved_bytes: int, began_s: float) -> None:
-        """Asks whether blocks that came by another transport were held until now."""
+        """Asks whether blocks that came over another transport were held until now."""
         self._do(lambda: self._ask(request, began_s, moved_bytes))
 
     def renew(self, peer: KvPeer, request_ids: Sequence[str]) -> None:
@@ -112,12 +112,12 @@ class KvReader:
         self._do(lambda: self._tell(peer, Renew(epoch=peer.epoch, request_ids=list(request_ids))))
 
     def release(self, peer: KvPeer, request_ids: Sequence[str]) -> None:
-        """Gives up blocks that are not needed."""
+        """Releases blocks that are not needed."""
         message = Release(epoch=peer.epoch, request_ids=list(request_ids))
         self._do(lambda: self._tell(peer, message))
 
     def take_results(self) -> list[ReadResult]:
-        """What ended since the last call."""
+        """Transfers and confirmations that ended since the last call."""
         taken = []
         while self._results:
             taken.append(self._results.popleft())
@@ -200,7 +200,7 @@ class KvReader:
         self._tell(request.peer, message)
 
     def _receive(self, socket: "zmq.Socket[bytes]") -> None:
-        for _ in range(CREDIT_FRAMES):  # then others have their turn
+        for _ in range(CREDIT_FRAMES):  # then other sockets have their turn
             if not is_readable(socket):
                 return
             head, *parts = socket.recv_multipart(copy=False)
@@ -219,7 +219,7 @@ class KvReader:
     def _take(self, frame: Frame, parts: list[Bytes]) -> None:
         reading = self._reading.get(frame.fetch_id)
         if reading is None:
-            return  # it was given up
+            return  # the fetch has ended
         wrong = fault_in_frame(reading, frame, parts) or self._write(reading, frame, parts)
         if wrong:
             self._tell(reading.request.peer, Cancel(fetch_id=frame.fetch_id))
@@ -240,7 +240,7 @@ class KvReader:
             reading.consumed = 0
 
     def _write(self, reading: Reading, frame: Frame, parts: list[Bytes]) -> str:
-        """Blocks of a transfer that fails are not used, so that they may hold anything."""
+        """Writes before the check: the blocks of a failed transfer are not used."""
         assert self._memory is not None
         try:
             total = self._memory.write(reading.frames[reading.number], parts)
@@ -307,5 +307,5 @@ class KvReader:
         try:
             self._callers.to(peer.host, peer.port).send(encode(message), zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            # The limits of the transfer end what this message was for.
+            # The transfer then ends by its time limits.
             _LOG.warning("KV port %s:%d cannot be reached: %s", peer.host, peer.port, error)

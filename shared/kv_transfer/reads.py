@@ -1,4 +1,4 @@
-"""A transfer as its reader sees it: what is asked for, how far it is, and how it ended."""
+"""The state of a transfer at its reader: request, progress and result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from shared.kv_transfer.messages import Frame
 
 
 class ReadOutcome(StrEnum):
-    """How a transfer ended. All but OK mean that the blocks are not to be used."""
+    """How a transfer ended. The blocks may be used only after OK."""
 
     OK = "ok"
     LOST = "lost"  # not held until the end, refused by the holder, or the connection broke
@@ -19,7 +19,7 @@ class ReadOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvPeer:
-    """A holder: the KV port of one worker and the engine id of its present life."""
+    """A holder: the KV port of one worker, and its engine id (`epoch`), new at every start."""
 
     epoch: str
     host: str
@@ -30,7 +30,7 @@ class KvPeer:
 class ReadRequest:
     """Blocks of one request: `remote_blocks` at the holder, `local_blocks` here, by KV cache group.
 
-    `readers`: how many workers read from this holder's worker.
+    `readers` is the number of workers that read from this holder's worker.
     """
 
     request_id: str
@@ -54,7 +54,7 @@ class ReadResult:
 
 @dataclass(slots=True, kw_only=True)
 class Reading:
-    """A fetch in progress. `frames`: where its frames go here, in order."""
+    """A fetch in progress. `frames` are the places of its frames here, in order."""
 
     request: ReadRequest
     began_s: float
@@ -67,7 +67,7 @@ class Reading:
 
 @dataclass(slots=True, kw_only=True)
 class Asking:
-    """A confirmation that is awaited."""
+    """A pending confirmation."""
 
     request: ReadRequest
     began_s: float
@@ -76,7 +76,7 @@ class Asking:
 
 
 def fault_in_frame(reading: Reading, frame: Frame, parts: Sequence[Bytes]) -> str:
-    """What is wrong with a frame; empty when it is the next one, whole and unchanged."""
+    """What is wrong with a frame, apart from its checksum; empty if it is the next one."""
     request = reading.request
     if (frame.epoch, frame.request_id) != (request.peer.epoch, request.remote_request_id):
         return "A frame of another request or of an earlier life of the holder came."

@@ -1,4 +1,4 @@
-"""How an engine host gives up KV blocks that its own engine core holds for a reader."""
+"""Releases KV blocks that an engine host's own core holds for a reader."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from shared.kv_transfer.messages import Release, encode
 
 @dataclass(slots=True)
 class LeaseReleaser:
-    """Talks to the KV ports of the `workers` of one engine. It never blocks."""
+    """Sends to the KV ports of the `workers` of one engine. It never blocks."""
 
     host: str
     port: int
@@ -26,7 +26,7 @@ class LeaseReleaser:
         self._callers = Callers(zmq.Context(), self.keys)
 
     def release(self, request_ids: Sequence[str]) -> None:
-        """Requests that hold nothing are ignored. A full pipe leaves the blocks to their lease."""
+        """Releases the blocks of requests; others are ignored. With a full pipe, leases expire."""
         message = encode(Release(epoch=self.epoch, request_ids=list(request_ids)))
         for worker in range(self.workers):
             with suppress(zmq.Again):

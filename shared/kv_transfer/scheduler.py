@@ -1,4 +1,4 @@
-"""The half of our KV connector in vLLM's scheduler: what to fetch and what to keep."""
+"""The KV connector's half in vLLM's scheduler: decides what to fetch and what to keep."""
 
 import logging
 import socket
@@ -39,11 +39,10 @@ _MOST_REMEMBERED = 4096
 def tokens_to_pull(
     params: dict[str, Any] | None, *, prompt_tokens: int, local_tokens: int
 ) -> int | None:
-    """How many tokens of KV to fetch for a request that continues after its first token; None
-    leaves the answer to vLLM.
+    """Tokens of KV to fetch for a request that continues after its first token.
 
-    The prefill engine holds `remote_num_tokens`; the prompt here is longer by the tokens
-    already produced there. `local_tokens` are cached here.
+    None leaves the answer to vLLM. The prefill engine holds `remote_num_tokens`; the prompt here is
+    longer by the tokens produced there. `local_tokens` are cached here.
     """
     if not params or not params.get("do_remote_prefill"):
         return None
@@ -54,7 +53,7 @@ def tokens_to_pull(
 
 
 class KvScheduler(NixlPullConnectorScheduler):
-    """vLLM's scheduler half for pulled KV, whatever the transport."""
+    """vLLM's scheduler half for pulled KV, over any transport."""
 
     def __init__(self, config: Any, engine_id: str, kv_cache_config: Any) -> None:
         super().__init__(config, engine_id, kv_cache_config)
@@ -118,7 +117,7 @@ class KvScheduler(NixlPullConnectorScheduler):
             remember(self._slos_fetching, request_id, transfer, _MOST_REMEMBERED)
 
     def take_transfers(self) -> list[KvTransfer]:
-        """Those that ended since the last call."""
+        """Transfers that ended since the last call."""
         taken, self._slos_ended = self._slos_ended, []
         return taken
 
@@ -134,8 +133,8 @@ class KvScheduler(NixlPullConnectorScheduler):
         return kept, params
 
     def set_xfer_handshake_metadata(self, metadata: dict[tuple[int, int], Any]) -> None:
-        """Raises ConfigError when the side channel's port is taken: vLLM would wait for ever."""
-        if not metadata:  # NIXL is not used, or did not start in the workers
+        """As vLLM's. Raises ConfigError if the side channel's port is taken: vLLM would hang."""
+        if not metadata:  # NIXL is not used, or failed to start in the workers
             spoken = tuple(one for one in self._slos_port.carriers if one != NIXL)
             self._slos_port = replace(self._slos_port, carriers=spoken)
             return
@@ -159,7 +158,7 @@ class KvScheduler(NixlPullConnectorScheduler):
         host: str,
         port: int,
     ) -> None:
-        """vLLM's thread for NIXL handshakes, but one that outlives messages that it cannot read."""
+        """vLLM's thread for NIXL handshakes, which here survives messages that it cannot read."""
         import time
 
         with zmq_ctx(zmq.ROUTER, make_zmq_path("tcp", host, port)) as side_channel:
@@ -179,7 +178,7 @@ class KvScheduler(NixlPullConnectorScheduler):
 
 
 def _asked_rank(parts: list[bytes]) -> tuple[int, int] | None:
-    """Which worker a handshake asks for."""
+    """The worker that a handshake asks for, by pipeline and tensor rank; None if unreadable."""
     try:
         empty, body = parts
         message, pipeline_rank, tensor_rank = msgspec.msgpack.decode(

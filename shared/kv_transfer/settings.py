@@ -1,4 +1,4 @@
-"""How an engine's KV connector is set up: plain data that passes through vLLM's configuration."""
+"""Settings of an engine's KV connector: plain data that passes through vLLM's configuration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import Any, Final
 
 SETTINGS_KEY: Final = "slos"
-"""In vLLM's `kv_connector_extra_config`."""
+"""The key of the settings in vLLM's `kv_connector_extra_config`."""
 
 PORT_KEY: Final = "slos_kv"
-"""In the transfer parameters of a computed prompt: where the KV port is, and what it speaks."""
+"""The key of the KV port and its transports in the transfer parameters of a computed prompt."""
 
 RESULT_KEY: Final = "slos_kv_result"
-"""In the transfer parameters of a decode engine's last output: what became of the transfer."""
+"""The key of the transfer's result in the transfer parameters of a decode engine's last output."""
 
 
 class KvTransport(StrEnum):
@@ -25,15 +25,13 @@ class KvTransport(StrEnum):
 
     @property
     def carriers(self) -> tuple[str, ...]:
-        """What an engine with this setting speaks, the preferred one first."""
+        """The transports of an engine with this setting, the preferred one first."""
         return {"auto": ("nixl", "zmq"), "none": ()}.get(self.value, (self.value,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvSettings:
-    """`port` is that of the first worker; worker n listens on `port + n` of `host`, and others
-    find it there on `reachable_host`.
-    """
+    """Worker n listens on `port + n` of `host`; other engines reach it at `reachable_host`."""
 
     transport: KvTransport
     host: str
@@ -52,7 +50,7 @@ class KvSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HolderPort:
-    """Where a prefill engine answers, as its output tells the decode engine."""
+    """The KV port of a prefill engine, as its output names it to the decode engine."""
 
     host: str
     port: int
@@ -63,7 +61,7 @@ class HolderPort:
 
     @classmethod
     def from_plain(cls, plain: object) -> "HolderPort | None":
-        """None for what no engine of ours has written."""
+        """The port in transfer parameters; None if they are malformed."""
         if not isinstance(plain, Mapping):
             return None
         host, port, carriers = (plain.get(key) for key in ("host", "port", "carriers"))
@@ -79,7 +77,7 @@ _NUMBERS = ("remote_port", "tp_size", "remote_num_tokens")
 
 
 def fault_in(params: object) -> str | None:
-    """What is wrong with a request's transfer parameters; None where they can be used."""
+    """What is wrong with a request's transfer parameters; None if they can be used."""
     if params is None:
         return None
     if not isinstance(params, Mapping):
@@ -92,7 +90,7 @@ def fault_in(params: object) -> str | None:
 
 
 def _fault_in_place(params: Mapping[str, Any]) -> str | None:
-    """What is wrong with where the KV is said to be."""
+    """What is wrong with the address of the KV in `params`; None if nothing."""
     for name in _STRINGS:
         if not isinstance(params.get(name), str) or not params[name]:
             return f"{name} must be a text"

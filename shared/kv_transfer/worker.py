@@ -1,4 +1,4 @@
-"""The half of our KV connector in a vLLM worker: leases, transfers, and their confirmation."""
+"""The KV connector's half in a vLLM worker: leases, transfers, and their confirmation."""
 
 import logging
 import time
@@ -37,7 +37,7 @@ def _now_s() -> float:
 
 @dataclass(slots=True)
 class _Load:
-    """A request whose KV is on its way to this worker."""
+    """A transfer of one request's KV to this worker."""
 
     meta: ReqMeta
     holder: HolderPort
@@ -58,7 +58,7 @@ class _Load:
 
 
 class KvWorker:
-    """One for each worker. `nixl` is vLLM's worker for NIXL, None where NIXL is not used."""
+    """One per worker. `nixl` is vLLM's worker for NIXL, None if NIXL is not used."""
 
     def __init__(self, config: Any, engine_id: str, kv_cache_config: Any, rank: int) -> None:
         transfer = config.kv_transfer_config
@@ -86,7 +86,7 @@ class KvWorker:
     def _nixl_worker(self, config: Any, engine_id: str, kv_cache_config: Any) -> Any:
         if NIXL not in self._settings.transport.carriers:
             return None
-        # NIXL takes seconds to load, and is not there on every machine
+        # NIXL takes seconds to load, and is not installed on every machine
         from shared.kv_transfer.nixl_reads import NixlReads
 
         try:
@@ -135,12 +135,12 @@ class KvWorker:
     # -- each step ----------------------------------------------------------------------------
 
     def start(self, metadata: KvMetadata) -> None:
-        """Takes note of what the scheduler decided and begins transfers."""
+        """Applies the scheduler's metadata: updates leases and begins transfers."""
         nixl, now = metadata.nixl, _now_s()
         self._leases.expect(nixl.reqs_in_batch)
         self._leases.forget(nixl.reqs_not_processed)
         for request_id, expires_s in nixl.reqs_to_send.items():
-            # Stamped by the scheduler's clock: only the time that is left means something here.
+            # Stamped by the scheduler's clock: only the remaining time has a meaning here.
             left_s = expires_s - nixl.scheduler_clock
             self._leases.grant(request_id, expires_at_s=now + left_s)
         for engine_id, waiting in nixl.heartbeat_by_engine.items():
@@ -190,7 +190,7 @@ class KvWorker:
         load = self._loads[request_id]
         remote = load.meta.remote
         local = load.meta.local_block_ids
-        # A prefix that is cached here is not fetched: the last blocks are.
+        # A prefix that is cached here is not fetched, only the last blocks are.
         ours = [list(group) for group in local]
         theirs = [
             list(group)[len(group) - len(mine) :]
@@ -214,7 +214,7 @@ class KvWorker:
         return KvPeer(epoch=engine_id, host=holder.host, port=holder.port + worker)
 
     def finished(self) -> KVConnectorTransferResults:
-        """What ended since the last step; a failed transfer is among the received ones as well."""
+        """Transfers that ended since the last step; failed ones are among the received, too."""
         if self.nixl is not None:
             self._take_nixl(self.nixl.get_transfer_results())
         received = {result.request_id for result in self._confirmed(self._reader.take_results())}
@@ -241,7 +241,7 @@ class KvWorker:
                 self._nixl_failed(request_id, load)
             else:
                 self._confirm_nixl(request_id, load)
-        self.nixl.get_block_ids_with_load_errors()  # they are reported by request instead
+        self.nixl.get_block_ids_with_load_errors()  # failures are reported by request instead
 
     def _nixl_failed(self, request_id: str, load: _Load) -> None:
         engine_id = load.meta.remote.engine_id
@@ -267,7 +267,7 @@ class KvWorker:
             self._reader.confirm(request, moved // len(sources), load.began_s)
 
     def _confirmed(self, results: Iterable[ReadResult]) -> list[ReadResult]:
-        """Those whose blocks may be used; the others are given up."""
+        """Results of transfers with blocks that may be used now; ends the failed transfers."""
         whole = []
         for result in results:
             load = self._loads.get(result.request_id)
@@ -298,6 +298,6 @@ class KvWorker:
         self._transfers.append(load.ended(request_id, outcome, _now_s()))
 
     def take_transfers(self) -> list[KvTransfer]:
-        """Those that ended since the last call."""
+        """Transfers that ended since the last call."""
         taken, self._transfers = self._transfers, []
         return taken

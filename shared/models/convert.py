@@ -1,4 +1,4 @@
-"""A GGUF file to an ordinary checkpoint, as a process of its own. The only user of transformers."""
+"""Converts a GGUF file to an ordinary checkpoint, in a separate process."""
 
 import os
 import sys
@@ -8,14 +8,14 @@ from pathlib import Path
 
 def main(argv: Sequence[str]) -> int:
     source, folder = Path(argv[0]), Path(argv[1])
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: everything needed is here
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: all files are local
     convert(source, folder)
     return 0
 
 
 def convert(source: Path, folder: Path) -> None:
     """Writes weights (bfloat16), tokenizer and chat template into `folder`."""
-    # Heavy, and not needed by those who only want `main`'s module to exist
+    # Imported here, as they take seconds to load
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

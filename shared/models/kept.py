@@ -1,4 +1,4 @@
-"""A folder that is made once, whole or not at all, however many processes want it at once."""
+"""A folder that is made once and atomically, also by several processes at the same time."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ _POLL_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class KeptFolder:
-    """One such folder. It counts only with every file in the size that it was made with."""
+    """One such folder. It is complete only if every file has the size it was made with."""
 
     path: Path
     needed_bytes: int
@@ -33,7 +33,7 @@ class KeptFolder:
             return False
 
     def get(self, make: Callable[[Path], object], say: Callable[[str], None]) -> Path:
-        """The folder; `make` fills an empty one when there is none yet. Raises ConfigError."""
+        """The folder; `make` fills an empty one if there is none yet. Raises ConfigError."""
         if self.complete:
             return self.path
         try:
@@ -68,7 +68,7 @@ class KeptFolder:
 
     @contextmanager
     def _lock(self, say: Callable[[str], None]) -> Iterator[None]:
-        """The lock dies with the process that holds it, so a killed one blocks nobody."""
+        """A file lock, which the kernel releases when its process ends."""
         with self.path.with_name(self.path.name + ".lock").open("w") as file:
             if not _locked(file):
                 say(f"Another process is making {self.path}; waiting for it.")

@@ -1,4 +1,4 @@
-"""From what the operator calls a model to what vLLM loads. Makes it when it is one of ours."""
+"""Resolves the operator's name of a model to what vLLM loads; makes packaged models."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from shared.models.kept import KeptFolder
 
 EMBEDDED = "embedded"
 TINY = "tiny"
-# A new recipe needs a new name, so that no cache serves what an older one made.
+# A new recipe needs a new name, so that no cache serves the result of an older one.
 _EMBEDDED_FOLDER = "smollm2-135m-instruct-1"
 _TINY_FOLDER = "tiny-1"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -26,7 +26,7 @@ def resolve_model(
     """The folder (absolute) or hub name that vLLM loads.
 
     `embedded` and `tiny` are made on first use, which takes about half a minute and a second;
-    `say` is told what goes on. Raises ConfigError.
+    `say` takes lines of progress. Raises ConfigError.
     """
     cache = cache or cache_folder()
     if model == EMBEDDED:
@@ -48,7 +48,7 @@ def _embedded(cache: Path, say: Say, download: Download) -> Path:
 
 
 def _tiny(cache: Path, say: Say) -> Path:
-    # Only where it is asked for: it needs libraries that come with an engine.
+    # Imported here, as it needs libraries of the engine extra.
     from shared.models.tiny import make_tiny_model
 
     words = cache / _EMBEDDED_FOLDER

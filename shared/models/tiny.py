@@ -1,6 +1,6 @@
-"""A small Llama with random weights for tests: loads in a blink, its nonsense is always the same.
+"""Makes a small Llama with random weights for tests; its answers are always the same.
 
-Written with numpy alone, so that no test has to import torch for it.
+It uses numpy alone, so that no test has to import torch for it.
 """
 
 import json
@@ -70,7 +70,7 @@ def _config(vocabulary: int) -> dict[str, Any]:
 
 
 def _weights(vocabulary: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """So large that every earlier token shows in the answer, and lost KV does too."""
+    """Random weights, large enough that every earlier token, and so lost KV, changes the answer."""
     shapes = {
         "model.embed_tokens.weight": (vocabulary, _HIDDEN),
         "lm_head.weight": (vocabulary, _HIDDEN),
@@ -105,7 +105,7 @@ def _layer_shapes(name: str) -> dict[str, tuple[int, int]]:
 
 
 def _write_byte_tokenizer(folder: Path) -> None:
-    """The special tokens first, with the ids that the embedded model gives them; then the bytes."""
+    """The special tokens first, with their ids in the embedded model, then the bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate([*_SPECIAL, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

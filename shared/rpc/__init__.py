@@ -1,1 +1,1 @@
-"""The wire: protocol files, generated code, conversion, channels. No decisions."""
+"""gRPC between our processes: protocol files, generated code, conversion, channels."""

@@ -1,4 +1,4 @@
-"""gRPC between our processes: channels, servers, a client of the planner. It retries nothing."""
+"""gRPC channels, servers, and a client of the planner, without retries."""
 
 import asyncio
 import socket
@@ -25,8 +25,8 @@ MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024  # a request may carry the tensors of im
 PING_EVERY_MS = 5_000
 PING_ANSWER_LIMIT_MS = 15_000
 
-# A peer that vanished without a word is noticed within twenty seconds by either side, and one whose
-# machine starves for ten is kept. Those that wait for it ask it earlier: see `TICK_S`.
+# Either side notices a vanished peer within twenty seconds; a peer on a machine that is starved for
+# ten is kept. Callers that wait for a peer probe it earlier: see `TICK_S`.
 _BOTH_SIDES = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
@@ -41,7 +41,7 @@ _CLIENT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),  # also the limit of one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the outside world
+    ("grpc.enable_http_proxy", 0),  # the environment's proxy is for other hosts
 )
 _SERVER = (
     *_BOTH_SIDES,
@@ -69,15 +69,15 @@ def make_server() -> grpc.aio.Server:
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Binds, unencrypted, and returns the port (0 picks one). Raises OSError when it is taken."""
+    """Binds without encryption; returns the port (0 picks one). Raises OSError if it is taken."""
     return _bound(server.add_insecure_port, host, port)
 
 
 def listen(host: str, port: int, identity: Identity | None) -> tuple[grpc.aio.Server, int]:
-    """A server that is bound, and its port (0 picks one); add services, then start it.
+    """A bound server and its port (0 picks one); add services, then start it.
 
-    With an identity, only peers of the same cluster get through, and the log names the others.
-    Raises OSError when the port is taken.
+    With an identity it accepts only peers of the same cluster, and logs refused ones. Raises
+    OSError if the port is taken.
     """
     if identity is None:
         server = make_server()
@@ -91,7 +91,7 @@ def listen(host: str, port: int, identity: Identity | None) -> tuple[grpc.aio.Se
 
 def _bound(add_port: Callable[[str], int], host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Tried here first: gRPC would write its own lines to stderr before it fails.
+    # Try first: gRPC would write its own lines to stderr before it fails.
     with socket.create_server((host, port), family=family):
         pass
     name = f"[{host}]" if family is socket.AF_INET6 else host
@@ -103,15 +103,17 @@ def _bound(add_port: Callable[[str], int], host: str, port: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainingNotice:
-    """An engine's word to the planner: it takes nothing new, or takes requests again."""
+    """An engine's message to the planner that it drains, or takes requests again."""
 
     draining: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """The host runs. `overdue_s`: for how long, beyond its longest step, its engine core has made
-    no progress while it holds work.
+    """A sign of life of the host.
+
+    `overdue_s` is the time beyond its longest step for which its engine core, which has work, has
+    made no progress.
     """
 
     overdue_s: float = 0.0
@@ -121,9 +123,9 @@ EngineNews = Sequence[StepReport] | DrainingNotice | Beat
 
 
 class PlannerClient:
-    """The planner as gateways and engine hosts see it. Not reaching it is a PlannerUnavailable.
+    """Client of the planner. Calls raise PlannerUnavailable if it cannot be reached.
 
-    `limit_s` bounds each call that names no limit of its own and the wait for a verdict.
+    `limit_s` limits each call without its own limit, and the wait for a registration's verdict.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class PlannerClient:
         return codec.placement_from_wire(wire)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Tells how placed requests ended; the planner forgets what they held."""
+        """Reports how placed requests ended; the planner frees their reservations."""
         request = pb.SettleRequest(outcomes=[codec.outcome_to_wire(each) for each in outcomes])
         try:
             await self._stub.Settle(request, timeout=self._limit_s)
@@ -155,7 +157,7 @@ class PlannerClient:
             raise self._unavailable(error) from error
 
     async def explain(self, decision_id: str) -> Explanation:
-        """Raises UnknownDecision when the planner does not remember it."""
+        """The record of a decision. Raises UnknownDecision if the planner has none."""
         request = pb.ExplainRequest(decision_id=decision_id)
         try:
             reply = await self._stub.Explain(request, timeout=self._limit_s)
@@ -166,8 +168,10 @@ class PlannerClient:
         return planner_codec.explanation_from_wire(reply)
 
     async def scale(self, *, starting_prefill: int = 0, starting_decode: int = 0) -> ScaleAdvice:
-        """How many engines of each role are needed. The planner cannot see engines that have not
-        registered yet; the caller tells of those that it has started.
+        """The number of engines of each role that are needed.
+
+        `starting_prefill` and `starting_decode` count engines that the caller has started and that
+        have not registered yet.
         """
         request = pb.ScaleRequest(
             starting_prefill=starting_prefill, starting_decode=starting_decode
@@ -181,7 +185,7 @@ class PlannerClient:
     async def watch(self) -> AsyncGenerator[list[EngineView], None]:
         """The attached engines, at once and at every change.
 
-        Ends with PlannerUnavailable when the planner goes; close the iterator to end it earlier.
+        Raises PlannerUnavailable when the planner ends; close the iterator to end it earlier.
         """
         call = self._stub.Watch(pb.WatchRequest())
         try:
@@ -198,8 +202,8 @@ class PlannerClient:
     ) -> AsyncGenerator[Policy, None]:
         """Registers an engine and yields its policies; the first one arrives with the acceptance.
 
-        Sends `news` for as long as the stream lives. Raises RegistrationRefused when the planner
-        will not have it and PlannerUnavailable when the planner goes. Close the iterator
+        Sends `news` as long as the stream lasts. Raises RegistrationRefused if the planner refuses
+        the engine, and PlannerUnavailable when the planner ends. Close the iterator
         (`contextlib.aclosing`) to detach.
         """
         call = self._stub.Attach(_engine_messages(description, news))

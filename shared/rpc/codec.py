@@ -1,4 +1,4 @@
-"""Our types to protocol messages and back, field by field and nothing else."""
+"""Converts our types to protocol messages and back, field by field."""
 
 from shared.engines import (
     Drafts,
@@ -60,7 +60,7 @@ def _kv_address_to_wire(address: KvAddress) -> pb.KvAddress:
 
 
 def description_from_wire(wire: pb.EngineDescription) -> EngineDescription:
-    """Raises KeyError when the role is one that we do not know."""
+    """Raises KeyError for an unknown role."""
     return EngineDescription(
         name=wire.name,
         engine_id=wire.engine_id,

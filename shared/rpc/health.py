@@ -1,6 +1,6 @@
-"""`slos-serve health ADDRESS`: exit status 0 when the process at an address serves, else 1.
+"""`slos-serve health ADDRESS`: exit status 0 if the process at an address serves, else 1.
 
-Made for the health checks of containers: it loads neither vLLM nor anything else that is slow.
+It is for health checks of containers, and loads neither vLLM nor any other slow library.
 """
 
 import os
@@ -27,7 +27,7 @@ _USAGE: Final = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Asks once and prints one line. Raises ConfigError when there is no single address."""
+    """Asks once and prints one line. Raises ConfigError without exactly one address."""
     words, secret_file = list(argv), os.environ.get(IDENTITY_VARIABLE, "")
     if _FILE_FLAG in words[:-1]:
         at = words.index(_FILE_FLAG)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fault_of(address: str, secret_file: str) -> str:
-    """Empty when the process serves; otherwise what keeps it from serving. Raises ConfigError."""
+    """Why the process does not serve; empty if it does. Raises ConfigError."""
     if address.startswith("http"):
         return _http_fault(address)
     return _grpc_fault(address, identity_from(secret_file))
@@ -52,7 +52,7 @@ def fault_of(address: str, secret_file: str) -> str:
 
 def _http_fault(url: str) -> str:
     try:
-        # Without a proxy of the environment: the address is local.
+        # Without the environment's proxy: the address is local.
         with build_opener(ProxyHandler({})).open(url, timeout=_ANSWER_LIMIT_S):
             return ""
     except (URLError, OSError) as error:

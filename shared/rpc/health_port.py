@@ -1,4 +1,4 @@
-"""The gRPC health service on a port of its own, for probes that cannot show a certificate."""
+"""Serves gRPC health on an extra port, for probes without a certificate."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from shared.rpc.channels import bind, make_server
 
 @asynccontextmanager
 async def health_port(servicer: Any, host: str, port: int) -> AsyncIterator[None]:
-    """Answers whether the process serves, unencrypted, while the context lives; 0: no port.
+    """Serves `servicer` without encryption while the context lasts; port 0: not at all.
 
     Raises ConfigError when the port is taken.
     """

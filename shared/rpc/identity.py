@@ -1,4 +1,4 @@
-"""How a process proves over gRPC that it belongs to the cluster: mutual TLS from its secret."""
+"""Authenticates the processes of a cluster over gRPC: mutual TLS from the cluster's secret."""
 
 import os
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from shared.cluster_secret import IDENTITY_VARIABLE, PART_NAME, Certificates, re
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Both sides of a connection show a certificate that only the cluster's secret can make."""
+    """Both sides of a connection present a certificate that only the cluster's secret can make."""
 
     certificates: Certificates
 
     def for_server(self, on_handshake: Callable[[], None]) -> grpc.ServerCredentials:
-        """`on_handshake` is called before each, on a thread of gRPC."""
+        """A server's credentials. `on_handshake` is called before each, on a thread of gRPC."""
         own = self.certificates
         shown = grpc.ssl_server_certificate_configuration(
             [(own.key, own.certificate)], own.authority
@@ -33,12 +33,12 @@ class Identity:
 
     @property
     def channel_options(self) -> tuple[tuple[str, str], ...]:
-        """A peer is known by its certificate's authority, so its address need not be in it."""
+        """Peers are identified by their certificate's authority, not by the address in it."""
         return (("grpc.ssl_target_name_override", PART_NAME),)
 
 
 def own_identity() -> Identity | None:
-    """For commands without an option for it: by the variable that all parts read.
+    """The identity by the environment variable, for commands without an option for it.
 
     Raises ConfigError.
     """
@@ -46,7 +46,7 @@ def own_identity() -> Identity | None:
 
 
 def identity_from(path: str) -> Identity | None:
-    """None without a path: connections are then neither encrypted nor authenticated.
+    """The identity by a secret file; None, so no encryption and authentication, without a path.
 
     Raises ConfigError.
     """

@@ -1,4 +1,4 @@
-"""Views of engines and explained decisions to protocol messages and back, field by field."""
+"""Converts engine views, decisions and scale advice to protocol messages and back."""
 
 from shared.engines import EngineView, ScaleAdvice
 from shared.requests import Explanation, StepSums, Way, WayConsidered

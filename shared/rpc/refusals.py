@@ -1,4 +1,4 @@
-"""Tells in the log which peers a port with a cluster secret turned away, each address once."""
+"""Logs the peers that a port with a cluster secret refused, each address once."""
 
 import asyncio
 import ipaddress
@@ -20,9 +20,9 @@ _LOG = logging.getLogger(__name__)
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 # `sl: local remote state`, all in hexadecimal; state 01 is an established connection
 _ROW: Final = re.compile(r": [0-9A-F]+:([0-9A-F]{4}) ([0-9A-F]+):([0-9A-F]{4}) 01 ")
-_WORD: Final = 8  # an address is one or four words of so many digits, each in the machine's order
+_WORD: Final = 8  # hex digits of a word; an address has 1 or 4, each in the machine's byte order
 _LOOK_AFTER_S: Final = 2.0  # a handshake that fails does so within a round trip or two
-_READ_EVERY_S: Final = 0.05  # many connections at once cost no more than this
+_READ_EVERY_S: Final = 0.05  # limits the cost of many connections at once
 _MOST: Final = 256
 
 Peer = tuple[str, int]
@@ -31,8 +31,9 @@ Peer = tuple[str, int]
 
 @dataclass(slots=True)
 class Arrivals:
-    """Connections to one port that have proven nothing yet. One that leaves without a call, soon
-    after it came, failed its handshake.
+    """Connections to one port that are not authenticated yet.
+
+    One that closes soon after its arrival, without a call, has failed its handshake.
     """
 
     _new: dict[Peer, float] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Arrivals:
             self._accepted.add(peer)
 
     def refused(self, connected: Set[Peer], now: float) -> list[str]:
-        """Addresses to tell of: their connections left, and were not told of before."""
+        """Addresses of closed, never accepted connections that were not reported before."""
         self._accepted &= connected
         gone = [peer for peer in self._new if peer not in connected]
         for peer, since in list(self._new.items()):
@@ -69,7 +70,7 @@ class Arrivals:
 
 
 class Refusals(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # in the stubs alone
-    """Watches the handshakes of one server; gRPC itself tells only that one begins."""
+    """Observes the handshakes of one server; gRPC reports only that one begins."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.port = 0
@@ -80,7 +81,7 @@ class Refusals(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # in the s
         self._look: asyncio.TimerHandle | None = None
 
     def begins(self) -> None:
-        """A handshake is about to begin. Called on a thread of gRPC."""
+        """Notes that a handshake begins. Called by a thread of gRPC."""
         now = self._clock.now()
         if self.port and now - self._read_at_s >= _READ_EVERY_S:
             self._read_at_s = now
@@ -92,7 +93,7 @@ class Refusals(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # in the s
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Notes the peers of calls with one answer: peers that soon leave make only those."""
+        """Notes the peers of unary calls: short-lived peers make only those."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler
@@ -124,7 +125,7 @@ class Refusals(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # in the s
 
 
 def connections_to(port: int) -> frozenset[Peer]:
-    """The other sides of established connections to a port of ours. Empty where Linux is not."""
+    """The peers of established connections to a port of this process. Empty outside Linux."""
     text = ""
     for table in _TABLES:
         with suppress(OSError):
@@ -133,7 +134,7 @@ def connections_to(port: int) -> frozenset[Peer]:
 
 
 def parse(table: str, port: int) -> frozenset[Peer]:
-    """`table` in the form of /proc/net/tcp and tcp6."""
+    """The peers of connections to `port` in a table of the form of /proc/net/tcp and tcp6."""
     rows = (match.groups() for match in _ROW.finditer(table))
     return frozenset(
         (_address(remote), int(remote_port, 16))
@@ -143,7 +144,7 @@ def parse(table: str, port: int) -> frozenset[Peer]:
 
 
 def peer_of(text: str) -> Peer:
-    """As gRPC names it: `ipv4:10.0.0.7:5001`, `ipv6:%5B::1%5D:5001`."""
+    """Parses gRPC's name of a peer: `ipv4:10.0.0.7:5001`, `ipv6:%5B::1%5D:5001`."""
     host, _, port = unquote(text).partition(":")[2].rpartition(":")
     return host.strip("[]"), int(port) if port.isdigit() else 0
 

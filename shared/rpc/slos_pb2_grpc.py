@@ -97,8 +97,8 @@ class EngineServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Outputs(self, request, context):
-        """The replies of all requests that name this reader, one for each engine step that concerns any of
-        them; the first, empty, says that requests may name it now. They end with the reader.
+        """The replies of all requests that name this reader, one per engine step that concerns any of them.
+        The first one is empty: from then on requests may name the reader. The stream ends with the reader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +111,7 @@ class EngineServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Frees the KV blocks of prompts that were computed here for another engine, which will not fetch them.
+        """Frees KV blocks of prompts that were computed here for another engine and will not be fetched.
         Unknown requests and those of an earlier start of the engine are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -119,7 +119,7 @@ class EngineServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Takes nothing new from now on; answers when the last request has left or the limit has passed.
+        """Refuses new requests from now on; replies when the last request has left or the limit has passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -492,7 +492,7 @@ class PlannerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Scale(self, request, context):
-        """How many engines of each role the requests of the last window needed, for what scales the fleet.
+        """The number of engines of each role that the requests of the last window needed, for autoscalers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

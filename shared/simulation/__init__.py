@@ -1,1 +1,1 @@
-"""A fleet on virtual time: engines, links and requests; who decides is passed in. No hardware."""
+"""Simulates a fleet on virtual time: engines, links and requests, under any serving system."""

@@ -1,4 +1,4 @@
-"""Random numbers of one engine, drawn in bulk; the same seed gives the same ones."""
+"""Random numbers of one engine, seeded and drawn in bulk."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ _BULK = 4096
 
 
 class Chance:
-    """Normal numbers for the noise of steps, uniform ones for what may or may not happen."""
+    """Normal numbers for the noise of steps, uniform ones for random events."""
 
     def __init__(self, name: str, seed: int) -> None:
         self._random = np.random.default_rng([seed, *name.encode()])
@@ -28,7 +28,7 @@ class Chance:
         return self._events.pop()
 
     def uniforms(self, count: int) -> Numbers:
-        """So many numbers from 0 up to 1, used once."""
+        """`count` uniform numbers in [0, 1), each used once."""
         if self._used + count > len(self._uniforms):
             self._uniforms, self._used = self._random.random(max(_BULK, count)), 0
         start, self._used = self._used, self._used + count

@@ -1,5 +1,6 @@
-"""One engine on virtual time: rows, KV blocks and steps that last as long as its hardware says. Who
-gets tokens is its system's to say.
+"""Simulates one engine on virtual time: rows, KV blocks, and steps timed by its hardware.
+
+The serving system decides the tokens of each step.
 """
 
 import math
@@ -38,7 +39,7 @@ _NOBODY: Numbers = np.zeros(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drafted:
-    """What the last step's drafts became, by life."""
+    """Drafted and accepted tokens of the last step, by life."""
 
     lives: Who
     drafted: npt.NDArray[np.float64]
@@ -46,12 +47,18 @@ class Drafted:
 
 
 class SimEngine:
-    """`rows` are in the order of arrival; `who` are their lives. `after` is what `rows` will be
-    when the running step has ended. All are views, good until somebody comes or a step ends.
+    """One engine.
 
-    `table` is what its system knows of its step times, not what they are. Of tokens, in all:
-    `computed_tokens` in steps, `dropped_tokens` of KV for want of room, `found_tokens` in the
-    prefix cache.
+    The views `rows`, `who` and `after` are valid until a request arrives or a step ends.
+
+    Attributes:
+        rows: One row per request, in the order of arrival.
+        who: Their lives: indexes of rows in the run's `Lives`.
+        after: The rows as they will be when the running step has ended.
+        table: The step times that the system knows, which are not the true ones.
+        computed_tokens: Tokens computed in all steps.
+        dropped_tokens: Tokens of KV dropped for lack of room.
+        found_tokens: Tokens found in the prefix cache.
     """
 
     def __init__(
@@ -95,19 +102,17 @@ class SimEngine:
 
     @property
     def prefill_only(self) -> Flags:
-        """Whose KV goes to another engine once the prompt is computed."""
+        """Whether each request moves to another engine once its prompt is computed."""
         return self._prefill_only[: self._count]
 
     @property
     def is_idle(self) -> bool:
-        """No step runs."""
+        """Whether no step runs."""
         return self.ends_s == math.inf
 
     @property
     def free_blocks(self) -> float:
-        """Blocks that nobody uses, nor will by the end of the running step; cached prefixes give
-        way.
-        """
+        """Blocks unused until the end of the running step; cached prefixes count as free."""
         count = self._count
         used = used_blocks(self._rows[:count], self._tokens[:count], self._block)
         return float(self._own_blocks - self.leased_blocks - used)
@@ -116,7 +121,7 @@ class SimEngine:
         return float(math.ceil(tokens / self.hardware.block_size_tokens))
 
     def add(self, row: Numbers, life: int, *, prefill_only: bool = False) -> None:
-        """A request comes, also while a step runs; what it has computed was found or sent."""
+        """Adds a request, also during a step. Its computed tokens were found in a cache or sent."""
         place = self._count
         if place == len(self._who):
             self._grow()
@@ -128,8 +133,9 @@ class SimEngine:
             self.cache.shrink(max(0.0, self.free_blocks))
 
     def begin(self, form: Former, lives: Lives, now: float) -> bool:
-        """Forms a step and starts it; whether there was one. Raises RuntimeError where the former
-        gives out what the engine does not have.
+        """Forms and starts a step; whether there was one.
+
+        Raises RuntimeError if the former exceeds the engine's blocks, token budget or places.
         """
         self.ends_s = math.inf
         if not self._count:
@@ -145,8 +151,9 @@ class SimEngine:
         return True
 
     def end(self, lives: Lives, given_s: float) -> tuple[list[int], list[int]]:
-        """The step is over and its tokens are given; the lives that have all their tokens, and
-        those whose prompt is done and which go on elsewhere.
+        """Ends the step at `given_s`, when its tokens reach their clients.
+
+        Returns the lives with all their tokens, and those with a computed prompt that move on.
         """
         self._rows, self._after = self._after, self._rows
         self.ends_s = math.inf
@@ -169,8 +176,9 @@ class SimEngine:
         return self._ended[:ended].tolist() if ended else [], [life for life, _ in sent]
 
     def find(self, name: str, tokens: int, *, stays: bool) -> int:
-        """How many of a prefix's first tokens are cached, in whole blocks. It `stays` for others,
-        or is the finder's own from now on.
+        """Cached tokens of a prefix, in whole blocks, at most `tokens`.
+
+        If it `stays`, other requests can find it as well; otherwise it leaves the cache.
         """
         cached = self.cache.use(name) if stays else self.cache.take(name)
         found = min(tokens, cached)
@@ -179,25 +187,25 @@ class SimEngine:
         return found
 
     def keep(self, name: str, tokens: int) -> None:
-        """Blocks that were just given up stay cached for as long as nobody needs them."""
+        """Caches a prefix in blocks that were just freed, until they are needed."""
         self.cache.keep(name, tokens)
         self.cache.shrink(max(0.0, self.free_blocks))
 
     def release(self, life: int) -> None:
-        """The KV of a request that went on elsewhere is not needed any more."""
+        """Frees the KV of a request that has moved on."""
         self.leased_blocks -= self._leases.pop(life, 0.0)
 
     def has_lease(self, life: int) -> bool:
         return life in self._leases
 
     def lose(self, life: int, now: float) -> None:
-        """The KV that was on its way to a request here will not come: it is computed here."""
+        """Notes that a request's KV transfer failed: its prompt is computed here."""
         place = int(np.flatnonzero(self.who == life)[0])
         for rows in (self._rows, self._after):
             rows[place, AVAILABLE], rows[place, COMPUTED] = now, 0.0
 
     def clear(self) -> list[int]:
-        """The engine dies; returns whom it had."""
+        """Ends the engine; returns the lives that it had."""
         had: list[int] = self.who.tolist()
         self._count = 0
         self.cache = PrefixCache(self.hardware.block_size_tokens)
@@ -224,13 +232,13 @@ class SimEngine:
         return form(self, tokens, self.counts, now) != 0
 
     def _form_in_more_room(self, form: Former, now: float) -> bool:
-        """Nobody could go on: what waits must not hold the blocks that others need."""
+        """Forms a step after waiting requests have released the blocks of found prefixes."""
         dropped = let_go(self.rows, now)
         self.dropped_tokens += dropped
         return dropped > 0 and self._form(form, now)
 
     def _drop_evicted(self, lives: Lives) -> None:
-        """No step comes of it, but who was to make room has made it."""
+        """Applies the evictions of a former that has formed no step."""
         evicted = self._tokens[: self._count] == EVICT
         lives[self.who[evicted], EVICTED] += 1
         self.dropped_tokens += float(self.rows[evicted, COMPUTED].sum())
@@ -255,7 +263,7 @@ class SimEngine:
             self.cache.shrink(free)
 
     def _check(self, free: float, given: float, residents: float) -> None:
-        """A former that gives out what is not there would make its system look too good."""
+        """Refuses a step beyond the engine's limits, which would make its system look too good."""
         hardware = self.hardware
         most_tokens, most = hardware.max_step_tokens, hardware.max_running_requests
         if free < 0 or given > most_tokens or residents > most:

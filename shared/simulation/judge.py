@@ -1,4 +1,4 @@
-"""Who got what was asked for, by three rules, and the times of each class. Sums over a record."""
+"""Sums over a record: requests that kept their targets, by each rule, and times by class."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -40,11 +40,11 @@ _ROUNDING_S = 1e-6
 
 
 class Rule(StrEnum):
-    """When a request has kept its targets.
+    """The rule by which a request has kept its targets.
 
-    MEAN: TTFT, and each stage's mean time per token. WINDOWS: TTFT, and every ten tokens within ten
-    paces (SLOs-Serve, section 8). DEADLINES: token n by the arrival plus TTFT plus n - 1 paces.
-    ASKED: the one of MEAN and DEADLINES that the request asked for.
+    MEAN: TTFT, and the mean TPOT of each stage. WINDOWS: TTFT, and every ten tokens within ten TPOT
+    targets (SLOs-Serve, section 8). DEADLINES: token n by the arrival plus TTFT plus n - 1 TPOT
+    targets. ASKED: MEAN or DEADLINES, as the request asked.
     """
 
     MEAN = "mean"
@@ -54,13 +54,13 @@ class Rule(StrEnum):
 
 
 class Cause(StrEnum):
-    """What a missed request missed by most."""
+    """The main cause of a miss."""
 
     REFUSED = "refused"
     BEST_EFFORT = "best_effort"  # not promised
     UNFINISHED = "unfinished"
     NEVER_CAME = "never_came"  # an earlier call of its program was refused or did not end
-    HELD = "held"  # waited for a decision
+    HELD = "held"  # deferred: waited for a decision
     QUEUE = "queue"  # waited on its engine for its first step
     PREFILL = "prefill"
     DECODE = "decode"
@@ -69,8 +69,9 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """`kept` of `requests` by each rule; times of those that finished, nan where there are none.
-    `promises_kept` of the `admitted`, as each asked.
+    """Counts and times of a group of requests; times are nan if there are none.
+
+    `kept` counts requests by rule; `promises_kept` counts admitted ones that kept the rule ASKED.
     """
 
     name: str
@@ -91,7 +92,7 @@ class Share:
 
 
 def judge(record: Record) -> list[Share]:
-    """All together under the name `all`, then each class."""
+    """All requests under the name `all`, then each class if there are several."""
     names = [ticket.call.class_name for ticket in record.tickets]
     classes = np.array(names)
     shares = [share_of("all", record.lives)]
@@ -101,7 +102,7 @@ def judge(record: Record) -> list[Share]:
 
 
 def share_of(name: str, lives: Lives) -> Share:
-    """The sums over these lives."""
+    """Sums over these lives."""
     admission = lives[:, ADMISSION]
     promised = lives[admission == ADMITTED]
     first_s, pace_s = ttfts_s(promised), tpots_s(promised)
@@ -122,9 +123,7 @@ def share_of(name: str, lives: Lives) -> Share:
 
 
 def kept(lives: Lives, rule: Rule) -> Mask:
-    """Finished, and in time, promised or not: a client sees no more. Refused ones are missed by
-    every rule.
-    """
+    """Whether each request ran, finished and was in time, promised or not."""
     if rule is Rule.ASKED:
         by_deadlines = lives[:, BY_DEADLINES] > 0
         return np.where(by_deadlines, kept(lives, Rule.DEADLINES), kept(lives, Rule.MEAN))
@@ -142,13 +141,13 @@ def kept(lives: Lives, rule: Rule) -> Mask:
 
 
 def finished(lives: Lives) -> Mask:
-    """Those that gave all their tokens."""
+    """Whether each request has all its tokens."""
     result: Mask = lives[:, TOKENS] >= lives[:, OUTPUT]
     return result
 
 
 def ttfts_s(lives: Lives) -> npt.NDArray[np.float64]:
-    """From the arrival to the first token; nan without one."""
+    """Seconds from the arrival to the first token; nan without one."""
     result: npt.NDArray[np.float64] = lives[:, FIRST] - lives[:, ARRIVES]
     return result
 
@@ -161,7 +160,7 @@ def tpots_s(lives: Lives) -> npt.NDArray[np.float64]:
 
 
 def worst_pace_share(lives: Lives) -> npt.NDArray[np.float64]:
-    """The slowest stage's mean time per token as a share of its pace; 0 without a second token."""
+    """The greatest ratio of a stage's TPOT to its target; 0 without a second token."""
     early = np.minimum(lives[:, TOKENS], lives[:, CHANGES_AT]) - 1
     late = lives[:, TOKENS] - lives[:, CHANGES_AT]
     ends_s = np.where(late > 0, lives[:, CHANGED], lives[:, LAST])
@@ -175,7 +174,7 @@ def worst_pace_share(lives: Lives) -> npt.NDArray[np.float64]:
 
 
 def causes(lives: Lives) -> dict[Cause, int]:
-    """One cause for each request that missed what it asked for."""
+    """Missed requests by main cause."""
     found = dict.fromkeys(Cause, 0)
     for life in lives[~kept(lives, Rule.ASKED)]:
         found[_cause(life)] += 1
@@ -215,5 +214,5 @@ def _quantiles(values: Iterable[float] | npt.NDArray[np.float64]) -> tuple[float
 
 
 def attained(shares: Sequence[Share], rule: Rule = Rule.MEAN) -> float:
-    """Of all together."""
+    """The attainment of all requests together."""
     return shares[0].attained(rule)

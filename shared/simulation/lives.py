@@ -1,7 +1,8 @@
-"""What every request of a run wanted and what it got, as one row of numbers each. Judges nobody.
+"""The targets and results of every request of a run, as one row of numbers each (its life).
 
-Times are seconds of the run. A request has up to two stages, each with a pace of its own; token n
-is due a pace after token n - 1, the first one at the arrival plus the TTFT target.
+Times are seconds of the run. A request has up to two stages, each with its own TPOT target
+(`PACE`, `LATER_PACE`). The first token is due at the arrival plus the TTFT target, each later one
+a TPOT target after the one before.
 """
 
 import math
@@ -14,38 +15,38 @@ from shared.compiled import compiled
 
 Lives = npt.NDArray[np.float64]
 (
-    # wanted
+    # targets and load
     ARRIVES,
-    TTFT,  # target; inf: not asked
-    PACE,  # of the first stage; inf: not asked
-    LATER_PACE,  # of the second
-    CHANGES_AT,  # tokens of the first stage; all of them where there is but one
-    OUTPUT,  # tokens that it really gives
-    ACCEPTANCE,  # chance that a draft of it is accepted after those before it
-    BY_DEADLINES,  # 1: every token by its deadline was asked for, 0: a mean pace
-    # got
+    TTFT,  # target; inf: none
+    PACE,  # TPOT target of the first stage; inf: none
+    LATER_PACE,  # of the second stage
+    CHANGES_AT,  # tokens of the first stage; all of them with one stage
+    OUTPUT,  # tokens that it generates
+    ACCEPTANCE,  # probability that a draft is accepted after those before it
+    BY_DEADLINES,  # 1: deadline pacing, 0: mean pacing
+    # results
     ADMISSION,  # one of the numbers below
     PLACED,  # when it was decided
-    STARTED,  # when the first step with a part of its prompt began
+    STARTED,  # start of the first step with a part of its prompt
     FIRST,
     SECOND,
-    CHANGED,  # when the first stage's last token came
+    CHANGED,  # time of the first stage's last token
     LAST,
     TOKENS,
-    WORST_LATE,  # of all tokens against the line of deadlines that starts at the arrival
-    SLOW_WINDOWS,  # of ten tokens that took longer than ten paces
-    WINDOW,  # when the running window began
-    MOVED,  # seconds of its KV's way to another engine
-    EVICTED,  # times
+    WORST_LATE,  # greatest delay of a token after its deadline
+    SLOW_WINDOWS,  # windows of ten tokens that took longer than ten TPOT targets
+    WINDOW,  # start of the running window
+    MOVED,  # seconds of KV transfer to another engine
+    EVICTED,  # number of evictions
 ) = range(21)
 COLUMNS: Final = 21
-# In ADMISSION. Never came: an earlier call of its program was refused, or did not end.
+# Values of ADMISSION. NEVER_CAME: an earlier call of its program was refused or did not end.
 UNDECIDED, ADMITTED, BEST_EFFORT, REFUSED, NEVER_CAME = range(5)
 _WINDOW_TOKENS = 10
 
 
 def new_lives(requests: int) -> Lives:
-    """Of requests that ask for nothing and have got nothing."""
+    """Rows of requests without targets and results."""
     lives = np.zeros((requests, COLUMNS))
     lives[:, [TTFT, PACE, LATER_PACE, CHANGES_AT]] = math.inf
     lives[:, [PLACED, STARTED, FIRST, SECOND, CHANGED, LAST]] = math.nan
@@ -55,7 +56,7 @@ def new_lives(requests: int) -> Lives:
 
 @compiled
 def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
-    """So many tokens of one request come at once."""
+    """Records `tokens` tokens of one request that come at `now`."""
     for _ in range(int(tokens)):
         n = life[TOKENS]
         if n == 0:
@@ -77,8 +78,8 @@ def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
 
 @compiled
 def paces_s(life: npt.NDArray[np.float64], tokens: float) -> float:
-    """From the first token to the one after so many, by what was asked for."""
-    early = min(tokens, life[CHANGES_AT] - 1)  # each stage's first token is at its own pace
+    """Target seconds from the first token to the one `tokens` later."""
+    early = min(tokens, life[CHANGES_AT] - 1)  # each stage's first token has that stage's target
     late = tokens - early
     total_s = 0.0
     if early > 0:

@@ -1,6 +1,4 @@
-"""Prefixes that an engine still has in KV blocks which nobody uses. Free blocks are theirs until
-somebody needs them; the one longest unused goes first.
-"""
+"""A prefix cache in free KV blocks, with LRU eviction when the blocks are needed."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -8,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class PrefixCache:
-    """By the name of a prefix, how many tokens of it are there."""
+    """Cached tokens by the name of a prefix."""
 
     block_tokens: int
     _tokens: OrderedDict[str, int] = field(default_factory=OrderedDict)
@@ -20,7 +18,7 @@ class PrefixCache:
         return self._blocks
 
     def keep(self, name: str, tokens: int) -> None:
-        """Whole blocks are kept; the longest of a name counts, and is the newest."""
+        """Caches the whole blocks of a prefix, the longest known of its name, as the newest."""
         blocks = max(tokens, self.take(name)) // self.block_tokens
         if blocks:
             self._tokens[name] = blocks * self.block_tokens
@@ -28,18 +26,18 @@ class PrefixCache:
             self._changed.add(name)
 
     def tokens(self, name: str) -> int:
-        """Of this prefix that are there; to look does not make it newer."""
+        """Cached tokens of this prefix; this does not count as a use."""
         return self._tokens.get(name, 0)
 
     def use(self, name: str) -> int:
-        """Tokens of it that are there, and stay."""
+        """Cached tokens of this prefix, which becomes the newest."""
         if name not in self._tokens:
             return 0
         self._tokens.move_to_end(name)
         return self._tokens[name]
 
     def take(self, name: str) -> int:
-        """The prefix is somebody's from now on."""
+        """Removes a prefix; returns its cached tokens."""
         tokens = self._tokens.pop(name, 0)
         self._blocks -= tokens // self.block_tokens
         if tokens:
@@ -47,13 +45,13 @@ class PrefixCache:
         return tokens
 
     def shrink(self, blocks: float) -> None:
-        """Lets go until it has no more than so many blocks."""
+        """Evicts the least recently used prefixes down to at most `blocks` blocks."""
         while self._blocks > blocks:
             name, tokens = self._tokens.popitem(last=False)
             self._blocks -= tokens // self.block_tokens
             self._changed.add(name)
 
     def changes(self) -> dict[str, int]:
-        """Prefixes that may have changed since this was last asked, with their tokens now."""
+        """Prefixes that may have changed since the last call, with their cached tokens."""
         changed, self._changed = self._changed, set()
         return {name: self.tokens(name) for name in changed}

@@ -1,4 +1,4 @@
-"""Whose KV a prompt may begin with, and what a request leaves for others. Holds no blocks."""
+"""Decides which cached prefix a prompt begins with, and which one a request leaves."""
 
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ticket
@@ -6,15 +6,16 @@ from shared.workloads.calls import Load
 
 
 class Prefixes:
-    """By the name of the program that brought them: earlier calls of the same, or of another."""
+    """Prefixes are named by the program that computed them, or by their group."""
 
     def __init__(self, load: Load) -> None:
         self._shared = {call.prefix_group for program in load for call in program.calls}
         self._calls = {program.program_id: len(program.calls) for program in load}
 
     def find(self, engine: SimEngine, ticket: Ticket) -> int:
-        """Tokens of its prompt that this engine still has. What a program left there is its own
-        from now on, what others may begin with as well stays.
+        """Tokens of the prompt in this engine's cache.
+
+        A prefix that only this program uses leaves the cache; one that others may use stays.
         """
         call = ticket.call
         if not call.prefix_tokens:
@@ -24,7 +25,7 @@ class Prefixes:
         return engine.find(name, most, stays=name in self._shared)
 
     def keep(self, engine: SimEngine, ticket: Ticket, tokens: int) -> None:
-        """What is left in an engine's cache when so many tokens of a request are not needed."""
+        """Caches the prefixes that a request leaves on an engine; `tokens` of it were computed."""
         call = ticket.call
         if call.prefix_group is not None:
             engine.keep(call.prefix_group, call.prefix_tokens)

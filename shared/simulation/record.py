@@ -1,4 +1,4 @@
-"""What a run goes through beside its load, and what it leaves behind. Runs nothing."""
+"""The conditions of a run, and its record."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,11 +20,15 @@ class Outage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What the run goes through beside its load. `network_s` is one way between any two parts,
-    `decision_s` what a round of decisions takes; `drain_s` is how long after the last call came
-    those that are still open are waited for. `fetched_at_steps`: an engine that runs a step takes
-    notice of KV that it is to fetch when that is over, as vLLM does. `retry_s`: a client that is
-    refused asks once more after so many seconds; 0: after those that the answer names; None: never.
+    """The conditions of a run, beside its load.
+
+    Attributes:
+        network_s: One-way delay between any two processes.
+        decision_s: Duration of a round of decisions.
+        drain_s: Time after the last arrival at which the run ends at the latest.
+        fetched_at_steps: An engine starts to fetch KV only between its steps, as vLLM does.
+        retry_s: Time after which a refused client retries, once; 0: the time in the answer; None:
+            no retries.
     """
 
     network_s: float = 0.0005
@@ -37,8 +41,9 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """A request, by its row in the lives, that was refused at `refused_s` and asked for once more
-    at `again_s`, both in seconds of the run.
+    """The retry at `again_s` of a request that was refused at `refused_s`, in seconds of the run.
+
+    `life` is its row in the lives.
     """
 
     life: int
@@ -48,9 +53,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
-    """What a run left behind. `tickets` and `lives` go together: one for each call of the load that
-    came, or that its program was never to come to. Of a request in `retries` they are those of the
-    second try.
+    """The result of a run.
+
+    `tickets` and `lives` correspond: one for each call of the load that arrived, or that its
+    program never reached. For a request in `retries` they are those of the retry.
     """
 
     tickets: tuple[Ticket, ...]
@@ -61,5 +67,5 @@ class Record:
     retries: tuple[Retry, ...] = ()
 
 
-# Looks on, now and then; True: what it wanted to know is known, and the run may end.
+# Called during the run; True ends the run early.
 Watch = Callable[[Sequence[Ticket], Lives, float], bool]

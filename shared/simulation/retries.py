@@ -1,4 +1,4 @@
-"""Which refused requests are asked for once more, and when."""
+"""Decides which refused requests are retried, and when."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,15 @@ from shared.simulation.record import Retry
 
 @dataclass(slots=True, kw_only=True)
 class Retries:
-    """Clients that ask once more. `retry_s` as in `Conditions`; `made` is by row of the lives."""
+    """`retry_s` is as in `Conditions`; `made` has the retries by row of the lives."""
 
     retry_s: float | None
     made: dict[int, Retry] = field(default_factory=dict)
 
     def again_s(self, life: int, named_s: float | None, now: float) -> float | None:
-        """When a request that is refused `now` comes again, in seconds of the run; None: it does
-        not. `named_s`: how long the answer says to wait; a request that gets no time gives up.
+        """When a request that is refused `now` is retried, in seconds of the run; None: never.
+
+        `named_s` is the wait that the answer names; without one there is no retry.
         """
         if self.retry_s is None or named_s is None or life in self.made:
             return None

@@ -1,4 +1,4 @@
-"""A ticket as rows of numbers: what it wants in the lives of a run, what it is to an engine."""
+"""Converts a ticket to its row in the lives of a run, and to its rows in engines."""
 
 import math
 
@@ -23,7 +23,7 @@ from shared.simulation.system import Route, Ticket
 
 
 def want(lives: Lives, ticket: Ticket) -> None:
-    """Notes what the ticket asks for and what it will be."""
+    """Writes the ticket's targets and lengths into its life."""
     call, life = ticket.call, lives[ticket.life]
     life[ARRIVES], life[TTFT] = ticket.arrives_s, ticket.ttft_s
     life[OUTPUT], life[ACCEPTANCE] = call.output_tokens, call.acceptance
@@ -34,7 +34,7 @@ def want(lives: Lives, ticket: Ticket) -> None:
 
 
 def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now: float) -> Numbers:
-    """To the engine that computes its prompt, of which `computed` tokens are there already."""
+    """The row in the engine that computes its prompt, with `computed` tokens cached."""
     split = route.prefill is not None
     pace_s = route.pace_share * _pace_s(lives, ticket.life)
     due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s
@@ -57,7 +57,7 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
 def second_row(
     ticket: Ticket, route: Route, lives: Lives, *, computed: int, available_s: float
 ) -> Numbers:
-    """To the engine that decodes what another one computed; its KV is there at `available_s`."""
+    """The row in the engine that decodes after another's prefill; KV arrives at `available_s`."""
     return new_row(
         key=route.key,
         tokens=ticket.prompt_tokens + 1,
@@ -73,7 +73,7 @@ def second_row(
 
 
 def _next_due_s(ticket: Ticket, route: Route, lives: Lives) -> float:
-    """Of a request that has given some tokens."""
+    """When the next token of a request with some tokens is due."""
     life = lives[ticket.life]
     if route.by_deadlines:
         first_due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s

@@ -1,5 +1,6 @@
-"""The run of a load through a system on virtual time. Decides nothing: who goes where and who gets
-tokens is the system's.
+"""Runs a load through a serving system on virtual time.
+
+The system decides placements and the tokens of each step.
 """
 
 import math
@@ -41,7 +42,7 @@ class Run:
         self._conditions = conditions or Conditions()
         self._engines: dict[str, SimEngine] = {engine.name: engine for engine in engines}
         self._serving = dict(self._engines)
-        self._hardware = engines[0].hardware  # by which slowdowns are measured
+        self._hardware = engines[0].hardware  # defines the zero-load times of slowdowns
         self._coming = iter(sorted(load, key=lambda program: program.arrives_s))
         self._prefixes = Prefixes(load)
         self._tickets: list[Ticket] = []
@@ -61,9 +62,7 @@ class Run:
         self._recheck_s = self._until_s = math.inf
 
     def record(self) -> Record:
-        """Runs until everybody is served or refused, the time to drain is over, or the watch has
-        seen enough.
-        """
+        """Runs until all requests have ended, the drain time is over, or the watch ends it."""
         last_s = max((program.arrives_s for program in self._load), default=0.0)
         self._until_s = last_s + self._conditions.drain_s
         self._expect()
@@ -112,7 +111,7 @@ class Run:
     # ---- requests
 
     def _expect(self) -> None:
-        """Only the next program is on the timeline: a load may be long."""
+        """Puts the next program on the timeline; only one, since a load may be long."""
         program = next(self._coming, None)
         if program is not None:
             self._timeline.at(program.arrives_s, self._begin, program)
@@ -148,7 +147,7 @@ class Run:
         return ticket
 
     def _give_up(self, program: Program, first: int, now: float) -> None:
-        """Calls that the client does not come to are missed like those that it was refused."""
+        """Records the remaining calls of a program as missed, like refused ones."""
         for number in range(first, len(program.calls)):
             ticket = self._enter(program, number, now)
             self._lives[ticket.life, of.ADMISSION] = of.NEVER_CAME
@@ -166,7 +165,7 @@ class Run:
         self._give_up(program, ticket.round + 1, now)
 
     def _come_again(self, life: int, now: float) -> None:
-        """A refused request is asked for anew: its targets count from now on."""
+        """Retries a refused request: its targets count from now on."""
         ticket = self._tickets[life] = replace(self._tickets[life], arrives_s=now)
         want(self._lives, ticket)
         self._waiting.append(ticket)
@@ -190,7 +189,7 @@ class Run:
         self._wake(engine, now)
 
     def _ask_again(self, life: int) -> None:
-        """Its engine is gone: it is placed anew, with what it has given so far to compute again."""
+        """Places a request again after the loss of its engine, with its tokens to compute again."""
         given = int(self._lives[life, of.TOKENS])
         ticket = self._tickets[life] = replace(self._tickets[life], produced=given)
         self._waiting.append(ticket)
@@ -204,10 +203,10 @@ class Run:
         if engine.begin(self._system.form, self._lives, now):
             self._timeline.at(engine.ends_s, self._end_step, engine)
         else:
-            self._send(engine.name, now)  # somebody may have made room all the same
+            self._send(engine.name, now)  # evictions may have made room
 
     def _end_step(self, engine: SimEngine, now: float) -> None:
-        """A step of the engine is over: who is done goes, and the next one begins."""
+        """Ends a step of the engine, handles its finished requests, and begins the next step."""
         if engine.ends_s != now:  # it has died since
             return
         ended, moves = engine.end(self._lives, now + self._conditions.network_s)
@@ -256,7 +255,7 @@ class Run:
     # ---- KV on its way
 
     def _move_on(self, life: int, now: float) -> None:
-        """Its prompt is computed; it goes on where it is to decode."""
+        """Moves a request with a computed prompt to the engine that decodes it."""
         end = self._routes[life].decode
         if end in self._serving:
             self._for_room[end].append(life)
@@ -266,8 +265,9 @@ class Run:
             self._ask_again(life)
 
     def _send(self, end: str, now: float) -> None:
-        """Those that wait for room on this engine, promised ones first, as far as there is room;
-        its former sets room aside for promised ones that go on waiting.
+        """Starts transfers of requests that wait for room on this engine, promised ones first.
+
+        The former reserves room for promised ones that still wait.
         """
         engine, waiting = self._serving[end], self._for_room[end]
         if not waiting:
@@ -285,7 +285,7 @@ class Run:
     def _move(self, engine: SimEngine, life: int, now: float) -> None:
         ticket, route = self._tickets[life], self._routes[life]
         source, tokens, arrives_s = self._source(life), ticket.prompt_tokens, now
-        if source is None:  # it died: what it had is computed here
+        if source is None:  # it died: its tokens are computed here
             tokens = 0
             self._recomputed.add(life)
         else:
@@ -318,7 +318,7 @@ class Run:
         self._wake(engine, now)
 
     def _source(self, life: int) -> SimEngine | None:
-        """The engine that computed its prompt, if that still has it."""
+        """The engine that computed its prompt, if it still holds the KV."""
         engine = self._serving.get(self._routes[life].prefill or "")
         return engine if engine is not None and engine.has_lease(life) else None
 
@@ -333,7 +333,7 @@ class Run:
     # ---- engines that die
 
     def _die(self, name: str, now: float) -> None:
-        """What was on the engine is placed anew; what it was sending is computed again."""
+        """Ends an engine: its requests are placed again, its KV transfers are computed again."""
         engine = self._serving.pop(name, None)
         if engine is None:
             return
@@ -354,7 +354,7 @@ class Run:
             self._wake(end, now)
 
     def _join(self, name: str, _: float) -> None:
-        """The engine is back, empty."""
+        """Returns an engine to the fleet, empty."""
         engine = self._serving[name] = self._engines[name]
         engine.alive = True
         self._system.joined(engine)

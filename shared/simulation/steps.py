@@ -1,4 +1,4 @@
-"""What a step of a simulated engine does to rows and lives, as compiled code. Chooses nothing."""
+"""Applies a step of a simulated engine to rows and lives, in compiled code."""
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +35,16 @@ Who = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Sent = npt.NDArray[np.int64]
 STAYS, ENDED, PREFILLED = 0, 1, 2
-# What a step came to, in one array.
+# Offsets into the sums of a step.
 GIVEN, DROPPED, RESIDENTS, DRAFTING, USED_BLOCKS = range(5)
 SUMS = 5
 
 
 @compiled
 def used_blocks(rows: Rows, tokens: Tokens, block_tokens: float) -> float:
-    """Blocks that these rows hold, with those that the running step fills: prompts that have not
-    begun hold none, whatever they found in the prefix cache.
+    """Blocks that these rows hold, those included that the running step fills.
+
+    Prompts that have not begun hold none, whatever they found in the prefix cache.
     """
     used = 0.0
     for i in range(len(rows)):
@@ -54,7 +55,7 @@ def used_blocks(rows: Rows, tokens: Tokens, block_tokens: float) -> float:
 
 @compiled
 def let_go(rows: Rows, now: float) -> float:
-    """Those that wait give up what they found or were sent; how many tokens these were."""
+    """Drops the found or sent tokens of waiting rows; returns their number."""
     dropped = 0.0
     for i in range(len(rows)):
         if rows[i, RESIDENT] == 0 and rows[i, AVAILABLE] <= now:
@@ -77,8 +78,10 @@ def start(
     now: float,
     ends_s: float,
 ) -> None:
-    """Fills `after` with what the step will have done, `seen` with the tokens that it gives, `sums`
-    with what it comes to. How many drafts are accepted is settled here, by a uniform number each.
+    """Computes a step at its start.
+
+    Fills `after` with the rows after the step, `seen` with the tokens that it produces, and `sums`.
+    One of `uniforms` for each row decides how many drafts are accepted.
     """
     sums[:] = 0.0
     seen[:, 2] = 0.0
@@ -105,9 +108,7 @@ def start(
 
 @compiled
 def _gain(drafts: float, life: Numbers, chance: float) -> float:
-    """One token and the drafts accepted before the first that is not: one uniform number says how
-    many. Nobody gives more than it has to give.
-    """
+    """One token plus the accepted drafts, by one uniform number; at most the tokens left."""
     most = min(drafts, life[OUTPUT] - life[TOKENS] - 1)
     reached, gain = life[ACCEPTANCE], 1.0
     while gain <= most and chance < reached:
@@ -129,10 +130,10 @@ def finish(
     sent: Sent,
     now: float,
 ) -> tuple[int, int]:
-    """Gives the tokens of the step that ended to their lives. Those that stay move up, in order.
+    """Records the tokens of a step in their lives; the rows that stay move up, in order.
 
-    `ended_lives` gets those that have all their tokens, `sent` the life and the tokens of each
-    whose prompt is done and which goes on elsewhere. Returns how many there are of both.
+    Fills `ended_lives` with the lives that have all their tokens, and `sent` with life and tokens
+    of each request that moves on after its prefill. Returns the number of both.
     """
     ended, moved = 0, 0
     for i in range(len(rows)):

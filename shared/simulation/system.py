@@ -1,4 +1,4 @@
-"""What a serving system is to the simulation: who places requests, and who forms steps."""
+"""The interface of a serving system to the simulation: it places requests and forms steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,13 @@ from shared.workloads.calls import Call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A request that waits to be placed. `life` is its row in the run's lives.
+    """A request that waits to be placed.
 
-    `ttft_s` is its target in seconds, infinite where none was asked; `in_session`: its program has
-    several calls. `produced` tokens were given on an engine that is gone.
+    Attributes:
+        life: Its row in the run's lives.
+        ttft_s: Its target; infinite without one.
+        in_session: Its program has several calls.
+        produced: Tokens from an engine that is gone.
     """
 
     life: int
@@ -35,17 +38,22 @@ class Ticket:
 
     @property
     def prompt_tokens(self) -> int:
-        """What has to be computed before it gives its next token."""
+        """Tokens to compute before its next token."""
         return self.call.prompt_tokens + self.produced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where a request runs. `prefill` None: its prompt is computed where it decodes.
+    """Where and how a request runs.
 
-    `kind` is that of its row (`shared.scheduling.rows`), `key` the number it is known by. Engines
-    hold `pace_share` of each pace, tokens after the first are due `grace_s` later, the first one
-    `delivery_s` earlier. `by_deadlines`: those after it are due by when it was due.
+    Attributes:
+        prefill: None if its prompt runs on the decode engine.
+        kind: The kind of its row (`shared.scheduling.rows`).
+        key: Its number in the rows.
+        grace_s: Decode slack: tokens after the first are due this much later.
+        pace_share: Share of each TPOT target that engines schedule for.
+        delivery_s: The first token is due this much earlier.
+        by_deadlines: Deadline pacing: later tokens count from the first one's due time.
     """
 
     decode: str
@@ -61,25 +69,19 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class No:
-    """Refused; it will not run. `retry_after_s`: when another try may succeed, in seconds from the
-    answer; None: the answer names no time.
-    """
+    """A refusal. `retry_after_s` is the wait that the answer names, None if it names none."""
 
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A request that ended on an engine. All times are those of the gateway.
+    """A request that ended on an engine.
 
     Attributes:
-        placed_s: When the gateway had its (last) placement.
-        started_s: When the first step began that held some of it.
-        first_s: When its first token came.
-        last_s: When its last token came.
-        moved_s: From its first token to the first one of another engine, None where there was but
-            one.
-        recomputed: Its KV did not arrive at the other engine.
+        first_s: Time of its first token.
+        last_s: Time of its last token.
+        moved_s: From its first token to the first one of another engine; None on one engine.
         stage_lateness: As in `shared.requests.Outcome`.
     """
 
@@ -108,36 +110,38 @@ class Fetched:
 
 
 class System(Protocol):
-    """One serving system over one fleet. `place` gives an answer for each that waits, None: hold
-    it; while somebody is held it is asked again after `recheck_s` and whenever a request has left
-    an engine.
+    """One serving system over one fleet.
+
+    While requests are deferred, `place` is called again after `recheck_s` and whenever a request
+    leaves an engine.
     """
 
     @property
     def recheck_s(self) -> float: ...
 
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
-        """Takes in how its engines stand, before each `place`."""
+        """Observes the state of the engines, before each `place`."""
 
     def place(self, waiting: Sequence[Ticket], now: float) -> Sequence[Route | No | None]:
-        """Where each goes."""
+        """The decision on each waiting request; None defers it."""
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
-        """Fills `tokens`, one for each row of the engine, and `counts`, as
-        `shared.scheduling.kernel.form` does; 0 where there is nothing to do.
+        """Fills `tokens`, one for each row of the engine, and `counts`; 0 if there is no step.
+
+        It has the contract of `shared.scheduling.kernel.form`.
         """
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        """A prompt is computed; its request leaves this engine to go on where it decodes."""
+        """Called when a request with a computed prompt leaves this engine for its decode engine."""
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         """KV that this engine was to fetch is there, or will not come."""
 
     def ended(self, ended: Ended) -> None:
-        """A request has all its tokens."""
+        """Called when a request has all its tokens."""
 
     def lost(self, engine: SimEngine, now: float) -> None:
-        """The engine died with all that it held."""
+        """Called when the engine died with all its requests."""
 
     def joined(self, engine: SimEngine) -> None:
-        """The engine came (back)."""
+        """Called when the engine joins the fleet, for the first time or again."""

@@ -1,4 +1,4 @@
-"""What will happen when, on a virtual clock. Knows nothing of what it is that happens."""
+"""An event queue on a virtual clock."""
 
 import heapq
 import math
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Timeline:
-    """Things happen in the order of their times, and at the same time in that of their coming."""
+    """Events run in the order of their times, those of the same time in the order of adding."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -15,16 +15,16 @@ class Timeline:
 
     @property
     def next_s(self) -> float:
-        """Infinite where nothing is to come."""
+        """The time of the next event; infinite if there is none."""
         return self._events[0][0] if self._events else math.inf
 
     def at(self, at_s: float, happens: Callable[..., None], *given: object) -> None:
-        """`happens(*given, now)` at that time."""
+        """Adds an event that calls `happens(*given, now)` at `at_s`."""
         self._numbers += 1
         heapq.heappush(self._events, (at_s, self._numbers, happens, given))
 
     def go_on(self) -> float:
-        """All that happens at the next time at which something does; returns that time."""
+        """Runs all events of the next event time; returns that time."""
         now = self.now = self._events[0][0]
         while self._events and self._events[0][0] <= now:
             _, _, happens, given = heapq.heappop(self._events)

@@ -1,4 +1,4 @@
-"""What an engine with nothing else to do takes for a request: the measure of slowdowns."""
+"""Zero-load TTFT of a request, the unit of slowdowns."""
 
 import math
 from functools import lru_cache
@@ -13,7 +13,7 @@ from shared.workloads.calls import Call
 
 
 def ttft_s(call: Call, hardware: Hardware) -> float:
-    """The target in seconds, the same for every system; infinite where none is asked."""
+    """The TTFT target in seconds, the same for every system; infinite without one."""
     if call.ttft_s is not None:
         return call.ttft_s
     if call.ttft_slowdown is None:
@@ -23,7 +23,7 @@ def ttft_s(call: Call, hardware: Hardware) -> float:
 
 @lru_cache(maxsize=65536)
 def first_token_s(hardware: Hardware, prompt_tokens: int) -> float:
-    """Steps as long as the engine allows, one after the other, without noise."""
+    """Seconds of a prompt in steps of the engine's full token budget, without noise."""
     numbers, longest = hardware.step.numbers, hardware.max_step_tokens
     return float(_prompt_s(numbers, float(prompt_tokens), float(longest)))
 

@@ -17,7 +17,7 @@ class KvMetrics:
         names = (*labels, "transport")
         self._transfers = Counter(
             "slos_kv_transfers",
-            "KV transfers that ended, by transport and by what became of the blocks",
+            "KV transfers that ended, by transport and by use of the blocks",
             (*names, "outcome"),
             registry=registry,
         )
@@ -26,7 +26,7 @@ class KvMetrics:
         )
         self._seconds = Counter(
             "slos_kv_transfer_seconds",
-            "Seconds that KV transfers took, added up",
+            "Seconds of KV transfers, summed",
             names,
             registry=registry,
         )
@@ -40,7 +40,7 @@ class KvMetrics:
 
 
 class EngineMetrics:
-    """What an engine's steps amount to."""
+    """Metrics of an engine's steps."""
 
     def __init__(self, registry: CollectorRegistry, engine: EngineDescription) -> None:
         labels = {"engine": engine.name, "role": engine.role.value}
@@ -102,5 +102,5 @@ class EngineMetrics:
         self._free_blocks.set(report.free_kv_blocks)
 
     def reads_attached(self, attached: Callable[[], bool]) -> None:
-        """`attached` is read with every scrape: an engine without work gives no reports."""
+        """Reads `attached` at every scrape, since an idle engine sends no reports."""
         self._attached.set_function(attached)

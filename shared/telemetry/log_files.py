@@ -1,4 +1,4 @@
-"""Files that log lines are appended to: readable by their owner alone, and bounded in size."""
+"""Log files: readable by their owner alone, and bounded in size."""
 
 import os
 import shutil
@@ -7,14 +7,14 @@ from typing import BinaryIO
 
 
 def append_to(path: Path) -> BinaryIO:
-    """Opens a file for appending; a new one can be read by its owner alone: ids may be in it."""
+    """Opens a file for appending; only its owner can read a new one, as it may contain ids."""
     return open(path, "ab", opener=_private)
 
 
 def cut_back(path: Path, limit_bytes: int) -> None:
-    """Sets a file of that size aside as PATH.1, in place of the one before, and empties it.
+    """Copies a file of at least that size to PATH.1, replacing the one before, and empties it.
 
-    Processes that append to it go on doing so; what they write meanwhile may be lost.
+    Processes may go on appending to it; what they write meanwhile may be lost.
     """
     if path.is_file() and path.stat().st_size >= limit_bytes:
         aside = path.with_name(path.name + ".1")

@@ -1,4 +1,4 @@
-"""How a process writes its log: one line per event, for people or as JSON. Chooses no words."""
+"""Sets up a process's log: one line per event, as text or as JSON."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ _ROOTS = ("services", "shared")
 def set_up_logging(
     process: str, environ: Mapping[str, str], stream: TextIO = sys.stderr
 ) -> logging.Handler:
-    """Sends what `services` and `shared` log to `stream`; other libraries keep their own set-up.
+    """Sends the logs of `services` and `shared` to `stream`; other loggers keep their set-up.
 
     `SLOS_LOG_LEVEL` is DEBUG, INFO (the default), WARNING or ERROR; `SLOS_LOG_FORMAT` is text (the
     default) or json. A second call replaces the first. Raises ConfigError.
@@ -35,7 +35,7 @@ def set_up_logging(
 
 
 class TextLines(logging.Formatter):
-    """`12:00:01.250 INFO    planner  attached prefill-0`; a traceback has lines of its own."""
+    """`12:00:01.250 INFO    planner  attached prefill-0`; a traceback follows on extra lines."""
 
     def __init__(self, process: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""How many asyncio tasks a process has, as a gauge."""
+"""A gauge of a process's asyncio tasks."""
 
 import asyncio
 from typing import Final
@@ -9,7 +9,7 @@ TASKS: Final = "slos_asyncio_tasks"
 
 
 def count_tasks(registry: CollectorRegistry) -> None:
-    """Of the running event loop. Pages may be rendered in another thread."""
+    """Counts the tasks of the running event loop. Pages may be rendered in another thread."""
     loop = asyncio.get_running_loop()
     gauge = Gauge(TASKS, "Tasks of the event loop that have not ended.", registry=registry)
     gauge.set_function(lambda: len(asyncio.all_tasks(loop)))

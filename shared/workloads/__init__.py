@@ -1,1 +1,1 @@
-"""Loads: what is asked of a fleet and when; generated, or read from traces."""
+"""Loads: requests with arrival times, generated or read from traces."""

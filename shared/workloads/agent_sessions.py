@@ -1,9 +1,9 @@
-"""Reads recorded sessions of coding agents: calls that each bring back most of the one before.
+"""Reads recorded sessions of coding agents, in which each call repeats most of the one before.
 
-A CSV file, gzip or not, with a line for each call: session, call, input_tokens, output_tokens,
-cached_tokens (of the longest prefix that an earlier call of the session brought), think_time_s (the
-pause before it) and sub_agent (1: a call of a sub-agent). The sessions are those that
-callanjfox/kv-cache-tester publishes.
+The file is CSV, gzipped or not, with a line for each call: session, call, input_tokens,
+output_tokens, cached_tokens (the longest prefix shared with an earlier call of the session),
+think_time_s (the pause before it) and sub_agent (1: a call of a sub-agent). The sessions are those
+that callanjfox/kv-cache-tester publishes.
 """
 
 import csv
@@ -32,9 +32,15 @@ _ACCEPTANCE: Final = 0.7  # as of the applications
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPlan:
-    """What is made of the sessions: `programs` of them (each comes again as often as it takes),
-    arriving at random at `rate` a second, for a model that takes `context_tokens`. Prompts and the
-    TTFT target are scaled alike, answers are cut at a quarter of the context. Targets are seconds.
+    """The load to make of the sessions.
+
+    Prompts and the TTFT target are scaled by one factor; answers are cut at a quarter of the
+    context.
+
+    Attributes:
+        context_tokens: Context length of the model.
+        programs: Number of programs; sessions repeat if there are fewer.
+        rate: Programs per second, with Poisson arrivals.
     """
 
     context_tokens: int
@@ -46,15 +52,16 @@ class SessionPlan:
 
 
 def read_sessions(path: Path, plan: SessionPlan) -> Load:
-    """The calls of a session one after the other, without those of its sub-agents, which run beside
-    them. Raises ConfigError for a file that cannot be read or has no sessions.
+    """The sessions of a file as a load, without the calls of sub-agents, which run in parallel.
+
+    Raises ConfigError for a file that cannot be read or has no sessions.
     """
     return load_of(sessions_of(path), plan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCall:
-    """A call as it was recorded: tokens, and seconds of the pause before it."""
+    """A recorded call: tokens, and the pause before it."""
 
     input_tokens: int
     output_tokens: int
@@ -66,8 +73,9 @@ Sessions = Sequence[Sequence[SessionCall]]
 
 
 def sessions_of(path: Path) -> Sessions:
-    """The first calls of each session of a file: a run lasts minutes, sessions last hours. Raises
-    ConfigError.
+    """The first MOST_CALLS calls of each session, since sessions last hours and runs minutes.
+
+    Raises ConfigError.
     """
     try:
         with opened(path) as lines:
@@ -81,7 +89,7 @@ def sessions_of(path: Path) -> Sessions:
 
 
 def scale_of(sessions: Sessions, context_tokens: int) -> float:
-    """At most 1, and such that nearly all prompts have at most half of the context."""
+    """The factor, at most 1, with which nearly all prompts have at most half of the context."""
     prompts = [call.input_tokens for calls in sessions for call in calls]
     return min(1.0, context_tokens / 2 / float(np.quantile(prompts, LONG_PROMPT)))
 
@@ -101,7 +109,7 @@ def _sessions(rows: Iterable[Mapping[str, str]]) -> list[list[SessionCall]]:
 
 
 def load_of(sessions: Sessions, plan: SessionPlan) -> Load:
-    """Programs that arrive as a Poisson process does, with pauses of a few seconds at most."""
+    """Programs with Poisson arrivals and pauses of at most LONGEST_PAUSE_S."""
     scale = scale_of(sessions, plan.context_tokens)
     most = plan.context_tokens // 4
     draw = np.random.default_rng(plan.seed)
@@ -128,7 +136,7 @@ def _calls(
     most: int,
     draw: np.random.Generator,
 ) -> Iterator[Call]:
-    """What the first one found cached was of no call of its session."""
+    """The calls of a session; the first one finds nothing cached."""
     for number, one in enumerate(session):
         prompt, output = max(1, round(one.input_tokens * scale)), min(most, one.output_tokens)
         call = Call(

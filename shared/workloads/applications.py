@@ -1,25 +1,25 @@
-"""The six applications of the paper as plain data: lengths, targets and arrivals. Draws nothing.
+"""The six applications of the paper as plain data: lengths, targets and arrivals.
 
 From SLOs-Serve (arXiv 2504.08784) and its authors' code:
 
-- Targets: tight is a TTFT of 3 times an idle engine's and 50 ms per token, loose is 5 times and
-  100 ms. The paper calls a tool loop's final answer loose; its code loosens only the pace of it,
-  and so do we.
+- Targets: tight is a TTFT of 3 times an idle engine's and a TPOT of 50 ms, loose is 5 times and
+  100 ms. The paper calls a tool loop's final answer loose; its code, which we follow, loosens only
+  TPOT.
 - Lengths of ChatBot and Coder: the paper names ShareGPT and HumanEval, but its figures are those of
   the Azure LLM inference trace 2023: requests of at most 2,048 tokens, chat from 900 s on and code
-  from 1,786 s on, 300 s each. Mean, p99 and deviation agree to the token, so the data sets gave
+  from 1,786 s on, 300 s each. Mean, p99 and deviation agree to the token. So the data sets gave
   the texts and the trace their lengths; we take the trace's quantiles. Those of Summarizer are the
   arXiv data set's, requests of at most 2,048 tokens, which agree as well.
-- ToolLLM: mean, p99 and deviation are the paper's. We read its prompt as the one that a program
-  begins with, because the first prompts of ToolBench have that shape (their deviation is half their
-  mean); the number of calls and the tools' answers are ToolBench's. How long a tool takes is not
+- ToolLLM: mean, p99 and deviation are the paper's. We read its prompt as the first one of a
+  program, since the first prompts of ToolBench have that shape (their deviation is half their
+  mean). The number of calls and the tools' answers are ToolBench's. The time of a tool is not
   published; half a second is our choice.
-- Reasoning: the prompt is the paper's; of thinking and answer it has the means alone, their
+- Reasoning: the prompt is the paper's. It gives only the means of thinking and answer; their
   deviations are our choice.
-- Arrivals: bursty for Coder and ToolLLM, as the Azure coding trace, stable for the others; Mixed is
-  the first three in equal shares, each with its own.
-- Drafts: that code has one chance of acceptance, 0.6 or 0.8, and the paper does not say which; we
-  take 0.7, and for each request a draw around it.
+- Arrivals: bursty for Coder and ToolLLM, as in the Azure coding trace, stable for the others. Mixed
+  is the first three in equal shares, each with its own arrivals.
+- Drafts: the code has one acceptance probability, 0.6 or 0.8, and the paper does not say which. We
+  take 0.7, with a draw around it for each request.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from shared.requests import Pacing
 from shared.workloads.arrivals import AZURE_CODE, POISSON, Arrivals
 from shared.workloads.lengths import Lengths, log_normal
 
-_TIGHT_TTFT: Final = 3.0  # times what an idle engine takes
+_TIGHT_TTFT: Final = 3.0  # multiples of the zero-load TTFT
 _LOOSE_TTFT: Final = 5.0
 _TIGHT_TPOT_S: Final = 0.050
 _LOOSE_TPOT_S: Final = 0.100
@@ -39,7 +39,7 @@ _CONTEXT: Final = 2048  # prompt and answer, of the OPT models of the paper
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A part of an answer: its name, how long it gets and its pace; infinite: none is asked."""
+    """A stage of an answer: its lengths, and its TPOT target, infinite for none."""
 
     stage: str
     tokens: Lengths
@@ -48,10 +48,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolLoop:
-    """Calls before the last one: each one's answer goes to a tool, whose response comes back.
+    """Calls before the last one; the answer of each goes to a tool, which returns a response.
 
-    `calls` has the share of programs with one call, with two, and so on, the last one counted.
-    A tool takes a log-normal time, at most `longest_tool_s`.
+    `calls` has the shares of programs with one call, two calls and so on, the last one included.
+    The time of a tool is log-normal, at most `longest_tool_s`.
     """
 
     class_name: str
@@ -65,9 +65,7 @@ class ToolLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedPrefix:
-    """What the prompts of a kind begin with, beside their own tokens: one of `variants` texts of
-    `tokens` each, which engines may have cached.
-    """
+    """Tokens before a prompt's own: one of `variants` texts of `tokens` tokens, maybe cached."""
 
     tokens: int
     variants: int = 1
@@ -75,13 +73,15 @@ class SharedPrefix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of program; `share` counts beside the other kinds' shares.
+    """One kind of program.
 
-    Its first tokens are asked for within `ttft_s`, or within `ttft_slowdown` times what an idle
-    engine takes; both None: at no time. `correlation` is that of prompt and answer (normal scores).
-    `context_tokens` bounds both together. `acceptance` is the mean chance that a draft is accepted;
-    requests have a Beta distribution around it, the narrower the larger `acceptance_weight` (the
-    sum of its parameters).
+    Attributes:
+        ttft_s: TTFT target; `ttft_slowdown` gives it as a multiple of the zero-load TTFT.
+        correlation: Of prompt and answer lengths (normal scores).
+        context_tokens: Limit of prompt and answer together.
+        acceptance: Mean probability that a draft is accepted, Beta-distributed over requests.
+        acceptance_weight: Sum of the Beta distribution's parameters; a greater one narrows it.
+        share: Relative to the shares of the other kinds.
     """
 
     class_name: str
@@ -242,7 +242,7 @@ APPLICATIONS: Final[Mapping[str, Application]] = {
 
 
 def slower(application: Application, factor: float) -> Application:
-    """The same with every pace so many times as long, as the paper's code has it for big models."""
+    """The same with all TPOT targets times `factor`, as in the paper's code for big models."""
     return replace(application, kinds=tuple(_slower(kind, factor) for kind in application.kinds))
 
 

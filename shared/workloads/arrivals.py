@@ -1,4 +1,4 @@
-"""When programs come: steadily, or in bursts like those of a real coding service. Pure."""
+"""Arrival processes: Poisson, or bursts like those of a real coding service."""
 
 import math
 from dataclasses import dataclass
@@ -14,11 +14,14 @@ Times = NDArray[np.float64]  # s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """Gaps between arrivals: their distribution, and how long a brisk or slow spell lasts.
+    """The distribution of gaps between arrivals, correlated within spells.
 
-    `gaps` are quantiles at the levels `at`, as multiples of their mean, straight in the logarithm
-    between; without them gaps are exponential. `spell_share` of the variance of a gap's normal
-    score is its spell's, and a spell lasts `spell_gaps` gaps on average.
+    Attributes:
+        gaps: Quantiles of a gap, as multiples of the mean, interpolated in the logarithm; without
+            them gaps are exponential.
+        at: The levels of these quantiles.
+        spell_share: Share of the variance of a gap's normal score that its spell explains.
+        spell_gaps: Mean number of gaps in a spell.
     """
 
     name: str
@@ -51,9 +54,9 @@ class Arrivals:
 POISSON: Final = Arrivals(name="stable")
 
 # Gaps of the Azure LLM inference trace 2023, code: 8,819 requests in 57 minutes, as multiples of
-# 0.39 s. Independent gaps of these sizes already have the trace's CV of 13.1 and its empty minutes
-# (one in five), and three quarters of its index of dispersion at 1 to 60 s; the spells bring the
-# rest: 12 at 1 s, 68 at 10 s, 174 at 60 s, where the trace has 13, 72 and 164.
+# 0.39 s. Independent gaps of these sizes have the trace's CV of 13.1, its empty minutes (one in
+# five) and three quarters of its index of dispersion at 1 to 60 s. With spells the index is 12 at
+# 1 s, 68 at 10 s and 174 at 60 s, where the trace has 13, 72 and 164.
 AZURE_CODE: Final = Arrivals(
     name="bursty",
     gaps=(

@@ -1,4 +1,4 @@
-"""What a load is made of: programs of calls, with lengths and targets. No tokens, no clock."""
+"""The parts of a load: programs of calls, with lengths and targets."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from shared.requests import OnRefuse, Pacing, SloTargets, Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLoad:
-    """A part of an answer: how long it gets, and the pace that is asked for it; infinite: none."""
+    """A stage of an answer: its length, and its TPOT target, infinite for none."""
 
     name: str
     output_tokens: int
@@ -18,13 +18,14 @@ class StageLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request to the gateway, and what nobody but the load knows: how long it will be.
+    """One request to the gateway, and its output length, which only the load knows.
 
-    `prompt_tokens` is all of the prompt, with what earlier calls of the program left in it; of
-    these the first `prefix_tokens` were computed before, by earlier calls of the program or of the
-    program that `prefix_group` names, and may still be in an engine's cache. `after_s` is the time
-    of the tool or the user, from the end of the program's previous call. `acceptance` is the mean
-    chance that a drafted token of this call is accepted.
+    Attributes:
+        prompt_tokens: The whole prompt, with the text of earlier calls of its program.
+        prefix_tokens: Its first tokens that an earlier call of its program, or of the group
+            `prefix_group`, has computed; an engine may have them cached.
+        after_s: Time of the tool or user since the end of the program's previous call.
+        acceptance: Mean probability that a drafted token is accepted.
     """
 
     class_name: str
@@ -55,11 +56,11 @@ class Call:
 
     @property
     def new_prompt_tokens(self) -> int:
-        """What has to be computed even by an engine that has kept everything."""
+        """Prompt tokens that even an engine with a full cache has to compute."""
         return self.prompt_tokens - self.prefix_tokens
 
     def targets(self, on_refuse: OnRefuse = OnRefuse.BEST_EFFORT) -> SloTargets:
-        """The call's targets as the gateway asks the planner for them."""
+        """The call's targets as in a query of the gateway."""
         staged, pace_s = len(self.stages) > 1, self.stages[0].tpot_s
         return SloTargets(
             class_name=self.class_name,
@@ -89,31 +90,30 @@ class Program:
             raise ValueError(f"program {self.program_id} has no call")
 
 
-Load: TypeAlias = tuple[Program, ...]  # in the order in which its programs arrive
+Load: TypeAlias = tuple[Program, ...]  # in the order of arrival
 
 
 def rate(load: Load) -> float:
-    """Programs per second between the first and the last to arrive; 0 for fewer than two."""
+    """Programs per second between the first and the last arrival; 0 for fewer than two."""
     if len(load) < 2 or load[-1].arrives_s <= load[0].arrives_s:
         return 0.0
     return (len(load) - 1) / (load[-1].arrives_s - load[0].arrives_s)
 
 
 def requests(load: Load) -> int:
-    """Calls of all programs."""
+    """The number of calls of all programs."""
     return sum(len(program.calls) for program in load)
 
 
 def total_tokens(load: Load) -> int:
-    """Prompts and answers, without the part of a prompt that was computed before."""
+    """Tokens of all prompts and answers, without prefixes that were computed before."""
     return sum(call.new_prompt_tokens + call.output_tokens for p in load for call in p.calls)
 
 
 def at_rate(load: Load, programs_per_s: float) -> Load:
-    """The same programs at another rate: the times between arrivals are stretched alike.
+    """The same programs at another rate: all gaps are scaled by one factor, from time 0.
 
-    The first arrives at 0. Raises ValueError for a rate that is not above 0, and for a load whose
-    programs all come at once.
+    Raises ValueError for a rate that is not above 0, and for programs that all arrive at once.
     """
     if programs_per_s <= 0:
         raise ValueError(f"a rate is above 0, not {programs_per_s}")

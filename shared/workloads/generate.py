@@ -1,4 +1,4 @@
-"""Loads of an application: the same for the same seed, at any rate. Pure."""
+"""Generates seeded loads of an application, at any rate."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ from shared.workloads.lengths import correlated, even, fitted, picked
 def generate(application: Application, *, rate: float, requests: int, seed: int) -> Load:
     """`requests` programs at exactly `rate` programs per second.
 
-    Another rate stretches the same programs: lengths, order and relative gaps stay. Each kind has
-    its share, at least one program, and arrivals of its own. Raises ValueError for fewer programs
+    Another rate rescales the same programs: lengths, order and relative gaps stay. Each kind has
+    its share, at least one program, and separate arrivals. Raises ValueError for fewer programs
     than kinds and for a rate that is not above 0.
     """
     kinds = application.kinds
@@ -46,7 +46,7 @@ def generate(application: Application, *, rate: float, requests: int, seed: int)
 
 
 def _numbers(shares: Sequence[float], requests: int) -> list[int]:
-    """Of each kind: one, and of the others its share, by largest remainders."""
+    """Programs of each kind: one, plus its share of the rest by the largest-remainder method."""
     left, whole = requests - len(shares), sum(shares)
     exact = [left * share / whole for share in shares]
     numbers = [1 + int(one) for one in exact]
@@ -59,7 +59,7 @@ def _numbers(shares: Sequence[float], requests: int) -> list[int]:
 def _programs(
     kind: Kind, count: int, draw: np.random.Generator
 ) -> Iterator[tuple[float, tuple[Call, ...]]]:
-    """Arrivals between 0 and 1, and what arrives."""
+    """Arrival times between 0 and 1, with the calls of each program."""
     times = kind.arrivals.times(draw, count)
     calls = _loops(kind, kind.loop, count, draw) if kind.loop else _single(kind, count, draw)
     return zip(times.tolist(), calls, strict=True)
@@ -85,14 +85,14 @@ def _single(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[tuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begins:
-    """Tokens at the start of a prompt that may be cached, and their group; None: its program."""
+    """Tokens at the start of a prompt that may be cached; group None: of its program."""
 
     tokens: int = 0
     group: str | None = None
 
 
 def _prefixes(kind: Kind, count: int, draw: np.random.Generator) -> Iterator[_Begins]:
-    """One for each program."""
+    """The shared prefix of each program."""
     prefix = kind.shared_prefix
     if prefix is None:
         yield from repeat(_Begins(), count)
@@ -112,7 +112,7 @@ def _call(
 ) -> Call:
     most = sum(answer.tokens.most for answer in kind.answers)
     if kind.context_tokens is not None:
-        most = min(most, kind.context_tokens - prompt)  # what a server of that context takes
+        most = min(most, kind.context_tokens - prompt)  # the limit of a server with that context
     return Call(
         class_name=kind.class_name,
         prompt_tokens=prompt,
@@ -133,7 +133,7 @@ def _call(
 
 
 def _acceptances(kind: Kind, count: int, draw: np.random.Generator) -> list[float]:
-    """One for each call; 0 and 1 themselves are never drawn."""
+    """The acceptance of each call, strictly between 0 and 1."""
     weight = kind.acceptance_weight
     drawn = draw.beta(kind.acceptance * weight, (1 - kind.acceptance) * weight, count)
     return [float(one) for one in drawn]
@@ -183,7 +183,7 @@ def _rounds(kind: Kind, loop: ToolLoop, count: int, draw: np.random.Generator) -
 def _loop(
     prompt: int, kinds: Sequence[Kind], begins: _Begins, rounds: Iterator[_Round]
 ) -> Iterator[Call]:
-    """The context grows by every answer and by what the tool says to it."""
+    """The calls of a loop, in which the context grows by every answer and tool response."""
     for number, (kind, one) in enumerate(zip(kinds, rounds, strict=True)):
         tokens, after_s = (one.answer_tokens,), one.tool_s if number else 0.0
         yield _call(kind, prompt, tokens, one.acceptance, begins=begins, after_s=after_s)

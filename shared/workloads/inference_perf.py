@@ -1,9 +1,9 @@
 """Reads a workload of inference-perf's catalog: lengths, turns, pauses and SLOs.
 
-The form is that of `workload-catalog/*/config.json` in kubernetes-sigs/inference-perf. Prompts are
-the system prompt, which all share, and `input_sequence_length` tokens; each later turn adds
-`input_sequence_length_per_turn` to what was said before. A distribution of two modes is taken as
-two values, the lower one its minimum, with its mean and deviation.
+The form is that of `workload-catalog/*/config.json` in kubernetes-sigs/inference-perf. A prompt is
+the shared system prompt and `input_sequence_length` tokens; each later turn adds
+`input_sequence_length_per_turn`. A bimodal distribution is read as two values, the lower one its
+minimum, with its mean and deviation.
 """
 
 import json
@@ -22,11 +22,11 @@ from shared.workloads.applications import Answer, Application, Kind, SharedPrefi
 from shared.workloads.arrivals import POISSON
 from shared.workloads.lengths import QUANTILES, Lengths
 
-MOST_CALLS: Final = 16  # of a session: longer ones would outlast what is simulated
+MOST_CALLS: Final = 16  # of a session: longer ones would outlast the simulation
 LONGEST_PAUSE_S: Final = 5.0  # between two of them, for the same reason
-_ROOM: Final = 0.75  # of the context, which prompts may have on average unless they are scaled
-LONG_PROMPT: Final = 0.95  # of all prompts are no longer than what has half of the context then
-_LEVELS: Final = 1000  # at which turns are counted
+_ROOM: Final = 0.75  # share of the context above which the mean prompt is scaled
+LONG_PROMPT: Final = 0.95  # quantile of prompts that gets half of the context then
+_LEVELS: Final = 1000  # at which the turns are sampled
 _SLO: Final = re.compile(r"(?P<what>ttft|itl)_p(?P<percentile>\d+)_ms")
 
 
@@ -40,7 +40,7 @@ class Slo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One of the catalog. Its prompts and its TTFT target are `scale` times those published."""
+    """One workload. Its prompts and TTFT target are `scale` times the published ones."""
 
     application: Application
     ttft: Slo
@@ -49,8 +49,10 @@ class Workload:
 
 
 def read_workload(path: Path, context_tokens: int) -> Workload | None:
-    """For a model that takes so many tokens; None for a workload without SLOs on both TTFT and
-    inter-token latency. Raises ConfigError for a file that is none.
+    """The workload of a file, for a model with this context length.
+
+    None for a workload without SLOs on both TTFT and inter-token latency. Raises ConfigError for a
+    file that is no workload.
     """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -62,8 +64,10 @@ def read_workload(path: Path, context_tokens: int) -> Workload | None:
 
 
 def workload_of(name: str, plain: Mapping[str, Any], context_tokens: int) -> Workload | None:
-    """The same of a parsed file. Where its mean prompt would take too much of the context, prompts
-    and the TTFT target are scaled alike; answers stay. Raises KeyError, TypeError or ValueError.
+    """The workload of a parsed file.
+
+    If its mean prompt takes too much of the context, prompts and the TTFT target are scaled by one
+    factor; answers are not. Raises KeyError, TypeError or ValueError.
     """
     slos = _slos(plain["metadata"].get("slos", {}))
     if set(slos) != {"ttft", "itl"}:
@@ -91,7 +95,7 @@ def workload_of(name: str, plain: Mapping[str, Any], context_tokens: int) -> Wor
 
 
 def _slos(plain: Mapping[str, Any]) -> dict[str, Slo]:
-    """By `ttft` and `itl`."""
+    """The SLOs by `ttft` and `itl`."""
     found = ((_SLO.fullmatch(key), value) for key, value in plain.items())
     return {
         key["what"]: Slo(target_s=value / 1e3, share=int(key["percentile"]) / 100)
@@ -107,7 +111,7 @@ def _scale(mean_tokens: float, long_tokens: float, context_tokens: int) -> float
 
 
 def _turns(name: str, plain: Mapping[str, Any], answer: Answer, scale: float) -> ToolLoop | None:
-    """None for a workload of single requests."""
+    """The turns after the first as a loop; None for a workload of single requests."""
     turns = plain["number_of_turns"]
     if turns["max"] <= 1:
         return None
@@ -125,14 +129,16 @@ def _turns(name: str, plain: Mapping[str, Any], answer: Answer, scale: float) ->
 
 
 def _shares(turns: Lengths) -> tuple[float, ...]:
-    """Of sessions with one call, with two, and so on; those that are cut count as the longest."""
+    """Shares of sessions with one call, two and so on; longer ones count as MOST_CALLS."""
     drawn = np.minimum(turns.drawn((np.arange(_LEVELS) + 0.5) / _LEVELS), MOST_CALLS)
     return tuple(np.bincount(drawn, minlength=2)[1:].tolist())
 
 
 def lengths(plain: Mapping[str, Any], scale: float = 1.0, *, least: float = 1.0) -> Lengths:
-    """A distribution by its `distribution_type`, mean, deviation and ends, all of it times `scale`
-    and nothing below `least`. Raises KeyError, or ValueError for a type that is not known.
+    """A distribution by its `distribution_type`, mean, deviation and ends.
+
+    All values are multiplied by `scale` and at least `least`. Raises KeyError, or ValueError for an
+    unknown type.
     """
     low, high, mean = plain["min"], plain["max"], plain["mean"]
     deviation, sort = plain["standard_deviation"], plain["distribution_type"]
@@ -147,7 +153,7 @@ def lengths(plain: Mapping[str, Any], scale: float = 1.0, *, least: float = 1.0)
 def _value(
     sort: str, level: float, low: float, high: float, mean: float, deviation: float
 ) -> float:
-    """At this level of a distribution that is not cut yet."""
+    """The quantile at `level`, before clipping."""
     if deviation == 0:
         return mean
     if sort == "normal":
@@ -166,7 +172,7 @@ def _value(
 def _two_values(
     low: float, mean: float, deviation: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Levels, and values at them: two values with this mean and deviation."""
+    """Levels and quantiles of a two-point distribution with this minimum, mean and deviation."""
     apart = (deviation**2 + (mean - low) ** 2) / (mean - low)
     lower = 1 - (mean - low) / apart  # share of the lower value
     return (0.0, lower, lower + 1e-6, 1.0), (low, low, low + apart, low + apart)

@@ -1,8 +1,8 @@
 """MLPerf Inference's Llama-3.1-8B as a load: summaries of news, one request each.
 
 Targets are those of loadgen's `mlperf.conf` for the interactive scenario, which 99 % of requests
-must keep. Lengths are those that MLCommons tells of its data set, CNN/DailyMail: 778 tokens of
-prompt on average and at most 2,540, 73 of answer and at most 128; the deviations are our choice.
+must keep. Lengths are those that MLCommons publishes of its data set, CNN/DailyMail: prompts of 778
+tokens on average and at most 2,540, answers of 73 and at most 128; the deviations are our choice.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
-"""Requests out of ServeGen's client windows and lengths: its figures, drawn anew. No files.
+"""Draws requests from ServeGen's client windows and lengths.
 
-ServeGen (Alibaba, Apache-2.0) tells for each client and each 600 s how often it asks, how unevenly
-(gaps have a Gamma or Weibull distribution of shape `p1`), and quantiles of its lengths.
+ServeGen (Alibaba, Apache-2.0) gives for each client and each 600 s its request rate, the
+distribution of gaps (Gamma or Weibull of shape `p1`), and quantiles of its lengths.
 """
 
 import csv
@@ -24,7 +24,7 @@ _PATTERNS: Final = ("Gamma", "Weibull")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What one client does for 600 s."""
+    """The requests of one client for 600 s."""
 
     client: str
     start_s: float
@@ -33,7 +33,7 @@ class Window:
     shape: float
 
     def times(self, draw: np.random.Generator) -> NDArray[np.float64]:
-        """As many arrivals as the rate says, chance deciding on the fraction."""
+        """Arrival times at the rate; the fractional request is drawn."""
         count = int(self.rate_rps * _WINDOW_S + draw.random())
         gaps = self._gaps(draw, count + 1)
         ends = np.cumsum(np.maximum(gaps, 1e-12))
@@ -48,7 +48,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLengths:
-    """Lengths of a client's requests from `start_s` on, and how many they were taken from."""
+    """Lengths of a client's requests from `start_s` on, measured on `requests` requests."""
 
     client: str
     start_s: float
@@ -58,22 +58,22 @@ class ClientLengths:
 
 
 def windows(lines: Iterable[str], trace: str) -> list[Window]:
-    """Raises ConfigError that names line and column."""
+    """The windows of a file. Raises ConfigError that names line and column."""
     return [_window(line) for line in _lines(lines, trace)]
 
 
 def lengths(lines: Iterable[str], trace: str) -> list[ClientLengths]:
-    """Raises ConfigError that names line and column."""
+    """The lengths of a file. Raises ConfigError that names line and column."""
     return [_lengths(line) for line in _lines(lines, trace)]
 
 
 def rows(
     of_clients: Sequence[Window], known: Sequence[ClientLengths], *, start_s: float, seed: int
 ) -> Iterator[Row]:
-    """Requests of all clients in the order of their arrival, window after window.
+    """Requests of all clients in the order of arrival, window after window.
 
-    `start_s` counts from the first window. A client whose lengths are not known has those of
-    the others, by how often they ask.
+    `start_s` counts from the first window. A client of unknown lengths gets those of the others,
+    weighted by their requests.
     """
     draw = np.random.default_rng(seed)
     ordered = sorted(of_clients, key=lambda window: (window.start_s, window.client))
@@ -108,7 +108,7 @@ def _drawn(
 
 
 def _own(window: Window, known: Sequence[ClientLengths]) -> Sequence[ClientLengths]:
-    """What was last known of the client at this time, else what is known first, else of all."""
+    """The client's latest lengths at this time, else its first ones, else those of all clients."""
     of_client = sorted(
         (one for one in known if one.client == window.client), key=lambda one: one.start_s
     )
@@ -154,7 +154,7 @@ def _lengths(line: Line) -> ClientLengths:
 
 
 def _quantiles(cell: Cell) -> Lengths:
-    """Of `q05;q25;q50;q75;q95;q99;mean=...`."""
+    """Parses `q05;q25;q50;q75;q95;q99;mean=...`."""
     try:
         read = [float(one) for one in cell.text().split(";")[: len(_QUANTILES)]]
         return Lengths(tokens=tuple(max(one, 1.0) for one in read), at=_QUANTILES)

@@ -1,4 +1,4 @@
-"""What is in a load, in numbers. Pure."""
+"""Summarizes a load in numbers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from shared.workloads.calls import Load, rate, requests, total_tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Of token counts."""
+    """Statistics of token counts."""
 
     mean: float
     deviation: float
@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSummary:
-    """`gap_cv` is the deviation of the gaps between arrivals over their mean: 1 for Poisson."""
+    """`gap_cv` is the coefficient of variation of the gaps between arrivals: 1 for Poisson."""
 
     programs: int
     calls: int
@@ -36,7 +36,7 @@ class LoadSummary:
     total_tokens: int
     prompt_tokens: Spread
     output_tokens: Spread
-    prefix_share: float  # of the prompt tokens, how many were computed before
+    prefix_share: float  # share of prompt tokens that were computed before
     calls_by_class: Mapping[str, int]
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class LoadSummary:
 
 
 def summary(load: Load) -> LoadSummary:
-    """Raises ValueError for a load without programs."""
+    """The summary of a load. Raises ValueError for a load without programs."""
     if not load:
         raise ValueError("a load has at least one program")
     calls = [call for program in load for call in program.calls]
@@ -70,7 +70,7 @@ def summary(load: Load) -> LoadSummary:
 
 
 def gap_cv(load: Load) -> float:
-    """0 for fewer than two programs, and for those that all come at once."""
+    """The CV of gaps; 0 for fewer than two programs, and if all arrive at once."""
     gaps = np.array([right.arrives_s - left.arrives_s for left, right in pairwise(load)])
     return float(gaps.std() / gaps.mean()) if gaps.any() else 0.0
 

@@ -1,4 +1,4 @@
-"""Makes a load of the requests of a trace: classes, shared prefixes, start, length, rate. Pure."""
+"""Makes a load from the requests of a trace: classes, shared prefixes, start, length, rate."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from shared.workloads.trace_rows import MOONCAKE_BLOCK_TOKENS, Row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageShare:
-    """A part of an answer: its pace, and its share of the tokens."""
+    """A stage of an answer: its TPOT target, and its share of the tokens."""
 
     name: str
     tpot_s: float
@@ -23,9 +23,9 @@ class StageShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloClass:
-    """What the requests of a trace that fall to it ask for; a trace has lengths, no targets.
+    """A class with targets for requests of a trace, which itself has only lengths.
 
-    `share` is that of the trace's requests, beside the shares of the other classes.
+    `share` of the trace's requests get it, relative to the shares of the other classes.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SloClass:
 
 
 def classes_of(application: Application) -> tuple[SloClass, ...]:
-    """The targets of an application's kinds, in their shares; of tool loops those of the answer."""
+    """The targets of an application's kinds; for tool loops, those of the final answer."""
     return tuple(_class_of(kind) for kind in application.kinds)
 
 
@@ -60,10 +60,10 @@ def _class_of(kind: Kind) -> SloClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracePlan:
-    """Which part of a trace, and what its requests ask for.
+    """The part of a trace to take, and the classes of its requests.
 
-    `start_s` counts from the trace's first request. At most `requests` are taken from there (all
-    without it), and stretched to `rate` programs per second (left as they are without it).
+    `start_s` counts from the trace's first request. At most `requests` are taken from there (None:
+    all), and rescaled to `rate` programs per second (None: as recorded).
     """
 
     classes: tuple[SloClass, ...] = classes_of(MIXED)
@@ -76,7 +76,7 @@ class TracePlan:
 def load_of(rows: Iterator[Row], plan: TracePlan, *, name: str) -> Load:
     """Programs of one call each. A request without prompt or answer (it failed) is left out.
 
-    The longest answer that is taken bounds all answers, as traces do not tell what was allowed.
+    `max_output_tokens` of all calls is the longest answer taken, since traces have no limits.
     """
     taken = sorted(_taken(rows, plan), key=lambda row: row.arrival_s)
     if not taken:
@@ -118,7 +118,7 @@ def _id(name: str, number: int) -> str:
 def _classes(
     classes: Sequence[SloClass], count: int, draw: np.random.Generator
 ) -> Iterator[tuple[SloClass, float]]:
-    """For each request its class and how well it is drafted."""
+    """The class and the draft acceptance of each request."""
     places = picked([one.share for one in classes], even(draw, count))
     means = np.array([one.acceptance for one in classes])[places]
     weights = np.array([one.acceptance_weight for one in classes])[places]
@@ -145,7 +145,7 @@ def _call(
 
 
 def _stages(stages: Sequence[StageShare], tokens: int) -> Iterator[StageLoad]:
-    """The last stage has what rounding leaves."""
+    """Splits an answer into stages; the last one has the rest after rounding."""
     whole, left = sum(stage.share for stage in stages), tokens
     for stage in stages[:-1]:
         part = min(round(tokens * stage.share / whole), left)
@@ -155,10 +155,10 @@ def _stages(stages: Sequence[StageShare], tokens: int) -> Iterator[StageLoad]:
 
 
 def _prefixes(rows: Sequence[Row], name: str) -> list[tuple[int, str | None]]:
-    """For each row, how many tokens it begins with as an earlier one did, and that one's program.
+    """For each row, the tokens of the prefix shared with an earlier row, and that row's program.
 
-    A block's number stands for the block and all before it, so the first to bring the last block
-    that was there before has all of them.
+    A block's number stands for the block and all before it, so the first row with the last shared
+    block has all shared blocks.
     """
     brought: dict[int, int] = {}
     found: list[tuple[int, str | None]] = []

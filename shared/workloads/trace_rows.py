@@ -1,4 +1,4 @@
-"""What a line of a published trace says: when, how long, and which blocks of prompt. No files."""
+"""Parses the lines of published traces: arrival, lengths and prompt blocks."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One request. `blocks` are the contents of its prompt, so many tokens each, by number."""
+    """One request. `blocks` number the contents of its prompt, in blocks of fixed size."""
 
     arrival_s: float
     prompt_tokens: int
@@ -22,7 +22,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One value of a trace, and where it stands, for messages."""
+    """One value of a trace, and its place, for messages."""
 
     trace: str
     line: int
@@ -62,7 +62,7 @@ class Cell:
             raise self.wrong("whole numbers of prompt blocks") from error
 
     def moment(self) -> float:
-        """Seconds, of a date and time; UTC where it names no zone."""
+        """A date and time in seconds of the epoch; UTC if it names no zone."""
         try:
             moment = datetime.fromisoformat(self.text())
         except ValueError as error:
@@ -88,7 +88,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """Which columns of a trace say what."""
+    """The columns of a trace format."""
 
     name: str
     arrival: str
@@ -104,7 +104,7 @@ class Format:
         return named if self.blocks is None else (*named, self.blocks)
 
     def row(self, line: Line) -> Row:
-        """Raises ConfigError that names line and column."""
+        """The request of a line. Raises ConfigError that names line and column."""
         return Row(
             arrival_s=self.arrival_s(line.cell(self.arrival)),
             prompt_tokens=line.cell(self.prompt).tokens(),
@@ -157,9 +157,9 @@ MOONCAKE_BLOCK_TOKENS: Final = 512
 
 
 def rows(lines: Iterable[str], trace: str) -> Iterator[Row]:
-    """The requests of a trace of any known format, in its order; it is told by the first line.
+    """The requests of a trace, in its order; its first line determines the format.
 
-    Raises ConfigError for an unknown format, and for a value that is none, with line and column.
+    Raises ConfigError for an unknown format, and for an invalid value, with line and column.
     """
     ahead = iter(lines)
     first = next(ahead, "").lstrip("\ufeff")

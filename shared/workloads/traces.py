@@ -9,7 +9,7 @@
 | BurstGPT | CSV: Timestamp (s), Request tokens, Response tokens, and others |
 | ServeGen | CSV of client windows; that of client lengths beside it |
 
-Which it is, is told by the first line. Any may be compressed with gzip.
+The first line determines the format. Any file may be gzipped.
 """
 
 import csv
@@ -28,14 +28,14 @@ from shared.workloads.calls import Load
 from shared.workloads.trace_load import TracePlan, load_of
 from shared.workloads.trace_rows import Row, rows
 
-GENERATED_REQUESTS: Final = 10_000  # of a ServeGen trace, which has no end of its own
+GENERATED_REQUESTS: Final = 10_000  # of a ServeGen trace, which is unlimited
 
 
 def read_trace(path: Path, plan: TracePlan) -> Load:
-    """The part of the trace that the plan says, as programs of one call each.
+    """The planned part of the trace, as programs of one call each.
 
-    Raises ConfigError for a file that cannot be read, with line and column where it is one of
-    them, and where there are fewer than two requests.
+    Raises ConfigError for a file that cannot be read, with line and column if one is at fault, and
+    for fewer than two requests.
     """
     name = trace_name(path)
     with opened(path) as lines:
@@ -51,7 +51,7 @@ def read_trace(path: Path, plan: TracePlan) -> Load:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The requests of a trace as it has them; not for ServeGen. Raises ConfigError."""
+    """The unchanged requests of a trace, other than ServeGen's. Raises ConfigError."""
     with opened(path) as lines:
         yield from rows(lines, path.name)
 
@@ -80,7 +80,7 @@ def _of_servegen(path: Path, lines: Iterator[str], plan: TracePlan, name: str) -
 
 @contextmanager
 def opened(path: Path) -> Iterator[Iterator[str]]:
-    """Its lines; what is wrong with the file itself, then or later, is a ConfigError."""
+    """The lines of a file. A fault of the file, when opened or read, raises ConfigError."""
     try:
         with _text(path) as text:
             yield text

@@ -14,7 +14,7 @@ import pytest_asyncio
 from shared.requests import Admission, Placement, Reason, Way
 from tests.contracts.fake_gateway import PLACED, FakeFleet, gateway_app
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REFUSED = Placement(
     decision_id="d-2",

@@ -21,7 +21,7 @@ from tests.integration.load import WAYS, Load, Told
 from tests.integration.node import Node, pids_with_text, running_node, wait_until
 from tests.integration.prometheus import running_prometheus
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engines
 
 CLASSES = Path(__file__).parents[2] / "examples" / "classes.yaml"
 

@@ -18,7 +18,6 @@ from shared.models.tiny import make_tiny_model
 from tests.integration.node import wait_until
 from tests.processes import free_port
 
-pytestmark = pytest.mark.timeout(180)
 START_LIMIT_S = 150
 QUIET_S = 60  # far longer than the tests take
 GRAMMAR_LIMIT_S = 1.0

@@ -26,7 +26,6 @@ from shared.rpc.slos_pb2_grpc import PlannerStub, add_EngineServicer_to_server
 from tests.integration.test_planner_service import LIMIT_S, attached, planner, until
 from tests.unit.planner.builders import make_engine, make_query
 
-pytestmark = pytest.mark.timeout(60)
 CALL_LIMIT_S = 2.0
 
 

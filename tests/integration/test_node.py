@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.engines
 START_LIMIT_S = 280
 
 

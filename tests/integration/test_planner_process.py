@@ -21,7 +21,6 @@ from shared.rpc.identity import identity_from
 from tests.processes import free_port
 from tests.unit.planner.builders import make_query
 
-pytestmark = pytest.mark.timeout(90)
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 30.0
 ENGINE = """

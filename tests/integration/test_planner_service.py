@@ -37,7 +37,6 @@ from shared.rpc.slos_pb2_grpc import PlannerStub
 from shared.scheduling.rows import new_row, to_wire
 from tests.unit.planner.builders import COST, both_roles, make_engine, make_query, make_report
 
-pytestmark = pytest.mark.timeout(30)
 LIMIT_S = 10.0
 TABLE = BatchTimeModel(COST).table
 STEP = make_report(
@@ -450,7 +449,6 @@ async def test_what_scales_the_fleet_is_told_what_serves_and_what_is_needed() ->
 
 
 # With a cold cache the first answer compiles the replay.
-@pytest.mark.timeout(300)
 async def test_the_number_of_desired_engines_is_a_metric_and_follows_what_was_asked() -> None:
     metrics, targets = PlannerMetrics(), SloTargets(ttft_s=0.5, tpot_s=0.05)
     async with AsyncExitStack() as stack:

@@ -14,7 +14,7 @@ from shared.batch_time.table import counts_of
 from shared.hardware import from_profile, true_s
 from shared.models.tiny import make_tiny_model
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.engines
 
 LIMIT_S = 4.0
 SCRIPT = """

@@ -35,7 +35,7 @@ from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 from tests.unit.planner.builders import make_engine
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.engines
 MODEL_LEN = 256
 SPAN_TOKENS = prefix_span_tokens(BLOCK_TOKENS)
 

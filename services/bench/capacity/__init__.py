@@ -1,1 +1,1 @@
-"""How much load a serving system carries while it keeps what its classes ask for."""
+"""Measures the load that a serving system carries within the targets of its classes."""

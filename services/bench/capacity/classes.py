@@ -20,7 +20,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassShape:
-    """Which of its targets are tight, and how long its requests are."""
+    """Which targets of a class are tight, and the lengths of its requests."""
 
     tight_ttft: bool
     tight_tpot: bool

@@ -47,7 +47,7 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamClient:
-    """One server, ours or another of the OpenAI API."""
+    """A client of one server of the OpenAI API."""
 
     session: aiohttp.ClientSession
     url: str

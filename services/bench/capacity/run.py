@@ -46,7 +46,7 @@ def loads_of(options: CapacityOptions) -> list[Load]:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One measurement, whose results so far are in `result`."""
+    """One measurement; `result` has its results so far."""
 
     options: CapacityOptions
     loads: Sequence[Load]

@@ -47,7 +47,7 @@ class Systems:
         if speculation_tokens:
             drafts = {"method": "ngram", "num_speculative_tokens": speculation_tokens, **_LOOKUP}
             flags += ["--speculative-config", json.dumps(drafts)]
-        part = _with_flags(made.stock(), flags)  # of a flag that comes twice vLLM takes the last
+        part = _with_flags(made.stock(), flags)  # vLLM takes the last of repeated flags
         return System(name=name, parts=[part], url=made.stock_url, knows_slos=False)
 
     def ours(self, name: str, configuration: Path, speculation_tokens: int = 0) -> System:

@@ -1,1 +1,1 @@
-"""`slos-serve bench chaos`: a fleet under load while its parts die, hang and lose each other."""
+"""`slos-serve bench chaos`: injects faults into a fleet under load."""

@@ -38,7 +38,7 @@ class Deeds:
     _fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     async def do(self, fault: Fault) -> int | None:
-        """Injects a fault and returns when it is over: the pid of a killed process, else None."""
+        """Injects a fault and waits for its end; the pid of the process that it kills, if any."""
         if fault.kind in LINK_FAULTS:
             await self._disturb(self.fleet.link(fault.target), fault)
         elif fault.kind is Kind.HOSTILE:

@@ -1,1 +1,1 @@
-"""A day in the life of a node: a bursty load, every decision kept, every miss given its cause."""
+"""Runs a node under a bursty load, records all decisions, finds the cause of every miss."""

@@ -1,1 +1,1 @@
-"""Is the simulator true? The same load through the running system and through its twin."""
+"""Compares the simulator with the running system on the same load."""

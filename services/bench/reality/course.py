@@ -48,7 +48,7 @@ class Calibrated:
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """One run, whose results so far are in `compared` and `requests`."""
+    """One run; `compared` and `requests` have its results so far."""
 
     options: RealityOptions
     systems: Systems

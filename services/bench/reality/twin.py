@@ -70,9 +70,9 @@ class Twin:
     def calibrated(self, seen_before: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
         """Fits `slower` and `on_the_way_s` to requests other than the compared ones.
 
-        `slower`, the machine's speed since the profile, comes from bisection on the TPOT after the
-        second token; `on_the_way_s`, the overhead of servers and network, from TTFT. The twin is
-        unchanged if no answer had three tokens.
+        `slower`, the change of the machine's speed since the profile, comes from bisection on the
+        TPOT after the second token. `on_the_way_s`, the overhead of servers and network, comes from
+        TTFT. The twin is unchanged if no answer had three tokens.
         """
         real = seen(seen_before)
         paces_s = [one.later_s for one in real]

@@ -22,7 +22,6 @@ from shared.workloads.calls import Load, Program
 from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
 
 # With a cold cache the first of these compiles the replay.
-pytestmark = pytest.mark.timeout(300)
 MOST = 5  # engines of each role
 PHASES = ((40.0, 8.0), (90.0, 16.0), (170.0, 8.0))  # until when, requests per second
 SETTLED = (65.0, 90.0)  # the load has doubled for a window and a start

@@ -6,7 +6,6 @@ from services.evaluation.counterfactual import compare
 from services.evaluation.options import CounterfactualOptions
 
 # With a cold cache the first of these compiles the replay.
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("seen_by", ["1", "4"])

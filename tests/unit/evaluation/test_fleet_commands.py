@@ -13,7 +13,6 @@ from services.evaluation.simulate import simulate
 from services.evaluation.systems import SYSTEMS
 from shared.errors import ConfigError
 
-pytestmark = pytest.mark.timeout(300)
 _CLASSES = """
 classes:
   chat:

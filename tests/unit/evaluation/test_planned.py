@@ -51,7 +51,6 @@ def run(seed: int, size: tuple[int, int], *, refuse: bool = False, lost: bool = 
     return Run(random_load(seed, 60), system, engines, conditions).record()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("lost", [False, True])
 def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
@@ -61,7 +60,6 @@ def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool
     assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("seed", [3, 4])
 def test_by_deadlines_no_token_of_whoever_is_promised_is_late(
@@ -105,7 +103,6 @@ def test_engines_that_have_a_profile_learn_how_slow_they_have_become(learns: boo
     assert known.expected_s(step) / told.expected_s(step) == pytest.approx(slower, rel=0.1)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("size", _FLEETS[1:3])
 def test_every_call_of_the_load_is_served_refused_or_never_comes(size: tuple[int, int]) -> None:
     lives = run(4, size, refuse=True).lives
@@ -119,7 +116,6 @@ def test_every_call_of_the_load_is_served_refused_or_never_comes(size: tuple[int
     assert np.isin(admission[~served], (REFUSED, NEVER_CAME)).all()
 
 
-@pytest.mark.timeout(120)
 def test_the_same_run_twice_is_the_same() -> None:
     first, again = (run(5, (2, 1), lost=True) for _ in range(2))
 
@@ -141,7 +137,6 @@ class Watched(Planned):
         return super().place(waiting, now)
 
 
-@pytest.mark.timeout(120)
 def test_the_planner_counts_no_prompt_that_its_prefill_engine_is_done_with() -> None:
     engines = fleet(hardware(kv_blocks=2000), 1, 1)
     system = Watched(Settings(way=Way.DISAGGREGATED), engines)
@@ -152,7 +147,6 @@ def test_the_planner_counts_no_prompt_that_its_prefill_engine_is_done_with() -> 
     assert max(system.too_many) == 0
 
 
-@pytest.mark.timeout(120)
 def test_an_engine_that_did_nothing_tells_nothing_again() -> None:
     engines = fleet(hardware(), 2, 0)
     system = Planned(Settings(), engines)

@@ -78,7 +78,6 @@ def got(record: Record) -> dict[str, Got]:
     }
 
 
-@pytest.mark.timeout(120)
 def test_who_keeps_below_its_share_is_served_while_another_floods() -> None:
     rates = {"flood": 40.0, "calm": 3.0}
 
@@ -91,7 +90,6 @@ def test_who_keeps_below_its_share_is_served_while_another_floods() -> None:
     assert served[0] > 0.75 * served[1]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("rate", "weight", "best_effort"),
     [(40, 1, False), (40, 3, False), (15, 3, False), (15, 3, True)],
@@ -106,7 +104,6 @@ def test_in_overload_work_is_shared_by_weight(
     assert each["b"].tokens / each["a"].tokens == pytest.approx(weight, rel=0.1)
 
 
-@pytest.mark.timeout(120)
 def test_a_tenant_alone_is_served_as_if_there_were_none() -> None:
     rates = {"a": 15.0}
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from tests.processes import is_alive
 
 _PARENT = """
@@ -25,7 +23,6 @@ def wait_for_ever(_: object) -> None:
     time.sleep(600)
 
 
-@pytest.mark.timeout(60)
 def test_workers_do_not_outlive_a_parent_that_was_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

@@ -1,8 +1,6 @@
 import sys
 from collections.abc import Iterator
 
-import pytest
-
 from services.bench.planner_world import NOW_S, World
 from services.planner.prepare import prepare
 from services.planner.rounds import decide_round
@@ -19,7 +17,6 @@ def compiled() -> Iterator[tuple[str, int]]:
                     yield f"{module.__name__}.{name}", len(value.signatures)
 
 
-@pytest.mark.timeout(120)  # a first run compiles for some seconds
 def test_no_decision_compiles_anything_once_all_is_prepared() -> None:
     prepare()
     before = dict(compiled())

@@ -1,13 +1,10 @@
 from pathlib import Path
 
-import pytest
-
 from services.evaluation.mix import read_mix
 from services.evaluation.regret.play import BASELINES, play
 from tests.unit.evaluation.regret.builders import LOAD
 
 
-@pytest.mark.timeout(300)
 def test_a_load_is_played_by_all_that_can_run_on_its_fleet_and_leaves_its_file(
     tmp_path: Path,
 ) -> None:

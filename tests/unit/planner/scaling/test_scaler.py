@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +14,6 @@ from tests.unit.planner.scaling.loads import WINDOW_S, question, site, twice, wi
 
 # With a cold cache the first of these compiles the replay, which takes most of a minute where the
 # machine is busy.
-pytestmark = pytest.mark.timeout(300)
 ONE = FleetSize(prefill=1, decode=1)
 ALONE = FleetSize(prefill=0, decode=1)
 rates = st.floats(0.2, 12.0)

@@ -1,7 +1,6 @@
 """What one request gets of a step."""
 
 import numpy as np
-import pytest
 
 from shared.batch_time.table import COUNTS, sure_s
 from shared.scheduling.former import engine_limits
@@ -10,7 +9,6 @@ from shared.scheduling.shares import MAX_TOKENS, add_chunk, give_chunk
 from tests.unit.shared.scheduling.loads import TABLES
 
 
-@pytest.mark.timeout(20)
 def test_a_chunk_is_whole_tokens_whatever_part_drafts_leave_of_a_step() -> None:
     rows, table = new_row(tokens=200, left=5, due_s=60.0)[None], TABLES[0].numbers
     for left_tokens in (1.7, 2.5, 20.6, 99.9):

@@ -69,7 +69,6 @@ def _faults(engines: Sequence[SimEngine], now: float) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=40, deadline=None)
 @given(seeds, rooms, fleets, st.sampled_from([0, 3]))
 def test_all_get_their_tokens_once_and_blocks_and_work_are_conserved(
@@ -86,7 +85,6 @@ def test_all_get_their_tokens_once_and_blocks_and_work_are_conserved(
     assert all(engine.leased_blocks == 0 and not len(engine.rows) for engine in record.engines)
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=30, deadline=None)
 @given(seeds, rooms, fleets)
 def test_what_is_computed_is_prompts_and_outputs_and_what_was_dropped_less_what_was_found(
@@ -104,7 +102,6 @@ def test_what_is_computed_is_prompts_and_outputs_and_what_was_dropped_less_what_
     assert computed == needed + dropped - found
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=30, deadline=None)
 @given(seeds, rooms, fleets)
 def test_engines_that_die_lose_no_request_and_give_no_token_twice(

@@ -29,7 +29,6 @@ def serve(share: float, requests: int, seed: int) -> Record:
     return Run(tuple(load), OneAtATime(), fleet(hardware(step_s=_SERVICE_S)), AT_ONCE).record()
 
 
-@pytest.mark.timeout(60)
 def test_waits_are_those_of_the_m_d_1_queue_within_2_percent() -> None:
     share = 0.6
 
