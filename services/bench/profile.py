@@ -63,9 +63,9 @@ def measured_engine(options: EngineOptions) -> tuple[Table, list[Measured]]:
 
 
 def _profile(options: EngineOptions) -> "Profile":
-    set_environment(options, os.environ)
     # only the result goes to stdout, so that it can be redirected into a file
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    set_environment(options, os.environ)
     # vLLM takes seconds to import (--help must not wait) and reads the environment then
     from shared.engine.profile_alone import profile_alone
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
+from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
 from shared.options import option
 
@@ -52,9 +53,24 @@ class NodeOptions:
     kv_cache_gib: Positive | None = option(
         None, help="KV cache of each engine; default on CPU: by free memory, at most 2"
     )
+    gpus_per_engine: Annotated[int, Field(ge=0)] | None = option(
+        None, help="GPUs of each engine; default: --tensor-parallel-size, 0 where there are no GPUs"
+    )
+    tensor_parallel_size: Tokens | None = option(
+        None, help="GPUs of an engine that compute each layer together; default: --gpus-per-engine"
+    )
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = option(
+        None,
+        help="share of the memory of its GPUs that each engine takes; default: 0.92, divided where"
+        " engines share a GPU",
+    )
     run_dir: str = option(".slos/run", help="folder for logs and sockets")
     restart: bool = option(True, help="start a part again when it dies")
-    start_limit_s: Positive = option(300.0, help="how long the start may take")
+    start_limit_s: Positive = option(
+        300.0,
+        help="how long the start may go without progress: a line in a log, or a byte from a disk;"
+        " with --on: how long it may take",
+    )
     drain_limit_s: Positive = option(30.0, help="how long requests may take to end at the stop")
 
     @property
@@ -64,3 +80,19 @@ class NodeOptions:
     @property
     def engines(self) -> int:
         return self.prefill + self.decode
+
+    @property
+    def gpus_of_an_engine(self) -> int:
+        """Where there are GPUs. Raises ConfigError where two options contradict each other."""
+        gpus, size = self.gpus_per_engine, self.tensor_parallel_size
+        if gpus and size and gpus % size:
+            raise ConfigError(
+                f"--tensor-parallel-size {size} does not divide --gpus-per-engine {gpus}: leave "
+                "one of them out."
+            )
+        return (size or 1) if gpus is None else gpus
+
+    @property
+    def tensor_parallel(self) -> int | None:
+        """None leaves it to the engine, which has one worker by default."""
+        return self.tensor_parallel_size or self.gpus_per_engine or None

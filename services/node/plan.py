@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from services.node.config import NodeOptions
+from services.node.gpu_shares import GpuShare
 from services.node.ports import EnginePorts, NodePorts
 from services.node.shares import CpuShare
 from shared.cluster_secret import IDENTITY_VARIABLE
@@ -27,16 +28,26 @@ class Rank(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One process of the node. `address` is where it answers whether it is ready."""
+    """One process of the node.
+
+    Attributes:
+        environ: Variables on top of our own.
+        address: Where it answers whether it is ready.
+        nice: Added to our own.
+        cores: The CPUs that it may use; empty for all of ours.
+        after: The part that must be ready before this one starts; empty for none.
+    """
 
     name: str
     rank: Rank
     command: tuple[str, ...]
-    environ: Mapping[str, str] = field(default_factory=dict)  # on top of our own
+    environ: Mapping[str, str] = field(default_factory=dict)
     address: str
     log: Path
     stop_limit_s: float
-    nice: int = 0  # added to our own
+    nice: int = 0
+    cores: tuple[int, ...] = ()
+    after: str = ""
 
     @property
     def secret_file(self) -> str:
@@ -60,16 +71,21 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the plan needs to know of the machine. `shares` is empty where vLLM has a GPU.
+    """What the plan needs to know of the machine.
 
-    `model` is the resolved one: a folder or a hub name.
+    Attributes:
+        model: The resolved one: a folder or a hub name.
+        shares: What each engine gets of a machine on whose CPUs vLLM computes; empty on GPUs.
+        gpu_shares: What each engine gets of the GPUs; empty on CPU.
+        environ: Variables of every part.
     """
 
     model: str
     model_is_local: bool
     shares: Sequence[CpuShare]
+    gpu_shares: Sequence[GpuShare] = ()
     run_dir: Path
-    environ: Mapping[str, str] = field(default_factory=dict)  # for every part
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_node(options: NodeOptions, ports: NodePorts, around: Surroundings) -> NodePlan:
@@ -97,16 +113,34 @@ def _roles(options: NodeOptions) -> list[str]:
 def _engine(
     options: NodeOptions, ports: NodePorts, around: Surroundings, number: int, role: str
 ) -> Part:
-    return engine_part(
+    gpus = around.gpu_shares[number] if around.gpu_shares else None
+    part = engine_part(
         options,
         around,
-        name=f"{role}-{number if role == 'prefill' else number - options.prefill}",
+        name=_engine_name(options, number),
         role=role,
         host=LOOPBACK,
         own=ports.engines[number],
         share=around.shares[number] if around.shares else None,
+        gpu_share=gpus,
         planner=f"{LOOPBACK}:{ports.planner}",
     )
+    if gpus is None:
+        return part
+    return replace(
+        part,
+        environ={**part.environ, **gpus.environ},
+        cores=gpus.cores,
+        # vLLM measures what is free while it starts: one engine at a time on a GPU.
+        after=_engine_name(options, number - 1) if gpus.shared and number else "",
+    )
+
+
+def _engine_name(options: NodeOptions, number: int) -> str:
+    """Engines are numbered within their role."""
+    if number < options.prefill:
+        return f"prefill-{number}"
+    return f"decode-{number - options.prefill}"
 
 
 def planner_part(around: Surroundings, *, host: str, port: int, metrics_port: int) -> Part:
@@ -130,6 +164,7 @@ def engine_part(
     host: str,
     own: EnginePorts,
     share: CpuShare | None,
+    gpu_share: GpuShare | None = None,
     planner: str,
 ) -> Part:
     """One engine, whose ports are all on `host`, where other processes reach it."""
@@ -140,7 +175,7 @@ def engine_part(
         module=f"services.{role}",
         flags={
             **_addresses(host, own, planner),
-            **_engine_flags(options, around, share),
+            **_engine_flags(options, around, share, gpu_share),
             "name": name,
         },
         address=f"{host}:{own.rpc}",
@@ -162,7 +197,10 @@ def _addresses(host: str, own: EnginePorts, planner: str) -> dict[str, object]:
 
 
 def _engine_flags(
-    options: NodeOptions, around: Surroundings, share: CpuShare | None
+    options: NodeOptions,
+    around: Surroundings,
+    share: CpuShare | None,
+    gpu_share: GpuShare | None,
 ) -> dict[str, object]:
     return {
         "kv_transport": options.kv_transport,
@@ -172,6 +210,10 @@ def _engine_flags(
         "max_model_len": options.max_model_len,
         "max_step_tokens": options.max_step_tokens,
         "max_running_requests": options.max_running_requests,
+        "tensor_parallel_size": options.tensor_parallel,
+        "gpu_memory_utilization": gpu_share.memory_utilization
+        if gpu_share
+        else options.gpu_memory_utilization,
         "kv_cache_gib": share.kv_cache_gib if share else options.kv_cache_gib,
         "cores": share.cores if share else None,
         "drain_limit_s": options.drain_limit_s,

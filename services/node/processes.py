@@ -79,13 +79,18 @@ class _Running:
     process: Process
     started_at_s: float
     back_off_s: float
+    stood: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     watcher: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
 class Crew:
-    """All processes of a node. `restarts` may be switched on once the node stands."""
+    """All processes of a node.
+
+    With `restarts` a part that stood once is started again when it dies, also while others still
+    start. One that never stood is not: it would most likely fail in the same way again.
+    """
 
     clock: Clock
     keeper: Keeper
@@ -103,6 +108,14 @@ class Crew:
         running = _Running(part, await self._spawn(part), self.clock.now(), self.first_back_off_s)
         self._running[part.name] = running
         running.watcher = asyncio.create_task(self._watch(running), name=f"watch {part.name}")
+
+    def stands(self, name: str) -> None:
+        """The part was ready."""
+        self._running[name].stood = True
+
+    def pid_of(self, name: str) -> int | None:
+        """Of the part's process of the moment; None before its start."""
+        return self._running[name].process.pid if name in self._running else None
 
     async def death(self) -> Death:
         """The first part that died and was not started again."""
@@ -127,7 +140,7 @@ class Crew:
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environ},
                 start_new_session=True,  # a group of its own, and no Ctrl-C of the terminal
-                preexec_fn=partial(_begin, part.nice),  # safe here: we have one thread
+                preexec_fn=partial(_begin, part.nice, part.cores),  # safe here: we have one thread
             )
         self.keeper.add(process.pid)
         return process
@@ -139,7 +152,7 @@ class Crew:
             if running.stopping.is_set():
                 return
             death = Death(name=running.part.name, status=status, log=running.part.log)
-            if not self.restarts:
+            if not (self.restarts and running.stood):
                 if not self._death.done():
                     self._death.set_result(death)
                 return
@@ -196,8 +209,15 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _begin(nice: int) -> None:
-    """In the child, before it runs: the kernel kills it when we die, however we die."""
+def _begin(nice: int, cores: tuple[int, ...]) -> None:
+    """In the child, before it runs: the kernel kills it when we die, however we die.
+
+    What it starts inherits its cores, and memory comes from the NUMA node of the core that first
+    writes to it.
+    """
     os.nice(nice)
+    allowed = os.sched_getaffinity(0).intersection(cores)
+    if allowed:
+        os.sched_setaffinity(0, allowed)
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

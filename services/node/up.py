@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, Final
 from rich.console import Console
 
 from services.node.config import NodeOptions
-from services.node.machine import memory_gib
+from services.node.gpu_shares import GpuShare, share_gpus
+from services.node.gpus import read_gpus
+from services.node.machine import answered_device, ask_device, memory_gib
 from services.node.on_ray.config import UpOptions
 from services.node.on_ray.up import run_on_ray
 from services.node.plan import NodePlan, Part, Rank, Surroundings, plan_node
@@ -20,10 +23,11 @@ from services.node.processes import Crew, Death, Keeper, tail
 from services.node.progress import Progress
 from services.node.ready import wait_until_attached, wait_until_ready
 from services.node.shares import CpuShare, share_cpu
+from services.node.signs import Patience, sign_of
 from shared.clock import Clock, MonotonicClock
 from shared.cluster_secret import IDENTITY_VARIABLE, read_secret
-from shared.engine.environment import runs_on_cpu
-from shared.errors import ConfigError, DeadlinePassed
+from shared.engine.environment import CPU
+from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load
 from shared.ports import LOOPBACK
@@ -82,6 +86,7 @@ def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
 
 def survey(options: NodeOptions, config: str | None, console: Console) -> Surroundings:
     """Reads the machine and makes the model, the slow step of a first start."""
+    asked = ask_device()  # while the model is made
     model = resolve_model(
         options.model, say=lambda line: console.print(line, highlight=False, soft_wrap=True)
     )
@@ -92,10 +97,13 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
         raise ConfigError(
             f"Cannot make {run_dir} ({error.strerror}): name another folder with --run-dir."
         ) from error
+    device = answered_device(asked)
+    gpu_shares = _gpu_shares(options, device, console)
     return Surroundings(
         model=model,
         model_is_local=is_local(model),
-        shares=_cpu_shares(options),
+        shares=_cpu_shares(options) if device == CPU else [],
+        gpu_shares=gpu_shares,
         run_dir=run_dir,
         environ=_environment(config, options.cluster_secret_file),
     )
@@ -108,11 +116,41 @@ def _environment(config: str | None, secret_file: str) -> dict[str, str]:
 
 
 def _cpu_shares(options: NodeOptions) -> list[CpuShare]:
-    """Empty with a build of vLLM for GPUs."""
-    if not runs_on_cpu():
-        return []
+    if options.gpus_per_engine:
+        raise ConfigError(
+            "vLLM computes on CPU here, so that --gpus-per-engine has no GPU to give: see "
+            "`slos-serve doctor`, or leave it out."
+        )
     cores = sorted(os.sched_getaffinity(0))
     return share_cpu(cores, memory_gib(), options.engines, options.kv_cache_gib)
+
+
+def _gpu_shares(options: NodeOptions, device: str, console: Console) -> list[GpuShare]:
+    """Empty on CPU and on GPUs other than NVIDIA's, which engines choose by themselves."""
+    if device == CPU:
+        return []
+    try:
+        gpus = read_gpus(os.environ)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(f"nvidia-smi: {error}: see `slos-serve doctor`.") from error
+    if not device:
+        raise ConfigError(
+            "vLLM finds no GPU here, and its build for CUDA does not compute on CPU: see "
+            "`slos-serve doctor`, or make ENGINE=engine-cpu."
+        )
+    if not gpus:
+        return []
+    each = options.gpus_of_an_engine
+    shares = share_gpus(gpus, options.engines, each, options.gpu_memory_utilization)
+    idle = {one.index for one in gpus} - {number for share in shares for number in share.gpus}
+    if idle:
+        console.print(
+            f"{len(idle)} of {len(gpus)} GPUs stay idle: more engines with --prefill and --decode, "
+            "larger ones with --gpus-per-engine.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return shares
 
 
 class _Node:
@@ -126,7 +164,12 @@ class _Node:
 
     async def run(self, use: Use) -> int:
         with Keeper() as keeper:
-            crew = Crew(clock=self._clock, keeper=keeper, say=self._say)
+            crew = Crew(
+                clock=self._clock,
+                keeper=keeper,
+                say=self._say,
+                restarts=self._options.restart,
+            )
             told_to_stop = _stop_on_signals(crew)
             try:
                 return await self._serve(crew, told_to_stop, use)
@@ -136,10 +179,10 @@ class _Node:
 
     async def _serve(self, crew: Crew, told_to_stop: asyncio.Event, use: Use) -> int:
         for part in self._plan.parts:
-            await crew.start(part)
-        status = await self._unless_ended(self._until_ready(), crew, told_to_stop)
+            if not part.after:
+                await crew.start(part)
+        status = await self._unless_ended(self._until_ready(crew), crew, told_to_stop)
         if status is None:
-            crew.restarts = self._options.restart
             status = await self._unless_ended(use(self._plan), crew, told_to_stop)
         if status is None:
             status = await self._unless_ended(self._bound_logs(), crew, told_to_stop)
@@ -162,39 +205,46 @@ class _Node:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, crew: Crew) -> None:
+        """Raises DeadlinePassed when nothing has made progress for too long."""
         names = [part.name for part in self._plan.parts]
         self._say(f"Starting {', '.join(names)} (logs: {self._plan.parts[0].log.parent})")
-        limit_s = self._options.start_limit_s
         with Progress.of(self._console, names) as progress:
+            ready = asyncio.create_task(self._all_ready(crew, progress))
+            ticker = asyncio.create_task(self._tick(crew, progress))
             try:
-                async with asyncio.timeout(limit_s):
-                    await self._all_ready(progress)
-            except TimeoutError as error:
-                late = ", ".join(progress.awaited) or "some engine's attachment to the planner"
-                raise DeadlinePassed(
-                    f"Not ready after {limit_s:g} s: {late}. "
-                    "See the logs, or give more time with --start-limit-s."
-                ) from error
+                done, _ = await asyncio.wait([ready, ticker], return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
+            finally:
+                for task in (ready, ticker):
+                    task.cancel()
+                await asyncio.gather(ready, ticker, return_exceptions=True)
 
-    async def _all_ready(self, progress: Progress) -> None:
+    async def _all_ready(self, crew: Crew, progress: Progress) -> None:
+        stands = {part.name: asyncio.Event() for part in self._plan.parts}
+
         async def one(part: Part) -> None:
+            if part.after:
+                await stands[part.after].wait()
+                await crew.start(part)
             progress.ready(part.name, await wait_until_ready(part, self._clock))
+            crew.stands(part.name)
+            stands[part.name].set()
 
-        ticker = asyncio.create_task(self._tick(progress))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for part in self._plan.parts:
-                    group.create_task(one(part))
-            await wait_until_attached(self._plan, self._clock)
-        finally:
-            ticker.cancel()
+        async with asyncio.TaskGroup() as group:
+            for part in self._plan.parts:
+                group.create_task(one(part))
+        await wait_until_attached(self._plan, self._clock)
 
-    async def _tick(self, progress: Progress) -> None:
+    async def _tick(self, crew: Crew, progress: Progress) -> None:
         started_at_s = self._clock.now()
+        patience = Patience(self._options.start_limit_s)
+        logs = {part.name: part.log for part in self._plan.parts}
         while True:
             await asyncio.sleep(1.0)
             progress.tick(self._clock.now() - started_at_s)
+            signs = {name: sign_of(logs[name], crew.pid_of(name)) for name in progress.awaited}
+            patience.observe(signs, self._clock.now())
 
     async def _bound_logs(self) -> None:
         """For ever."""

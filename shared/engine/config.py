@@ -22,6 +22,7 @@ from shared.options import option
 from shared.ports import FreePorts
 
 AUTO_HOST: Final = "auto"
+Positive = Annotated[int, Field(ge=1)]
 
 
 class ProfileWhen(StrEnum):
@@ -59,12 +60,23 @@ class EngineOptions:
     max_model_len: int | None = option(
         None, help="longest prompt plus output, tokens; default: the model's"
     )
-    max_running_requests: int = option(64, help="most requests in one step")
-    max_step_tokens: int = option(2048, help="most tokens computed in one step")
+    max_running_requests: Positive | None = option(
+        None, help="most requests in one step; default: vLLM's for the GPU, 64 on CPU"
+    )
+    max_step_tokens: Positive | None = option(
+        None, help="most tokens computed in one step; default: vLLM's for the GPU, 2048 on CPU"
+    )
+    tensor_parallel_size: Positive = option(
+        1,
+        help="GPUs that compute each layer together; on CPU processes, each with cores of its own",
+    )
     block_size_tokens: int | None = option(
         None, help="tokens in a KV block; default: vLLM's for the device (32 on CPU)"
     )
     kv_cache_gib: float | None = option(None, help="KV cache, GiB; default: vLLM's choice")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = option(
+        None, help="share of the memory of its GPUs that this engine takes; default: vLLM's (0.92)"
+    )
     kv_transport: KvTransport = option(
         KvTransport.AUTO,
         help="how KV moves between engines: auto (NIXL where both engines have it and it works,"

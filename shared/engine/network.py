@@ -1,7 +1,9 @@
-"""Which network devices stand behind an address."""
+"""Which network devices stand behind an address, and which RDMA devices beside this process."""
 
+import os
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,16 +11,16 @@ import psutil
 
 from shared.errors import ConfigError
 
-_RDMA_DEVICES: Final = Path("/sys/class/infiniband")
+_SYSFS: Final = Path("/sys")
 
 
 def ucx_devices(host: str) -> list[str]:
     """What UCX may listen on: the device that has the address `host`, and the machine's RDMA
-    devices unless that is loopback.
+    devices beside this process unless that is loopback.
 
     UCX listens on every device that it may use, without authentication. Raises ConfigError.
     """
-    return devices_for(host, _devices_by_address(), _rdma_devices())
+    return devices_for(host, _devices_by_address(), rdma_beside(os.sched_getaffinity(0)))
 
 
 def devices_for(host: str, devices: Mapping[str, str], rdma_devices: Sequence[str]) -> list[str]:
@@ -54,6 +56,35 @@ def _devices_by_address() -> dict[str, str]:
     }
 
 
-def _rdma_devices() -> list[str]:
-    names = sorted(one.name for one in _RDMA_DEVICES.iterdir()) if _RDMA_DEVICES.is_dir() else []
-    return [f"{name}:1" for name in names]
+def rdma_beside(cores: Collection[int], sysfs: Path = _SYSFS) -> list[str]:
+    """The first ports of the RDMA devices on the NUMA nodes of `cores`.
+
+    An engine that is bound to the node of its GPUs thus reaches others by the devices beside them.
+    All devices where none is on those nodes, or the kernel does not know.
+    """
+    folder = sysfs / "class/infiniband"
+    nodes = {one.name: _number(one / "device/numa_node") for one in _entries(folder)}
+    near = _nodes_of(cores, sysfs)
+    beside = [name for name, node in nodes.items() if node in near]
+    return [f"{name}:1" for name in sorted(beside or nodes)]
+
+
+def _nodes_of(cores: Collection[int], sysfs: Path) -> set[int]:
+    places = (sysfs / f"devices/system/cpu/cpu{core}" for core in cores)
+    return {
+        int(one.name.removeprefix("node"))
+        for place in places
+        for one in _entries(place)
+        if re.fullmatch(r"node\d+", one.name)
+    }
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -3,7 +3,6 @@
 The only place that configures vLLM.
 """
 
-import difflib
 import os
 import platform
 import uuid
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import vllm
-from pydantic import ValidationError
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
@@ -27,6 +25,9 @@ from vllm.v1.executor import Executor
 from shared.engine.config import EngineOptions
 from shared.engine.kv_layout import KvLayout
 from shared.engine.speculation import speculative_config
+from shared.engine.vllm_logging import keep_errors
+from shared.engine.vllm_settings import check_settings
+from shared.engine.vllm_start_errors import start_error
 from shared.engines import EngineDescription, KvAddress, Role, prefix_span_tokens
 from shared.errors import ConfigError, EngineLost
 from shared.kv_transfer.settings import SETTINGS_KEY, KvSettings
@@ -34,6 +35,8 @@ from shared.models import resolve_model
 
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE_TOKENS = 32  # vLLM's own choice of 128 wastes most of a block on short prompts
+# A step of more takes seconds on a CPU, and so does measuring it at the start.
+_CPU_RUNNING_REQUESTS, _CPU_STEP_TOKENS = 64, 2048
 _SCHEDULER = "shared.engine.vllm_scheduler.SlosScheduler"
 _CPU_WORKER = "shared.engine.vllm_cpu_worker.SeededCpuWorker"
 _CONNECTOR_MODULE = "shared.kv_transfer.connector"
@@ -42,17 +45,19 @@ _CONNECTOR_MODULE = "shared.kv_transfer.connector"
 def engine_arguments(
     options: EngineOptions, *, role: Role, engine_id: str, link: str, model_path: str
 ) -> dict[str, Any]:
-    """vLLM's engine arguments.
+    """vLLM's engine arguments; what is left out vLLM chooses by the device.
 
-    Raises ConfigError for a name in `options.vllm` that vLLM does not know.
+    Raises ConfigError for what `options.vllm` may not hold.
     """
+    check_settings(options.vllm, role=role, known=[one.name for one in fields(AsyncEngineArgs)])
     cpu = bool(current_platform.is_cpu())
     arguments: dict[str, Any] = {
         "model": model_path,
         "served_model_name": options.api_model_name,
         "dtype": options.dtype,
-        "max_num_seqs": options.max_running_requests,
-        "max_num_batched_tokens": options.max_step_tokens,
+        "max_num_seqs": options.max_running_requests or (_CPU_RUNNING_REQUESTS if cpu else None),
+        "max_num_batched_tokens": options.max_step_tokens or (_CPU_STEP_TOKENS if cpu else None),
+        "tensor_parallel_size": options.tensor_parallel_size,
         "enforce_eager": cpu if options.eager is None else options.eager,
         "scheduler_cls": _SCHEDULER,
         "scheduling_policy": "fcfs",
@@ -62,6 +67,8 @@ def engine_arguments(
         arguments["max_model_len"] = options.max_model_len
     if options.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * _GIB)
+    if options.gpu_memory_utilization is not None:
+        arguments["gpu_memory_utilization"] = options.gpu_memory_utilization
     if options.block_size_tokens is not None or cpu:
         arguments["block_size"] = options.block_size_tokens or _CPU_BLOCK_SIZE_TOKENS
     if cpu:
@@ -72,8 +79,7 @@ def engine_arguments(
         arguments["kv_events_config"] = {"enable_kv_cache_events": True, "publisher": "null"}
     if options.kv_carriers:
         arguments["kv_transfer_config"] = _kv_transfer(options, role, engine_id)
-    arguments.update(_checked(options.vllm))
-    return arguments
+    return arguments | options.vllm
 
 
 def engine_config(
@@ -87,11 +93,12 @@ def engine_config(
         options, role=role, engine_id=engine_id, link=link, model_path=model_path
     )
     try:
+        # In this context vLLM has defaults for each kind of device.
         return AsyncEngineArgs(**arguments).create_engine_config(
-            usage_context=UsageContext.ENGINE_CONTEXT
+            usage_context=UsageContext.OPENAI_API_SERVER
         )
-    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
-        raise ConfigError(f"vLLM will not run {model_path} so: {_first_line(error)}") from error
+    except Exception as error:  # whatever vLLM raises is told in one line
+        raise ConfigError(start_error(model_path, error)) from error
 
 
 def _speculation(options: EngineOptions, *, cpu: bool) -> dict[str, Any]:
@@ -134,16 +141,6 @@ def _kv_settings(options: EngineOptions) -> KvSettings:
     )
 
 
-def _checked(extra: dict[str, Any]) -> dict[str, Any]:
-    known = [one.name for one in fields(AsyncEngineArgs)]
-    for name in extra:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean `{nearest[0]}`?" if nearest else ""
-            raise ConfigError(f"vLLM has no engine argument `{name}` (option vllm){hint}")
-    return extra
-
-
 @dataclass(slots=True)
 class EngineCore:
     """A running engine core process. One reader only. `kv` is set once its scheduler has told."""
@@ -165,12 +162,23 @@ class EngineCore:
         config = engine_config(
             options, role=role, engine_id=engine_id, link=link, model_path=model_path
         )
-        if current_platform.is_cpu():
-            # vLLM asks for "spawn" because of worker processes that bind their own threads. Ours
-            # has none, and a fork spares the engine core ten seconds of imports.
-            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        client = AsyncMPClient(config, Executor.get_class(config), True)
+        errors = Path(f"{link.removeprefix('ipc://')}-errors")
+        try:
+            keep_errors(config, errors)
+            client = cls._client(config)
+        except Exception as error:  # whatever vLLM raises is told in one line
+            log = errors.read_text(errors="replace") if errors.exists() else ""
+            raise ConfigError(start_error(model_path, error, log)) from error
         return cls(client=client, config=config, engine_id=engine_id)
+
+    @staticmethod
+    def _client(config: Any) -> AsyncMPClient:
+        """Starts the engine core's process and waits for it."""
+        if current_platform.is_cpu() and config.parallel_config.world_size == 1:
+            # vLLM asks for "spawn" because of worker processes that bind their own threads. Here
+            # there are none, and a fork spares the engine core ten seconds of imports.
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        return AsyncMPClient(config, Executor.get_class(config), True)
 
     async def add(self, request: EngineCoreRequest) -> None:
         """Raises EngineLost when the engine core is gone."""
@@ -318,9 +326,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):  # whose own first line only counts the faults
-        return _first_line(ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")))
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

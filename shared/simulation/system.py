@@ -76,12 +76,15 @@ class No:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A request that ended on an engine.
+    """A request that ended on an engine. All times are those of the gateway.
 
     Attributes:
-        first_s: Time of its first token.
-        last_s: Time of its last token.
+        placed_s: When the gateway had its (last) placement.
+        started_s: When the first step began that held some of it.
+        first_s: When its first token came.
+        last_s: When its last token came.
         moved_s: From its first token to the first one of another engine; None on one engine.
+        recomputed: Its KV did not arrive at the other engine.
         stage_lateness: As in `shared.requests.Outcome`.
     """
 

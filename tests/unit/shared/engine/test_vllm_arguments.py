@@ -1,6 +1,9 @@
 from pathlib import Path
 
 import pytest
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
 
 from shared.engine.config import EngineOptions, hold_port
 from shared.engine.environment import engine_environment
@@ -82,12 +85,51 @@ def test_a_method_that_cannot_run_here_is_refused_in_one_line(
 
 
 def test_what_the_operator_passes_to_vllm_goes_last() -> None:
-    assert arguments(max_running_requests=8, vllm={"max_num_seqs": 3})["max_num_seqs"] == 3
+    told = arguments(vllm={"speculative_config": {"method": "suffix"}, "seed": 3})
+
+    assert told["speculative_config"] == {"method": "suffix"}
+    assert told["seed"] == 3
 
 
-def test_an_argument_that_vllm_does_not_know_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean `max_num_seqs`"):
+def test_vllm_s_own_names_are_checked_before_an_engine_starts() -> None:
+    with pytest.raises(ConfigError, match=r"vllm: max_num_seq: .* did you mean"):
         arguments(vllm={"max_num_seq": 3})
+
+
+def test_on_a_gpu_the_size_of_a_step_is_vllm_s_choice_for_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = ("max_num_seqs", "max_num_batched_tokens")
+    on_cpu = arguments()
+    monkeypatch.setattr(current_platform, "is_cpu", lambda: False)
+    on_gpu = arguments()
+
+    assert [on_cpu[one] for one in sizes] == [64, 2048]
+    assert [on_gpu[one] for one in sizes] == [None, None]
+    assert [arguments(max_running_requests=3, max_step_tokens=7)[one] for one in sizes] == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "requests", "tokens"),
+    [("NVIDIA H100 80GB HBM3", 80, 1024, 8192), ("NVIDIA L4", 24, 256, 2048)],
+)
+def test_vllm_has_such_choices_for_each_device(
+    name: str, gib: int, requests: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = current_platform
+    monkeypatch.setattr(device, "is_cpu", lambda: False)
+    monkeypatch.setattr(device, "get_device_name", lambda: name, raising=False)
+    monkeypatch.setattr(device, "get_device_total_memory", lambda: gib << 30, raising=False)
+
+    most_tokens, most_requests = AsyncEngineArgs.get_batch_defaults(world_size=1)
+
+    assert most_requests[UsageContext.OPENAI_API_SERVER] == requests
+    assert most_tokens[UsageContext.OPENAI_API_SERVER] == tokens
+
+
+def test_a_share_of_the_gpu_is_named_only_where_it_was_given() -> None:
+    assert "gpu_memory_utilization" not in arguments()
+    assert arguments(gpu_memory_utilization=0.4)["gpu_memory_utilization"] == 0.4
 
 
 def test_the_side_channel_is_where_the_options_say() -> None:
