@@ -34,8 +34,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     places = {part for item in session.items for part in item.path.parts}
     if session.config.option.collectonly or not places.intersection(_USE_COMPILED_CODE):
         return
-    from services.planner.prepare import prepare
     from services.planner.scaling.warm_up import warm_up
+    from services.planner.server.prepare import prepare
     from shared.kv_transfer.layout import warm_up as warm_up_kv
 
     kept = session.config.rootpath / ".slos"

@@ -13,8 +13,8 @@ def main() -> None:
     began_s = now()
     # The time of these imports is measured, too.
     worlds = import_module("services.bench.planner_world")
-    rounds = import_module("services.planner.rounds")
-    preparation = import_module("services.planner.prepare")
+    rounds = import_module("services.planner.admission.rounds")
+    preparation = import_module("services.planner.server.prepare")
     loaded_s = now()
     preparation.prepare()
     prepared_s = now()

@@ -14,11 +14,11 @@ from typing import Any
 
 from services.bench.planner_world import NOW_S, World, all_reports, step_table
 from services.bench.spread import percentile
-from services.planner.metrics import PlannerMetrics
-from services.planner.pending import Asked
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.admission.pending import Asked
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.server.metrics import PlannerMetrics
+from services.planner.state.cluster import ClusterState
 from shared.clock import MonotonicClock, cpu_time_s
 from shared.requests import Explanation, Outcome
 from shared.rpc import codec

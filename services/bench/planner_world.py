@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.planner.admission.pending import Asked
 from services.planner.numbers import PlannerNumbers
-from services.planner.pending import Asked
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import OnRefuse, PlacementQuery, SloTargets

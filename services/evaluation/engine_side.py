@@ -6,7 +6,7 @@ from typing import Final
 
 from services.evaluation.engine_reports import engine_id_of, report_of
 from services.evaluation.told_prefixes import ToldPrefixes
-from services.planner.engine_state import EngineState
+from services.planner.state.engine_state import EngineState
 from shared.engine.step_ledger import DraftLedger, StepBook
 from shared.engine.step_times import StepTimes
 from shared.engines import KV_USED, KvTransfer, Policy, StepReport

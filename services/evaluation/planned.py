@@ -11,11 +11,11 @@ from services.evaluation.engine_reports import description_of
 from services.evaluation.engine_side import Attached
 from services.evaluation.gateway_side import Wants, moved_outcome, outcome_of, query_of, route_of
 from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
+from services.planner.admission.waiting_queue import Answer
 from services.planner.advice import ADVICE_PAUSE_S
 from services.planner.core import PlannerCore
 from services.planner.numbers import PlannerNumbers
-from services.planner.state import ClusterState
-from services.planner.waiting_queue import Answer
+from services.planner.state.cluster import ClusterState
 from shared.batch_time.table import Numbers
 from shared.engine.step_times import StepTimes
 from shared.engines import Role

@@ -1,7 +1,7 @@
 """Answer lengths that are believed wrongly, to see what a belief is worth."""
 
-from services.planner.lengths import OutputLengths
-from services.planner.survival import Survival
+from services.planner.estimators.lengths import OutputLengths
+from services.planner.estimators.survival import Survival
 
 
 class ScaledLengths(OutputLengths):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from services.planner.app import run
 from services.planner.config import PlannerOptions
-from services.planner.explain import explain
+from services.planner.server.explain import explain
 from shared.entry import exit_status
 from shared.options import load
 from shared.rpc.identity import identity_from

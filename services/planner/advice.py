@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from services.planner.engine_state import EngineState
 from services.planner.policies import EngineNow, policy_for, worth_sending
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.engines import Policy
 from shared.scheduling.rows import KEY, PRODUCED
 

@@ -12,12 +12,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.planner.config import PlannerOptions
-from services.planner.decisions_log import DecisionsLog
-from services.planner.follow_demand import follow_demand
-from services.planner.metrics import PlannerMetrics, serve_metrics
-from services.planner.prepare import prepare
-from services.planner.service import PlannerService
-from services.planner.state import ClusterState
+from services.planner.server.decisions_log import DecisionsLog
+from services.planner.server.follow_demand import follow_demand
+from services.planner.server.metrics import PlannerMetrics, serve_metrics
+from services.planner.server.prepare import prepare
+from services.planner.server.service import PlannerService
+from services.planner.state.cluster import ClusterState
 from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError
 from shared.rpc.channels import listen

@@ -4,12 +4,12 @@ the simulator are its adapters.
 
 from collections.abc import Callable, Sequence
 
+from services.planner.admission.decider import Decider
+from services.planner.admission.waiting_queue import Answer, WaitingNumbers, WaitingQueue
 from services.planner.advice import advise
-from services.planner.decider import Decider
-from services.planner.engine_state import EngineState
-from services.planner.ledger import Ledger
-from services.planner.state import ClusterState
-from services.planner.waiting_queue import Answer, WaitingNumbers, WaitingQueue
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from services.planner.state.ledger import Ledger
 from shared.engines import EngineDescription, Policy, StepReport
 from shared.requests import Explanation, Outcome, PlacementQuery
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from services.planner.drafting import Drafting
+from services.planner.estimators.drafting import Drafting
 from shared.batch_time import Step, StepTable
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery

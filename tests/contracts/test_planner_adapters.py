@@ -15,12 +15,12 @@ import pytest
 
 from services.evaluation import planned
 from services.evaluation.planned import Planned, Settings
+from services.planner.admission.waiting_queue import Answer
 from services.planner.core import PlannerCore
-from services.planner.engine_state import EngineState
-from services.planner.metrics import PlannerMetrics
-from services.planner.service import PlannerService
-from services.planner.state import ClusterState
-from services.planner.waiting_queue import Answer
+from services.planner.server.metrics import PlannerMetrics
+from services.planner.server.service import PlannerService
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, Policy, StepReport
 from shared.requests import Admission, OnRefuse, Outcome, Placement, PlacementQuery

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from services.planner.app import serve
 from services.planner.config import PlannerOptions
-from services.planner.metrics import PlannerMetrics
+from services.planner.server.metrics import PlannerMetrics
 from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, EngineView, Policy, Role
 from shared.errors import (

@@ -20,7 +20,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from services.bench.scheduler_cost import BLOCK_TOKENS, make_scheduler, scheduler_config
-from services.planner.prefix_index import PrefixIndex
+from services.planner.state.prefix_index import PrefixIndex
 from shared.batch_time import ADDITIVE, Step, fit_curve, to_plain
 from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.config import EngineOptions

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.demand import Demand
-from services.planner.lengths import OutputLengths
+from services.planner.estimators.lengths import OutputLengths
+from services.planner.state.demand import Demand
 from shared.batch_time.table import Numbers
 
 # A request as numbers. DUE and TPOT are infinite where nothing is asked; DUE counts from the

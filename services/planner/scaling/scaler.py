@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from services.planner.engine_state import EngineState, engines_by_role
 from services.planner.scaling.demanded import ARRIVES, DUE, Asks
 from services.planner.scaling.fleet_rows import Floats
 from services.planner.scaling.fleet_size import FleetSize, grown, shrunk
@@ -19,7 +18,8 @@ from services.planner.scaling.hysteresis import Hysteresis
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.replay import Replayed, Site, replay
 from services.planner.scaling.work import least_for_work
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState, engines_by_role
 from shared.batch_time import Step, StepTable
 from shared.engines import Role, ScaleAdvice
 from shared.scheduling.former import engine_limits

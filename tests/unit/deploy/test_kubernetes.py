@@ -8,8 +8,8 @@ import pytest
 
 from services.gateway.config import GatewayOptions
 from services.planner.config import PlannerOptions
-from services.planner.metrics import PlannerMetrics
 from services.planner.scaling.fleet_size import FleetSize
+from services.planner.server.metrics import PlannerMetrics
 from shared.engine.config import EngineOptions
 from shared.options import load
 from tests.unit.deploy.manifests import (

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.compose_test.dashboard import DASHBOARD, expressions
 from services.gateway.metrics import GatewayMetrics
-from services.planner.metrics import PlannerMetrics
+from services.planner.server.metrics import PlannerMetrics
 from shared.telemetry.engine_metrics import EngineMetrics
 from tests.unit.planner.builders import make_engine
 

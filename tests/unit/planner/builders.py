@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from services.planner.engine_state import EngineState
+from services.planner.admission.placement import Decision
+from services.planner.admission.placement import decide as decide_over
+from services.planner.admission.ways import Fleet
 from services.planner.numbers import PlannerNumbers
-from services.planner.placement import Decision
-from services.planner.placement import decide as decide_over
-from services.planner.state import ClusterState
-from services.planner.ways import Fleet
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import Explanation, Outcome, PlacementQuery, SloTargets

@@ -1,8 +1,8 @@
 import pytest
 
 from services.planner.advice import ADVICE_PAUSE_S, advise
-from services.planner.engine_state import EngineState
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.requests import SloTargets
 from tests.unit.planner.builders import make_cluster, make_engine, make_query, place
 

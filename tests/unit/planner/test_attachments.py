@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.planner.attachments import Attachment, Bell
+from services.planner.server.attachments import Attachment, Bell
 from shared.clock import VirtualClock
 from shared.engines import Policy
 from tests.unit.planner.builders import make_cluster, make_engine

@@ -5,11 +5,11 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.class_mix import ClassMix, ClassWork, Work, left_out, work_of
-from services.planner.pending import Asked
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.admission.pending import Asked
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.state.class_mix import ClassMix, ClassWork, Work, left_out, work_of
+from services.planner.state.cluster import ClusterState
 from shared.requests import OnRefuse, Pacing, SloTargets
 from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
 

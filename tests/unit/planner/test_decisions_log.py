@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from services.planner.decisions_log import DecisionsLog
+from services.planner.server.decisions_log import DecisionsLog
 from shared.errors import ConfigError
 from shared.requests import (
     Admission,

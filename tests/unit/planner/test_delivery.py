@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from services.planner.delivery import Delivery
-from services.planner.pending import Asked
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
+from services.planner.admission.pending import Asked
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.estimators.delivery import Delivery
 from shared.requests import Outcome, SloTargets
 from shared.scheduling.rows import DUE, new_row
 from tests.unit.planner.builders import (

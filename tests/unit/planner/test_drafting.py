@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from services.planner.drafting import Drafting, Drafts
+from services.planner.estimators.drafting import Drafting, Drafts
 from shared.scheduling.rows import DRAFT, GAIN, Rows, new_row
 
 PRIOR = Drafts(tokens=2.0, gain=1.9)

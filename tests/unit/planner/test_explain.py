@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from services.planner.explain import print_explanation
-from services.planner.state import ClusterState
+from services.planner.server.explain import print_explanation
+from services.planner.state.cluster import ClusterState
 from shared.engines import KvTransfer
 from shared.requests import (
     Admission,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from services.planner.feasibility import Bench
-from services.planner.kv_forecast import Classes
-from services.planner.survival import Survival
+from services.planner.admission.feasibility import Bench
+from services.planner.estimators.kv_forecast import Classes
+from services.planner.estimators.survival import Survival
 from shared.batch_time.table import Numbers
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, new_row

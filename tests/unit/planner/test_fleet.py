@@ -1,7 +1,7 @@
 import pytest
 
-from services.planner.engine_holds import Hold
-from services.planner.ways import MOST_TRIED, Fleet
+from services.planner.admission.ways import MOST_TRIED, Fleet
+from services.planner.state.engine_holds import Hold
 from shared.engines import Role
 from shared.requests import SloTargets, Way
 from shared.scheduling.rows import new_row

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.planner import follow_demand
-from services.planner.follow_demand import beside
+from services.planner.server import follow_demand
+from services.planner.server.follow_demand import beside
 
 
 async def test_what_a_thread_returns_or_raises_is_what_the_caller_gets() -> None:

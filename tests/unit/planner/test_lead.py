@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.lead import share_allowed
+from services.planner.admission.lead import share_allowed
 from shared.batch_time.table import Numbers
 from shared.scheduling.rows import PLAIN, PROMISED, new_row
 

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.ledger import Ledger
+from services.planner.state.ledger import Ledger
 from shared.batch_time import BatchTimeModel, StepTable
 from shared.requests import (
     Admission,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.placement import Decision
-from services.planner.state import ClusterState
+from services.planner.admission.placement import Decision
+from services.planner.state.cluster import ClusterState
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason, SloTargets, Way

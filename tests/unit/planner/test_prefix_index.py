@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.prefix_index import PrefixIndex
+from services.planner.state.prefix_index import PrefixIndex
 from shared.engines import EngineDescription, PrefixNews
 from shared.requests import PromptHashes
 from tests.unit.planner.builders import make_engine

@@ -2,8 +2,8 @@ import sys
 from collections.abc import Iterator
 
 from services.bench.planner_world import NOW_S, World
-from services.planner.prepare import prepare
-from services.planner.rounds import decide_round
+from services.planner.admission.rounds import decide_round
+from services.planner.server.prepare import prepare
 
 DECIDES = ("services.planner", "shared.scheduling", "shared.batch_time")
 

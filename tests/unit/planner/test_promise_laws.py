@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from services.planner.pending import Held
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
+from services.planner.admission.pending import Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
 from shared.requests import Admission, OnRefuse, Placement
 from tests.unit.planner.world import CLASSES, Life, World, asked_of, lives_at
 

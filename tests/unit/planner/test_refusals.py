@@ -3,7 +3,7 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.refusals import Refusals
+from services.planner.estimators.refusals import Refusals
 from shared.requests import OnRefuse, SloTargets
 from tests.unit.planner.builders import (
     LONG_AFTER_S,

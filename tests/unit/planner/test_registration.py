@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.registration import why_unfit
+from services.planner.state.registration import why_unfit
 from tests.unit.planner.builders import make_engine
 
 FLEET = [make_engine("d0")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.planner.reserves import Reserve
+from services.planner.estimators.reserves import Reserve
 from shared.requests import Admission, Outcome, Placement, Reason
 
 

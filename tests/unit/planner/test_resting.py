@@ -1,6 +1,6 @@
 import pytest
 
-from services.planner.resting import Resting
+from services.planner.state.resting import Resting
 from tests.unit.planner.builders import make_engine
 
 D0 = make_engine("d0", block_size_tokens=16)

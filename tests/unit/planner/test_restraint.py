@@ -2,7 +2,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.planner.restraint import Restraint
+from services.planner.estimators.restraint import Restraint
 
 SECONDS = st.floats(0.001, 100.0)
 

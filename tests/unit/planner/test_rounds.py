@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.state.cluster import ClusterState
 from shared.requests import Admission, OnRefuse, SloTargets
 from shared.scheduling.rows import new_row
 from tests.unit.planner.builders import (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.sessions import Sessions
+from services.planner.state.sessions import Sessions
 from shared.requests import (
     Admission,
     EngineRef,

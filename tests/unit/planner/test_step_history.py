@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.planner.step_history import MOST_STEPS, StepHistory
+from services.planner.state.step_history import MOST_STEPS, StepHistory
 from shared.batch_time import BatchTimeModel, StepTable
 from shared.engines import StepReport
 from tests.unit.planner.builders import COST, make_report

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from services.planner.survival import BIN_TOKENS, Survival
+from services.planner.estimators.survival import BIN_TOKENS, Survival
 
 
 def test_nothing_is_known_before_some_have_ended() -> None:

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
-from services.planner.sessions import Sessions
-from services.planner.state import ClusterState
-from services.planner.tenants import TenantShares
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.state.cluster import ClusterState
+from services.planner.state.sessions import Sessions
+from services.planner.state.tenants import TenantShares
 from shared.requests import Admission, EngineRef, OnRefuse, Outcome, Placement, Reason, SloTargets
 from tests.unit.planner.builders import (
     LONG_AFTER_S,

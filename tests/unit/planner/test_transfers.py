@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.kv_speed import Line
-from services.planner.transfers import Transfers
+from services.planner.estimators.kv_speed import Line
+from services.planner.estimators.transfers import Transfers
 from shared.engines import KV_USED, KvTransfer
 from shared.requests import (
     Admission,

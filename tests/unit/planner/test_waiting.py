@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.decider import Decider
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
-from services.planner.waiting import WaitingCalls
-from services.planner.waiting_queue import WaitingNumbers, WaitingQueue
+from services.planner.admission.decider import Decider
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.waiting_queue import WaitingNumbers, WaitingQueue
+from services.planner.server.waiting import WaitingCalls
 from shared.requests import Admission, Placement, Reason
 from tests.unit.planner.builders import make_cluster, make_query
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from services.planner.delivery import Delivery
-from services.planner.engine_state import EngineState
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.estimators.delivery import Delivery
 from services.planner.numbers import PlannerNumbers
-from services.planner.pending import Asked, Held
-from services.planner.placement import Decision
-from services.planner.rounds import decide_round
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
 from shared.batch_time import RICH, Kind, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, expected_s
 from shared.requests import Admission, OnRefuse, PlacementQuery, SloTargets

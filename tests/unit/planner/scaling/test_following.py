@@ -11,7 +11,7 @@ from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.replay import Replayed
 from services.planner.scaling.scaler import Answer, Scaler
-from services.planner.state import ClusterState
+from services.planner.state.cluster import ClusterState
 from shared.engines import Role
 from shared.requests import Admission, OnRefuse, SloTargets
 from tests.unit.planner.builders import (

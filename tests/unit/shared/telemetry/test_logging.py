@@ -11,7 +11,7 @@ from shared.telemetry.logging import set_up_logging
 def written(environ: dict[str, str], level: int, message: str) -> str:
     stream = io.StringIO()
     set_up_logging("planner", environ, stream)
-    logging.getLogger("services.planner.state").log(level, message)
+    logging.getLogger("services.planner.state.cluster").log(level, message)
     return stream.getvalue()
 
 

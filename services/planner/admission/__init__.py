@@ -1,0 +1,1 @@
+"""What becomes of requests that wait: rounds of decisions, and promises that can be kept."""

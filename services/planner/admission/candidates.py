@@ -1,0 +1,212 @@
+"""Every open way with its predicted times, the best one first. Promises nothing."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from services.planner.admission.predict import (
+    DecodeForecast,
+    PrefillForecast,
+    forecast_decode,
+    forecast_prefill,
+    idle_prefill_s,
+    idle_tpot_s,
+    transfer_s,
+)
+from services.planner.admission.ways import Ways
+from services.planner.state.cluster import ClusterState
+from services.planner.state.demand import Demand
+from services.planner.state.engine_state import EngineState
+from shared.requests import PlacementQuery, Way, WayConsidered
+
+# Pairs are built from the best few of each side: all pairs of a large fleet would cost more time
+# than they could gain, since only the transfer depends on both.
+_BEST_OF_SIDE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """The targets as numbers: None where nothing is asked, nan where it cannot be known."""
+
+    ttft_s: float | None
+    tpot_s: float | None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One way for one request. Unknown times are nan; co-located, both engines are the same."""
+
+    prefill: PrefillForecast
+    decode: DecodeForecast
+    transfer_s: float
+    ttft_s: float
+    finish_s: float
+    colocated: bool
+    rejected: str = ""  # what a closer look found against it
+
+    def misses_ttft(self, goal: Goal) -> bool:
+        return goal.ttft_s is not None and not self.ttft_s <= goal.ttft_s
+
+    def misses_tpot(self, goal: Goal) -> bool:
+        return goal.tpot_s is not None and not self.decode.tpot_s <= goal.tpot_s
+
+    def misses(self, goal: Goal) -> bool:
+        return self.misses_ttft(goal) or self.misses_tpot(goal)
+
+    def surely_misses(self, goal: Goal) -> bool:
+        """By what is known alone."""
+        too_late = goal.ttft_s is not None and self.ttft_s > goal.ttft_s
+        return too_late or (goal.tpot_s is not None and self.decode.tpot_s > goal.tpot_s)
+
+    def considered(self, rejected: str = "") -> WayConsidered:
+        return WayConsidered(
+            way=Way.COLOCATED if self.colocated else Way.DISAGGREGATED,
+            prefill=None if self.colocated else self.prefill.engine.name,
+            decode=self.decode.engine.name,
+            queue_s=known(self.prefill.queue_s),
+            prefill_s=known(self.prefill.prefill_s),
+            transfer_s=known(self.transfer_s),
+            decode_s=known(self.decode.decode_s),
+            ttft_s=known(self.ttft_s),
+            tpot_s=known(self.decode.tpot_s),
+            finish_s=known(self.finish_s),
+            rejected=rejected,
+        )
+
+
+def known(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
+
+
+def goal_of(query: PlacementQuery, state: ClusterState, ways: Ways) -> Goal:
+    """A slowdown is taken of the zero-load time."""
+    targets = query.targets
+    ttft_s = targets.ttft_s
+    if ttft_s is None and targets.ttft_slowdown is not None:
+        ttft_s = targets.ttft_slowdown * best_idle_ttft_s(query, state, ways)
+    return Goal(ttft_s=ttft_s, tpot_s=targets.tightest_tpot_s)
+
+
+def best_idle_ttft_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
+    """What the best engine would give if it had nothing else to do."""
+    return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in ways.starts)
+
+
+def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> float:
+    """The pace of the best engine if it had nothing else to do, with the drafts that suit it."""
+    return _least(idle_tpot_s(state, engine, query, now) for engine in ways.ends)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the request will take, as far as can be known."""
+
+    prompt_tokens: int
+    output_tokens: int
+    waited_s: float
+    now: float
+
+
+def rank(
+    query: PlacementQuery,
+    state: ClusterState,
+    ways: Ways,
+    goal: Goal,
+    demand: Demand,
+    now: float,
+) -> list[Candidate]:
+    """Those that meet the goal first, then by finish; unknown ones by load."""
+    work = Work(
+        prompt_tokens=query.prompt_tokens,
+        output_tokens=state.expected_output_tokens(query),
+        waited_s=query.waited_s,
+        now=now,
+    )
+    ends = {
+        engine: forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
+        for engine in {*ways.on_one, *ways.decodes}
+    }
+    starts = {
+        engine: forecast_prefill(
+            state,
+            engine,
+            work.prompt_tokens - demand.computed_on(engine.description),
+            work.prompt_tokens,
+            now,
+        )
+        for engine in {*ways.on_one, *ways.prefills}
+    }
+    candidates = [_colocated(work, starts[engine], ends[engine]) for engine in ways.on_one]
+    if ways.pairs_exist:
+        first = [starts[engine] for engine in ways.prefills]
+        candidates += _pairs(work, state, first, [ends[engine] for engine in ways.decodes], goal)
+    return sorted(candidates, key=lambda candidate: _order(candidate, goal))
+
+
+def _colocated(work: Work, start: PrefillForecast, end: DecodeForecast) -> Candidate:
+    """The room is waited for once, before the prompt."""
+    queue_s = _longest(start.queue_s, end.room_s)
+    whole = PrefillForecast(end.engine, end.room_s, queue_s, start.prefill_s)
+    ttft_s = work.waited_s + whole.ready_in_s
+    return Candidate(whole, end, 0.0, ttft_s, ttft_s + end.decode_s, colocated=True)
+
+
+def _pairs(
+    work: Work,
+    state: ClusterState,
+    starts: list[PrefillForecast],
+    ends: list[DecodeForecast],
+    goal: Goal,
+) -> Iterator[Candidate]:
+    starts.sort(key=lambda start: _unknown_last(start.ready_in_s, start.engine))
+    ends.sort(key=lambda end: (_over(end, goal), _unknown_last(end.done_in_s, end.engine)))
+    able = (one for one in starts if any(one.engine.transports_to(end.engine) for end in ends))
+    for start in islice(able, _BEST_OF_SIDE):
+        reached = (end for end in ends if start.engine.transports_to(end.engine))
+        for end in islice(reached, _BEST_OF_SIDE):
+            if start.engine is not end.engine:
+                yield _pair(work, state, start, end)
+
+
+def _pair(
+    work: Work, state: ClusterState, start: PrefillForecast, end: DecodeForecast
+) -> Candidate:
+    """The room on the decode engine is needed only when the KV comes."""
+    moved_s = transfer_s(state, start, end, work.prompt_tokens, work.now)
+    ready_s = start.ready_in_s
+    arrived_s = _longest(ready_s + moved_s, end.room_s)
+    finish_s = work.waited_s + arrived_s + end.decode_s
+    return Candidate(start, end, moved_s, work.waited_s + ready_s, finish_s, colocated=False)
+
+
+_Place = tuple[bool, float, int, str]
+
+
+def _order(candidate: Candidate, goal: Goal) -> tuple[bool, _Place, int, bool, str]:
+    return (
+        candidate.misses(goal),
+        _unknown_last(candidate.finish_s, candidate.prefill.engine),
+        candidate.decode.engine.requests,
+        not candidate.colocated,
+        candidate.decode.engine.name,
+    )
+
+
+def _unknown_last(seconds: float, engine: EngineState) -> _Place:
+    if math.isnan(seconds):
+        return (True, engine.prefill_tokens_ahead, engine.requests, engine.name)
+    return (False, seconds, engine.requests, engine.name)
+
+
+def _over(end: DecodeForecast, goal: Goal) -> bool:
+    return goal.tpot_s is not None and not end.tpot_s <= goal.tpot_s
+
+
+def _longest(a: float, b: float) -> float:
+    """The greater; unknown when either is."""
+    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+
+
+def _least(times_s: Iterable[float]) -> float:
+    return min((seconds for seconds in times_s if not math.isnan(seconds)), default=math.nan)

@@ -1,0 +1,84 @@
+"""Rounds of decisions on the cluster's state, and the record of each decision."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from services.planner.admission.rounds import decide_round
+from services.planner.state.cluster import ClusterState
+from services.planner.state.ledger import Ledger
+from shared.batch_time import StepTable
+from shared.requests import Admission, Explanation, Outcome, Placement, PlacementQuery, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decider:
+    """The `waiting_queue.Decides` over one state. `epoch_s` tells the seconds since the epoch that
+    records show.
+    """
+
+    state: ClusterState
+    epoch_s: Callable[[], float]
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | Held | None]:
+        return decide_round(asked, self.state, now)
+
+    def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
+        """Gives the decision its id, that of the request's record if it has one, and notes what it
+        takes of the engines.
+        """
+        decision_id = asked.decision_id or self.state.next_decision_id
+        placement = replace(decision.placement, decision_id=decision_id)
+        explanation = Explanation(
+            query=self.state.sessions.enrich(asked.query, now),
+            placement=placement,
+            decided_at_epoch_s=self.epoch_s(),
+            ways=decision.ways,
+        )
+        self.state.commit(explanation, decision.chosen, now)
+        self.ledger.decided(explanation, _tables(self.state, placement), now)
+        return placement
+
+    def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:
+        """Deferred, to be asked again at once."""
+        decision = so_far or Decision(placement=_nothing_yet(asked.query))
+        again = replace(decision.placement, hold_s=0.0)
+        return self.commit(asked, replace(decision, placement=again), now)
+
+    def withdraw(self, placement: Placement, now: float) -> None:
+        self.settle(
+            Outcome(
+                decision_id=placement.decision_id,
+                request_id="",
+                finished="abort",
+                message="The gateway no longer waited for the decision.",
+            ),
+            now,
+        )
+
+    def settle(self, outcome: Outcome, now: float) -> None:
+        self.state.settle(outcome, now)
+        self.ledger.settled(outcome, now)
+
+    def close_ended(self, now: float) -> list[Explanation]:
+        """The decisions that ended since the last call, with all that will be known of them."""
+        return [self.state.note(explanation) for explanation in self.ledger.ended(now)]
+
+
+def _tables(state: ClusterState, placement: Placement) -> dict[str, StepTable | None]:
+    """By engine name the step times that the decision rests on."""
+    engines = [state.engines.get(ref.name) for ref in (placement.prefill, placement.decode) if ref]
+    return {one.name: one.table or state.any_table for one in engines if one}
+
+
+def _nothing_yet(query: PlacementQuery) -> Placement:
+    return Placement(
+        decision_id="",
+        admission=Admission.DEFERRED,
+        reason=Reason.COMPUTE,
+        message="No way is free yet that keeps what was asked for; it is held until one is.",
+        ttft_s=query.targets.ttft_s,
+        tpot_s=query.targets.tightest_tpot_s,
+    )

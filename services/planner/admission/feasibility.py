@@ -1,0 +1,258 @@
+"""Whether an engine can keep a promise beside those that it has given, by exact simulation with its
+own step former. It promises nothing and keeps nothing beyond one round of decisions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.planner.admission.lead import share_allowed
+from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
+from services.planner.state.engine_state import EngineState
+from shared.batch_time import StepTable
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+from shared.requests import Reason
+from shared.scheduling.rows import (
+    DRAFT,
+    DUE,
+    GAIN,
+    GRACE,
+    KIND,
+    PLAIN,
+    PRODUCED,
+    PROMISED,
+    TPOT,
+    Rows,
+)
+from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
+from shared.scheduling.steady import steady_share
+
+_NO_LATER_S = 0.001  # whoever is late may become so much later by somebody new
+_GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
+_POOR_LUCK = 0.3  # of the paces that a step gives with drafts, by which its token may be late
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trial:
+    """What would become of one more request. `first_s` and `pace_s` are what it would get (inf and
+    nan where unknown); `reason` is NONE where all promises are kept.
+    """
+
+    reason: Reason
+    first_s: float = math.inf
+    pace_s: float = math.nan
+    others_late: int = 0
+
+    @property
+    def kept(self) -> bool:
+        return self.reason is Reason.NONE
+
+
+@dataclass(slots=True, eq=False)
+class Bench:
+    """One engine in a round: who stands there, and who was given to it in this round."""
+
+    engine: EngineState
+    table: StepTable
+    now: float
+    classes: Classes
+    rows: Rows
+    places: Places
+    delivery_s: float  # a first token's way beside the engine; promises are kept at the client
+    # What is asked for again and again, until somebody is given to the engine.
+    _kv_blocks: float | None = None
+    _share: float | None = None
+    _tightest_s: float | None = None
+    _tighter: Rows | None = None
+    _at_stake: Flags | None = None
+    _anyway: Forecast | None = None
+
+    @classmethod
+    def of(
+        cls,
+        engine: EngineState,
+        table: StepTable,
+        now: float,
+        classes: Classes,
+        delivery_s: float,
+    ) -> "Bench":
+        rows = engine.standing_rows(now)
+        places = classes.places(engine.classes(rows))
+        return cls(engine, table, now, classes, rows, places, delivery_s)
+
+    @property
+    def kv_blocks(self) -> float:
+        """That all who stand here will need."""
+        if self._kv_blocks is None:
+            self._kv_blocks = self._blocks_needed(self.rows, self.places)
+        return self._kv_blocks
+
+    @property
+    def share(self) -> float:
+        """Of its time that its promised paces take, above 1 too much."""
+        if self._share is None:
+            self._share = steady_share(self.tighter, self.table)
+        return self._share
+
+    @property
+    def tighter(self) -> Rows:
+        """Who stands here, with the reserve taken off what was promised."""
+        if self._tighter is None:
+            self._tighter = self._with_reserve(self.rows)
+        return self._tighter
+
+    @property
+    def at_stake(self) -> Flags:
+        """Who of them could still be on time."""
+        if self._at_stake is None:
+            self._at_stake = at_stake(self.rows, self.table, self.engine.free_at_s(self.now))
+        return self._at_stake
+
+    @property
+    def anyway(self) -> Forecast:
+        """How they fare if nobody comes."""
+        if self._anyway is None:
+            self._anyway = self._simulated(self.tighter)
+        return self._anyway
+
+    @property
+    def late_anyway(self) -> Flags:
+        """Who of those at stake is short of the reserve even if nobody comes."""
+        return self.anyway.late(self.tighter) & self.at_stake
+
+    @property
+    def tightest_s(self) -> float:
+        if self._tightest_s is None:
+            paces_s = self.rows[self.rows[:, KIND] == PROMISED, TPOT]
+            self._tightest_s = float(paces_s.min()) if len(paces_s) else math.inf
+        return self._tightest_s
+
+    def try_one(self, row: Numbers, class_name: str) -> Trial:
+        """Whether all promises hold with this request as well."""
+        return self.try_all(row[None], [class_name])[0]
+
+    def try_all(self, newcomers: Rows, class_names: Sequence[str]) -> list[Trial]:
+        """Whether all promises hold with all of these requests together; one answer for each.
+
+        The simulation ends at the first who is late. Who is late whatever is done is no reason to
+        turn others away, nor is who would be short of the reserve without them, too, if they make
+        nothing later, and no prompt that would be on time be late.
+        """
+        n = len(newcomers)
+        if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
+            return [Trial(reason=Reason.MEMORY)] * n
+        rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
+        if steady_share(rows, self.table) > max(share_allowed(self.rows, self.now), self.share):
+            return [Trial(reason=Reason.COMPUTE)] * n
+        forecast, late = self._late_with(rows, self.at_stake)
+        if late[:-n].any() and (late[:-n] <= self.late_anyway).all():
+            forecast, late = self._late_with(rows, self.at_stake & ~self.late_anyway)
+            late[:-n] |= self.late_anyway & self._later(forecast)
+        return [
+            Trial(
+                reason=Reason.COMPUTE if late.any() else Reason.NONE,
+                first_s=float(forecast.first_s[i]),
+                pace_s=float(forecast.pace_s[i]),
+                others_late=int(late[:-n].sum()),
+            )
+            for i in range(len(self.rows), len(rows))
+        ]
+
+    def _later(self, forecast: Forecast) -> Flags:
+        """Who gets a token later than if nobody came, or a first one after its own time although it
+        would have been on time: newcomers that make little later may be many.
+        """
+        n, before = len(self.rows), self.anyway
+        worst_s = forecast.worst_late_s[:n]
+        spare_s = np.where(self.rows[:, PRODUCED] > 0, np.inf, self._reserve_s)
+        broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
+        later: Flags = (forecast.first_s[:n] > before.first_s + _NO_LATER_S) | (
+            worst_s > before.worst_late_s + _NO_LATER_S
+        )
+        return later | broken
+
+    @property
+    def _reserve_s(self) -> Numbers:
+        """Taken off when the next token of each is due."""
+        with np.errstate(invalid="ignore"):  # who is never due has none taken off
+            taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
+        return np.maximum(0.0, taken_s)
+
+    def tried(self, row: Numbers) -> Trial:
+        """What a request without a promise would most likely get beside the others; kept where that
+        is what it asks for.
+        """
+        forecast = self._simulated(np.vstack([self.rows, row]), awaited=len(self.rows))
+        first_s, pace_s = float(forecast.first_s[-1]), float(forecast.pace_s[-1])
+        holds_pace = forecast.worst_late_s[-1] <= 0 or not pace_s > row[TPOT]
+        in_time = first_s < math.inf and first_s <= row[DUE] and holds_pace
+        reason = Reason.NONE if in_time else Reason.COMPUTE
+        return Trial(reason=reason, first_s=first_s, pace_s=pace_s)
+
+    def leftover(self, row: Numbers) -> Trial:
+        """What the request would get from what the promises leave."""
+        unhurried = row.copy()
+        unhurried[KIND], unhurried[DUE] = PLAIN, math.inf
+        forecast = self._simulated(np.vstack([self.rows, unhurried]))
+        return Trial(
+            reason=Reason.COMPUTE,
+            first_s=float(forecast.first_s[-1]),
+            pace_s=float(forecast.pace_s[-1]),
+        )
+
+    def give(self, rows: Rows, class_names: Sequence[str]) -> None:
+        self.rows = np.vstack([self.rows, rows])
+        self.places = np.concatenate([self.places, self.classes.places(class_names)])
+        self._share = self._tightest_s = self._kv_blocks = None
+        self._tighter = self._at_stake = self._anyway = None
+
+    def blocks(self, tokens: float) -> float:
+        return math.ceil(tokens / self.engine.description.block_size_tokens)
+
+    def _has_room(self, rows: Rows, class_names: Sequence[str]) -> bool:
+        engine = self.engine.description
+        if len(rows) > engine.max_running_requests:
+            return False
+        places = np.concatenate([self.places, self.classes.places(class_names)])
+        return self._blocks_needed(rows, places) <= engine.kv_blocks
+
+    def _blocks_needed(self, rows: Rows, places: Places) -> float:
+        block_tokens = self.engine.description.block_size_tokens
+        return blocks_needed(rows, places, self.classes.survivals, block_tokens)
+
+    def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
+        """Of all rows, those given now guarded as well: how they fare, and who of them is late."""
+        newcomers = np.ones(len(rows) - len(guarded), dtype=np.bool_)
+        everyone = np.concatenate([guarded, newcomers])
+        forecast = self._simulated(rows, everyone)
+        return forecast, forecast.late(rows) & everyone
+
+    def _simulated(
+        self, rows: Rows, guarded: Flags | None = None, awaited: int = NOBODY
+    ) -> Forecast:
+        starts_s, limits = self.engine.free_at_s(self.now), self.engine.limits
+        return simulate(rows, self.table, limits, starts_s, guarded=guarded, awaited=awaited)
+
+    def _with_reserve(self, rows: Rows) -> Rows:
+        """The same with somewhat tighter promises."""
+        tighter, reserve = rows.copy(), self.engine.reserve
+        _tighten(tighter, reserve.ttft_share, reserve.tpot_share, self.now)
+        return tighter
+
+
+@compiled
+def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> None:
+    """Takes the reserve off what was promised, in place; drafts are forgiven their poor luck."""
+    for i in range(len(rows)):
+        if rows[i, KIND] == PROMISED and rows[i, PRODUCED] == 0 and np.isfinite(rows[i, DUE]):
+            rows[i, DUE] -= ttft_share * max(0.0, rows[i, DUE] - now)
+        rows[i, TPOT] *= 1 - tpot_share
+        rows[i, GAIN] -= _GAIN_RESERVE * (rows[i, GAIN] - 1)
+        if rows[i, DRAFT] > 0 and np.isfinite(rows[i, TPOT]):
+            luck_s = _POOR_LUCK * rows[i, TPOT] * rows[i, GAIN]
+            rows[i, GRACE] += luck_s
+            if rows[i, PRODUCED] > 0:
+                rows[i, DUE] += luck_s

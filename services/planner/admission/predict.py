@@ -1,0 +1,138 @@
+"""What a request would get from an engine at the load that is known now. Chooses nothing.
+
+An unknown time is nan in here: it spreads through sums and compares as not met.
+"""
+
+import math
+from dataclasses import dataclass
+
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from shared.requests import PlacementQuery
+
+
+@dataclass(slots=True)
+class PrefillForecast:
+    """Computing a prompt on one engine. `room_s`: how much of `queue_s` waits for KV or a slot."""
+
+    engine: EngineState
+    room_s: float
+    queue_s: float
+    prefill_s: float
+
+    @property
+    def ready_in_s(self) -> float:
+        return self.queue_s + self.prefill_s
+
+
+@dataclass(slots=True)
+class DecodeForecast:
+    """Producing the output on one engine once the KV is there."""
+
+    engine: EngineState
+    room_s: float
+    tpot_s: float
+    decode_s: float
+
+    @property
+    def done_in_s(self) -> float:
+        return self.room_s + self.decode_s
+
+
+def forecast_prefill(
+    state: ClusterState, engine: EngineState, tokens: int, kv_tokens: int, now: float
+) -> PrefillForecast:
+    """`tokens` are to be computed, room for `kv_tokens` is needed before that."""
+    room_s = engine.room_in_s(kv_tokens, now)
+    ahead_s = _prefill_s(state, engine, engine.prefill_tokens_ahead, beside=engine)
+    return PrefillForecast(
+        engine=engine,
+        room_s=room_s,
+        queue_s=math.nan if math.isnan(room_s) or math.isnan(ahead_s) else max(room_s, ahead_s),
+        prefill_s=_prefill_s(state, engine, tokens, beside=engine),
+    )
+
+
+def forecast_decode(
+    state: ClusterState, engine: EngineState, prompt_tokens: int, output_tokens: int, now: float
+) -> DecodeForecast:
+    """The pace with everybody decoding who is there or on the way, at the middle of the output."""
+    own_context = prompt_tokens + output_tokens / 2
+    others = engine.requests
+    context = engine.context_tokens + engine.unseen_kv_tokens + own_context
+    tpot_s = step_s(state, engine, decode_tokens=others + 1, context_tokens=context)
+    return DecodeForecast(
+        engine=engine,
+        room_s=engine.room_in_s(prompt_tokens + output_tokens, now),
+        tpot_s=tpot_s,
+        decode_s=max(0, output_tokens - 1) * tpot_s,
+    )
+
+
+def transfer_s(
+    state: ClusterState,
+    prefill: PrefillForecast,
+    decode: DecodeForecast,
+    prompt_tokens: int,
+    now: float,
+) -> float:
+    """The KV's way from one to the other, and of recomputing it as often as it got lost."""
+    names = prefill.engine.name, decode.engine.name
+    moved_bytes = state.kv_bytes(prefill.engine, prompt_tokens)
+    transports = prefill.engine.transports_to(decode.engine)
+    moved_s = state.transfers.likely_s(*names, moved_bytes, now, transports)
+    share = state.transfers.recomputed_share(*names, now)
+    return moved_s + share * prefill.prefill_s if share else moved_s
+
+
+def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int) -> float:
+    """The zero-load time to first token, of an engine that nothing slows down."""
+    return _prefill_s(state, engine, prompt_tokens, beside=None) / _drift(state, engine)
+
+
+def idle_tpot_s(
+    state: ClusterState, engine: EngineState, query: PlacementQuery, now: float
+) -> float:
+    """The zero-load time per token, of an engine that nothing slows down and that drafts as is
+    best.
+    """
+    table = engine.table or state.any_table
+    if table is None:
+        return math.nan
+    most_drafts = engine.description.max_speculation_tokens
+    name, context_tokens = query.targets.class_name, query.prompt_tokens
+    alone = state.quickest_alone(table, most_drafts, context_tokens, name, now)
+    return alone.tpot_s / table.drift
+
+
+def _drift(state: ClusterState, engine: EngineState) -> float:
+    table = engine.table or state.any_table
+    return 1.0 if table is None else table.drift
+
+
+def step_s(
+    state: ClusterState, engine: EngineState, decode_tokens: float, context_tokens: float
+) -> float:
+    table = engine.table or state.any_table
+    if table is None:
+        return math.nan
+    return table.decodes_s(decode_tokens, context_tokens)
+
+
+def _prefill_s(
+    state: ClusterState, engine: EngineState, tokens: int, *, beside: EngineState | None
+) -> float:
+    """`beside`: the engine whose decoding requests take their part of each step, if any."""
+    table = engine.table or state.any_table  # what it has not measured yet, others may have
+    if tokens <= 0:
+        return 0.0
+    if table is None:
+        return math.nan
+    most_tokens = engine.description.max_step_tokens
+    if beside is None:
+        return table.prompt_s(tokens, most_tokens)
+    decodes = beside.decode_tokens
+    chunk_tokens = max(1, most_tokens - decodes)
+    return table.prompt_s(
+        tokens, chunk_tokens, decodes=decodes, context_tokens=beside.context_tokens
+    )

@@ -1,0 +1,294 @@
+"""Promises for all requests that wait at once: which can be kept, where, and in which way. Pure;
+whoever cannot be served now is left for the caller to hold or to refuse.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from services.planner.admission.candidates import Candidate
+from services.planner.admission.feasibility import Bench, Trial
+from services.planner.admission.round_benches import RoundBenches
+from services.planner.admission.ways import MOST_TRIED
+from services.planner.admission.wishes import Wish, by_program
+from services.planner.state.engine_state import EngineState
+from shared.batch_time.table import Numbers
+from shared.engines import Role
+from shared.requests import Reason
+
+_TRIED_WITHOUT_PROMISE = 4  # engines
+_SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What one way takes of one engine."""
+
+    bench: Bench
+    row: Numbers
+    class_name: str
+
+
+class Round(RoundBenches):
+    """The engines during one round of promises. `promise` fills in `chosen` of each wish."""
+
+    def promise(self, wishes: Sequence[Wish]) -> None:
+        """Each by its deadline the first way that holds; where some are left over, the program
+        decides who of all that want an engine is to have it. What was promised by an earlier call
+        is not touched.
+        """
+        self._given = {name: copy(bench) for name, bench in self._benches.items()}
+        ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
+        by_program = self.state.numbers.by_program
+        if by_program and len(ordered) > 1 and self._all_on_one(ordered):
+            return
+        for wish in ordered:
+            self._place(wish)
+        left = [wish for wish in ordered if wish.chosen is None]
+        if not left or len(wishes) == 1 or not by_program:
+            return
+        for engine in self._contested(ordered):
+            self._reconsider(engine, ordered)
+
+    def way_without_promise(self, wish: Wish) -> Candidate | None:
+        """The quickest way on one engine by which the request would most likely be in time with
+        what promises leave there; requests that are looked at later find it taken. None: there is
+        none.
+        """
+        colocated = (way for way in wish.ways if way.colocated)
+        for way in islice(colocated, _TRIED_WITHOUT_PROMISE):
+            bench = self.bench(way.decode.engine)
+            if bench is None:
+                continue
+            row = self._whole(wish, way, best_effort=True)
+            trial = bench.tried(row)
+            if trial.kept:
+                bench.give(row[None], [wish.class_name])
+                _foretell(wish, way, [trial], bench.delivery_s)
+                return way
+        return None
+
+    def foretell_leftover(self, wish: Wish) -> Candidate:
+        """The quickest way on one engine where there is one, with the times that it could have from
+        what the promises leave: KV that waits for room elsewhere is in the way of promises here.
+        """
+        best = next((way for way in wish.ways if way.colocated), wish.ways[0])
+        parts = self._parts(wish, best)
+        if parts:
+            trial = parts[0].bench.leftover(parts[0].row)
+            if trial.first_s < math.inf:
+                _foretell(wish, best, [trial], parts[0].bench.delivery_s)
+        return best
+
+    def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
+        """Where there is but one engine and one way: whether it has room for all, at one look."""
+        if any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes):
+            return False
+        engine = wishes[0].ways[0].decode.engine
+        bench = self.bench(engine)
+        return bench is not None and self._give_all(bench, wishes, _ways_to(wishes, engine))
+
+    def _give_all(
+        self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
+    ) -> bool:
+        """Gives the engine to all of them together, or to nobody."""
+        chosen = [way for way in (ways[id(wish)] for wish in wishes) if way is not None]
+        if len(chosen) < len(wishes) or not wishes:
+            return False
+        rows = np.array([self._whole(wish, way) for wish, way in zip(wishes, chosen, strict=True)])
+        names = [wish.class_name for wish in wishes]
+        trials = bench.try_all(rows, names)
+        if not trials[0].kept:
+            return False
+        bench.give(rows, names)
+        for wish, way, trial in zip(wishes, chosen, trials, strict=True):
+            _foretell(wish, way, [trial], bench.delivery_s)
+            wish.chosen = way
+        return True
+
+    def _whole(self, wish: Wish, way: Candidate, *, best_effort: bool = False) -> Numbers:
+        hit = _hit(wish, way)
+        return wish.demand.whole(hit, self._reached_at_s, best_effort=best_effort)
+
+    # ---- one wish
+
+    def _place(self, wish: Wish) -> bool:
+        full: dict[str, str] = {}  # prefill engines, and what was found against them
+        for way in islice(self._in_order(wish), MOST_TRIED):
+            start = "" if way.colocated else way.prefill.engine.name
+            if start in full:
+                way.rejected = full[start]
+                continue
+            parts = self._parts(wish, way)
+            trials = _until_one_fails(parts)
+            if trials[-1].kept:
+                self._give(wish, way, parts, trials)
+                return True
+            wish.trials.append(trials[-1])
+            way.rejected = _why(parts[len(trials) - 1].bench, trials[-1])
+            if start and len(trials) == 1:
+                full[start] = way.rejected
+        return False
+
+    def _give(
+        self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Trial]
+    ) -> None:
+        for part in parts:
+            part.bench.give(part.row[None], [part.class_name])
+        _foretell(wish, way, trials, parts[0].bench.delivery_s)
+        wish.chosen = way
+
+    def _in_order(self, wish: Wish) -> Iterator[Candidate]:
+        """Ways that engines are for come first, then those that step as quickly already, or stand
+        idle: one tight request must not pin every engine to small steps (PolyServe, arXiv
+        2507.17769). Then prefix hits, then the engine with the most to spare: what comes next finds
+        room on all of them.
+        """
+        slow_s = _SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
+        quickest: dict[EngineState, float] = {}
+        for way in wish.ways:
+            engine = way.decode.engine
+            quickest[engine] = min(quickest.get(engine, math.inf), _or_inf(way.finish_s))
+        able = {engine: bench for engine in quickest if (bench := self.bench(engine)) is not None}
+        pinned = {one: 0 < slow_s < bench.tightest_s < math.inf for one, bench in able.items()}
+
+        def rank(way: Candidate) -> tuple[bool, int, bool, float, float]:
+            engine = way.decode.engine
+            return (
+                pinned[engine],
+                -_hit(wish, way),
+                way.finish_s > _SLOWER * quickest[engine],
+                able[engine].share,
+                _or_inf(way.finish_s),
+            )
+
+        ways = [way for way in wish.ways if way.decode.engine in able]
+        for stands_in in (False, True):  # most wishes never come to the second half
+            yield from sorted((way for way in ways if _stands_in(way) is stands_in), key=rank)
+
+    def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
+        start = self.bench(way.prefill.engine)
+        end = self.bench(way.decode.engine)
+        if start is None or end is None:
+            return []
+        if way.colocated:
+            return [_Part(start, self._whole(wish, way), wish.class_name)]
+        demand = wish.demand
+        prompt = demand.prompt_only(_hit(wish, way), self._reached_at_s)
+        first_s = self.now + max(0.0, way.ttft_s - wish.query.waited_s)
+        answer = demand.answer_only(first_s, first_s + way.transfer_s)
+        return [
+            _Part(start, prompt, wish.class_name),
+            _Part(end, answer, wish.class_name),
+        ]
+
+    # ---- many wishes for one engine
+
+    def _contested(self, wishes: Sequence[Wish]) -> Iterator[EngineState]:
+        """Those that somebody got in this round: elsewhere who was left over found no room alone,
+        and several would find no more.
+        """
+        names = set()
+        for wish in wishes:
+            way = wish.chosen
+            if way is not None and way.colocated and way.decode.engine.name not in names:
+                names.add(way.decode.engine.name)
+                yield way.decode.engine
+
+    def _reconsider(self, engine: EngineState, wishes: Sequence[Wish]) -> None:
+        """Gives the engine to those that the program chooses where that is worth more than what
+        was found one by one; who has to go finds another way or waits.
+        """
+        ways = _ways_to(wishes, engine)
+        here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
+        free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
+        before = self._benches[engine.name]
+        given = self._given.get(engine.name)
+        bench = copy(given) if given else self._seated(engine, before.table)
+        for wish in here:
+            wish.chosen = None
+        first, others = by_program(bench, [*here, *free])
+        if not self._give_all(bench, first, ways):
+            others = [*first, *others]
+        for wish in others:
+            self._give_one(bench, wish, ways[id(wish)])
+        kept = [wish for wish in (*first, *others) if wish.chosen is not None]
+        if _worth(kept) <= _worth(here):
+            for wish in kept:
+                wish.chosen = None
+            for wish in here:
+                wish.chosen = ways[id(wish)]
+            return
+        self._benches[engine.name] = bench
+        for wish in here:
+            if wish.chosen is None:
+                self._place(wish)
+
+    def _give_one(self, bench: Bench, wish: Wish, way: Candidate | None) -> None:
+        assert way is not None
+        row = self._whole(wish, way)
+        trial = bench.try_one(row, wish.class_name)
+        if trial.kept:
+            bench.give(row[None], [wish.class_name])
+            _foretell(wish, way, [trial], bench.delivery_s)
+            wish.chosen = way
+
+
+def _stands_in(way: Candidate) -> bool:
+    """Whether an engine does what others are for: an answer on one for prompts, or a prompt on one
+    that decodes, from where its KV would have to move.
+    """
+    start, end = way.prefill.engine.description.role, way.decode.engine.description.role
+    return end is Role.PREFILL or (not way.colocated and start is not Role.PREFILL)
+
+
+def _until_one_fails(parts: Sequence[_Part]) -> list[Trial]:
+    trials: list[Trial] = []
+    for part in parts:
+        trials.append(part.bench.try_one(part.row, part.class_name))
+        if not trials[-1].kept:
+            break
+    return trials
+
+
+def _hit(wish: Wish, way: Candidate) -> int:
+    """Tokens of its prompt that the engine of its prefill has already."""
+    return wish.demand.computed_on(way.prefill.engine.description)
+
+
+def _ways_to(wishes: Sequence[Wish], engine: EngineState) -> dict[int, Candidate | None]:
+    """By a wish's id: its co-located way on this engine, if it has one."""
+    return {
+        id(wish): next((w for w in wish.ways if w.colocated and w.decode.engine is engine), None)
+        for wish in wishes
+    }
+
+
+def _worth(wishes: Iterable[Wish]) -> float:
+    return sum(wish.value for wish in wishes)
+
+
+def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial], delivery_s: float) -> None:
+    """Puts the simulated times in the place of the estimated ones."""
+    first_s = trials[0].first_s + delivery_s - wish.demand.arrived_at_s
+    way.finish_s += first_s - way.ttft_s
+    way.ttft_s = first_s
+    if not math.isnan(trials[-1].pace_s):
+        later_tokens = max(1, wish.kv_tokens - wish.demand.prompt_tokens - 1)
+        way.decode.tpot_s = trials[-1].pace_s + way.transfer_s / later_tokens
+
+
+def _why(bench: Bench, trial: Trial) -> str:
+    if trial.reason is Reason.MEMORY:
+        return f"{bench.engine.name} has no room for it beside what it has promised"
+    if trial.others_late:
+        return f"{trial.others_late} promised requests on {bench.engine.name} would be late"
+    return f"{bench.engine.name} would be late with it"
+
+
+def _or_inf(seconds: float) -> float:
+    return math.inf if math.isnan(seconds) else seconds

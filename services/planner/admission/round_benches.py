@@ -1,0 +1,61 @@
+"""The engines as one round of promises finds them, with what the round gives away of each."""
+
+from functools import cached_property
+
+from services.planner.admission.feasibility import Bench
+from services.planner.admission.ways import Fleet
+from services.planner.estimators.kv_forecast import Classes
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from services.planner.state.tenants import Usual
+from shared.batch_time import StepTable
+from shared.engines import Role
+
+
+class RoundBenches:
+    """One bench for each engine that is looked at, made when it is first asked for."""
+
+    def __init__(self, state: ClusterState, now: float) -> None:
+        self.state = state
+        self.fleet = Fleet(state)
+        self.now = now
+        self._reached_at_s = now + state.delivery.there_s  # by what is placed now
+        self._benches: dict[str, Bench] = {}
+        self._given: dict[str, Bench] = {}  # by earlier calls of `promise`, which stays
+        self._aside: list[Usual] = []
+        self._classes = Classes(state.survival)
+
+    def set_aside(self, usual: Usual) -> None:
+        """Later calls of `promise` leave room on each engine for one more request like this."""
+        self._aside.append(usual)
+        for bench in self._benches.values():
+            self._leave_room(bench, usual)
+
+    def _leave_room(self, bench: Bench, usual: Usual) -> None:
+        demand = usual.asked_at(self.now)
+        prefills = bench.engine.description.role is Role.PREFILL
+        row = (demand.prompt_only if prefills else demand.whole)(0, self.now)
+        bench.give(row[None], [usual.class_name])
+
+    @cached_property
+    def ahead_s(self) -> float:
+        """Of promised prompts that an engine has to compute, on average, as the round began."""
+        return self.state.ahead_s
+
+    def bench(self, engine: EngineState) -> Bench | None:
+        """None where nothing is known of its speed."""
+        table = engine.table or self.state.any_table
+        if table is None:
+            return None
+        if engine.name not in self._benches:
+            self._benches[engine.name] = self._seated(engine, table)
+        return self._benches[engine.name]
+
+    def _seated(self, engine: EngineState, table: StepTable) -> Bench:
+        bench = Bench.of(engine, table, self.now, self._classes, self.state.delivery.back_s)
+        if engine.description.max_speculation_tokens:
+            prior = self.state.prior_drafts("", self.now)
+            self.state.policies.drafting.count_on(bench.rows, prior)
+        for usual in self._aside:
+            self._leave_room(bench, usual)
+        return bench

@@ -1,0 +1,194 @@
+"""Requests that wait for a decision: when a round is due, and what each round answers."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from services.planner.admission.pending import Asked, Held
+from services.planner.admission.placement import Decision
+from shared.bounded import remember
+from shared.requests import Admission, Placement, PlacementQuery
+
+_KEPT_PLACES: Final = 65_536
+
+
+class Decides(Protocol):
+    """What decides rounds and records the decisions, as `decider.Decider`."""
+
+    def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | Held | None]:
+        """As `rounds.decide_round`."""
+
+    def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
+        """Records a decision; returns the placement to answer with."""
+
+    def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:
+        """The answer for a call that has to end undecided."""
+
+    def withdraw(self, placement: Placement, now: float) -> None:
+        """The caller left before this answer reached it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingNumbers:
+    """How long calls wait, in seconds.
+
+    Attributes:
+        hold_s: From a call to its answer at most; an undecided request is deferred then.
+        pause_s: The least time between rounds that freed room asks for.
+        recheck_s: The most time between rounds while a request waits. A round comes sooner where
+            a request can wait no longer.
+    """
+
+    hold_s: float = 0.5
+    pause_s: float = 0.005
+    recheck_s: float = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request that waits. It is answered by `ends_at_s`, with `so_far` if nothing better came
+    of the rounds.
+    """
+
+    asked: Asked
+    ends_at_s: float
+    so_far: Decision | None = None
+
+    def as_of(self, now: float) -> Asked:
+        """The request with the time that it has waited by now."""
+        asked = self.asked
+        return replace(asked, query=replace(asked.query, waited_s=now - asked.arrived_at_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """The placement that ends a call. `waited_s` counts from the first call for the request."""
+
+    call: Call
+    placement: Placement
+    waited_s: float
+
+
+@dataclass(slots=True)
+class WaitingQueue:
+    """`enter` for every call, `freed` when an engine may have room again, `decide` when a round is
+    due: at once where `round_is_due`, or at the time that `next_look_s` names, after `look_again`.
+
+    A deferred request that asks again keeps its place in the order, and waits for the next round.
+    """
+
+    decider: Decides
+    numbers: WaitingNumbers
+    round_is_due: bool = False
+    _calls: dict[Call, None] = field(default_factory=dict)
+    _places: OrderedDict[str, Asked] = field(default_factory=OrderedDict)  # of deferred requests
+    _freed: bool = False  # since the last round
+    _last_round_s: float = -math.inf
+    _recheck_at_s: float = -math.inf
+
+    def __len__(self) -> int:
+        """How many calls wait."""
+        return len(self._calls)
+
+    def enter(self, query: PlacementQuery, limit_s: float, now: float) -> Call:
+        """A call that is to be answered within `limit_s` or `hold_s`, whichever is less."""
+        asked = self._places.pop(query.request_id, None) or Asked(
+            query=query, arrived_at_s=now - query.waited_s, first_asked_at_s=now
+        )
+        ends_at_s = now + min(limit_s, self.numbers.hold_s)
+        call = Call(asked=replace(asked, query=query), ends_at_s=ends_at_s)
+        self._calls[call] = None
+        if asked.held is None:
+            self.round_is_due = True
+        else:
+            self._recheck_at_s = min(self._recheck_at_s, asked.held.latest_s)
+        return call
+
+    def leave(self, call: Call, answer: Placement | None, now: float) -> None:
+        """The caller has gone away; `answer` is what was to be sent to it, None: nothing yet."""
+        self._calls.pop(call, None)
+        self._places.pop(call.asked.query.request_id, None)
+        if answer is not None:
+            self.decider.withdraw(answer, now)
+
+    def fail(self) -> list[Call]:
+        """Ends all calls without an answer, and returns them."""
+        calls, self._calls = list(self._calls), {}
+        return calls
+
+    def freed(self, now: float) -> None:
+        """An engine may have room for a request that waits."""
+        if not self._calls:
+            return
+        self._freed = True
+        if now - self._last_round_s >= self.numbers.pause_s:
+            self.round_is_due = True
+
+    def next_look_s(self, now: float) -> float:
+        """When to `look_again`: after a pause where room was freed meanwhile; infinite: never."""
+        if not self._calls:
+            return math.inf
+        soonest_s = now + self.numbers.pause_s
+        return soonest_s if self._freed else max(soonest_s, self._recheck_at_s)
+
+    def look_again(self, now: float) -> list[Answer]:
+        """Defers the calls whose time is over; a round is due where room was freed since the last
+        one or a recheck is.
+        """
+        answers = self.put_off(until_s=now, now=now)
+        if self._freed or now >= self._recheck_at_s:
+            self.round_is_due = True
+        return answers
+
+    def put_off(self, *, until_s: float, now: float) -> list[Answer]:
+        """Defers the calls that end by then; each keeps its place for when it asks again."""
+        answers = []
+        for call in self._in_order():
+            if call.ends_at_s <= until_s:
+                asked = call.as_of(now)
+                placement = self.decider.put_off(asked, call.so_far, now)
+                kept = replace(asked, decision_id=placement.decision_id)
+                remember(self._places, asked.query.request_id, kept, _KEPT_PLACES)
+                answers.append(self._answer(call, placement, now))
+        return answers
+
+    def decide(self, now: float) -> Iterator[Answer]:
+        """One round over all calls: yields each answer as it is recorded, so that none is lost
+        where a later one fails. Another round is due at once where some calls were left undecided
+        beside them.
+        """
+        self.round_is_due = self._freed = False
+        calls = self._in_order()
+        if not calls:
+            return
+        self._last_round_s = now
+        asked = [call.as_of(now) for call in calls]
+        decisions = self.decider.decide_round(asked, now)
+        pause_s = self.numbers.recheck_s
+        for call, one, decision in zip(calls, asked, decisions, strict=True):
+            if isinstance(decision, Decision):
+                if decision.placement.admission is not Admission.DEFERRED:
+                    yield self._answer(call, self.decider.commit(one, decision, now), now)
+                    continue
+                call.so_far = decision
+                pause_s = min(pause_s, _hold_s(decision))
+            elif decision is not None:
+                call.asked = replace(call.asked, held=decision)
+                pause_s = min(pause_s, max(0.0, decision.latest_s - now))
+        self._recheck_at_s = now + pause_s
+        self.round_is_due = 0 < len(self._calls) < len(calls)
+
+    def _answer(self, call: Call, placement: Placement, now: float) -> Answer:
+        del self._calls[call]
+        waited_s = now - call.asked.first_asked_at_s
+        return Answer(call=call, placement=placement, waited_s=waited_s)
+
+    def _in_order(self) -> list[Call]:
+        return sorted(self._calls, key=lambda call: call.asked.first_asked_at_s)
+
+
+def _hold_s(decision: Decision) -> float:
+    held_s = decision.placement.hold_s
+    return math.inf if held_s is None else held_s

@@ -1,0 +1,223 @@
+"""Which engines may take a request, in which way, and why the others may not. No times here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from services.planner.state.cluster import ClusterState
+from services.planner.state.engine_state import EngineState
+from shared.engines import Role
+from shared.requests import PlacementQuery, Way, WayConsidered
+
+_REJECTIONS_KEPT = 16
+_MOST_OF_SIDE = 8
+_MOST_STAND_INS = 2  # prefill engines that are tried beside the decode engines
+_MOST_CACHED = 4  # of these that are taken for what they have cached
+MOST_TRIED = 5  # that are looked at closely for one request; more would cost more than they find
+_LIKE_A_DECODE = 256.0  # prompt tokens that are as much to do as a request that decodes
+
+
+@dataclass(slots=True)
+class Ways:
+    """Co-located on one of `colocated`, or on a prefill engine of `stand_ins`; disaggregated over
+    one of `prefills` and of `decodes`. Many requests share these lists. `starts` and `ends` have
+    one engine of each make that could compute the prompt, or the answer.
+    """
+
+    colocated: list[EngineState] = field(default_factory=list)
+    stand_ins: list[EngineState] = field(default_factory=list)
+    prefills: list[EngineState] = field(default_factory=list)
+    decodes: list[EngineState] = field(default_factory=list)
+    rejected: list[WayConsidered] = field(default_factory=list)
+    starts: list[EngineState] = field(default_factory=list)
+    ends: list[EngineState] = field(default_factory=list)
+
+    def fill(self, whole: list[EngineState], prompts: list[EngineState]) -> None:
+        """Over engines that hold all of a request, and over those that hold its prompt."""
+        exchanging = [engine for engine in whole if engine.exchanges]
+        computing = [engine for engine in prompts if engine.exchanges]
+        self.colocated = _preferred(whole, Role.DECODE)
+        self.stand_ins = [engine for engine in whole if engine not in self.colocated]
+        self.decodes = _preferred(exchanging, Role.DECODE)
+        self.prefills = _preferred(computing, Role.PREFILL)
+
+    def count_makes(self) -> None:
+        self.starts = _one_of_each_make(self.colocated, self.prefills)
+        self.ends = _one_of_each_make(self.colocated, self.decodes)
+
+    @property
+    def on_one(self) -> list[EngineState]:
+        """Engines that could take all of the request."""
+        return [*self.colocated, *self.stand_ins]
+
+    @property
+    def pairs_exist(self) -> bool:
+        return any(p.exchanges_with(d) for p in self.prefills for d in self.decodes)
+
+    @property
+    def exist(self) -> bool:
+        return bool(self.colocated) or self.pairs_exist
+
+    def reject(self, way: Way, why: str, engine: EngineState | None = None) -> None:
+        if len(self.rejected) < _REJECTIONS_KEPT:
+            name = engine.name if engine else None
+            self.rejected.append(WayConsidered(way=way, decode=name, rejected=why))
+
+
+class Fleet:
+    """The engines as one round of decisions finds them: who serves, and how much each has promised
+    to do; both are found out once. A role is a preference: where one is missing, others stand in.
+    """
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self._serving = list(state.serving())
+        self._least_tokens = min((_most_tokens(engine) for engine in self._serving), default=0)
+        self._whole = Ways()
+        self._whole.fill(self._serving, self._serving)
+        self._whole.count_makes()
+        for engine in state.engines.values():
+            if not engine.serves:
+                self._whole.reject(Way.COLOCATED, f"{engine.name} {engine.why_not}", engine)
+        self._by_load: dict[int, tuple[list[EngineState], list[EngineState]]] = {}
+
+    def open_ways(self, query: PlacementQuery, now: float) -> Ways:
+        """All that are possible; engines that are to be avoided only where there is no other."""
+        ways = replace(self._whole, rejected=[*self._whole.rejected])
+        serving = [one for one in self._serving if one.description.engine_id not in query.avoid]
+        fewer = self._leave_out_small(query, ways, serving)
+        fewer |= _obey_caller(query, ways)
+        fewer |= self._keep_group_together(query, ways, now)
+        if query.avoid and not ways.exist:
+            return self.open_ways(replace(query, avoid=()), now)
+        if fewer:
+            ways.count_makes()
+        return ways
+
+    def least_of(self, ways: Ways, cached_tokens: Mapping[str, int]) -> Ways:
+        """The ways over the engines of each side that have the least to do, and over those with the
+        most of the prompt cached: the others of a large fleet would cost more time than they could
+        gain. Between engines that all decode KV moves only where there are too few of them to try:
+        that comes last.
+        """
+        prefills, decodes = ways.prefills, ways.decodes
+        stand_in = bool(prefills) and prefills[0].description.role is Role.DECODE
+        if stand_in and len(ways.colocated) >= MOST_TRIED:
+            prefills, decodes = [], []
+        return replace(
+            ways,
+            colocated=self._least(ways.colocated, cached_tokens),
+            stand_ins=self._least(ways.stand_ins, cached_tokens, _MOST_STAND_INS),
+            prefills=self._least(prefills, cached_tokens),
+            decodes=self._least(decodes, cached_tokens),
+        )
+
+    def _least(
+        self,
+        engines: list[EngineState],
+        cached_tokens: Mapping[str, int],
+        most: int = _MOST_OF_SIDE,
+    ) -> list[EngineState]:
+        if len(engines) <= most:
+            return engines
+        known = self._by_load.get(id(engines))
+        if known is None:  # kept with the list itself, whose id is nobody else's for as long
+            known = self._by_load[id(engines)] = engines, sorted(engines, key=_load)
+        by_load = known[1]
+        if not cached_tokens:
+            return by_load[:most]
+        having = [engine for engine in by_load if engine.name in cached_tokens]
+        having.sort(key=lambda engine: -cached_tokens[engine.name])
+        first = having[:_MOST_CACHED]
+        others = [engine for engine in by_load[:most] if engine not in first]
+        return [*first, *others][:most]
+
+    def _leave_out_small(
+        self, query: PlacementQuery, ways: Ways, serving: list[EngineState]
+    ) -> bool:
+        """Engines that could never run it, or that are to be avoided. Whether there are any: most
+        requests fit on all.
+        """
+        needed = query.prompt_tokens + query.max_output_tokens
+        fits = needed <= self._least_tokens and query.prompt_tokens < self._least_tokens
+        if fits and len(serving) == len(self._serving):
+            return False
+        why = {engine: too_small(engine, query) for engine in serving}
+        ways.fill(
+            [engine for engine in serving if not why[engine]],
+            [engine for engine in serving if holds_prompt(engine, query)],
+        )
+        for engine in self._serving:
+            if said := why.get(engine, f"{engine.name} failed a gateway of late"):
+                ways.reject(Way.COLOCATED, said, engine)
+        return True
+
+    def _keep_group_together(self, query: PlacementQuery, ways: Ways, now: float) -> bool:
+        """Its prefix is cached there. Whether that leaves fewer ways."""
+        group = self._state.group_engines(query.group_id, now)
+        if group is None:
+            return False
+        prefill, decode = group
+        if prefill is None and decode in ways.on_one:
+            ways.colocated, ways.stand_ins = [decode], []
+            ways.prefills, ways.decodes = [], []
+            ways.reject(Way.DISAGGREGATED, f"the prompt's prefix is cached on {decode.name}")
+        elif prefill in ways.prefills and decode in ways.decodes:
+            assert prefill is not None
+            ways.prefills, ways.decodes = [prefill], [decode]
+            ways.colocated, ways.stand_ins = [], []
+            ways.reject(Way.COLOCATED, f"the prompt's prefix is cached on {prefill.name}")
+        else:
+            return False
+        return True
+
+
+def _load(engine: EngineState) -> float:
+    promised = engine.promised
+    return promised.requests + promised.prompt_tokens / _LIKE_A_DECODE
+
+
+def _most_tokens(engine: EngineState) -> int:
+    """Of prompt and answer together."""
+    description = engine.description
+    return min(description.max_model_len_tokens, description.kv_capacity_tokens)
+
+
+def too_small(engine: EngineState, query: PlacementQuery) -> str:
+    """Why the request could never run on it; empty when it could."""
+    needed = query.prompt_tokens + query.max_output_tokens
+    limit = engine.description.max_model_len_tokens
+    if needed > limit:
+        return f"{engine.name} takes at most {limit} tokens, this request may need {needed}"
+    capacity = engine.description.kv_capacity_tokens
+    if needed > capacity:
+        return f"the KV cache of {engine.name} holds {capacity} tokens, {needed} may be needed"
+    return ""
+
+
+def holds_prompt(engine: EngineState, query: PlacementQuery) -> bool:
+    """Whether it can compute the prompt and its first token."""
+    return query.prompt_tokens < _most_tokens(engine)
+
+
+def _preferred(engines: list[EngineState], role: Role) -> list[EngineState]:
+    return [engine for engine in engines if engine.description.role is role] or engines
+
+
+def _obey_caller(query: PlacementQuery, ways: Ways) -> bool:
+    """Whether what was asked for leaves fewer ways."""
+    if query.whole_on_one_engine:
+        ways.prefills, ways.decodes = [], []
+        ways.reject(Way.DISAGGREGATED, "splitting this request would change its result")
+    elif query.forced_way is Way.COLOCATED:
+        ways.stand_ins, ways.prefills, ways.decodes = [], [], []
+        ways.reject(Way.DISAGGREGATED, "the caller asked for colocated")
+    elif query.forced_way is Way.DISAGGREGATED:
+        ways.colocated, ways.stand_ins = [], []
+        ways.reject(Way.COLOCATED, "the caller asked for disaggregated")
+    else:
+        return False
+    return True
+
+
+def _one_of_each_make(*sides: list[EngineState]) -> list[EngineState]:
+    return list({engine.make: engine for side in sides for engine in side}.values())

@@ -1,0 +1,92 @@
+"""Requests that want a promise, and in which order an engine should take them by the program."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.planner.admission.candidates import Candidate, Goal
+from services.planner.admission.feasibility import Bench, Trial
+from services.planner.admission.program import MOST_CANDIDATES, Problem, best_set
+from services.planner.state.demand import Demand
+from shared.batch_time.table import Numbers
+from shared.requests import PlacementQuery, Reason
+from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows
+from shared.scheduling.shares import LONGEST_S, MAX_TOKENS
+from shared.scheduling.tiers import tiers_of
+
+_FAR_S = 3600.0  # stands for "never due" where numbers must be finite
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Wish:
+    """A request that wants a promise, with its open ways, the quickest first."""
+
+    query: PlacementQuery
+    goal: Goal
+    demand: Demand
+    kv_tokens: int
+    ways: list[Candidate]
+    chosen: Candidate | None = None
+    trials: list[Trial] = field(default_factory=list)  # of ways that did not hold
+
+    @property
+    def class_name(self) -> str:
+        return self.query.targets.class_name
+
+    @property
+    def value(self) -> float:
+        return self.query.targets.value
+
+    @property
+    def reason(self) -> Reason:
+        """Why no way was kept."""
+        reasons = {trial.reason for trial in self.trials}
+        return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
+
+
+def by_program(bench: Bench, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
+    """Those that the program accepts on this engine, and the others; by value, then deadline."""
+    by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
+    rivals = by_worth[:MOST_CANDIDATES]
+    taken = {id(w) for w, yes in zip(rivals, _accepted(bench, rivals), strict=True) if yes}
+    first = [wish for wish in by_worth if id(wish) in taken]
+    return first, [wish for wish in by_worth if id(wish) not in taken]
+
+
+def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
+    running = bench.rows[bench.rows[:, KIND] == PROMISED]
+    paces_s = np.concatenate([running[:, TPOT], [wish.demand.grace.pace_s for wish in wishes]])
+    contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
+    tiers, tier_of = np.unique(tiers_of(paces_s), return_inverse=True)
+    items = np.zeros((len(paces_s), 6))
+    items[: len(running), 0] = np.where(running[:, PRODUCED] > 0, 0.0, running[:, DUE] - bench.now)
+    items[: len(running), 1] = _prompt_left(running)
+    items[: len(running), 5] = 1.0
+    for place, wish in enumerate(wishes, start=len(running)):
+        demand = wish.demand
+        hit = demand.computed_on(bench.engine.description)
+        due_s, prompt_tokens = demand.due_s - bench.now, demand.prompt_tokens - hit
+        items[place, [0, 1, 3, 4]] = due_s, prompt_tokens, bench.blocks(wish.kv_tokens), wish.value
+    items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)
+    items[:, 2] = tier_of
+    order = np.argsort(items[:, 0], kind="stable")
+    members = [tier_of == tier for tier in range(len(tiers))]
+    problem = Problem(
+        items=items[order],
+        paces_s=np.array([min(_FAR_S, paces_s[one].min()) for one in members]),
+        contexts=np.array([contexts[one].mean() for one in members]),
+        free_blocks=bench.engine.description.kv_blocks - bench.kv_blocks,
+        busy_s=bench.engine.free_at_s(bench.now) - bench.now,
+        max_tokens=float(bench.engine.limits[MAX_TOKENS]),
+        longest_s=float(bench.engine.limits[LONGEST_S]),
+        table=bench.table,
+    )
+    accepted = np.zeros(len(items), dtype=bool)
+    accepted[order] = best_set(problem)
+    return [bool(one) for one in accepted[len(running) :]]
+
+
+def _prompt_left(rows: Rows) -> Numbers:
+    left: Numbers = np.where(rows[:, PRODUCED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
+    return left

@@ -1,0 +1,1 @@
+"""What the planner learns from outcomes and reports."""

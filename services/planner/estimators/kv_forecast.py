@@ -1,0 +1,101 @@
+"""How many KV blocks an engine's requests will take from here on, by how long answers of their
+classes have been. Pure; who gets room is decided elsewhere.
+
+A request that has given n tokens gives more by the share of its class's answers that were longer.
+At each of some points ahead, counted in tokens that everybody has gone on by, the blocks of all are
+a sum of independent numbers: its mean and some of its deviations are what the engine should have.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.planner.estimators.survival import BIN_TOKENS, Survival
+from shared.batch_time.table import Numbers
+from shared.compiled import compiled
+from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
+
+Places = npt.NDArray[np.int64]
+_AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
+_DEVIATIONS = 2.0  # one engine in forty would need more at such a point
+_PARTLY = 0.5  # of a last block, on average
+_LONGER = 0.5  # one longer than all of its class is taken to give half of what it has once more
+
+
+class Classes:
+    """Classes by numbers, for one round of decisions."""
+
+    def __init__(self, answers: Survival) -> None:
+        self._answers = answers
+        self._places: dict[str | None, int] = {None: -1}
+        self._survivals: list[Numbers] = []
+        self._stacked: Numbers | None = None
+
+    def places(self, names: Iterable[str | None]) -> Places:
+        """Where each is in `survivals`; -1 where too little is known."""
+        known = self._places
+        places = [known[name] if name in known else self._place(name) for name in names]
+        return np.array(places, dtype=np.int64)
+
+    @property
+    def survivals(self) -> Numbers:
+        """(classes, bins): the share of a class's answers longer than so many BIN_TOKENS."""
+        if self._stacked is None:
+            self._stacked = np.array(self._survivals) if self._survivals else np.zeros((1, 1))
+        return self._stacked
+
+    def _place(self, name: str | None) -> int:
+        survival, place = None if name is None else self._answers.longer(name), -1
+        if survival is not None:
+            place = len(self._survivals)
+            self._survivals.append(survival)
+            self._stacked = None
+        self._places[name] = place
+        return place
+
+
+def blocks_needed(rows: Rows, places: Places, survivals: Numbers, block_tokens: int) -> float:
+    """The most that they will surely take at once; `places` are their classes in `survivals`, -1
+    where nothing is known: such a one goes on until LEFT is used up.
+    """
+    if not len(rows):
+        return 0.0
+    means, variances = np.zeros(len(_AHEAD)), np.zeros(len(_AHEAD))
+    _add_up(rows, places, survivals, float(block_tokens), means, variances)
+    return math.ceil(float((means + _DEVIATIONS * np.sqrt(variances)).max()) - 1e-9)
+
+
+@compiled
+def _add_up(
+    rows: Rows,
+    places: Places,
+    survivals: Numbers,
+    block_tokens: float,
+    means: Numbers,
+    variances: Numbers,
+) -> None:
+    for i in range(len(rows)):
+        for point in range(len(_AHEAD)):
+            ahead = _AHEAD[point]
+            if rows[i, LEFT] <= 0 or ahead >= max(rows[i, LEFT], 1.0):
+                break
+            goes_on = _goes_on(survivals, places[i], rows[i, PRODUCED], ahead, rows[i, TOTAL])
+            grown = max(ahead, min(block_tokens, rows[i, LEFT]))  # before anybody ends
+            blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY
+            means[point] += goes_on * blocks
+            variances[point] += goes_on * (1.0 - goes_on) * blocks * blocks
+
+
+@compiled
+def _goes_on(survivals: Numbers, place: int, produced: float, ahead: float, total: float) -> float:
+    """The chance of having at least so many tokens more."""
+    if place < 0:
+        return 1.0
+    last = survivals.shape[1] - 1
+    now = survivals[place, min(last, int(produced // BIN_TOKENS))]
+    if now <= 0.0:
+        return 1.0 if ahead <= _LONGER * total else 0.0
+    return float(survivals[place, min(last, int((produced + ahead) // BIN_TOKENS))] / now)

@@ -1,0 +1,1 @@
+"""The planner's service: gRPC, engine streams, metrics, records, and work before it serves."""

@@ -1,0 +1,105 @@
+"""Compiles what decisions need before the first request comes, by making some for a made-up engine.
+Nothing of it is kept but the compiled code.
+"""
+
+import numpy as np
+
+from services.planner.admission.pending import Asked
+from services.planner.admission.program import Problem, best_set, holds
+from services.planner.admission.rounds import decide_round
+from services.planner.numbers import PlannerNumbers
+from services.planner.state.cluster import ClusterState
+from services.planner.state.step_history import StepHistory
+from shared.batch_time import RICH, Step, StepCurve, StepTable
+from shared.engines import EngineDescription, Role, StepReport
+from shared.requests import PlacementQuery, SloTargets
+from shared.scheduling import speculation
+from shared.scheduling.rows import new_row, to_wire
+
+_MODEL = "made-up"
+
+
+def prepare() -> None:
+    """Takes seconds once, and the blink of an eye where the code is compiled on disk already."""
+    table = StepTable.of(StepCurve(form=RICH, coefficients=(1e-3,) * len(RICH.columns)))
+    for seconds in (table.expected_s, table.sure_s):
+        seconds(Step())
+    state = ClusterState(PlannerNumbers(), epoch="prepare", now=0.0)
+    engine, refusal = state.register(_description(table))
+    assert engine is not None, refusal
+    state.observe(engine, [_report(table)], 0.0)
+    decide_round([_asked(0.0), _asked(1e6)], state, 0.0)
+    history = StepHistory()
+    history.add([_report(table)], 1.0)
+    history.sums(engine.name, table, 0.0, 2.0)
+    _solve(table)
+    speculation.prepare(table)
+
+
+def _solve(table: StepTable) -> None:
+    """Only contested engines come to the program."""
+    items = np.array([[0.0, 0.0, 0.0, 0.0, 1.0, 1.0], [1.0, 10.0, 0.0, 1.0, 1.0, 0.0]])
+    problem = Problem(
+        items=items,
+        paces_s=np.ones(1),
+        contexts=np.ones(1),
+        free_blocks=10.0,
+        busy_s=0.0,
+        max_tokens=16.0,
+        longest_s=0.0,
+        table=table,
+    )
+    assert best_set(problem)[0]
+    holds(problem, np.ones(2, dtype=np.bool_))
+
+
+def _description(table: StepTable) -> EngineDescription:
+    return EngineDescription(
+        name="made-up",
+        engine_id="made-up-1",
+        role=Role.DECODE,
+        address="made-up:1",
+        model=_MODEL,
+        vllm_version="made-up",
+        block_size_tokens=16,
+        kv_blocks=1024,
+        kv_bytes_per_token=1,
+        max_model_len_tokens=4096,
+        max_running_requests=64,
+        max_step_tokens=512,
+        max_speculation_tokens=0,
+        step_time=table.to_bytes(),
+    )
+
+
+def _report(table: StepTable) -> StepReport:
+    """A request that runs already, so that there is somebody to be kept."""
+    row = new_row(tokens=10, computed=9, produced=1, left=10, due_s=1e3, tpot_s=1e3)
+    return StepReport(
+        step=1,
+        ended_at_s=0.0,
+        duration_s=1e-3,
+        prefill_tokens=0,
+        decode_tokens=1,
+        decode_context_tokens=10,
+        speculated_tokens=0,
+        accepted_tokens=0,
+        running=1,
+        waiting=0,
+        queued_prefill_tokens=0,
+        free_kv_blocks=1000,
+        requests=to_wire(row[np.newaxis], 0.0),
+        step_time=table.to_bytes(),
+    )
+
+
+def _asked(ttft_s: float) -> Asked:
+    query = PlacementQuery(
+        request_id=f"made-up-{ttft_s:g}",
+        group_id=f"made-up-{ttft_s:g}",
+        model=_MODEL,
+        targets=SloTargets(ttft_s=ttft_s, tpot_s=1e3),
+        prompt_tokens=32,
+        max_output_tokens=8,
+    )
+    return Asked(query=query, arrived_at_s=0.0, first_asked_at_s=0.0)

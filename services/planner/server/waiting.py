@@ -1,0 +1,105 @@
+"""Place calls of one event loop, answered by rounds of the waiting queue."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from services.planner.admission.waiting_queue import Answer, Call, WaitingQueue
+from shared.clock import Clock
+from shared.requests import Placement, PlacementQuery
+
+_LOG = logging.getLogger(__name__)
+
+
+def _ignore(_: object) -> None: ...
+
+
+@dataclass(slots=True)
+class WaitingCalls:
+    """`place` for every call, `ring` after what may have made a round due, `run` beside them.
+
+    Calls that come in the same turn of the event loop are decided in one round. `answered` hears of
+    every answer, `round_took` of the seconds of every round.
+    """
+
+    queue: WaitingQueue
+    clock: Clock
+    answered: Callable[[Answer], None] = _ignore
+    round_took: Callable[[float], None] = _ignore
+    _futures: dict[Call, asyncio.Future[Placement]] = field(default_factory=dict)
+    _somebody: asyncio.Event = field(default_factory=asyncio.Event)
+    _rung: bool = False
+
+    async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
+        """The answer within `limit_s` or the queue's own limit, whichever is less.
+
+        The call leaves the queue when it is cancelled.
+        """
+        call = self.queue.enter(query, limit_s, self.clock.now())
+        future: asyncio.Future[Placement] = asyncio.get_running_loop().create_future()
+        self._futures[call] = future
+        self._somebody.set()
+        self.ring()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            answer = future.result() if future.done() and not future.cancelled() else None
+            self.queue.leave(call, answer, self.clock.now())
+            raise
+        finally:
+            del self._futures[call]
+
+    def ring(self) -> None:
+        """Decides a round in the loop's next turn where one is due."""
+        if self.queue.round_is_due and not self._rung:
+            self._rung = True
+            asyncio.get_running_loop().call_soon(self._decide)
+
+    async def run(self) -> None:
+        """Ends calls whose time is over and decides held ones again, until cancelled."""
+        while True:
+            await self._somebody.wait()
+            await self.clock.sleep(self.queue.numbers.pause_s)
+            self._drop_cancelled()
+            self._hand_out(self.queue.look_again(self.clock.now()))
+            self._decide()
+            if not self.queue:
+                self._somebody.clear()
+
+    def close(self) -> None:
+        """Defers all calls: the planner stops."""
+        self._drop_cancelled()
+        self._hand_out(self.queue.put_off(until_s=math.inf, now=self.clock.now()))
+
+    def _decide(self) -> None:
+        self._rung = False
+        if not self.queue.round_is_due:
+            return
+        self._drop_cancelled()
+        began_s, somebody_waits = self.clock.now(), len(self.queue) > 0
+        try:
+            self._hand_out(self.queue.decide(began_s))
+        except Exception as error:  # noqa: BLE001 - else all of them would wait for nothing
+            self._fail(error)
+            return
+        if somebody_waits:
+            self.round_took(self.clock.now() - began_s)
+        self.ring()
+
+    def _drop_cancelled(self) -> None:
+        """A cancelled call comes to its own end only in a later turn of the loop."""
+        for call in [call for call, future in self._futures.items() if future.cancelled()]:
+            self.queue.leave(call, None, self.clock.now())
+
+    def _fail(self, error: Exception) -> None:
+        calls = self.queue.fail()
+        _LOG.exception("A round of %d requests could not be decided.", len(calls))
+        for call in calls:
+            self._futures[call].set_exception(error)
+
+    def _hand_out(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            self.answered(answer)
+            self._futures[answer.call].set_result(answer.placement)

@@ -1,0 +1,1 @@
+"""What the planner knows: engines, what was placed on them, and how it ended."""

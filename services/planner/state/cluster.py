@@ -1,0 +1,216 @@
+"""What the planner knows: engines, what was placed, how it ended."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from services.planner.estimators.refusals import Refusals
+from services.planner.estimators.restraint import Restraint
+from services.planner.numbers import PlannerNumbers
+from services.planner.scaling.demanded import Demanded
+from services.planner.state.class_mix import ClassMix, Work, work_of
+from services.planner.state.demand import Demand
+from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_state import EngineState
+from services.planner.state.fleet_estimates import FleetEstimates
+from services.planner.state.holdings import colocated, split
+from services.planner.state.tenants import TenantShares
+from shared.batch_time import StepTable
+from shared.bounded import remember
+from shared.engines import Role, StepReport
+from shared.requests import (
+    Admission,
+    Explanation,
+    Outcome,
+    PlacementQuery,
+    Reason,
+    WayConsidered,
+)
+from shared.scheduling.rows import key_of
+
+
+class ClusterState(FleetEstimates):
+    """All in memory and bounded; after a restart engines that register again rebuild it.
+
+    `epoch` sets this planner's decision ids apart from those of its earlier lives.
+    """
+
+    def __init__(self, numbers: PlannerNumbers, *, epoch: str, now: float) -> None:
+        super().__init__(numbers, now)
+        self._epoch = epoch
+        self._decisions_made = 0
+        self._explanations: OrderedDict[str, Explanation] = OrderedDict()
+        self.tenants = TenantShares()
+        self.restraint = Restraint()
+        self.class_mix = ClassMix()
+        self.refusals = Refusals()
+        self.demanded = Demanded()
+
+    # ---- engines
+
+    def observe(self, engine: EngineState, reports: Sequence[StepReport], now: float) -> None:
+        """Steps of one engine in order. Raises ValueError where one cannot be read."""
+        for report in reports:
+            self._transferred(engine, report, now)
+            engine.observe(report, now, newest=report is reports[-1])
+            self.prefixes.hear(engine.description, report.prefixes)
+            self.policies.drafted(report.drafts, now)
+        self._give_up_lost(engine)
+
+    def _transferred(self, engine: EngineState, report: StepReport, now: float) -> None:
+        for transfer in report.kv_transfers:
+            held_by = self._named(transfer.peer_engine_id)
+            self.transfers.report(held_by, engine.name, transfer, now)
+            decision_id = engine.decision_of(transfer.request_id)
+            explanation = self._explanations.get(decision_id)
+            if explanation is not None:
+                self._explanations[decision_id] = replace(explanation, transfer=transfer)
+
+    def _give_up_lost(self, engine: EngineState) -> None:
+        """Whose first token cannot be on time here is not promised where it is to go on, either."""
+        lost = engine.lost_keys
+        for other in self.engines.values() if lost else ():
+            if other is not engine:
+                other.give_up(lost)
+
+    # ---- decisions
+
+    @property
+    def next_decision_id(self) -> str:
+        return f"d-{self._epoch}-{self._decisions_made + 1}"
+
+    def commit(self, explanation: Explanation, chosen: WayConsidered | None, now: float) -> None:
+        """Takes a decision into the books. `chosen` is the way it runs, None when it does not."""
+        self._decisions_made += 1
+        self._learn_of_refusal(explanation, now)
+        demand = self._note_demand(explanation, now)
+        self._learn_of_prompt(explanation, demand)
+        decision_id = explanation.placement.decision_id
+        remember(self._explanations, decision_id, explanation, self.numbers.kept_decisions)
+        if chosen is not None and explanation.placement.runs:
+            self._place(explanation, chosen, demand, now)
+
+    def settle(self, outcome: Outcome, now: float) -> None:
+        """A request has ended: nothing is held for it any more. Unknown decisions are no matter."""
+        self.sessions.ended(outcome, now)
+        self.tenants.ended(outcome.decision_id, outcome.output_tokens)
+        self.demanded.ended(outcome.request_id, outcome.output_tokens)
+        for engine in self.engines.values():
+            engine.release(outcome.decision_id)
+        explanation = self._explanations.get(outcome.decision_id)
+        if explanation is None:
+            return
+        self._explanations[outcome.decision_id] = replace(explanation, outcome=outcome)
+        if outcome.finished in ("stop", "length"):
+            name, tokens = explanation.query.targets.class_name, outcome.output_tokens
+            self.lengths.learn(name, tokens)
+            self.survival.ends(name, key_of(outcome.decision_id), tokens)
+            if not outcome.moves:  # else its times are of several engines
+                self.delivery.learn(outcome)
+                self._learn_of_engines(explanation, outcome, now)
+
+    def _note_demand(self, explanation: Explanation, now: float) -> Demand:
+        """What no fleet could serve is no demand for engines."""
+        query, placement = explanation.query, explanation.placement
+        ttft_s = math.inf if placement.ttft_s is None else placement.ttft_s
+        demand = self.demand(query, ttft_s, now)
+        if placement.reason is not Reason.NEVER:
+            self.tenants.asks(query, demand, now)
+            self.demanded.asked(query.request_id, query.targets.class_name, demand)
+        table = self.any_table
+        if table is not None and demand.asks and placement.admission is not Admission.DEFERRED:
+            work, name = self._work_of(query, demand, table, now), query.targets.class_name
+            self.class_mix.asked(name, work, query.targets.value, now)
+        return demand
+
+    def _learn_of_refusal(self, explanation: Explanation, now: float) -> None:
+        placement, name = explanation.placement, explanation.query.targets.class_name
+        if placement.admission is Admission.ADMITTED:
+            self.refusals.promised(name)
+        elif placement.reason in (Reason.COMPUTE, Reason.MEMORY):
+            self.refusals.refused(name, now)
+
+    def _work_of(self, query: PlacementQuery, demand: Demand, table: StepTable, now: float) -> Work:
+        """Where other engines compute prompts, without that."""
+        most_drafts = max(one.description.max_speculation_tokens for one in self.engines.values())
+        name, context_tokens = query.targets.class_name, query.prompt_tokens
+        alone_s = self.quickest_alone(table, most_drafts, context_tokens, name, now).tpot_s
+        prompt_s = 0.0 if self.prefills_apart else self.prompt_s(demand.least_to_compute)
+        return work_of(demand, self.expected_output_tokens(query), prompt_s, alone_s, table)
+
+    def left_out(self, now: float) -> frozenset[str]:
+        """Classes that are promised nothing at present, for what they take from others."""
+        decodes = sum(one.description.role is Role.DECODE for one in self.serving())
+        return self.class_mix.left_out(decodes, now)
+
+    def _learn_of_prompt(self, explanation: Explanation, demand: Demand) -> None:
+        placement = explanation.placement
+        if placement.ttft_s is None or placement.admission is Admission.DEFERRED:
+            return
+        self.restraint.learn(self.prompt_s(demand.least_to_compute), placement.ttft_s)
+
+    def _learn_of_engines(self, explanation: Explanation, outcome: Outcome, now: float) -> None:
+        placement = explanation.placement
+        prefill, decode = placement.prefill, placement.decode
+        end = self.engines.get(decode.name) if decode else None
+        start = self.engines.get(prefill.name) if prefill else end
+        if start is not None:
+            start.reserve.learn_start(placement, outcome)
+        if end is not None:
+            end.reserve.learn_pace(placement, outcome)
+        if prefill is not None and start is not None:
+            moved_bytes = self.kv_bytes(start, explanation.query.prompt_tokens)
+            self.transfers.learn(explanation, outcome, moved_bytes, now)
+
+    def note(self, explanation: Explanation) -> Explanation:
+        """Keeps what came to be known of a decision after its end, if it is still remembered; with
+        what its engines had told before.
+        """
+        decision_id = explanation.placement.decision_id
+        known = self._explanations.get(decision_id)
+        if known is None:
+            return explanation
+        whole = replace(explanation, transfer=known.transfer)
+        self._explanations[decision_id] = whole
+        return whole
+
+    def explain(self, decision_id: str) -> Explanation | None:
+        return self._explanations.get(decision_id)
+
+    def _place(
+        self, explanation: Explanation, chosen: WayConsidered, demand: Demand, now: float
+    ) -> None:
+        query, placement = explanation.query, explanation.placement
+        prefill, decode = placement.prefill, placement.decode
+        assert decode is not None
+        demand = replace(demand, key=key_of(placement.decision_id))
+        best_effort = placement.admission is Admission.BEST_EFFORT
+        end = self.engines[decode.name]
+        start = end if prefill is None else self.engines[prefill.name]
+        first_in_s = max(0.0, (chosen.ttft_s or 0.0) - query.waited_s)
+        ends_at_s = None if chosen.finish_s is None else now + chosen.finish_s - query.waited_s
+        answer_tokens = self.lengths.cautious(query.targets.class_name, query.max_output_tokens)
+        whole = Hold(
+            decision_id=placement.decision_id,
+            request_id=query.request_id,
+            prefill_tokens=query.prompt_tokens - demand.computed_on(start.description),
+            kv_tokens=query.prompt_tokens + answer_tokens,
+            class_name=query.targets.class_name,
+            due_at_s=now + self.delivery.there_s,
+            ends_at_s=ends_at_s,
+        )
+        if prefill is None:
+            end.hold(colocated(whole, demand, end, best_effort=best_effort))
+        else:
+            first_at_s = now + first_in_s
+            times_s = first_at_s, first_at_s + (chosen.transfer_s or 0.0)
+            first, rest = split(whole, demand, start, *times_s, best_effort=best_effort)
+            start.hold(first)
+            end.hold(rest)
+        self.sessions.placed(query, placement, now)
+        usual_tokens = self.expected_output_tokens(query)
+        self.tenants.placed(query, placement.decision_id, usual_tokens)
+        self.policies.placed(query, placement, now)
+        name = prefill.name if prefill else None
+        self._groups.placed(query.group_id, name, decode.name, now)

@@ -1,0 +1,115 @@
+"""What a request asks of the engines, as the rows that they will see. Places nothing."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.planner.estimators.drafting import Drafts
+from shared.batch_time.table import Numbers
+from shared.engines import EngineDescription
+from shared.scheduling.grace import Grace, grace_of
+from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
+
+_GUESSED_TOKENS = 16  # of answers of which nothing is known, where something must be taken for them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
+    Engines give the first token `delivery_s` before it is due.
+
+    `cached_tokens` of the prompt are on engines already, by their names. The answer most likely has
+    `few_tokens` at least (None: not known); `grace` is what engines are asked for in the place of a
+    mean where no KV moves. `drafts` are those that its decodes may count on.
+    """
+
+    prompt_tokens: int
+    max_output_tokens: int
+    arrived_at_s: float
+    due_s: float
+    tpot_s: float
+    delivery_s: float = 0.0
+    cached_tokens: Mapping[str, int] = field(default_factory=dict)
+    key: int = 0
+    few_tokens: int | None = None
+    grace: Grace
+    drafts: Drafts = field(default_factory=Drafts)
+
+    @property
+    def asks(self) -> bool:
+        return self.due_s < math.inf or self.tpot_s < math.inf
+
+    def grace_when_moved(self, moved_s: float) -> Grace:
+        """The grace where its KV is on the way for `moved_s`; 0: it stays where it is."""
+        if not moved_s > 0 or self.grace.by_deadlines:
+            return self.grace
+        few_tokens = self.few_tokens or min(_GUESSED_TOKENS, self.max_output_tokens)
+        return grace_of(self.tpot_s, few_tokens - 1, moved_s=moved_s)
+
+    def computed_on(self, engine: EngineDescription) -> int:
+        """Prefix hits, whole blocks; the last token is always computed."""
+        hit = min(self.cached_tokens.get(engine.name, 0), self.prompt_tokens - 1)
+        return hit - hit % engine.block_size_tokens
+
+    @property
+    def least_to_compute(self) -> int:
+        """Tokens of the prompt that the engine with most of it would compute."""
+        most = max(self.cached_tokens.values(), default=0)
+        return self.prompt_tokens - max(0, min(most, self.prompt_tokens - 1))
+
+    def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
+        """The row on an engine that computes the prompt and the answer."""
+        return new_row(
+            key=self.key,
+            tokens=self.prompt_tokens,
+            computed=computed,
+            left=max(1, self.max_output_tokens),
+            due_s=self.due_s - self.delivery_s,
+            tpot_s=self.grace.pace_s,
+            grace_s=self.grace.later_s,
+            kind=self._kind(best_effort),
+            available_s=available_s,
+            draft=self.drafts.tokens,
+            gain=self.drafts.gain,
+        )
+
+    def prompt_only(
+        self, computed: int, available_s: float, *, best_effort: bool = False
+    ) -> Numbers:
+        """The row on an engine that gives the first token alone."""
+        return new_row(
+            key=self.key,
+            tokens=self.prompt_tokens,
+            computed=computed,
+            left=1,
+            due_s=self.due_s - self.delivery_s,
+            kind=self._kind(best_effort),
+            available_s=available_s,
+        )
+
+    def answer_only(
+        self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
+    ) -> Numbers:
+        """The row on the engine that goes on once the KV has arrived."""
+        grace = self.grace_when_moved(arrives_s - first_token_s)
+        counts_from_s = first_token_s + grace.later_s
+        if grace.by_deadlines:
+            counts_from_s = self.due_s - self.delivery_s
+        return new_row(
+            key=self.key,
+            tokens=self.prompt_tokens + 1,
+            computed=self.prompt_tokens,
+            produced=1,
+            left=max(1, self.max_output_tokens - 1),
+            due_s=counts_from_s + grace.pace_s,
+            tpot_s=grace.pace_s,
+            kind=self._kind(best_effort),
+            available_s=arrives_s,
+            draft=self.drafts.tokens,
+            gain=self.drafts.gain,
+        )
+
+    def _kind(self, best_effort: bool) -> float:
+        if best_effort:
+            return BEST_EFFORT
+        return PROMISED if self.asks else PLAIN

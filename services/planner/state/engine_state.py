@@ -1,0 +1,254 @@
+"""One attached engine: what it reported and what was placed on it since."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.planner.estimators.reserves import Reserve
+from services.planner.state.engine_holds import Hold, Holds
+from services.planner.state.standing import Promised, promised_in, still_coming
+from shared.batch_time import StepTable
+from shared.batch_time.table import Numbers
+from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
+from shared.requests import EngineRef
+from shared.scheduling.former import engine_limits
+from shared.scheduling.rows import (
+    KIND,
+    PLAIN,
+    Rows,
+    from_wire,
+)
+from shared.scheduling.shares import LONGEST_S
+from shared.ticks import TICK_S
+
+# A request needs about this long from the decision to the engine's queue; a step that began
+# earlier cannot have seen it.
+ARRIVAL_S = 0.05
+# A core that is overdue for so long gets nothing new; its host ends it if it stays so. A host
+# tells of itself twice a second.
+OVERDUE_LIMIT_S, SILENCE_LIMIT_S = 1.5, 3.0
+# Of an engine that is not short of work until the next round of decisions.
+_STEPS_AHEAD = 2
+_WAITING_AHEAD = 8
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class EngineState(Holds):
+    """An engine from its registration until it leaves.
+
+    Attributes:
+        overdue_s: For how long, beyond its longest step, its core made no progress with the work
+            that it holds, as its host says.
+        silent_ticks: Ticks of the planner since the host said anything.
+        heard_at_s: When its last report came.
+        followed_at_s: When was last learned how far its requests are.
+        policy: What it was told last.
+        advised_at_s: When it was last looked at for a new policy.
+        limits: Those of its steps; KV is accounted for apart (`kv_forecast`).
+    """
+
+    description: EngineDescription
+    table: StepTable | None = None
+    draining: bool = False
+    overdue_s: float = 0.0
+    silent_ticks: int = 0
+    report: StepReport | None = None
+    heard_at_s: float = 0.0
+    followed_at_s: float = -math.inf
+    policy: Policy = field(default_factory=Policy)
+    advised_at_s: float = -math.inf
+    reserve: Reserve = field(default_factory=Reserve)
+    limits: Numbers = field(init=False, repr=False)
+    _transports: tuple[str, ...] = field(init=False, repr=False)
+    _fitted: tuple[StepTable | None, bytes] = (None, b"")
+    _counted: Rows | None = field(default=None, repr=False)
+    _promised: Promised = field(default_factory=lambda: Promised(requests=0, prompt_tokens=0.0))
+
+    def __post_init__(self) -> None:
+        self._transports = self.description.transports
+        self.limits = engine_limits(
+            max_tokens=self.description.max_step_tokens,
+            block_tokens=self.description.block_size_tokens,
+            max_resident=self.description.max_running_requests,
+        )
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @property
+    def stalled(self) -> bool:
+        """Whether neither its host nor its core gives a sign of progress."""
+        silent_s = self.silent_ticks * TICK_S
+        return self.overdue_s >= OVERDUE_LIMIT_S or silent_s >= SILENCE_LIMIT_S
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests."""
+        return not (self.draining or self.stalled)
+
+    @property
+    def why_not(self) -> str:
+        """In words, of one that does not serve."""
+        return "is draining" if self.draining else "gives no sign of progress"
+
+    @property
+    def ref(self) -> EngineRef:
+        engine = self.description
+        return EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether it has a transport for KV at all."""
+        return bool(self._transports)
+
+    def exchanges_with(self, other: "EngineState") -> bool:
+        """Whether KV can move between the two: it never leaves one engine for itself."""
+        return other is not self and bool(self.transports_to(other))
+
+    def transports_to(self, other: "EngineState") -> tuple[str, ...]:
+        if self._transports == other._transports:
+            return self._transports
+        return tuple(one for one in self._transports if one in other._transports)
+
+    @property
+    def make(self) -> tuple[int, bytes]:
+        """What its zero-load times come from: engines of one make share them."""
+        if self._fitted[0] is not self.table:
+            self._fitted = self.table, self.table.curve if self.table else b""
+        return self.description.max_step_tokens, self._fitted[1]
+
+    @property
+    def view(self) -> EngineView:
+        return EngineView(
+            description=self.description,
+            draining=self.draining,
+            stalled=self.stalled,
+            running=self.report.running if self.report else 0,
+            waiting=self.report.waiting if self.report else 0,
+            free_kv_blocks=self.free_kv_blocks,
+        )
+
+    @property
+    def requests(self) -> int:
+        """Requests that it has or is about to get."""
+        reported = self.report.running + self.report.waiting if self.report else 0
+        return reported + len(self.unseen)
+
+    @property
+    def free_kv_blocks(self) -> int:
+        return self.report.free_kv_blocks if self.report else self.description.kv_blocks
+
+    @property
+    def free_kv_tokens(self) -> int:
+        """What is left for another request; negative when more is promised than is free."""
+        return self.free_kv_blocks * self.description.block_size_tokens - self.unseen_kv_tokens
+
+    @property
+    def prefill_tokens_ahead(self) -> int:
+        """Prompt tokens that are to be computed before those of a request placed now."""
+        reported = self.report.queued_prefill_tokens if self.report else 0
+        return reported + self.unseen_prefill_tokens
+
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether a request that comes without a promise would wait behind others."""
+        many_tokens = _STEPS_AHEAD * self.description.max_step_tokens
+        return self.many_wait or self.prefill_tokens_ahead >= many_tokens
+
+    @property
+    def many_wait(self) -> bool:
+        """Whether it has as many requests before it as are worth keeping there."""
+        waiting = (self.report.waiting if self.report else 0) + len(self.unseen)
+        return waiting >= _WAITING_AHEAD
+
+    @property
+    def promised(self) -> Promised:
+        """What it has promised to do, for those on the way as well."""
+        if self._counted is not self.rows:
+            self._counted, self._promised = self.rows, promised_in(self.rows)
+        if not self.unseen:
+            return self._promised
+        coming = promised_in(np.array([hold.row for hold in self.unseen.values()]))
+        return Promised(
+            requests=self._promised.requests + coming.requests,
+            prompt_tokens=self._promised.prompt_tokens + coming.prompt_tokens,
+        )
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens that decoding requests take of each step now."""
+        return min(self.report.decode_tokens, self.report.running) if self.report else 0
+
+    @property
+    def context_tokens(self) -> int:
+        """Context that each step reads now; an idle engine's last report says nothing of it."""
+        return self.report.context_tokens if self.report and self.report.running else 0
+
+    def told(self, policy: Policy) -> None:
+        """What it is to do from now on, so that what is foreseen of it is what it will do."""
+        self.policy = policy
+        self.limits[LONGEST_S] = policy.longest_step_s
+
+    def free_at_s(self, now: float) -> float:
+        """When it can form a step that holds a request placed now."""
+        busy_s = self.report.busy_s if self.report else 0.0
+        return max(now, self.heard_at_s + busy_s)
+
+    def standing_rows(self, now: float) -> Rows:
+        """Whoever is there or on the way and cannot be put off for a promise."""
+        coming = [still_coming(hold.row, now) for hold in self.unseen.values()]
+        rows = np.vstack([self.rows, *coming]) if coming else self.rows
+        standing: Rows = rows[rows[:, KIND] <= PLAIN]
+        return standing
+
+    def observe(self, report: StepReport, now: float, *, newest: bool = True) -> None:
+        """Takes in a step that ended about now; of several at once only the last tells of requests.
+
+        Raises ValueError where what it tells of them cannot be read.
+        """
+        self.report, self.heard_at_s = report, now
+        if report.step_time:
+            self.table = StepTable.from_bytes(report.step_time)
+        if newest and (report.requests or not report.running + report.waiting):
+            self.rows = from_wire(report.requests, now)
+            self._see_rows()
+        if newest and not report.requests:
+            self._see(before_s=now - report.duration_s - ARRIVAL_S)
+        self._release_requests(report.finished)
+        if report.running == 0 and report.waiting == 0:
+            self.seen.clear()
+
+    def room_in_s(self, kv_tokens: int, now: float) -> float:
+        """Seconds until it has a free slot and room for `kv_tokens`; nan when nobody can know."""
+        slots = self.description.max_running_requests - self.requests
+        free_kv_tokens = self.free_kv_tokens
+        if slots > 0 and free_kv_tokens >= kv_tokens:
+            return 0.0
+        for hold in sorted(self.seen.values(), key=_end):
+            slots += 1
+            free_kv_tokens += hold.kv_tokens
+            if slots > 0 and free_kv_tokens >= kv_tokens:
+                return math.nan if hold.ends_at_s is None else max(0.0, hold.ends_at_s - now)
+        return math.nan
+
+    def inherit(self, before: "EngineState") -> None:
+        """The same process on a new stream: what it reported and holds is still true."""
+        self.report, self.rows = before.report, before.rows
+        self.heard_at_s, self.reserve = before.heard_at_s, before.reserve
+        self.seen.update(before.seen)
+        for hold in before.unseen.values():
+            self.hold(hold)
+
+
+def _end(hold: Hold) -> float:
+    return math.inf if hold.ends_at_s is None else hold.ends_at_s
+
+
+def engines_by_role(engines: Iterable[EngineState]) -> dict[Role, int]:
+    counts = dict.fromkeys(Role, 0)
+    for engine in engines:
+        counts[engine.description.role] += 1
+    return counts

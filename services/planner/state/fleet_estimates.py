@@ -1,0 +1,125 @@
+"""What requests will take of the fleet, by what was learned of answers, drafts and step times."""
+
+import math
+from collections.abc import Mapping
+
+from services.planner.estimators.delivery import Delivery
+from services.planner.estimators.drafting import Drafts
+from services.planner.estimators.kv_speed import Line
+from services.planner.estimators.lengths import OutputLengths
+from services.planner.estimators.survival import Survival
+from services.planner.estimators.transfers import Transfers
+from services.planner.numbers import PlannerNumbers
+from services.planner.policies import PolicyBook
+from services.planner.state.attached_engines import AttachedEngines
+from services.planner.state.demand import Demand
+from services.planner.state.engine_state import EngineState
+from shared.batch_time import StepTable
+from shared.requests import Pacing, PlacementQuery
+from shared.scheduling.grace import by_deadlines, grace_of
+from shared.scheduling.speculation import Alone, quickest_alone
+
+_WITH_OTHERS = 2.0  # times as long as alone a token takes at least
+_MANY = 2048  # prompt tokens among which the fixed time of a step does not count
+_PRIOR_CONTEXT_TOKENS = 1024.0  # for which the best drafts are found before any were seen
+
+
+class FleetEstimates(AttachedEngines):
+    """The estimators that are shared by all engines, and what follows from them for a request."""
+
+    def __init__(self, numbers: PlannerNumbers, now: float) -> None:
+        super().__init__(numbers, now)
+        self.transfers = Transfers(
+            Line(fixed_s=numbers.kv_fixed_s, s_per_byte=1 / numbers.kv_bytes_per_second)
+        )
+        self.delivery = Delivery()
+        self.lengths = OutputLengths()
+        self.survival = Survival()
+        self.policies = PolicyBook()
+
+    def expected_output_tokens(self, query: PlacementQuery) -> int:
+        """What requests of its class have produced lately, within what it allows."""
+        return self.lengths.usual(query.targets.class_name, query.max_output_tokens)
+
+    def demand(self, query: PlacementQuery, ttft_s: float, now: float) -> Demand:
+        """What an enriched query asks of engines; `ttft_s` is the target in force, or infinite."""
+        tpot_s = query.targets.tightest_tpot_s or math.inf
+        arrived_at_s = now - query.waited_s
+        few_tokens = self._few_tokens(query)
+        drafting = self.policies.drafting
+        prior = self.prior_drafts(query.targets.class_name, now)
+        gain = drafting.about(tpot_s, prior).gain
+        least_pace_s = self._least_pace_s(query.prompt_tokens) / gain
+        if query.targets.pacing is Pacing.DEADLINES and math.isfinite(ttft_s):
+            grace = by_deadlines(tpot_s)
+        else:
+            grace = grace_of(tpot_s, (few_tokens or 1) - 1, least_pace_s=least_pace_s, gain=gain)
+        return Demand(
+            prompt_tokens=query.prompt_tokens,
+            max_output_tokens=query.max_output_tokens,
+            arrived_at_s=arrived_at_s,
+            due_s=arrived_at_s + ttft_s,
+            tpot_s=tpot_s,
+            delivery_s=self.delivery.before(ttft_s),
+            cached_tokens=self.cached_tokens(query, now),
+            few_tokens=few_tokens,
+            grace=grace,
+            drafts=drafting.of(grace.pace_s, prior, promised_s=tpot_s),
+        )
+
+    def prior_drafts(self, class_name: str, now: float) -> Drafts:
+        """What a request of this class may count on while none of its pace was seen."""
+        engine = next((one for one in self.engines.values() if _drafts(one)), None)
+        table = None if engine is None else engine.table or self.any_table
+        if engine is None or table is None:
+            return Drafts()
+        most = engine.description.max_speculation_tokens
+        alone = self.quickest_alone(table, most, _PRIOR_CONTEXT_TOKENS, class_name, now)
+        return Drafts(tokens=alone.drafts, gain=alone.gain)
+
+    def quickest_alone(
+        self, table: StepTable, most_drafts: int, context_tokens: float, class_name: str, now: float
+    ) -> Alone:
+        """How a request of this class decodes quickest on such an engine, by what is known of its
+        drafts.
+        """
+        alpha = self.policies.acceptance.alpha(class_name, now)
+        return quickest_alone(table, most_drafts, context_tokens=context_tokens, alpha=alpha)
+
+    def _few_tokens(self, query: PlacementQuery) -> int | None:
+        """What its answer most likely has at least; a pace holds for the tokens of its stage."""
+        few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
+        staged = len(query.targets.stages) > 1
+        return few_tokens // 2 if few_tokens and staged else few_tokens
+
+    def _least_pace_s(self, context_tokens: int) -> float:
+        """What an engine holds with others beside."""
+        table = self.any_table
+        return 0.0 if table is None else _WITH_OTHERS * table.decodes_s(1, context_tokens)
+
+    def cached_tokens(self, query: PlacementQuery, now: float) -> Mapping[str, int]:
+        """How much of its prompt is where: all of it where its group is, or what engines tell."""
+        group = self.group_engines(query.group_id, now)
+        if group is not None:
+            return {(group[0] or group[1]).name: query.prompt_tokens}
+        return self.prefixes.found(query.prompt_hashes)
+
+    def prompt_s(self, tokens: float) -> float:
+        """What so many tokens take of an engine among those of other prompts; 0: not known."""
+        table = self.any_table
+        return 0.0 if table is None else tokens * table.prompt_s(_MANY, _MANY) / _MANY
+
+    @property
+    def ahead_s(self) -> float:
+        """Of promised prompts that an engine has to compute, on average."""
+        engines = list(self.serving())
+        tokens = sum(engine.promised.prompt_tokens for engine in engines)
+        return self.prompt_s(tokens) / max(1, len(engines))
+
+    def kv_bytes(self, prefill: EngineState, prompt_tokens: int) -> int:
+        """What the KV of a prompt weighs."""
+        return prefill.description.kv_bytes_per_token * prompt_tokens
+
+
+def _drafts(engine: EngineState) -> bool:
+    return engine.description.max_speculation_tokens > 0

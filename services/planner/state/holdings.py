@@ -1,0 +1,32 @@
+"""What a placed request takes of its engines. Pure; the engines' books are kept elsewhere."""
+
+from dataclasses import replace
+
+from services.planner.state.demand import Demand
+from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_state import EngineState
+
+
+def colocated(whole: Hold, demand: Demand, engine: EngineState, *, best_effort: bool) -> Hold:
+    """All of it is on one engine, from `whole.due_at_s` on."""
+    computed = demand.computed_on(engine.description)
+    return replace(whole, row=demand.whole(computed, whole.due_at_s, best_effort=best_effort))
+
+
+def split(
+    whole: Hold,
+    demand: Demand,
+    start: EngineState,
+    first_at_s: float,
+    arrives_at_s: float,
+    *,
+    best_effort: bool,
+) -> tuple[Hold, Hold]:
+    """The prompt on `start`, its first token at `first_at_s`; and what follows on another engine,
+    where the KV is at `arrives_at_s`.
+    """
+    computed, kv_tokens = demand.computed_on(start.description), demand.prompt_tokens
+    row = demand.prompt_only(computed, whole.due_at_s, best_effort=best_effort)
+    prompt = replace(whole, kv_tokens=kv_tokens, ends_at_s=arrives_at_s, row=row)
+    row = demand.answer_only(first_at_s, arrives_at_s, best_effort=best_effort)
+    return prompt, replace(whole, prefill_tokens=0, due_at_s=arrives_at_s, row=row)

@@ -1,0 +1,117 @@
+"""What the rounds of one session (a chat, a tool loop) have in common: targets and worth. Pure; it
+places nothing.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.planner.state.resting import Resting
+from shared.bounded import remember
+from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
+
+WORTH_PER_ROUND: Final = 0.25
+MOST_WORTH: Final = 3.0
+"""How many times its own value a late round is worth at most."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    used_at_s: float
+    targets: SloTargets | None = None
+    rounds: int = 0
+    last_group_id: str = ""
+    home: str = ""  # the engine with the KV of the last round, which rests there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """One placed request of a session, until it ends."""
+
+    session_key: str
+    group_id: str
+    engine: str
+    class_name: str
+    prompt_tokens: int
+
+
+class Sessions:
+    """The latest `limit` sessions, each of one tenant; one that was not used for `limit_s` is as if
+    it never was.
+
+    Queries without a session pass through untouched.
+    """
+
+    def __init__(self, *, limit: int = 16_384, limit_s: float = 1800.0) -> None:
+        self._limit = limit
+        self._limit_s = limit_s
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._running: OrderedDict[str, _Round] = OrderedDict()  # by decision id
+        self.resting = Resting()
+
+    def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
+        """The query as its session weighs it: a round without targets takes those of the last one
+        that had any, and each round is worth more than the one before.
+
+        Give it what the gateway asked, not what it returned before.
+        """
+        if query.session_key is None:
+            return query
+        session = self._known(query.session_key, now) or _Session(used_at_s=now)
+        remember(self._sessions, query.session_key, session, self._limit)
+        own = query.targets
+        if not own.asks_for_nothing:
+            session.targets = own
+        said = session.targets or own
+        value = own.value * min(MOST_WORTH, 1 + WORTH_PER_ROUND * session.rounds)
+        return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=value))
+
+    def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
+        """A round of an enriched query runs; what does not run is no round."""
+        session = self._known(query.session_key, now)
+        if session is None or query.session_key is None or placement.decode is None:
+            return
+        session.used_at_s = now
+        self.resting.end(query.session_key, session.home, now)
+        begun = _Round(
+            session_key=query.session_key,
+            group_id=query.group_id,
+            engine=placement.decode.name,
+            class_name=query.targets.class_name,
+            prompt_tokens=query.prompt_tokens,
+        )
+        remember(self._running, placement.decision_id, begun, self._limit)
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """A round ended; unknown decisions are no matter.
+
+        The last token of an answer is never computed on, so its KV is not there.
+        """
+        over = self._running.pop(outcome.decision_id, None)
+        session = self._sessions.get(over.session_key) if over else None
+        if over is None or session is None or outcome.ttft_s is None:
+            return
+        if outcome.finished in ("error", "moved"):
+            return
+        if over.group_id != session.last_group_id:
+            session.rounds += 1
+            session.last_group_id = over.group_id
+        session.home = over.engine
+        self.resting.begin(
+            over.session_key,
+            over.engine,
+            class_name=over.class_name,
+            tokens=over.prompt_tokens + max(0, outcome.output_tokens - 1),
+            now=now,
+        )
+
+    def lost(self, engine: str) -> None:
+        """The engine is gone with all KV that it held."""
+        self.resting.lost(engine)
+        for session in self._sessions.values():
+            if session.home == engine:
+                session.home = ""
+
+    def _known(self, session_key: str | None, now: float) -> _Session | None:
+        session = self._sessions.get(session_key or "")
+        return session if session and now - session.used_at_s <= self._limit_s else None

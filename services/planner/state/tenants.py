@@ -1,0 +1,186 @@
+"""How tenants share the fleet: virtual token counters, weighted, as in VTC (Sheng et al., "Fairness
+in Serving Large Language Models", OSDI 2024).
+
+A tenant's counter grows by the tokens of its requests over its weight. Where not all can be served
+the tenant with the least comes first. A tenant of which nothing waited starts again from where the
+least of those of which something does stood a few seconds ago: it saves no more than that up while
+it is away, and yet a burst of a tenant that keeps below its share comes first.
+"""
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import Final
+
+from services.planner.state.demand import Demand
+from shared.bounded import remember
+from shared.requests import PlacementQuery
+
+_KEPT_TENANTS: Final = 1024
+_KEPT_CHARGES: Final = 65_536
+_SAVED_S: Final = 10.0  # of service to others that a tenant may make up for
+_MARK_EVERY_S: Final = 1.0
+_AWAY_S: Final = 2.0  # without one that waits in a round; gateways ask again after half a second
+_SHARES_S: Final = 600.0  # since its last request, while others share with a tenant
+_HALF_S: Final = 60.0
+_SOON_S: Final = 30.0  # likewise, while room is left for its next one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """What a tenant asked for last, and may ask for again."""
+
+    demand: Demand
+    class_name: str
+
+    def asked_at(self, now: float) -> Demand:
+        """The same asked for at another time, with nothing of it computed."""
+        due_s = now + self.demand.due_s - self.demand.arrived_at_s
+        return replace(self.demand, arrived_at_s=now, due_s=due_s, cached_tokens={}, key=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """The tenants of one round, the one to be served first before the others. `line`: those that
+    are likely to ask again soon are among them, each with what it may ask for. `several`: more than
+    one has asked in the last minutes.
+    """
+
+    tenants: tuple[str, ...]
+    line: tuple[tuple[str, Usual | None], ...]
+    several: bool
+
+    def comes_first(self, tenant: str) -> bool:
+        """Before others that wait."""
+        return len(self.tenants) > 1 and tenant == self.tenants[0]
+
+    def alternate(self, numbers: Sequence[int], tenant_of: Callable[[int], str]) -> list[int]:
+        """The same, one of each tenant in turn; where there is but one tenant, as they are."""
+        if len(self.tenants) < 2:
+            return list(numbers)
+        lines: dict[str, list[int]] = {tenant: [] for tenant in self.tenants}
+        for number in numbers:
+            lines[tenant_of(number)].append(number)
+        rows = zip_longest(*lines.values())
+        return [number for row in rows for number in row if number is not None]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Account:
+    counter: float = 0.0
+    asked_at_s: float = 0.0
+    waited_at_s: float = -math.inf  # the last round with one that had waited since the one before
+    usual: Usual | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Charge:
+    """What a running request was taken to be: its answer is only known when it has ended."""
+
+    tenant: str
+    weight: float
+    prompt_tokens: int
+    charged_tokens: int
+
+
+@dataclass(slots=True)
+class TenantShares:
+    """The counters of the latest tenants. Bounded."""
+
+    _accounts: OrderedDict[str, _Account] = field(default_factory=OrderedDict)
+    _charges: OrderedDict[str, _Charge] = field(default_factory=OrderedDict)  # by decision id
+    _round_s: float = -1.0
+    _last: float = 0.0  # the counter of the tenant that was served last
+    _marks: deque[tuple[float, float]] = field(default_factory=deque)  # times, and the least then
+
+    def turns(self, waiting: Iterable[tuple[str, float]], now: float) -> Turns:
+        """Those of a round, from the tenants of all requests that wait, each with the time since
+        when it does.
+        """
+        since_s: dict[str, float] = {}
+        for tenant, asked_s in waiting:
+            since_s[tenant] = min(asked_s, since_s.get(tenant, asked_s))
+        self._lift(since_s, now)
+        for tenant in since_s:
+            self._accounts[tenant].asked_at_s = now
+            self._accounts.move_to_end(tenant)
+        self._forget(now)
+        self._round_s = now
+        soon = (name for name, one in self._accounts.items() if now - one.asked_at_s <= _SOON_S)
+        line = sorted(soon, key=self.counter)
+        return Turns(
+            tenants=tuple(tenant for tenant in line if tenant in since_s),
+            line=tuple((tenant, self._accounts[tenant].usual) for tenant in line),
+            several=len(self._accounts) > 1,
+        )
+
+    def asks(self, query: PlacementQuery, demand: Demand, now: float) -> None:
+        """What a tenant asked for, and may be promised one day."""
+        account = self._accounts.get(query.tenant)
+        if account is not None and demand.asks:
+            usual = Usual(demand=demand, class_name=query.targets.class_name)
+            account.usual = max(usual, account.usual or usual, key=_weight_now(now))
+
+    def placed(self, query: PlacementQuery, decision_id: str, answer_tokens: int) -> None:
+        """A request runs: its prompt counts, and an answer of so many tokens until it has ended."""
+        tokens = query.prompt_tokens + answer_tokens
+        charge = _Charge(
+            tenant=query.tenant,
+            weight=query.weight,
+            prompt_tokens=query.prompt_tokens,
+            charged_tokens=tokens,
+        )
+        remember(self._charges, decision_id, charge, _KEPT_CHARGES)
+        self._last = self._add(charge, tokens)
+
+    def ended(self, decision_id: str, output_tokens: int) -> None:
+        """What it really was counts. Unknown decisions are no matter."""
+        charge = self._charges.pop(decision_id, None)
+        if charge is not None:
+            self._add(charge, charge.prompt_tokens + output_tokens - charge.charged_tokens)
+
+    def counter(self, tenant: str) -> float:
+        """Tokens over weight, of all that it was served."""
+        return self._accounts[tenant].counter if tenant in self._accounts else 0.0
+
+    def _lift(self, since_s: dict[str, float], now: float) -> None:
+        for tenant, asked_s in since_s.items():
+            if asked_s <= self._round_s and tenant in self._accounts:
+                self._accounts[tenant].waited_at_s = now
+        stayed = [one for one in since_s if self._waited(one, now)]
+        least = min(map(self.counter, stayed), default=self._last)
+        while self._marks and now - self._marks[0][0] > _SAVED_S:
+            self._marks.popleft()
+        if not self._marks or now - self._marks[-1][0] >= _MARK_EVERY_S:
+            self._marks.append((now, least))
+        start = min(least, self._marks[0][1])
+        for tenant in since_s:
+            account = self._accounts.get(tenant) or _Account()
+            if tenant not in stayed:
+                account.counter = max(account.counter, start)
+            remember(self._accounts, tenant, account, _KEPT_TENANTS)
+
+    def _waited(self, tenant: str, now: float) -> bool:
+        account = self._accounts.get(tenant)
+        return account is not None and now - account.waited_at_s <= _AWAY_S
+
+    def _add(self, charge: _Charge, tokens: int) -> float:
+        account = self._accounts.get(charge.tenant) or _Account()
+        account.counter += tokens / charge.weight
+        return account.counter
+
+    def _forget(self, now: float) -> None:
+        while self._accounts and now - next(iter(self._accounts.values())).asked_at_s > _SHARES_S:
+            self._accounts.popitem(last=False)
+
+
+def _weight_now(now: float) -> Callable[[Usual], float]:
+    """By its prompt, of which half is forgotten every minute."""
+
+    def weigh(usual: Usual) -> float:
+        age_s = now - usual.demand.arrived_at_s
+        return usual.demand.prompt_tokens * math.exp2(-age_s / _HALF_S)
+
+    return weigh
