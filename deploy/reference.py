@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from services.bench.__main__ import MODULES
 from services.cli import COMMANDS
 from services.gateway.metrics import GatewayMetrics
-from services.planner.metrics import PlannerMetrics
+from services.planner.server.metrics import PlannerMetrics
 from shared.engines import EngineDescription, Role
 from shared.options import describe
 from shared.telemetry.engine_metrics import EngineMetrics
