@@ -27,16 +27,23 @@ class FreePorts:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def pick(self, host: str = LOOPBACK) -> int:
-        """A free port. Raises ConfigError if there is none on this host."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    def pick(self, host: str = LOOPBACK, count: int = 1) -> int:
+        """The first of `count` free ports in a row. Raises ConfigError where there are none."""
+        why: str | None = "too many are taken"
         for _ in range(_TRIED):
-            port = random.randrange(_FIRST, _END)  # noqa: S311 - chance, not a secret
-            probe = self._held.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                why = error.strerror
-            else:
-                return port
+            first = random.randrange(_FIRST, _END - count)  # noqa: S311 - chance, not a secret
+            with ExitStack() as held:
+                try:
+                    for port in range(first, first + count):
+                        _hold(held, host, port)
+                except OSError as error:
+                    why = error.strerror
+                else:
+                    self._held.push(held.pop_all())
+                    return first
         raise ConfigError(f"No port on {host} can be had ({why}); name one.")
+
+
+def _hold(held: ExitStack, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    held.enter_context(socket.socket(family, socket.SOCK_STREAM)).bind((host, port))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.engine.environment import core_numbers
+from shared.engine.core_list import core_numbers
 from shared.errors import ConfigError
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"

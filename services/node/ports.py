@@ -11,7 +11,7 @@ from shared.ports import LOOPBACK, FreePorts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePorts:
-    """The ports of one engine."""
+    """The ports of one engine; its worker n listens for KV on `kv + n`."""
 
     rpc: int
     metrics: int
@@ -57,7 +57,7 @@ def _fixed(options: NodeOptions) -> NodePorts:
             EnginePorts(
                 rpc=options.engine_port + number,
                 metrics=options.engine_metrics_port + number,
-                kv=options.kv_port + number,
+                kv=options.kv_port + number * _workers(options),
                 nixl=options.nixl_port + number,
             )
             for number in range(options.engines)
@@ -72,8 +72,14 @@ def _uses(ports: NodePorts, options: NodeOptions) -> Iterator[tuple[int, str, st
     for engine in ports.engines:
         yield engine.rpc, LOOPBACK, "--engine-port"
         yield engine.metrics, LOOPBACK, "--engine-metrics-port"
-        yield engine.kv, LOOPBACK, "--kv-port"
+        for worker in range(_workers(options)):
+            yield engine.kv + worker, LOOPBACK, "--kv-port"
         yield engine.nixl, LOOPBACK, "--nixl-port"
+
+
+def _workers(options: NodeOptions) -> int:
+    """Of each engine."""
+    return options.tensor_parallel or 1
 
 
 def _check(port: int, host: str, flag: str) -> None:
@@ -95,8 +101,8 @@ def _picked(fixed: NodePorts, named: Collection[str], options: NodeOptions) -> N
     """`fixed` where its flag is `named`, free ports elsewhere."""
     with FreePorts() as ports:
 
-        def port(flag: str, own: int, host: str = LOOPBACK) -> int:
-            return own if flag in named else ports.pick(host)
+        def port(flag: str, own: int, host: str = LOOPBACK, count: int = 1) -> int:
+            return own if flag in named else ports.pick(host, count)
 
         return NodePorts(
             gateway=port("--port", fixed.gateway, options.host),
@@ -106,7 +112,7 @@ def _picked(fixed: NodePorts, named: Collection[str], options: NodeOptions) -> N
                 EnginePorts(
                     rpc=port("--engine-port", one.rpc),
                     metrics=port("--engine-metrics-port", one.metrics),
-                    kv=port("--kv-port", one.kv),
+                    kv=port("--kv-port", one.kv, count=_workers(options)),
                     nixl=port("--nixl-port", one.nixl),
                 )
                 for one in fixed.engines

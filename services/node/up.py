@@ -86,10 +86,6 @@ def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
 
 def survey(options: NodeOptions, config: str | None, console: Console) -> Surroundings:
     """Reads the machine and makes the model, the slow step of a first start."""
-    asked = ask_device()  # while the model is made
-    model = resolve_model(
-        options.model, say=lambda line: console.print(line, highlight=False, soft_wrap=True)
-    )
     run_dir = Path(options.run_dir).expanduser().resolve()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -97,13 +93,16 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
         raise ConfigError(
             f"Cannot make {run_dir} ({error.strerror}): name another folder with --run-dir."
         ) from error
+    asked = ask_device()  # while the model is made
+    model = resolve_model(
+        options.model, say=lambda line: console.print(line, highlight=False, soft_wrap=True)
+    )
     device = answered_device(asked)
-    gpu_shares = _gpu_shares(options, device, console)
     return Surroundings(
         model=model,
         model_is_local=is_local(model),
         shares=_cpu_shares(options) if device == CPU else [],
-        gpu_shares=gpu_shares,
+        gpu_shares=_gpu_shares(options, device, console),
         run_dir=run_dir,
         environ=_environment(config, options.cluster_secret_file),
     )

@@ -187,7 +187,7 @@ class EngineOptions:
             return replace(
                 settled,
                 port=self.port or ports.pick(host),
-                kv_port=self.kv_port or ports.pick(kv_host),
+                kv_port=self.kv_port or ports.pick(kv_host, self.tensor_parallel_size),
                 nixl_port=self.nixl_port or ports.pick(kv_host),
             )
 

@@ -6,7 +6,6 @@ back on a GPU.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from shared.engine.config import EngineOptions
+from shared.engine.core_list import core_numbers
 from shared.engine.network import ucx_devices
-from shared.errors import ConfigError
 
 CPU: Final = "cpu"
-_RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def computes_on_cpu() -> bool:
@@ -129,15 +127,3 @@ def worker_environment(options: EngineOptions, allowed: Sequence[int]) -> dict[s
     parts = [cores[at::workers] or [cores[at % len(cores)]] for at in range(workers)]
     lists = "|".join(",".join(map(str, part)) for part in parts)
     return {"VLLM_CPU_OMP_THREADS_BIND": lists}
-
-
-def core_numbers(cores: str) -> list[int]:
-    """`0-2,6` as 0, 1, 2, 6. Raises ConfigError."""
-    numbers: set[int] = set()
-    for part in cores.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        first, last = (match[1], match[2] or match[1]) if match else ("1", "0")
-        if int(first) > int(last):
-            raise ConfigError(f"cores: read {cores!r}, allowed is a list like 0-3 or 0,2,4-7")
-        numbers |= set(range(int(first), int(last) + 1))
-    return sorted(numbers)

@@ -12,6 +12,15 @@ NIXL, ZMQ = "nixl", "zmq"
 _MOST_PEERS = 4096
 
 
+def usable(theirs: Sequence[str], ours: Sequence[str], *, same_workers: bool) -> tuple[str, ...]:
+    """The transports of a holder, in its order, that can bring its blocks here.
+
+    Over ZMQ worker n reads from worker n, so both engines must have as many of them; NIXL cuts
+    blocks to the heads of each worker.
+    """
+    return tuple(one for one in theirs if one in ours and (same_workers or one != ZMQ))
+
+
 @dataclass(slots=True)
 class Pairs:
     """Failures of NIXL between this engine and each holder, by engine id."""

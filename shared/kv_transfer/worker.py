@@ -21,7 +21,7 @@ from shared.kv_transfer.leases import LeaseEnd, LeaseTable
 from shared.kv_transfer.malloc import keep_freed_memory
 from shared.kv_transfer.memory import KvMemory, kv_memory
 from shared.kv_transfer.metadata import KvMetadata, bytes_of
-from shared.kv_transfer.pairs import NIXL, ZMQ, Pairs
+from shared.kv_transfer.pairs import NIXL, ZMQ, Pairs, usable
 from shared.kv_transfer.reader import KvReader
 from shared.kv_transfer.reads import KvPeer, ReadOutcome, ReadRequest, ReadResult
 from shared.kv_transfer.settings import HolderPort, KvSettings, KvTransport
@@ -65,6 +65,7 @@ class KvWorker:
         self._settings = KvSettings.from_plain(transfer.kv_connector_extra_config["slos"])
         self._kv_cache_config = kv_cache_config
         self._rank = rank
+        self._workers = int(config.parallel_config.tensor_parallel_size)
         keys = keys_from(self._settings.secret_file)
         self.nixl = self._nixl_worker(config, engine_id, kv_cache_config)
         self._leases = LeaseTable(extension_s=self._settings.lease_s * 2 / 3)
@@ -177,7 +178,7 @@ class KvWorker:
 
     def _carrier(self, meta: ReqMeta, holder: HolderPort) -> str | None:
         engine_id, now = meta.remote.engine_id, _now_s()
-        theirs = tuple(one for one in holder.carriers if one in self._spoken)
+        theirs = self._usable(meta, holder)
         connected = self.nixl is not None and self.nixl.slos_is_connected(engine_id)
         carrier = self._pairs.carrier(engine_id, theirs, nixl_is_connected=connected, now=now)
         if carrier == ZMQ and NIXL in theirs and self._pairs.nixl_may_be_tried(engine_id, now):
@@ -185,6 +186,10 @@ class KvWorker:
                 engine_id, meta, lambda failed: self._pairs.nixl_failed(failed, _now_s())
             )
         return carrier
+
+    def _usable(self, meta: ReqMeta, holder: HolderPort) -> tuple[str, ...]:
+        same = meta.tp_size == self._workers
+        return usable(holder.carriers, self._spoken, same_workers=same)
 
     def _fetch(self, request_id: str) -> None:
         load = self._loads[request_id]
@@ -246,7 +251,7 @@ class KvWorker:
     def _nixl_failed(self, request_id: str, load: _Load) -> None:
         engine_id = load.meta.remote.engine_id
         self._pairs.nixl_failed(engine_id, _now_s())
-        if ZMQ in self._spoken and ZMQ in load.holder.carriers:
+        if ZMQ in self._usable(load.meta, load.holder):
             load.carrier = ZMQ
             self._fetch(request_id)
         else:

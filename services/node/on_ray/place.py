@@ -133,7 +133,7 @@ def part_on(fleet: FleetOptions, here: Here, service: Service, name: str, planne
         name=name,
         role=service.value,
         host=here.address,
-        own=_engine_ports(here),
+        own=_engine_ports(here, workers=fleet.up.tensor_parallel or 1),
         share=here.share,
         planner=planner,
     )
@@ -150,10 +150,11 @@ def _gateway_on(fleet: FleetOptions, here: Here, name: str, planner: str) -> Par
     return replace(part, name=name, log=around.run_dir / "logs" / f"{name}.log")
 
 
-def _engine_ports(here: Here) -> EnginePorts:
+def _engine_ports(here: Here, *, workers: int) -> EnginePorts:
     """Free ones: a node may hold any number of engines of several fleets."""
     with FreePorts() as ports:
-        rpc, metrics, kv, nixl = (ports.pick(here.address) for _ in range(4))
+        rpc, metrics, nixl = (ports.pick(here.address) for _ in range(3))
+        kv = ports.pick(here.address, workers)
     return EnginePorts(rpc=rpc, metrics=metrics, kv=kv, nixl=nixl)
 
 

@@ -8,6 +8,7 @@ import pytest
 from services.node.config import NodeOptions
 from services.node.ports import NodePorts, assign_ports
 from shared.errors import ConfigError
+from shared.ports import FreePorts
 
 
 def every(ports: NodePorts) -> list[int]:
@@ -80,3 +81,28 @@ def test_with_free_ports_picked_a_named_port_is_kept() -> None:
 def test_with_free_ports_picked_a_named_port_that_is_taken_is_refused(taken: int) -> None:
     with pytest.raises(ConfigError, match=f"Port {taken} .*--port,"):
         assign_ports(NodeOptions(auto_ports=True, port=taken))
+
+
+def row(count: int) -> int:
+    """The first of so many ports that were free a moment ago."""
+    with FreePorts() as ports:
+        return ports.pick("127.0.0.1", count)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_workers_of_one_engine_listen_for_kv_apart_from_those_of_others(named: bool) -> None:
+    kv_port: dict[str, Any] = {"kv_port": row(9)} if named else {}
+
+    ports = assign_ports(NodeOptions(auto_ports=True, decode=2, tensor_parallel_size=3, **kv_port))
+
+    listening = [one.kv + worker for one in ports.engines for worker in range(3)]
+    assert len(set(listening)) == 9
+
+
+def test_the_ports_of_all_workers_must_be_free() -> None:
+    first = row(2)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", first + 1))
+
+        with pytest.raises(ConfigError, match=f"Port {first + 1} .*--kv-port"):
+            assign_ports(free(kv_port=first, tensor_parallel_size=2, prefill=0))

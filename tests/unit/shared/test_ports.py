@@ -26,3 +26,11 @@ def test_no_port_is_one_that_outgoing_connections_get() -> None:
 def test_a_host_that_is_not_here_is_refused_in_words() -> None:
     with FreePorts() as ports, pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         ports.pick("192.0.2.1")
+
+
+def test_ports_in_a_row_are_all_free_and_no_other_call_gets_one_of_them() -> None:
+    with FreePorts() as ports:
+        rows = [ports.pick("127.0.0.1", 4) for _ in range(20)]
+
+    taken = [first + at for first in rows for at in range(4)]
+    assert len(set(taken)) == len(taken)

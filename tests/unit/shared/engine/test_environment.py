@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.engine.config import EngineOptions
+from shared.engine.core_list import core_numbers
 from shared.engine.environment import (
-    core_numbers,
     engine_environment,
     free_threads,
     missed_by_openmp,

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from shared.kv_transfer.pairs import Pairs
+from shared.kv_transfer.pairs import Pairs, usable
 from shared.kv_transfer.settings import PORT_KEY, HolderPort, KvTransport, fault_in
 from shared.kv_transfer.tuning import NIXL_AGAIN_S
 
@@ -87,6 +87,21 @@ def test_a_pair_uses_what_both_speak(
     ours: KvTransport, theirs: tuple[str, ...], expected: str | None
 ) -> None:
     assert carrier(Pairs(ours), theirs, 0.0, connected=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "same", "expected"),
+    [
+        (("nixl", "zmq"), ("nixl", "zmq"), True, ("nixl", "zmq")),
+        (("nixl", "zmq"), ("nixl", "zmq"), False, ("nixl",)),
+        (("nixl", "zmq"), ("zmq",), False, ()),
+        (("zmq",), ("nixl", "zmq"), True, ("zmq",)),
+    ],
+)
+def test_engines_of_different_sizes_move_kv_by_nixl_alone(
+    theirs: tuple[str, ...], ours: tuple[str, ...], same: bool, expected: tuple[str, ...]
+) -> None:
+    assert usable(theirs, ours, same_workers=same) == expected
 
 
 def test_settings_survive_as_plain_data() -> None:
