@@ -106,7 +106,7 @@ class SchedulerEnd:
 
     def _has_news(self) -> bool:
         # Asked in every step: a poll takes ten times as long.
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def close(self) -> None:
         self._closed.set()

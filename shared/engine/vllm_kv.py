@@ -40,12 +40,12 @@ def _is_fixed(group: KVCacheGroupSpec) -> bool:
 
 
 def _blocks(group: KVCacheGroupSpec, block_tokens: int) -> int:
-    return math.ceil(block_tokens / group.kv_cache_spec.block_size)
+    return math.ceil(block_tokens / int(group.kv_cache_spec.block_size))
 
 
 def _request_blocks(group: KVCacheGroupSpec, config: Any) -> int:
     spec = group.kv_cache_spec
-    return math.ceil(spec.max_memory_usage_bytes(config) / spec.page_size_bytes)
+    return math.ceil(int(spec.max_memory_usage_bytes(config)) / int(spec.page_size_bytes))
 
 
 def _request_bytes(groups: list[KVCacheGroupSpec], config: Any) -> int:
