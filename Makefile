@@ -13,7 +13,7 @@ ARGS ?=
 ENGINE ?=
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 demo: env ## serve a real model on this machine and show the times (ARGS=--once ends by itself)
 	@$(BIN)/slos-serve demo $(ARGS)

@@ -121,6 +121,14 @@ class StubEngine(EngineServicer):
         del request, context
         return pb.UndrainReply()
 
+    async def LoadAdapter(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.LoadAdapterRequest,
+        context: "grpc.aio.ServicerContext[pb.LoadAdapterRequest, pb.LoadAdapterReply]",
+    ) -> pb.LoadAdapterReply:
+        del request, context
+        return pb.LoadAdapterReply()
+
     async def Health(  # noqa: N802 - gRPC's name
         self,
         request: pb.HealthRequest,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from vllm.lora.request import LoRARequest
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 from vllm.v1.engine.core_client import EngineCoreClient
 
@@ -22,8 +23,9 @@ from services.gateway.scope import RequestScope, SequenceRecord, current_scope, 
 from services.gateway.stages import StageEnds, stage_progress
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import Clock
+from shared.engines import EngineDescription
 from shared.errors import InvalidRequest, SlosError
-from shared.requests import Admission, Phase, Reason, SloTargets
+from shared.requests import Admission, EngineRef, Phase, Reason, SloTargets
 
 OnFailed = Callable[[str, Exception], None]
 _LOG = logging.getLogger(__name__)
@@ -148,6 +150,14 @@ class ClusterCore(EngineCoreClient):
             sequence.life.cancel()
             raise
 
+    async def add_lora_async(self, lora_request: LoRARequest) -> bool:
+        """Loads it on every engine. Raises InvalidRequest or EngineLost when one does not."""
+        engines = [view.description for view in self.planner.engines]
+        await asyncio.gather(
+            *(self._cluster.engines.load_adapter(_ref(one), lora_request) for one in engines)
+        )
+        return True
+
     async def abort_requests_async(self, request_ids: list[str]) -> None:
         """Ends requests after vLLM's output handler has found a stop string in their output."""
         self.end(request_ids, "stop")
@@ -269,6 +279,10 @@ class ClusterCore(EngineCoreClient):
             addresses = {view.description.address for view in self.planner.engines}
             await self._cluster.engines.prune(addresses, idle_s=_IDLE_CHANNEL_S)
             self.health.prune({view.description.engine_id for view in self.planner.engines})
+
+
+def _ref(engine: EngineDescription) -> EngineRef:
+    return EngineRef(name=engine.name, engine_id=engine.engine_id, address=engine.address)
 
 
 def _refuse_more_input(request: EngineCoreRequest) -> None:

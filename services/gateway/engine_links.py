@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from vllm.lora.request import LoRARequest
 from vllm.v1.engine import EngineCoreRequest
 
 from services.gateway.continuation import Prefilled
 from services.gateway.engine_calls import Reply
 from services.gateway.shared_outputs import Replies, SharedOutputs, in_our_words, reply_of
 from shared.clock import Clock
-from shared.engine.wire import decode_outputs, encode_request
+from shared.engine.wire import decode_outputs, encode_adapter, encode_request
 from shared.errors import EngineUnreachable, InvalidRequest, SlosError
 from shared.requests import EngineRef, Placement
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
 from shared.rpc.identity import Identity
 from shared.rpc.slos_pb2_grpc import EngineStub
+
+_ADAPTER_LIMIT_S = 60.0  # its weights come from a disk
+_ADAPTER_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class _Link:
     abort: "grpc.aio.UnaryUnaryMultiCallable[pb.AbortRequest, pb.AbortReply]"
     release: "grpc.aio.UnaryUnaryMultiCallable[pb.ReleaseRequest, pb.ReleaseReply]"
     health: "grpc.aio.UnaryUnaryMultiCallable[pb.HealthRequest, pb.HealthReply]"
+    load_adapter: "grpc.aio.UnaryUnaryMultiCallable[pb.LoadAdapterRequest, pb.LoadAdapterReply]"
     outputs: SharedOutputs
     calls: int = 0
     used_at_s: float = 0.0
@@ -98,6 +103,17 @@ class EngineLinks:
             raise in_our_words(engine, error.code(), error.details()) from error
         return reply.serving or reply.draining
 
+    async def load_adapter(self, engine: EngineRef, adapter: LoRARequest) -> None:
+        """Raises EngineLost, and InvalidRequest with the engine's reason."""
+        message = pb.LoadAdapterRequest(adapter=encode_adapter(adapter))
+        try:
+            await self._link(engine.address).load_adapter(message, timeout=_ADAPTER_LIMIT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _ADAPTER_REFUSED:
+                why = f"{engine.name} does not load it: {error.details()}"
+                raise InvalidRequest(why, param="lora_path") from error
+            raise in_our_words(engine, error.code(), error.details()) from error
+
     def release(self, engine: EngineRef, request_id: str) -> None:
         """Frees, in the background, KV blocks that `engine` holds and no engine will fetch.
 
@@ -142,6 +158,7 @@ class EngineLinks:
                 abort=stub.Abort,
                 release=stub.Release,
                 health=stub.Health,
+                load_adapter=stub.LoadAdapter,
                 outputs=SharedOutputs(stub.Outputs),
             )
             self._links[address] = link

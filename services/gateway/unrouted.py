@@ -25,6 +25,20 @@ _OF_ONE_ENGINE: Final = frozenset(
         "/inference/v1/abort_requests",
     }
 )
+_OF_ADAPTERS: Final = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
+_OF_POOLING: Final = frozenset(
+    {
+        "/v1/embeddings",
+        "/v2/embed",
+        "/pooling",
+        "/classify",
+        "/score",
+        "/v1/score",
+        "/rerank",
+        "/v1/rerank",
+        "/v2/rerank",
+    }
+)
 _OF_NO_MODEL_HERE: Final = frozenset({"/v1/systemone"})
 
 
@@ -72,6 +86,16 @@ def _message(request: Request, error: HTTPException, allowed: str) -> str:
     path = request.url.path
     if path in _OF_ONE_ENGINE:
         return f"{path} acts on one engine, and this gateway serves many; ask the engine's host."
+    if error.status_code == 404 and path in _OF_POOLING:
+        return (
+            f"{path} is not served: this gateway generates text, and its engines run no pooling "
+            "models. Serve embeddings, scores and reranking with `vllm serve` beside it."
+        )
+    if error.status_code == 404 and path in _OF_ADAPTERS:
+        return (
+            f"{path} is closed: start the gateway with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its "
+            "environment, and gateway and engines with --vllm '{enable_lora: true}'."
+        )
     if error.status_code == 404:
         return (
             f"This gateway has no {path}; it generates text at /v1/chat/completions, "

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import GracefulHTTPError
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.reasoning import ReasoningParserManager
 from vllm.renderers import renderer_from_config
@@ -24,6 +25,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.metrics.loggers import StatLoggerManager
 
+from services.gateway.adapters import fleet_wide, for_request
 from services.gateway.cluster_core import Cluster, ClusterCore
 from services.gateway.continuation import refuse_what_we_cannot
 from services.gateway.grammars import GrammarChecks
@@ -152,6 +154,7 @@ class ClusterClient(AsyncLLM):
         request_id: str,
         *args: Any,
         priority: int = 0,
+        lora_request: LoRARequest | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """As AsyncLLM's; a failure in the cluster raises ClusterFailureError.
@@ -162,7 +165,13 @@ class ClusterClient(AsyncLLM):
         scope = current_scope.get()
         own_id = request_id if scope is None else scope.next_prompt_id()
         answer = super().generate(
-            prompt, sampling_params, own_id, *args, priority=priority, **kwargs
+            prompt,
+            sampling_params,
+            own_id,
+            *args,
+            priority=priority,
+            lora_request=for_request(lora_request),
+            **kwargs,
         )
         try:
             refuse_what_we_cannot(sampling_params, priority)
@@ -213,6 +222,14 @@ class ClusterClient(AsyncLLM):
             raise NoEngine("This gateway can no longer hand out answers; restart it.")
         self.engine_core.planner.check()
 
+    async def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Loads an adapter on every engine; one that starts later loads it with its first request.
+
+        Raises InvalidRequest where an engine will not have it, EngineLost where one is away.
+        """
+        await self.engine_core.add_lora_async(fleet_wide(lora_request))
+        return True
+
     async def check_health(self) -> None:
         """As `check`."""
         self.check()
@@ -242,7 +259,6 @@ class ClusterClient(AsyncLLM):
     release_kv_cache_memory = _one_engine_only_async
     wake_up = _one_engine_only_async
     compute_weight_checksums = _one_engine_only_async
-    add_lora = _one_engine_only_async
     remove_lora = _one_engine_only_async
     list_loras = _one_engine_only_async
     pin_lora = _one_engine_only_async

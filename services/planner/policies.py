@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from services.planner.estimators.drafting import Drafting
+from services.planner.state.turnover import decoding, prompt_tokens_each
 from shared.batch_time import Step, StepTable
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
@@ -21,7 +22,6 @@ from shared.scheduling.rows import (
     LEFT,
     LOST,
     PLAIN,
-    PRODUCED,
     PROMISED,
     TOTAL,
     TPOT,
@@ -179,7 +179,7 @@ def _with_speculation(
     """Drafts by class; others get the fewest of those that are used. What waits for its first token
     counts where nothing decodes; an idle engine stays as it is.
     """
-    groups = _groups(engine, _decodes(engine.rows)) or _groups(engine, engine.rows[:, LEFT] > 0)
+    groups = _groups(engine, decoding(engine.rows)) or _groups(engine, engine.rows[:, LEFT] > 0)
     if not groups:
         return policy
     tiers = [one.tier(acceptance, now) for one in groups]
@@ -210,7 +210,7 @@ def _drafts(
         table=table,
         most_drafts=engine.description.max_speculation_tokens,
         most_tokens=engine.description.max_step_tokens,
-        prompt_tokens_each=_prompt_tokens_each(engine.rows),
+        prompt_tokens_each=_prompt_tokens_to_come(engine.rows),
     )
     return best_speculation(tiers, bounds, guard=Caution.LOW, before=before).drafts
 
@@ -221,25 +221,18 @@ def _evictable(engine: EngineNow) -> float:
     return float(tokens.sum()) / engine.description.block_size_tokens
 
 
-def _decodes(rows: Rows) -> Flags:
-    missing = rows[:, TOTAL] - rows[:, COMPUTED]
-    decodes: Flags = (rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)
-    return decodes
-
-
-def _prompt_tokens_each(rows: Rows) -> float:
+def _prompt_tokens_to_come(rows: Rows) -> float:
     """Prompt tokens to compute for each token that decodes produce: as many as those that decode
     had, were they half through their answers, or as many as wait under a promise. Infinite while
     nothing decodes: first all prompts are computed.
     """
-    decoding = rows[_decodes(rows)]
-    produced = float(decoding[:, PRODUCED].sum())
-    if not produced:
-        return math.inf
-    usual = float((decoding[:, TOTAL] - decoding[:, PRODUCED]).sum()) / (2 * produced)
+    decodes = rows[decoding(rows)]
+    usual = prompt_tokens_each(decodes)
+    if math.isinf(usual):
+        return usual
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
     waiting = (rows[:, KIND] == PROMISED) & (rows[:, LEFT] > 0) & (missing > 1)
-    return max(usual, float(missing[waiting].sum()) / len(decoding))
+    return max(usual, float(missing[waiting].sum()) / len(decodes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,8 +17,8 @@ from shared.engine.streams import DuplicateRequest, Streams
 from shared.engine.terms import attach_terms, terms_from_wire
 from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
-from shared.engine.wire import decode_request, encode_outputs
-from shared.errors import EngineDraining, EngineLost, EngineStalled, SlosError
+from shared.engine.wire import decode_adapter, decode_request, encode_outputs
+from shared.errors import ConfigError, EngineDraining, EngineLost, EngineStalled, SlosError
 from shared.kv_transfer.settings import fault_in
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
@@ -31,6 +31,7 @@ _STATUS: dict[type[SlosError], grpc.StatusCode] = {
     EngineStalled: grpc.StatusCode.ABORTED,
 }
 _IDLE_POLL_S = 0.02
+_NO_ADAPTERS = "This engine runs without LoRA: start it with --vllm '{enable_lora: true}'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ class EngineService(EngineServicer):
         fault = fault_in(((params.extra_args if params else None) or {}).get("kv_transfer_params"))
         if fault is not None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{fault}.")
+        if core_request.lora_request is not None and not self._core.takes_adapters:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_ADAPTERS)
         attach_terms(core_request, terms_from_wire(request.terms, now_s=self._clock.now()))
         return core_request
 
@@ -236,6 +239,21 @@ class EngineService(EngineServicer):
             )
         self._set_draining(False)
         return pb.UndrainReply()
+
+    async def LoadAdapter(  # noqa: N802
+        self,
+        request: pb.LoadAdapterRequest,
+        context: "grpc.aio.ServicerContext[pb.LoadAdapterRequest, pb.LoadAdapterReply]",
+    ) -> pb.LoadAdapterReply:
+        if not self._core.takes_adapters:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, _NO_ADAPTERS)
+        try:
+            await self._core.load_adapter(decode_adapter(request.adapter))
+        except (ConfigError, msgspec.MsgspecError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except EngineLost as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.LoadAdapterReply()
 
     def _set_draining(self, draining: bool) -> None:
         self.streams.draining = draining

@@ -5,7 +5,8 @@ nor a clock.
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class StepBook:
 
     @property
     def step(self) -> Step:
-        counts = self.counts
+        counts = self.counts.tolist()  # plain floats: all that is computed from them is in Python
         return Step(
             decodes=counts[DECODES],
             speculated_tokens=counts[SPECULATED],
@@ -188,20 +189,21 @@ class StepLedger:
         nothing_new = not (self._ended or self.finished or self.transfers or prefixes)
         if nothing_new and standing == self._last:
             return []
-        told = [self._report(one, standing, now) for one in self._ended or [_nothing(now)]]
         drafts = self.drafts.take()
-        told[-1] = replace(
-            told[-1],
-            accepted_tokens=sum(one.accepted_tokens for one in drafts),
-            kv_transfers_failed=self.transfers_failed,
-            kv_transfers=tuple(self.transfers),
-            finished=tuple(self.finished),
-            evicted=self.evicted,
-            drafts=drafts,
-            requests=to_wire(rows, now),
-            step_time=self.times.news(now),
-            prefixes=prefixes,
-        )
+        beside: dict[str, Any] = {
+            "accepted_tokens": sum(one.accepted_tokens for one in drafts),
+            "kv_transfers_failed": self.transfers_failed,
+            "kv_transfers": tuple(self.transfers),
+            "finished": tuple(self.finished),
+            "evicted": self.evicted,
+            "drafts": drafts,
+            "requests": to_wire(rows, now),
+            "step_time": self.times.news(now),
+            "prefixes": prefixes,
+        }
+        *before, last = self._ended or [_nothing(now)]
+        told = [self._report(one, standing, now) for one in before]
+        told.append(self._report(last, standing, now, **beside))
         self._last, self._told_at_s = standing, now
         self._ended.clear()
         self.finished.clear()
@@ -219,8 +221,8 @@ class StepLedger:
         self._busy_until_s = now + sum(self._flying)
         return duration_s
 
-    def _report(self, ended: _Ended, standing: Standing, now: float) -> StepReport:
-        counts = ended.book.counts
+    def _report(self, ended: _Ended, standing: Standing, now: float, **beside: Any) -> StepReport:
+        counts = ended.book.counts.tolist()
         self._step += 1
         return StepReport(
             step=self._step,
@@ -232,10 +234,9 @@ class StepLedger:
             longest_context_tokens=int(counts[LONGEST_CONTEXT]),
             chunks=int(counts[CHUNKS]),
             earlier_tokens=int(counts[EARLIER]),
-            attention_pairs=float(counts[PAIRS]),
+            attention_pairs=counts[PAIRS],
             longest_prompt_tokens=int(counts[LONGEST_PROMPT]),
             speculated_tokens=int(counts[SPECULATED]),
-            accepted_tokens=0,
             running=standing.running,
             waiting=standing.waiting,
             queued_prefill_tokens=standing.queued_prefill_tokens,
@@ -244,6 +245,7 @@ class StepLedger:
             busy_s=max(0.0, self._busy_until_s - now),
             late=ended.late.tokens,
             worst_late_s=ended.late.worst_s,
+            **({"accepted_tokens": 0} | beside),
         )
 
 

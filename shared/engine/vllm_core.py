@@ -4,16 +4,15 @@ The only place that configures vLLM.
 """
 
 import os
-import platform
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import vllm
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
 from vllm.usage.usage_lib import UsageContext
@@ -25,9 +24,10 @@ from vllm.v1.executor import Executor
 from shared.engine.config import EngineOptions
 from shared.engine.kv_layout import KvLayout
 from shared.engine.speculation import speculative_config
+from shared.engine.vllm_identity import step_time_identity
 from shared.engine.vllm_logging import keep_errors
 from shared.engine.vllm_settings import check_settings
-from shared.engine.vllm_start_errors import start_error
+from shared.engine.vllm_start_errors import one_line, start_error
 from shared.engines import EngineDescription, KvAddress, Role, prefix_span_tokens
 from shared.errors import ConfigError, EngineLost
 from shared.kv_transfer.settings import SETTINGS_KEY, KvSettings
@@ -204,6 +204,23 @@ class EngineCore:
             )
         )
 
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether it was started with LoRA."""
+        return self.config.lora_config is not None
+
+    async def load_adapter(self, adapter: LoRARequest) -> None:
+        """Loads a LoRA adapter from a path that this machine has.
+
+        Raises ConfigError with what vLLM says where it cannot.
+        """
+        try:
+            await self.client.add_lora_async(adapter)
+        except EngineDeadError as error:
+            raise EngineLost("The engine core has died.") from error
+        except Exception as error:  # all that a utility call of vLLM's raises
+            raise ConfigError(one_line(str(error) or type(error).__name__)) from error
+
     async def forget_prefixes(self) -> None:
         """No later request finds the KV of an earlier one."""
         await self.client.reset_prefix_cache_async()
@@ -253,20 +270,8 @@ class EngineCore:
         return 0 if speculation is None else int(speculation.num_speculative_tokens)
 
     def hardware(self) -> dict[str, Any]:
-        """What step times depend on beside the model: the device, its share, numbers' formats."""
-        config, cpu = self.config, bool(current_platform.is_cpu())
-        return {
-            "device": _processor() if cpu else str(current_platform.get_device_name()),
-            "threads": os.environ.get("OMP_NUM_THREADS", "") if cpu else "",
-            "dtype": str(config.model_config.dtype),
-            "kv_dtype": str(config.cache_config.cache_dtype),
-            "quantization": str(config.model_config.quantization),
-            "block_size_tokens": config.cache_config.block_size,
-            "tensor_parallel": config.parallel_config.tensor_parallel_size,
-            "pipeline_parallel": config.parallel_config.pipeline_parallel_size,
-            "eager": bool(config.model_config.enforce_eager),
-            "vllm": vllm.__version__,
-        }
+        """What step times depend on beside the model, as plain data."""
+        return step_time_identity(self.config, cpu=self.on_cpu)
 
     def limits(self) -> dict[str, Any]:
         """What it can hold, for whoever wants to simulate it."""
@@ -318,11 +323,3 @@ class EngineCore:
         return tuple(
             KvAddress(transport=one, host=host, port=ports[one]) for one in options.kv_carriers
         )
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

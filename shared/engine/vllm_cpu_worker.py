@@ -1,4 +1,5 @@
-"""vLLM's worker for CPU, with a fix for seeded requests whose prompts take several steps.
+"""vLLM's worker for CPU, with a fix for seeded requests whose prompts take several steps, and one
+for LoRA (`vllm_cpu_lora`).
 
 A step that ends within a prompt samples a token that is thrown away, and vLLM takes the draw back
 by the offset of the request's generator. A generator on CPU has no offset: vLLM 0.32 raises there,
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
+
+from shared.engine.vllm_cpu_lora import leave_rows_without_adapter
 
 
 class SeededCpuRunner(CPUModelRunner):
@@ -44,5 +47,7 @@ class SeededCpuWorker(CPUWorker):
 
     def init_device(self) -> None:
         super().init_device()
+        if self.vllm_config.lora_config is not None:
+            leave_rows_without_adapter()
         if type(self.model_runner) is CPUModelRunner:
             self.model_runner.__class__ = SeededCpuRunner

@@ -53,7 +53,7 @@ def start_error(model: str, error: BaseException, log: str = "") -> str:
         error: What was raised in this process.
         log: What vLLM's processes logged as errors, each record after `RECORD`.
     """
-    reason = root_cause(log) or _one_line(f"{type(error).__name__}: {error}")
+    reason = root_cause(log) or one_line(f"{type(error).__name__}: {error}")
     return f"vLLM did not start {model}: {reason} (cure: {cure_of(reason)})"
 
 
@@ -68,7 +68,7 @@ def root_cause(log: str) -> str:
     meant for people.
     """
     causes = [one for one in _exceptions(log) if not any(sign in one for sign in _ELSEWHERE)]
-    return _one_line(causes[0]) if causes else ""
+    return one_line(causes[0]) if causes else ""
 
 
 def _exceptions(log: str) -> list[str]:
@@ -98,6 +98,7 @@ def _raised(lines: list[str]) -> str:
     return " ".join(message)
 
 
-def _one_line(words: str) -> str:
+def one_line(words: str) -> str:
+    """Without line breaks and what pydantic puts around them, cut to a length that is readable."""
     line = _WRAPPING.sub("", " ".join(words.split()))
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

@@ -1,6 +1,6 @@
 """Has vLLM's scheduler schedule chosen requests and no others; others choose them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -28,6 +28,7 @@ class SteeredScheduler(AsyncScheduler):
         self.slos_blocked: dict[str, Request] = {}
         self._slos_caps: Mapping[str, int] = {}
         self._slos_gives_all = False
+        self._slos_all_running: list[Request] = []
 
     def schedule_chosen(
         self,
@@ -39,6 +40,7 @@ class SteeredScheduler(AsyncScheduler):
         """`caps`: tokens of those that get less than they could use. Of the blocked ones, those in
         `blocked_first` may take their KV blocks before what waits, the others after.
         """
+        self._slos_all_running = self.running
         held = self._hold_running(chosen)
         held_waiting = self._hold_waiting(chosen, blocked_first)
         unplanned = dict.fromkeys(self.slos_blocked, _UNPLANNED_TOKENS)
@@ -79,10 +81,25 @@ class SteeredScheduler(AsyncScheduler):
         there = set(pool)
         wanted = dict.fromkeys((*blocked_first, *starting, *self.slos_blocked.values()))
         self.waiting, self.kv_holding_waiting = FCFSRequestQueue(), FCFSRequestQueue()
+        if self.lora_config:
+            wanted = dict.fromkeys(self._with_room_for_adapters(wanted))
         for request in wanted:
             if request in there:
                 self._enqueue(request)
         return [one for one in pool if one not in wanted]
+
+    def _with_room_for_adapters(self, starting: Iterable[Request]) -> Iterator[Request]:
+        """Those whose LoRA adapter has room beside those of all that run.
+
+        vLLM counts the adapters of a step alone, and ends when later steps bring more together.
+        """
+        adapters = {_adapter(one) for one in self._slos_all_running} - {0}
+        for request in starting:
+            if {_adapter(request)} <= adapters | {0}:
+                yield request
+            elif len(adapters) < self.lora_config.max_loras:
+                adapters.add(_adapter(request))
+                yield request
 
     def _enqueue(self, request: Request) -> None:
         holds = self._holds_kv_blocks(request)
@@ -107,3 +124,8 @@ class SteeredScheduler(AsyncScheduler):
         params = request.kv_transfer_params
         fetched = bool(params and params.get("do_remote_prefill"))
         return fetched or bool(self._is_blocked_waiting_status(request.status))
+
+
+def _adapter(request: Request) -> int:
+    """The number of its LoRA adapter; 0: none."""
+    return int(request.lora_request.lora_int_id) if request.lora_request else 0

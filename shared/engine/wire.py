@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+from vllm.lora.request import LoRARequest
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
@@ -35,6 +37,15 @@ def decode_outputs(frames: Sequence[bytes]) -> list[EngineCoreOutput]:
     """Raises msgspec.MsgspecError when the frames are no outputs of this version of vLLM."""
     outputs: list[EngineCoreOutput] = _OUTPUTS_DECODER.decode(_writable(frames))
     return outputs
+
+
+def encode_adapter(adapter: LoRARequest) -> bytes:
+    return msgspec.msgpack.encode(adapter)
+
+
+def decode_adapter(data: bytes) -> LoRARequest:
+    """Raises msgspec.MsgspecError when the bytes are no adapter of this version of vLLM."""
+    return msgspec.msgpack.decode(data, type=LoRARequest)
 
 
 def _writable(frames: Sequence[bytes]) -> list[bytearray]:

@@ -76,6 +76,11 @@ class EngineStub:
                 request_serializer=shared_dot_rpc_dot_slos__pb2.HealthRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.HealthReply.FromString,
                 _registered_method=True)
+        self.LoadAdapter = channel.unary_unary(
+                '/slos.v1.Engine/LoadAdapter',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.LoadAdapterRequest.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.LoadAdapterReply.FromString,
+                _registered_method=True)
 
 
 class EngineServicer:
@@ -138,6 +143,13 @@ class EngineServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadAdapter(self, request, context):
+        """Loads a LoRA adapter, from a path on the engine's machine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +192,11 @@ def add_EngineServicer_to_server(servicer, server):
                     servicer.Health,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.HealthRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.HealthReply.SerializeToString,
+            ),
+            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAdapter,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.LoadAdapterRequest.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.LoadAdapterReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +417,33 @@ class Engine:
             '/slos.v1.Engine/Health',
             shared_dot_rpc_dot_slos__pb2.HealthRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.HealthReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slos.v1.Engine/LoadAdapter',
+            shared_dot_rpc_dot_slos__pb2.LoadAdapterRequest.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.LoadAdapterReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class EngineStub:
     Undrain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.UndrainRequest, _slos_pb2.UndrainReply]
     """Takes requests again after a Drain; an engine that is being stopped does not."""
     Health: _grpc.UnaryUnaryMultiCallable[_slos_pb2.HealthRequest, _slos_pb2.HealthReply]
+    LoadAdapter: _grpc.UnaryUnaryMultiCallable[_slos_pb2.LoadAdapterRequest, _slos_pb2.LoadAdapterReply]
+    """Loads a LoRA adapter, from a path on the engine's machine."""
 
 @_typing.type_check_only
 class EngineAsyncStub(EngineStub):
@@ -73,6 +75,8 @@ class EngineAsyncStub(EngineStub):
     Undrain: _aio.UnaryUnaryMultiCallable[_slos_pb2.UndrainRequest, _slos_pb2.UndrainReply]  # type: ignore[assignment]
     """Takes requests again after a Drain; an engine that is being stopped does not."""
     Health: _aio.UnaryUnaryMultiCallable[_slos_pb2.HealthRequest, _slos_pb2.HealthReply]  # type: ignore[assignment]
+    LoadAdapter: _aio.UnaryUnaryMultiCallable[_slos_pb2.LoadAdapterRequest, _slos_pb2.LoadAdapterReply]  # type: ignore[assignment]
+    """Loads a LoRA adapter, from a path on the engine's machine."""
 
 class EngineServicer(metaclass=_abc_1.ABCMeta):
     """---- engine -------------------------------------------------------------------------------------"""
@@ -141,6 +145,14 @@ class EngineServicer(metaclass=_abc_1.ABCMeta):
         request: _slos_pb2.HealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_slos_pb2.HealthReply, _abc.Awaitable[_slos_pb2.HealthReply]]: ...
+
+    @_abc_1.abstractmethod
+    def LoadAdapter(
+        self,
+        request: _slos_pb2.LoadAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_slos_pb2.LoadAdapterReply, _abc.Awaitable[_slos_pb2.LoadAdapterReply]]:
+        """Loads a LoRA adapter, from a path on the engine's machine."""
 
 def add_EngineServicer_to_server(servicer: EngineServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -32,7 +32,9 @@ HANDED: Final[Mapping[str, str]] = {
     "vllm.v1.kv_cache_interface:KVCacheSpec": "block_size page_size_bytes max_memory_usage_bytes",
     "vllm.v1.kv_cache_interface:MambaSpec": "mamba_cache_mode",
     "vllm.v1.engine.core_client:AsyncMPClient": "add_request_async abort_requests_async "
-    "get_output_async reset_prefix_cache_async shutdown resources",
+    "get_output_async reset_prefix_cache_async add_lora_async shutdown resources",
+    "vllm.lora.request:LoRARequest": "lora_name lora_int_id lora_path load_inplace",
+    "vllm.config.lora:LoRAConfig": "max_loras max_lora_rank",
     "vllm.v1.engine.core_client:BackgroundResources": "engine_manager",
     "vllm.v1.engine.utils:CoreEngineProcManager": "processes",
     "vllm.v1.engine:EngineCoreRequest": "request_id prompt_token_ids mm_features sampling_params "

@@ -143,6 +143,7 @@ class RuleEngine(EngineServicer):
     async def Describe(self, request: Any, context: Any) -> Any: ...  # noqa: N802
     async def Drain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
     async def Undrain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
+    async def LoadAdapter(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
     async def Health(self, request: Any, context: Any) -> pb.HealthReply:  # noqa: N802, ARG002
         return pb.HealthReply(serving=not self.hangs)

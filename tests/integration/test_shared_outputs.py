@@ -68,6 +68,8 @@ class Engine(EngineServicer):
 
     async def Undrain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
+    async def LoadAdapter(self, request: Any, context: Any) -> Any: ...  # noqa: N802
+
     async def Health(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
     def step(self, number: int) -> None:

@@ -13,6 +13,8 @@ from unittest.mock import patch
 
 import pytest
 from vllm import SamplingParams
+from vllm.config.lora import LoRAConfig
+from vllm.lora.request import LoRARequest
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -59,8 +61,12 @@ class Load:
         prompt: list[int] | None = None,
         *,
         fetched: bool = False,
+        adapter: int = 0,
     ) -> str:
-        """`fetched`: its KV would come from elsewhere, had the scheduler a connector."""
+        """Args:
+        adapter: the number of its LoRA adapter; 0: none.
+        fetched: its KV would come from elsewhere, had the scheduler a connector.
+        """
         name = f"r{len(self.wanted)}"
         params = SamplingParams(temperature=0, max_tokens=output_tokens, ignore_eos=True)
         params.extra_args = {TERMS_KEY: terms_as_plain(terms)}
@@ -74,6 +80,7 @@ class Load:
                 sampling_params=params,
                 pooling_params=None,
                 block_hasher=self.hasher,
+                lora_request=LoRARequest(f"a{adapter}", adapter, "/a") if adapter else None,
             )
         )
         self.wanted[name], self.given[name] = output_tokens, 0
@@ -233,6 +240,23 @@ def test_a_promise_among_many_that_asked_for_nothing_is_kept_and_then_they_go_on
 
         assert one.scheduler._slos_is_free
     assert one.given[urgent] == 3
+    assert one.given == one.wanted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_more_adapters_run_at_once_than_vllm_can_hold(model: str, seed: int) -> None:
+    with load(model, requests=8, blocks=60, seed=seed) as one:
+        one.scheduler.lora_config = LoRAConfig(max_loras=2)
+        chance = one.chance
+        for _ in range(60):
+            terms = some_terms(chance, now_s=now())
+            adapter = chance.randrange(5)
+            one.ask(terms, chance.randrange(1, 120), chance.randrange(1, 30), adapter=adapter)
+            one.step()
+            running = {r.lora_request.lora_int_id for r in one.scheduler.running if r.lora_request}
+            assert len(running) <= 2
+        one.run_dry()
+
     assert one.given == one.wanted
 
 

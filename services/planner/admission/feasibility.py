@@ -11,6 +11,7 @@ import numpy as np
 from services.planner.admission.lead import share_allowed
 from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
 from services.planner.state.engine_state import EngineState
+from services.planner.state.turnover import usual_step_s
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
@@ -27,11 +28,13 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
+from shared.scheduling.shares import step_pace_s
 from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_share
 
 _NO_LATER_S = 0.001  # whoever is late may become so much later by somebody new
 _GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
+_STEPS_TO_WAIT = 2.0  # usual steps within a pace that leaves time to compute dropped KV again
 _POOR_LUCK = 0.3  # of the paces that a step gives with drafts, by which its token may be late
 
 
@@ -191,6 +194,13 @@ class Bench:
         in_time = first_s < math.inf and first_s <= row[DUE] and holds_pace
         reason = Reason.NONE if in_time else Reason.COMPUTE
         return Trial(reason=reason, first_s=first_s, pace_s=pace_s)
+
+    def outlasts_preemption(self, row: Numbers) -> bool:
+        """Whether the pace of the request leaves it time to give its KV up to promised requests and
+        to compute it again.
+        """
+        usual_s = usual_step_s(self.engine.rows, self.table)
+        return bool(step_pace_s(row[None], 0) >= _STEPS_TO_WAIT * usual_s)
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""

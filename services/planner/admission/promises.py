@@ -58,6 +58,9 @@ class Round(RoundBenches):
         """The quickest way on one engine by which the request would most likely be in time with
         what promises leave there; requests that are looked at later find it taken. None: there is
         none.
+
+        Where a promise failed for want of KV, promised requests soon take the KV that is left. A
+        request that would be late after such a preemption is held for a promise instead.
         """
         colocated = (way for way in wish.ways if way.colocated)
         for way in islice(colocated, _TRIED_WITHOUT_PROMISE):
@@ -65,6 +68,8 @@ class Round(RoundBenches):
             if bench is None:
                 continue
             row = self._whole(wish, way, best_effort=True)
+            if wish.reason is Reason.MEMORY and not bench.outlasts_preemption(row):
+                continue
             trial = bench.tried(row)
             if trial.kept:
                 bench.give(row[None], [wish.class_name])

@@ -7,9 +7,11 @@ from starlette.requests import Request
 from services.gateway.unrouted import answer_unrouted
 
 
-async def told(error: HTTPException) -> tuple[int, dict[str, str], dict[str, str]]:
-    """Status, headers and the error of an answer to POST /v1/there."""
-    scope: dict[str, object] = {"type": "http", "method": "POST", "path": "/v1/there"}
+async def told(
+    error: HTTPException, path: str = "/v1/there"
+) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Status, headers and the error of an answer to POST."""
+    scope: dict[str, object] = {"type": "http", "method": "POST", "path": path}
     answer = await answer_unrouted(Request(scope | {"headers": []}), error)
     return answer.status_code, dict(answer.headers), json.loads(bytes(answer.body))["error"]
 
@@ -20,6 +22,24 @@ async def test_an_unknown_path_is_told_what_there_is() -> None:
     assert (status, error["code"]) == (404, "not_found")
     assert "no /v1/there" in error["message"]
     assert "/v1/chat/completions" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/embeddings", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"]
+)
+async def test_what_a_pooling_model_would_answer_is_refused_with_the_reason(path: str) -> None:
+    status, _, error = await told(HTTPException(404), path)
+
+    assert status == 404
+    assert path in error["message"]
+    assert "pooling" in error["message"]
+
+
+async def test_closed_adapter_pages_say_how_they_are_opened() -> None:
+    _, _, error = await told(HTTPException(404), "/v1/load_lora_adapter")
+
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" in error["message"]
+    assert "enable_lora" in error["message"]
 
 
 async def test_a_wrong_method_is_told_the_right_one() -> None:

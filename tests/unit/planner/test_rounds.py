@@ -8,6 +8,7 @@ from services.planner.admission.pending import Asked, Held
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
+from services.planner.state.turnover import usual_step_s
 from shared.requests import Admission, OnRefuse, SloTargets
 from shared.scheduling.rows import new_row
 from tests.unit.planner.builders import (
@@ -146,3 +147,23 @@ def test_what_would_be_in_time_without_a_promise_is_not_held_for_one(on_refuse: 
     (found,) = decide_round([ask("r", prompt_tokens=400, targets=targets)], state, LONG_AFTER_S)
 
     assert isinstance(found, Decision) == (on_refuse is OnRefuse.BEST_EFFORT)
+
+
+@pytest.mark.parametrize("steps_in_a_pace", [1.2, 3.0])
+def test_without_room_only_a_pace_that_outlasts_a_preemption_runs_without_a_promise(
+    steps_in_a_pace: float,
+) -> None:
+    state = make_cluster(make_engine(max_running_requests=1))
+    engine = state.engines["d0"]
+    running = new_row(
+        tokens=50, computed=49, produced=45, left=400, due_s=LONG_AFTER_S + 1.0, tpot_s=1.0
+    )
+    engine.rows = running[None]
+    engine.report = make_report(running=1)
+    assert engine.table is not None
+    pace_s = steps_in_a_pace * usual_step_s(engine.rows, engine.table)
+    targets = SloTargets(ttft_s=8.0, tpot_s=pace_s, on_refuse=OnRefuse.BEST_EFFORT)
+
+    (found,) = decide_round([ask("r", targets=targets)], state, LONG_AFTER_S)
+
+    assert isinstance(found, Decision) == (steps_in_a_pace > 2)
