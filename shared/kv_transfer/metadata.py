@@ -1,4 +1,4 @@
-"""Messages between the halves of the KV connector, in vLLM's scheduler and in its workers."""
+"""Messages between the halves of the KV connector, and a transfer as a worker keeps it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     KVConnectorWorkerMetadata,
 )
-from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import NixlConnectorMetadata
+from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import (
+    NixlConnectorMetadata,
+    ReqMeta,
+)
 
 from shared.engines import KvTransfer
 from shared.kv_transfer.settings import HolderPort
@@ -46,3 +49,25 @@ class WorkerTransfers(KVConnectorWorkerMetadata):
         """The transfers of both workers."""
         assert isinstance(other, WorkerTransfers)
         return WorkerTransfers([*self.transfers, *other.transfers])
+
+
+@dataclass(slots=True)
+class Load:
+    """A transfer of one request's KV to this worker."""
+
+    meta: ReqMeta
+    holder: HolderPort
+    carrier: str
+    began_s: float
+    awaited_confirmations: int = 0
+    moved_bytes: int = 0
+
+    def ended(self, request_id: str, outcome: str, now: float) -> KvTransfer:
+        return KvTransfer(
+            request_id=request_id,
+            peer_engine_id=self.meta.remote.engine_id,
+            transport=self.carrier,
+            bytes=self.moved_bytes,
+            seconds=now - self.began_s,
+            outcome=outcome,
+        )

@@ -21,6 +21,16 @@ def usable(theirs: Sequence[str], ours: Sequence[str], *, same_workers: bool) ->
     return tuple(one for one in theirs if one in ours and (same_workers or one != ZMQ))
 
 
+def facing(rank: int, *, ours: int, theirs: int) -> list[int]:
+    """The ranks of the holder's workers that our worker `rank` keeps in touch with.
+
+    With as many workers on both sides, the one of the same rank. Otherwise all of ours together
+    reach all of theirs.
+    """
+    mine = [one for one in range(theirs) if one * ours // theirs == rank]
+    return mine or [rank * theirs // ours]
+
+
 @dataclass(slots=True)
 class Pairs:
     """Failures of NIXL between this engine and each holder, by engine id."""

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorTransferResults
@@ -20,8 +19,8 @@ from shared.kv_transfer.layout import warm_up
 from shared.kv_transfer.leases import LeaseEnd, LeaseTable
 from shared.kv_transfer.malloc import keep_freed_memory
 from shared.kv_transfer.memory import KvMemory, kv_memory
-from shared.kv_transfer.metadata import KvMetadata, bytes_of
-from shared.kv_transfer.pairs import NIXL, ZMQ, Pairs, usable
+from shared.kv_transfer.metadata import KvMetadata, Load, bytes_of
+from shared.kv_transfer.pairs import NIXL, ZMQ, Pairs, facing, usable
 from shared.kv_transfer.reader import KvReader
 from shared.kv_transfer.reads import KvPeer, ReadOutcome, ReadRequest, ReadResult
 from shared.kv_transfer.settings import HolderPort, KvSettings, KvTransport
@@ -33,28 +32,6 @@ _NOWHERE = HolderPort(host="", port=0, carriers=())
 
 def _now_s() -> float:
     return time.monotonic()  # noqa: TID251 - vLLM calls us without a clock
-
-
-@dataclass(slots=True)
-class _Load:
-    """A transfer of one request's KV to this worker."""
-
-    meta: ReqMeta
-    holder: HolderPort
-    carrier: str
-    began_s: float
-    awaited_confirmations: int = 0
-    moved_bytes: int = 0
-
-    def ended(self, request_id: str, outcome: str, now: float) -> KvTransfer:
-        return KvTransfer(
-            request_id=request_id,
-            peer_engine_id=self.meta.remote.engine_id,
-            transport=self.carrier,
-            bytes=self.moved_bytes,
-            seconds=now - self.began_s,
-            outcome=outcome,
-        )
 
 
 class KvWorker:
@@ -79,7 +56,7 @@ class KvWorker:
         )
         self._reader = KvReader(_now_s, keys)
         self._pairs = Pairs(self._settings.transport)
-        self._loads: dict[str, _Load] = {}
+        self._loads: dict[str, Load] = {}
         self._transfers: list[KvTransfer] = []
         self._failed: set[str] = set()
         self._spoken: tuple[str, ...] = ()
@@ -147,7 +124,8 @@ class KvWorker:
         for engine_id, waiting in nixl.heartbeat_by_engine.items():
             holder = metadata.holders.get(engine_id)
             if holder is not None:
-                self._reader.renew(self._peer(engine_id, holder), sorted(waiting.req_ids))
+                for peer in self._peers(engine_id, holder, waiting.tp_size):
+                    self._reader.renew(peer, sorted(waiting.req_ids))
         by_nixl = NixlConnectorMetadata()
         by_nixl.reqs_to_save = nixl.reqs_to_save
         for request_id, meta in nixl.reqs_to_recv.items():
@@ -163,14 +141,14 @@ class KvWorker:
         by_nixl: NixlConnectorMetadata,
     ) -> None:
         if holder is not None and not (meta.awaiting_kvs or any(meta.local_block_ids)):
-            peer = self._peer(meta.remote.engine_id, holder)
-            self._reader.release(peer, [meta.remote.request_id])
+            for peer in self._peers(meta.remote.engine_id, holder, meta.tp_size):
+                self._reader.release(peer, [meta.remote.request_id])
             return
         carrier = self._carrier(meta, holder) if holder is not None else None
         if holder is None or carrier is None:
-            self._give_up(request_id, _Load(meta, _NOWHERE, "", _now_s()), _NO_TRANSPORT)
+            self._give_up(request_id, Load(meta, _NOWHERE, "", _now_s()), _NO_TRANSPORT)
             return
-        self._loads[request_id] = _Load(meta, holder, carrier, _now_s())
+        self._loads[request_id] = Load(meta, holder, carrier, _now_s())
         if carrier == NIXL:
             by_nixl.reqs_to_recv[request_id] = meta
         else:
@@ -208,15 +186,18 @@ class KvWorker:
             ReadRequest(
                 request_id=request_id,
                 remote_request_id=remote.request_id,
-                peer=self._peer(remote.engine_id, load.holder),
+                peer=self._peer(remote.engine_id, load.holder, self._rank),
                 remote_blocks=theirs,
                 local_blocks=ours,
             )
         )
 
-    def _peer(self, engine_id: str, holder: HolderPort, rank: int | None = None) -> KvPeer:
-        worker = self._rank if rank is None else rank
-        return KvPeer(epoch=engine_id, host=holder.host, port=holder.port + worker)
+    def _peer(self, engine_id: str, holder: HolderPort, rank: int) -> KvPeer:
+        return KvPeer(epoch=engine_id, host=holder.host, port=holder.port + rank)
+
+    def _peers(self, engine_id: str, holder: HolderPort, workers: int) -> list[KvPeer]:
+        ranks = facing(self._rank, ours=self._workers, theirs=workers)
+        return [self._peer(engine_id, holder, rank) for rank in ranks]
 
     def finished(self) -> KVConnectorTransferResults:
         """Transfers that ended since the last step; failed ones are among the received, too."""
@@ -248,7 +229,7 @@ class KvWorker:
                 self._confirm_nixl(request_id, load)
         self.nixl.get_block_ids_with_load_errors()  # failures are reported by request instead
 
-    def _nixl_failed(self, request_id: str, load: _Load) -> None:
+    def _nixl_failed(self, request_id: str, load: Load) -> None:
         engine_id = load.meta.remote.engine_id
         self._pairs.nixl_failed(engine_id, _now_s())
         if ZMQ in self._usable(load.meta, load.holder):
@@ -257,7 +238,7 @@ class KvWorker:
         else:
             self._end_load(request_id, ReadOutcome.STALLED, 0)
 
-    def _confirm_nixl(self, request_id: str, load: _Load) -> None:
+    def _confirm_nixl(self, request_id: str, load: Load) -> None:
         remote, engine_id = load.meta.remote, load.meta.remote.engine_id
         sources = self.nixl.slos_sources(engine_id)
         load.awaited_confirmations = len(sources)
@@ -295,11 +276,11 @@ class KvWorker:
         load.moved_bytes = moved_bytes
         self._give_up(request_id, load, outcome.value)
 
-    def _give_up(self, request_id: str, load: _Load, why: str) -> None:
+    def _give_up(self, request_id: str, load: Load, why: str) -> None:
         self._failed.add(request_id)
         self._note(request_id, load, why)
 
-    def _note(self, request_id: str, load: _Load, outcome: str) -> None:
+    def _note(self, request_id: str, load: Load, outcome: str) -> None:
         self._transfers.append(load.ended(request_id, outcome, _now_s()))
 
     def take_transfers(self) -> list[KvTransfer]:

@@ -1,8 +1,10 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shared.kv_transfer.pairs import Pairs, usable
+from shared.kv_transfer.pairs import Pairs, facing, usable
 from shared.kv_transfer.settings import PORT_KEY, HolderPort, KvTransport, fault_in
 from shared.kv_transfer.tuning import NIXL_AGAIN_S
 
@@ -102,6 +104,15 @@ def test_engines_of_different_sizes_move_kv_by_nixl_alone(
     theirs: tuple[str, ...], ours: tuple[str, ...], same: bool, expected: tuple[str, ...]
 ) -> None:
     assert usable(theirs, ours, same_workers=same) == expected
+
+
+@given(ours=st.integers(1, 16), theirs=st.integers(1, 16))
+def test_all_workers_of_a_holder_hear_of_a_lease(ours: int, theirs: int) -> None:
+    told = [facing(rank, ours=ours, theirs=theirs) for rank in range(ours)]
+
+    assert {one for ranks in told for one in ranks} == set(range(theirs))
+    assert all(told)
+    assert ours != theirs or told == [[rank] for rank in range(ours)]
 
 
 def test_settings_survive_as_plain_data() -> None:
