@@ -103,7 +103,7 @@ def test_in_overload_work_is_shared_by_weight(
 
     each = got(run(rates, {"a": 1.0, "b": weight}, best_effort=best_effort))
 
-    assert each["b"].tokens / each["a"].tokens == pytest.approx(weight, rel=0.1)
+    assert each["b"].tokens / each["a"].tokens == pytest.approx(weight, rel=0.15)
 
 
 @pytest.mark.timeout(120)
