@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference: options, commands and metrics, from the code.
+"""Writes the generated pages of docs/reference from the code: options, commands, metrics, tuning.
 
 `make reference` writes them; a unit test compares them with the code.
 """
@@ -16,12 +16,21 @@ from prometheus_client.metrics import MetricWrapperBase
 from services.bench.__main__ import MODULES
 from services.cli import COMMANDS
 from services.gateway.metrics import GatewayMetrics
+from services.planner import tuning as planner_tuning
 from services.planner.server.metrics import PlannerMetrics
+from shared.batch_time import tuning as batch_time_tuning
 from shared.engines import EngineDescription, Role
 from shared.options import describe
+from shared.scheduling import tuning as scheduling_tuning
 from shared.telemetry.engine_metrics import EngineMetrics
 from shared.telemetry.task_count import count_tasks
+from shared.tuning import TunedNumber, tuned_numbers
 
+TUNED = {
+    "Planner": planner_tuning,
+    "Step former, forecasts and drafts": scheduling_tuning,
+    "Step-time model": batch_time_tuning,
+}
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 OPTIONS_HEAD = """\
 # Options
@@ -49,6 +58,15 @@ METRICS_HEAD = """\
 Every name ending in `_seconds` is in seconds. The pages of the gateway and of engines also hold
 vLLM's own metrics (`vllm:...`), and all pages those of the Python process. Labels take their
 values from closed sets: classes and tenants of the configuration, engines that are attached.
+"""
+TUNING_HEAD = """\
+# Tuned numbers
+
+<!-- Written by `make reference` from the `tuning` modules. -->
+
+Every number that shapes a decision of the planner, the step former or the step-time model, with the
+range in which its rule still does what it is for. Numbers that bound memory or the time of a search
+are not among them. None of them is an option: they hold for all models, loads and hardware.
 """
 EXIT_STATUS = (
     ("0", "the command did what it was asked for"),
@@ -163,7 +181,30 @@ def metrics_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"options.md": options_page, "commands.md": commands_page, "metrics.md": metrics_page}
+def tuning_page() -> str:
+    """One table for each module of tuned numbers."""
+    parts = [TUNING_HEAD]
+    for title, module in TUNED.items():
+        rows = [_tuned_row(one) for one in tuned_numbers(module)]
+        parts.append(f"## {title}\n\n`{module.__name__}`, {len(rows)} numbers.\n")
+        parts.append("| number | value | range | unit | reason |\n|---|---|---|---|---|")
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _tuned_row(one: TunedNumber) -> str:
+    about = one.about
+    reason = f"{about.why} [Evidence](../{about.page})" if about.page else about.why
+    value, low, high = (f"{number:.4g}" for number in (one.value, about.low, about.high))
+    return f"| `{one.name}` | {value} | {low} to {high} | {about.unit} | {reason} |"
+
+
+PAGES = {
+    "options.md": options_page,
+    "commands.md": commands_page,
+    "metrics.md": metrics_page,
+    "tuning.md": tuning_page,
+}
 
 
 def _linked(command: str) -> str:

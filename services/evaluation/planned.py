@@ -81,6 +81,7 @@ class Planned:
             most_tokens=link.max_model_len_tokens,
         )
         self._profile = profile
+        self._engines: Mapping[str, SimEngine] = {}  # that serve
         self._attached: dict[str, Attached] = {}
         self._waiting: dict[str, Ticket] = {}  # in the planner's queue, by request id
         self._placed: dict[int, Placement] = {}  # by life
@@ -95,8 +96,11 @@ class Planned:
 
     @property
     def recheck_s(self) -> float:
-        """As the planner's queue has it."""
-        return self._look_at_s - self._now
+        """Until the planner's queue wants to be looked at, or an engine reports the end of a step:
+        that may make room for a request that waits.
+        """
+        ends_s = (one.ends_s for one in self._engines.values() if one.ends_s > self._now)
+        return min(self._look_at_s, min(ends_s, default=math.inf)) - self._now
 
     def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
         """Asks for all that are new, and again for those that the planner has deferred; returns
@@ -159,6 +163,7 @@ class Planned:
 
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Engines report when a step has begun or ended, or a request has come or left."""
+        self._engines = engines
         for engine in engines.values():
             if self._attached[engine.name].has_news(engine):
                 self._report(engine, now)

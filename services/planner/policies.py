@@ -12,6 +12,14 @@ import numpy as np
 
 from services.planner.estimators.drafting import Drafting
 from services.planner.state.turnover import decoding, prompt_tokens_each
+from services.planner.tuning import (
+    ASKED_WINDOW_S,
+    AWAITED_BLOCKS,
+    LONGEST_STEP_AT_LEAST,
+    MOST_DRAFT_GROUPS,
+    POLICY_CHANGE,
+    STEP_SHARE_OF_TTFT,
+)
 from shared.batch_time import Step, StepTable
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
@@ -31,14 +39,8 @@ from shared.scheduling.simulate import Flags
 from shared.scheduling.speculation import Engine, Tier, best_speculation
 from shared.scheduling.tiers import tiers_of
 
-_WINDOW_S = 30.0  # what was asked is kept for one to two of these
-_TTFT_SHARE = 1 / 3  # of the tightest TTFT that a step may take which began before the request came
-_LEAST_STEPS = 4.0  # empty steps that the longest step is never shorter than
-_AMONG_OTHERS = 2.0  # times the blocks of awaited prefixes, which are freed among others
 _PARTS = 64  # of the KV cache: what is kept is told in such
-_WORTH = 0.1  # relative change of the longest step that is worth telling
 _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
-_MOST_GROUPS = 6  # of requests that drafts are chosen for; a choice takes some 2 ms for eight
 _V = TypeVar("_V")
 
 
@@ -60,7 +62,7 @@ class _Lately:
 
     def turn(self, now: float) -> None:
         """Lets go of what is too long ago."""
-        passed = (now - self.since_s) // _WINDOW_S
+        passed = (now - self.since_s) // ASKED_WINDOW_S
         if passed >= 1:
             self.before = self.now if passed < 2 else Asked()
             self.now, self.since_s = Asked(), now
@@ -99,7 +101,7 @@ class PolicyBook:
         """By class, what was asked of this engine in the last minute."""
         found = {}
         for class_name, lately in self._engines.get(engine, {}).items():
-            if now - lately.since_s < 2 * _WINDOW_S:
+            if now - lately.since_s < 2 * ASKED_WINDOW_S:
                 lately.turn(now)
                 found[class_name] = lately.tightest
         return found
@@ -149,14 +151,14 @@ def worth_sending(old: Policy, new: Policy) -> bool:
     if replace(old, version=0, longest_step_s=0) != replace(new, version=0, longest_step_s=0):
         return True
     before_s, after_s = old.longest_step_s, new.longest_step_s
-    return abs(after_s - before_s) > _WORTH * before_s
+    return abs(after_s - before_s) > POLICY_CHANGE * before_s
 
 
 def _kept_blocks(engine: EngineNow) -> int:
     """What was used last is the last to go of what is cached, and others are cached in between."""
     in_all = engine.description.kv_blocks
     part = max(1, in_all // _PARTS)
-    parts = math.ceil(_AMONG_OTHERS * engine.awaited_blocks / part)
+    parts = math.ceil(AWAITED_BLOCKS * engine.awaited_blocks / part)
     return min(parts * part, in_all // 2)
 
 
@@ -165,7 +167,7 @@ def _longest_step_s(table: StepTable, asked: Iterable[Asked]) -> float:
     tightest_s = min((one.ttft_s for one in asked), default=math.inf)
     if math.isinf(tightest_s):
         return 0.0
-    return max(_TTFT_SHARE * tightest_s, _LEAST_STEPS * table.sure_s(Step()))
+    return max(STEP_SHARE_OF_TTFT * tightest_s, LONGEST_STEP_AT_LEAST * table.sure_s(Step()))
 
 
 def _with_speculation(
@@ -270,7 +272,7 @@ def _groups(engine: EngineNow, chosen: Flags) -> list[_Group]:
     keys = [
         (pace, name or "") for pace, name in zip(tiers_of(paces_s).tolist(), names, strict=True)
     ]
-    if len(set(keys)) > _MOST_GROUPS:
+    if len(set(keys)) > MOST_DRAFT_GROUPS:
         keys = [(pace, "") for pace, _ in keys]
     return [
         _Group(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from shared.tuning import Tuned
 
-# ---- an online model (online.py, recursive.py)
+# ---- an online model
 
 TELLING_PREFILL_TOKENS: Annotated[
     int,
@@ -80,7 +80,7 @@ OUTLIER: Annotated[
     ),
 ] = 1.5
 
-# ---- what is promised of a step (margins.py)
+# ---- what is promised of a step
 
 PROMISED_SHARE: Annotated[
     float,
@@ -147,7 +147,7 @@ MOST_MARGIN: Annotated[
     ),
 ] = 1.5
 
-# ---- the fit of a profile (fit.py, profile_fit.py)
+# ---- the fit of a profile
 
 TAIL: Annotated[
     float,
@@ -204,7 +204,7 @@ MOST_ARE_USUAL: Annotated[
     ),
 ] = 0.7
 
-# ---- what a starting engine tries on itself (profile_plan.py)
+# ---- what a starting engine tries on itself
 
 ENOUGH_STEPS: Annotated[
     int,

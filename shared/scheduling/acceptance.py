@@ -13,11 +13,16 @@ import numpy as np
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.engines import Drafts
+from shared.scheduling.tuning import (
+    ACCEPTANCE_HALF_LIFE_S,
+    CONFIDENCE,
+    HIGHEST_ACCEPTANCE,
+    LOW_SHARE,
+    LUCK_WINDOW,
+    PRIOR_ACCEPTANCE,
+    PRIOR_DRAFTS,
+)
 
-_HIGHEST = 0.999  # acceptance that is ever believed; at one no rejection could be learned from
-_WINDOW = 5  # verifications over which a low count is held against the mean: about ten tokens
-_LOW_SHARE = 0.1
-_CONFIDENCE = 1.645  # one-sided 95 %
 _HALVINGS = 40
 
 
@@ -74,10 +79,10 @@ def _produced(alpha: float, verified: int, caution: int) -> float:
 @compiled
 def _low(alpha: float, verified: int) -> float:
     """The low quantile of the mean over a few verifications, exactly."""
-    most = _WINDOW * verified
+    most = LUCK_WINDOW * verified
     chances = np.zeros(most + 1)  # of so many tokens together
     chances[0] = 1.0
-    for _ in range(_WINDOW):
+    for _ in range(LUCK_WINDOW):
         before = chances.copy()
         chances[:] = 0.0
         reached = 1.0  # the chance of at least so many tokens from one verification
@@ -86,10 +91,10 @@ def _low(alpha: float, verified: int) -> float:
             chances[tokens:] += reached * (1.0 - stays) * before[: most + 1 - tokens]
             reached *= alpha
     total, below = 0, chances[0]
-    while below < _LOW_SHARE and total < most:
+    while below < LOW_SHARE and total < most:
         total += 1
         below += chances[total]
-    return total / _WINDOW
+    return total / LUCK_WINDOW
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,9 +129,9 @@ class Acceptance:
     def __init__(
         self,
         *,
-        prior: float = 0.6,
-        prior_tokens: float = 20.0,
-        half_life_s: float = 60.0,
+        prior: float = PRIOR_ACCEPTANCE,
+        prior_tokens: float = PRIOR_DRAFTS,
+        half_life_s: float = ACCEPTANCE_HALF_LIFE_S,
         most_classes: int = 256,
     ) -> None:
         self._prior = prior
@@ -178,7 +183,7 @@ def _likeliest(counts: _Counts, prior: float, prior_tokens: float) -> float:
     rising and a falling line, found by halving.
     """
     each = _drafts_each(counts)
-    low, high = 0.0, _HIGHEST
+    low, high = 0.0, HIGHEST_ACCEPTANCE
     for _ in range(_HALVINGS):
         alpha = (low + high) / 2
         expected = counts.verifications * alpha * (1 - alpha**each) / (1 - alpha)
@@ -190,6 +195,6 @@ def _likeliest(counts: _Counts, prior: float, prior_tokens: float) -> float:
 
 
 def _lower_bound(share: float, trials: float) -> float:
-    square = _CONFIDENCE**2
-    spread = _CONFIDENCE * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
+    square = CONFIDENCE**2
+    spread = CONFIDENCE * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
     return max(0.0, (share + square / (2 * trials) - spread) / (1 + square / trials))

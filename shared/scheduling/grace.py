@@ -8,16 +8,13 @@ for within the tokens that the answer most likely has is granted to its beginnin
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
-_MOST_PACES: Final = 4.0  # of grace, beside the time that KV is on its way
-# Of the promised pace, engines are asked for no less: decodes take from prompts what that costs.
-_LEAST_SHARE: Final = 0.95
-# Drafts give some answers less than others, and all of them more than their pace needs: with them
-# as much less as they give more, down to this.
-_LEAST_WITH_DRAFTS: Final = 0.8
-# Where KV moved, prompts are mostly elsewhere, and it may have to wait for the end of a step.
-_LEAST_WHEN_MOVED: Final = 0.9
+from shared.scheduling.tuning import (
+    LEAST_PACE,
+    LEAST_PACE_WHEN_MOVED,
+    LEAST_PACE_WITH_DRAFTS,
+    MOST_SLACK,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +53,11 @@ def grace_of(
     if math.isinf(tpot_s) or later_tokens < 1:
         return Grace(tpot_s)
     if moved_s > 0:
-        least_s = _LEAST_WHEN_MOVED * tpot_s
+        least_s = LEAST_PACE_WHEN_MOVED * tpot_s
     else:
-        share = max(_LEAST_WITH_DRAFTS, _LEAST_SHARE / gain)
+        share = max(LEAST_PACE_WITH_DRAFTS, LEAST_PACE / gain)
         least_s = max(share * tpot_s, min(tpot_s, least_pace_s))
-    later_s = min(_MOST_PACES * tpot_s + moved_s, later_tokens * (tpot_s - least_s))
+    later_s = min(MOST_SLACK * tpot_s + moved_s, later_tokens * (tpot_s - least_s))
     later_s = max(later_s, moved_s)
     pace_s = tpot_s - later_s / later_tokens
     return Grace(pace_s, later_s) if pace_s > 0 else Grace(tpot_s)

@@ -8,12 +8,9 @@ from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, PRODUCED, PROMISED, TPOT, Rows
+from shared.scheduling.tuning import GIVEN_UP, IN_TURN, LEAST_TURN_S, TURN
 
 ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
-_GIVEN_UP = 4.0  # beyond so many paces of lateness the lost time is written off
-# A lost prompt's turn comes when it is late by so long, or by so many times what it was given.
-_LEAST_TURN_S, _TURN = 2.0, 2.0
-_IN_TURN = 3.0  # it is then due within so many times what it takes alone
 
 
 @compiled
@@ -31,14 +28,14 @@ def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
         if rows[i, KIND] == LOST and (rows[i, PRODUCED] > 0 or now >= _turn_s(rows, i)):
             rows[i, KIND] = PROMISED
             if rows[i, PRODUCED] == 0:
-                rows[i, DUE] = now + _IN_TURN * prompt_s(rows, i, table)
+                rows[i, DUE] = now + IN_TURN * prompt_s(rows, i, table)
         if rows[i, KIND] != PROMISED or rows[i, AVAILABLE] > now or rows[i, DUE] == np.inf:
             continue
         if rows[i, PRODUCED] == 0:
             if now + prompt_s(rows, i, table) > rows[i, DUE] + ROUNDING_S:
                 rows[i, KIND] = LOST
                 settled += 1
-        elif now > rows[i, DUE] + _GIVEN_UP * rows[i, TPOT]:
+        elif now > rows[i, DUE] + GIVEN_UP * rows[i, TPOT]:
             rows[i, DUE] = now
             settled += 1
     return settled
@@ -48,4 +45,4 @@ def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
 def _turn_s(rows: Rows, i: int) -> float:
     """When a LOST prompt is owed at the cost of others: who waited for long waits for longer."""
     due_s = rows[i, DUE]
-    return float(due_s + max(_LEAST_TURN_S, _TURN * (due_s - rows[i, AVAILABLE])))
+    return float(due_s + max(LEAST_TURN_S, TURN * (due_s - rows[i, AVAILABLE])))

@@ -40,10 +40,10 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import ONE, Tokens, add_decode
 from shared.scheduling.steady import held_for_ever, likely_s
+from shared.scheduling.tuning import PACES_AHEAD
 
 Times = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-_PACES = 3.0  # the simulation goes on for so many of the loosest pace after the last first token
 _MOST_STEPS = 2048
 NOBODY: Final = -1
 
@@ -160,7 +160,7 @@ def run(
             break
         if goes_on_s == np.inf and not (_prompt_waits(rows) or _is_awaited(rows, awaited, now)):
             settled = held_for_ever(rows, table, now)
-            goes_on_s = now if settled else now + _PACES * loosest_s
+            goes_on_s = now if settled else now + PACES_AHEAD * loosest_s
         if now >= goes_on_s:
             break
     return now

@@ -26,9 +26,8 @@ from shared.scheduling.draft_lengths import (
     is_better,
     weigh,
 )
+from shared.scheduling.tuning import DRAFT_CHANGE, HYSTERESIS
 
-HYSTERESIS = 1.05  # how many times as much drafts must be worth as plain decoding
-_CHANGE = 1.3  # the same of others beside those in force, with which requests were promised
 _Weighed = tuple[Numbers, Produced, Produced, Numbers, Numbers]
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: plain
 
@@ -106,7 +105,7 @@ def best_speculation(
         best = plain
     kept = _kept(tiers, engine, before)
     if kept is not None and is_better(worth(kept), worth(plain), 1.0):
-        best = best if is_better(worth(best), worth(kept), _CHANGE) else kept
+        best = best if is_better(worth(best), worth(kept), DRAFT_CHANGE) else kept
     return _speculation(best, worth(best))
 
 

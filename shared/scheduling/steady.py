@@ -28,15 +28,14 @@ from shared.scheduling.rows import (
     Rows,
 )
 from shared.scheduling.shares import step_pace_s
-
-_AVERAGED = 3.0
+from shared.scheduling.tuning import AVERAGED
 
 
 @compiled
 def likely_s(sure: float, table: Numbers, counts: Numbers) -> float:
     """Over many steps most of what a single one may last longer averages out."""
     expected = expected_s(table, counts)
-    return expected + (sure - expected) / _AVERAGED
+    return expected + (sure - expected) / AVERAGED
 
 
 @compiled

@@ -47,9 +47,7 @@ class Drafted:
 
 
 class SimEngine:
-    """One engine.
-
-    The views `rows`, `who` and `after` are valid until a request arrives or a step ends.
+    """One engine. Views of its rows are valid until a request arrives or a step ends.
 
     Attributes:
         rows: One row per request, in the order of arrival.
@@ -133,10 +131,7 @@ class SimEngine:
             self.cache.shrink(max(0.0, self.free_blocks))
 
     def begin(self, form: Former, lives: Lives, now: float) -> bool:
-        """Forms and starts a step; whether there was one.
-
-        Raises RuntimeError if the former exceeds the engine's blocks, token budget or places.
-        """
+        """Forms a step and starts it; whether there was one. Raises RuntimeError beyond limits."""
         self.ends_s = math.inf
         if not self._count:
             return False

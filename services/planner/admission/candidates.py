@@ -18,11 +18,8 @@ from services.planner.admission.ways import Ways
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
+from services.planner.tuning import BEST_OF_SIDE
 from shared.requests import PlacementQuery, Way, WayConsidered
-
-# Pairs are built from the best few of each side: all pairs of a large fleet would cost more time
-# than they could gain, since only the transfer depends on both.
-_BEST_OF_SIDE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +159,9 @@ def _pairs(
     starts.sort(key=lambda start: _unknown_last(start.ready_in_s, start.engine))
     ends.sort(key=lambda end: (_over(end, goal), _unknown_last(end.done_in_s, end.engine)))
     able = (one for one in starts if any(one.engine.transports_to(end.engine) for end in ends))
-    for start in islice(able, _BEST_OF_SIDE):
+    for start in islice(able, BEST_OF_SIDE):
         reached = (end for end in ends if start.engine.transports_to(end.engine))
-        for end in islice(reached, _BEST_OF_SIDE):
+        for end in islice(reached, BEST_OF_SIDE):
             if start.engine is not end.engine:
                 yield _pair(work, state, start, end)
 

@@ -12,6 +12,7 @@ from services.planner.admission.lead import share_allowed
 from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
+from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, STEPS_TO_RECOMPUTE
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
@@ -31,11 +32,6 @@ from shared.scheduling.rows import (
 from shared.scheduling.shares import step_pace_s
 from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_share
-
-_NO_LATER_S = 0.001  # whoever is late may become so much later by somebody new
-_GAIN_RESERVE = 0.2  # of what drafts give on average, for runs of poor luck
-_STEPS_TO_WAIT = 2.0  # usual steps within a pace that leaves time to compute dropped KV again
-_POOR_LUCK = 0.3  # of the paces that a step gives with drafts, by which its token may be late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -172,8 +168,8 @@ class Bench:
         worst_s = forecast.worst_late_s[:n]
         spare_s = np.where(self.rows[:, PRODUCED] > 0, np.inf, self._reserve_s)
         broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
-        later: Flags = (forecast.first_s[:n] > before.first_s + _NO_LATER_S) | (
-            worst_s > before.worst_late_s + _NO_LATER_S
+        later: Flags = (forecast.first_s[:n] > before.first_s + NO_LATER_S) | (
+            worst_s > before.worst_late_s + NO_LATER_S
         )
         return later | broken
 
@@ -200,7 +196,7 @@ class Bench:
         to compute it again.
         """
         usual_s = usual_step_s(self.engine.rows, self.table)
-        return bool(step_pace_s(row[None], 0) >= _STEPS_TO_WAIT * usual_s)
+        return bool(step_pace_s(row[None], 0) >= STEPS_TO_RECOMPUTE * usual_s)
 
     def leftover(self, row: Numbers) -> Trial:
         """What the request would get from what the promises leave."""
@@ -260,9 +256,9 @@ def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> No
         if rows[i, KIND] == PROMISED and rows[i, PRODUCED] == 0 and np.isfinite(rows[i, DUE]):
             rows[i, DUE] -= ttft_share * max(0.0, rows[i, DUE] - now)
         rows[i, TPOT] *= 1 - tpot_share
-        rows[i, GAIN] -= _GAIN_RESERVE * (rows[i, GAIN] - 1)
+        rows[i, GAIN] -= GAIN_MARGIN * (rows[i, GAIN] - 1)
         if rows[i, DRAFT] > 0 and np.isfinite(rows[i, TPOT]):
-            luck_s = _POOR_LUCK * rows[i, TPOT] * rows[i, GAIN]
+            luck_s = POOR_LUCK * rows[i, TPOT] * rows[i, GAIN]
             rows[i, GRACE] += luck_s
             if rows[i, PRODUCED] > 0:
                 rows[i, DUE] += luck_s

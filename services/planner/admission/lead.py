@@ -5,18 +5,12 @@ served faster than its pace can sit out steps for as long as its lead lasts, and
 others end: a mean over thousands of tokens leaves minutes for that.
 """
 
-from typing import Final
-
 import numpy as np
 
+from services.planner.tuning import LEAD_KEPT, LEAD_OF_ONE, LEAD_SPENT_WITHIN, MOST_UTILIZATION
 from shared.compiled import compiled
 from shared.scheduling.rows import DUE, KIND, LEFT, PRODUCED, PROMISED, TPOT, Rows
 from shared.scheduling.shares import step_pace_s
-
-_KEPT: Final = 16.0  # paces of lead that are not spent: prompts need some
-_SPENT_WITHIN: Final = 1024.0  # steps; the mean lead beyond what is kept is to last for so many
-_MOST_OF_ONE: Final = 256.0  # paces that count of the lead of one request: it may end at any time
-_MOST: Final = 1.25
 
 
 def share_allowed(rows: Rows, now: float) -> float:
@@ -33,6 +27,6 @@ def _share_allowed(rows: Rows, now: float) -> float:
         runs = rows[i, KIND] == PROMISED and rows[i, PRODUCED] > 0 and rows[i, LEFT] > 0
         if runs and rows[i, TPOT] < np.inf:
             running += 1
-            lead += min(_MOST_OF_ONE, max(0.0, (rows[i, DUE] - now) / step_pace_s(rows, i)))
-    spare = lead / max(1, running) - _KEPT
-    return float(min(_MOST, 1.0 + max(0.0, spare) / _SPENT_WITHIN))
+            lead += min(LEAD_OF_ONE, max(0.0, (rows[i, DUE] - now) / step_pace_s(rows, i)))
+    spare = lead / max(1, running) - LEAD_KEPT
+    return float(min(MOST_UTILIZATION, 1.0 + max(0.0, spare) / LEAD_SPENT_WITHIN))

@@ -13,15 +13,12 @@ import numpy as np
 from services.planner.admission.candidates import Candidate
 from services.planner.admission.feasibility import Bench, Trial
 from services.planner.admission.round_benches import RoundBenches
-from services.planner.admission.ways import MOST_TRIED
 from services.planner.admission.wishes import Wish, by_program
 from services.planner.state.engine_state import EngineState
+from services.planner.tuning import MOST_TRIED, SLOWER, TRIED_WITHOUT_PROMISE
 from shared.batch_time.table import Numbers
 from shared.engines import Role
 from shared.requests import Reason
-
-_TRIED_WITHOUT_PROMISE = 4  # engines
-_SLOWER = 1.1  # a way that ends later by this factor is taken only where the others are full
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +60,7 @@ class Round(RoundBenches):
         request that would be late after such a preemption is held for a promise instead.
         """
         colocated = (way for way in wish.ways if way.colocated)
-        for way in islice(colocated, _TRIED_WITHOUT_PROMISE):
+        for way in islice(colocated, TRIED_WITHOUT_PROMISE):
             bench = self.bench(way.decode.engine)
             if bench is None:
                 continue
@@ -153,7 +150,7 @@ class Round(RoundBenches):
         2507.17769). Then prefix hits, then the engine with the most to spare: what comes next finds
         room on all of them.
         """
-        slow_s = _SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
+        slow_s = SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
         quickest: dict[EngineState, float] = {}
         for way in wish.ways:
             engine = way.decode.engine
@@ -166,7 +163,7 @@ class Round(RoundBenches):
             return (
                 pinned[engine],
                 -_hit(wish, way),
-                way.finish_s > _SLOWER * quickest[engine],
+                way.finish_s > SLOWER * quickest[engine],
                 able[engine].share,
                 _or_inf(way.finish_s),
             )

@@ -22,11 +22,8 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
 from services.planner.state.tenants import Turns
+from services.planner.tuning import LONGEST_TURN_S, MOST_AT_ONCE, PLACED_BEFORE_S
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
-
-_MOST_AT_ONCE = 12  # wishes looked at in one round; the others wait for the next ones
-_PLACED_BEFORE_S = 0.01  # the last moment at which an idle engine would be in time
-_LONGEST_TURN_S = 20.0  # for an engine with room, from the arrival; gateways hold a request for 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +121,7 @@ def _looked_at(
         return asked[number].query.tenant
 
     in_turn = turns.alternate([number for _, number in sorted(may)], tenant_of)
-    return turns.alternate(sorted(must + in_turn[: max(0, _MOST_AT_ONCE - len(must))]), tenant_of)
+    return turns.alternate(sorted(must + in_turn[: max(0, MOST_AT_ONCE - len(must))]), tenant_of)
 
 
 def _steps_back(held: Held, query: PlacementQuery, round_: Round, turns: Turns, now: float) -> bool:
@@ -167,7 +164,7 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
     """Until when an engine that becomes free could still be in time, and a little before."""
     if goal.ttft_s is None or idle.ttft_s is None:
         return demand.arrived_at_s + state.numbers.patience_s
-    return demand.due_s - idle.ttft_s - state.delivery.both_s - _PLACED_BEFORE_S
+    return demand.due_s - idle.ttft_s - state.delivery.both_s - PLACED_BEFORE_S
 
 
 def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:
@@ -179,7 +176,7 @@ def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float)
     ]
     able.sort(key=lambda number: cases[number].held.due_s)
     in_turn = turns.alternate(able, lambda number: cases[number].query.tenant)
-    return {number: _wish(cases[number], round_, now) for number in in_turn[:_MOST_AT_ONCE]}
+    return {number: _wish(cases[number], round_, now) for number in in_turn[:MOST_AT_ONCE]}
 
 
 def _wish(case: _Case, round_: Round, now: float) -> Wish:
@@ -250,7 +247,7 @@ def _takes_in(engine: EngineState, waited_s: float) -> bool:
     """Whether an engine is to have one more request without a promise. One that has waited for long
     waits behind promises there: it must not be kept away by them for ever.
     """
-    return not (engine.many_wait if waited_s >= _LONGEST_TURN_S else engine.is_backed_up)
+    return not (engine.many_wait if waited_s >= LONGEST_TURN_S else engine.is_backed_up)
 
 
 def _first(wish: Wish) -> list[Candidate]:

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field, replace
 
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
+from services.planner.tuning import (
+    MOST_CACHED,
+    MOST_OF_SIDE,
+    MOST_STAND_INS,
+    MOST_TRIED,
+    PROMPT_LIKE_A_DECODE,
+)
 from shared.engines import Role
 from shared.requests import PlacementQuery, Way, WayConsidered
 
 _REJECTIONS_KEPT = 16
-_MOST_OF_SIDE = 8
-_MOST_STAND_INS = 2  # prefill engines that are tried beside the decode engines
-_MOST_CACHED = 4  # of these that are taken for what they have cached
-MOST_TRIED = 5  # that are looked at closely for one request; more would cost more than they find
-_LIKE_A_DECODE = 256.0  # prompt tokens that are as much to do as a request that decodes
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class Fleet:
         return replace(
             ways,
             colocated=self._least(ways.colocated, cached_tokens),
-            stand_ins=self._least(ways.stand_ins, cached_tokens, _MOST_STAND_INS),
+            stand_ins=self._least(ways.stand_ins, cached_tokens, MOST_STAND_INS),
             prefills=self._least(prefills, cached_tokens),
             decodes=self._least(decodes, cached_tokens),
         )
@@ -115,7 +117,7 @@ class Fleet:
         self,
         engines: list[EngineState],
         cached_tokens: Mapping[str, int],
-        most: int = _MOST_OF_SIDE,
+        most: int = MOST_OF_SIDE,
     ) -> list[EngineState]:
         if len(engines) <= most:
             return engines
@@ -127,7 +129,7 @@ class Fleet:
             return by_load[:most]
         having = [engine for engine in by_load if engine.name in cached_tokens]
         having.sort(key=lambda engine: -cached_tokens[engine.name])
-        first = having[:_MOST_CACHED]
+        first = having[:MOST_CACHED]
         others = [engine for engine in by_load[:most] if engine not in first]
         return [*first, *others][:most]
 
@@ -173,7 +175,7 @@ class Fleet:
 
 def _load(engine: EngineState) -> float:
     promised = engine.promised
-    return promised.requests + promised.prompt_tokens / _LIKE_A_DECODE
+    return promised.requests + promised.prompt_tokens / PROMPT_LIKE_A_DECODE
 
 
 def _most_tokens(engine: EngineState) -> int:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.planner.tuning import FRESH_DRAFTS, TIGHTER_TIERS
 from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, LEFT, PRODUCED, TOTAL, TPOT, Rows
 from shared.scheduling.shares import ONE
 from shared.scheduling.tiers import tier_of, tiers_of
 
-_FRESH = 0.1  # weight of the newest mean; engines are looked at some ten times a second
 _MOST_TIERS = 64
-_TIGHTER = 3  # tiers, by which engines are asked for more than was promised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,9 @@ class Drafting:
     def about(self, tpot_s: float, prior: Drafts) -> Drafts:
         """The newest of those that are asked for such a pace or a little tighter."""
         tier = tier_of(tpot_s)
-        near = (d for one, d in reversed(self._tiers.items()) if tier - _TIGHTER <= one <= tier)
+        near = (
+            d for one, d in reversed(self._tiers.items()) if tier - TIGHTER_TIERS <= one <= tier
+        )
         return next(near, prior)
 
     def count_on(self, rows: Rows, prior: Drafts) -> None:
@@ -70,8 +71,8 @@ class Drafting:
     def _note(self, tier: float, tokens: float, gain: float) -> None:
         before = self._tiers.pop(tier, Drafts())
         self._tiers[tier] = Drafts(
-            tokens=before.tokens + _FRESH * (tokens - before.tokens),
-            gain=before.gain + _FRESH * (gain - before.gain),
+            tokens=before.tokens + FRESH_DRAFTS * (tokens - before.tokens),
+            gain=before.gain + FRESH_DRAFTS * (gain - before.gain),
         )
         if len(self._tiers) > _MOST_TIERS:
             del self._tiers[next(iter(self._tiers))]

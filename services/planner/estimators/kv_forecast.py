@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from services.planner.estimators.survival import BIN_TOKENS, Survival
+from services.planner.tuning import KV_DEVIATIONS, LONGER_THAN_ALL
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
 
 Places = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
-_DEVIATIONS = 2.0  # one engine in forty would need more at such a point
 _PARTLY = 0.5  # of a last block, on average
-_LONGER = 0.5  # one longer than all of its class is taken to give half of what it has once more
 
 
 class Classes:
@@ -65,7 +64,7 @@ def blocks_needed(rows: Rows, places: Places, survivals: Numbers, block_tokens: 
         return 0.0
     means, variances = np.zeros(len(_AHEAD)), np.zeros(len(_AHEAD))
     _add_up(rows, places, survivals, float(block_tokens), means, variances)
-    return math.ceil(float((means + _DEVIATIONS * np.sqrt(variances)).max()) - 1e-9)
+    return math.ceil(float((means + KV_DEVIATIONS * np.sqrt(variances)).max()) - 1e-9)
 
 
 @compiled
@@ -97,5 +96,5 @@ def _goes_on(survivals: Numbers, place: int, produced: float, ahead: float, tota
     last = survivals.shape[1] - 1
     now = survivals[place, min(last, int(produced // BIN_TOKENS))]
     if now <= 0.0:
-        return 1.0 if ahead <= _LONGER * total else 0.0
+        return 1.0 if ahead <= LONGER_THAN_ALL * total else 0.0
     return float(survivals[place, min(last, int((produced + ahead) // BIN_TOKENS))] / now)

@@ -8,12 +8,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-HALF_LIFE_S: Final = 60.0
-MOST_WEIGHT: Final = 9.0  # of the transfers seen before, beside one new transfer
+from services.planner.tuning import LEAST_TRANSFER, TRANSFER_HALF_LIFE_S, TRANSFER_WEIGHT
+
 _PRIOR: Final = (
     0.5  # weight of what was believed before; one transfer is believed by a half or more
 )
-_LEAST: Final = 0.1  # of what was told; no transfer is taken to be quicker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +27,8 @@ class Line:
 
     def scaled(self, factors: "Factors") -> "Line":
         return Line(
-            fixed_s=self.fixed_s * max(_LEAST, factors.fixed),
-            s_per_byte=self.s_per_byte * max(_LEAST, factors.per_byte),
+            fixed_s=self.fixed_s * max(LEAST_TRANSFER, factors.fixed),
+            s_per_byte=self.s_per_byte * max(LEAST_TRANSFER, factors.per_byte),
         )
 
 
@@ -80,13 +79,13 @@ class Speed:
         return Factors(fixed=(c * u - b * v) / determinant, per_byte=(a * v - b * u) / determinant)
 
     def _left(self, now: float) -> float:
-        return math.exp2((self._at_s - now) / HALF_LIFE_S) if self._weight else 0.0
+        return math.exp2((self._at_s - now) / TRANSFER_HALF_LIFE_S) if self._weight else 0.0
 
     def _fade(self, now: float) -> None:
-        """To what is left of it by now, and to MOST_WEIGHT at most."""
+        """To what is left of it by now, and to TRANSFER_WEIGHT at most."""
         left = self._left(now)
-        if self._weight * left > MOST_WEIGHT:
-            left = MOST_WEIGHT / self._weight
+        if self._weight * left > TRANSFER_WEIGHT:
+            left = TRANSFER_WEIGHT / self._weight
         self._fixed2 *= left
         self._cross *= left
         self._bytes2 *= left

@@ -6,9 +6,9 @@ import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from services.planner.tuning import TELLING_ANSWERS, UNKNOWN_TOKENS
+
 _KEPT_CLASSES, _KEPT_ANSWERS = 256, 512
-_TELLING = 5  # answers; fewer say nothing of the long ones
-_UNKNOWN_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -43,20 +43,20 @@ class OutputLengths:
     def quantile(self, class_name: str, most_tokens: int, share: float) -> int:
         """What that share of its answers kept within, as far as is known; within `most_tokens`."""
         answers = self._classes.get(class_name)
-        known = self._quantile(answers, share) if answers else _UNKNOWN_TOKENS
+        known = self._quantile(answers, share) if answers else UNKNOWN_TOKENS
         return max(1, min(most_tokens, known))
 
     def cautious(self, class_name: str, most_tokens: int, share: float = 0.9) -> int:
         """What that share of its answers kept within; all that is allowed while little is known."""
         answers = self._classes.get(class_name)
-        if answers is None or len(answers.lately) < _TELLING:
+        if answers is None or len(answers.lately) < TELLING_ANSWERS:
             return most_tokens
         return max(1, min(most_tokens, self._quantile(answers, share)))
 
     def few(self, class_name: str, most_tokens: int) -> int | None:
         """What nine in ten of its answers had at least; None while little is known."""
         answers = self._classes.get(class_name)
-        if answers is None or len(answers.lately) < _TELLING:
+        if answers is None or len(answers.lately) < TELLING_ANSWERS:
             return None
         return max(1, min(most_tokens, self._quantile(answers, 0.1)))
 

@@ -9,11 +9,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.planner.tuning import LONGEST_RETRY_S, QUIET_S, RETRY_TIMES
 from shared.bounded import remember
 
-_LONGEST_S: Final = 60.0  # that a client is told to wait: few wait longer
-_TIMES: Final = 2.0  # as long as it has lasted: two of three overloads are over by then
-_QUIET_S: Final = 5.0  # refusals of one overload may be so far apart, however short it was
 _KEPT_CLASSES: Final = 256
 
 
@@ -29,7 +27,7 @@ class _Overload:
 
     def goes_on(self, now: float) -> bool:
         lasted_s = self.last_s - self.from_s
-        return self.more_refused > 0 and now - self.last_s <= max(_QUIET_S, lasted_s)
+        return self.more_refused > 0 and now - self.last_s <= max(QUIET_S, lasted_s)
 
 
 class Refusals:
@@ -59,4 +57,4 @@ class Refusals:
         known = self._overloads.get(class_name)
         if known is None or not known.goes_on(now):
             return 0.0
-        return min(_LONGEST_S, _TIMES * (now - known.from_s))
+        return min(LONGEST_RETRY_S, RETRY_TIMES * (now - known.from_s))

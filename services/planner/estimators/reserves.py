@@ -7,12 +7,18 @@ settles where it is tolerated (adaptive conformal inference, arXiv 2106.00170).
 """
 
 from dataclasses import dataclass
-from typing import Final
 
+from services.planner.tuning import (
+    MARGIN_STEP,
+    TOLERATED_BROKEN,
+    TPOT_MARGIN_FIRST,
+    TPOT_MARGIN_LEAST,
+    TPOT_MARGIN_MOST,
+    TTFT_MARGIN_FIRST,
+    TTFT_MARGIN_LEAST,
+    TTFT_MARGIN_MOST,
+)
 from shared.requests import Admission, Outcome, Placement
-
-_TOLERATED: Final = 0.02  # of promises that may break
-_STEP: Final = 0.01  # by which a broken promise widens its reserve
 
 
 @dataclass(slots=True)
@@ -24,7 +30,7 @@ class _Share:
     most: float
 
     def learn(self, *, kept: bool) -> None:
-        self.share += _STEP * ((0.0 if kept else 1.0) - _TOLERATED)
+        self.share += MARGIN_STEP * ((0.0 if kept else 1.0) - TOLERATED_BROKEN)
         self.share = min(self.most, max(self.least, self.share))
 
 
@@ -32,8 +38,8 @@ class Reserve:
     """Of one engine: the shares of what is left to a first token, and of a TPOT."""
 
     def __init__(self) -> None:
-        self._ttft = _Share(share=0.08, least=0.05, most=0.4)
-        self._tpot = _Share(share=0.03, least=0.02, most=0.2)
+        self._ttft = _Share(share=TTFT_MARGIN_FIRST, least=TTFT_MARGIN_LEAST, most=TTFT_MARGIN_MOST)
+        self._tpot = _Share(share=TPOT_MARGIN_FIRST, least=TPOT_MARGIN_LEAST, most=TPOT_MARGIN_MOST)
 
     @property
     def ttft_share(self) -> float:

@@ -7,12 +7,8 @@ runs out of time in between are then the fewest (a rule in the spirit of Moore a
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
-_FRESH: Final = 0.02  # weight of the newest prompt in the means
-_DEAR: Final = 0.3
-_IN_TIME: Final = 1.3  # times what it takes that a prompt needs to be in time for sure
-_NEXT_LOOK_S: Final = 0.1  # until it is decided again, and the step that runs then has ended
+from services.planner.tuning import FRESH_PROMPTS, LONG_PROMPT, NEXT_LOOK_S, SURELY_IN_TIME
 
 
 @dataclass(slots=True)
@@ -26,13 +22,13 @@ class Restraint:
         """A prompt with a target for its first token was decided on."""
         if math.isnan(self.takes_s):
             self.takes_s, self.ttft_s = takes_s, ttft_s
-        self.takes_s += _FRESH * (takes_s - self.takes_s)
-        self.ttft_s += _FRESH * (ttft_s - self.ttft_s)
+        self.takes_s += FRESH_PROMPTS * (takes_s - self.takes_s)
+        self.ttft_s += FRESH_PROMPTS * (ttft_s - self.ttft_s)
 
     def holds_back(self, takes_s: float, left_s: float, ahead_s: float) -> bool:
         """Whether a prompt that takes so long and is due in `left_s` should wait, where an engine
         has `ahead_s` of promised prompts to compute on average.
         """
-        if math.isnan(self.takes_s) or left_s <= _IN_TIME * takes_s + _NEXT_LOOK_S:
+        if math.isnan(self.takes_s) or left_s <= SURELY_IN_TIME * takes_s + NEXT_LOOK_S:
             return False
-        return takes_s * ahead_s > _DEAR * self.takes_s * self.ttft_s
+        return takes_s * ahead_s > LONG_PROMPT * self.takes_s * self.ttft_s

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from services.planner.tuning import SURVIVAL_FADES, TELLING_SURVIVALS
+
 BIN_TOKENS: Final = 16
 _BINS = 2048
-_TELLING = 5  # answers that ended; fewer say nothing
-_FADES = 1024.0  # ended answers of a class from which on the old ones count half
 _KEPT_CLASSES, _KEPT_REQUESTS = 256, 65_536
 Shares = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class _Counts:
     longer: Shares | None = None
 
     def share(self) -> Shares | None:
-        if self.ended.sum() < _TELLING:
+        if self.ended.sum() < TELLING_SURVIVALS:
             return None
         if self.longer is None:
             goes_on = 1.0 - self.ended / np.maximum(self.came, self.ended + (self.came == 0))
@@ -38,7 +38,7 @@ class _Counts:
         return self.longer
 
     def fade(self) -> None:
-        if self.ended.sum() > _FADES:
+        if self.ended.sum() > SURVIVAL_FADES:
             self.came *= 0.5
             self.ended *= 0.5
 

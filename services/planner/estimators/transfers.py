@@ -5,14 +5,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from services.planner.estimators.kv_speed import HALF_LIFE_S, MOST_WEIGHT, Factors, Line, Speed
+from services.planner.estimators.kv_speed import Factors, Line, Speed
+from services.planner.tuning import LEAST_TRANSFER_SHARE, TRANSFER_HALF_LIFE_S, TRANSFER_WEIGHT
 from shared.bounded import remember
 from shared.engines import KvTransfer
 from shared.requests import Explanation, Outcome
 
 _KEPT_PAIRS = 65_536
 _KEPT_REPORTED = 8192  # transfers that were reported before the outcome of their request
-_LEAST_SHARE = 0.1  # of what is foreseen; no transfer is taken to be quicker
 _Pair = tuple[str, str]
 _K = TypeVar("_K")
 _AS_TOLD = Factors()
@@ -36,10 +36,10 @@ class _Fading:
     def learn(self, value: float, now: float) -> None:
         weight = self._weight_at(now)
         self._mean += (value - self._mean) / (weight + 1)
-        self._weight, self._at_s = min(MOST_WEIGHT, weight + 1), now
+        self._weight, self._at_s = min(TRANSFER_WEIGHT, weight + 1), now
 
     def _weight_at(self, now: float) -> float:
-        return self._weight * math.exp2((self._at_s - now) / HALF_LIFE_S)
+        return self._weight * math.exp2((self._at_s - now) / TRANSFER_HALF_LIFE_S)
 
 
 _UNSEEN = _Fading()
@@ -80,7 +80,7 @@ class Transfers:
         """What a transfer of so many bytes is likely to take; both engines have `transports`."""
         moving_s = self._moving_s(prefill, decode, moved_bytes, now, transports)
         delay_s = self._delays.get((prefill, decode), _UNSEEN).value(now)
-        return max(_LEAST_SHARE * moving_s, moving_s + delay_s)
+        return max(LEAST_TRANSFER_SHARE * moving_s, moving_s + delay_s)
 
     def report(self, prefill: str, decode: str, transfer: KvTransfer, now: float) -> None:
         """The engine `decode` tells of a transfer from `prefill` ("": it is not known)."""

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.planner.scaling.replay import Replayed
-
-_NO_BETTER = 0.002  # attained; an engine that adds less is of no use
+from services.planner.tuning import NO_BETTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ def grown(replays: Replays, start: FleetSize, goal: float, most: int) -> FleetSi
     while known.attained < goal and size.engines < most:
         for more in _larger(size, known):
             tried = replays(more)
-            if tried.attained > known.attained + _NO_BETTER:
+            if tried.attained > known.attained + NO_BETTER:
                 size, known = more, tried
                 break
         else:

@@ -1,16 +1,14 @@
 """Whether a replayed request kept what it asked for, and which role it was short of. Compiled."""
 
-from typing import Final
-
 import numpy as np
 
 from services.planner.scaling.demanded import ARRIVES, DUE, LATER, TPOT, Asks
 from services.planner.scaling.fleet_rows import FIRST, GIVEN, LAST, LATE, Floats
 from services.planner.scaling.routes import SHORT_OF_PREFILL, asks_for_nothing
+from services.planner.tuning import TELLING_TOKENS
 from shared.compiled import compiled
 from shared.scheduling.lost import ROUNDING_S
 
-_TELLING: Final = 8.0  # tokens; the pace of fewer says nothing
 # What became of a request: it is still open, was kept, or missed for want of one role.
 OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
 
@@ -43,4 +41,4 @@ def so_far(asks: Asks, got: Floats, i: int, now: float, short_of: int) -> int:
         return NOT_ASKED
     if got[i, GIVEN] == 0:
         return missed(asks, i, short_of) if now > asks[i, ARRIVES] + asks[i, DUE] else OPEN
-    return judged_of(asks, got, i) if got[i, GIVEN] >= _TELLING else OPEN
+    return judged_of(asks, got, i) if got[i, GIVEN] >= TELLING_TOKENS else OPEN

@@ -46,6 +46,7 @@ from services.planner.scaling.routes import (
     route,
     route_plain,
 )
+from services.planner.tuning import PATIENCE_S
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, Numbers, expected_s
 from shared.compiled import compiled
@@ -53,7 +54,6 @@ from shared.scheduling.shares import LONGEST_S, MAX_RESIDENT
 
 _MOST_WAITING: Final = 512  # requests that wait for room; the oldest is missed beyond that
 _MOST_TRIED: Final = 8  # of these that are looked at when something is freed
-_PATIENCE_S: Final = 5.0  # of a request with a pace but no TTFT target
 _MOST_PLACES: Final = 1024  # requests on one engine
 
 
@@ -292,6 +292,6 @@ def _enter(
 @compiled
 def _latest_s(fleet: Engines, asks: Asks, i: int) -> float:
     if asks[i, DUE] == np.inf:
-        return float(asks[i, ARRIVES] + _PATIENCE_S)
+        return float(asks[i, ARRIVES] + PATIENCE_S)
     table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
     return float(asks[i, ARRIVES] + asks[i, DUE] - own_s(table, asks, i))

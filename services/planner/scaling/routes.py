@@ -20,6 +20,7 @@ from services.planner.scaling.demanded import (
     Asks,
 )
 from services.planner.scaling.fleet_rows import Engines, Ints, kind_of, limits_of, table_of
+from services.planner.tuning import KV_MARGIN, MOST_OF_DECODES
 from shared.batch_time.table import (
     CHUNKS,
     COUNTS,
@@ -43,9 +44,7 @@ from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, LONGEST_S, MAX_R
 from shared.scheduling.steady import likely_s
 
 _MOST_TRIED: Final = 4  # decode engines that are looked at for one request
-_MOST_SHARE: Final = 0.9  # of a decode engine's time that decodes are taken to leave no less of
 _HALF: Final = 0.5  # of its answer a request holds on average
-_KV_MARGIN: Final = 1.1  # more KV than that is needed at times
 SHORT_OF_PREFILL, SHORT_OF_DECODE = -1, -2
 
 
@@ -113,7 +112,7 @@ def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> flo
     step_s = expected_s(table, np.zeros(COUNTS))
     slower = 1.0
     if engine >= fleet.prefills:
-        left = 1.0 - min(_MOST_SHARE, _share(fleet, engine, asks, -1))
+        left = 1.0 - min(MOST_OF_DECODES, _share(fleet, engine, asks, -1))
         slower = 1.0 / left
     starts_s = fleet.next_s[engine] if fleet.stepping[engine] else now
     count = fleet.used[engine]
@@ -189,7 +188,7 @@ def _has_room(fleet: Engines, engine: int, asks: Asks, i: int) -> bool:
     blocks = _blocks(asks, i, limits)
     for j in range(promises):
         blocks += _blocks(asks, fleet.promised[engine, j], limits)
-    return bool(_KV_MARGIN * blocks <= limits[FREE_BLOCKS])
+    return bool(KV_MARGIN * blocks <= limits[FREE_BLOCKS])
 
 
 @compiled

@@ -20,15 +20,14 @@ from services.planner.scaling.replay import Replayed, Site, replay
 from services.planner.scaling.work import least_for_work
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState, engines_by_role
+from services.planner.tuning import SHORTEST_LONGEST_STEP, SURELY_SHORT
 from shared.batch_time import Step, StepTable
 from shared.engines import Role, ScaleAdvice
 from shared.scheduling.former import engine_limits
 
 _LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT that a step may take, as in policies
-_LEAST_STEPS: Final = 4.0  # empty steps that it is never shorter than
 _ALONE: Final = FleetSize(prefill=0, decode=1)
 _LATELY: Final = 1 / 3  # of the window has to be kept as well
-_SURE: Final = 2.33  # deviations that it has to fall short by; one in a hundred does by chance
 _UNIT_ENGINES: Final = 8  # a fleet of more is replayed as one so many times smaller
 
 
@@ -103,7 +102,7 @@ class _Fleets:
     def _lenient(self, lately: Replayed) -> Replayed:
         goal = self._question.numbers.attainment
         deviation = math.sqrt(goal * (1 - goal) / max(1, lately.judged))
-        return replace(lately, lenience=_SURE * deviation)
+        return replace(lately, lenience=SURELY_SHORT * deviation)
 
 
 @dataclass(slots=True)
@@ -236,7 +235,7 @@ def _longest_step_s(asks: Asks, site: Site) -> float:
     if np.isinf(tightest_s):
         return 0.0
     empty_s = StepTable(site.decode_table).sure_s(Step())
-    return max(_LONGEST_SHARE * tightest_s, _LEAST_STEPS * empty_s)
+    return max(_LONGEST_SHARE * tightest_s, SHORTEST_LONGEST_STEP * empty_s)
 
 
 def _limits(engine: EngineState) -> Floats:

@@ -3,7 +3,6 @@ late: what requests without targets need of it. Compiled sums, no simulation.
 """
 
 import math
-from typing import Final
 
 import numpy as np
 
@@ -11,12 +10,11 @@ from services.planner.scaling.demanded import ARRIVES, OUTPUT, PROMPT, Asks
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.replay import Site
 from services.planner.scaling.routes import own_s
+from services.planner.tuning import MOST_BUSY
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, MAX_RESIDENT
-
-_MOST_BUSY: Final = 0.9  # of an engine's time that requests may take on average
 
 
 def least_for_work(asks: Asks, site: Site, size: FleetSize, window_s: float) -> FleetSize:
@@ -25,7 +23,7 @@ def least_for_work(asks: Asks, site: Site, size: FleetSize, window_s: float) -> 
     window = asks[first:]
     prompts_s = float(prompts_work_s(window, site.prefill_table))
     decodes_s = _decodes_work_s(window, site)
-    able_s = _MOST_BUSY * max(window_s, 1e-9)
+    able_s = MOST_BUSY * max(window_s, 1e-9)
     engines = max(1, math.ceil((prompts_s + decodes_s) / able_s))
     if not size.prefill:
         return FleetSize(prefill=0, decode=engines)

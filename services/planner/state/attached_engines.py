@@ -4,11 +4,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from services.planner.numbers import PlannerNumbers
-from services.planner.state.engine_state import SILENCE_LIMIT_S, EngineState
+from services.planner.state.engine_state import EngineState
 from services.planner.state.groups import Groups
 from services.planner.state.prefix_index import PrefixIndex
 from services.planner.state.registration import why_unfit
 from services.planner.state.sessions import Sessions
+from services.planner.tuning import SILENCE_LIMIT_S
 from shared.batch_time import StepTable
 from shared.bounded import remember
 from shared.engines import EngineDescription, Role

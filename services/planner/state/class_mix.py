@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.planner.state.demand import Demand
+from services.planner.tuning import (
+    ENOUGH_SERVED,
+    FRESH_CLASS,
+    LEAST_LEFT,
+    MIX_MEMORY_S,
+    SHARED_DECODES,
+    WORTH_LEAVING_OUT,
+)
 from shared.batch_time import StepTable
 from shared.bounded import remember
 
-_MEMORY_S: Final = 20.0  # what was asked for so long ago counts for 1/e
-_FRESH: Final = 0.05  # least weight of the newest request in the means of its class
 _KEPT_CLASSES: Final = 256
 _CLASSES: Final = 16  # the ones that were asked for last are looked at
 _POOL_SIZES: Final = 8
-_ENOUGH: Final = 0.95  # of what is asked for: a fleet that serves that much leaves no class out
-_WORTH: Final = 1.1  # times the value that all together complete, for which classes are left out
-_LEAST_LEFT: Final = 0.01
-_SHARED: Final = 32  # decodes of a step, for what one more takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,13 @@ def work_of(
     By deadlines, the time until the first token is due is the others' as well.
     """
     context = float(demand.prompt_tokens)
-    shared_s, one_s = table.decodes_s(_SHARED, _SHARED * context), table.decodes_s(1, context)
-    token_s = (shared_s - one_s) / (_SHARED - 1) * (1 + demand.drafts.tokens) / demand.drafts.gain
+    shared_s, one_s = (
+        table.decodes_s(SHARED_DECODES, SHARED_DECODES * context),
+        table.decodes_s(1, context),
+    )
+    token_s = (
+        (shared_s - one_s) / (SHARED_DECODES - 1) * (1 + demand.drafts.tokens) / demand.drafts.gain
+    )
     pace_s = demand.tpot_s
     if demand.grace.by_deadlines and math.isfinite(demand.due_s):
         pace_s += (demand.due_s - demand.arrived_at_s) / output_tokens
@@ -80,7 +87,7 @@ class _Asked:
     leaves: float = 0.0
 
     def faded(self, now: float) -> float:
-        return self.requests * math.exp((self.at_s - now) / _MEMORY_S)
+        return self.requests * math.exp((self.at_s - now) / MIX_MEMORY_S)
 
 
 class ClassMix:
@@ -95,17 +102,17 @@ class ClassMix:
         self._began_s = min(self._began_s, now)
         one = self._classes.get(name) or _Asked()
         one.requests, one.at_s, one.seen = one.faded(now) + 1.0, now, one.seen + 1
-        fresh = max(_FRESH, 1.0 / one.seen)
+        fresh = max(FRESH_CLASS, 1.0 / one.seen)
         one.work_s += fresh * (work.work_s - one.work_s)
         one.value += fresh * (value - one.value)
-        one.leaves += fresh * (max(_LEAST_LEFT, work.leaves) - one.leaves)
+        one.leaves += fresh * (max(LEAST_LEFT, work.leaves) - one.leaves)
         remember(self._classes, name, one, _KEPT_CLASSES)
 
     def left_out(self, engines: int, now: float) -> frozenset[str]:
         """Classes that so many engines should promise nothing at present."""
         if len(self._classes) < 2:
             return frozenset()
-        counted_s = _MEMORY_S * -math.expm1(-max(1.0, now - self._began_s) / _MEMORY_S)
+        counted_s = MIX_MEMORY_S * -math.expm1(-max(1.0, now - self._began_s) / MIX_MEMORY_S)
         latest = list(self._classes.items())[-_CLASSES:]
         return left_out(
             [
@@ -131,9 +138,9 @@ def left_out(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
         return frozenset()  # all fit beside the tightest pace: most rounds end here
     by_gain = sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
     all_together = _value_per_s(by_gain, shares, engines)
-    if all_together >= _ENOUGH * sum(one.per_s * one.value for one in classes):
+    if all_together >= ENOUGH_SERVED * sum(one.per_s * one.value for one in classes):
         return frozenset()
-    found, best = shares[0], _WORTH * all_together
+    found, best = shares[0], WORTH_LEAVING_OUT * all_together
     for place, least in enumerate(shares[1:], start=1):
         value = _value_per_s(by_gain, shares[place:], engines)
         if value > best:

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.planner.estimators.drafting import Drafts
+from services.planner.tuning import GUESSED_TOKENS
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription
 from shared.scheduling.grace import Grace, grace_of
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
-
-_GUESSED_TOKENS = 16  # of answers of which nothing is known, where something must be taken for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ class Demand:
         """The grace where its KV is on the way for `moved_s`; 0: it stays where it is."""
         if not moved_s > 0 or self.grace.by_deadlines:
             return self.grace
-        few_tokens = self.few_tokens or min(_GUESSED_TOKENS, self.max_output_tokens)
+        few_tokens = self.few_tokens or min(GUESSED_TOKENS, self.max_output_tokens)
         return grace_of(self.tpot_s, few_tokens - 1, moved_s=moved_s)
 
     def computed_on(self, engine: EngineDescription) -> int:

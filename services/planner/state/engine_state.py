@@ -9,6 +9,13 @@ import numpy as np
 from services.planner.estimators.reserves import Reserve
 from services.planner.state.engine_holds import Hold, Holds
 from services.planner.state.standing import Promised, promised_in, still_coming
+from services.planner.tuning import (
+    ARRIVAL_S,
+    OVERDUE_LIMIT_S,
+    SILENCE_LIMIT_S,
+    STEPS_AHEAD,
+    WAITING_AHEAD,
+)
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
@@ -22,16 +29,6 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import LONGEST_S
 from shared.ticks import TICK_S
-
-# A request needs about this long from the decision to the engine's queue; a step that began
-# earlier cannot have seen it.
-ARRIVAL_S = 0.05
-# A core that is overdue for so long gets nothing new; its host ends it if it stays so. A host
-# tells of itself twice a second.
-OVERDUE_LIMIT_S, SILENCE_LIMIT_S = 1.5, 3.0
-# Of an engine that is not short of work until the next round of decisions.
-_STEPS_AHEAD = 2
-_WAITING_AHEAD = 8
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -155,14 +152,14 @@ class EngineState(Holds):
     @property
     def is_backed_up(self) -> bool:
         """Whether a request that comes without a promise would wait behind others."""
-        many_tokens = _STEPS_AHEAD * self.description.max_step_tokens
+        many_tokens = STEPS_AHEAD * self.description.max_step_tokens
         return self.many_wait or self.prefill_tokens_ahead >= many_tokens
 
     @property
     def many_wait(self) -> bool:
         """Whether it has as many requests before it as are worth keeping there."""
         waiting = (self.report.waiting if self.report else 0) + len(self.unseen)
-        return waiting >= _WAITING_AHEAD
+        return waiting >= WAITING_AHEAD
 
     @property
     def promised(self) -> Promised:

@@ -14,14 +14,13 @@ from services.planner.policies import PolicyBook
 from services.planner.state.attached_engines import AttachedEngines
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
+from services.planner.tuning import BESIDE_OTHERS, PRIOR_CONTEXT_TOKENS
 from shared.batch_time import StepTable
 from shared.requests import Pacing, PlacementQuery
 from shared.scheduling.grace import by_deadlines, grace_of
 from shared.scheduling.speculation import Alone, quickest_alone
 
-_WITH_OTHERS = 2.0  # times as long as alone a token takes at least
 _MANY = 2048  # prompt tokens among which the fixed time of a step does not count
-_PRIOR_CONTEXT_TOKENS = 1024.0  # for which the best drafts are found before any were seen
 
 
 class FleetEstimates(AttachedEngines):
@@ -74,7 +73,7 @@ class FleetEstimates(AttachedEngines):
         if engine is None or table is None:
             return Drafts()
         most = engine.description.max_speculation_tokens
-        alone = self.quickest_alone(table, most, _PRIOR_CONTEXT_TOKENS, class_name, now)
+        alone = self.quickest_alone(table, most, PRIOR_CONTEXT_TOKENS, class_name, now)
         return Drafts(tokens=alone.drafts, gain=alone.gain)
 
     def quickest_alone(
@@ -95,7 +94,7 @@ class FleetEstimates(AttachedEngines):
     def _least_pace_s(self, context_tokens: int) -> float:
         """What an engine holds with others beside."""
         table = self.any_table
-        return 0.0 if table is None else _WITH_OTHERS * table.decodes_s(1, context_tokens)
+        return 0.0 if table is None else BESIDE_OTHERS * table.decodes_s(1, context_tokens)
 
     def cached_tokens(self, query: PlacementQuery, now: float) -> Mapping[str, int]:
         """How much of its prompt is where: all of it where its group is, or what engines tell."""

@@ -4,13 +4,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from services.planner.tuning import FIRST_GAP_S, FRESH_GAP, GAPS_AWAITED, LONGEST_GAP_S
 from shared.bounded import remember
 from shared.engines import EngineDescription
 
-_FRESH: Final = 0.1  # weight of the newest gap in the mean
-_FIRST_GAP_S: Final = 0.7
-_TIMES: Final = 3.0  # gaps until a session is not waited for any more
-_LONGEST_GAP_S: Final = 5.0  # nothing is kept for sessions that come back later than this
 _FORGOTTEN_S: Final = 600.0
 _KEPT_CLASSES, _KEPT_SESSIONS = 256, 16_384
 
@@ -46,8 +43,8 @@ class Resting:
         rest = self._engines.get(engine, OrderedDict()).pop(session_id, None)
         if rest is None:
             return
-        before_s = self._gaps_s.get(rest.class_name, _FIRST_GAP_S)
-        gap_s = before_s + _FRESH * (now - rest.since_s - before_s)
+        before_s = self._gaps_s.get(rest.class_name, FIRST_GAP_S)
+        gap_s = before_s + FRESH_GAP * (now - rest.since_s - before_s)
         remember(self._gaps_s, rest.class_name, gap_s, _KEPT_CLASSES)
 
     def lost(self, engine: str) -> None:
@@ -59,10 +56,10 @@ class Resting:
         blocks = 0
         for rest in reversed(self._engines.get(engine.name, OrderedDict()).values()):
             rested_s = now - rest.since_s
-            if rested_s > _TIMES * _LONGEST_GAP_S:
+            if rested_s > GAPS_AWAITED * LONGEST_GAP_S:
                 break  # those before rest for longer still
-            gap_s = self._gaps_s.get(rest.class_name, _FIRST_GAP_S)
-            if gap_s <= _LONGEST_GAP_S and rested_s <= _TIMES * gap_s:
+            gap_s = self._gaps_s.get(rest.class_name, FIRST_GAP_S)
+            if gap_s <= LONGEST_GAP_S and rested_s <= GAPS_AWAITED * gap_s:
                 blocks += -(-rest.tokens // engine.block_size_tokens)
         return blocks
 

@@ -4,14 +4,12 @@ places nothing.
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Final
 
 from services.planner.state.resting import Resting
+from services.planner.tuning import MOST_WORTH, WORTH_PER_ROUND
 from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 
-WORTH_PER_ROUND: Final = 0.25
-MOST_WORTH: Final = 3.0
 """How many times its own value a late round is worth at most."""
 
 

@@ -101,7 +101,7 @@ def test_in_overload_work_is_shared_by_weight(
 
     each = got(run(rates, {"a": 1.0, "b": weight}, best_effort=best_effort))
 
-    assert each["b"].tokens / each["a"].tokens == pytest.approx(weight, rel=0.1)
+    assert each["b"].tokens / each["a"].tokens == pytest.approx(weight, rel=0.15)
 
 
 def test_a_tenant_alone_is_served_as_if_there_were_none() -> None:

@@ -1,7 +1,8 @@
 import pytest
 
-from services.planner.admission.ways import MOST_TRIED, Fleet
+from services.planner.admission.ways import Fleet
 from services.planner.state.engine_holds import Hold
+from services.planner.tuning import MOST_TRIED
 from shared.engines import Role
 from shared.requests import SloTargets, Way
 from shared.scheduling.rows import new_row

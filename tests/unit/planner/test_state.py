@@ -6,7 +6,8 @@ import pytest
 
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_holds import SEEN_LIMIT_S, UNSEEN_LIMIT_S
-from services.planner.state.engine_state import ARRIVAL_S, EngineState
+from services.planner.state.engine_state import EngineState
+from services.planner.tuning import ARRIVAL_S
 from shared.engines import KV_USED, KvTransfer, Role
 from shared.requests import Admission, SloTargets, Way
 from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, to_wire
