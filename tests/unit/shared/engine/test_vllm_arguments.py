@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -8,7 +9,7 @@ from vllm.usage.usage_lib import UsageContext
 from shared.engine.config import EngineOptions, hold_port
 from shared.engine.environment import engine_environment
 from shared.engine.speculation import Speculation
-from shared.engine.vllm_core import engine_arguments, engine_config
+from shared.engine.vllm_core import EngineCore, engine_arguments, engine_config
 from shared.engines import Role
 from shared.errors import ConfigError
 from shared.kv_transfer.settings import KvTransport
@@ -57,6 +58,31 @@ def test_drafts_may_come_from_a_model_of_their_own(tmp_path: Path) -> None:
         "num_speculative_tokens": 2,
         "model": str(draft),
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, 0),
+        ({"speculation_tokens": 4}, 4),
+        ({"vllm": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}}}, 3),
+    ],
+)
+def test_the_most_drafted_tokens_are_those_of_vllms_configuration(
+    options: dict[str, Any], most: int, tmp_path: Path
+) -> None:
+    config = engine_config(
+        EngineOptions(kv_transport=KvTransport.NONE, **options),
+        role=Role.DECODE,
+        engine_id="e1",
+        link="ipc:///link",
+        model_path=str(make_tiny_model(tmp_path)),
+    )
+    client: Any = None
+
+    core = EngineCore(client=client, config=config, engine_id="e1")
+
+    assert core.max_speculation_tokens == most
 
 
 def test_speculation_that_is_asked_for_twice_is_refused() -> None:
