@@ -60,8 +60,8 @@ class PlannerCore:
         self.waiting.freed(now)
 
     def look_again(self, now: float) -> list[Answer]:
-        """Defers the calls whose time is over; to be called when `waiting.next_look_s` says. The
-        next `place` decides the round that may be due.
+        """Defers the calls that have waited their time; to be called when `waiting.next_look_s`
+        says. The next `place` decides the round that may be due.
         """
         return self.waiting.look_again(now)
 

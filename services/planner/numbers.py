@@ -16,8 +16,8 @@ class PlannerNumbers:
         patience_s: How long a request without a TTFT target waits for an engine that can hold its
             TPOT.
         by_program: The multi-SLO program decides which requests get a contested engine; off: EDF.
-        same_pace_first: Prefers engines whose steps are as short already. This and `by_program` can
-            be switched off to measure what they gain.
+        same_pace_first: Prefers engines that step as quickly already. This and `by_program` can be
+            switched off to measure what they gain.
     """
 
     model: str | None = None

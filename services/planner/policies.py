@@ -118,7 +118,7 @@ class EngineNow:
     """One engine as of its last report. `table` is None where its step times are unknown.
 
     `classes` are those of the rows, None where unknown. `awaited_blocks` are KV blocks of sessions
-    whose next round is expected soon.
+    that are expected back soon.
     """
 
     description: EngineDescription

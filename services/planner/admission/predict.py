@@ -120,7 +120,7 @@ def step_s(
 def _prefill_s(
     state: ClusterState, engine: EngineState, tokens: int, *, beside: EngineState | None
 ) -> float:
-    """Seconds to compute `tokens`. `beside`: the engine whose decodes share each step, if any."""
+    """Seconds to compute `tokens`. `beside`: the engine with decodes in each step, if any."""
     table = engine.table or state.any_table  # another engine's where it has none yet
     if tokens <= 0:
         return 0.0

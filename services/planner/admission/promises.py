@@ -144,7 +144,7 @@ class Round(RoundBenches):
 
     def _in_order(self, wish: Wish) -> Iterator[Candidate]:
         """The order in which ways are tried. Ways in line with the engines' roles come first, then
-        engines whose steps are as short already, or that are idle: one tight request must not bind
+        engines that are idle or step as quickly already: one tight request must not bind
         every engine to short steps (PolyServe, arXiv 2507.17769). Then come prefix hits, and then
         the engine with the most time to spare, so that later requests find room on all.
         """

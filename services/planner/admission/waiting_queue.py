@@ -27,7 +27,7 @@ class Decides(Protocol):
         """Records and returns the answer of a call that ends undecided."""
 
     def withdraw(self, placement: Placement, now: float) -> None:
-        """Undoes a placement whose caller left before the answer."""
+        """Undoes a placement: its caller left before the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class WaitingQueue:
         return call
 
     def leave(self, call: Call, answer: Placement | None, now: float) -> None:
-        """Removes a call whose caller has left; withdraws its `answer`, if there is one already."""
+        """Removes a call that its caller gave up; withdraws its `answer`, if there is one."""
         self._calls.pop(call, None)
         self._places.pop(call.asked.query.request_id, None)
         if answer is not None:
@@ -133,8 +133,8 @@ class WaitingQueue:
         return soonest_s if self._freed else max(soonest_s, self._recheck_at_s)
 
     def look_again(self, now: float) -> list[Answer]:
-        """Defers the calls whose time is over; makes a round due where room was freed since the
-        last one, or a recheck is due.
+        """Defers the calls that have waited their time; makes a round due where room was freed
+        since the last one, or a recheck is due.
         """
         answers = self.put_off(until_s=now, now=now)
         if self._freed or now >= self._recheck_at_s:

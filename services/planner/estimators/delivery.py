@@ -39,9 +39,7 @@ class Delivery:
         return min(self.back_s, MOST_DELIVERY * ttft_s)
 
     def learn(self, outcome: Outcome) -> None:
-        """Learns from a request whose parts were all measured; the rest of its TTFT is the way
-        back.
-        """
+        """Learns from a request with all parts measured; the rest of its TTFT is the way back."""
         held_s, queue_s, prefill_s = outcome.held_s, outcome.queue_s, outcome.prefill_s
         if outcome.ttft_s is None or held_s is None or queue_s is None or prefill_s is None:
             return

@@ -65,7 +65,7 @@ class Transfers:
     _reported: OrderedDict[str, KvTransfer] = field(default_factory=OrderedDict)
 
     def recomputed_share(self, prefill: str, decode: str, now: float) -> float:
-        """The share of transfers whose KV was not used and computed again, 0 to 1."""
+        """The share of transfers, 0 to 1, after which the KV was computed again."""
         return self._recomputed.get((prefill, decode), _UNSEEN).value(now)
 
     def likely_s(

@@ -83,7 +83,7 @@ def limits_of(fleet: Engines, engine: int) -> Numbers:
 
 @compiled
 def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> None:
-    """Adds a request whose prompt is computed here; a prefill engine gives its first token only."""
+    """Adds a request with its prompt to compute; a prefill engine gives its first token only."""
     row = _new_row(fleet, engine, i)
     row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT], asks[i, CACHED]
     row[of.LEFT] = 1.0 if engine < fleet.prefills else asks[i, OUTPUT]
@@ -97,7 +97,7 @@ def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> N
 def add_answer(
     fleet: Engines, engine: int, asks: Asks, i: int, first_s: float, arrives_s: float
 ) -> None:
-    """Adds a request whose first token came at `first_s` and whose KV arrives at `arrives_s`."""
+    """Adds a request that got its first token at `first_s`; its KV arrives at `arrives_s`."""
     row = _new_row(fleet, engine, i)
     row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT] + 1.0, asks[i, PROMPT]
     row[of.PRODUCED], row[of.LEFT] = 1.0, asks[i, OUTPUT] - 1.0

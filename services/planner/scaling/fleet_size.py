@@ -78,7 +78,7 @@ def _step(engines: int, missed: int, known: Replayed) -> int:
 
 def shrunk(replays: Replays, start: FleetSize, least: FleetSize, goal: float) -> FleetSize:
     """Removes engines from `start` while `goal` is attained: halves first, then single engines of
-    the role whose loss costs less. Keeps `least`.
+    the role where a loss costs less. Keeps `least`.
     """
     size = start
     while (half := size.divided(2).at_least(least)) != size and replays(half).attained >= goal:

@@ -44,7 +44,7 @@ from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, LONGEST_S, MAX_R
 from shared.scheduling.steady import likely_s
 
 _MOST_TRIED: Final = 4  # decode engines that are looked at for one request
-_HALF: Final = 0.5  # of the answer, whose KV a request holds on average
+_HALF: Final = 0.5  # of its answer: what a request holds in KV on average
 SHORT_OF_PREFILL, SHORT_OF_DECODE = -1, -2
 
 

@@ -59,7 +59,7 @@ class WaitingCalls:
             asyncio.get_running_loop().call_soon(self._decide)
 
     async def run(self) -> None:
-        """Ends calls whose time is over and decides waiting ones again, until cancelled."""
+        """Ends calls that have waited their time and decides the others again, until cancelled."""
         while True:
             await self._somebody.wait()
             await self.clock.sleep(self.queue.numbers.pause_s)

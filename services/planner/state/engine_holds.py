@@ -72,7 +72,7 @@ class Holds:
 
     @property
     def lost_keys(self) -> frozenset[float]:
-        """The keys of requests here whose first token will be late."""
+        """The keys of requests here that will get their first token late."""
         return frozenset(self.rows[self.rows[:, KIND] == LOST, KEY].tolist())
 
     def give_up(self, keys: Collection[float]) -> None:

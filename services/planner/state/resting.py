@@ -54,7 +54,7 @@ class Resting:
         self._engines.pop(engine, None)
 
     def blocks(self, engine: EngineDescription, now: float) -> int:
-        """KV blocks of sessions whose next round is expected soon on this engine."""
+        """KV blocks of sessions that are expected back soon on this engine."""
         blocks = 0
         for rest in reversed(self._engines.get(engine.name, OrderedDict()).values()):
             rested_s = now - rest.since_s
