@@ -1,1 +1,1 @@
-"""One machine: starting all parts, watching them, showing that they work."""
+"""One machine: starts all parts, watches them and shows that they work."""

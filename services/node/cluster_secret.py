@@ -16,7 +16,7 @@ _USAGE: Final = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, too where the file is there already, unless it is to be kept."""
+    """Writes the secret. Raises ConfigError, also for an existing file without `--keep`."""
     if {"-h", "--help"} & set(argv):
         print(_USAGE)
         return 0

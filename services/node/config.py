@@ -1,4 +1,4 @@
-"""What a node can be told. Reads nothing itself; `shared.options.load` fills it."""
+"""The options of a node; `shared.options.load` fills them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,7 +19,7 @@ HIGHEST_PORT = 65535
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
-    """One machine with all parts. What only one part knows goes under its own YAML section."""
+    """Options of a machine with all parts. Other options of a part go under its YAML section."""
 
     model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
     served_model_name: str = option("", help="name of the model in the API; default: model")
@@ -43,7 +43,7 @@ class NodeOptions:
         None, help="how KV moves between engines: auto, nixl, zmq or none; default: auto"
     )
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
-    auto_ports: bool = option(False, help="pick a free port wherever none but the default is named")
+    auto_ports: bool = option(False, help="pick a free port for each that is not named")
     dtype: str = option("auto", help="auto is float32 on CPU and the model's own on GPU")
     max_model_len: Tokens | None = option(
         None, help="longest prompt plus answer in tokens; default: the model's"
@@ -83,7 +83,9 @@ class NodeOptions:
 
     @property
     def gpus_of_an_engine(self) -> int:
-        """Where there are GPUs. Raises ConfigError where two options contradict each other."""
+        """GPUs of each engine, on a machine that has any. Raises ConfigError for options that
+        contradict each other.
+        """
         gpus, size = self.gpus_per_engine, self.tensor_parallel_size
         if gpus and size and gpus % size:
             raise ConfigError(
@@ -94,5 +96,5 @@ class NodeOptions:
 
     @property
     def tensor_parallel(self) -> int | None:
-        """None leaves it to the engine, which has one worker by default."""
+        """The tensor parallel size; None leaves it to the engine, which has one worker then."""
         return self.tensor_parallel_size or self.gpus_per_engine or None

@@ -1,4 +1,4 @@
-"""`slos-serve demo`: a node, a dozen real requests, one table; then it goes on serving."""
+"""`slos-serve demo`: starts a node, sends a dozen requests, prints a table, and keeps serving."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ _LEAST_WIDTH: Final = 120  # of the table where there is no terminal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions(NodeOptions):
-    """A node's options and what only the demo knows."""
+    """The options of a node and of the demo."""
 
     once: bool = option(
         False, help="end after the table; exit status 0 when every answer came and both ways went"
@@ -32,7 +32,7 @@ class DemoOptions(NodeOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serves until Ctrl-C; with `--once` ends by itself. Raises ConfigError."""
+    """Serves until Ctrl-C; with `--once` ends after the table. Raises ConfigError."""
     config = config_file(argv, os.environ)
     words = list(argv)
     if config is None:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _show(plan: NodePlan, console: Console, *, once: bool) -> int | None:
-    """None to go on serving."""
+    """Sends the requests and prints the table; returns the exit status, None to go on serving."""
     requests = demo_requests()
     console.print(
         f"Sending one short request each way, then {len(requests)}, {_IN_FLIGHT} at a time.",

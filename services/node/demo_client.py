@@ -1,4 +1,4 @@
-"""Sends a request of the demo over HTTP, as any client of the OpenAI API would. Judges nothing."""
+"""Sends requests of the demo over HTTP, as any client of the OpenAI API would."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _DONE: Final = "[DONE]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back. `report` is the gateway's `slo` object; `failure` is empty if all is well."""
+    """An answer. `report` is the gateway's `slo` object; `failure` is empty for a success."""
 
     request: DemoRequest
     text: str = ""
@@ -24,12 +24,12 @@ class Answer:
 
 
 def make_client(url: str) -> httpx.AsyncClient:
-    """Straight to the gateway, whatever proxy the environment names."""
+    """A client that ignores proxies of the environment."""
     return httpx.AsyncClient(base_url=url, timeout=_ANSWER_LIMIT_S, trust_env=False)
 
 
 async def ask(client: httpx.AsyncClient, request: DemoRequest, model: str) -> Answer:
-    """Never raises for what the gateway does; a failure is in the answer."""
+    """Sends a request and reads the answer; failures of the gateway are in it, not raised."""
     try:
         async with client.stream(
             "POST", "/v1/chat/completions", json=request.body(model)

@@ -1,4 +1,4 @@
-"""The dozen requests of the demo: texts of our own, three classes, both ways. Sends nothing."""
+"""The dozen requests of the demo: own texts, three classes, both ways."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _WAYS: Final = (Way.COLOCATED, Way.DISAGGREGATED, None, None)  # None: the plann
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoRequest:
-    """One request; `way` is None when the planner is to choose."""
+    """One request; `way` None: the planner chooses."""
 
     class_name: str
     prompt: str
@@ -33,7 +33,7 @@ class DemoRequest:
     way: Way | None = None
 
     def body(self, model: str) -> dict[str, Any]:
-        """As the OpenAI API wants it, with our `slo` object."""
+        """The body for the OpenAI API, with our `slo` object."""
         slo: dict[str, Any] = {"class": self.class_name, "report": True}
         if self.way is not None:
             slo["way"] = self.way.value
@@ -48,7 +48,7 @@ class DemoRequest:
 
 
 def demo_requests() -> list[DemoRequest]:
-    """Twelve, the classes taking turns."""
+    """Twelve requests, with the classes in turn."""
     prompts: Mapping[str, list[str]] = {
         "summary": [f"Summarize this text in two sentences.\n\n{text}" for text in _texts()],
         "code": list(_CODE),
@@ -67,13 +67,13 @@ def demo_requests() -> list[DemoRequest]:
 
 
 def _texts() -> list[str]:
-    """Four, of about 230 words each."""
+    """Four texts of about 230 words each."""
     paragraphs = (files("services.node") / "demo_texts.txt").read_text("utf-8").split("\n\n")
     return [" ".join(paragraph.split()) for paragraph in paragraphs]
 
 
 def first_requests() -> list[DemoRequest]:
-    """One short request for each way, so that the engines have met before times are taken."""
+    """One short request for each way, so that engines have connected before times are measured."""
     return [
         DemoRequest(class_name="chat", prompt="Say hello.", answer_tokens=4, way=way) for way in Way
     ]

@@ -1,4 +1,4 @@
-"""What the demo shows: a table of answers and lines to paste. Pure rendering."""
+"""Renders what the demo shows: a table of answers, and commands to paste."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def first_words(text: str) -> Text:
 
 
 def problems(answers: Sequence[Answer]) -> list[str]:
-    """What is wrong, a line each: an answer without text, a way that no request took."""
+    """One line for each problem: a failed or empty answer, or a way that no request took."""
     found = [
         f"{answer.request.class_name}: {answer.failure or 'an empty answer'}"
         for answer in answers
@@ -82,7 +82,7 @@ def problems(answers: Sequence[Answer]) -> list[str]:
 
 
 def lines_to_paste(url: str, model: str) -> str:
-    """A curl and a Python line that work while the node serves."""
+    """A curl and a Python command that work while the node serves."""
     slo = {"class": "chat", "report": True}
     message = {"role": "user", "content": "What is the capital of France?"}
     body: Mapping[str, Any] = {"model": model, "messages": [message], "max_tokens": 40, "slo": slo}

@@ -1,4 +1,4 @@
-"""`slos-serve doctor`: what is missing on this machine and what to do. Repairs nothing."""
+"""`slos-serve doctor`: reports what is missing on this machine and how to fix it."""
 
 import json
 import os
@@ -20,13 +20,13 @@ _ENVIRONMENT_CURE = "run make demo, which makes the environment"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorOptions:
-    """What the doctor can be told."""
+    """The options of the doctor."""
 
     json: bool = option(False, help="print one JSON object instead of a table")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status 0 when this machine can run the demo, 1 when something is missing."""
+    """Prints the findings; returns 0 when this machine can run the demo, else 1."""
     options = load(
         DoctorOptions, section="doctor", argv=argv, environ=os.environ, prog="slos-serve doctor"
     )
@@ -40,7 +40,7 @@ def can_run(findings: Sequence[Finding]) -> bool:
 
 
 def examine(machine: Machine) -> list[Finding]:
-    """Every check, in the order in which one would mend things."""
+    """Runs every check, in the order in which problems should be fixed."""
     return [check(machine) for check in _CHECKS]
 
 
@@ -112,7 +112,7 @@ def disk(machine: Machine) -> Finding:
 
 
 def shared_memory(machine: Machine) -> Finding:
-    wanted = max(0.5, float(len(machine.gpus)))  # NCCL's buffers are there
+    wanted = max(0.5, float(len(machine.gpus)))  # for NCCL's buffers
     cure = f"make /dev/shm larger; of a container: --shm-size={wanted:.0f}g"
     have = machine.shared_memory_gib
     return amount("shared memory", have, needed=0.05, wanted=wanted, cure=cure)
@@ -137,7 +137,7 @@ def ports(machine: Machine) -> Finding:
 
 
 def default_ports(node: NodeOptions) -> dict[int, str]:
-    """Who listens where on a node, by port."""
+    """The part that listens on each port of a node, by port."""
     owners = {
         node.port: "gateway",
         node.planner_port: "planner",

@@ -1,4 +1,4 @@
-"""`slos-serve drain HOST:PORT`: an engine takes nothing new, or with `--undo` requests again."""
+"""`slos-serve drain HOST:PORT`: stops new requests to an engine; `--undo` resumes them."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ _PROGRAM: Final = "slos-serve drain HOST:PORT"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainOptions:
-    """How to ask an engine, and how long to wait for it."""
+    """The options of a drain."""
 
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     limit_s: Annotated[float, Field(ge=0)] = option(
@@ -33,7 +33,9 @@ class DrainOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """1 when requests are left after the limit. Raises ConfigError and EngineUnreachable."""
+    """Returns 1 when requests are left after the limit, else 0. Raises ConfigError and
+    EngineUnreachable.
+    """
     addresses = [word for word in argv[:1] if not word.startswith("-")]
     options = load(
         DrainOptions,
@@ -55,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def ask(address: str, options: DrainOptions) -> int:
-    """How many requests are left. Raises ConfigError and EngineUnreachable."""
+    """Drains or resumes the engine; returns how many requests are left. Raises ConfigError and
+    EngineUnreachable.
+    """
     async with open_channel(address, identity_from(options.cluster_secret_file)) as channel:
         engine = EngineStub(channel)
         try:

@@ -1,11 +1,11 @@
-"""One line of what the doctor says. Pure."""
+"""The findings of the doctor."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """How much it matters: nothing to do, slower or less, or the demo cannot run."""
+    """The severity: nothing to do, slower or with less, or the demo cannot run."""
 
     OK = "ok"
     WARN = "warn"
@@ -14,7 +14,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of the answer."""
+    """One line of the doctor's report."""
 
     what: str
     state: State

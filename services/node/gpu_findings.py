@@ -1,4 +1,4 @@
-"""What the doctor says of GPUs. Pure; without a GPU all is well."""
+"""The doctor's checks of GPUs; all pass on a machine without any."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -13,7 +13,7 @@ _VLLM_TAKES: Final = 0.92  # of a GPU's memory, by its own default
 
 
 def gpu(machine: Machine) -> Finding:
-    """Whether the driver answers, and vLLM is the build that uses what it lists."""
+    """Whether the driver answers, and vLLM is the build for the GPUs that it lists."""
     if machine.gpu_problem:
         cure = "install or reload NVIDIA's driver; a container needs NVIDIA's container toolkit"
         return _warning("GPU", machine.gpu_problem, cure)
@@ -64,7 +64,7 @@ def gpu_memory(machine: Machine) -> Finding:
 
 
 def peer_access(machine: Machine) -> Finding:
-    """Whether GPUs read each other's memory: tensor parallelism and KV between engines need it."""
+    """Whether GPUs read each other's memory, as tensor parallelism and KV transfers use it."""
     if len(machine.gpus) < 2:
         return finding("GPU peer access", True, "fewer than two GPUs", "")
     if not machine.no_peer_access:

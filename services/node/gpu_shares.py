@@ -1,4 +1,4 @@
-"""Which GPUs, which part of their memory and which CPUs each engine gets. Pure."""
+"""Divides the GPUs, their memory and the CPUs beside them among the engines."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ class GpuShare:
     """One engine's share.
 
     Attributes:
-        gpus: Their numbers in the order of the PCI bus.
+        gpus: Numbers of its GPUs in the order of the PCI bus.
         memory_utilization: The share of their memory, 0 to 1; None for vLLM's default.
-        cores: CPUs beside them; empty where the machine does not tell.
+        cores: CPUs of their NUMA nodes; empty where unknown.
         shared: Whether other engines are on the same GPU.
     """
 
@@ -31,7 +31,7 @@ class GpuShare:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What CUDA reads; numbers are those of nvidia-smi only in the order of the bus."""
+        """Variables for CUDA, which numbers GPUs as nvidia-smi does only in PCI bus order."""
         return {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             VISIBLE: ",".join(str(number) for number in self.gpus),
@@ -44,10 +44,10 @@ def share_gpus(
     gpus_per_engine: int,
     memory_utilization: float | None = None,
 ) -> list[GpuShare]:
-    """One share per engine: GPUs of its own, of one NUMA node where that can be.
+    """One share per engine: GPUs of its own, of one NUMA node where possible.
 
-    All engines share the GPU where there is only one. A given `memory_utilization` is taken as it
-    is. Raises ConfigError where there are too few GPUs, or too little of their memory is free.
+    All engines share a single GPU. A given `memory_utilization` is not changed. Raises ConfigError
+    where there are too few GPUs, or too little of their memory is free.
     """
     if gpus_per_engine < 1:
         raise ConfigError(
@@ -69,7 +69,7 @@ def share_gpus(
 
 
 def _neighbours(gpus: Sequence[Gpu], count: int) -> Sequence[Gpu]:
-    """The first `count` of one NUMA node; of any where no node has so many."""
+    """The first `count` GPUs of one NUMA node; of any nodes where none has so many."""
     for node in dict.fromkeys(one.numa_node for one in gpus):
         beside = [one for one in gpus if one.numa_node == node]
         if len(beside) >= count:
@@ -87,14 +87,16 @@ def _share(gpus: Sequence[Gpu], engines: int, wanted: float | None) -> GpuShare:
 
 
 def _cores_beside(gpus: Sequence[Gpu]) -> tuple[int, ...]:
-    """Empty as soon as one of them has none known: its worker would be far from it."""
+    """The CPUs of the GPUs' NUMA nodes; none where those of any GPU are unknown, since its worker
+    would be kept away from them.
+    """
     if not all(one.cores for one in gpus):
         return ()
     return tuple(sorted({core for one in gpus for core in one.cores}))
 
 
 def _utilization(gpus: Sequence[Gpu], engines: int, wanted: float | None) -> float | None:
-    """Of each of `engines` that share these GPUs. Raises ConfigError."""
+    """The memory utilization of each of `engines` on these GPUs. Raises ConfigError."""
     if wanted is not None:
         if engines * wanted > 1:
             raise ConfigError(

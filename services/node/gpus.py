@@ -1,6 +1,6 @@
-"""Which NVIDIA GPUs this machine has, how much of them is free, and what is beside them.
+"""Reads the NVIDIA GPUs of this machine, their free memory, CPUs and RDMA devices.
 
-nvidia-smi tells of GPUs, sysfs of NUMA nodes. Neither needs CUDA.
+nvidia-smi lists GPUs, sysfs the rest. Neither needs CUDA.
 """
 
 import subprocess
@@ -20,13 +20,13 @@ _LIMIT_S: Final = 60.0  # without the persistence daemon each GPU takes seconds 
 _MIB_IN_GIB: Final = 1024
 _BUS_ID_LENGTH: Final = len("0000:1b:00.0")  # nvidia-smi writes a longer domain
 
-# Arguments of nvidia-smi to what it writes. Raises OSError, subprocess.SubprocessError.
+# Runs nvidia-smi with arguments; returns its output. Raises OSError, subprocess.SubprocessError.
 Smi = Callable[[Sequence[str]], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU, by its number in the order of the PCI bus, as nvidia-smi counts."""
+    """One GPU. `index` is its number in PCI bus order, as in nvidia-smi."""
 
     index: int
     uuid: str = ""
@@ -35,7 +35,7 @@ class Gpu:
     free_gib: float
     driver: str = ""
     numa_node: int | None = None
-    cores: tuple[int, ...] = ()  # of its NUMA node; empty where the machine does not tell
+    cores: tuple[int, ...] = ()  # of its NUMA node; empty where unknown
 
     @property
     def free_share(self) -> float:
@@ -54,7 +54,7 @@ def nvidia_smi(arguments: Sequence[str]) -> str:
 def read_gpus(
     environ: Mapping[str, str], *, smi: Smi = nvidia_smi, sysfs: Path = _SYSFS
 ) -> list[Gpu]:
-    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves; none where there is no driver.
+    """The GPUs within `CUDA_VISIBLE_DEVICES`; none without a driver.
 
     Raises OSError and subprocess.SubprocessError where the driver does not answer.
     """
@@ -66,7 +66,7 @@ def read_gpus(
 
 
 def visible(gpus: Iterable[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
-    """As CUDA reads the variable: in its order, up to the first entry that names no GPU."""
+    """The GPUs that CUDA_VISIBLE_DEVICES lists, in its order, up to an entry that names none."""
     every = list(gpus)
     if VISIBLE not in environ:
         return every
@@ -101,7 +101,7 @@ def _gpu(line: str, sysfs: Path) -> Gpu:
 
 
 def _numa_node(device: Path) -> int | None:
-    """None where the kernel does not know, or there is one node only."""
+    """The device's NUMA node; None where unknown, or where there is only one."""
     with suppress(OSError, ValueError):
         node = int((device / "numa_node").read_text())
         return node if node >= 0 else None
@@ -125,7 +125,7 @@ def without_peer_access(smi: Smi = nvidia_smi) -> list[str]:
 
 
 def parse_peers(matrix: str) -> list[str]:
-    """From nvidia-smi's matrix: `OK` stands for access, `X` for the GPU itself."""
+    """Pairs without access, from nvidia-smi's matrix: `OK` is access, `X` the GPU itself."""
     rows = [line.split() for line in matrix.splitlines() if line.strip().startswith("GPU")]
     names = rows[0] if rows else []
     pairs = (

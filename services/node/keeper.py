@@ -1,7 +1,7 @@
-"""A small process that outlives its parent by a moment, to kill what the parent leaves behind.
+"""A small process that kills the process groups which its parent leaves behind.
 
-Even a parent that was killed outright leaves no process: our input ends with it. Every line of the
-input is `+ID` or `-ID`: a process group to kill in that case, or one that is gone.
+Its standard input ends when the parent does, also when that was killed. Every line of the input is
+`+ID`, a process group to kill then, or `-ID`, one that is gone.
 """
 
 import os
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def left_over(lines: Iterable[str]) -> set[int]:
-    """The groups that are still there when the lines end."""
+    """The groups that were added and not removed when the lines end."""
     groups: set[int] = set()
     for line in lines:
         group = int(line[1:])
@@ -25,7 +25,7 @@ def left_over(lines: Iterable[str]) -> set[int]:
 
 def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # our parent's end is our only cue
+        signal.signal(number, signal.SIG_IGN)  # it ends with its parent only
     for group in left_over(sys.stdin):
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)

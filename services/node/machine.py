@@ -1,4 +1,4 @@
-"""What this machine has, read once. Judges nothing."""
+"""Reads what this machine has: packages, memory, ports, devices and the model."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The facts. A problem is the last line of what the library said, or empty when it loads."""
+    """The facts about a machine. A problem is the last line of a library's output, or empty."""
 
     python: tuple[int, int] = (3, 11)
     packages: Mapping[str, str] = field(default_factory=dict)  # version by name, if installed
@@ -51,8 +51,8 @@ class Machine:
     busy_ports: Sequence[int] = ()
     cache: str
     model_kept: bool
-    model_problem: str = ""  # why it could not be got, if it is not kept
-    device: str = "cpu"  # what vLLM computes on here; empty where it finds nothing or fails
+    model_problem: str = ""  # why it cannot be downloaded, if it is not kept
+    device: str = "cpu"  # what vLLM computes on here; empty where it finds none or fails
     gpus: Sequence[Gpu] = ()
     gpu_problem: str = ""
     no_peer_access: Sequence[str] = ()  # pairs of GPUs
@@ -60,7 +60,9 @@ class Machine:
 
 
 def read_machine(ports: Iterable[int]) -> Machine:
-    """Takes seconds: vLLM and NIXL are tried in processes of their own, a broken one may crash."""
+    """Reads all facts, which takes seconds. vLLM and NIXL are loaded in processes of their own,
+    since a broken one may crash.
+    """
     cache, kept, model_problem = read_model()
     asked = ask_device()
     gpus, gpu_problem = _gpus()
@@ -97,7 +99,7 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 
 
 def problem_of(command: Sequence[str]) -> str:
-    """Empty when the command ends well, else the last line it wrote."""
+    """Runs a command; returns the last line of its error output, empty when it succeeds."""
     environ = os.environ | {"UCX_TLS": "tcp,sm,self", "VLLM_LOGGING_LEVEL": "ERROR"}
     try:
         tried = subprocess.run(
@@ -117,7 +119,7 @@ def problem_of(command: Sequence[str]) -> str:
 
 
 def memory_gib() -> float:
-    """What can still be had: of the machine, or of the container where that is less."""
+    """Available memory of the machine, or of the container where that is less."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     limit, used = (
@@ -135,7 +137,7 @@ def _number(path: Path) -> int | None:
 
 
 def disk_gib(path: Path) -> float:
-    """Free on the disk where `path` is, or will be."""
+    """Free space on the disk where `path` is, or will be."""
     there = next(one for one in (path, *path.parents) if one.exists())
     return shutil.disk_usage(there).free / _GIB
 
@@ -151,9 +153,9 @@ def is_busy(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def read_model() -> tuple[Path, bool, str]:
-    """The cache folder, whether the embedded model is in it, and else why it cannot be got."""
+    """The cache folder, whether it has the embedded model, and why that cannot be downloaded."""
     try:
-        # A library that it imports may be what is missing here, and that is for us to say.
+        # A library that these import may be missing here, which the doctor has to report.
         from shared.kept import cache_folder
         from shared.models.fetch import PACKAGE
         from shared.models.kept import KeptFolder
@@ -171,7 +173,7 @@ def read_model() -> tuple[Path, bool, str]:
 
 
 def ask_device() -> "subprocess.Popen[str]":
-    """Asks vLLM in a process of its own, since it takes seconds, and memory that it keeps."""
+    """Starts a process that asks vLLM for its device, since vLLM takes seconds and keeps memory."""
     return subprocess.Popen(
         [sys.executable, "-m", "shared.engine.vllm_platform"],
         stdout=subprocess.PIPE,
@@ -198,11 +200,11 @@ def _device(asked: "subprocess.Popen[str]") -> str:
     try:
         return answered_device(asked)
     except ConfigError:
-        return ""  # what is wrong with vLLM is a finding of its own
+        return ""  # another finding reports vLLM's problem
 
 
 def _gpus() -> tuple[list[Gpu], str]:
-    """The GPUs, or why the driver does not tell."""
+    """The GPUs, and why the driver does not list them (empty: it does)."""
     try:
         return read_gpus(os.environ), ""
     except (OSError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""Which processes make a node, with which options. Pure: starts nothing."""
+"""Plans the processes of a node and their options."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _QUIET = {"GRPC_VERBOSITY": "ERROR"}
 
 
 class Rank(StrEnum):
-    """Parts of one rank stop together; the ranks stop in this order."""
+    """The kind of a part. Parts of one rank stop together; the ranks stop in this order."""
 
     GATEWAY = "gateway"
     ENGINE = "engine"
@@ -31,10 +31,10 @@ class Part:
     """One process of the node.
 
     Attributes:
-        environ: Variables on top of our own.
-        address: Where it answers whether it is ready.
-        nice: Added to our own.
-        cores: The CPUs that it may use; empty for all of ours.
+        environ: Variables in addition to those of the parent.
+        address: Where it answers health checks.
+        nice: Added to the parent's.
+        cores: The CPUs that it may use; empty for all of the parent's.
         after: The part that must be ready before this one starts; empty for none.
     """
 
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def secret_file(self) -> str:
-        """The file of the secret that this node was given; empty without one."""
+        """The file of the cluster secret; empty without one."""
         return self.environ.get(IDENTITY_VARIABLE, "")
 
 
@@ -71,12 +71,12 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the plan needs to know of the machine.
+    """What the plan depends on, beside the options.
 
     Attributes:
-        model: The resolved one: a folder or a hub name.
-        shares: What each engine gets of a machine on whose CPUs vLLM computes; empty on GPUs.
-        gpu_shares: What each engine gets of the GPUs; empty on CPU.
+        model: The resolved model: a folder or a hub name.
+        shares: Cores and memory of each engine where vLLM computes on CPU; empty on GPUs.
+        gpu_shares: GPUs of each engine; empty on CPU.
         environ: Variables of every part.
     """
 
@@ -131,13 +131,13 @@ def _engine(
         part,
         environ={**part.environ, **gpus.environ},
         cores=gpus.cores,
-        # vLLM measures what is free while it starts: one engine at a time on a GPU.
+        # vLLM measures free memory while it starts: one engine at a time on a GPU.
         after=_engine_name(options, number - 1) if gpus.shared and number else "",
     )
 
 
 def _engine_name(options: NodeOptions, number: int) -> str:
-    """Engines are numbered within their role."""
+    """The role and the engine's number within it."""
     if number < options.prefill:
         return f"prefill-{number}"
     return f"decode-{number - options.prefill}"
@@ -167,7 +167,7 @@ def engine_part(
     gpu_share: GpuShare | None = None,
     planner: str,
 ) -> Part:
-    """One engine, whose ports are all on `host`, where other processes reach it."""
+    """One engine. All its ports are on `host`, where other processes reach it."""
     return _part(
         around,
         name=name,
@@ -188,7 +188,7 @@ def _addresses(host: str, own: EnginePorts, planner: str) -> dict[str, object]:
         "host": host,
         "port": own.rpc,
         "planner": planner,
-        "metrics_host": None if host == LOOPBACK else host,  # loopback is its own default
+        "metrics_host": None if host == LOOPBACK else host,  # loopback is the default
         "metrics_port": own.metrics,
         "kv_host": host,
         "kv_port": own.kv,
@@ -245,7 +245,7 @@ def gateway_part(
 
 
 def _dtype(options: NodeOptions, around: Surroundings) -> str:
-    """On CPU bfloat16 rounds so coarsely that the batch's shape changes answers."""
+    """float32 on CPU, where bfloat16 rounds so coarsely that the batch's shape changes answers."""
     return "float32" if options.dtype == "auto" and around.shares else options.dtype
 
 
@@ -259,7 +259,7 @@ def _part(
     address: str,
     stop_limit_s: float,
 ) -> Part:
-    """A flag that is None stays away, so that the part's own default or YAML section holds."""
+    """Builds a part. Flags that are None are left to its defaults and its YAML section."""
     words = [
         word
         for key, value in flags.items()
@@ -275,12 +275,12 @@ def _part(
         address=address,
         log=around.run_dir / "logs" / f"{name}.log",
         stop_limit_s=stop_limit_s,
-        # Without a GPU a step takes all of a core for long, and messages are not to wait for it.
+        # Without a GPU, long steps take whole cores; messages must not wait for them.
         nice=_ENGINE_NICE if rank is Rank.ENGINE and around.shares else 0,
     )
 
 
 def _reachable(host: str) -> str:
-    """An address to reach ourselves at, for one that only says where to listen."""
+    """An address that reaches a part of this machine which listens on `host`."""
     reachable = {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)
     return f"[{reachable}]" if ":" in reachable else reachable

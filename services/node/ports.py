@@ -1,4 +1,4 @@
-"""Which part listens where, and whether those ports are free."""
+"""Assigns a port to each part and checks that these ports are free."""
 
 import socket
 from collections.abc import Collection, Iterator
@@ -30,10 +30,10 @@ class NodePorts:
 
 
 def assign_ports(options: NodeOptions) -> NodePorts:
-    """The ports that the options name; with `auto_ports` free ones where none is named.
+    """The ports of the options; with `auto_ports`, free ones for those that are not named.
 
-    A port counts as named where it is not the option's default. Raises ConfigError, naming port and
-    option, when one of those is taken.
+    A port counts as named where it is not the option's default. Raises ConfigError, with port and
+    option, when a port of the options is taken.
     """
     ports = _fixed(options)
     named = {flag for _, _, flag in _uses(ports, options) if _is_named(flag, options)}
@@ -78,7 +78,7 @@ def _uses(ports: NodePorts, options: NodeOptions) -> Iterator[tuple[int, str, st
 
 
 def _workers(options: NodeOptions) -> int:
-    """Of each engine."""
+    """Workers of each engine."""
     return options.tensor_parallel or 1
 
 

@@ -1,4 +1,4 @@
-"""The node's processes: started, watched, started again, ended, with all that they started."""
+"""Starts, watches, restarts and ends the processes of a node, with all their children."""
 
 import asyncio
 import ctypes
@@ -21,7 +21,7 @@ from shared.telemetry.log_files import append_to
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 _LONGEST_BACK_OFF_S: Final = 30.0
-_HEALTHY_AFTER_S: Final = 60.0  # a part that lived so long starts its back-off anew
+_HEALTHY_AFTER_S: Final = 60.0  # a part that ran for this long restarts with the first back-off
 _KILL_LIMIT_S: Final = 5.0
 _TAIL_BYTES: Final = 8192
 
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """A part that ended and was not meant to."""
+    """The unexpected end of a part."""
 
     name: str
     status: int  # negative: the signal that killed it
@@ -43,14 +43,14 @@ class Death:
 
 
 class Keeper:
-    """Our end of the keeper process (see services.node.keeper). Use as a context manager."""
+    """The keeper process (see services.node.keeper), as a context manager."""
 
     def __enter__(self) -> "Keeper":
         self._process = subprocess.Popen(
             [sys.executable, "-m", "services.node.keeper"],
             stdin=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # so that what kills our group does not kill it
+            start_new_session=True,  # it must survive a kill of this process group
         )
         return self
 
@@ -66,14 +66,14 @@ class Keeper:
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it was killed: then only pdeathsig watches over the parts
+        with suppress(BrokenPipeError):  # it was killed: pdeathsig alone still ends the parts
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
 
 @dataclass(slots=True)
 class _Running:
-    """A part, its process of the moment and the task that watches it."""
+    """A part, its present process and the task that watches it."""
 
     part: Part
     process: Process
@@ -88,8 +88,8 @@ class _Running:
 class Crew:
     """All processes of a node.
 
-    With `restarts` a part that stood once is started again when it dies, also while others still
-    start. One that never stood is not: it would most likely fail in the same way again.
+    With `restarts`, a part that was ready once is started again when it dies, also while others
+    still start. A part that never was ready would most likely fail in the same way again.
     """
 
     clock: Clock
@@ -110,11 +110,11 @@ class Crew:
         running.watcher = asyncio.create_task(self._watch(running), name=f"watch {part.name}")
 
     def stands(self, name: str) -> None:
-        """The part was ready."""
+        """Notes that the part was ready."""
         self._running[name].stood = True
 
     def pid_of(self, name: str) -> int | None:
-        """Of the part's process of the moment; None before its start."""
+        """The pid of the part's present process; None before its start."""
         return self._running[name].process.pid if name in self._running else None
 
     async def death(self) -> Death:
@@ -122,7 +122,7 @@ class Crew:
         return await asyncio.shield(self._death)
 
     async def stop(self, names: Iterable[str]) -> None:
-        """SIGTERM to each, and SIGKILL to its whole group when its limit has passed. Idempotent."""
+        """Sends SIGTERM to each part, and SIGKILL to its group after its limit. Idempotent."""
         await asyncio.gather(*(self._stop(self._running[n]) for n in names if n in self._running))
 
     def kill(self) -> None:
@@ -139,8 +139,8 @@ class Crew:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environ},
-                start_new_session=True,  # a group of its own, and no Ctrl-C of the terminal
-                preexec_fn=partial(_begin, part.nice, part.cores),  # safe here: we have one thread
+                start_new_session=True,  # a group of its own, without the terminal's Ctrl-C
+                preexec_fn=partial(_begin, part.nice, part.cores),  # safe: there is one thread
             )
         self.keeper.add(process.pid)
         return process
@@ -183,13 +183,13 @@ class Crew:
             await asyncio.wait([running.watcher], timeout=_KILL_LIMIT_S)
 
     def _clear(self, group: int) -> None:
-        """What a part started and left behind goes with it."""
+        """Kills what a part left behind."""
         _kill_group(group)
         self.keeper.remove(group)
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, for people."""
+    """The last lines of a log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
@@ -210,10 +210,10 @@ def _kill_group(group: int) -> None:
 
 
 def _begin(nice: int, cores: tuple[int, ...]) -> None:
-    """In the child, before it runs: the kernel kills it when we die, however we die.
+    """Runs in the child before exec: sets nice and cores, and lets the kernel kill the child when
+    its parent dies.
 
-    What it starts inherits its cores, and memory comes from the NUMA node of the core that first
-    writes to it.
+    Children inherit the cores. Memory comes from the NUMA node of the core that first writes to it.
     """
     os.nice(nice)
     allowed = os.sched_getaffinity(0).intersection(cores)

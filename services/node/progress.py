@@ -1,4 +1,4 @@
-"""Shows how the start goes: one line per part, and who is still awaited. Waits for nothing."""
+"""Shows the progress of a start: one line per ready part, and the parts that are awaited."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,9 @@ _REMIND_EVERY_S: Final = 15.0
 
 @dataclass(slots=True)
 class Progress:
-    """For one start. Who is awaited is a live line on a terminal, elsewhere a line now and then."""
+    """The progress of one start. Awaited parts are a live line on a terminal, else a line every
+    15 s.
+    """
 
     console: Console
     awaited: list[str]
@@ -38,7 +40,7 @@ class Progress:
         self.console.print(f"  {name:<12} ready after {after_s:5.1f} s", highlight=False)
 
     def tick(self, after_s: float) -> None:
-        """Call it about once a second."""
+        """Updates the awaited parts; to be called about once a second."""
         if self._status:
             self._status.update(self._waiting_for(after_s))
         elif after_s - self._reminded_at_s >= _REMIND_EVERY_S:

@@ -1,4 +1,4 @@
-"""Asks the node's parts whether they are ready, each in its own way. Starts and judges nothing."""
+"""Asks the parts of a node whether they are ready, over HTTP or gRPC."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -21,26 +21,28 @@ IsReady = Callable[[Part], Awaitable[bool]]
 
 
 def identity_of(part: Part) -> Identity | None:
-    """What the part asks its peers for. It inherits our environment. Raises ConfigError."""
+    """The part's TLS identity, from its own secret or that of this process, which it inherits.
+    Raises ConfigError.
+    """
     return identity_from(part.secret_file) or own_identity()
 
 
 async def is_ready(part: Part) -> bool:
-    """The gateway by `/ready`, the others by the standard gRPC health service."""
+    """Asks the gateway at `/ready`, other parts by the standard gRPC health service."""
     if part.rank is Rank.GATEWAY:
         return await _http_ok(f"{part.address}/ready")
     return await _grpc_ready(part)
 
 
 async def is_alive(part: Part) -> bool:
-    """As `is_ready`, but a gateway is alive without any engine as well."""
+    """As `is_ready`, but a gateway is alive without engines, too."""
     if part.rank is Rank.GATEWAY:
         return await _http_ok(f"{part.address}/live")
     return await _grpc_ready(part)
 
 
 async def wait_until_ready(part: Part, clock: Clock, ask: IsReady = is_ready) -> float:
-    """Seconds that it took. For ever, if need be: the caller has the limit."""
+    """Waits without a limit of its own; returns the seconds that it took."""
     started_at_s = clock.now()
     while not await ask(part):
         await clock.sleep(_ASK_EVERY_S)
@@ -48,7 +50,7 @@ async def wait_until_ready(part: Part, clock: Clock, ask: IsReady = is_ready) ->
 
 
 async def wait_until_attached(plan: NodePlan, clock: Clock) -> None:
-    """Until the planner knows every engine, so that it can place requests on all of them."""
+    """Waits until every engine has attached to the planner."""
     client = PlannerClient(plan.planner, identity_of(plan.parts[0]))
     try:
         while not await _attached(client, plan.engine_names):

@@ -1,4 +1,4 @@
-"""What of a CPU machine each engine gets: cores and memory. Pure."""
+"""Divides the cores and the memory of a CPU machine among the engines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 from shared.errors import ConfigError
 
 _ENGINE_GIB: Final = 2.5  # libraries and a small model, per engine
-_MOST_GIB: Final = 2.0  # of KV cache by default: plenty for a small model, soon taken on a laptop
+_MOST_GIB: Final = 2.0  # of KV cache by default: plenty for a small model, much for a laptop
 _LEAST_GIB: Final = 0.25
 
 
@@ -23,13 +23,13 @@ class CpuShare:
 def share_cpu(
     cores: Sequence[int], memory_gib: float, engines: int, kv_cache_gib: float | None = None
 ) -> list[CpuShare]:
-    """One share per engine; a given `kv_cache_gib` is taken as it is. Raises ConfigError."""
+    """One share per engine; a given `kv_cache_gib` is not changed. Raises ConfigError."""
     kv = kv_cache_gib or _kv_cache_gib(memory_gib, engines)
     return [CpuShare(cores=each, kv_cache_gib=kv) for each in _split(sorted(cores), engines)]
 
 
 def _split(cores: Sequence[int], engines: int) -> list[str]:
-    """Neighbours together, none twice; only with fewer cores than engines do engines share one."""
+    """Disjoint runs of neighbouring cores; engines share cores only where there are too few."""
     if len(cores) < engines:
         return [str(cores[number % len(cores)]) for number in range(engines)]
     bounds = [number * len(cores) // engines for number in range(engines + 1)]
@@ -37,7 +37,7 @@ def _split(cores: Sequence[int], engines: int) -> list[str]:
 
 
 def _kv_cache_gib(memory_gib: float, engines: int) -> float:
-    """Half of what the engines leave of the memory, the rest stays free."""
+    """Half of the memory that the engines leave. Raises ConfigError where that is too little."""
     share = (memory_gib / engines - _ENGINE_GIB) / 2
     if share < _LEAST_GIB:
         needed = engines * (_ENGINE_GIB + 2 * _LEAST_GIB)

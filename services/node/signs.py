@@ -1,4 +1,4 @@
-"""Whether a start makes progress: log lines and bytes from disks are signs of it."""
+"""Detects whether a start makes progress, by log lines and bytes read from disks."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ def sign_of(log: Path, pid: int | None) -> int:
 
 
 def _read_bytes(pid: int) -> int:
-    """From disks, by the process and all below it."""
+    """Bytes that the process and its descendants read from disks."""
     total = 0
     with suppress(psutil.Error):
         root = psutil.Process(pid)
@@ -34,14 +34,14 @@ def _read_bytes(pid: int) -> int:
 
 @dataclass(slots=True)
 class Patience:
-    """Ends once nothing has changed for `limit_s`. The caller has the clock."""
+    """A time limit that restarts with every sign of progress."""
 
     limit_s: float
     _seen: Mapping[str, int] = field(default_factory=dict)
     _changed_at_s: float | None = None
 
     def observe(self, signs: Mapping[str, int], now: float) -> None:
-        """Takes the signs of the parts that are still awaited. Raises DeadlinePassed."""
+        """Takes the signs of awaited parts. Raises DeadlinePassed if none changes in time."""
         if self._changed_at_s is None or signs != self._seen:
             self._seen, self._changed_at_s = dict(signs), now
         if now - self._changed_at_s > self.limit_s:

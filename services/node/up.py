@@ -1,4 +1,4 @@
-"""`slos-serve up`: one machine as a whole node, until it is told to stop."""
+"""`slos-serve up`: runs all parts on one machine until it is told to stop."""
 
 import asyncio
 import os
@@ -38,12 +38,12 @@ _LOGS_EVERY_S: Final = 60.0
 _LOG_LIMIT_BYTES: Final = 64 << 20  # of each part, and as much again set aside
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# What to do with a node that stands: an exit status, or None to go on serving.
+# Uses a node that is ready; returns an exit status, or None to go on serving.
 Use = Callable[[NodePlan], Coroutine[Any, Any, int | None]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serves until Ctrl-C or SIGTERM, and then returns 0. Raises ConfigError."""
+    """Serves until Ctrl-C or SIGTERM, then returns 0. Raises ConfigError."""
     options = load(UpOptions, section="node", argv=argv, environ=os.environ, prog="slos-serve up")
     config = config_file(argv, os.environ)
     if options.on:
@@ -59,25 +59,25 @@ async def _announce(plan: NodePlan) -> None:
 def run_node(
     options: NodeOptions, *, config: str | None, use: Use, console: Console | None = None
 ) -> int:
-    """Starts a node, hands it to `use`, serves on if that says so, and ends every process.
+    """Starts a node, calls `use`, keeps serving if that returns None, and ends every process.
 
-    `config` is the YAML file that all parts read; `console` is where progress is told, by default
-    stdout. Raises ConfigError and DeadlinePassed.
+    `config` is the YAML file that all parts read; progress goes to `console`, by default stdout.
+    Raises ConfigError and DeadlinePassed.
     """
     console = console or Console()
     read_secret(options.cluster_secret_file)
-    ports = assign_ports(options)  # before the model: that may take a while, a taken port not
+    ports = assign_ports(options)  # first, since making the model may take a while
     around = survey(options, config, console)
     return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
 
 
 async def serve(options: NodeOptions, plan: NodePlan, use: Use, console: Console) -> int:
-    """As `run_node`, of a plan that is made already."""
+    """As `run_node`, with a given plan."""
     return await _Node(options, plan, console).run(use)
 
 
 def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """The YAML file of `--config` or its variable; `load` has checked the words already."""
+    """The YAML file of `--config` or its variable; `load` checks the arguments."""
     words = [part for word in argv for part in word.split("=", 1)]
     if "--config" in words:
         return words[words.index("--config") + 1]
@@ -85,7 +85,7 @@ def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
 
 
 def survey(options: NodeOptions, config: str | None, console: Console) -> Surroundings:
-    """Reads the machine and makes the model, the slow step of a first start."""
+    """Reads the machine and prepares the model, which is slow at a first start."""
     run_dir = Path(options.run_dir).expanduser().resolve()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
         raise ConfigError(
             f"Cannot make {run_dir} ({error.strerror}): name another folder with --run-dir."
         ) from error
-    asked = ask_device()  # while the model is made
+    asked = ask_device()  # runs while the model is prepared
     model = resolve_model(
         options.model, say=lambda line: console.print(line, highlight=False, soft_wrap=True)
     )
@@ -109,7 +109,7 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
 
 
 def _environment(config: str | None, secret_file: str) -> dict[str, str]:
-    """What every part finds in its environment: files by their whole path."""
+    """Variables of every part; files as absolute paths."""
     named = {_CONFIG: config, IDENTITY_VARIABLE: secret_file}
     return {key: str(Path(path).expanduser().resolve()) for key, path in named.items() if path}
 
@@ -125,7 +125,7 @@ def _cpu_shares(options: NodeOptions) -> list[CpuShare]:
 
 
 def _gpu_shares(options: NodeOptions, device: str, console: Console) -> list[GpuShare]:
-    """Empty on CPU and on GPUs other than NVIDIA's, which engines choose by themselves."""
+    """GPUs of each engine. Empty on CPU and on GPUs other than NVIDIA's, which engines choose."""
     if device == CPU:
         return []
     try:
@@ -190,7 +190,7 @@ class _Node:
     async def _unless_ended(
         self, work: Coroutine[Any, Any, int | None], crew: Crew, told_to_stop: asyncio.Event
     ) -> int | None:
-        """What `work` gives, unless a part dies for good (1) or we are told to stop (0) first."""
+        """The result of `work`, unless a part dies for good (1) or a signal stops the node (0)."""
         working = asyncio.create_task(work)
         dying, told = asyncio.create_task(crew.death()), asyncio.create_task(told_to_stop.wait())
         tasks = (working, dying, told)
@@ -205,7 +205,7 @@ class _Node:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _until_ready(self, crew: Crew) -> None:
-        """Raises DeadlinePassed when nothing has made progress for too long."""
+        """Waits for all parts. Raises DeadlinePassed when none makes progress for too long."""
         names = [part.name for part in self._plan.parts]
         self._say(f"Starting {', '.join(names)} (logs: {self._plan.parts[0].log.parent})")
         with Progress.of(self._console, names) as progress:
@@ -246,7 +246,7 @@ class _Node:
             patience.observe(signs, self._clock.now())
 
     async def _bound_logs(self) -> None:
-        """For ever."""
+        """Cuts back large logs until cancelled."""
         while True:
             await self._clock.sleep(_LOGS_EVERY_S)
             for part in self._plan.parts:
@@ -266,7 +266,7 @@ class _Node:
 
 
 def _stop_on_signals(crew: Crew) -> asyncio.Event:
-    """Set by the first signal; the second one ends everything at once."""
+    """An event that the first signal sets; the second one kills all processes at once."""
     told = asyncio.Event()
 
     def stop() -> None:

@@ -1,4 +1,4 @@
-"""Starts the planner, or asks one that runs. Reads the options; nothing else."""
+"""`slos-serve planner`: starts the planner, or asks a running one for an explanation."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""When an attached engine is looked at and told a new policy; `policies` says which."""
+"""Decides when an attached engine gets a new policy; `policies` computes it."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _FOLLOW_EVERY_S = 1.0
 
 
 def learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
-    """From how the engine's requests stand; often enough is some ten times a second."""
+    """Learns drafts and answer lengths from the engine's requests; ten times a second suffices."""
     rows = engine.rows
     if engine.description.max_speculation_tokens:
         state.policies.drafting.observe(rows)
@@ -26,8 +26,8 @@ def learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
 
 
 def advise(engine: EngineState, state: ClusterState, now: float) -> Policy | None:
-    """The policy that the engine is to be told, None where it would notice no difference or was
-    looked at within `ADVICE_PAUSE_S`: looking costs time.
+    """The policy to send to the engine; None where it hardly differs from the last one, or one was
+    computed within `ADVICE_PAUSE_S`.
     """
     if now - engine.advised_at_s < ADVICE_PAUSE_S:
         return None

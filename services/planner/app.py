@@ -1,4 +1,4 @@
-"""Puts the planner together and runs it until it is told to stop."""
+"""Assembles the planner and runs it until it is told to stop."""
 
 import asyncio
 import logging
@@ -50,8 +50,8 @@ async def run(options: PlannerOptions) -> int:
 
 
 def _end_start(number: int, frame: object) -> None:
-    """Compiling takes minutes on a slow machine and lets the event loop answer no signal. Nothing
-    is served yet. An exception would be lost where the compiler calls back into Python.
+    """Ends the process during start-up: compiling may take minutes, in which the event loop handles
+    no signal. An exception could be lost where the compiler calls back into Python.
     """
     del number, frame
     logging.shutdown()
@@ -64,7 +64,7 @@ async def serve(
     stop: asyncio.Event,
     on_ready: Callable[[int], None],
 ) -> None:
-    """Serves until `stop` is set, then ends every call within the limit."""
+    """Serves until `stop` is set, then ends every call within `shutdown_limit_s`."""
     clock = MonotonicClock()
     log = _decisions_log(options)
     state = ClusterState(options.numbers, epoch=secrets.token_hex(3), now=clock.now())

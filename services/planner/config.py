@@ -1,4 +1,4 @@
-"""What the planner is told at its start. Reads nothing itself; `shared.options.load` fills it."""
+"""The planner's options; `shared.options.load` fills them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,7 +22,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerOptions:
-    """Everything that the planner can be told; with `explain` it asks one that runs instead."""
+    """All options of the planner. With `explain` it asks a running planner instead of serving."""
 
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8100, help="port of the gRPC service; 0 picks one")
@@ -69,20 +69,20 @@ class PlannerOptions:
     )
     shutdown_limit_s: Seconds = option(5.0, help="seconds that calls under way have to end")
     scale_every_s: Seconds = option(
-        10.0, help="seconds from one answer to the next to how many engines are needed"
+        10.0, help="seconds between two computations of how many engines are needed"
     )
     scale_window_s: Seconds = option(
         120.0,
-        help="seconds of requests by which that is judged; longer follows the load later, shorter "
-        "takes a burst for it",
+        help="seconds of recent requests that this is computed from; a longer window follows the "
+        "load later, a shorter one takes a burst for it",
     )
     scale_attainment: Annotated[float, Field(gt=0, le=1)] = option(
         0.95, help="share of requests with targets that the desired engines are to keep"
     )
     scale_headroom: Annotated[float, Field(ge=0)] = option(
         0.1,
-        help="share by which steps may last longer on a smaller fleet that is still enough; "
-        "keeps the number from going back and forth at a load between two sizes",
+        help="share by which steps must be able to last longer before a smaller fleet counts as "
+        "enough; keeps the number from alternating at a load between two sizes",
     )
     scale_down_after_s: Annotated[float, Field(ge=0)] = option(
         300.0,
@@ -96,7 +96,7 @@ class PlannerOptions:
     json: bool = option(False, help="print the explanation as JSON")
 
     def check_hosts(self) -> None:
-        """Raises ConfigError where strangers could reach this planner."""
+        """Raises ConfigError where other machines could reach an unprotected planner."""
         if not self.cluster_secret_file:
             require_protection({"host": self.host}, insecure=self.insecure)
 

@@ -1,5 +1,5 @@
-"""The planner without I/O: events in, effects out, and time as an argument. The gRPC service and
-the simulator are its adapters.
+"""The planner without I/O: takes events and the time, returns answers and policies. The gRPC
+service and the simulator are its adapters.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,8 @@ class PlannerCore:
     """One planner. All times are seconds on one clock, that of the caller.
 
     `state` is what is known, `waiting` holds the requests without a decision and `ledger` the
-    decisions that have not ended. An adapter may enter calls into `waiting` and have it decide by
-    itself, where several calls are to share a round. `epoch_s` tells the seconds since the epoch
-    that records show.
+    decisions that have not ended. An adapter that lets several calls share a round uses `waiting`
+    itself. `epoch_s` returns the seconds since the epoch that records show.
     """
 
     def __init__(
@@ -44,8 +43,8 @@ class PlannerCore:
     def place(
         self, queries: Sequence[PlacementQuery], now: float, *, limit_s: float
     ) -> list[Answer]:
-        """Takes in queries, each to be answered within `limit_s` or the queue's own limit. Returns
-        the answers to all that are decided now, in rounds, whenever they were taken in.
+        """Enters queries, each to be answered within `limit_s` or the queue's own limit. Decides
+        rounds as long as one is due; returns all their answers, those to earlier queries too.
         """
         for query in queries:
             self.waiting.enter(query, limit_s, now)
@@ -55,14 +54,14 @@ class PlannerCore:
         return answers
 
     def settle(self, outcomes: Sequence[Outcome], now: float) -> None:
-        """Requests have ended; unknown decisions are ignored."""
+        """Records that requests have ended; ignores unknown decisions."""
         for outcome in outcomes:
             self._decider.settle(outcome, now)
         self.waiting.freed(now)
 
     def look_again(self, now: float) -> list[Answer]:
-        """At the time that `waiting.next_look_s` named: defers the calls whose time is over. The
-        next `place` decides the round that may be due.
+        """Defers the calls that have waited their time; to be called when `waiting.next_look_s`
+        says. The next `place` decides the round that may be due.
         """
         return self.waiting.look_again(now)
 
@@ -78,7 +77,7 @@ class PlannerCore:
         return engine, refusal
 
     def leave(self, engine: EngineState, now: float) -> None:
-        """The engine is gone, and all that it held."""
+        """Removes an engine and everything placed on it."""
         self.state.leave(engine, now)
         self.ledger.left(engine.name)
         self.waiting.freed(now)
@@ -86,7 +85,7 @@ class PlannerCore:
     def observe(
         self, engine: EngineState, reports: Sequence[StepReport], now: float
     ) -> Policy | None:
-        """Takes in steps of one engine, in order; returns the policy that it is to be told, if any.
+        """Takes in step reports of one engine, in order; returns the policy to send to it, if any.
 
         Raises ValueError where a report cannot be read.
         """
@@ -98,13 +97,13 @@ class PlannerCore:
         return advise(engine, self.state, now)
 
     def drain(self, engine: EngineState, now: float, *, draining: bool) -> None:
-        """The engine takes no more requests, or takes them again."""
+        """Stops placing requests on the engine, or resumes it."""
         engine.draining = draining
         self.waiting.freed(now)
 
     def overdue(self, engine: EngineState, overdue_s: float, now: float) -> bool:
-        """The host says by how many seconds its core is overdue; whether that changes if the engine
-        serves.
+        """Notes by how many seconds the engine's core is overdue, as its host says; returns whether
+        that changes if the engine serves.
         """
         changed = self.state.is_overdue(engine, overdue_s, now)
         if changed:
@@ -114,22 +113,22 @@ class PlannerCore:
     # ---- time
 
     def tick(self, now: float) -> bool:
-        """A tick (`shared.ticks.TICK_S`) has passed; whether it made an engine serve no longer."""
+        """Counts a tick (`shared.ticks.TICK_S`) of silence; whether an engine stopped serving."""
         changed = self.state.tick(now)
         if changed:
             self.waiting.freed(now)
         return changed
 
     def tidy(self, now: float) -> list[Explanation]:
-        """Once a second: forgets reservations that nothing will end. Returns the decisions that
-        ended since the last call, with all that will be known of them.
+        """Drops reservations that have expired, once a second. Returns the decisions that ended
+        since the last call, in their final form.
         """
         self.state.forget_old_holds(now)
         return self._decider.close_ended(now)
 
 
 def _may_free(before: StepReport | None, reports: Sequence[StepReport]) -> bool:
-    """Whether there may be more room than before."""
+    """Whether an engine may have more room after these reports."""
     after = reports[-1]
     return before is None or any(
         (

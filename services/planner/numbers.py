@@ -1,17 +1,23 @@
-"""The few numbers that decisions rest on. Reads no options."""
+"""The operator's numbers that decisions depend on."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerNumbers:
-    """`model` and `vllm_version` None: the first engine sets them. The KV ones are for pairs of
-    engines that nothing is known of. `grace_s` is how long after its own start or the loss of an
-    engine the planner has requests wait, `hold_s` each time, rather than refuse them.
-    `patience_s` is how long a request that asked for no start waits for an engine that can hold its
-    pace. `by_program`: the multi-SLO program settles who gets an engine that not all can have, else
-    the earliest deadline does; `same_pace_first`: engines that step as quickly already are
-    preferred. Both are there to be switched off where somebody wants to see what they are worth.
+    """The options that decisions use.
+
+    Attributes:
+        model, vllm_version: What engines must register; None: the first engine sets it.
+        kv_bytes_per_second, kv_fixed_s: The KV transfer time of a pair without measurements.
+        grace_s: After a start of the planner or the loss of an engine, requests without an engine
+            wait for this long instead of being refused.
+        hold_s: The longest wait of one call; an undecided request is deferred then and asks again.
+        patience_s: How long a request without a TTFT target waits for an engine that can hold its
+            TPOT.
+        by_program: The multi-SLO program decides which requests get a contested engine; off: EDF.
+        same_pace_first: Prefers engines that step as quickly already. This and `by_program` can be
+            switched off to measure what they gain.
     """
 
     model: str | None = None

@@ -1,5 +1,5 @@
-"""What an engine is told to do: how far it may speculate, how long a step may last that nothing
-hurries, how much of its KV cache best effort leaves alone. Sends nothing.
+"""Computes an engine's policy: draft lengths by class, the longest step where no deadline is near,
+and the KV blocks that best effort must leave free.
 """
 
 import math
@@ -39,14 +39,14 @@ from shared.scheduling.simulate import Flags
 from shared.scheduling.speculation import Engine, Tier, best_speculation
 from shared.scheduling.tiers import tiers_of
 
-_PARTS = 64  # of the KV cache: what is kept is told in such
+_PARTS = 64  # of the KV cache: reserved blocks are rounded up to whole parts
 _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
 _V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The tightest targets of a class on one engine lately; infinite where nothing was asked."""
+    """The tightest recent targets of a class on one engine, in seconds; infinite: none."""
 
     ttft_s: float = math.inf
     tpot_s: float = math.inf
@@ -54,14 +54,14 @@ class Asked:
 
 @dataclass(slots=True, kw_only=True)
 class _Lately:
-    """Of one class on one engine: this window of time and the one before."""
+    """Targets of one class on one engine in this window of ASKED_WINDOW_S and the one before."""
 
     since_s: float
     now: Asked = field(default_factory=Asked)
     before: Asked = field(default_factory=Asked)
 
     def turn(self, now: float) -> None:
-        """Lets go of what is too long ago."""
+        """Begins a new window where the present one is over."""
         passed = (now - self.since_s) // ASKED_WINDOW_S
         if passed >= 1:
             self.before = self.now if passed < 2 else Asked()
@@ -73,9 +73,9 @@ class _Lately:
 
 
 class PolicyBook:
-    """What policies rest on beside the engines' reports: what was asked, what drafts became.
+    """What policies depend on beside the engines' reports: recent targets and draft acceptance.
 
-    Bounded; acceptance is a matter of the model, so it is learned over all engines.
+    Bounded. Acceptance depends on the model, so it is learned over all engines.
     """
 
     def __init__(self) -> None:
@@ -84,8 +84,8 @@ class PolicyBook:
         self._engines: OrderedDict[str, OrderedDict[str, _Lately]] = OrderedDict()
 
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
-        """Takes in what was promised: the first token where the prompt is computed, the pace where
-        it is decoded.
+        """Notes promised targets: the TTFT at the engine that computes the prompt, the TPOT at the
+        one that decodes.
         """
         if placement.admission is not Admission.ADMITTED or placement.decode is None:
             return
@@ -98,7 +98,7 @@ class PolicyBook:
         self.acceptance.observe(drafts, now)
 
     def asked(self, engine: str, now: float) -> dict[str, Asked]:
-        """By class, what was asked of this engine in the last minute."""
+        """The tightest targets by class, of this window and the one before."""
         found = {}
         for class_name, lately in self._engines.get(engine, {}).items():
             if now - lately.since_s < 2 * ASKED_WINDOW_S:
@@ -115,10 +115,10 @@ class PolicyBook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineNow:
-    """One engine as its last report left it. `table` None: nothing is known of its step times.
+    """One engine as of its last report. `table` is None where its step times are unknown.
 
-    `classes` are those of the rows, None where nobody knows. `awaited_blocks` are those of sessions
-    that will soon be back.
+    `classes` are those of the rows, None where unknown. `awaited_blocks` are KV blocks of sessions
+    that are expected back soon.
     """
 
     description: EngineDescription
@@ -136,7 +136,7 @@ def policy_for(
     before: Policy,
     now: float,
 ) -> Policy:
-    """What this engine should be told now; `before` is what it was told last."""
+    """The policy that suits this engine now; `before` is the last one that was sent."""
     known = replace(before, kept_blocks=_kept_blocks(engine))
     if engine.table is None:
         return known
@@ -147,7 +147,7 @@ def policy_for(
 
 
 def worth_sending(old: Policy, new: Policy) -> bool:
-    """Whether an engine would notice; small changes of the longest step are left out."""
+    """Whether the policies differ by more than a small change of the longest step."""
     if replace(old, version=0, longest_step_s=0) != replace(new, version=0, longest_step_s=0):
         return True
     before_s, after_s = old.longest_step_s, new.longest_step_s
@@ -155,7 +155,9 @@ def worth_sending(old: Policy, new: Policy) -> bool:
 
 
 def _kept_blocks(engine: EngineNow) -> int:
-    """What was used last is the last to go of what is cached, and others are cached in between."""
+    """Blocks to reserve for awaited sessions. vLLM evicts the least recently used blocks, so other
+    blocks cached in between must be kept as well.
+    """
     in_all = engine.description.kv_blocks
     part = max(1, in_all // _PARTS)
     parts = math.ceil(AWAITED_BLOCKS * engine.awaited_blocks / part)
@@ -163,7 +165,7 @@ def _kept_blocks(engine: EngineNow) -> int:
 
 
 def _longest_step_s(table: StepTable, asked: Iterable[Asked]) -> float:
-    """A request that comes while a step runs waits for its end; 0 where nobody minds."""
+    """Bounds the wait of a request that comes while a step runs; 0 without any TTFT target."""
     tightest_s = min((one.ttft_s for one in asked), default=math.inf)
     if math.isinf(tightest_s):
         return 0.0
@@ -178,8 +180,8 @@ def _with_speculation(
     policy: Policy,
     now: float,
 ) -> Policy:
-    """Drafts by class; others get the fewest of those that are used. What waits for its first token
-    counts where nothing decodes; an idle engine stays as it is.
+    """Sets draft lengths by class; other classes get the shortest of them. Counts decoding
+    requests, or the waiting ones where none decodes; an idle engine keeps its lengths.
     """
     groups = _groups(engine, decoding(engine.rows)) or _groups(engine, engine.rows[:, LEFT] > 0)
     if not groups:
@@ -203,8 +205,8 @@ def _with_speculation(
 def _drafts(
     engine: EngineNow, table: StepTable, tiers: Sequence[Tier], before: Sequence[int] | None
 ) -> tuple[int, ...]:
-    """None where the KV cache has no room for one more block each: drafts would take the last.
-    Best effort gives way to them.
+    """The best draft length of each tier. All are 0 where the KV cache lacks one more block for
+    each decode; blocks of best effort count as free.
     """
     if engine.free_kv_blocks + _evictable(engine) < sum(tier.decoding for tier in tiers):
         return (0,) * len(tiers)
@@ -218,15 +220,14 @@ def _drafts(
 
 
 def _evictable(engine: EngineNow) -> float:
-    """Blocks that best effort has."""
+    """KV blocks of best effort, which can be preempted."""
     tokens = engine.rows[engine.rows[:, KIND] > PLAIN, COMPUTED]
     return float(tokens.sum()) / engine.description.block_size_tokens
 
 
 def _prompt_tokens_to_come(rows: Rows) -> float:
-    """Prompt tokens to compute for each token that decodes produce: as many as those that decode
-    had, were they half through their answers, or as many as wait under a promise. Infinite while
-    nothing decodes: first all prompts are computed.
+    """Prompt tokens to compute per token that decodes produce: the usual turnover, or those that
+    wait under a promise where these are more. Infinite while nothing decodes: prompts come first.
     """
     decodes = rows[decoding(rows)]
     usual = prompt_tokens_each(decodes)
@@ -239,8 +240,8 @@ def _prompt_tokens_to_come(rows: Rows) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Group:
-    """Requests that are planned as one: about one pace (infinite: none), and one class as far as
-    there are not too many.
+    """Requests that share a draft length: of one TPOT tier (infinite: none), and of one class
+    unless there are too many classes.
     """
 
     rows: Rows
@@ -248,7 +249,7 @@ class _Group:
     tpot_s: float
 
     def tier(self, acceptance: Acceptance, now: float) -> Tier:
-        """Of several classes the least acceptance counts: all are to keep their pace."""
+        """The group as a tier. The least acceptance of its classes counts: all keep their TPOT."""
         return Tier(
             tpot_s=self.tpot_s,
             decoding=len(self.rows),
@@ -257,14 +258,14 @@ class _Group:
         )
 
     def drafts_of(self, policy: Policy) -> int | None:
-        """Those in force; None where that cannot be said."""
+        """The group's draft length under `policy`; None: the engine's own."""
         name = min(self.names, default="")
         return policy.speculation_by_class.get(name, policy.speculation_tokens)
 
 
 def _groups(engine: EngineNow, chosen: Flags) -> list[_Group]:
-    """The chosen requests by pace and class, the tightest first, or by pace alone where that would
-    be too many groups; best effort has no pace.
+    """Groups the chosen requests by TPOT and class, the tightest first; by TPOT alone where that
+    would be more than MOST_DRAFT_GROUPS. Best effort has no TPOT.
     """
     rows = engine.rows[chosen]
     names = [name for name, one in zip(engine.classes, chosen, strict=True) if one]
@@ -286,8 +287,8 @@ def _groups(engine: EngineNow, chosen: Flags) -> list[_Group]:
 
 
 def _nearest(groups: Sequence[_Group], name: str, tpot_s: float) -> int:
-    """The group of a class: of those that it is in, or else of all, the one of the nearest pace; a
-    class without a pace belongs to the loosest.
+    """The index of a class's group: of the groups that contain it, else of all, the one with the
+    nearest TPOT; for a class without a TPOT, the loosest.
     """
     own = [place for place, one in enumerate(groups) if name in one.names]
     places = own or range(len(groups))
@@ -306,7 +307,7 @@ def _or_inf(seconds: float | None) -> float:
 
 
 def _newest(store: OrderedDict[str, _V], key: str, new: _V, limit: int) -> _V:
-    """What is kept under the key, else the new one; the one longest unused gives way."""
+    """The key's value, `new` where it is missing; drops the least recently used beyond `limit`."""
     kept = store.setdefault(key, new)
     store.move_to_end(key)
     if len(store) > limit:

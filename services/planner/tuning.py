@@ -12,8 +12,8 @@ ASKED_WINDOW_S: Annotated[
         unit="seconds",
         low=10,
         high=120,
-        why="Requests asked for that long ago still shape the longest step: as long as an answer "
-        "of some hundred tokens takes.",
+        why="Targets of the last one or two such windows bound a step's time: about as long as an "
+        "answer of some hundred tokens takes.",
     ),
 ] = 30.0
 
@@ -23,8 +23,8 @@ STEP_SHARE_OF_TTFT: Annotated[
         unit="share of the tightest TTFT",
         low=0.1,
         high=0.5,
-        why="A step that began before a request came delays its prompt by so much at most, and "
-        "the prompt needs a step of its own.",
+        why="A step that began before a request arrived delays its prompt by at most this share, "
+        "and the prompt needs a step of its own.",
     ),
 ] = 1 / 3
 
@@ -34,7 +34,7 @@ LONGEST_STEP_AT_LEAST: Annotated[
         unit="empty steps",
         low=2,
         high=16,
-        why="Shorter steps would consist of their fixed time.",
+        why="Shorter steps would consist mostly of their fixed time.",
     ),
 ] = 4.0
 
@@ -44,7 +44,7 @@ AWAITED_BLOCKS: Annotated[
         unit="times the blocks of prefixes that sessions come back to",
         low=1,
         high=4,
-        why="vLLM frees the least recently used blocks, and these are found among others.",
+        why="vLLM evicts the least recently used blocks, and these lie between others.",
         page="decisions/0012-blocks-reserved-for-sessions.md",
     ),
 ] = 2.0
@@ -65,7 +65,7 @@ MOST_DRAFT_GROUPS: Annotated[
         unit="groups of requests",
         low=2,
         high=8,
-        why="A choice of draft lengths for eight groups takes about 2 ms.",
+        why="Choosing draft lengths for eight groups takes about 2 ms.",
         page="decisions/0010-draft-lengths-by-class.md",
     ),
 ] = 6
@@ -78,8 +78,7 @@ BESIDE_OTHERS: Annotated[
         unit="times the time of a token alone",
         low=1,
         high=4,
-        why="An answer rarely decodes alone; a pace below it is not counted on for the rest of "
-        "the answer.",
+        why="An answer rarely decodes alone, so a lower TPOT is not planned for the rest of it.",
     ),
 ] = 2.0
 
@@ -89,8 +88,8 @@ PRIOR_CONTEXT_TOKENS: Annotated[
         unit="tokens",
         low=128,
         high=8192,
-        why="The context for which the best drafts of an idle engine are found before a request "
-        "was seen.",
+        why="The context for which an idle engine's best draft length is computed before any "
+        "request was observed.",
     ),
 ] = 1024.0
 
@@ -100,8 +99,7 @@ GUESSED_TOKENS: Annotated[
         unit="tokens of an answer",
         low=1,
         high=64,
-        why="Where nothing is known of a class, slack is granted as if its answers were that "
-        "short.",
+        why="Slack for a class without observed answers is granted as if they were that short.",
         page="decisions/0002-slack-for-the-start-of-an-answer.md",
     ),
 ] = 16
@@ -114,8 +112,8 @@ ARRIVAL_S: Annotated[
         unit="seconds",
         low=0.01,
         high=0.2,
-        why="A request needs about that long from the decision to the queue of its engine; a step "
-        "that began earlier cannot have seen it.",
+        why="A request takes about that long from the decision to its engine's queue; a step that "
+        "began earlier cannot include it.",
     ),
 ] = 0.05
 
@@ -125,8 +123,8 @@ OVERDUE_LIMIT_S: Annotated[
         unit="seconds beyond the longest step",
         low=0.5,
         high=5,
-        why="A core that is overdue for that long gets nothing new; its host ends it if it stays "
-        "so.",
+        why="A core that is overdue for that long gets no new requests; its host ends it if it "
+        "stays so.",
     ),
 ] = 1.5
 
@@ -136,7 +134,7 @@ SILENCE_LIMIT_S: Annotated[
         unit="seconds",
         low=1,
         high=10,
-        why="A host tells of itself twice a second: it has missed six times.",
+        why="A host sends a message twice a second: it has missed six.",
     ),
 ] = 3.0
 
@@ -146,8 +144,7 @@ STEPS_AHEAD: Annotated[
         unit="longest steps",
         low=1,
         high=4,
-        why="An engine with work for that long is not short of it before the next round of "
-        "decisions.",
+        why="An engine with work for that long does not run out of it before the next round.",
     ),
 ] = 2
 
@@ -157,7 +154,7 @@ WAITING_AHEAD: Annotated[
         unit="waiting requests",
         low=2,
         high=64,
-        why="Enough to fill steps whose requests end together.",
+        why="Enough to replace requests that end in the same step.",
     ),
 ] = 8
 
@@ -169,7 +166,7 @@ FRESH_DRAFTS: Annotated[
         unit="weight of the newest mean",
         low=0.02,
         high=0.5,
-        why="Engines are looked at about ten times a second: the mean follows within a second.",
+        why="Engines are observed about ten times a second: the mean follows within a second.",
     ),
 ] = 0.1
 
@@ -190,7 +187,7 @@ KV_DEVIATIONS: Annotated[
         unit="standard deviations",
         low=0,
         high=4,
-        why="One engine in forty needs more KV at the point in time that is looked at.",
+        why="One engine in forty then needs more KV at a given point ahead.",
     ),
 ] = 2.0
 
@@ -200,7 +197,7 @@ LONGER_THAN_ALL: Annotated[
         unit="share of what an answer has given",
         low=0.1,
         high=2,
-        why="An answer longer than all of its class is taken to give that much more.",
+        why="An answer longer than all of its class is taken to grow by that much more.",
     ),
 ] = 0.5
 
@@ -220,7 +217,7 @@ SURVIVAL_FADES: Annotated[
         unit="ended answers",
         low=64,
         high=65536,
-        why="From then on older answers of a class count half.",
+        why="Beyond so many, the counts of a class are halved.",
     ),
 ] = 1024.0
 
@@ -230,7 +227,7 @@ TELLING_ANSWERS: Annotated[
         unit="answers",
         low=2,
         high=50,
-        why="Fewer say nothing of the long ones.",
+        why="Fewer do not show the long ones.",
     ),
 ] = 5
 
@@ -240,7 +237,7 @@ UNKNOWN_TOKENS: Annotated[
         unit="tokens",
         low=32,
         high=2048,
-        why="The length of an answer of a class that was never seen: about that of a chat.",
+        why="The assumed answer length of a class without observed answers: about that of a chat.",
     ),
 ] = 256
 
@@ -250,7 +247,7 @@ TRANSFER_HALF_LIFE_S: Annotated[
         unit="seconds",
         low=10,
         high=600,
-        why="A pair that looks bad gets no transfers that could tell otherwise: it is tried again "
+        why="A pair that looks bad gets no transfers that could correct it: it is tried again "
         "within minutes.",
         page="decisions/0021-fading-transfer-estimates.md",
     ),
@@ -262,7 +259,7 @@ TRANSFER_WEIGHT: Annotated[
         unit="transfers",
         low=1,
         high=50,
-        why="Of the past beside one new transfer: a tenth is believed at once.",
+        why="The weight of past transfers beside a new one, which counts for a tenth.",
         page="decisions/0021-fading-transfer-estimates.md",
     ),
 ] = 9.0
@@ -270,7 +267,7 @@ TRANSFER_WEIGHT: Annotated[
 LEAST_TRANSFER: Annotated[
     float,
     Tuned(
-        unit="share of what the planner was told of the link",
+        unit="share of the link's configured times",
         low=0.01,
         high=0.5,
         why="No transfer is taken to be quicker.",
@@ -280,7 +277,7 @@ LEAST_TRANSFER: Annotated[
 LEAST_TRANSFER_SHARE: Annotated[
     float,
     Tuned(
-        unit="share of what is foreseen",
+        unit="share of the predicted time",
         low=0.01,
         high=0.5,
         why="No transfer is taken to be quicker.",
@@ -304,7 +301,7 @@ MOST_DELIVERY: Annotated[
         unit="share of a TTFT target",
         low=0.1,
         high=0.9,
-        why="An engine is asked for a first token in no less than half of its target.",
+        why="An engine has at least half of the target for a first token.",
         page="decisions/0018-dispatch-latency.md",
     ),
 ] = 0.5
@@ -315,8 +312,8 @@ QUICKEST: Annotated[
         unit="quantile of requests",
         low=0.02,
         high=0.5,
-        why="The way to the engine is what the quickest tenth wait for their first step: others "
-        "wait for a step to end.",
+        why="The time to the engine is what the quickest tenth of requests wait for their first "
+        "step: the others also wait for a step to end.",
         page="decisions/0018-dispatch-latency.md",
     ),
 ] = 0.1
@@ -339,7 +336,7 @@ TOLERATED_BROKEN: Annotated[
         unit="share of promises",
         low=0.005,
         high=0.1,
-        why="So many promises may break; fewer would cost more refusals than they save.",
+        why="A lower share would cost more refusals than it saves broken promises.",
         page="decisions/0024-tolerated-broken-promises.md",
     ),
 ] = 0.02
@@ -350,7 +347,7 @@ MARGIN_STEP: Annotated[
         unit="of a promised time",
         low=0.002,
         high=0.05,
-        why="What a broken promise adds to the safety margin; fifty kept ones take it away.",
+        why="What a broken promise adds to the safety margin; fifty kept ones remove it.",
         page="decisions/0024-tolerated-broken-promises.md",
     ),
 ] = 0.01
@@ -361,7 +358,7 @@ TTFT_MARGIN_FIRST: Annotated[
         unit="share of what is left to a first token",
         low=0.05,
         high=0.4,
-        why="The safety margin of an engine that has kept and broken no promise yet.",
+        why="The safety margin of an engine before its first outcome.",
         page="decisions/0024-tolerated-broken-promises.md",
     ),
 ] = 0.08
@@ -383,7 +380,7 @@ TTFT_MARGIN_MOST: Annotated[
         unit="share of what is left to a first token",
         low=0.2,
         high=0.8,
-        why="More would promise nothing, and a margin that is never tried cannot shrink.",
+        why="A wider margin would promise nothing, and without promises it cannot shrink.",
         page="decisions/0024-tolerated-broken-promises.md",
     ),
 ] = 0.4
@@ -438,7 +435,8 @@ LONG_PROMPT: Annotated[
         unit="of the product of mean prompt time and mean TTFT",
         low=0.1,
         high=1,
-        why="A prompt that takes that much beside what waits is deferred in a burst.",
+        why="A prompt is deferred where its time multiplied by that of the promised prompts ahead "
+        "exceeds this.",
         page="decisions/0014-long-prompts-deferred-in-bursts.md",
     ),
 ] = 0.3
@@ -449,7 +447,7 @@ SURELY_IN_TIME: Annotated[
         unit="times what the prompt takes",
         low=1,
         high=2,
-        why="A deferred prompt goes at the last moment at which it is still in time.",
+        why="A deferred prompt is placed at the last moment at which it is still in time.",
         page="decisions/0014-long-prompts-deferred-in-bursts.md",
     ),
 ] = 1.3
@@ -460,7 +458,7 @@ NEXT_LOOK_S: Annotated[
         unit="seconds",
         low=0.02,
         high=0.5,
-        why="Until it is decided again, and the step that runs then has ended.",
+        why="The time until the next decision and the end of the step that runs then.",
         page="decisions/0014-long-prompts-deferred-in-bursts.md",
     ),
 ] = 0.1
@@ -471,7 +469,7 @@ LONGEST_RETRY_S: Annotated[
         unit="seconds",
         low=10,
         high=600,
-        why="The longest time to come back that a refusal names: few clients wait longer.",
+        why="The longest `Retry-After` of a refusal: few clients wait longer.",
     ),
 ] = 60.0
 
@@ -491,7 +489,7 @@ QUIET_S: Annotated[
         unit="seconds",
         low=1,
         high=30,
-        why="Refusals of one overload may be so far apart, however short it was.",
+        why="Refusals this far apart count as one overload, however short it was.",
     ),
 ] = 5.0
 
@@ -503,8 +501,8 @@ WORTH_PER_ROUND: Annotated[
         unit="of the value of a request",
         low=0,
         high=1,
-        why="A program counts when all of its rounds are in time: what was invested in it grows "
-        "with each.",
+        why="A tool loop counts when all of its rounds are in time: the work invested in it grows "
+        "with each round.",
     ),
 ] = 0.25
 
@@ -535,7 +533,7 @@ FIRST_GAP_S: Annotated[
         unit="seconds",
         low=0.1,
         high=5,
-        why="How long a tool takes, before a class was seen.",
+        why="The gap of a class without observed gaps: how long a tool takes.",
         page="decisions/0012-blocks-reserved-for-sessions.md",
     ),
 ] = 0.7
@@ -557,8 +555,7 @@ LONGEST_GAP_S: Annotated[
         unit="seconds",
         low=1,
         high=60,
-        why="No blocks are kept for sessions that come back later: their KV is worth less than "
-        "what else it could hold.",
+        why="No blocks are reserved for sessions that come back later: other KV is worth more.",
         page="decisions/0012-blocks-reserved-for-sessions.md",
     ),
 ] = 5.0
@@ -571,7 +568,7 @@ MIX_MEMORY_S: Annotated[
         unit="seconds",
         low=5,
         high=120,
-        why="What was asked for so long ago counts for 1/e.",
+        why="Demand of so long ago counts for 1/e.",
         page="decisions/0019-classes-that-crowd-out-others.md",
     ),
 ] = 20.0
@@ -604,7 +601,7 @@ WORTH_LEAVING_OUT: Annotated[
         unit="times the value that all classes complete together",
         low=1,
         high=2,
-        why="For less no class is left out: the fluids are an approximation.",
+        why="No class is left out for a smaller gain: the fluid model is an approximation.",
         page="decisions/0019-classes-that-crowd-out-others.md",
     ),
 ] = 1.1
@@ -615,8 +612,7 @@ LEAST_LEFT: Annotated[
         unit="share of an engine",
         low=0.001,
         high=0.1,
-        why="A pace that leaves less to others is taken to leave that much, so that shares stay "
-        "finite.",
+        why="A TPOT that leaves less counts as leaving this much, so that shares stay finite.",
         page="decisions/0019-classes-that-crowd-out-others.md",
     ),
 ] = 0.01
@@ -627,7 +623,7 @@ SHARED_DECODES: Annotated[
         unit="decodes of a step",
         low=4,
         high=256,
-        why="What one more decode takes is judged in a step of so many.",
+        why="The cost of one more decode is taken in a step of so many.",
         page="decisions/0019-classes-that-crowd-out-others.md",
     ),
 ] = 32
@@ -640,7 +636,7 @@ LEAD_KEPT: Annotated[
         unit="paces",
         low=0,
         high=128,
-        why="So much lead is not spent: prompts need some.",
+        why="This much of the lead is not spent, since prompts need some.",
         page="decisions/0015-utilization-beyond-steady-state.md",
     ),
 ] = 16.0
@@ -651,7 +647,7 @@ LEAD_SPENT_WITHIN: Annotated[
         unit="steps",
         low=128,
         high=8192,
-        why="The mean lead beyond what is kept is to last for so many.",
+        why="The mean lead beyond LEAD_KEPT has to last for so many steps.",
         page="decisions/0015-utilization-beyond-steady-state.md",
     ),
 ] = 1024.0
@@ -662,7 +658,7 @@ LEAD_OF_ONE: Annotated[
         unit="paces",
         low=16,
         high=2048,
-        why="So much of the lead of one request counts: it may end at any time.",
+        why="At most this much of one request's lead counts, since it may end at any time.",
         page="decisions/0015-utilization-beyond-steady-state.md",
     ),
 ] = 256.0
@@ -673,7 +669,7 @@ MOST_UTILIZATION: Annotated[
         unit="of an engine's time",
         low=1,
         high=2,
-        why="However far its requests are ahead, an engine promises no more of its time.",
+        why="An engine promises no more of its time, however far its requests are ahead.",
         page="decisions/0015-utilization-beyond-steady-state.md",
     ),
 ] = 1.25
@@ -684,7 +680,7 @@ NO_LATER_S: Annotated[
         unit="seconds",
         low=0,
         high=0.01,
-        why="A request that is late anyway may become so much later by a new one.",
+        why="A new request may delay one that is late anyway by at most this.",
         page="decisions/0020-late-requests-do-not-block-an-engine.md",
     ),
 ] = 0.001
@@ -695,7 +691,7 @@ GAIN_MARGIN: Annotated[
         unit="share of what drafts give on average",
         low=0,
         high=0.5,
-        why="Kept for runs of poor luck.",
+        why="A margin for runs of rejected drafts.",
         page="decisions/0010-draft-lengths-by-class.md",
     ),
 ] = 0.2
@@ -706,7 +702,7 @@ POOR_LUCK: Annotated[
         unit="of the paces that a step with drafts gives",
         low=0,
         high=1,
-        why="A token may be late by so much after poor luck with drafts.",
+        why="A token may be late by this much after rejected drafts.",
         page="decisions/0004-late-and-drafting-decodes.md",
     ),
 ] = 0.3
@@ -717,7 +713,7 @@ STEPS_TO_RECOMPUTE: Annotated[
         unit="usual steps",
         low=1,
         high=8,
-        why="A pace that long leaves time to compute dropped KV again.",
+        why="A TPOT of that length leaves time to recompute preempted KV.",
         page="decisions/0026-tight-paces-wait-where-kv-is-short.md",
     ),
 ] = 2.0
@@ -750,8 +746,8 @@ MOST_AT_ONCE: Annotated[
         unit="requests",
         low=4,
         high=62,
-        why="Of a round; the others wait for the next one. Bounds the time of a decision in a "
-        "burst.",
+        why="Requests of one round; the others wait for the next one. Bounds the time of a round "
+        "in a burst.",
         page="decisions/0013-order-of-held-requests.md",
     ),
 ] = 12
@@ -797,8 +793,8 @@ MOST_OF_SIDE: Annotated[
         unit="engines",
         low=2,
         high=64,
-        why="The least loaded of each side are predicted for; more would cost more time than they "
-        "find.",
+        why="The least loaded of each side get predictions; more would cost more time than they "
+        "gain.",
     ),
 ] = 8
 
@@ -808,7 +804,7 @@ MOST_STAND_INS: Annotated[
         unit="prefill engines",
         low=0,
         high=8,
-        why="That are tried for a whole request beside the decode engines.",
+        why="Prefill engines that are tried for a whole request beside the decode engines.",
         page="decisions/0023-roles-are-preferences.md",
     ),
 ] = 2
@@ -819,7 +815,7 @@ MOST_CACHED: Annotated[
         unit="engines",
         low=1,
         high=8,
-        why="Of those of a side, chosen for what they have cached.",
+        why="Engines of a side that are chosen for their cached prefix.",
         page="decisions/0022-cached-prefixes-count-as-computed.md",
     ),
 ] = 4
@@ -830,7 +826,7 @@ MOST_TRIED: Annotated[
         unit="engines",
         low=2,
         high=16,
-        why="That are simulated for one request; more would cost more time than they find.",
+        why="Engines simulated for one request; more would cost more time than they gain.",
     ),
 ] = 5
 
@@ -840,7 +836,7 @@ PROMPT_LIKE_A_DECODE: Annotated[
         unit="prompt tokens",
         low=32,
         high=2048,
-        why="As much to do as a request that decodes, where engines are ordered by load.",
+        why="Counts as much as a decoding request where engines are ordered by load.",
     ),
 ] = 256.0
 
@@ -852,7 +848,7 @@ NO_BETTER: Annotated[
         unit="of the share attained",
         low=0,
         high=0.02,
-        why="An engine that adds less is of no use.",
+        why="An engine that adds less is not worth adding.",
     ),
 ] = 0.002
 
@@ -862,7 +858,7 @@ TELLING_TOKENS: Annotated[
         unit="tokens",
         low=2,
         high=64,
-        why="The pace of fewer says nothing.",
+        why="The mean TPOT of fewer says nothing.",
     ),
 ] = 8.0
 
@@ -872,7 +868,7 @@ PATIENCE_S: Annotated[
         unit="seconds",
         low=1,
         high=30,
-        why="A request with a pace but no TTFT target waits that long for its first token.",
+        why="A request without a TTFT target waits that long for room in a replay.",
     ),
 ] = 5.0
 
@@ -882,7 +878,7 @@ MOST_OF_DECODES: Annotated[
         unit="share of a decode engine's time",
         low=0.5,
         high=0.99,
-        why="Decodes are taken to leave no less to prompts.",
+        why="Decodes are taken to leave at least the rest to prompts.",
     ),
 ] = 0.9
 
@@ -892,7 +888,7 @@ KV_MARGIN: Annotated[
         unit="times the mean need of KV",
         low=1,
         high=2,
-        why="More is needed at times.",
+        why="The need varies around its mean.",
     ),
 ] = 1.1
 
@@ -912,7 +908,7 @@ SHORTEST_LONGEST_STEP: Annotated[
         unit="empty steps",
         low=2,
         high=16,
-        why="As of engines: shorter steps would consist of their fixed time.",
+        why="Shorter steps would consist mostly of their fixed time.",
     ),
 ] = 4.0
 
@@ -922,6 +918,6 @@ MOST_BUSY: Annotated[
         unit="share of an engine's time",
         low=0.5,
         high=1,
-        why="What requests may take on average.",
+        why="The mean utilization that a fleet can sustain.",
     ),
 ] = 0.9

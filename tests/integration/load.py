@@ -1,4 +1,4 @@
-"""A load of mixed requests for tests: who asked what, who hung up, what came back."""
+"""A load of mixed requests for tests: what clients asked, which hung up, and what came back."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ class Told:
 
 @dataclass(slots=True)
 class Load:
-    """Streams completions, `in_flight` at a time; `hang_up` says whose client leaves midway."""
+    """Streams completions, `in_flight` at a time; client n leaves midway where `hang_up(n)`."""
 
     url: str
     model: str

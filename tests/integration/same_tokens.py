@@ -1,4 +1,4 @@
-"""Forty requests whose answers must not depend on how they are served; how answers compare."""
+"""Forty requests with answers that must not depend on how they are served; how answers compare."""
 
 import math
 from collections.abc import Iterator

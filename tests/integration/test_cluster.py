@@ -25,7 +25,7 @@ pytestmark = pytest.mark.engines
 
 CLASSES = Path(__file__).parents[2] / "examples" / "classes.yaml"
 
-# test_moves.py kills the other parts; each by itself is for those who have the minutes.
+# test_moves.py kills the other parts; with SLOS_TEST_ALL_CASES each part is killed by itself.
 KILLED: list[tuple[str, ...]] = [("gateway", "decode-0")]
 if os.environ.get("SLOS_TEST_ALL_CASES"):
     KILLED += [("planner",), ("prefill-0",), ("decode-0",), ("gateway",)]
@@ -155,7 +155,7 @@ def test_a_decision_can_be_explained_after_the_answer(node: Node) -> None:
     assert "decode-0" in told
 
 
-async def test_clients_that_hang_up_free_their_kv_and_harm_nobody(node: Node) -> None:
+async def test_clients_that_hang_up_free_their_kv_and_harm_no_other_request(node: Node) -> None:
     alone = await Load(node.url, node.model, in_flight=1).run(range(8))
     expected = {told.number: told.text for told in alone}
     load = Load(node.url, node.model, hang_up=lambda number: number % 10 == 9)
@@ -252,14 +252,14 @@ async def test_killed_parts_come_back_and_nothing_hangs(
 
     assert len(told) == 60
     assert [one for one in told if not understandable(one, killed)] == []
-    # KV that nobody fetched is let go by its lease.
+    # KV that was not fetched is released by its lease.
     rest_s = wait_until(node.at_rest, limit_s=60)
     waits = ", ".join(f"{way} {s:.1f} s" for way, s in zip(WAYS, again_s, strict=True))
     print(f"\n{killed} killed: {seen(told)}; again {waits}; at rest {rest_s:.1f} s later")
 
 
 def seen(told: list[Told]) -> Counter[str]:
-    """What clients saw, for those who read the output (`pytest -s`)."""
+    """Counts what clients saw, for the output (`pytest -s`)."""
     return Counter(
         "answered"
         if one.complete

@@ -349,7 +349,7 @@ async def test_a_client_that_leaves_stops_the_engines(rig: Rig, way: Way) -> Non
     assert rig.planner.outcomes[0].finished == "abort"
 
 
-async def test_blocks_that_nobody_will_fetch_are_released(rig: Rig) -> None:
+async def test_blocks_that_no_engine_will_fetch_are_released(rig: Rig) -> None:
     rig.planner.way = Way.DISAGGREGATED
     rig.decode.step_s = SOON_S  # takes the request and never comes to answer
 

@@ -215,7 +215,7 @@ class Wire:
         sink.close()
 
 
-async def test_the_bytes_of_a_registration_are_of_no_use_to_who_copied_them(
+async def test_copied_bytes_of_a_registration_are_of_no_use(
     tmp_path: Path,
 ) -> None:
     async with planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port:

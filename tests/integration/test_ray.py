@@ -35,7 +35,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S, BACK_LIMIT_S, STOP_LIMIT_S = 600.0, 400.0, 180.0
 NODES, CPUS_OF_A_NODE = 3, 3
-# Two of each role, and one that is killed, are for those who have the minutes.
+# With SLOS_TEST_ALL_CASES there are two engines of each role, and one is killed.
 ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
 PREFILL = DECODE = 2 if ALL_CASES else 1
 

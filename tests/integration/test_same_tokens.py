@@ -198,7 +198,7 @@ def healthy(url: str) -> bool:
 
 
 def tell(asked: list[Case], misses: dict[str, list[str]]) -> None:
-    """The count of exact matches by kind, for those who read the output (`pytest -s`)."""
+    """The count of exact matches by kind, for the output (`pytest -s`)."""
     for way in WAYS:
         missed = Counter(
             case.kind

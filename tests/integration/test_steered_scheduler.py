@@ -44,7 +44,7 @@ SPAN_TOKENS = prefix_span_tokens(BLOCK_TOKENS)
 
 @dataclass(slots=True)
 class Load:
-    """A scheduler, what it was asked, what it gave; a step is always in flight."""
+    """A scheduler, its requests and their tokens; a step is always in flight."""
 
     scheduler: Any
     chance: random.Random
@@ -122,7 +122,7 @@ class Load:
         return bool(ended_at < request.num_tokens)
 
     def check_rows(self) -> None:
-        """Every row says of its request what vLLM says."""
+        """Checks that every row agrees with vLLM's request."""
         if not isinstance(self.scheduler, SlosScheduler):
             return
         rows = self.scheduler._slos_rows
@@ -208,7 +208,7 @@ def test_every_request_gets_all_its_tokens_whatever_the_memory(
 
 
 @pytest.mark.parametrize("blocks", [30, 400])
-def test_while_nobody_asks_for_anything_every_step_is_stock_vllms(model: str, blocks: int) -> None:
+def test_without_any_targets_every_step_is_stock_vllms(model: str, blocks: int) -> None:
     steps: list[list[dict[str, int]]] = []
     for kind in (AsyncScheduler, SlosScheduler):
         with load(model, requests=8, blocks=blocks, kind=kind) as one:
@@ -282,7 +282,7 @@ def begin_best_effort(one: Load) -> str:
     return patient
 
 
-def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
+def test_best_effort_is_preempted_for_a_promise_and_resumes(model: str) -> None:
     blocks = 9  # eight of them to give: one of these requests with its answer, and a little
     with load(model, requests=4, blocks=blocks) as one:
         patient = begin_best_effort(one)
@@ -300,7 +300,7 @@ def test_best_effort_gives_way_to_a_promise_and_comes_back(model: str) -> None:
     assert one.given[patient] == 20
 
 
-def test_best_effort_gives_way_to_promised_kv_that_waits_elsewhere(model: str) -> None:
+def test_best_effort_is_preempted_for_promised_kv_that_waits_elsewhere(model: str) -> None:
     with load(model, requests=4, blocks=9) as one:
         patient = begin_best_effort(one)
         promise = Terms(first_token_due_s=now() + 50, tpot_s=10.0)
@@ -327,7 +327,7 @@ class OnePolicy:
 
 
 @pytest.mark.parametrize("kept_blocks", [0, 8])
-def test_best_effort_leaves_alone_what_is_kept_for_who_comes_back(
+def test_best_effort_leaves_blocks_that_are_reserved_for_sessions(
     model: str, kept_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = list(range(100, 200))

@@ -1,1 +1,1 @@
-"""A fleet on a Ray cluster: Ray places, restarts and scales actors that run our processes."""
+"""A fleet on a Ray cluster: Ray places, restarts and scales actors that run the processes."""

@@ -1,4 +1,4 @@
-"""What `slos-serve up` can be told, on this machine and on Ray, and what of it travels to nodes."""
+"""The options of `slos-serve up`, on this machine and on Ray, and what nodes get of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,10 +52,10 @@ class UpOptions(NodeOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOptions:
-    """What every node of the cluster needs in order to start a part.
+    """What a node of the cluster needs to start a part.
 
-    `config` is the text of the YAML file that parts read; `environ` are the variables that go to
-    each part; `secret` is that of the cluster, empty where each node has a file with it, or none.
+    `config` is the text of the YAML file that parts read; `environ` are variables of every part;
+    `secret` is the cluster secret, empty where each node has a file with it, or there is none.
     """
 
     up: UpOptions
@@ -66,9 +66,9 @@ class FleetOptions:
 
 
 def fleet_of(arguments: Mapping[str, Any]) -> FleetOptions:
-    """The arguments of a Serve application: options of `up` by their YAML keys, and `config`.
+    """From the arguments of a Serve application: options of `up` by YAML key, and `config`.
 
-    `config` holds the sections of the parts; `cluster_secret_file` is a file of every node.
+    `config` holds the sections of the parts; `cluster_secret_file` is a file on every node.
     Raises ConfigError.
     """
     words = [

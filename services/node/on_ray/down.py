@@ -1,4 +1,4 @@
-"""`slos-serve down`: ends a fleet on Ray that was left there."""
+"""`slos-serve down`: ends a fleet on Ray."""
 
 import os
 from collections.abc import Sequence
@@ -11,14 +11,16 @@ from shared.options import load, option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownOptions:
-    """Where the fleet runs."""
+    """The options of `down`."""
 
     on: str = option("auto", help="Ray cluster that the fleet runs on, as in `slos-serve up --on`")
     limit_s: Positive = option(300.0, help="how long each service may take to drain and end")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns when requests in flight have ended and no actor is left. Raises ConfigError."""
+    """Ends the fleet; returns when requests in flight have ended and no actor is left. Raises
+    ConfigError.
+    """
     options = load(
         DownOptions, section="down", argv=argv, environ=os.environ, prog="slos-serve down"
     )
@@ -27,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
 
     cluster.connect(options.on)
     try:
-        cluster.members()  # says so where there is no fleet
+        cluster.members()  # raises where there is no fleet
         cluster.remove(options.limit_s)
     finally:
         cluster.disconnect()

@@ -1,4 +1,4 @@
-"""What the planner's actor answers: its address, the members, and how many actors are wanted."""
+"""The methods of the planner's actor: its address, the members, and the wanted actors."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ _ANSWER_LIMIT_S: Final = 5.0
 
 
 class FleetPlanner:
-    """The planner's process and what is known of the fleet around it.
+    """The planner's process and the state of the fleet.
 
-    A fleet without autoscaling keeps its numbers until they are set; one with it follows the
-    planner's advice for prefill and decode.
+    Without autoscaling, numbers of actors stay until an operator sets them. With it, prefill and
+    decode follow the planner's advice.
     """
 
     def __init__(self, fleet: FleetOptions, supervised: Supervised, clock: Clock) -> None:
@@ -38,11 +38,11 @@ class FleetPlanner:
         self._advised_at_s = clock.now() - _ADVICE_EVERY_S
 
     async def address(self) -> str:
-        """Where it serves, or will: engines wait for it."""
+        """The planner's address, possibly before it serves: engines wait for it."""
         return self._supervised.part.address
 
     async def hear(self, member: Member) -> str:
-        """A member says that it serves; the answer is where the planner is now."""
+        """Notes that a member serves; returns the planner's present address."""
         self._members.hear(member, self._clock.now())
         return self._supervised.part.address
 
@@ -92,7 +92,7 @@ class FleetPlanner:
         return self._advice.desired_prefill if prefill else self._advice.desired_decode
 
     async def _ask(self) -> ScaleAdvice | None:
-        """None while the planner is away: the numbers stay as they are."""
+        """Asks the planner for advice; None while it is away, so that the numbers stay."""
         last = self._advice
         registered = (last.present_prefill, last.present_decode) if last else (0, 0)
         starting = [

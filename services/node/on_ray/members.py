@@ -1,4 +1,4 @@
-"""Which actors of a fleet serve, and where. Each reports itself; a silent one is forgotten."""
+"""The actors of a fleet that serve, as they report; silent ones are forgotten."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from typing import Final
 
 from services.node.on_ray.place import Service
 
-_SILENT_AFTER_S: Final = 20.0  # four checks of health
+_SILENT_AFTER_S: Final = 20.0  # four health checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """An actor, with the address that its process serves at and Ray's id of its node."""
+    """An actor, with the address of its process and Ray's id of its node."""
 
     name: str
     service: Service
@@ -23,7 +23,7 @@ class Member:
 
 @dataclass(slots=True)
 class Members:
-    """All that were heard of lately."""
+    """The members that reported within the last 20 s."""
 
     _heard: dict[str, tuple[Member, float]] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Which process an actor runs on its node, with which addresses, and what Ray reserves for it."""
+"""Plans the process of an actor on its node, its addresses, and what Ray reserves for it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from shared.listening import INSECURE_VARIABLE
 from shared.models import EMBEDDED, TINY
 from shared.ports import LOOPBACK, FreePorts
 
-_SHUTDOWN_MARGIN_S = 10.0  # what an actor needs beside its process
+_SHUTDOWN_MARGIN_S = 10.0  # what an actor needs beyond its process
 _EVERYWHERE = ("0.0.0.0", "::")
 _PASSED_ON = "SLOS_"
 _NOT_PASSED_ON = (
@@ -32,7 +32,7 @@ _NOT_PASSED_ON = (
 
 
 class Service(StrEnum):
-    """What scales by itself: a Serve application of one deployment each."""
+    """A unit of scaling: a Serve application with one deployment."""
 
     GATEWAY = "gateway"
     PREFILL = "prefill"
@@ -45,7 +45,7 @@ class Service(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """What Ray holds for one actor of a service and its process."""
+    """What Ray reserves for one actor of a service and its process."""
 
     cpus: float
     gpus: int
@@ -53,16 +53,16 @@ class Reserved:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """As the one bundle of a placement group."""
+        """The bundle of a placement group."""
         return {"CPU": self.cpus} | ({"GPU": float(self.gpus)} if self.gpus else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Here:
-    """The node that an actor found itself on. `address` is how other nodes reach it."""
+    """The node of an actor; other nodes reach it at `address`."""
 
     address: str
-    kv_cache_gib: float | None  # None: vLLM's choice, on a GPU
+    kv_cache_gib: float | None  # None: vLLM's default, on a GPU
 
     @property
     def share(self) -> CpuShare | None:
@@ -79,7 +79,7 @@ def reserved(fleet: FleetOptions, service: Service) -> Reserved:
 
 
 def placement(fleet: FleetOptions, service: Service) -> dict[str, Any]:
-    """As Serve takes it: an engine has a bundle of its own, a node has one gateway at most.
+    """Placement options of Serve: one bundle for each engine, at most one gateway on a node.
 
     All gateways listen on the same port.
     """
@@ -99,12 +99,12 @@ def first_counts(fleet: FleetOptions) -> dict[Service, int]:
 
 
 def stop_limit_s(fleet: FleetOptions) -> float:
-    """How long an actor may take to end: its process drains first."""
+    """How long an actor may take to end, with the drain of its process."""
     return fleet.up.drain_limit_s + 15.0 + _SHUTDOWN_MARGIN_S
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """Options of parts in the operator's environment hold on every node, folders do not."""
+    """The operator's variables that every node gets: options of parts, without folders."""
     return {
         key: value
         for key, value in environ.items()
@@ -124,7 +124,7 @@ def planner_on(fleet: FleetOptions, here: Here) -> Part:
 
 
 def part_on(fleet: FleetOptions, here: Here, service: Service, name: str, planner: str) -> Part:
-    """The process of one actor of a service. Raises ConfigError where no port can be had."""
+    """The process of one actor of a service. Raises ConfigError where no port is free."""
     if service is Service.GATEWAY:
         return _gateway_on(fleet, here, name, planner)
     return engine_part(
@@ -151,7 +151,7 @@ def _gateway_on(fleet: FleetOptions, here: Here, name: str, planner: str) -> Par
 
 
 def _engine_ports(here: Here, *, workers: int) -> EnginePorts:
-    """Free ones: a node may hold any number of engines of several fleets."""
+    """Free ports, since a node may run any number of engines of several fleets."""
     with FreePorts() as ports:
         rpc, metrics, nixl = (ports.pick(here.address) for _ in range(3))
         kv = ports.pick(here.address, workers)
@@ -159,13 +159,13 @@ def _engine_ports(here: Here, *, workers: int) -> EnginePorts:
 
 
 def config_path(fleet: FleetOptions) -> Path:
-    """Where a node keeps the text of the configuration; other texts have other names."""
+    """Where a node keeps the configuration; the name has a digest of its text."""
     digest = hashlib.sha256(fleet.config.encode()).hexdigest()[:12]
     return run_dir(fleet) / f"config-{digest}.yaml"
 
 
 def secret_path(fleet: FleetOptions) -> str:
-    """Where a node keeps the secret, or has one; empty without a secret."""
+    """The file of the secret on a node; empty without a secret."""
     if not fleet.secret:
         return fleet.up.cluster_secret_file
     digest = hashlib.sha256(fleet.secret.encode()).hexdigest()[:12]
@@ -173,7 +173,7 @@ def secret_path(fleet: FleetOptions) -> str:
 
 
 def run_dir(fleet: FleetOptions) -> Path:
-    """On the node of the actor, in the home folder there where the option names no full path."""
+    """The run folder on the actor's node, relative to the home folder there."""
     return Path.home() / Path(fleet.up.run_dir).expanduser()
 
 
@@ -193,5 +193,5 @@ def _around(fleet: FleetOptions, here: Here) -> Surroundings:
 
 
 def reached_at(address: str, host: str, node: str) -> str:
-    """Where others reach a part that listens on `host`, which may mean every address."""
+    """Where other nodes reach a part that listens on `host`, which may be a wildcard."""
     return address.replace(LOOPBACK, node) if host in _EVERYWHERE else address

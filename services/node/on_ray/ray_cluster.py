@@ -1,7 +1,7 @@
-"""Ray and Ray Serve. Each actor supervises one process of ours; no request passes through them.
+"""Ray and Ray Serve. Each actor supervises one process; requests go to the processes directly.
 
 Serve keeps the wanted number of actors of each service, one application per service, each actor in
-a placement group of one bundle. The planner is a plain actor with a name, which Ray starts again.
+a placement group of one bundle. The planner is a named actor, which Ray restarts.
 """
 
 import os
@@ -50,10 +50,9 @@ _ASK_EVERY_S: Final = 0.5
 
 
 def connect(on: str) -> None:
-    """To the cluster that `--on` names. Raises ConfigError.
+    """Connects to the cluster of `--on`. Raises ConfigError.
 
-    Ray starts a server process for each driver and now and then loses one at its start: a cluster
-    that answered so is asked again.
+    Retries, since Ray starts a server process for each driver and sometimes loses one at its start.
     """
     for tries_left in reversed(range(_CONNECT_TRIES)):
         try:
@@ -92,7 +91,7 @@ def _here(fleet: FleetOptions) -> Here:
 
 
 class _PlannerActor(FleetPlanner):
-    """The planner's process as a named actor, and what Serve and `slos-serve scale` ask."""
+    """The planner's process as a named actor, with the methods of `FleetPlanner`."""
 
     def __init__(self, fleet: FleetOptions) -> None:
         supervised = Supervised.start(planner_on(fleet, _here(fleet)), Keeper().__enter__())
@@ -104,7 +103,7 @@ _Planner = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Planner
 
 
 def planner_of(fleet: FleetOptions) -> Any:
-    """The actor of this name, which the first caller makes, on the cluster's head if it can."""
+    """The planner's actor; the first caller makes it, on the cluster's head node if possible."""
     return _Planner.options(
         name=_PLANNER,
         namespace=_NAMESPACE,
@@ -121,7 +120,7 @@ def _head_node() -> str:
 
 
 class Replica:
-    """One actor of a service: it serves as long as its process is ready, and drains at its end."""
+    """One actor of a service: serves while its process is ready, and drains at its end."""
 
     _supervised: Supervised | None = None
 
@@ -147,7 +146,9 @@ class Replica:
         end_actor_with(supervised, after_s=0.0)
 
     async def check_health(self) -> None:
-        """Serve starts another actor in place of one that raises here three times."""
+        """Raises when the process is not alive or the planner has moved; Serve replaces an actor
+        after three times.
+        """
         assert self._supervised is not None
         await self._supervised.until_ready(self._clock, _ALIVE_LIMIT_S, ask=is_alive)
         address = await self._planner.hear.remote(self._member)
@@ -155,16 +156,16 @@ class Replica:
             raise EngineLost(f"The planner moved from {self._planner_address} to {address}.")
 
     def __del__(self) -> None:
-        """Serve calls this, once, when the actor is to end, and waits for it."""
+        """Drains and ends the process; Serve calls this once and waits for it."""
         if self._supervised is not None and not self._supervised.stopping:
             self._planner.forget.remote(self._supervised.part.name)
             self._supervised.stop()
 
 
 class ScalePolicy:
-    """Serve's autoscaling policy of one service: the target that the planner's actor holds.
+    """Serve's autoscaling policy of one service: returns the target of the planner's actor.
 
-    Serve's control loop calls it; a thread asks, so that the loop never waits.
+    Serve's control loop calls it; a thread asks the actor, so that the loop does not wait.
     """
 
     def __init__(self, service: str) -> None:
@@ -193,7 +194,7 @@ class ScalePolicy:
 
 
 def application(fleet: FleetOptions, service: Service) -> serve.Application:
-    """A service as Serve deploys it, for `slos-serve up` and for RayService alike."""
+    """A service as Serve deploys it, for `slos-serve up` and for RayService."""
     needs, first = reserved(fleet, service), first_counts(fleet)[service]
     limit_s = stop_limit_s(fleet)
     deployment = serve.deployment(Replica).options(
@@ -207,7 +208,7 @@ def application(fleet: FleetOptions, service: Service) -> serve.Application:
             min_replicas=0 if service is Service.PREFILL else 1,
             initial_replicas=first,
             max_replicas=max(first, fleet.up.most_engines),
-            upscale_delay_s=0.0,  # the targets have their own
+            upscale_delay_s=0.0,  # `Targets` has its own delays
             downscale_delay_s=0.0,
             policy=AutoscalingPolicy(
                 policy_function=f"{__name__}:{ScalePolicy.__name__}",
@@ -224,8 +225,8 @@ def application(fleet: FleetOptions, service: Service) -> serve.Application:
 
 
 def deploy(fleet: FleetOptions) -> None:
-    """Starts every service and does not wait for it."""
-    _stop_planner(stop_limit_s(fleet))  # one that a fleet before has left has other options
+    """Starts every service without waiting for it."""
+    _stop_planner(stop_limit_s(fleet))  # one left by an earlier fleet has other options
     serve.start(proxy_location="Disabled")
     serve.run_many(
         [
@@ -240,7 +241,7 @@ def deploy(fleet: FleetOptions) -> None:
 
 
 def states() -> dict[Service, ServiceState]:
-    """Of the services that are deployed."""
+    """The states of deployed services."""
     applications = serve.status().applications
     return {
         service: state_of(applications[service.application], service.value)
@@ -250,12 +251,12 @@ def states() -> dict[Service, ServiceState]:
 
 
 def members() -> Sequence[Member]:
-    """Raises ConfigError where no fleet runs."""
+    """The members of the fleet. Raises ConfigError where none runs."""
     return list(_get(_running_planner().members.remote()))
 
 
 def is_complete() -> bool:
-    """Whether the planner knows every engine that serves. Raises EngineLost if it has ended."""
+    """Whether all engines have attached to the planner. Raises EngineLost if that has ended."""
     return bool(_get(_running_planner().is_complete.remote()))
 
 
@@ -265,7 +266,7 @@ def fix(counts: Mapping[Service, int | None]) -> None:
 
 
 def _get(reference: Any, limit_s: float = _ANSWER_LIMIT_S) -> Any:
-    """What an actor answers; what it raises comes without the traces of both sides."""
+    """The answer of an actor. Raises its exception without Ray's traces, or EngineLost."""
     try:
         return ray.get(reference, timeout=limit_s)
     except ray.exceptions.RayTaskError as error:
@@ -285,7 +286,7 @@ def _running_planner() -> Any:
 
 
 def remove(limit_s: float) -> None:
-    """Gateways first, so that requests in flight end, then engines, then the planner."""
+    """Ends gateways, then engines, then the planner, so that requests in flight end first."""
     for services in ((Service.GATEWAY,), (Service.PREFILL, Service.DECODE)):
         _delete(services, limit_s)
     _stop_planner(limit_s)
@@ -302,7 +303,7 @@ def _stop_planner(limit_s: float) -> None:
 
 
 def _delete(services: Sequence[Service], limit_s: float) -> None:
-    """All at once; raises DeadlinePassed when they are still there after their drain."""
+    """Ends the services together. Raises DeadlinePassed when some still run after `limit_s`."""
     for service in services:
         serve.delete(service.application, _blocking=False)
     clock = MonotonicClock()

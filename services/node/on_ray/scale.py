@@ -1,4 +1,4 @@
-"""`slos-serve scale decode=4 prefill=2`: another number of engines on Ray, while it serves."""
+"""`slos-serve scale decode=4 prefill=2`: changes the number of engines on Ray while they serve."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _COUNT: Final = re.compile(r"(\w+)=(\d+|auto)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleOptions:
-    """Where the fleet runs, and how long to wait for it."""
+    """The options of `scale`."""
 
     on: str = option("auto", help="Ray cluster that the fleet runs on, as in `slos-serve up --on`")
     wait: bool = option(True, help="return when the new number serves and no engine drains")
@@ -30,7 +30,7 @@ class ScaleOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the fleet as it is then. Raises ConfigError, EngineLost and DeadlinePassed."""
+    """Sets the numbers and prints the fleet. Raises ConfigError, EngineLost and DeadlinePassed."""
     counts = wanted_counts([word for word in argv if not word.startswith("-") and "=" in word])
     words = [word for word in argv if word.startswith("-") or "=" not in word]
     options = load(
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def wanted_counts(words: Sequence[str]) -> Mapping[Service, int | None]:
-    """`decode=4` and the like; None for `auto`: as the planner advises. Raises ConfigError."""
+    """Parses `decode=4` and the like; None for `auto`, the planner's advice. Raises ConfigError."""
     counts: dict[Service, int | None] = {}
     for word in words:
         match = _COUNT.fullmatch(word)

@@ -1,4 +1,4 @@
-"""The services as Ray Serve's configuration files import them: `import_path: ...:gateway`."""
+"""The services for Ray Serve's configuration files: `import_path: ...:gateway`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +9,15 @@ from services.node.on_ray.ray_cluster import application
 
 
 def gateway(arguments: Mapping[str, Any]) -> Any:
-    """A Serve application; all three get the same arguments. Raises ConfigError."""
+    """The application of gateways; all three take the same arguments. Raises ConfigError."""
     return application(fleet_of(arguments), Service.GATEWAY)
 
 
 def prefill(arguments: Mapping[str, Any]) -> Any:
-    """The same for prefill engines."""
+    """The application of prefill engines. Raises ConfigError."""
     return application(fleet_of(arguments), Service.PREFILL)
 
 
 def decode(arguments: Mapping[str, Any]) -> Any:
-    """The same for decode engines."""
+    """The application of decode engines. Raises ConfigError."""
     return application(fleet_of(arguments), Service.DECODE)

@@ -1,4 +1,4 @@
-"""What Ray Serve says of one service."""
+"""The state of one service in Ray Serve."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:
-    """`others` are actors that start, stop or are being replaced."""
+    """A service. `others` are actors that start, stop or are being replaced."""
 
     status: str
     message: str
@@ -15,7 +15,7 @@ class ServiceState:
 
 
 def state_of(application: Any, deployment: str) -> ServiceState:
-    """From Serve's overview of an application with one deployment of this name."""
+    """The state from Serve's overview of an application with one deployment of this name."""
     found = application.deployments.get(deployment)
     by_state = found.replica_states if found else {}
     counts = {str(getattr(state, "value", state)): number for state, number in by_state.items()}

@@ -1,4 +1,4 @@
-"""One of our processes as an actor's child: started, asked whether it is ready, drained, ended."""
+"""A process as the child of an actor: starts it, waits until it is ready, drains and ends it."""
 
 import os
 import signal
@@ -25,13 +25,13 @@ from shared.telemetry.log_files import append_to
 
 _ASK_EVERY_S: Final = 0.5
 _KILL_LIMIT_S: Final = 5.0
-# Ray sets the number of threads for its own worker, which would be taken for the operator's wish.
+# Ray sets these for its own worker; engines would read them as the operator's.
 _RAYS_OWN: Final = ("OMP_NUM_THREADS",)
 
 
 @dataclass(slots=True)
 class Supervised:
-    """A running part. Its whole process group ends with the actor, however that ends."""
+    """A running part. Its process group ends with the actor, also when that is killed."""
 
     part: Part
     keeper: Keeper
@@ -57,7 +57,9 @@ class Supervised:
         return cls(part, keeper, process)
 
     async def until_ready(self, clock: Clock, limit_s: float, ask: IsReady = is_ready) -> None:
-        """Raises EngineLost, with the end of its log, when it ended, and DeadlinePassed."""
+        """Waits until the part is ready. Raises EngineLost, with the end of its log, when it has
+        ended, and DeadlinePassed.
+        """
         until_s = clock.now() + limit_s
         while not await ask(self.part):
             self.raise_if_ended()
@@ -77,7 +79,7 @@ class Supervised:
             )
 
     def stop(self) -> None:
-        """SIGTERM, the time that a drain may take, then SIGKILL to all that is left. Idempotent."""
+        """Sends SIGTERM, waits for the drain, then sends SIGKILL to the group. Idempotent."""
         self.stopping = True
         with suppress(ProcessLookupError):
             self.process.terminate()
@@ -91,14 +93,14 @@ class Supervised:
 
 
 def child_environment(own: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
-    """Ours, so that the child sees the same packages and GPUs, with what the part wants."""
+    """The actor's environment, for the same packages and GPUs, with the part's variables."""
     kept = {key: value for key, value in own.items() if key not in _RAYS_OWN}
     roots = [str(Path(services.__file__).parents[1]), *filter(None, [own.get("PYTHONPATH")])]
     return {**kept, "PYTHONPATH": os.pathsep.join(roots), "PYTHONUNBUFFERED": "1", **wanted}
 
 
 def here(fleet: FleetOptions, address: str) -> Here:
-    """This node as the actor's parts see it; lays their files of options and secret there."""
+    """Describes this node, and writes the configuration and the secret to its run folder."""
     if fleet.config:
         _lay(config_path(fleet), fleet.config)
     if fleet.secret:
@@ -110,7 +112,7 @@ def here(fleet: FleetOptions, address: str) -> Here:
 
 
 def _lay(path: Path, text: str) -> None:
-    """Whole at once: other actors of this node do the same."""
+    """Writes a file atomically, since other actors of this node write it, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(f".{os.getpid()}")
     new.touch(mode=0o600)
@@ -119,9 +121,9 @@ def _lay(path: Path, text: str) -> None:
 
 
 def end_actor_with(supervised: Supervised, *, after_s: float) -> None:
-    """Ends the actor when its process ends, so that Ray starts another one.
+    """Ends the actor `after_s` after its process, so that Ray starts another one.
 
-    In the `after_s` between the two the actor can still tell why.
+    Until then the actor can still report why.
     """
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""How many engines of a role there are to be: what an operator set, or what the planner advises."""
+"""The wanted number of engines of each role, by the operator or by the planner's advice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 class Targets:
     """The wanted number of actors of each service.
 
-    A number that an operator set holds. Without one, advice from the planner is followed: upwards
-    at once, downwards when it has been lower for `down_after_s`, and then to the highest number
+    The operator's number has priority. Without one, the number follows the planner's advice:
+    upwards at once, downwards after advice was lower for `down_after_s`, to the highest number
     advised in that time.
     """
 
@@ -18,7 +18,7 @@ class Targets:
     _lower: "dict[str, _Lower]" = field(default_factory=dict)
 
     def fix(self, counts: Mapping[str, int | None]) -> None:
-        """None gives a service back to the planner's advice."""
+        """Sets the operator's numbers; None returns a service to the planner's advice."""
         for service, count in counts.items():
             self._lower.pop(service, None)
             if count is None:
@@ -27,7 +27,7 @@ class Targets:
                 self.fixed[service] = count
 
     def wanted(self, service: str, present: int, advised: int | None, now: float) -> int:
-        """`present` is what Ray runs and starts now; `advised` is None where there is no advice."""
+        """The number to run. `present` actors run or start now; `advised` None: no advice."""
         if service in self.fixed:
             return self.fixed[service]
         if advised is None or advised >= present:
@@ -43,7 +43,7 @@ class Targets:
 
 @dataclass(slots=True)
 class _Lower:
-    """A time in which fewer engines were advised than there are."""
+    """A time in which advice was below the present number."""
 
     since_s: float
     highest: int

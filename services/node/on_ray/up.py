@@ -1,4 +1,4 @@
-"""`slos-serve up --on ...`: a fleet on a Ray cluster, until it is told to stop."""
+"""`slos-serve up --on ...`: runs a fleet on a Ray cluster until it is told to stop."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ _ASK_EVERY_S: Final = 0.5
 _REMIND_EVERY_S: Final = 15.0
 _REMOVE_MARGIN_S: Final = 30.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FAILED: Final = "DEPLOY_FAILED"  # UNHEALTHY is what an application is while it heals
+_FAILED: Final = "DEPLOY_FAILED"  # an UNHEALTHY application may recover
 
 
 def require_ray() -> None:
@@ -31,7 +31,7 @@ def require_ray() -> None:
 
 
 def run_on_ray(options: UpOptions, *, config: str | None) -> int:
-    """Serves until a signal, then drains and ends the fleet. With `detach` it stays.
+    """Serves until a signal, then drains and ends the fleet. With `detach` the fleet stays.
 
     Raises ConfigError, EngineLost and DeadlinePassed.
     """
@@ -46,7 +46,7 @@ def run_on_ray(options: UpOptions, *, config: str | None) -> int:
                 "or end it with `slos-serve down`."
             )
         fleet = fleet_options(options, config, os.environ, gpus=cluster.has_gpus())
-        with _told_to_stop() as stop:  # after Ray has set handlers of its own
+        with _told_to_stop() as stop:  # after Ray has set its own handlers
             return _serve(fleet, stop)
     finally:
         cluster.disconnect()
@@ -55,7 +55,7 @@ def run_on_ray(options: UpOptions, *, config: str | None) -> int:
 def fleet_options(
     options: UpOptions, config: str | None, environ: Mapping[str, str], *, gpus: bool
 ) -> FleetOptions:
-    """What goes to the nodes; `gpus` says whether the cluster has any. Raises ConfigError."""
+    """What the nodes get; `gpus` says whether the cluster has any. Raises ConfigError."""
     here = gpus or options.gpus_per_engine
     return FleetOptions(
         up=options,
@@ -67,7 +67,7 @@ def fleet_options(
 
 
 def _secret(options: UpOptions) -> str:
-    """That of the operator's file, else one for this fleet alone; empty where none is wanted."""
+    """The operator's secret, else a new one for this fleet; empty with `--insecure`."""
     own = read_secret(options.cluster_secret_file)
     if own is not None:
         return own.value.decode()
@@ -99,7 +99,7 @@ def _serve(fleet: FleetOptions, stop: threading.Event) -> int:
 
 
 def _until_serving(fleet: FleetOptions, stop: threading.Event, clock: Clock) -> bool:
-    """False when told to stop first. Raises EngineLost and DeadlinePassed."""
+    """Waits until all serve; False when a signal comes first. Raises EngineLost, DeadlinePassed."""
     from services.node.on_ray import ray_cluster as cluster
 
     began_s = reminded_s = clock.now()
@@ -129,7 +129,7 @@ def raise_if_failed(states: Mapping[Service, ServiceState]) -> None:
 
 
 def missing(states: Mapping[Service, ServiceState], wanted: Mapping[Service, int]) -> str:
-    """What is not as it should be, in words; empty when all is there and nothing else."""
+    """The actors that are missing or still to end, in words; empty when the numbers are right."""
     lacking = {
         service: count - (states[service].running if service in states else 0)
         for service, count in wanted.items()
@@ -149,13 +149,13 @@ def member_lines(members: Iterable[Member]) -> list[str]:
 
 
 def urls(members: Sequence[Member]) -> list[str]:
-    """Of the API, one for each gateway."""
+    """The URLs of the API, one for each gateway."""
     return [f"{one.address}/v1" for one in members if one.service is Service.GATEWAY]
 
 
 @contextmanager
 def _told_to_stop() -> Iterator[threading.Event]:
-    """Set by the first signal; the second one raises KeyboardInterrupt."""
+    """Yields an event that the first signal sets; the second one raises KeyboardInterrupt."""
     stop = threading.Event()
 
     def stop_or_break(number: int, frame: object) -> None:

@@ -1,1 +1,1 @@
-"""What becomes of requests that wait: rounds of decisions, and promises that can be kept."""
+"""Decides waiting requests in rounds, and promises only targets that can be kept."""

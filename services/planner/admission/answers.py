@@ -1,4 +1,4 @@
-"""The planner's answers in words: full sentences with numbers. Looks at no engine's state."""
+"""Builds placements, with messages in full sentences."""
 
 import math
 
@@ -19,7 +19,7 @@ def refused(
     *,
     retry_after_s: float | None = None,
 ) -> Placement:
-    """A no that needs no prediction."""
+    """A refusal without a prediction."""
     return Placement(
         decision_id=decision_id,
         admission=Admission.REFUSED,
@@ -33,7 +33,7 @@ def refused(
 
 
 def deferred(query: PlacementQuery, decision_id: str, message: str, hold_s: float) -> Placement:
-    """Wait and ask again: an engine left or the planner started a moment ago."""
+    """Asks the caller to wait: an engine left or the planner started a moment ago."""
     return Placement(
         decision_id=decision_id,
         admission=Admission.DEFERRED,
@@ -63,7 +63,7 @@ def promised(
 
 
 def unknowable(query: PlacementQuery, decision_id: str, best: Candidate, goal: Goal) -> Placement:
-    """Served without a promise, whatever was asked: somebody has to be the first."""
+    """Runs a request as best effort where its times are unknown: running requests reveal them."""
     why = "Too few steps of this kind have been reported yet, so no time can be promised"
     if query.targets.ttft_s is None and query.targets.ttft_slowdown is not None:
         why += (
@@ -85,9 +85,12 @@ def missed(
     reason: Reason | None = None,
     crowds: bool = False,
 ) -> Placement:
-    """The best way does not keep what was asked, or, where its class `crowds` others, is not to be
-    had now. `best_idle` is what no load would give; `reason` None: to be told from the times. The
-    overload of its class is over in `over_in_s`; `retry_after_s` is for what no queue keeps.
+    """Best effort or a refusal, as the caller chose, where the targets cannot be promised.
+
+    `best` is the best way now, `best_idle` what idle engines would give; `reason` None: derived
+    from these. `crowds`: the class is left out. A retry is due when the overload is over, in
+    `over_in_s`, and the queue has shrunk enough; where the TTFT holds, `retry_after_s` stands in
+    for the queue.
     """
     if reason is None:
         reason = _why_missed(best, goal, best_idle)
@@ -115,7 +118,7 @@ def missed(
 
 
 def exceeds(idle: Goal, goal: Goal) -> bool:
-    """Whether not even an idle engine keeps what was asked."""
+    """Whether even an idle engine would miss the targets."""
     return _over(idle.ttft_s, goal.ttft_s) or _over(idle.tpot_s, goal.tpot_s)
 
 
@@ -137,7 +140,7 @@ def miss_words(candidate: Candidate, goal: Goal) -> str:
 
 
 def seconds(value_s: float) -> str:
-    """For people: milliseconds below a tenth of a second."""
+    """A time as text: in milliseconds below a tenth of a second."""
     if math.isnan(value_s):
         return "an unknown time"
     return f"{value_s * 1000:.3g} ms" if value_s < 0.1 else f"{value_s:.3g} s"
@@ -192,7 +195,7 @@ def _over(value_s: float | None, limit_s: float | None) -> bool:
 
 
 def _retry_after_s(best: Candidate, goal: Goal, least_s: float, over_in_s: float) -> float:
-    """When the queue should have shrunk enough, and the overload be over."""
+    """Seconds until the queue should have shrunk enough and the overload be over."""
     queue_s = least_s
     if goal.ttft_s is not None and best.misses_ttft(goal):
         queue_s = best.ttft_s - goal.ttft_s

@@ -1,4 +1,4 @@
-"""Every open way with its predicted times, the best one first. Promises nothing."""
+"""Ranks the open ways of a request by their predicted times."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from shared.requests import PlacementQuery, Way, WayConsidered
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """The targets as numbers: None where nothing is asked, nan where it cannot be known."""
+    """The targets in seconds: None without a target, nan where it is unknown."""
 
     ttft_s: float | None
     tpot_s: float | None
@@ -32,7 +32,7 @@ class Goal:
 
 @dataclass(slots=True)
 class Candidate:
-    """One way for one request. Unknown times are nan; co-located, both engines are the same."""
+    """One way of one request. Unknown times are nan; co-located, both engines are the same."""
 
     prefill: PrefillForecast
     decode: DecodeForecast
@@ -40,7 +40,7 @@ class Candidate:
     ttft_s: float
     finish_s: float
     colocated: bool
-    rejected: str = ""  # what a closer look found against it
+    rejected: str = ""  # why a simulation ruled it out
 
     def misses_ttft(self, goal: Goal) -> bool:
         return goal.ttft_s is not None and not self.ttft_s <= goal.ttft_s
@@ -52,7 +52,7 @@ class Candidate:
         return self.misses_ttft(goal) or self.misses_tpot(goal)
 
     def surely_misses(self, goal: Goal) -> bool:
-        """By what is known alone."""
+        """Whether a known time misses the goal; unknown times do not count."""
         too_late = goal.ttft_s is not None and self.ttft_s > goal.ttft_s
         return too_late or (goal.tpot_s is not None and self.decode.tpot_s > goal.tpot_s)
 
@@ -77,7 +77,7 @@ def known(seconds: float) -> float | None:
 
 
 def goal_of(query: PlacementQuery, state: ClusterState, ways: Ways) -> Goal:
-    """A slowdown is taken of the zero-load time."""
+    """The targets in seconds; a slowdown multiplies the zero-load time."""
     targets = query.targets
     ttft_s = targets.ttft_s
     if ttft_s is None and targets.ttft_slowdown is not None:
@@ -86,18 +86,18 @@ def goal_of(query: PlacementQuery, state: ClusterState, ways: Ways) -> Goal:
 
 
 def best_idle_ttft_s(query: PlacementQuery, state: ClusterState, ways: Ways) -> float:
-    """What the best engine would give if it had nothing else to do."""
+    """The zero-load TTFT on the fastest engine."""
     return _least(idle_prefill_s(state, engine, query.prompt_tokens) for engine in ways.starts)
 
 
 def best_idle_tpot_s(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> float:
-    """The pace of the best engine if it had nothing else to do, with the drafts that suit it."""
+    """The zero-load TPOT on the fastest engine, with its best draft length."""
     return _least(idle_tpot_s(state, engine, query, now) for engine in ways.ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What the request will take, as far as can be known."""
+    """What the request will take, as far as it is known."""
 
     prompt_tokens: int
     output_tokens: int
@@ -113,7 +113,7 @@ def rank(
     demand: Demand,
     now: float,
 ) -> list[Candidate]:
-    """Those that meet the goal first, then by finish; unknown ones by load."""
+    """The ways that meet the goal first, then by predicted end; those of unknown end by load."""
     work = Work(
         prompt_tokens=query.prompt_tokens,
         output_tokens=state.expected_output_tokens(query),
@@ -142,7 +142,7 @@ def rank(
 
 
 def _colocated(work: Work, start: PrefillForecast, end: DecodeForecast) -> Candidate:
-    """The room is waited for once, before the prompt."""
+    """The request waits for room on its engine once, before the prompt."""
     queue_s = _longest(start.queue_s, end.room_s)
     whole = PrefillForecast(end.engine, end.room_s, queue_s, start.prefill_s)
     ttft_s = work.waited_s + whole.ready_in_s
@@ -169,7 +169,7 @@ def _pairs(
 def _pair(
     work: Work, state: ClusterState, start: PrefillForecast, end: DecodeForecast
 ) -> Candidate:
-    """The room on the decode engine is needed only when the KV comes."""
+    """The request needs room on the decode engine only when its KV arrives."""
     moved_s = transfer_s(state, start, end, work.prompt_tokens, work.now)
     ready_s = start.ready_in_s
     arrived_s = _longest(ready_s + moved_s, end.room_s)
@@ -201,7 +201,7 @@ def _over(end: DecodeForecast, goal: Goal) -> bool:
 
 
 def _longest(a: float, b: float) -> float:
-    """The greater; unknown when either is."""
+    """The greater of two times; unknown (nan) when either is."""
     return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
 
 

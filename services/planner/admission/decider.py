@@ -1,4 +1,4 @@
-"""Rounds of decisions on the cluster's state, and the record of each decision."""
+"""Decides rounds on the cluster's state and records each decision."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +14,8 @@ from shared.requests import Admission, Explanation, Outcome, Placement, Placemen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """The `waiting_queue.Decides` over one state. `epoch_s` tells the seconds since the epoch that
-    records show.
+    """Implements `waiting_queue.Decides` on one state. `epoch_s` returns the seconds since the
+    epoch that records show.
     """
 
     state: ClusterState
@@ -26,8 +26,8 @@ class Decider:
         return decide_round(asked, self.state, now)
 
     def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
-        """Gives the decision its id, that of the request's record if it has one, and notes what it
-        takes of the engines.
+        """Records a decision and reserves what it takes of the engines. Its id is that of the
+        request's record, where it has one.
         """
         decision_id = asked.decision_id or self.state.next_decision_id
         placement = replace(decision.placement, decision_id=decision_id)
@@ -42,7 +42,7 @@ class Decider:
         return placement
 
     def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:
-        """Deferred, to be asked again at once."""
+        """Records a deferral; the gateway is to ask again at once."""
         decision = so_far or Decision(placement=_nothing_yet(asked.query))
         again = replace(decision.placement, hold_s=0.0)
         return self.commit(asked, replace(decision, placement=again), now)
@@ -63,12 +63,12 @@ class Decider:
         self.ledger.settled(outcome, now)
 
     def close_ended(self, now: float) -> list[Explanation]:
-        """The decisions that ended since the last call, with all that will be known of them."""
+        """The decisions that ended since the last call, in their final form."""
         return [self.state.note(explanation) for explanation in self.ledger.ended(now)]
 
 
 def _tables(state: ClusterState, placement: Placement) -> dict[str, StepTable | None]:
-    """By engine name the step times that the decision rests on."""
+    """The step times that the decision depends on, by engine name."""
     engines = [state.engines.get(ref.name) for ref in (placement.prefill, placement.decode) if ref]
     return {one.name: one.table or state.any_table for one in engines if one}
 

@@ -1,6 +1,4 @@
-"""Whether an engine can keep a promise beside those that it has given, by exact simulation with its
-own step former. It promises nothing and keeps nothing beyond one round of decisions.
-"""
+"""Tests whether an engine can keep one more promise, by simulating it with its own step former."""
 
 import math
 from collections.abc import Sequence
@@ -36,8 +34,13 @@ from shared.scheduling.steady import steady_share
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trial:
-    """What would become of one more request. `first_s` and `pace_s` are what it would get (inf and
-    nan where unknown); `reason` is NONE where all promises are kept.
+    """The result of testing one more request.
+
+    Attributes:
+        reason: NONE where all promises are kept, else why not.
+        first_s: When its first token would come, on the planner's clock; inf: unknown.
+        pace_s: Its TPOT; nan: unknown.
+        others_late: How many requests promised before would be late.
     """
 
     reason: Reason
@@ -52,7 +55,7 @@ class Trial:
 
 @dataclass(slots=True, eq=False)
 class Bench:
-    """One engine in a round: who stands there, and who was given to it in this round."""
+    """One engine in a round: its standing requests, and those that the round gave to it."""
 
     engine: EngineState
     table: StepTable
@@ -60,8 +63,8 @@ class Bench:
     classes: Classes
     rows: Rows
     places: Places
-    delivery_s: float  # a first token's way beside the engine; promises are kept at the client
-    # What is asked for again and again, until somebody is given to the engine.
+    delivery_s: float  # from the engine to the client, where promises have to be kept
+    # Cached until another request is given to the engine.
     _kv_blocks: float | None = None
     _share: float | None = None
     _tightest_s: float | None = None
@@ -84,42 +87,42 @@ class Bench:
 
     @property
     def kv_blocks(self) -> float:
-        """That all who stand here will need."""
+        """KV blocks that all its requests will need at once."""
         if self._kv_blocks is None:
             self._kv_blocks = self._blocks_needed(self.rows, self.places)
         return self._kv_blocks
 
     @property
     def share(self) -> float:
-        """Of its time that its promised paces take, above 1 too much."""
+        """The share of its time that promised TPOTs take (`steady_share`); above 1 is too much."""
         if self._share is None:
             self._share = steady_share(self.tighter, self.table)
         return self._share
 
     @property
     def tighter(self) -> Rows:
-        """Who stands here, with the reserve taken off what was promised."""
+        """Its rows, with the reserve subtracted from the promised times."""
         if self._tighter is None:
             self._tighter = self._with_reserve(self.rows)
         return self._tighter
 
     @property
     def at_stake(self) -> Flags:
-        """Who of them could still be on time."""
+        """The rows that could still be on time."""
         if self._at_stake is None:
             self._at_stake = at_stake(self.rows, self.table, self.engine.free_at_s(self.now))
         return self._at_stake
 
     @property
     def anyway(self) -> Forecast:
-        """How they fare if nobody comes."""
+        """The forecast without a newcomer."""
         if self._anyway is None:
             self._anyway = self._simulated(self.tighter)
         return self._anyway
 
     @property
     def late_anyway(self) -> Flags:
-        """Who of those at stake is short of the reserve even if nobody comes."""
+        """The rows at stake that are short of the reserve even without a newcomer."""
         return self.anyway.late(self.tighter) & self.at_stake
 
     @property
@@ -130,15 +133,15 @@ class Bench:
         return self._tightest_s
 
     def try_one(self, row: Numbers, class_name: str) -> Trial:
-        """Whether all promises hold with this request as well."""
+        """Tests whether all promises hold with this request added."""
         return self.try_all(row[None], [class_name])[0]
 
     def try_all(self, newcomers: Rows, class_names: Sequence[str]) -> list[Trial]:
-        """Whether all promises hold with all of these requests together; one answer for each.
+        """Tests whether all promises hold with all of these requests added; one result for each.
 
-        The simulation ends at the first who is late. Who is late whatever is done is no reason to
-        turn others away, nor is who would be short of the reserve without them, too, if they make
-        nothing later, and no prompt that would be on time be late.
+        The simulation ends at the first late request. A request that is late under every plan does
+        not count against newcomers. Nor does one that is short of the reserve without them, unless
+        they delay it, or make a prompt late that would be on time.
         """
         n = len(newcomers)
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
@@ -161,8 +164,8 @@ class Bench:
         ]
 
     def _later(self, forecast: Forecast) -> Flags:
-        """Who gets a token later than if nobody came, or a first one after its own time although it
-        would have been on time: newcomers that make little later may be many.
+        """The rows that newcomers delay by more than NO_LATER_S, or whose first token they push
+        past its promised time: many newcomers may add a little each.
         """
         n, before = len(self.rows), self.anyway
         worst_s = forecast.worst_late_s[:n]
@@ -175,14 +178,14 @@ class Bench:
 
     @property
     def _reserve_s(self) -> Numbers:
-        """Taken off when the next token of each is due."""
-        with np.errstate(invalid="ignore"):  # who is never due has none taken off
+        """Seconds that the reserve takes off each row's next deadline."""
+        with np.errstate(invalid="ignore"):  # a row without a deadline: inf - inf, taken as 0
             taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
         return np.maximum(0.0, taken_s)
 
     def tried(self, row: Numbers) -> Trial:
-        """What a request without a promise would most likely get beside the others; kept where that
-        is what it asks for.
+        """Forecasts a request without a promise beside the others; `kept` where it would most
+        likely meet its targets.
         """
         forecast = self._simulated(np.vstack([self.rows, row]), awaited=len(self.rows))
         first_s, pace_s = float(forecast.first_s[-1]), float(forecast.pace_s[-1])
@@ -192,14 +195,12 @@ class Bench:
         return Trial(reason=reason, first_s=first_s, pace_s=pace_s)
 
     def outlasts_preemption(self, row: Numbers) -> bool:
-        """Whether the pace of the request leaves it time to give its KV up to promised requests and
-        to compute it again.
-        """
+        """Whether the TPOT of the request leaves time to recompute its KV after a preemption."""
         usual_s = usual_step_s(self.engine.rows, self.table)
         return bool(step_pace_s(row[None], 0) >= STEPS_TO_RECOMPUTE * usual_s)
 
     def leftover(self, row: Numbers) -> Trial:
-        """What the request would get from what the promises leave."""
+        """Forecasts the request without deadlines, with the time that promises leave."""
         unhurried = row.copy()
         unhurried[KIND], unhurried[DUE] = PLAIN, math.inf
         forecast = self._simulated(np.vstack([self.rows, unhurried]))
@@ -230,7 +231,7 @@ class Bench:
         return blocks_needed(rows, places, self.classes.survivals, block_tokens)
 
     def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
-        """Of all rows, those given now guarded as well: how they fare, and who of them is late."""
+        """The forecast of all rows, and the guarded ones that are late; newcomers are guarded."""
         newcomers = np.ones(len(rows) - len(guarded), dtype=np.bool_)
         everyone = np.concatenate([guarded, newcomers])
         forecast = self._simulated(rows, everyone)
@@ -243,7 +244,7 @@ class Bench:
         return simulate(rows, self.table, limits, starts_s, guarded=guarded, awaited=awaited)
 
     def _with_reserve(self, rows: Rows) -> Rows:
-        """The same with somewhat tighter promises."""
+        """A copy of the rows with the reserve subtracted."""
         tighter, reserve = rows.copy(), self.engine.reserve
         _tighten(tighter, reserve.ttft_share, reserve.tpot_share, self.now)
         return tighter
@@ -251,7 +252,7 @@ class Bench:
 
 @compiled
 def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> None:
-    """Takes the reserve off what was promised, in place; drafts are forgiven their poor luck."""
+    """Subtracts the reserve from promised times, in place; adds slack for poor luck with drafts."""
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, PRODUCED] == 0 and np.isfinite(rows[i, DUE]):
             rows[i, DUE] -= ttft_share * max(0.0, rows[i, DUE] - now)

@@ -1,5 +1,5 @@
-"""An engine as a fluid: how many prompt tokens a second it has to spare beside the decodes that it
-has promised a pace. Rates only; steps and deadlines are the step former's.
+"""Fluid model of an engine: the prompt tokens per second that it can compute beside decodes with a
+promised TPOT.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from shared.batch_time.table import (
 )
 from shared.compiled import compiled
 
-# What of an engine the rates depend on, in one array.
+# Columns of the engine array.
 BUSY_S, MAX_TOKENS, LONGEST_S = range(3)
 
 
@@ -27,10 +27,10 @@ BUSY_S, MAX_TOKENS, LONGEST_S = range(3)
 def spare_rate(
     decodes: Numbers, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
 ) -> float:
-    """Prompt tokens a second beside so many decodes of each tier (the paper's PB*); negative when
-    they cannot even be held without any.
+    """Prompt tokens per second beside so many decodes of each tier (PB* of arXiv 2504.08784);
+    negative when the decodes alone miss their TPOT.
 
-    A step lasts as long as the tightest pace allows; looser ones take part in every few steps.
+    A step lasts as long as the tightest TPOT allows; decodes with a looser one skip steps.
     """
     period_s = np.inf
     for tier in range(len(paces_s)):

@@ -1,8 +1,8 @@
-"""How far running requests are ahead of their paces, and what an engine may promise for that. Pure.
+"""How much an engine may promise beyond a steady state, by the lead of its running requests.
 
-Paces that all could hold for ever bound what is promised only while nobody is ahead. Whoever was
-served faster than its pace can sit out steps for as long as its lead lasts, and in the meantime
-others end: a mean over thousands of tokens leaves minutes for that.
+A steady state of all promised TPOTs is the bound only while no request is ahead. A request that was
+served faster than its TPOT can skip steps as long as its lead lasts, and other requests end
+meanwhile: a mean TPOT over thousands of tokens leaves minutes for that.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from shared.scheduling.shares import step_pace_s
 
 
 def share_allowed(rows: Rows, now: float) -> float:
-    """How much of its time an engine may promise away (`steady_share`): all of it, and more while
-    those that run are ahead.
+    """The share of its time that an engine may promise (compared with `steady_share`): 1, and more
+    while running requests are ahead of their TPOT.
     """
     return float(_share_allowed(rows, now))
 

@@ -1,4 +1,4 @@
-"""A request that waits for its decision, and what is known of it from earlier rounds."""
+"""A request that waits for its decision, and what earlier rounds found for it."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,14 @@ from shared.requests import PlacementQuery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Of a request that waits, what need not be found out again: its prompt takes `takes_s` of an
-    engine and is due at `due_s`; placed soon after `latest_s` it would be late on an idle engine.
-    `looked_s` is when a way was last looked for; `unpromised`: it is to run without a promise, when
-    its tenant's turn comes.
+    """What a round found for a request that it held.
+
+    Attributes:
+        takes_s: Seconds that its prompt takes of an engine.
+        due_s: When its first token is due.
+        latest_s: Placed later, it would be late even on an idle engine.
+        looked_s: When a round last looked for a way.
+        unpromised: It is to run without a promise, when its tenant's turn comes.
     """
 
     takes_s: float
@@ -24,10 +28,9 @@ class Held:
 class Asked:
     """A request that waits for its decision. Times are on the planner's clock.
 
-    `query.waited_s` holds for the moment of the round; `arrived_at_s` is when the request came to
-    its gateway, `first_asked_at_s` when the planner first heard of it. `held` is what the round
-    before answered. `decision_id` is that of its record so far: one that is put off and asks again
-    has one record.
+    `query.waited_s` is as of the round. `arrived_at_s` is when the request came to its gateway,
+    `first_asked_at_s` when it first came to the planner. `held` is from the last round that looked
+    at it. `decision_id` is that of its record; a deferred request that asks again keeps its record.
     """
 
     query: PlacementQuery

@@ -1,4 +1,4 @@
-"""Where a request runs, which way, with which promise: filter, score, pick. Changes nothing."""
+"""Places one request: filters the ways, scores them and picks one."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _WAYS_KEPT = 8  # of each kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The answer, the best of the ways that were weighed, and the one that the request runs."""
+    """The answer, the best ways considered, and the way that the request runs (None: none)."""
 
     placement: Placement
     ways: tuple[WayConsidered, ...] = ()
@@ -29,22 +29,22 @@ class Decision:
 
 
 def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision:
-    """The least predicted finish among the ways that keep the targets, or else among all.
+    """Picks the way of the earliest predicted end, if possible among those that keep the targets.
 
-    For what needs no promise, and where too little is known to give one.
+    For requests without targets, and where too little is known to promise anything.
     """
     no = early_no(query, state, ways, now)
     if no is not None:
         return no
     goal = goal_of(query, state, ways)
-    demand = state.demand(query, math.inf, now)  # what it asks for is in the goal
+    demand = state.demand(query, math.inf, now)  # its targets are in the goal
     candidates = rank(query, state, ways, goal, demand, now)
     placement = _answer(query, state, ways, candidates[0], goal, now)
     return decision_of(placement, candidates, goal, ways)
 
 
 def early_no(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision | None:
-    """The answer to what cannot run here, or not now; None when it can."""
+    """The answer to a request that cannot run here, or not now; None when it can."""
     contradiction = _impossible(query, state)
     if contradiction:
         return Decision(placement=answers.refused(query, "", Reason.NEVER, contradiction))
@@ -54,7 +54,7 @@ def early_no(query: PlacementQuery, state: ClusterState, ways: Ways, now: float)
 
 
 def _impossible(query: PlacementQuery, state: ClusterState) -> str:
-    """What no fleet of this model could do; empty when there is nothing of the kind."""
+    """Why no fleet of this model could run the request; empty when one could."""
     if query.whole_on_one_engine and query.forced_way is Way.DISAGGREGATED:
         return (
             "Disaggregated was asked for, but splitting this request between two engines would "
@@ -125,7 +125,7 @@ def _answer(
 
 
 def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:
-    """Still best first."""
+    """The first `_WAYS_KEPT` of each kind of way, in the order given."""
     left = {True: _WAYS_KEPT, False: _WAYS_KEPT}
     kept = []
     for candidate in candidates:
@@ -138,8 +138,8 @@ def _best_of_each_way(candidates: list[Candidate]) -> list[Candidate]:
 def decision_of(
     placement: Placement, candidates: list[Candidate], goal: Goal, ways: Ways
 ) -> Decision:
-    """The best way first. Those that miss what was asked are rejected, unless the request runs all
-    the same.
+    """The decision with its ways, the best one first. Ways that miss the goal count as rejected,
+    unless the request runs as best effort.
     """
     runs_anyway = placement.admission is Admission.BEST_EFFORT
     considered = [

@@ -1,6 +1,6 @@
-"""What a request would get from an engine at the load that is known now. Chooses nothing.
+"""Predicts the times of a request on an engine at its present load.
 
-An unknown time is nan in here: it spreads through sums and compares as not met.
+An unknown time is nan, which spreads through sums and compares as not met.
 """
 
 import math
@@ -13,7 +13,7 @@ from shared.requests import PlacementQuery
 
 @dataclass(slots=True)
 class PrefillForecast:
-    """Computing a prompt on one engine. `room_s`: how much of `queue_s` waits for KV or a slot."""
+    """A prompt on one engine. `room_s` is the part of `queue_s` that waits for KV or a slot."""
 
     engine: EngineState
     room_s: float
@@ -27,7 +27,7 @@ class PrefillForecast:
 
 @dataclass(slots=True)
 class DecodeForecast:
-    """Producing the output on one engine once the KV is there."""
+    """The output on one engine, once the KV is there."""
 
     engine: EngineState
     room_s: float
@@ -42,7 +42,7 @@ class DecodeForecast:
 def forecast_prefill(
     state: ClusterState, engine: EngineState, tokens: int, kv_tokens: int, now: float
 ) -> PrefillForecast:
-    """`tokens` are to be computed, room for `kv_tokens` is needed before that."""
+    """Predicts computing `tokens` of a prompt, which needs room for `kv_tokens` first."""
     room_s = engine.room_in_s(kv_tokens, now)
     ahead_s = _prefill_s(state, engine, engine.prefill_tokens_ahead, beside=engine)
     return PrefillForecast(
@@ -56,7 +56,7 @@ def forecast_prefill(
 def forecast_decode(
     state: ClusterState, engine: EngineState, prompt_tokens: int, output_tokens: int, now: float
 ) -> DecodeForecast:
-    """The pace with everybody decoding who is there or on the way, at the middle of the output."""
+    """Predicts the TPOT at the middle of the output, as if all requests there were decoding."""
     own_context = prompt_tokens + output_tokens / 2
     others = engine.requests
     context = engine.context_tokens + engine.unseen_kv_tokens + own_context
@@ -76,7 +76,7 @@ def transfer_s(
     prompt_tokens: int,
     now: float,
 ) -> float:
-    """The KV's way from one to the other, and of recomputing it as often as it got lost."""
+    """Expected seconds to move the KV, or to compute it again as often as it is lost."""
     names = prefill.engine.name, decode.engine.name
     moved_bytes = state.kv_bytes(prefill.engine, prompt_tokens)
     transports = prefill.engine.transports_to(decode.engine)
@@ -86,16 +86,14 @@ def transfer_s(
 
 
 def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int) -> float:
-    """The zero-load time to first token, of an engine that nothing slows down."""
+    """The zero-load TTFT of an engine, without its present drift."""
     return _prefill_s(state, engine, prompt_tokens, beside=None) / _drift(state, engine)
 
 
 def idle_tpot_s(
     state: ClusterState, engine: EngineState, query: PlacementQuery, now: float
 ) -> float:
-    """The zero-load time per token, of an engine that nothing slows down and that drafts as is
-    best.
-    """
+    """The zero-load TPOT of an engine with its best draft length, without its present drift."""
     table = engine.table or state.any_table
     if table is None:
         return math.nan
@@ -122,8 +120,8 @@ def step_s(
 def _prefill_s(
     state: ClusterState, engine: EngineState, tokens: int, *, beside: EngineState | None
 ) -> float:
-    """`beside`: the engine whose decoding requests take their part of each step, if any."""
-    table = engine.table or state.any_table  # what it has not measured yet, others may have
+    """Seconds to compute `tokens`. `beside`: the engine with decodes in each step, if any."""
+    table = engine.table or state.any_table  # another engine's where it has none yet
     if tokens <= 0:
         return 0.0
     if table is None:

@@ -1,9 +1,9 @@
-"""The multi-SLO program: which of the requests that wait an engine can promise to serve, all at
-once and at the greatest value. A fluid model of the engine; the exact simulation has the last word.
+"""The multi-SLO program: the set of waiting requests of the greatest value that an engine can
+serve, by a fluid model. `feasibility` then simulates that set.
 
-The paper's Algorithm 1 (arXiv 2504.08784, section 3) in its corrected form: requests in order of
-their prefill deadlines, states of (value, memory, spare prefill tokens, accepted by tier) of which
-only those are kept that no other one beats in all four.
+A corrected form of Algorithm 1 of arXiv 2504.08784, section 3. A dynamic program takes requests by
+prefill deadline. Of its states (value, memory, spare prefill tokens, accepted by tier) it keeps the
+Pareto-optimal ones.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from shared.batch_time.table import Numbers
 from shared.compiled import compiled
 
 MOST_CANDIDATES = 62  # a set of them is one machine word
-_FEW_STATES = 256  # not worth the search for those that are beaten
-_MOST_STATES = 4096  # beyond, those of the least value go and the answer may not be the best one
-_FEW_CANDIDATES = 8  # not worth a search before the search
+_FEW_STATES = 256  # up to here dominated states are not searched for
+_MOST_STATES = 4096  # beyond, the states of the least value go, and the answer may not be optimal
+_FEW_CANDIDATES = 8  # up to here there is no narrow search before the wide one
 _NARROW = 16
 _ROUNDING = 1e-9
 _ITEM = (DUE_S, PROMPT, TIER, BLOCKS, VALUE, FORCED) = range(6)
@@ -40,12 +40,16 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """One engine and those who want it, all times in seconds from now.
+    """One engine and its requests, all times in seconds from now.
 
-    `items`: a row for each request by prefill deadline: DUE_S, PROMPT (tokens left to compute),
-    TIER, BLOCKS (KV it will need), VALUE, FORCED (1: it runs already and stays). `paces_s` are
-    those of the tiers, `contexts` the KV that a decode of each reads. The engine is free after
-    `busy_s`, computes at most `max_tokens` in a step of at most `longest_s` (0: of any length).
+    Attributes:
+        items: A row for each request, by prefill deadline: DUE_S, PROMPT (tokens left to compute),
+            TIER, BLOCKS (KV that it will need), VALUE, FORCED (1: it runs already and stays).
+        paces_s: TPOT of each tier.
+        contexts: Context tokens that a decode of each tier reads.
+        busy_s: When the engine is free.
+        max_tokens: Token budget of a step.
+        longest_s: Limit of a step's time; 0: none.
     """
 
     items: Items
@@ -59,15 +63,15 @@ class Problem:
 
 
 def best_set(problem: Problem) -> Mask:
-    """Which items to accept: all forced ones, and of the others the set of the greatest value.
+    """The accepted items: all forced ones, and of the candidates the set of the greatest value.
 
-    Raises ValueError for more than MOST_CANDIDATES others.
+    Raises ValueError for more than MOST_CANDIDATES candidates.
     """
     candidates = np.flatnonzero(problem.items[:, FORCED] == 0)
     if len(candidates) > MOST_CANDIDATES:
         raise ValueError(f"{len(candidates)} candidates at once, at most {MOST_CANDIDATES}")
     arguments = _arguments(problem)
-    # What a narrow search finds bounds the wide one: states that cannot come up to it are dropped.
+    # A narrow search gives a lower bound: the wide one drops states that cannot reach it.
     least = -np.inf
     if len(candidates) > _FEW_CANDIDATES:
         found = int(_best_mask(*arguments, least, _NARROW))
@@ -99,7 +103,7 @@ def _arguments(problem: Problem) -> tuple[Items, Numbers, Numbers, float, Number
 
 @compiled
 def _passed_s(items: Items, i: int, busy_s: float) -> float:
-    """Time of the engine between the deadline before and this one."""
+    """Seconds that the engine has between the previous deadline and this one."""
     before_s = items[i - 1, DUE_S] if i > 0 else 0.0
     return float(max(0.0, items[i, DUE_S] - max(before_s, busy_s)))
 
@@ -108,8 +112,8 @@ def _passed_s(items: Items, i: int, busy_s: float) -> float:
 def _least_spare(
     items: Items, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
 ) -> Numbers:
-    """The spare tokens after each item with nobody accepted but the forced: below nothing it may
-    not sink further. Such an engine is behind already, and nobody else may make it worse.
+    """The least spare tokens allowed after each item: 0, or what the forced items alone leave where
+    that is negative. Such an engine is late already, and candidates may not make it later.
     """
     floor = np.zeros(len(items))
     decodes = np.zeros(len(paces_s))
@@ -127,7 +131,7 @@ def _least_spare(
 
 @compiled
 def _finally(items: Items, tiers: int) -> Numbers:
-    """How many of each tier decode in the end if nobody new comes."""
+    """The forced decodes of each tier, once all prompts are computed."""
     decodes = np.zeros(tiers)
     for i in range(len(items)):
         decodes[int(items[i, TIER])] += items[i, FORCED]
@@ -177,10 +181,10 @@ def _best_mask(
     least: float,
     most_states: int,
 ) -> int:
-    """The set of the greatest value, as bits, given that there is one worth `least`.
+    """The set of the greatest value as bits, given that a set of value `least` exists.
 
-    States side by side: numbers, accepted by tier, and the set of candidates. Of more than
-    `most_states` those of the least value go.
+    A state has its numbers, accepted requests by tier, and its set of candidates. Beyond
+    `most_states`, the states of the least value are dropped.
     """
     tiers = len(paces_s)
     to_come = 0.0
@@ -190,7 +194,7 @@ def _best_mask(
     room = _room(items)
     states, taken = np.zeros((room, 3)), np.zeros((room, tiers), dtype=np.int64)
     masks = np.zeros(room, dtype=np.int64)
-    # What has been computed for so many of each tier: the rate up to here, and that in the end.
+    # Memoized rates by accepted requests of each tier: at this item, and once all decode.
     span = _span(items, tiers)
     rates, last_rates = np.full(span[tiers], np.nan), np.full(span[tiers], np.nan)
     always, in_the_end = np.zeros(tiers), _finally(items, tiers)
@@ -231,7 +235,7 @@ def _best_mask(
 
 @compiled
 def _room(items: Items) -> int:
-    """States that can come up at once."""
+    """The most states that can exist at once."""
     candidates = 0
     for i in range(len(items)):
         candidates += int(items[i, FORCED] == 0)
@@ -240,7 +244,7 @@ def _room(items: Items) -> int:
 
 @compiled
 def _span(items: Items, tiers: int) -> Integers:
-    """The places that one more of each tier is apart in a table over all numbers by tier."""
+    """The stride of each tier in a table over all numbers of accepted requests by tier."""
     span = np.ones(tiers + 1, dtype=np.int64)
     for tier in range(tiers):
         wanted = 0
@@ -261,7 +265,7 @@ def _rate(
     engine: Numbers,
     table: Numbers,
 ) -> float:
-    """The spare rate beside `always` and `taken`, from what is known where it is."""
+    """The spare rate beside the decodes `always` and `taken`, memoized in `known`."""
     place = 0
     for tier in range(len(taken)):
         place += taken[tier] * span[tier]

@@ -1,6 +1,6 @@
-"""The states of the multi-SLO program side by side, and which of them are worth going on with.
+"""The states of the multi-SLO program, and which of them the search keeps.
 
-Knows no requests: a state is its numbers, how many of each tier it has accepted, and whom, as bits.
+A state has its numbers (WORTH, HELD, SPARE), accepted requests by tier, and their set as bits.
 """
 
 import numpy as np
@@ -23,7 +23,10 @@ def keep_forced(
     prompt: float,
     floor: float,
 ) -> int:
-    """A running request takes its tokens; the states in which it would be late are gone."""
+    """Subtracts the tokens of a running request; drops states in which it would be late.
+
+    The state without candidates stays.
+    """
     kept = 0
     for k in range(count):
         if states[k, SPARE] - prompt >= floor or masks[k] == 0:
@@ -53,7 +56,7 @@ def promising(
 def pareto(states: Numbers, taken: Integers, masks: Integers, count: int) -> int:
     """Drops every state that another one beats or equals in value, memory, spare and each tier.
 
-    The states are left in the order of their value, the greatest first.
+    Leaves the states in descending order of value.
     """
     order = np.argsort(-states[:count, WORTH])
     states[:count], taken[:count], masks[:count] = (

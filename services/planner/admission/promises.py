@@ -1,6 +1,4 @@
-"""Promises for all requests that wait at once: which can be kept, where, and in which way. Pure;
-whoever cannot be served now is left for the caller to hold or to refuse.
-"""
+"""Finds promises for all waiting requests at once: which can be kept, where, and in which way."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +21,7 @@ from shared.requests import Reason
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """What one way takes of one engine."""
+    """The part of a way on one engine."""
 
     bench: Bench
     row: Numbers
@@ -31,12 +29,13 @@ class _Part:
 
 
 class Round(RoundBenches):
-    """The engines during one round of promises. `promise` fills in `chosen` of each wish."""
+    """The engines during one round of promises. `promise` sets `chosen` of each wish that it keeps;
+    the caller holds or refuses the others.
+    """
 
     def promise(self, wishes: Sequence[Wish]) -> None:
-        """Each by its deadline the first way that holds; where some are left over, the program
-        decides who of all that want an engine is to have it. What was promised by an earlier call
-        is not touched.
+        """Gives each wish, by EDF, its first way that holds. Where wishes are left over, the
+        program then chooses the requests of each contested engine. Promises of earlier calls stay.
         """
         self._given = {name: copy(bench) for name, bench in self._benches.items()}
         ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
@@ -52,12 +51,11 @@ class Round(RoundBenches):
             self._reconsider(engine, ordered)
 
     def way_without_promise(self, wish: Wish) -> Candidate | None:
-        """The quickest way on one engine by which the request would most likely be in time with
-        what promises leave there; requests that are looked at later find it taken. None: there is
-        none.
+        """Takes the quickest way on one engine by which the request would most likely be in time
+        without a promise; None without such a way.
 
-        Where a promise failed for want of KV, promised requests soon take the KV that is left. A
-        request that would be late after such a preemption is held for a promise instead.
+        Where a promise failed for want of KV, promised requests will soon preempt others. A request
+        that would be late after a preemption is held for a promise instead.
         """
         colocated = (way for way in wish.ways if way.colocated)
         for way in islice(colocated, TRIED_WITHOUT_PROMISE):
@@ -75,8 +73,8 @@ class Round(RoundBenches):
         return None
 
     def foretell_leftover(self, wish: Wish) -> Candidate:
-        """The quickest way on one engine where there is one, with the times that it could have from
-        what the promises leave: KV that waits for room elsewhere is in the way of promises here.
+        """The quickest way on one engine, with times as simulated beside the promises. Other ways
+        come only without one: their KV would wait on the prefill engine, in the way of promises.
         """
         best = next((way for way in wish.ways if way.colocated), wish.ways[0])
         parts = self._parts(wish, best)
@@ -87,7 +85,7 @@ class Round(RoundBenches):
         return best
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
-        """Where there is but one engine and one way: whether it has room for all, at one look."""
+        """Promises all wishes together, if they hold, where each has one co-located way only."""
         if any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes):
             return False
         engine = wishes[0].ways[0].decode.engine
@@ -97,7 +95,7 @@ class Round(RoundBenches):
     def _give_all(
         self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
     ) -> bool:
-        """Gives the engine to all of them together, or to nobody."""
+        """Promises all of the wishes on this engine if they hold together, else none."""
         chosen = [way for way in (ways[id(wish)] for wish in wishes) if way is not None]
         if len(chosen) < len(wishes) or not wishes:
             return False
@@ -119,7 +117,7 @@ class Round(RoundBenches):
     # ---- one wish
 
     def _place(self, wish: Wish) -> bool:
-        full: dict[str, str] = {}  # prefill engines, and what was found against them
+        full: dict[str, str] = {}  # prefill engines that failed, and why
         for way in islice(self._in_order(wish), MOST_TRIED):
             start = "" if way.colocated else way.prefill.engine.name
             if start in full:
@@ -145,10 +143,10 @@ class Round(RoundBenches):
         wish.chosen = way
 
     def _in_order(self, wish: Wish) -> Iterator[Candidate]:
-        """Ways that engines are for come first, then those that step as quickly already, or stand
-        idle: one tight request must not pin every engine to small steps (PolyServe, arXiv
-        2507.17769). Then prefix hits, then the engine with the most to spare: what comes next finds
-        room on all of them.
+        """The order in which ways are tried. Ways in line with the engines' roles come first, then
+        engines that are idle or step as quickly already: one tight request must not bind
+        every engine to short steps (PolyServe, arXiv 2507.17769). Then come prefix hits, and then
+        the engine with the most time to spare, so that later requests find room on all.
         """
         slow_s = SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
         quickest: dict[EngineState, float] = {}
@@ -169,7 +167,7 @@ class Round(RoundBenches):
             )
 
         ways = [way for way in wish.ways if way.decode.engine in able]
-        for stands_in in (False, True):  # most wishes never come to the second half
+        for stands_in in (False, True):  # most wishes need no stand-in, which saves its sort
             yield from sorted((way for way in ways if _stands_in(way) is stands_in), key=rank)
 
     def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
@@ -191,8 +189,8 @@ class Round(RoundBenches):
     # ---- many wishes for one engine
 
     def _contested(self, wishes: Sequence[Wish]) -> Iterator[EngineState]:
-        """Those that somebody got in this round: elsewhere who was left over found no room alone,
-        and several would find no more.
+        """Engines that were promised in this round. On other engines, a wish that was left over
+        found no room alone, so several would not either.
         """
         names = set()
         for wish in wishes:
@@ -202,8 +200,8 @@ class Round(RoundBenches):
                 yield way.decode.engine
 
     def _reconsider(self, engine: EngineState, wishes: Sequence[Wish]) -> None:
-        """Gives the engine to those that the program chooses where that is worth more than what
-        was found one by one; who has to go finds another way or waits.
+        """Promises the engine to the set that the program chooses, where that is worth more than
+        the set found by EDF. Displaced wishes take another way or stay without one.
         """
         ways = _ways_to(wishes, engine)
         here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
@@ -241,8 +239,8 @@ class Round(RoundBenches):
 
 
 def _stands_in(way: Candidate) -> bool:
-    """Whether an engine does what others are for: an answer on one for prompts, or a prompt on one
-    that decodes, from where its KV would have to move.
+    """Whether the way uses an engine against its role: it decodes on a prefill engine, or computes
+    the prompt on a decode engine from which the KV has to move.
     """
     start, end = way.prefill.engine.description.role, way.decode.engine.description.role
     return end is Role.PREFILL or (not way.colocated and start is not Role.PREFILL)
@@ -258,12 +256,12 @@ def _until_one_fails(parts: Sequence[_Part]) -> list[Trial]:
 
 
 def _hit(wish: Wish, way: Candidate) -> int:
-    """Tokens of its prompt that the engine of its prefill has already."""
+    """Tokens of the prompt that its prefill engine has cached."""
     return wish.demand.computed_on(way.prefill.engine.description)
 
 
 def _ways_to(wishes: Sequence[Wish], engine: EngineState) -> dict[int, Candidate | None]:
-    """By a wish's id: its co-located way on this engine, if it has one."""
+    """The co-located way of each wish on this engine, by the wish's id; None without one."""
     return {
         id(wish): next((w for w in wish.ways if w.colocated and w.decode.engine is engine), None)
         for wish in wishes
@@ -275,7 +273,7 @@ def _worth(wishes: Iterable[Wish]) -> float:
 
 
 def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial], delivery_s: float) -> None:
-    """Puts the simulated times in the place of the estimated ones."""
+    """Replaces the way's estimated times by simulated ones."""
     first_s = trials[0].first_s + delivery_s - wish.demand.arrived_at_s
     way.finish_s += first_s - way.ttft_s
     way.ttft_s = first_s

@@ -1,4 +1,4 @@
-"""The engines as one round of promises finds them, with what the round gives away of each."""
+"""The engines of one round of promises, with what the round has given away of each."""
 
 from functools import cached_property
 
@@ -13,15 +13,15 @@ from shared.engines import Role
 
 
 class RoundBenches:
-    """One bench for each engine that is looked at, made when it is first asked for."""
+    """One bench for each engine that a round looks at, made when it is first needed."""
 
     def __init__(self, state: ClusterState, now: float) -> None:
         self.state = state
         self.fleet = Fleet(state)
         self.now = now
-        self._reached_at_s = now + state.delivery.there_s  # by what is placed now
+        self._reached_at_s = now + state.delivery.there_s  # when a request placed now arrives
         self._benches: dict[str, Bench] = {}
-        self._given: dict[str, Bench] = {}  # by earlier calls of `promise`, which stays
+        self._given: dict[str, Bench] = {}  # benches as earlier calls of `promise` left them
         self._aside: list[Usual] = []
         self._classes = Classes(state.survival)
 
@@ -39,11 +39,11 @@ class RoundBenches:
 
     @cached_property
     def ahead_s(self) -> float:
-        """Of promised prompts that an engine has to compute, on average, as the round began."""
+        """Seconds of promised prompts per engine, on average, when the round began."""
         return self.state.ahead_s
 
     def bench(self, engine: EngineState) -> Bench | None:
-        """None where nothing is known of its speed."""
+        """The engine's bench; None where no step times are known."""
         table = engine.table or self.state.any_table
         if table is None:
             return None

@@ -1,4 +1,4 @@
-"""All requests that wait, decided together. Pure; the caller takes the decisions into its books."""
+"""Decides all waiting requests together; the caller records the decisions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,7 @@ from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """One request that asks for something. `idle` is what the best engine would give it if it had
-    nothing else to do.
-    """
+    """One request with targets. `idle` are its zero-load times on the fastest engines."""
 
     query: PlacementQuery
     ways: Ways
@@ -43,13 +41,13 @@ class _Case:
 def decide_round(
     asked: Sequence[Asked], state: ClusterState, now: float
 ) -> list[Decision | Held | None]:
-    """A decision for each, in the order given; or what is to be held for the next round, where it
-    was looked at.
+    """Returns, for each request in the order given, a decision, or what is known of it while it is
+    held (None: not looked at yet).
 
-    Promises are made for all requests of a tenant at once, for one tenant after the other, and
-    leave room for what those before it are likely to ask for next. What asks for nothing is placed
-    one at a time: of several, the first is decided and the others are held until it is in the
-    books; where several tenants share, likewise what runs as best effort.
+    Promises are made for all requests of a tenant at once, one tenant after the other, and leave
+    room for the next requests of the tenants before. Requests without targets are placed one per
+    round: the others are held until the first one is recorded. Where several tenants share the
+    fleet, this holds for best effort as well.
     """
     round_ = Round(state, now)
     turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
@@ -86,7 +84,7 @@ def decide_round(
 
 
 def _next_in_turn(asked: Sequence[Asked], turns: Turns) -> int | None:
-    """Of those that wait to run without a promise the oldest one of the tenant with the least."""
+    """The oldest request that waits to run without a promise, of the first tenant that has one."""
     waiting = [number for number, one in enumerate(asked) if _only_waits_its_turn(one)]
     return min(
         waiting,
@@ -96,7 +94,7 @@ def _next_in_turn(asked: Sequence[Asked], turns: Turns) -> int | None:
 
 
 def _comes_behind(asked: Sequence[Asked], number: int, next_: int | None, turns: Turns) -> bool:
-    """Whether a request that may run without a promise waits behind the one that is next."""
+    """Whether a request without a promise has to wait behind the `next_` one."""
     if next_ is None or number == next_:
         return False
     place_of = turns.tenants.index
@@ -106,9 +104,9 @@ def _comes_behind(asked: Sequence[Asked], number: int, next_: int | None, turns:
 def _looked_at(
     asked: Sequence[Asked], round_: Round, turns: Turns, now: float, next_: int | None
 ) -> list[int]:
-    """Requests that are new, have no more time to wait or are `next_`; of the others that may be
-    promised something, those that were not looked at for the longest. Requests that let others go
-    first are left out. The tenants take turns.
+    """The requests to look at in this round: those that are new, can wait no longer or are `next_`,
+    then those that were not looked at for the longest. Deferred long prompts are left out. The
+    tenants take turns.
     """
     must, may = [], []
     for number, one in enumerate(asked):
@@ -125,21 +123,21 @@ def _looked_at(
 
 
 def _steps_back(held: Held, query: PlacementQuery, round_: Round, turns: Turns, now: float) -> bool:
-    """Whether it lets others go first, and still can. Those of the first tenant do not."""
+    """Whether the request is a long prompt to be deferred; never one of the first tenant."""
     if now >= held.latest_s or turns.comes_first(query.tenant):
         return False
     return round_.state.restraint.holds_back(held.takes_s, held.due_s - now, round_.ahead_s)
 
 
 def _cases(queries: Mapping[int, PlacementQuery], round_: Round, now: float) -> dict[int, _Case]:
-    """Of those that ask for something and may be promised it."""
+    """The requests with targets that may be promised."""
     asking = {n: query for n, query in queries.items() if not query.targets.asks_for_nothing}
     cases = {number: _case(query, round_, now) for number, query in asking.items()}
     return {number: case for number, case in cases.items() if case is not None}
 
 
 def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
-    """None for what needs no promise to be answered: it cannot run, or nothing is known."""
+    """The request's case; None where it cannot run, or no step times are known."""
     state = round_.state
     ways = round_.fleet.open_ways(query, now)
     if state.any_table is None or early_no(query, state, ways, now) is not None:
@@ -161,14 +159,14 @@ def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
 
 
 def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> float:
-    """Until when an engine that becomes free could still be in time, and a little before."""
+    """The last time at which a request placed on an idle engine is in time, with a little slack."""
     if goal.ttft_s is None or idle.ttft_s is None:
         return demand.arrived_at_s + state.numbers.patience_s
     return demand.due_s - idle.ttft_s - state.delivery.both_s - PLACED_BEFORE_S
 
 
 def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:
-    """Those that are looked for a way for, by their numbers."""
+    """The requests for which the round looks for ways, by number, at most MOST_AT_ONCE."""
     able = [
         number
         for number, case in cases.items()
@@ -230,9 +228,8 @@ def _in_turn(
     *,
     others_first: bool,
 ) -> Decision | Held:
-    """The decision; or what is to be held where the request would wait in its engine behind those
-    of others, or another one runs first. What a tenant asks for beyond its share waits for as long
-    as its gateway holds it.
+    """The decision, or a hold where another request is to run first or its engine is backed up.
+    Requests beyond a tenant's share are held as long as the gateway waits.
     """
     assert isinstance(decision, Decision)
     decode = decision.placement.decode
@@ -244,22 +241,22 @@ def _in_turn(
 
 
 def _takes_in(engine: EngineState, waited_s: float) -> bool:
-    """Whether an engine is to have one more request without a promise. One that has waited for long
-    waits behind promises there: it must not be kept away by them for ever.
+    """Whether an engine takes one more request without a promise. One that has waited for
+    LONGEST_TURN_S may queue behind promised prompts there, so that it does not starve.
     """
     return not (engine.many_wait if waited_s >= LONGEST_TURN_S else engine.is_backed_up)
 
 
 def _first(wish: Wish) -> list[Candidate]:
-    """The chosen way before the others."""
+    """The wish's ways, the chosen one first."""
     return sorted(wish.ways, key=lambda way: way is not wish.chosen)
 
 
 def _without_promise(
     case: _Case, wish: Wish, round_: Round, way: Candidate | None, *, never: bool, crowds: bool
 ) -> Decision:
-    """Best effort or a no, as the caller chose, with what could be had now. `way` is the one by
-    which it would be in time; `crowds`: its class is left out.
+    """Best effort or a refusal, as the caller chose. `way`: one that would be in time without a
+    promise; `never`: even idle engines miss the targets; `crowds`: its class is left out.
     """
     best = way or round_.foretell_leftover(wish)
     reason = Reason.NEVER if never else wish.reason

@@ -1,4 +1,4 @@
-"""Requests that wait for a decision: when a round is due, and what each round answers."""
+"""The queue of requests without a decision: when a round is due, and what it answers."""
 
 import math
 from collections import OrderedDict
@@ -15,7 +15,7 @@ _KEPT_PLACES: Final = 65_536
 
 
 class Decides(Protocol):
-    """What decides rounds and records the decisions, as `decider.Decider`."""
+    """Decides rounds and records decisions, as `decider.Decider` does."""
 
     def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | Held | None]:
         """As `rounds.decide_round`."""
@@ -24,10 +24,10 @@ class Decides(Protocol):
         """Records a decision; returns the placement to answer with."""
 
     def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:
-        """The answer for a call that has to end undecided."""
+        """Records and returns the answer of a call that ends undecided."""
 
     def withdraw(self, placement: Placement, now: float) -> None:
-        """The caller left before this answer reached it."""
+        """Undoes a placement: its caller left before the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +48,14 @@ class WaitingNumbers:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request that waits. It is answered by `ends_at_s`, with `so_far` if nothing better came
-    of the rounds.
-    """
+    """One waiting request. It is answered by `ends_at_s`, with `so_far` if no round decided it."""
 
     asked: Asked
     ends_at_s: float
     so_far: Decision | None = None
 
     def as_of(self, now: float) -> Asked:
-        """The request with the time that it has waited by now."""
+        """The request with `waited_s` as of `now`."""
         asked = self.asked
         return replace(asked, query=replace(asked.query, waited_s=now - asked.arrived_at_s))
 
@@ -73,10 +71,11 @@ class Answer:
 
 @dataclass(slots=True)
 class WaitingQueue:
-    """`enter` for every call, `freed` when an engine may have room again, `decide` when a round is
-    due: at once where `round_is_due`, or at the time that `next_look_s` names, after `look_again`.
+    """Waiting calls, in the order of their requests' first call.
 
-    A deferred request that asks again keeps its place in the order, and waits for the next round.
+    Call `enter` for every call, `freed` when an engine may have room again, `look_again` at the
+    time of `next_look_s`, and `decide` whenever `round_is_due`. A deferred request that asks again
+    keeps its place in the order and waits for the next round.
     """
 
     decider: Decides
@@ -93,7 +92,7 @@ class WaitingQueue:
         return len(self._calls)
 
     def enter(self, query: PlacementQuery, limit_s: float, now: float) -> Call:
-        """A call that is to be answered within `limit_s` or `hold_s`, whichever is less."""
+        """Adds a call, to be answered within `limit_s` or `hold_s`, whichever is less."""
         asked = self._places.pop(query.request_id, None) or Asked(
             query=query, arrived_at_s=now - query.waited_s, first_asked_at_s=now
         )
@@ -107,7 +106,7 @@ class WaitingQueue:
         return call
 
     def leave(self, call: Call, answer: Placement | None, now: float) -> None:
-        """The caller has gone away; `answer` is what was to be sent to it, None: nothing yet."""
+        """Removes a call that its caller gave up; withdraws its `answer`, if there is one."""
         self._calls.pop(call, None)
         self._places.pop(call.asked.query.request_id, None)
         if answer is not None:
@@ -119,7 +118,7 @@ class WaitingQueue:
         return calls
 
     def freed(self, now: float) -> None:
-        """An engine may have room for a request that waits."""
+        """Notes that an engine may have room; a round is due after `pause_s` since the last one."""
         if not self._calls:
             return
         self._freed = True
@@ -127,15 +126,15 @@ class WaitingQueue:
             self.round_is_due = True
 
     def next_look_s(self, now: float) -> float:
-        """When to `look_again`: after a pause where room was freed meanwhile; infinite: never."""
+        """When to call `look_again`; infinite while no call waits."""
         if not self._calls:
             return math.inf
         soonest_s = now + self.numbers.pause_s
         return soonest_s if self._freed else max(soonest_s, self._recheck_at_s)
 
     def look_again(self, now: float) -> list[Answer]:
-        """Defers the calls whose time is over; a round is due where room was freed since the last
-        one or a recheck is.
+        """Defers the calls that have waited their time; makes a round due where room was freed
+        since the last one, or a recheck is due.
         """
         answers = self.put_off(until_s=now, now=now)
         if self._freed or now >= self._recheck_at_s:
@@ -143,7 +142,7 @@ class WaitingQueue:
         return answers
 
     def put_off(self, *, until_s: float, now: float) -> list[Answer]:
-        """Defers the calls that end by then; each keeps its place for when it asks again."""
+        """Defers the calls that end by `until_s`; each keeps its place for its next call."""
         answers = []
         for call in self._in_order():
             if call.ends_at_s <= until_s:
@@ -155,9 +154,8 @@ class WaitingQueue:
         return answers
 
     def decide(self, now: float) -> Iterator[Answer]:
-        """One round over all calls: yields each answer as it is recorded, so that none is lost
-        where a later one fails. Another round is due at once where some calls were left undecided
-        beside them.
+        """Decides one round over all calls. Yields each answer as it is recorded, so that none is
+        lost where a later one fails. Another round is due at once where only some were decided.
         """
         self.round_is_due = self._freed = False
         calls = self._in_order()

@@ -1,4 +1,4 @@
-"""Which engines may take a request, in which way, and why the others may not. No times here."""
+"""Finds the engines that may take a request, in which way, and why the others may not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,9 +20,14 @@ _REJECTIONS_KEPT = 16
 
 @dataclass(slots=True)
 class Ways:
-    """Co-located on one of `colocated`, or on a prefill engine of `stand_ins`; disaggregated over
-    one of `prefills` and of `decodes`. Many requests share these lists. `starts` and `ends` have
-    one engine of each make that could compute the prompt, or the answer.
+    """The open ways of a request. Many requests share these lists.
+
+    Attributes:
+        colocated: Engines that may take the whole request.
+        stand_ins: Prefill engines that may take the whole request beside decode engines.
+        prefills, decodes: Engines of both sides of a disaggregated way.
+        rejected: Ways that are not open, and why.
+        starts, ends: One engine of each make that could compute the prompt, or the answer.
     """
 
     colocated: list[EngineState] = field(default_factory=list)
@@ -34,7 +39,7 @@ class Ways:
     ends: list[EngineState] = field(default_factory=list)
 
     def fill(self, whole: list[EngineState], prompts: list[EngineState]) -> None:
-        """Over engines that hold all of a request, and over those that hold its prompt."""
+        """Sets the ways from engines that can hold the whole request, and its prompt."""
         exchanging = [engine for engine in whole if engine.exchanges]
         computing = [engine for engine in prompts if engine.exchanges]
         self.colocated = _preferred(whole, Role.DECODE)
@@ -48,7 +53,7 @@ class Ways:
 
     @property
     def on_one(self) -> list[EngineState]:
-        """Engines that could take all of the request."""
+        """Engines that could take the whole request."""
         return [*self.colocated, *self.stand_ins]
 
     @property
@@ -66,8 +71,8 @@ class Ways:
 
 
 class Fleet:
-    """The engines as one round of decisions finds them: who serves, and how much each has promised
-    to do; both are found out once. A role is a preference: where one is missing, others stand in.
+    """The serving engines and their load, read once per round. A role is a preference: where one is
+    missing, engines of the other role stand in.
     """
 
     def __init__(self, state: ClusterState) -> None:
@@ -83,7 +88,7 @@ class Fleet:
         self._by_load: dict[int, tuple[list[EngineState], list[EngineState]]] = {}
 
     def open_ways(self, query: PlacementQuery, now: float) -> Ways:
-        """All that are possible; engines that are to be avoided only where there is no other."""
+        """All possible ways; engines in `query.avoid` count only where there is no other."""
         ways = replace(self._whole, rejected=[*self._whole.rejected])
         serving = [one for one in self._serving if one.description.engine_id not in query.avoid]
         fewer = self._leave_out_small(query, ways, serving)
@@ -96,10 +101,9 @@ class Fleet:
         return ways
 
     def least_of(self, ways: Ways, cached_tokens: Mapping[str, int]) -> Ways:
-        """The ways over the engines of each side that have the least to do, and over those with the
-        most of the prompt cached: the others of a large fleet would cost more time than they could
-        gain. Between engines that all decode KV moves only where there are too few of them to try:
-        that comes last.
+        """The ways over the least loaded engines of each side and those with the most of the prompt
+        cached: trying more would cost more time than it gains. Between decode engines KV moves only
+        where there are fewer than MOST_TRIED of them, since these ways come last.
         """
         prefills, decodes = ways.prefills, ways.decodes
         stand_in = bool(prefills) and prefills[0].description.role is Role.DECODE
@@ -122,7 +126,7 @@ class Fleet:
         if len(engines) <= most:
             return engines
         known = self._by_load.get(id(engines))
-        if known is None:  # kept with the list itself, whose id is nobody else's for as long
+        if known is None:  # kept with the list, so that its id stays unique
             known = self._by_load[id(engines)] = engines, sorted(engines, key=_load)
         by_load = known[1]
         if not cached_tokens:
@@ -136,8 +140,8 @@ class Fleet:
     def _leave_out_small(
         self, query: PlacementQuery, ways: Ways, serving: list[EngineState]
     ) -> bool:
-        """Engines that could never run it, or that are to be avoided. Whether there are any: most
-        requests fit on all.
+        """Rejects engines that could never run the request or are to be avoided; whether there are
+        any.
         """
         needed = query.prompt_tokens + query.max_output_tokens
         fits = needed <= self._least_tokens and query.prompt_tokens < self._least_tokens
@@ -154,7 +158,9 @@ class Fleet:
         return True
 
     def _keep_group_together(self, query: PlacementQuery, ways: Ways, now: float) -> bool:
-        """Its prefix is cached there. Whether that leaves fewer ways."""
+        """Keeps to the engines of the request's group, where its prefix is cached; whether that
+        leaves fewer ways.
+        """
         group = self._state.group_engines(query.group_id, now)
         if group is None:
             return False
@@ -179,7 +185,7 @@ def _load(engine: EngineState) -> float:
 
 
 def _most_tokens(engine: EngineState) -> int:
-    """Of prompt and answer together."""
+    """The most tokens of prompt and answer together."""
     description = engine.description
     return min(description.max_model_len_tokens, description.kv_capacity_tokens)
 
@@ -197,7 +203,7 @@ def too_small(engine: EngineState, query: PlacementQuery) -> str:
 
 
 def holds_prompt(engine: EngineState, query: PlacementQuery) -> bool:
-    """Whether it can compute the prompt and its first token."""
+    """Whether the engine can hold the prompt and its first token."""
     return query.prompt_tokens < _most_tokens(engine)
 
 
@@ -206,7 +212,7 @@ def _preferred(engines: list[EngineState], role: Role) -> list[EngineState]:
 
 
 def _obey_caller(query: PlacementQuery, ways: Ways) -> bool:
-    """Whether what was asked for leaves fewer ways."""
+    """Applies the way that the request requires; whether that leaves fewer ways."""
     if query.whole_on_one_engine:
         ways.prefills, ways.decodes = [], []
         ways.reject(Way.DISAGGREGATED, "splitting this request would change its result")

@@ -1,4 +1,4 @@
-"""Requests that want a promise, and in which order an engine should take them by the program."""
+"""Requests that want a promise, and which of them the multi-SLO program accepts on an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTA
 from shared.scheduling.shares import LONGEST_S, MAX_TOKENS
 from shared.scheduling.tiers import tiers_of
 
-_FAR_S = 3600.0  # stands for "never due" where numbers must be finite
+_FAR_S = 3600.0  # a finite stand-in for "never due"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Wish:
-    """A request that wants a promise, with its open ways, the quickest first."""
+    """A request that wants a promise, with its open ways, the best one first."""
 
     query: PlacementQuery
     goal: Goal
@@ -40,13 +40,13 @@ class Wish:
 
     @property
     def reason(self) -> Reason:
-        """Why no way was kept."""
+        """Why no way held: MEMORY if that is the reason of all of them."""
         reasons = {trial.reason for trial in self.trials}
         return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
 
 
 def by_program(bench: Bench, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
-    """Those that the program accepts on this engine, and the others; by value, then deadline."""
+    """The wishes that the program accepts on this engine, and the others; by value, then EDF."""
     by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
     rivals = by_worth[:MOST_CANDIDATES]
     taken = {id(w) for w, yes in zip(rivals, _accepted(bench, rivals), strict=True) if yes}

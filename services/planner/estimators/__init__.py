@@ -1,1 +1,1 @@
-"""What the planner learns from outcomes and reports."""
+"""Estimates that the planner learns from outcomes and reports."""

@@ -1,5 +1,5 @@
-"""What a first token needs beside its engine's own time: a message that tells the engine of its
-request, and those that bring the token to the client. Learned from how requests went. Pure.
+"""Learns the latency of a first token beside its engine's own time: of the request on its way to
+the engine, and of the token on its way to the client.
 """
 
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from services.planner.tuning import FRESH_DELIVERY, MOST_DELIVERY, QUANTILE_STEP
 from shared.requests import Outcome
 
 _LEAST_BACK_S, _MOST_S = 0.003, 1.0
-# The way there at first is what gateway and engine on one machine need.
+# The first estimate of the way to the engine holds for a gateway on the same machine.
 _THERE_S, _LEAST_THERE_S, _MOST_THERE_S = 0.002, 0.0005, 0.1
 
 
 @dataclass(slots=True)
 class Delivery:
-    """The ways there and back, over the whole fleet."""
+    """The latency to engines (a low quantile) and back (EWMA of mean and deviation), fleet-wide."""
 
     _mean_s: float = 0.0  # of the way back
-    _swing_s: float = 0.0
+    _swing_s: float = 0.0  # its mean absolute deviation
     _there_s: float = _THERE_S
 
     @property
     def there_s(self) -> float:
-        """The way to the engine: a step that begins sooner does not hold the request."""
+        """Seconds to the engine: a step that begins sooner cannot include the request."""
         return self._there_s
 
     @property
     def back_s(self) -> float:
-        """The way from the engine to the client, which it will hardly exceed."""
+        """A bound of the seconds from the engine to the client: mean plus deviation."""
         return min(_MOST_S, max(_LEAST_BACK_S, self._mean_s + self._swing_s))
 
     @property
@@ -35,11 +35,11 @@ class Delivery:
         return self.there_s + self.back_s
 
     def before(self, ttft_s: float) -> float:
-        """How much earlier than by its target an engine should give a first token."""
+        """Seconds by which an engine should give a first token before its target."""
         return min(self.back_s, MOST_DELIVERY * ttft_s)
 
     def learn(self, outcome: Outcome) -> None:
-        """Of a request whose times are all known: what is in none of its parts is its way back."""
+        """Learns from a request with all parts measured; the rest of its TTFT is the way back."""
         held_s, queue_s, prefill_s = outcome.held_s, outcome.queue_s, outcome.prefill_s
         if outcome.ttft_s is None or held_s is None or queue_s is None or prefill_s is None:
             return

@@ -1,8 +1,8 @@
-"""What drafts give requests at present, by the tier of their pace, learned from what engines report
-of them: what a newcomer may count on. Sets no lengths.
+"""Learns from reports how many tokens drafts give per step, by TPOT tier, as planning may count on
+for a new request. `policies` sets the draft lengths.
 
-A tier of which nothing was reported yet counts on a prior, which its caller knows: else no request
-of a pace that takes drafts would ever be admitted, and nothing would be learned.
+A tier without reports gets the caller's prior. Otherwise no request with a TPOT that needs drafts
+would be admitted, and nothing would be learned.
 """
 
 import math
@@ -20,7 +20,7 @@ _MOST_TIERS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drafts:
-    """Drafted tokens of a step, and tokens that the step then gives, on average."""
+    """Drafted tokens per step, and tokens that such a step gives, on average."""
 
     tokens: float = 0.0
     gain: float = 1.0
@@ -28,12 +28,12 @@ class Drafts:
 
 @dataclass(slots=True)
 class Drafting:
-    """Over all engines: drafts are a matter of the model and of what is asked."""
+    """EWMAs by tier over all engines, since drafts depend on the model and on the requests."""
 
     _tiers: dict[float, Drafts] = field(default_factory=dict)
 
     def observe(self, rows: Rows) -> None:
-        """The requests of one engine; those whose text gave no draft count as well."""
+        """Learns from the rows of one engine; decodes without a draft count as gain 1."""
         missing = rows[:, TOTAL] - rows[:, COMPUTED]
         decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= ONE)]
         gains = np.where(decoding[:, DRAFT] > 0, decoding[:, GAIN], 1.0)
@@ -43,9 +43,8 @@ class Drafting:
             self._note(tier, float(decoding[here, DRAFT].mean()), float(gains[here].mean()))
 
     def of(self, tpot_s: float, prior: Drafts, *, promised_s: float = math.nan) -> Drafts:
-        """What a request that is asked for this pace may count on: what others of it got, else what
-        those got that were asked for a little less than `promised_s`; the prior where nothing was
-        seen.
+        """The drafts to count on at this TPOT: those of its tier, else those `about` the promised
+        TPOT, else the prior.
         """
         here = self._tiers.get(tier_of(tpot_s))
         if here is None:
@@ -53,7 +52,7 @@ class Drafting:
         return here
 
     def about(self, tpot_s: float, prior: Drafts) -> Drafts:
-        """The newest of those that are asked for such a pace or a little tighter."""
+        """The newest estimate among this TPOT's tier and slightly tighter ones; else the prior."""
         tier = tier_of(tpot_s)
         near = (
             d for one, d in reversed(self._tiers.items()) if tier - TIGHTER_TIERS <= one <= tier
@@ -61,7 +60,9 @@ class Drafting:
         return next(near, prior)
 
     def count_on(self, rows: Rows, prior: Drafts) -> None:
-        """Prompts will draft once they decode, though their rows tell of no drafts yet."""
+        """Enters expected drafts into the rows of prompts, in place: they will draft once they
+        decode.
+        """
         prompts = rows[:, TOTAL] - rows[:, COMPUTED] > ONE
         for tpot_s in np.unique(rows[prompts, TPOT]).tolist():
             drafts = self.of(tpot_s, prior)

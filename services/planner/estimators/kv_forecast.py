@@ -1,9 +1,9 @@
-"""How many KV blocks an engine's requests will take from here on, by how long answers of their
-classes have been. Pure; who gets room is decided elsewhere.
+"""Forecasts how many KV blocks an engine's requests will need, from the answer lengths of their
+classes.
 
-A request that has given n tokens gives more by the share of its class's answers that were longer.
-At each of some points ahead, counted in tokens that everybody has gone on by, the blocks of all are
-a sum of independent numbers: its mean and some of its deviations are what the engine should have.
+The chance that a request goes on beyond n tokens is the share of its class's answers that were
+longer. At several points ahead, each a number of further tokens of all requests, the blocks are a
+sum of independent random numbers. Its mean plus KV_DEVIATIONS standard deviations is the need.
 """
 
 import math
@@ -21,11 +21,11 @@ from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
 
 Places = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
-_PARTLY = 0.5  # of a last block, on average
+_PARTLY = 0.5  # blocks: the unused part of a last block, on average
 
 
 class Classes:
-    """Classes by numbers, for one round of decisions."""
+    """Numbers the classes, for one round of decisions."""
 
     def __init__(self, answers: Survival) -> None:
         self._answers = answers
@@ -34,7 +34,7 @@ class Classes:
         self._stacked: Numbers | None = None
 
     def places(self, names: Iterable[str | None]) -> Places:
-        """Where each is in `survivals`; -1 where too little is known."""
+        """The row of each class in `survivals`; -1 where too little is known."""
         known = self._places
         places = [known[name] if name in known else self._place(name) for name in names]
         return np.array(places, dtype=np.int64)
@@ -57,8 +57,8 @@ class Classes:
 
 
 def blocks_needed(rows: Rows, places: Places, survivals: Numbers, block_tokens: int) -> float:
-    """The most that they will surely take at once; `places` are their classes in `survivals`, -1
-    where nothing is known: such a one goes on until LEFT is used up.
+    """A bound of the KV blocks that the rows need at once. `places` are their rows in `survivals`;
+    a request with -1 is taken to use up LEFT.
     """
     if not len(rows):
         return 0.0
@@ -82,7 +82,7 @@ def _add_up(
             if rows[i, LEFT] <= 0 or ahead >= max(rows[i, LEFT], 1.0):
                 break
             goes_on = _goes_on(survivals, places[i], rows[i, PRODUCED], ahead, rows[i, TOTAL])
-            grown = max(ahead, min(block_tokens, rows[i, LEFT]))  # before anybody ends
+            grown = max(ahead, min(block_tokens, rows[i, LEFT]))  # a block each before any ends
             blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY
             means[point] += goes_on * blocks
             variances[point] += goes_on * (1.0 - goes_on) * blocks * blocks
@@ -90,7 +90,7 @@ def _add_up(
 
 @compiled
 def _goes_on(survivals: Numbers, place: int, produced: float, ahead: float, total: float) -> float:
-    """The chance of having at least so many tokens more."""
+    """The chance that the answer goes on for `ahead` tokens more."""
     if place < 0:
         return 1.0
     last = survivals.shape[1] - 1

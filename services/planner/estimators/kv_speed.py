@@ -1,7 +1,7 @@
-"""How long KV takes over one link, by its bytes: ridge regression with exponential fading. Pure.
+"""Learns the KV transfer time of one link by bytes: ridge regression with exponential decay.
 
-A transfer takes `fixed` seconds and so many seconds per byte. Both are learned as factors of what
-the planner was told (`Line`), from relative errors, so that small and large transfers count alike.
+A transfer takes fixed seconds and seconds per byte. Both are learned as factors of the configured
+ones (`Line`), from relative errors, so that small and large transfers count alike.
 """
 
 import math
@@ -10,9 +10,7 @@ from typing import Final
 
 from services.planner.tuning import LEAST_TRANSFER, TRANSFER_HALF_LIFE_S, TRANSFER_WEIGHT
 
-_PRIOR: Final = (
-    0.5  # weight of what was believed before; one transfer is believed by a half or more
-)
+_PRIOR: Final = 0.5  # weight of the prior beside one transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factors:
-    """What the two parts of a `Line` are multiplied with."""
+    """Factors of the two parts of a `Line`."""
 
     fixed: float = 1.0
     per_byte: float = 1.0
@@ -42,8 +40,8 @@ class Factors:
 
 @dataclass(slots=True)
 class Speed:
-    """Sums over transfers of x x', x y and 1, where x are the shares of the two parts in the time
-    that the line foresees and y is the time measured over it. They fade.
+    """Decaying sums of x x', x y and 1 over transfers. x are the shares of the two parts in the
+    predicted time of the line, y is the ratio of the measured time to it.
     """
 
     _fixed2: float = 0.0
@@ -68,7 +66,7 @@ class Speed:
         self._weight += 1.0
 
     def factors(self, before: Factors, now: float) -> Factors:
-        """The least squares, drawn toward `before` where little was seen lately."""
+        """The least-squares factors, shrunk toward `before` where little was seen lately."""
         left = self._left(now)
         a = left * self._fixed2 + _PRIOR
         b = left * self._cross
@@ -82,7 +80,7 @@ class Speed:
         return math.exp2((self._at_s - now) / TRANSFER_HALF_LIFE_S) if self._weight else 0.0
 
     def _fade(self, now: float) -> None:
-        """To what is left of it by now, and to TRANSFER_WEIGHT at most."""
+        """Lets the sums decay until `now`, and to TRANSFER_WEIGHT at most."""
         left = self._left(now)
         if self._weight * left > TRANSFER_WEIGHT:
             left = TRANSFER_WEIGHT / self._weight

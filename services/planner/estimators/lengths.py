@@ -1,6 +1,4 @@
-"""How long answers are, learned from those that ended, by class. Pure; it knows no request's own
-length before its end.
-"""
+"""Learns the quantiles of answer lengths in tokens by class, from answers that ended."""
 
 import math
 from collections import OrderedDict, deque
@@ -37,24 +35,24 @@ class OutputLengths:
             self._classes.popitem(last=False)
 
     def usual(self, class_name: str, most_tokens: int) -> int:
-        """The median of what its answers had, within `most_tokens`."""
+        """The median of its answers, at most `most_tokens`."""
         return self.quantile(class_name, most_tokens, 0.5)
 
     def quantile(self, class_name: str, most_tokens: int, share: float) -> int:
-        """What that share of its answers kept within, as far as is known; within `most_tokens`."""
+        """The quantile `share` of its answers (UNKNOWN_TOKENS: none), at most `most_tokens`."""
         answers = self._classes.get(class_name)
         known = self._quantile(answers, share) if answers else UNKNOWN_TOKENS
         return max(1, min(most_tokens, known))
 
     def cautious(self, class_name: str, most_tokens: int, share: float = 0.9) -> int:
-        """What that share of its answers kept within; all that is allowed while little is known."""
+        """The quantile `share` of its answers; `most_tokens` while little is known."""
         answers = self._classes.get(class_name)
         if answers is None or len(answers.lately) < TELLING_ANSWERS:
             return most_tokens
         return max(1, min(most_tokens, self._quantile(answers, share)))
 
     def few(self, class_name: str, most_tokens: int) -> int | None:
-        """What nine in ten of its answers had at least; None while little is known."""
+        """The 0.1 quantile of its answers; None while little is known."""
         answers = self._classes.get(class_name)
         if answers is None or len(answers.lately) < TELLING_ANSWERS:
             return None

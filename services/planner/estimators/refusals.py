@@ -1,8 +1,8 @@
-"""When a refused client should come back: when the overload of its class is probably over.
+"""Estimates when the overload of a class is probably over, so that a refused client may retry.
 
-How long an overload will last is not known. If all durations are as likely as one another in the
-logarithm, one that has lasted for a time t ends within another k * t with probability k / (1 + k)
-(Gott, "Implications of the Copernican principle for our future prospects", Nature 363, 1993).
+With a prior of durations that is uniform in the logarithm, an overload that has lasted for a time t
+ends within another k * t with probability k / (1 + k) (Gott, "Implications of the Copernican
+principle for our future prospects", Nature 363, 1993).
 """
 
 from collections import OrderedDict
@@ -17,8 +17,8 @@ _KEPT_CLASSES: Final = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Overload:
-    """Of one class, from the first refusal to the last one, and how many requests it refused
-    beyond those that were promised what they asked for.
+    """The overload of one class, from its first refusal to the last one. `more_refused` is refused
+    less promised requests.
     """
 
     from_s: float
@@ -31,15 +31,15 @@ class _Overload:
 
 
 class Refusals:
-    """The overload of each class, which is over when it has promised more requests than it has
-    refused, or refused none for as long as it lasted. Bounded.
+    """The overload of each class. It is over when as many requests were promised as refused, or
+    none was refused for as long as it lasted. Bounded.
     """
 
     def __init__(self) -> None:
         self._overloads: OrderedDict[str, _Overload] = OrderedDict()
 
     def refused(self, class_name: str, now: float) -> None:
-        """The load kept a request of this class from a promise."""
+        """Counts a request of this class that got no promise because of the load."""
         known = self._overloads.get(class_name)
         if known is None or not known.goes_on(now):
             known = _Overload(from_s=now, last_s=now, more_refused=0)
@@ -47,13 +47,13 @@ class Refusals:
         remember(self._overloads, class_name, grown, _KEPT_CLASSES)
 
     def promised(self, class_name: str) -> None:
-        """A request of this class was promised what it asked for."""
+        """Counts a request of this class that was promised its targets."""
         known = self._overloads.get(class_name)
         if known is not None and known.more_refused > 0:
             self._overloads[class_name] = replace(known, more_refused=known.more_refused - 1)
 
     def over_in_s(self, class_name: str, now: float) -> float:
-        """Seconds by which the overload is probably over, at most a minute; 0: there is none."""
+        """Seconds after which the overload is probably over, at most a minute; 0: there is none."""
         known = self._overloads.get(class_name)
         if known is None or not known.goes_on(now):
             return 0.0

@@ -1,9 +1,9 @@
-"""What planning leaves unused of each promise, learned from those that were kept and broken. Pure.
+"""The safety margin of each promise, learned from kept and broken promises.
 
-Nobody new may use up what time the others have left to the last, for that is what they hold out
-with when an engine is slower than expected. How slow that is shows in what becomes of promises: a
-broken one makes the reserve wider, a kept one a little narrower, so that the share of broken ones
-settles where it is tolerated (adaptive conformal inference, arXiv 2106.00170).
+A new request may not use up all the slack of the others, which they need when an engine is slower
+than expected. How slow that is shows in what becomes of promises: a broken one makes the reserve
+wider, a kept one a little narrower, so that the share of broken ones settles where it is tolerated
+(adaptive conformal inference, arXiv 2106.00170).
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from shared.requests import Admission, Outcome, Placement
 
 @dataclass(slots=True)
 class _Share:
-    """Of a promised time, between `least` and `most`."""
+    """The reserve as a share of a promised time, between `least` and `most`."""
 
     share: float
     least: float
@@ -35,7 +35,7 @@ class _Share:
 
 
 class Reserve:
-    """Of one engine: the shares of what is left to a first token, and of a TPOT."""
+    """The reserves of one engine, as shares of the time left to a first token and of a TPOT."""
 
     def __init__(self) -> None:
         self._ttft = _Share(share=TTFT_MARGIN_FIRST, least=TTFT_MARGIN_LEAST, most=TTFT_MARGIN_MOST)
@@ -50,12 +50,12 @@ class Reserve:
         return self._tpot.share
 
     def learn_start(self, placement: Placement, outcome: Outcome) -> None:
-        """Of the engine that gave the first token."""
+        """Learns the TTFT reserve of the engine that gave the first token."""
         if _counts(placement) and placement.ttft_s is not None and outcome.ttft_s is not None:
             self._ttft.learn(kept=outcome.ttft_s <= placement.ttft_s)
 
     def learn_pace(self, placement: Placement, outcome: Outcome) -> None:
-        """Of the engine that gave the others."""
+        """Learns the TPOT reserve of the engine that gave the other tokens."""
         if _counts(placement) and placement.tpot_s is not None and outcome.tpot_s is not None:
             lateness = outcome.stage_lateness
             if lateness is None:

@@ -1,9 +1,8 @@
-"""How long the answers of a class go on, learned while they do: those that run have told as much as
-those that ended. Pure.
+"""The survival function of answer lengths by class, from running and ended answers.
 
-Whoever ends first has a short answer, so a count of ended answers alone believes all to be short
-until the long ones end. Counted are therefore how many came through each bin of tokens and how many
-ended in it (Kaplan and Meier, 1958).
+Short answers end first, so ended answers alone would make all look short until the long ones end.
+The Kaplan-Meier estimator (1958) counts how many answers reached each bin of tokens, and how many
+of these ended in it.
 """
 
 from collections import OrderedDict
@@ -23,7 +22,7 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(slots=True, eq=False)
 class _Counts:
-    """Of one class, by bin: `came` answers had a token in it, of those `ended` had no later one."""
+    """Counts of one class by bin: `came` answers reached it, `ended` of these ended in it."""
 
     came: Shares = field(default_factory=lambda: np.zeros(_BINS))
     ended: Shares = field(default_factory=lambda: np.zeros(_BINS))
@@ -44,20 +43,20 @@ class _Counts:
 
 
 class Survival:
-    """By class; requests are known by the key of their row. Bounded."""
+    """Survival functions by class; requests are identified by the key of their row. Bounded."""
 
     def __init__(self) -> None:
         self._classes: OrderedDict[str, _Counts] = OrderedDict()
         self._reached: OrderedDict[float, int] = OrderedDict()  # by key, bins counted so far
 
     def goes_on(self, class_name: str, key: float, produced: float) -> None:
-        """A running answer has so many tokens."""
+        """Notes that a running answer has so many tokens."""
         self._count(class_name, key, min(_BINS, (int(produced) - 1) // BIN_TOKENS + 1))
         while len(self._reached) > _KEPT_REQUESTS:
             self._reached.popitem(last=False)
 
     def ends(self, class_name: str, key: float, tokens: float) -> None:
-        """An answer ended by itself with so many tokens."""
+        """Notes that an answer ended by itself with so many tokens."""
         last = min(_BINS - 1, max(0, int(tokens) - 1) // BIN_TOKENS)
         counts = self._count(class_name, key, last + 1)
         counts.ended[last] += 1.0
@@ -65,7 +64,7 @@ class Survival:
         self._reached.pop(key, None)
 
     def longer(self, class_name: str) -> Shares | None:
-        """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS; None: not known yet."""
+        """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS; None: not yet known."""
         counts = self._classes.get(class_name)
         return None if counts is None else counts.share()
 

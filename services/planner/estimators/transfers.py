@@ -1,4 +1,4 @@
-"""How KV transfers between pairs of engines have gone lately, over which transport. Bounded."""
+"""Learns KV transfer times and losses by pair of engines and transport. Bounded."""
 
 import math
 from collections import OrderedDict
@@ -20,8 +20,8 @@ _AS_TOLD = Factors()
 
 @dataclass(slots=True)
 class _Fading:
-    """A running mean that goes back to nothing unless it is seen again. A pair that looks bad gets
-    no transfers that could tell otherwise, and the first one of all has connections to make.
+    """A mean that decays toward 0 without new values. A pair that looks bad gets no transfers that
+    could correct it, and the first transfer of a pair has connections to make.
     """
 
     _mean: float = 0.0
@@ -48,13 +48,12 @@ _NO_SPEED = Speed()
 
 @dataclass(slots=True)
 class Transfers:
-    """By the names of the engine that computed the prompt and the one that goes on.
+    """Transfers by the names of the prefill and the decode engine.
 
-    What engines report of each transfer gives the speed of the pair over that transport; a pair
-    that was not seen on a transport takes what was seen of the transport between others, and
-    before that `told`. Delays are what a request waits beyond that, from gateways: the engine that
-    takes over has a step to end before it looks. Where engines report no transfers, delays hold
-    all that is beyond `told`.
+    Reported transfers give the speed of a pair over a transport. A pair without any takes the speed
+    of that transport between other pairs, and without these `told`. Delays are what requests waited
+    beyond that, as gateways measured: a decode engine ends its step before it looks for KV. Where
+    engines report no transfers, delays include everything beyond `told`.
     """
 
     told: Line = field(default_factory=lambda: Line(fixed_s=0.0))
@@ -66,7 +65,7 @@ class Transfers:
     _reported: OrderedDict[str, KvTransfer] = field(default_factory=OrderedDict)
 
     def recomputed_share(self, prefill: str, decode: str, now: float) -> float:
-        """How often the KV did not arrive, 0 to 1."""
+        """The share of transfers, 0 to 1, after which the KV was computed again."""
         return self._recomputed.get((prefill, decode), _UNSEEN).value(now)
 
     def likely_s(
@@ -77,13 +76,13 @@ class Transfers:
         now: float,
         transports: tuple[str, ...] = (),
     ) -> float:
-        """What a transfer of so many bytes is likely to take; both engines have `transports`."""
+        """Expected seconds of a transfer of so many bytes; both engines have `transports`."""
         moving_s = self._moving_s(prefill, decode, moved_bytes, now, transports)
         delay_s = self._delays.get((prefill, decode), _UNSEEN).value(now)
         return max(LEAST_TRANSFER_SHARE * moving_s, moving_s + delay_s)
 
     def report(self, prefill: str, decode: str, transfer: KvTransfer, now: float) -> None:
-        """The engine `decode` tells of a transfer from `prefill` ("": it is not known)."""
+        """Learns from a transfer that `decode` reports; `prefill` "": an unknown engine."""
         remember(self._reported, transfer.request_id, transfer, _KEPT_REPORTED)
         if prefill:
             _learn(self._recomputed, (prefill, decode), float(not transfer.used), now)
@@ -98,8 +97,8 @@ class Transfers:
     def learn(
         self, explanation: Explanation, outcome: Outcome, moved_bytes: float, now: float
     ) -> None:
-        """Learns from a request that had all its tokens and whose KV weighed `moved_bytes`. Its
-        gateway measured up to the end of the decode engine's first step, which is taken off.
+        """Learns from a completed request with `moved_bytes` of KV. Its gateway measured up to the
+        end of the decode engine's first step, which is subtracted.
         """
         prefill, decode = explanation.placement.prefill, explanation.placement.decode
         if prefill is None or decode is None:
@@ -122,7 +121,7 @@ class Transfers:
         now: float,
         transports: tuple[str, ...],
     ) -> float:
-        """Over the transport that the pair used last, or else over the first that both have."""
+        """Seconds over the transport that the pair used last, else the first that both have."""
         transport = self._last_used.get((prefill, decode), "")
         if transports and transport not in transports:
             transport = transports[0]
@@ -146,7 +145,7 @@ def _measure(
 
 
 def _step_s(transfer_s: float, outcome: Outcome) -> float:
-    """What a step of the decode engine took, by the tokens that came after its first."""
+    """Seconds of a step of the decode engine, by the tokens after its first."""
     later = outcome.output_tokens - 2
     if outcome.tpot_s is None or later < 1:
         return 0.0

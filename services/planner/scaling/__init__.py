@@ -1,1 +1,1 @@
-"""How many engines of each role the requests of the last minutes needed."""
+"""Computes how many engines of each role the requests of the last minutes needed."""

@@ -1,7 +1,7 @@
-"""The requests of the last minutes, with what they asked for: what a fleet would have had to serve.
+"""The latest requests with their targets: the demand that a fleet has to serve.
 
-Refused, best-effort and waiting requests are in it like all others: they are demand that the
-present fleet turned away. Bounded; times are on the planner's clock.
+Includes refused, best-effort and waiting requests: demand that the present fleet could not serve.
+Bounded; times are on the planner's clock.
 """
 
 import math
@@ -15,8 +15,8 @@ from services.planner.estimators.lengths import OutputLengths
 from services.planner.state.demand import Demand
 from shared.batch_time.table import Numbers
 
-# A request as numbers. DUE and TPOT are infinite where nothing is asked; DUE counts from the
-# arrival. PACE and LATER are what engines are asked for in the place of TPOT (`grace`).
+# Columns of a request. DUE and TPOT are infinite without a target; DUE counts from the arrival.
+# PACE and LATER are the TPOT and slack that engines get in place of TPOT (`grace`).
 ARRIVES, PROMPT, CACHED, OUTPUT, DUE, TPOT, PACE, LATER, DRAFT, GAIN = range(10)
 ASK: Final = 10
 _KEPT: Final = 16_384
@@ -26,7 +26,7 @@ Asks = npt.NDArray[np.float64]
 
 
 class Demanded:
-    """A ring of the latest requests; each is in it once, however often it was asked for."""
+    """A ring buffer of the latest requests, each in it once."""
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._asks: Asks = np.zeros((kept, ASK))
@@ -38,7 +38,7 @@ class Demanded:
         return len(self._places)
 
     def asked(self, request_id: str, class_name: str, demand: Demand) -> None:
-        """A request was decided; again where it was deferred before."""
+        """Adds a decided request, or updates one that was deferred before."""
         place = self._places.get(request_id)
         if place is None:
             place = self._coming % len(self._asks)
@@ -50,14 +50,14 @@ class Demanded:
         self._asks[place] = _numbers(demand)
 
     def ended(self, request_id: str, output_tokens: int) -> None:
-        """Unknown requests are no matter."""
+        """Notes the length of an answer; ignores unknown requests."""
         place = self._places.get(request_id)
         if place is not None and output_tokens > 0:
             self._asks[place, OUTPUT] = output_tokens
 
     def since(self, from_s: float, lengths: OutputLengths) -> Asks:
-        """Those that came after `from_s`, in order of arrival. Answers that have not ended are
-        taken to be as long as others of their class, from short to long in turns.
+        """The requests since `from_s`, in order of arrival. Answers that have not ended get
+        quantiles of their class, spread by a golden-ratio sequence.
         """
         places = np.fromiter(self._places.values(), dtype=np.int64, count=len(self._places))
         places = places[self._asks[places, ARRIVES] >= from_s]

@@ -1,6 +1,6 @@
-"""The engines of a replayed fleet as arrays, and what a step does to them. Compiled.
+"""The engines of a replayed fleet as arrays, and how a step changes them. Compiled.
 
-The step former is the one that engines use; `routes` says where a request goes.
+Steps are formed by the kernel that engines use; `routes` places requests.
 """
 
 from typing import Final, NamedTuple
@@ -33,18 +33,25 @@ from shared.scheduling.steady import likely_s
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-_STUCK_S: Final = 0.05  # after which an engine that could form no step tries again
-FIRST, LAST, GIVEN, LATE = range(4)  # what a request got, by column
+_STUCK_S: Final = 0.05  # after which an engine that could not form a step tries again
+FIRST, LAST, GIVEN, LATE = range(4)  # columns of what a request got
 GOT: Final = 4
 
 
 class Engines(NamedTuple):
-    """By engine; the first `prefills` are prefill engines, the others decode.
+    """Arrays by engine; the first `prefills` are prefill engines, the others decode engines.
 
-    `rows` has room for so many requests of each, `used` of them are taken, `who` are the numbers
-    of these requests. `next_s` is when the running step ends, or when an idle engine looks again.
-    `promised` are the requests that a decode engine has to serve, wherever they are by now, and
-    `promises` is how many. `limits` and `tables` are by role: prefill, decode.
+    Attributes:
+        rows: (engines, places, COLUMNS): the requests of each.
+        who: The numbers of these requests.
+        tokens: What the running step gives each of them.
+        used: How many places are taken.
+        next_s: When the running step ends, or when an idle engine looks again.
+        stepping: Whether a step runs.
+        promised: The requests that a decode engine has to serve, wherever they are now.
+        promises: How many these are.
+        busy_s: The sum of its step times.
+        limits: By role: prefill, decode.
     """
 
     rows: npt.NDArray[np.float64]
@@ -76,7 +83,7 @@ def limits_of(fleet: Engines, engine: int) -> Numbers:
 
 @compiled
 def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> None:
-    """A request whose prompt is to be computed here; on a prefill engine it goes on elsewhere."""
+    """Adds a request with its prompt to compute; a prefill engine gives its first token only."""
     row = _new_row(fleet, engine, i)
     row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT], asks[i, CACHED]
     row[of.LEFT] = 1.0 if engine < fleet.prefills else asks[i, OUTPUT]
@@ -90,7 +97,7 @@ def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> N
 def add_answer(
     fleet: Engines, engine: int, asks: Asks, i: int, first_s: float, arrives_s: float
 ) -> None:
-    """A request whose first token came at `first_s` and whose KV is here at `arrives_s`."""
+    """Adds a request that got its first token at `first_s`; its KV arrives at `arrives_s`."""
     row = _new_row(fleet, engine, i)
     row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT] + 1.0, asks[i, PROMPT]
     row[of.PRODUCED], row[of.LEFT] = 1.0, asks[i, OUTPUT] - 1.0
@@ -127,7 +134,7 @@ def _new_row(fleet: Engines, engine: int, i: int) -> Numbers:
 
 @compiled
 def begin_step(fleet: Engines, engine: int, now: float) -> None:
-    """Forms the next step of an engine that has none, if there is anything to do."""
+    """Forms the next step of an engine, if it has anything to do."""
     count = fleet.used[engine]
     fleet.stepping[engine] = False
     fleet.next_s[engine] = np.inf
@@ -163,8 +170,8 @@ def _soonest(rows: Rows, now: float) -> float:
 
 @compiled
 def end_step(fleet: Engines, engine: int, got: Floats, left: Ints, now: float) -> int:
-    """Gives the tokens of the step that is over. `left` gets the requests that leave the engine;
-    returns how many these are. The others move up, in order.
+    """Gives the tokens of the step that ends. Fills `left` with the requests that leave the engine
+    and returns how many these are. The others move up, in order.
     """
     count = fleet.used[engine]
     rows, tokens = fleet.rows[engine, :count], fleet.tokens[engine, :count]

@@ -1,6 +1,6 @@
-"""How many engines of each role, and the smallest such fleet that keeps enough of a window.
+"""Searches the smallest fleet that keeps enough requests of a window.
 
-The searches ask `Replays` what would have become of the window on a fleet of some size.
+The searches get the outcome of the window on a fleet of some size from `Replays`.
 """
 
 import math
@@ -13,7 +13,7 @@ from services.planner.tuning import NO_BETTER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSize:
-    """Without a prefill engine, decode engines compute the prompts."""
+    """Engines by role; without prefill engines, decode engines compute the prompts."""
 
     prefill: int
     decode: int
@@ -23,7 +23,7 @@ class FleetSize:
         return self.prefill + self.decode
 
     def at_least(self, other: "FleetSize") -> "FleetSize":
-        """The smallest that holds both."""
+        """The greater of both sizes in each role."""
         return FleetSize(
             prefill=max(self.prefill, other.prefill), decode=max(self.decode, other.decode)
         )
@@ -42,8 +42,8 @@ Replays = Callable[[FleetSize], Replayed]
 
 
 def grown(replays: Replays, start: FleetSize, goal: float, most: int) -> FleetSize:
-    """`start`, and what has to be added for `goal` to be attained: each time to the role that more
-    requests were missed for. Where no fleet of `most` engines attains it, only what helps.
+    """Greedily adds engines to `start` until `goal` is attained, first to the role that more
+    requests missed for. Where `most` engines do not attain it, adds only engines that help.
     """
     size, known = start, replays(start)
     while known.attained < goal and size.engines < most:
@@ -58,8 +58,8 @@ def grown(replays: Replays, start: FleetSize, goal: float, most: int) -> FleetSi
 
 
 def _larger(size: FleetSize, known: Replayed) -> list[FleetSize]:
-    """With more engines of the role that the window was shorter of, of the other, of both; several
-    where many requests were missed.
+    """Larger sizes to try: more engines of the role that was shorter, of the other, of both. The
+    step grows with the number of missed requests.
     """
     decode = replace(size, decode=size.decode + _step(size.decode, known.short_of_decode, known))
     if not size.prefill:
@@ -77,8 +77,8 @@ def _step(engines: int, missed: int, known: Replayed) -> int:
 
 
 def shrunk(replays: Replays, start: FleetSize, least: FleetSize, goal: float) -> FleetSize:
-    """`start` without the engines that are not needed to attain `goal`; of two roles that could
-    give one up, the one whose engine does less for the window does.
+    """Removes engines from `start` while `goal` is attained: halves first, then single engines of
+    the role where a loss costs less. Keeps `least`.
     """
     size = start
     while (half := size.divided(2).at_least(least)) != size and replays(half).attained >= goal:

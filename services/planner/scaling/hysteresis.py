@@ -1,4 +1,4 @@
-"""A fleet size that grows at once and shrinks only after a while of smaller needs."""
+"""A fleet size that grows at once and shrinks only after a time of smaller needs."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from services.planner.scaling.fleet_size import FleetSize
 
 @dataclass(slots=True)
 class Hysteresis:
-    """`size` is what is asked for now, `changed_at_s` since when.
+    """The desired `size`, which last changed at `changed_at_s`.
 
-    It shrinks to the largest of all needs of the last `hold_s`, and no sooner than `hold_s` after
-    the change before. So in any time t it changes direction at most 2 t / hold_s + 2 times.
+    It shrinks to the greatest need of the last `hold_s`, and no sooner than `hold_s` after the last
+    change. So in any time t it changes direction at most 2 t / hold_s + 2 times.
     """
 
     hold_s: float
@@ -20,7 +20,9 @@ class Hysteresis:
     _needs: deque[tuple[float, FleetSize]] = field(default_factory=deque)
 
     def take(self, needed: FleetSize, enough: FleetSize, now: float) -> FleetSize:
-        """`needed` is the size at hand and what it lacks, `enough` what it could do with."""
+        """Returns the new size. `needed` is the present size with what it lacks, `enough` the size
+        that would suffice.
+        """
         if needed.at_least(self.size) != self.size:
             self._change(needed.at_least(self.size), now)
             return self.size
@@ -37,7 +39,7 @@ class Hysteresis:
 
     @property
     def lower_since_s(self) -> float | None:
-        """Since when fewer engines would have done; None where they would not."""
+        """Since when fewer engines would suffice; None where they would not."""
         since_s = None
         for at_s, one in reversed(self._needs):
             if one == self.size:

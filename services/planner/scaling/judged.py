@@ -1,4 +1,4 @@
-"""Whether a replayed request kept what it asked for, and which role it was short of. Compiled."""
+"""Judges whether a replayed request met its targets, or which role it was short of. Compiled."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from services.planner.tuning import TELLING_TOKENS
 from shared.compiled import compiled
 from shared.scheduling.lost import ROUNDING_S
 
-# What became of a request: it is still open, was kept, or missed for want of one role.
+# The fate of a request: open, in time, late for want of one role, without targets, or impossible.
 OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
 
 
@@ -22,7 +22,7 @@ def missed(asks: Asks, i: int, short_of: int) -> int:
 
 @compiled
 def judged_of(asks: Asks, got: Floats, i: int) -> int:
-    """Of a request that has all its tokens."""
+    """The fate of a request that has all its tokens."""
     if asks_for_nothing(asks, i):
         return NOT_ASKED
     if got[i, FIRST] > asks[i, ARRIVES] + asks[i, DUE] + ROUNDING_S:
@@ -36,7 +36,7 @@ def judged_of(asks: Asks, got: Floats, i: int) -> int:
 
 @compiled
 def so_far(asks: Asks, got: Floats, i: int, now: float, short_of: int) -> int:
-    """Of a request that has not: it stays open while it may still be in time."""
+    """The fate of an unfinished request: open while it may still be in time."""
     if asks_for_nothing(asks, i):
         return NOT_ASKED
     if got[i, GIVEN] == 0:

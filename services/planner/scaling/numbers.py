@@ -1,13 +1,19 @@
-"""What the number of desired engines rests on."""
+"""The operator's numbers for the desired engines."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingNumbers:
-    """`window_s` of requests is judged, and as much before it replayed, so that the fleet is as
-    busy when it begins. `attainment` of the requests with targets is to be kept. A smaller fleet is
-    enough when it attains that with steps `headroom` longer, for `hold_s`.
+    """How the desired engines are computed.
+
+    Attributes:
+        window_s: The requests of this time are judged. As much before it is replayed too, so that
+            the fleet is busy when the window begins.
+        attainment: The share of requests with targets that is to be kept.
+        headroom: A smaller fleet suffices if it attains that with steps longer by this share.
+        hold_s: For how long it has to suffice before fewer engines are desired.
+        most_requests, most_engines: Bounds of a replay.
     """
 
     window_s: float = 120.0

@@ -1,7 +1,7 @@
-"""What would have become of a window of requests on so many prefill and decode engines. Compiled.
+"""Simulates a window of requests on a number of prefill and decode engines. Compiled.
 
-The engines form their steps as real ones do and take as long as their tables of step times say.
-A request that finds no room waits for it while it can still be in time, and is then missed.
+Engines form steps as real ones do, and steps take as long as the table of step times says. A
+request that finds no room waits while it can still be in time, and is then missed.
 """
 
 from dataclasses import dataclass, replace
@@ -52,14 +52,14 @@ from shared.batch_time.table import COUNTS, Numbers, expected_s
 from shared.compiled import compiled
 from shared.scheduling.shares import LONGEST_S, MAX_RESIDENT
 
-_MOST_WAITING: Final = 512  # requests that wait for room; the oldest is missed beyond that
-_MOST_TRIED: Final = 8  # of these that are looked at when something is freed
+_MOST_WAITING: Final = 512  # requests that wait for room; beyond that the oldest is missed
+_MOST_TRIED: Final = 8  # waiting requests that are tried when something is freed
 _MOST_PLACES: Final = 1024  # requests on one engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Site:
-    """The engines that a fleet is made of, and the link between them. `limits` are by role."""
+    """The engines that a fleet consists of, and the link between them. `limits` are by role."""
 
     limits: Floats
     prefill_table: Numbers
@@ -68,7 +68,7 @@ class Site:
     link_token_s: float
 
     def slower(self, factor: float) -> "Site":
-        """All steps last so many times as long."""
+        """The same with steps that last `factor` times as long."""
         return replace(
             self,
             prefill_table=StepTable(self.prefill_table).slower(factor).numbers,
@@ -76,7 +76,7 @@ class Site:
         )
 
     def bounded(self, longest_s: float) -> "Site":
-        """Steps that nothing hurries last so long at most; 0: they may last for ever."""
+        """The same with `longest_s` as the limit of a step's time; 0: no limit."""
         limits = self.limits.copy()
         limits[:, LONGEST_S] = longest_s
         return replace(self, limits=limits)
@@ -84,8 +84,8 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """Of the requests of a time: how many were kept, missed for want of each role, or could not be
-    kept by an idle engine. `lenience` is added to the share where the requests are few.
+    """How many requests of a time were kept, missed for want of each role, or impossible even on an
+    idle engine (`never`). `lenience` is added to the share where requests are few.
     """
 
     kept: int
@@ -100,7 +100,7 @@ class Replayed:
 
     @property
     def share(self) -> float:
-        """That was kept of those that could be; 1 where nothing was asked."""
+        """The kept share of the possible requests; 1 without any."""
         return self.kept / self.judged if self.judged else 1.0
 
     @property
@@ -110,13 +110,13 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fates:
-    """What became of each request of a replay, in order of arrival."""
+    """The fate of each request of a replay, in order of arrival."""
 
     arrives_s: Floats
     fates: Ints
 
     def since(self, from_s: float) -> Replayed:
-        """Of those that came later."""
+        """The counts over requests that came at `from_s` or later."""
         judged = self.fates[self.arrives_s >= from_s]
         return Replayed(
             kept=int((judged == KEPT).sum()),
@@ -127,7 +127,7 @@ class Fates:
 
 
 def replay(asks: Asks, site: Site, prefills: int, decodes: int, *, until_s: float) -> Fates:
-    """`asks` in order of arrival; what is open at `until_s` is judged by what it got so far."""
+    """Replays `asks`, in order of arrival; judges open requests at `until_s` as they stand."""
     most = int(min(_MOST_PLACES, 2 * site.limits[:, MAX_RESIDENT].max(), len(asks) + 1))
     tables = site.prefill_table, site.decode_table
     fleet = empty_fleet(prefills, decodes, most, site.limits, tables)
@@ -178,7 +178,7 @@ def run(
 def _come(
     fleet: Engines, asks: Asks, fates: Ints, i: int, waiting: Ints, waits: int, short_of: Ints
 ) -> int:
-    """A request waits for its place from now on; returns how many do."""
+    """Adds an arriving request to those that wait; returns how many do."""
     if not asks_for_nothing(asks, i) and not _possible(fleet, asks, i):
         fates[i] = NEVER
         return waits
@@ -191,7 +191,7 @@ def _come(
 
 @compiled
 def _possible(fleet: Engines, asks: Asks, i: int) -> bool:
-    """Whether an idle engine keeps what it asks for."""
+    """Whether an idle engine can meet its TTFT."""
     table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
     first_s = expected_s(table, np.zeros(COUNTS)) + own_s(table, asks, i)
     return bool(first_s <= asks[i, DUE])
@@ -210,7 +210,7 @@ def _go_on(
     link_fixed_s: float,
     link_token_s: float,
 ) -> bool:
-    """The engine's step is over and the next one begins. Whether something became free."""
+    """Ends the engine's step and begins the next one; whether a request left the engine."""
     leaving = 0
     if fleet.stepping[engine]:
         leaving = end_step(fleet, engine, got, left, now)
@@ -240,7 +240,7 @@ def _leave(fleet: Engines, engine: int, i: int) -> None:
 
 @compiled
 def _drop(numbers: Ints, used: int, place: int) -> int:
-    """Takes out one of those used; the others move up. Returns how many are left."""
+    """Removes the entry at `place`; the others move up. Returns how many are left."""
     for k in range(place + 1, used):
         numbers[k - 1] = numbers[k]
     return used - 1
@@ -257,7 +257,7 @@ def _place(
     short_of: Ints,
     now: float,
 ) -> int:
-    """Those that wait, in order of arrival; returns how many still do."""
+    """Places waiting requests in order of arrival; returns how many still wait."""
     chosen, kept, tried = np.empty(1, dtype=np.int64), 0, 0
     for k in range(waits):
         i = waiting[k]

@@ -1,7 +1,7 @@
-"""Where a replayed request goes: the least loaded decode engine with room, and the quicker of the
-two ways to its first token that delays no other promise. Compiled.
+"""Places a replayed request: on the least loaded decode engine with room, by the quicker way to its
+first token that breaks no other promise. Compiled.
 
-A cheaper stand-in for `promises`: loads are sums over requests, no engine is simulated for it.
+A cheap approximation of `promises`: loads are sums over requests, without simulating engines.
 """
 
 from typing import Final
@@ -44,14 +44,14 @@ from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, LONGEST_S, MAX_R
 from shared.scheduling.steady import likely_s
 
 _MOST_TRIED: Final = 4  # decode engines that are looked at for one request
-_HALF: Final = 0.5  # of its answer a request holds on average
+_HALF: Final = 0.5  # of its answer: what a request holds in KV on average
 SHORT_OF_PREFILL, SHORT_OF_DECODE = -1, -2
 
 
 @compiled
 def route(fleet: Engines, asks: Asks, i: int, now: float, chosen: Ints) -> int:
-    """The engine that computes the prompt, and in `chosen` the one that decodes; or what the fleet
-    is short of.
+    """Returns the engine that computes the prompt, and in `chosen` the one that decodes; or
+    SHORT_OF_PREFILL or SHORT_OF_DECODE.
     """
     engines = len(fleet.used)
     shares = np.full(engines, np.inf)
@@ -76,7 +76,9 @@ def route(fleet: Engines, asks: Asks, i: int, now: float, chosen: Ints) -> int:
 
 @compiled
 def quickest(fleet: Engines, decode: int, asks: Asks, i: int, now: float) -> tuple[int, float]:
-    """Where the prompt is soonest computed in time; -1 where it is late or makes another late."""
+    """The engine where the prompt is computed soonest, and when; -1 where it is late everywhere, or
+    makes another one late.
+    """
     best, best_s = -1, np.inf
     for engine in range(fleet.prefills + 1):
         where = decode if engine == fleet.prefills else engine
@@ -88,7 +90,7 @@ def quickest(fleet: Engines, decode: int, asks: Asks, i: int, now: float) -> tup
 
 @compiled
 def own_s(table: Numbers, asks: Asks, i: int) -> float:
-    """What its prompt adds to steps."""
+    """Seconds that its prompt adds to steps."""
     return _takes_s(table, asks[i, CACHED], asks[i, PROMPT])
 
 
@@ -104,8 +106,8 @@ def _takes_s(table: Numbers, computed: float, total: float) -> float:
 
 @compiled
 def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> float:
-    """When its first token would come here by due dates of all prompts; infinite where that is too
-    late for it, or makes one late that is not without it.
+    """When its first token would come here with prompts in EDF order; infinite where that is late,
+    or makes a prompt late that is in time without it.
     """
     table, limits = table_of(fleet, engine), limits_of(fleet, engine)
     due_s, own = asks[i, ARRIVES] + asks[i, DUE], own_s(table, asks, i)
@@ -147,8 +149,8 @@ def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> flo
 
 @compiled
 def _share(fleet: Engines, engine: int, asks: Asks, newcomer: int) -> float:
-    """Of a decode engine's time that the paces of all that it has to serve take, as
-    `scheduling.steady`; with one more request (-1: none).
+    """The share of a decode engine's time that the TPOTs of its requests take, as in
+    `scheduling.steady`, with one more request (-1: none).
     """
     table, tightest_s = table_of(fleet, engine), np.inf
     promises = fleet.promises[engine]
@@ -198,7 +200,7 @@ def _blocks(asks: Asks, i: int, limits: Numbers) -> float:
 
 @compiled
 def route_plain(fleet: Engines, chosen: Ints) -> int:
-    """A request without targets goes to the engines with the fewest others; -1: all are full."""
+    """Places a request without targets where the fewest are; SHORT_OF_DECODE: all are full."""
     decode = _emptiest(fleet, fleet.promises, fleet.prefills, len(fleet.used))
     prefill = _emptiest(fleet, fleet.used, 0, fleet.prefills)
     chosen[0] = decode

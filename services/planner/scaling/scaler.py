@@ -1,7 +1,7 @@
-"""From the planner's state to the number of engines that the last window of requests needed.
+"""Computes the number of engines that the last window of requests needed.
 
-The caller takes a `Question` where the state is touched, has it answered elsewhere (it costs up to
-a second of a core), and gives the answer back.
+The caller gets a `Question` from the state, has it answered elsewhere, which takes up to a second
+of a core, and gives the answer back.
 """
 
 import math
@@ -25,16 +25,16 @@ from shared.batch_time import Step, StepTable
 from shared.engines import Role, ScaleAdvice
 from shared.scheduling.former import engine_limits
 
-_LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT that a step may take, as in policies
+_LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT: the limit of a step's time, as in policies
 _ALONE: Final = FleetSize(prefill=0, decode=1)
-_LATELY: Final = 1 / 3  # of the window has to be kept as well
-_UNIT_ENGINES: Final = 8  # a fleet of more is replayed as one so many times smaller
+_LATELY: Final = 1 / 3  # the last part of the window, which has to be kept as well
+_UNIT_ENGINES: Final = 8  # the least size to which a larger fleet is scaled down for its replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """A window of requests (times relative to its end) and the fleet that it is asked of. Of a
-    large fleet every `unit`-th request is replayed, on as many times fewer engines.
+    """A window of requests, with times relative to its end, and the present fleet. For a large
+    fleet every `unit`-th request is replayed, on a fleet smaller by the same factor.
     """
 
     asks: Asks
@@ -47,8 +47,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`needed` is the size at hand and what it lacks, `enough` what it could do with; `replayed`
-    what became of the window on the size at hand.
+    """`needed` is the present size with what it lacks, `enough` the size that would suffice;
+    `replayed` is the outcome of the window on the present size.
     """
 
     needed: FleetSize
@@ -57,7 +57,7 @@ class Answer:
 
 
 def answer(question: Question) -> Answer:
-    """The same question has the same answer."""
+    """Finds the needed and the sufficient size. Deterministic."""
     numbers, size = question.numbers, question.size.divided(question.unit)
     most = max(1, numbers.most_engines // question.unit)
     now, slower = _Fleets(question), _Fleets(question, slower=1 + numbers.headroom)
@@ -78,11 +78,11 @@ def _whole(found: FleetSize, size: FleetSize, question: Question) -> FleetSize:
 
 
 class _Fleets:
-    """Replays of the question's window, each made once; all steps last `slower` times as long.
+    """Memoized replays of the question's window, with steps `slower` times as long.
 
-    A fleet has to do for all of the window and for the last part of it alone, so that a load that
-    has grown is followed before it fills the window. The part is believed as far as its number of
-    requests allows (one-sided binomial bound).
+    A fleet has to suffice for the whole window and for its last part alone, so that a grown load
+    counts before it fills the window. The last part has few requests, so a one-sided binomial bound
+    of its share counts.
     """
 
     def __init__(self, question: Question, slower: float = 1.0) -> None:
@@ -107,8 +107,8 @@ class _Fleets:
 
 @dataclass(slots=True)
 class Scaler:
-    """Keeps the size that is asked for, and why. Until `window_s` after the start it only grows:
-    engines attach to a new planner one after the other.
+    """Holds the desired size and the reason for it. Until `window_s` after the start it only grows,
+    since engines attach to a new planner one after the other.
     """
 
     numbers: ScalingNumbers
@@ -120,11 +120,11 @@ class Scaler:
 
     @property
     def size(self) -> FleetSize | None:
-        """None while nothing can be said: no engine has attached yet, or too few requests came."""
+        """The desired size; None until an engine has attached."""
         return self._hysteresis.size if self._hysteresis else None
 
     def question(self, state: ClusterState, now: float) -> Question | None:
-        """None while there is nothing to answer."""
+        """The present question; None until an engine with step times has attached."""
         size = self._size_of(state, now)
         site = _site_of(list(state.serving()), state, self._site)
         if size is None or site is None:
@@ -153,7 +153,7 @@ class Scaler:
         return self._hysteresis.size
 
     def advice(self, state: ClusterState, starting: FleetSize, now: float) -> ScaleAdvice:
-        """`starting` engines have not registered yet; the caller knows of them."""
+        """The advice to an autoscaler that is starting `starting` engines, not yet registered."""
         present = size_of(state)
         desired = self._desired(present, starting, now)
         return ScaleAdvice(
@@ -166,7 +166,7 @@ class Scaler:
         )
 
     def _desired(self, present: FleetSize, starting: FleetSize, now: float) -> FleetSize:
-        """What a planner that has just started cannot know is left as it is."""
+        """The desired size; a planner that has just started does not shrink the fleet."""
         coming = FleetSize(
             prefill=present.prefill + starting.prefill, decode=present.decode + starting.decode
         ).at_least(_ALONE)
@@ -199,7 +199,7 @@ def _sentences(
 
 
 def _least_of(present: FleetSize) -> FleetSize:
-    """One engine of each role that there is, and one that decodes in any case."""
+    """One engine of each present role, and one decode engine in any case."""
     return FleetSize(prefill=min(1, present.prefill), decode=1)
 
 
@@ -230,7 +230,7 @@ def _question(
 
 
 def _longest_step_s(asks: Asks, site: Site) -> float:
-    """As `policies` bounds it; 0 where no TTFT was asked for."""
+    """The limit of a step's time as in `policies`; 0 without any TTFT target."""
     tightest_s = float(asks[:, DUE].min(initial=np.inf))
     if np.isinf(tightest_s):
         return 0.0
@@ -251,7 +251,7 @@ def _limits(engine: EngineState) -> Floats:
 def _site_of(
     engines: Sequence[EngineState], state: ClusterState, before: Site | None
 ) -> Site | None:
-    """An engine of each role stands for all of its role; where one is missing, the other does."""
+    """The site with one engine's numbers for each role; a missing role takes those of the other."""
     known = [one for one in engines if one.table is not None]
     by_role = {one.description.role: one for one in reversed(known)}
     decode = by_role.get(Role.DECODE) or by_role.get(Role.PREFILL)

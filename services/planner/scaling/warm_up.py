@@ -1,6 +1,6 @@
-"""Compiles the replay by an answer to a made-up question, or finds it compiled on disk.
+"""Compiles the replay by answering a made-up question, or loads the compiled code from disk.
 
-`python -m services.planner.scaling.warm_up` does it in a process of its own.
+`python -m services.planner.scaling.warm_up` does so in a process of its own.
 """
 
 import os
@@ -18,12 +18,12 @@ from shared.scheduling.former import engine_limits
 
 
 def is_warm() -> bool:
-    """Whether `warm_up` finds the code on disk."""
+    """Whether the compiled code is on disk."""
     return is_kept(run)
 
 
 def warm_up() -> None:
-    """Takes most of a minute of a busy core once, and the blink of an eye after that."""
+    """Takes most of a minute of a core to compile, and little where the code is on disk."""
     table = StepTable.of(StepCurve(form=RICH, coefficients=(1e-3,) * len(RICH.columns)))
     limits = engine_limits(max_tokens=512, block_tokens=16, max_resident=64, free_blocks=1024.0)
     site = Site(

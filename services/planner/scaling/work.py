@@ -1,5 +1,5 @@
-"""The engines without which a window of requests would be more than the fleet can compute, however
-late: what requests without targets need of it. Compiled sums, no simulation.
+"""The least engines that can compute all work of a window, however late: a lower bound that also
+counts requests without targets. Sums, without a simulation.
 """
 
 import math
@@ -18,7 +18,9 @@ from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, MAX_RESIDENT
 
 
 def least_for_work(asks: Asks, site: Site, size: FleetSize, window_s: float) -> FleetSize:
-    """At least one engine that decodes; prefill engines only where `size` has some."""
+    """The least size for the work. At least one decode engine; prefill engines only where `size`
+    has some.
+    """
     first = int(np.searchsorted(asks[:, ARRIVES], -window_s))
     window = asks[first:]
     prompts_s = float(prompts_work_s(window, site.prefill_table))
@@ -33,7 +35,7 @@ def least_for_work(asks: Asks, site: Site, size: FleetSize, window_s: float) -> 
 
 @compiled
 def prompts_work_s(asks: Asks, table: Numbers) -> float:
-    """What all prompts add to steps."""
+    """Seconds that all prompts add to steps."""
     total_s = 0.0
     for i in range(len(asks)):
         total_s += own_s(table, asks, i)
@@ -41,7 +43,7 @@ def prompts_work_s(asks: Asks, table: Numbers) -> float:
 
 
 def _decodes_work_s(asks: Asks, site: Site) -> float:
-    """What all tokens of answers take in steps that are as full as the KV cache allows."""
+    """Seconds that all tokens of answers take in steps as full as the KV cache allows."""
     if not len(asks):
         return 0.0
     context = float((asks[:, PROMPT] + asks[:, OUTPUT] / 2).mean())

@@ -1,4 +1,4 @@
-"""The open ends towards engines and watchers: what is to be sent to them. Knows nothing of gRPC."""
+"""What is to be sent to attached engines and to watchers, apart from gRPC."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -11,7 +11,7 @@ from shared.engines import Policy
 
 @dataclass(slots=True, eq=False)
 class Attachment:
-    """One engine's stream, from acceptance until `end`. Only the newest unsent policy counts."""
+    """One engine's stream, from acceptance until `end`. Keeps only the newest unsent policy."""
 
     engine: EngineState
     policy: Policy = field(default_factory=lambda: Policy(version=1))
@@ -20,7 +20,7 @@ class Attachment:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, policy: Policy) -> Policy:
-        """Gives it the next version number and sends it."""
+        """Queues the policy under the next version number, and returns it."""
         self.policy = replace(policy, version=self.policy.version + 1)
         self._unsent = True
         self._wake.set()
@@ -31,7 +31,7 @@ class Attachment:
         self._wake.set()
 
     async def policies(self) -> AsyncGenerator[Policy, None]:
-        """The first at once, then each new one, until the end."""
+        """Yields the first policy at once, then each new one, until the end."""
         while not self.ended_because:
             if self._unsent:
                 self._unsent = False
@@ -42,7 +42,7 @@ class Attachment:
 
 
 class Bell:
-    """Rings at changes; a listener hears several as one, and not too often."""
+    """Notifies listeners of changes; several within `least_pause_s` count as one."""
 
     def __init__(self, clock: Clock, least_pause_s: float) -> None:
         self._clock = clock
@@ -55,12 +55,12 @@ class Bell:
             listener.set()
 
     def silence(self) -> None:
-        """For good: every listening ends."""
+        """Ends all listening, for good."""
         self.silenced = True
         self.ring()
 
     async def listen(self) -> AsyncGenerator[None, None]:
-        """Once at once, then after changes."""
+        """Yields once at once, then after changes."""
         heard = asyncio.Event()
         self._listeners.add(heard)
         try:

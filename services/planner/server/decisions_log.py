@@ -1,4 +1,4 @@
-"""Appends ended decisions to a file, one JSON object in a line. Never in the way of a decision."""
+"""Appends ended decisions to a file, one JSON object per line, without delaying decisions."""
 
 import asyncio
 import logging
@@ -16,16 +16,17 @@ from shared.telemetry.log_files import append_to
 
 _LOG = logging.getLogger(__name__)
 _MOST_WAITING: Final = 50_000
-_AT_ONCE: Final = 2_000  # lines; so that memory stays small while a slow disk catches up
+_AT_ONCE: Final = 2_000  # lines of one write; bounds the memory
 
 
 @dataclass(slots=True)
 class DecisionsLog:
-    """`put` keeps, `write` writes in a thread of its own.
+    """A bounded queue of decisions and the file that they go to. `put` queues them, `write` writes
+    them in a thread of its own.
 
-    A file that has reached `limit_bytes` is renamed to end in `.1`, in the place of the one before,
-    so that both together take twice as much at most. What the disk is too slow for is dropped, the
-    oldest first, and counted.
+    A file that has reached `limit_bytes` is renamed to end in `.1` and replaces the one before, so
+    that both take at most about twice as much. Where the disk is too slow, the oldest decisions are
+    dropped and counted.
     """
 
     path: Path
@@ -35,7 +36,7 @@ class DecisionsLog:
 
     @classmethod
     def open(cls, path: Path, limit_bytes: int) -> "DecisionsLog":
-        """Makes its folder. Raises ConfigError when nothing can be written there."""
+        """Makes the folder. Raises ConfigError when the file cannot be written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with append_to(path):
@@ -53,7 +54,7 @@ class DecisionsLog:
             self.dropped += 1
 
     async def write(self) -> None:
-        """All that waits. A disk that fails costs these lines and a warning, nothing else."""
+        """Writes all queued decisions. Where that fails, drops them and logs a warning."""
         while self._waiting:
             count = min(_AT_ONCE, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Tells people what a running planner decided and why: as a table, or as JSON for programs."""
+"""Prints what a running planner decided and why, as text with a table or as JSON."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _TIMES = ("queue_s", "prefill_s", "transfer_s", "decode_s", "ttft_s", "tpot_s", 
 async def explain(
     address: str, decision_id: str, identity: Identity | None, *, as_json: bool
 ) -> int:
-    """Prints it and returns the exit status. Raises UnknownDecision, PlannerUnavailable."""
+    """Prints the explanation and returns 0. Raises UnknownDecision, PlannerUnavailable."""
     client = PlannerClient(address, identity)
     try:
         explanation = await client.explain(decision_id)
@@ -34,7 +34,7 @@ async def explain(
 
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
-    """Sentences first, then the ways with their numbers, best first."""
+    """Prints sentences, then the ways with their times, the best one first."""
     for line in _lines(explanation):
         console.print(line, highlight=False, markup=False)
     table = _table(explanation)
@@ -114,7 +114,7 @@ def _transferred(transfer: KvTransfer) -> str:
 
 
 def _lived(explanation: Explanation, outcome: Outcome) -> Iterator[str]:
-    """Where its time went, and how long steps took beside what was expected of them."""
+    """Where the request's time went, and real and expected step times."""
     times = {"held": outcome.held_s, "queued": outcome.queue_s, "prompt": outcome.prefill_s}
     parts = [f"{name} {milliseconds(time_s)} ms" for name, time_s in times.items() if time_s]
     if parts:
@@ -136,7 +136,7 @@ def _lived(explanation: Explanation, outcome: Outcome) -> Iterator[str]:
 
 
 def _table(explanation: Explanation) -> Table:
-    """The best first; those that were ruled out before any forecast are left to the remarks."""
+    """The ways, the best one first; those rejected before any prediction are in the remarks."""
     table = Table(title="Ways that were open, times in ms", title_justify="left", box=SIMPLE)
     table.add_column("engines")
     for name in _TIMES:

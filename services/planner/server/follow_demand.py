@@ -1,8 +1,7 @@
-"""Asks every few seconds how many engines the last requests needed.
+"""Computes every few seconds how many engines the last requests needed.
 
-The answer is compiled code in a thread of its own; rounds of decisions go on beside it. With a cold
-cache it is compiled as soon as the planner runs, in a process of its own: compiling holds Python's
-lock, and rounds would wait for it.
+Compiled code computes it in a thread, beside the rounds of decisions. With a cold cache it is first
+compiled in a process of its own: compiling holds the GIL, and rounds would wait for it.
 """
 
 import asyncio
@@ -22,13 +21,13 @@ from shared.clock import Clock
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _COMPILE = (sys.executable, "-m", "services.planner.scaling.warm_up")
-_COMPILE_LIMIT_S = 900.0  # a minute of an idle core; the number waits for it, decisions do not
+_COMPILE_LIMIT_S = 900.0  # it takes a minute of an idle core
 
 
 async def follow_demand(
     service: PlannerService, metrics: PlannerMetrics, clock: Clock, every_s: float
 ) -> None:
-    """Until it is cancelled. An answer that fails leaves the number as it is."""
+    """Runs until cancelled. A computation that fails leaves the number as it is."""
     if not is_warm():
         await _compile()
     await beside(warm_up)
@@ -57,7 +56,7 @@ async def _follow(
 
 
 async def _compile() -> None:
-    """Puts the code on disk. Where that fails, it is compiled here."""
+    """Compiles the code to disk. Where that fails, it is compiled in this process later."""
     child = await asyncio.create_subprocess_exec(*_COMPILE, stdin=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(_COMPILE_LIMIT_S):
@@ -71,11 +70,11 @@ async def _compile() -> None:
 
 
 async def beside(function: Callable[[], _T]) -> _T:
-    """What it returns, from a daemon thread: a planner that ends does not wait for it."""
+    """Calls the function in a daemon thread, which a planner that ends does not wait for."""
     done: Future[_T] = Future()
 
     def run() -> None:
-        done.set_running_or_notify_cancel()  # from here on it is not cancelled with its caller
+        done.set_running_or_notify_cancel()  # now a cancelled caller does not cancel it
         try:
             done.set_result(function())
         except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited

@@ -1,4 +1,4 @@
-"""The planner's numbers for Prometheus, and the HTTP port that shows them. Decides nothing."""
+"""The planner's Prometheus metrics, and the HTTP port that serves them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,13 +35,13 @@ class PlannerMetrics:
         )
         self._decision_seconds = Histogram(
             "slos_planner_decision_seconds",
-            "Time that one round of decisions took.",
+            "Seconds that one round of decisions took.",
             buckets=_DECISION_SECONDS,
             registry=self.registry,
         )
         self._wait_seconds = Histogram(
             "slos_planner_wait_seconds",
-            "Time that requests were held until their decision.",
+            "Seconds that requests were held until their decision.",
             buckets=_WAIT_SECONDS,
             registry=self.registry,
         )
@@ -63,7 +63,7 @@ class PlannerMetrics:
         )
         self._scaling_seconds = Histogram(
             "slos_planner_scaling_seconds",
-            "Time that it took to find how many engines are needed, beside all rounds.",
+            "Seconds that computing the desired engines took, beside rounds of decisions.",
             buckets=_SCALING_SECONDS,
             registry=self.registry,
         )
@@ -88,13 +88,13 @@ class PlannerMetrics:
         self._decision_seconds.observe(seconds)
 
     def decided(self, placement: Placement, waited_s: float) -> None:
-        """`waited_s` since the planner first heard of the request."""
+        """Counts an answer; `waited_s` is the time since the request's first call."""
         self._decisions.labels(placement.admission, placement.way, placement.reason).inc()
         if placement.admission is not Admission.DEFERRED:
             self._wait_seconds.observe(waited_s)
 
     def counts_waiting(self, count: Callable[[], int]) -> None:
-        """Where to read how many requests wait for their decision."""
+        """Sets the function that returns how many requests wait for their decision."""
         self._waiting.set_function(count)
 
     def registered(self, accepted: bool) -> None:
@@ -109,7 +109,7 @@ class PlannerMetrics:
             self._outcomes.labels(finished, str(outcome.recomputed).lower()).inc()
 
     def shown(self, state: ClusterState) -> None:
-        """Sets the gauges to the state as it is."""
+        """Sets the gauges to the present state."""
         for role, count in engines_by_role(state.engines.values()).items():
             self._engines.labels(role).set(count)
         self._draining.set(sum(engine.draining for engine in state.engines.values()))
@@ -132,7 +132,7 @@ _ENDINGS = frozenset({"stop", "length", "abort", "error", "moved"})
 
 @contextmanager
 def serve_metrics(metrics: PlannerMetrics, host: str, port: int) -> Iterator[int]:
-    """`/metrics` on its own port and thread while the context lives; gives the port."""
+    """Serves `/metrics` on a port and a thread of its own within the context; yields the port."""
     try:
         server, thread = start_http_server(port, host, metrics.registry)
     except OSError as error:

@@ -1,6 +1,4 @@
-"""Compiles what decisions need before the first request comes, by making some for a made-up engine.
-Nothing of it is kept but the compiled code.
-"""
+"""Compiles the code of decisions before the first request, by deciding for a made-up engine."""
 
 import numpy as np
 
@@ -20,7 +18,7 @@ _MODEL = "made-up"
 
 
 def prepare() -> None:
-    """Takes seconds once, and the blink of an eye where the code is compiled on disk already."""
+    """Compiles, or loads the compiled code from disk, which is much quicker."""
     table = StepTable.of(StepCurve(form=RICH, coefficients=(1e-3,) * len(RICH.columns)))
     for seconds in (table.expected_s, table.sure_s):
         seconds(Step())
@@ -37,7 +35,7 @@ def prepare() -> None:
 
 
 def _solve(table: StepTable) -> None:
-    """Only contested engines come to the program."""
+    """Runs the multi-SLO program, which rounds run only for contested engines."""
     items = np.array([[0.0, 0.0, 0.0, 0.0, 1.0, 1.0], [1.0, 10.0, 0.0, 1.0, 1.0, 0.0]])
     problem = Problem(
         items=items,
@@ -73,7 +71,7 @@ def _description(table: StepTable) -> EngineDescription:
 
 
 def _report(table: StepTable) -> StepReport:
-    """A request that runs already, so that there is somebody to be kept."""
+    """A report with a running request, so that there is a promise to keep."""
     row = new_row(tokens=10, computed=9, produced=1, left=10, due_s=1e3, tpot_s=1e3)
     return StepReport(
         step=1,

@@ -38,9 +38,9 @@ _ExplainContext = grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainReply]
 
 
 class PlannerService(PlannerServicer):
-    """All state is in `core`, touched from one event loop only.
+    """Serves the RPCs. All state is in `core`, used from one event loop only.
 
-    Streams are coroutines that write, not generators: a cancelled call ends in here at once.
+    Streams are coroutines that write, not generators, so that a cancelled call ends at once.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class PlannerService(PlannerServicer):
     async def _register(
         self, messages: AsyncIterator[pb.EngineMessage]
     ) -> tuple[EngineState | None, str, bool]:
-        """The engine's state, or None and why there is none, and whether another took its name."""
+        """The engine's state, or None and the refusal; and whether another engine took its name."""
         limit_s = self._registration_limit_s
         try:
             async with asyncio.timeout(limit_s):
@@ -193,7 +193,7 @@ class PlannerService(PlannerServicer):
         return attachment
 
     def _detach(self, attachment: Attachment) -> None:
-        """At once: what it held is gone with it."""
+        """Removes the engine at once, with what was placed on it."""
         engine = attachment.engine
         self.core.leave(engine, self._clock.now())
         if self.attachments.get(engine.name) is attachment:
@@ -213,7 +213,7 @@ class PlannerService(PlannerServicer):
     def _hear(self, message: pb.EngineMessage, attachment: Attachment) -> None:
         kind, engine = message.WhichOneof("kind"), attachment.engine
         if engine.stalled:
-            _LOG.info("%s is heard again", engine.name)
+            _LOG.info("%s sends messages again", engine.name)
         engine.silent_ticks = 0
         if kind == "reports":
             self._take_in(message.reports, attachment)
@@ -245,12 +245,12 @@ class PlannerService(PlannerServicer):
             self._changed()
 
     async def listen(self) -> None:
-        """Notes engines that are not heard any more, until cancelled."""
+        """Watches for engines that have fallen silent, until cancelled."""
         while True:
             await self._clock.sleep(TICK_S)
             if self.core.tick(self._clock.now()):
                 silent = [one.name for one in self.state.engines.values() if one.stalled]
-                _LOG.warning("no sign of progress of %s: nothing new for them", ", ".join(silent))
+                _LOG.warning("no sign of progress of %s: no new requests", ", ".join(silent))
                 self._changed()
 
     def _changed(self) -> None:
@@ -264,7 +264,7 @@ class PlannerService(PlannerServicer):
 
 
 def _limit_s(context: _PlaceContext) -> float:
-    """How long a call may wait here: half of what its gateway will wait leaves time to answer."""
+    """Seconds that a call may wait here: half of its remaining RPC deadline."""
     left_s = context.time_remaining()
     return math.inf if left_s is None else left_s / 2
 

@@ -1,4 +1,4 @@
-"""Place calls of one event loop, answered by rounds of the waiting queue."""
+"""Answers the Place calls of one event loop by rounds of the waiting queue."""
 
 import asyncio
 import logging
@@ -18,10 +18,11 @@ def _ignore(_: object) -> None: ...
 
 @dataclass(slots=True)
 class WaitingCalls:
-    """`place` for every call, `ring` after what may have made a round due, `run` beside them.
+    """Call `place` for every call and `ring` after anything that may make a round due, with `run`
+    as a task beside them.
 
-    Calls that come in the same turn of the event loop are decided in one round. `answered` hears of
-    every answer, `round_took` of the seconds of every round.
+    Calls of the same turn of the event loop share a round. `answered` is called with every answer,
+    `round_took` with the seconds of every round.
     """
 
     queue: WaitingQueue
@@ -33,9 +34,9 @@ class WaitingCalls:
     _rung: bool = False
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
-        """The answer within `limit_s` or the queue's own limit, whichever is less.
+        """Waits for the answer, at most `limit_s` or the queue's own limit, whichever is less.
 
-        The call leaves the queue when it is cancelled.
+        A cancelled call leaves the queue.
         """
         call = self.queue.enter(query, limit_s, self.clock.now())
         future: asyncio.Future[Placement] = asyncio.get_running_loop().create_future()
@@ -52,13 +53,13 @@ class WaitingCalls:
             del self._futures[call]
 
     def ring(self) -> None:
-        """Decides a round in the loop's next turn where one is due."""
+        """Schedules a round for the loop's next turn where one is due."""
         if self.queue.round_is_due and not self._rung:
             self._rung = True
             asyncio.get_running_loop().call_soon(self._decide)
 
     async def run(self) -> None:
-        """Ends calls whose time is over and decides held ones again, until cancelled."""
+        """Ends calls that have waited their time and decides the others again, until cancelled."""
         while True:
             await self._somebody.wait()
             await self.clock.sleep(self.queue.numbers.pause_s)
@@ -69,7 +70,7 @@ class WaitingCalls:
                 self._somebody.clear()
 
     def close(self) -> None:
-        """Defers all calls: the planner stops."""
+        """Defers all calls, since the planner stops."""
         self._drop_cancelled()
         self._hand_out(self.queue.put_off(until_s=math.inf, now=self.clock.now()))
 
@@ -81,7 +82,7 @@ class WaitingCalls:
         began_s, somebody_waits = self.clock.now(), len(self.queue) > 0
         try:
             self._hand_out(self.queue.decide(began_s))
-        except Exception as error:  # noqa: BLE001 - else all of them would wait for nothing
+        except Exception as error:  # noqa: BLE001 - else these calls would never be answered
             self._fail(error)
             return
         if somebody_waits:
@@ -89,7 +90,7 @@ class WaitingCalls:
         self.ring()
 
     def _drop_cancelled(self) -> None:
-        """A cancelled call comes to its own end only in a later turn of the loop."""
+        """Removes cancelled calls now; their own clean-up runs in a later turn of the loop."""
         for call in [call for call, future in self._futures.items() if future.cancelled()]:
             self.queue.leave(call, None, self.clock.now())
 

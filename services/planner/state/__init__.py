@@ -1,1 +1,1 @@
-"""What the planner knows: engines, what was placed on them, and how it ended."""
+"""The planner's state: engines, the requests placed on them, and how these ended."""

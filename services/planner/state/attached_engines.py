@@ -1,4 +1,4 @@
-"""The engines that are attached: which may join, which serve, and what KV they have."""
+"""The attached engines: which may join, which serve, and what KV they hold."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ _HEARD = round(SILENCE_LIMIT_S / TICK_S)  # ticks of silence that are none
 
 
 class AttachedEngines:
-    """`engines` by name. Engines that left are remembered by their step times, and by their ids if
-    another has taken over the name; both are bounded.
+    """Attached engines by name. Keeps the step times of engines that left, and the ids of engines
+    whose name another one has taken over; both are bounded.
     """
 
     def __init__(self, numbers: PlannerNumbers, now: float) -> None:
@@ -37,8 +37,8 @@ class AttachedEngines:
     def register(self, description: EngineDescription) -> tuple[EngineState | None, str]:
         """The engine's state, or None and why it may not join.
 
-        An engine of that name is replaced when it is not heard any more, and its process may not
-        come back; the same process keeps what was placed on it.
+        Replaces a silent engine of the same name, whose process may then not come back. A process
+        that registers again keeps the requests placed on it.
         """
         fleet = (engine.description for engine in self.engines.values())
         unfit = why_unfit(
@@ -66,7 +66,7 @@ class AttachedEngines:
         return engine, ""
 
     def _why_not_again(self, description: EngineDescription) -> str:
-        """Why this process may not have the name that it wants; empty when it may."""
+        """Why this process may not take the name that it registers; empty when it may."""
         name, engine_id = description.name, description.engine_id
         before = self.engines.get(name)
         if self.was_replaced(engine_id):
@@ -86,7 +86,7 @@ class AttachedEngines:
         return engine_id in self._replaced
 
     def tick(self, now: float) -> bool:
-        """A moment has passed; whether it made an engine serve no longer."""
+        """Counts a tick of silence on every engine; whether one stopped serving for it."""
         before = sum(engine.serves for engine in self.engines.values())
         for engine in self.engines.values():
             engine.silent_ticks += 1
@@ -96,14 +96,14 @@ class AttachedEngines:
         return changed
 
     def is_overdue(self, engine: EngineState, overdue_s: float, now: float) -> bool:
-        """What the host of an engine says of its core; whether that changes if it serves."""
+        """Notes how many seconds the engine's core is overdue; whether that changes `stalled`."""
         before, engine.overdue_s = engine.stalled, overdue_s
         if engine.stalled and not before:
             self._changed_at_s = now
         return before is not engine.stalled
 
     def leave(self, engine: EngineState, now: float) -> None:
-        """The engine is gone with all that it held, unless another took over its name."""
+        """Removes the engine and its KV, unless another one has taken over its name."""
         if self.engines.get(engine.name) is engine:
             del self.engines[engine.name]
             self._changed_at_s = now
@@ -113,13 +113,13 @@ class AttachedEngines:
                 remember(self._tables, engine.name, engine.table, _KEPT_TABLES)
 
     def _named(self, engine_id: str) -> str:
-        """Empty where no engine attached has this id."""
+        """The name of the attached engine with this id; empty where there is none."""
         engines = self.engines.values()
         return next((one.name for one in engines if one.description.engine_id == engine_id), "")
 
     @property
     def any_table(self) -> StepTable | None:
-        """The step times of some engine of the fleet, for one that has none."""
+        """The step times of the first engine that has any, to be used for those without."""
         return next((engine.table for engine in self.engines.values() if engine.table), None)
 
     def serving(self) -> Iterator[EngineState]:
@@ -127,18 +127,18 @@ class AttachedEngines:
 
     @property
     def model(self) -> str | None:
-        """What the fleet serves; None while nothing says it."""
+        """The name of the fleet's model; None while no option and no engine says it."""
         attached = next(iter(self.engines.values()), None)
         return self.numbers.model or (attached.description.model if attached else None)
 
     def in_grace(self, now: float) -> bool:
-        """Whether an engine may well come (back) soon."""
+        """Whether the planner started, or lost an engine, within the last `grace_s`."""
         return now - self._changed_at_s <= self.numbers.grace_s
 
     def group_engines(
         self, group_id: str, now: float
     ) -> tuple[EngineState | None, EngineState] | None:
-        """Prefill (None when co-located) and decode engine of a group, while both still serve."""
+        """Prefill (None when co-located) and decode engine of a group, while both serve."""
         names = self._groups.engines(group_id, now)
         if names is None:
             return None
@@ -153,7 +153,7 @@ class AttachedEngines:
 
     @property
     def prefills_apart(self) -> bool:
-        """Whether some engines are for prompts alone."""
+        """Whether a prefill engine serves."""
         return any(engine.description.role is Role.PREFILL for engine in self.serving())
 
     def forget_old_holds(self, now: float) -> None:

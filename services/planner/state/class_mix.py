@@ -1,11 +1,11 @@
-"""Which classes a fleet serves together, while more is asked for than it can do. Pure.
+"""Chooses the classes that a fleet serves while it is overloaded.
 
-Engines take steps no longer than the tightest pace that they promised. A pace that is hardly longer
-than an idle step leaves hardly any of an engine's time to others, however few requests have it: one
-such class can take more from all others than it gives. Engines are taken as fluids, in two pools of
-which each serves paces from one of its own on. A pool is filled with the classes that complete the
-most value in a second of work (a fractional knapsack; Dantzig, "Discrete-Variable Extremum
-Problems", 1957). Classes with tighter paces than the best pools serve are left out.
+The tightest promised TPOT bounds an engine's steps. A TPOT close to an idle step's time leaves
+little of the engine to other requests, even where a single request has it: such a class can cost
+more value than it adds. The fleet is modelled as a fluid in two pools, each with a tightest TPOT of
+its own. Each pool is filled with the classes of the greatest value per second of work (fractional
+knapsack; Dantzig, "Discrete-Variable Extremum Problems", 1957). Classes with a tighter TPOT than
+the best pools serve are left out.
 """
 
 import math
@@ -27,14 +27,14 @@ from shared.batch_time import StepTable
 from shared.bounded import remember
 
 _KEPT_CLASSES: Final = 256
-_CLASSES: Final = 16  # the ones that were asked for last are looked at
+_CLASSES: Final = 16  # the most recently requested classes are considered
 _POOL_SIZES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one request takes of a fleet: `work_s` of an engine beside others, and the share of that
-    engine's time that its pace `leaves` to all work.
+    """What one request costs: `work_s` seconds of an engine in a full batch. Its TPOT `leaves` this
+    share of the engine's time to all work.
     """
 
     work_s: float
@@ -44,9 +44,10 @@ class Work:
 def work_of(
     demand: Demand, output_tokens: int, prompt_s: float, alone_s: float, table: StepTable
 ) -> Work:
-    """`prompt_s` is what the prompt takes among others, `alone_s` the pace of an idle engine.
+    """The work of one request. `prompt_s` is the time of its prompt in full steps, `alone_s` the
+    TPOT of an idle engine.
 
-    By deadlines, the time until the first token is due is the others' as well.
+    Under `pacing: deadlines` the time until the first token is due counts as slack of all tokens.
     """
     context = float(demand.prompt_tokens)
     shared_s, one_s = (
@@ -64,9 +65,7 @@ def work_of(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassWork:
-    """What is asked for of one class: requests in a second, the engine's seconds that each takes
-    beside others, its value, and the share of an engine's time that its pace leaves to all work.
-    """
+    """The demand of one class: requests per second, and the work and value of each (see `Work`)."""
 
     name: str
     per_s: float
@@ -77,7 +76,7 @@ class ClassWork:
 
 @dataclass(slots=True)
 class _Asked:
-    """Means over the requests of one class, and how many came, fading with time."""
+    """EWMAs over the requests of one class, and their number with exponential decay."""
 
     requests: float = 0.0
     at_s: float = 0.0
@@ -91,14 +90,14 @@ class _Asked:
 
 
 class ClassMix:
-    """Learns what is asked for, from every request once. Bounded."""
+    """Learns the demand of each class, from every request once. Bounded."""
 
     def __init__(self) -> None:
         self._classes: OrderedDict[str, _Asked] = OrderedDict()
         self._began_s = math.inf
 
     def asked(self, name: str, work: Work, value: float, now: float) -> None:
-        """A request of this class was decided on."""
+        """Counts a request of this class that was decided."""
         self._began_s = min(self._began_s, now)
         one = self._classes.get(name) or _Asked()
         one.requests, one.at_s, one.seen = one.faded(now) + 1.0, now, one.seen + 1
@@ -109,7 +108,7 @@ class ClassMix:
         remember(self._classes, name, one, _KEPT_CLASSES)
 
     def left_out(self, engines: int, now: float) -> frozenset[str]:
-        """Classes that so many engines should promise nothing at present."""
+        """Classes that a fleet of so many engines should promise nothing now."""
         if len(self._classes) < 2:
             return frozenset()
         counted_s = MIX_MEMORY_S * -math.expm1(-max(1.0, now - self._began_s) / MIX_MEMORY_S)
@@ -130,12 +129,12 @@ class ClassMix:
 
 
 def left_out(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
-    """The classes with paces too tight to be worth what they take from the others."""
+    """The classes whose tight TPOT costs the other classes more value than they add."""
     shares = sorted({one.leaves for one in classes})
     if len(shares) < 2 or engines == 0:
         return frozenset()
     if sum(one.per_s * one.work_s for one in classes) <= engines * shares[0]:
-        return frozenset()  # all fit beside the tightest pace: most rounds end here
+        return frozenset()  # all fit beside the tightest TPOT: most rounds end here
     by_gain = sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
     all_together = _value_per_s(by_gain, shares, engines)
     if all_together >= ENOUGH_SERVED * sum(one.per_s * one.value for one in classes):
@@ -149,7 +148,7 @@ def left_out(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
 
 
 def _value_per_s(by_gain: Sequence[ClassWork], shares: Sequence[float], engines: int) -> float:
-    """The most that the fleet completes with classes that leave `shares[0]` or more."""
+    """The greatest value per second with the classes that leave `shares[0]` or more."""
     return max(
         _filled(by_gain, tight=shares[0], loose=loose, times=(pool, engines - pool))
         for loose in shares
@@ -165,8 +164,8 @@ def _pool_sizes(engines: int) -> Iterator[int]:
 def _filled(
     by_gain: Sequence[ClassWork], *, tight: float, loose: float, times: tuple[int, int]
 ) -> float:
-    """Value in a second of two pools of so many engines, for paces that leave `tight` or more and
-    for those that leave `loose` or more; what both could serve goes to the second one first.
+    """The value per second of two pools of `times` engines. The first serves classes that leave
+    `tight` or more, the second those that leave `loose` or more and fills first.
     """
     here, there, value = times[0] * tight, times[1] * loose, 0.0
     for one in by_gain:

@@ -1,4 +1,4 @@
-"""What the planner knows: engines, what was placed, how it ended."""
+"""The planner's whole state: engines, placed requests, and what is learned from their outcomes."""
 
 import math
 from collections import OrderedDict
@@ -31,9 +31,9 @@ from shared.scheduling.rows import key_of
 
 
 class ClusterState(FleetEstimates):
-    """All in memory and bounded; after a restart engines that register again rebuild it.
+    """All in memory and bounded. After a restart of the planner, registering engines rebuild it.
 
-    `epoch` sets this planner's decision ids apart from those of its earlier lives.
+    `epoch` keeps decision ids distinct from those before a restart.
     """
 
     def __init__(self, numbers: PlannerNumbers, *, epoch: str, now: float) -> None:
@@ -50,7 +50,7 @@ class ClusterState(FleetEstimates):
     # ---- engines
 
     def observe(self, engine: EngineState, reports: Sequence[StepReport], now: float) -> None:
-        """Steps of one engine in order. Raises ValueError where one cannot be read."""
+        """Takes in steps of one engine, in order. Raises ValueError where one cannot be read."""
         for report in reports:
             self._transferred(engine, report, now)
             engine.observe(report, now, newest=report is reports[-1])
@@ -68,7 +68,7 @@ class ClusterState(FleetEstimates):
                 self._explanations[decision_id] = replace(explanation, transfer=transfer)
 
     def _give_up_lost(self, engine: EngineState) -> None:
-        """Whose first token cannot be on time here is not promised where it is to go on, either."""
+        """Drops the promise at the decode engine where a first token at `engine` will be late."""
         lost = engine.lost_keys
         for other in self.engines.values() if lost else ():
             if other is not engine:
@@ -81,7 +81,7 @@ class ClusterState(FleetEstimates):
         return f"d-{self._epoch}-{self._decisions_made + 1}"
 
     def commit(self, explanation: Explanation, chosen: WayConsidered | None, now: float) -> None:
-        """Takes a decision into the books. `chosen` is the way it runs, None when it does not."""
+        """Records a decision. `chosen` is the way that the request runs, None when it does not."""
         self._decisions_made += 1
         self._learn_of_refusal(explanation, now)
         demand = self._note_demand(explanation, now)
@@ -92,7 +92,7 @@ class ClusterState(FleetEstimates):
             self._place(explanation, chosen, demand, now)
 
     def settle(self, outcome: Outcome, now: float) -> None:
-        """A request has ended: nothing is held for it any more. Unknown decisions are no matter."""
+        """Releases what an ended request held and learns from it; ignores unknown decisions."""
         self.sessions.ended(outcome, now)
         self.tenants.ended(outcome.decision_id, outcome.output_tokens)
         self.demanded.ended(outcome.request_id, outcome.output_tokens)
@@ -106,12 +106,14 @@ class ClusterState(FleetEstimates):
             name, tokens = explanation.query.targets.class_name, outcome.output_tokens
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
-            if not outcome.moves:  # else its times are of several engines
+            if not outcome.moves:  # the times of a moved request are those of several engines
                 self.delivery.learn(outcome)
                 self._learn_of_engines(explanation, outcome, now)
 
     def _note_demand(self, explanation: Explanation, now: float) -> Demand:
-        """What no fleet could serve is no demand for engines."""
+        """The request's demand, noted for tenants, scaling and the class mix. What no fleet could
+        serve does not count for tenants and scaling.
+        """
         query, placement = explanation.query, explanation.placement
         ttft_s = math.inf if placement.ttft_s is None else placement.ttft_s
         demand = self.demand(query, ttft_s, now)
@@ -132,7 +134,7 @@ class ClusterState(FleetEstimates):
             self.refusals.refused(name, now)
 
     def _work_of(self, query: PlacementQuery, demand: Demand, table: StepTable, now: float) -> Work:
-        """Where other engines compute prompts, without that."""
+        """The work of a request on a decode engine; no prompt where prefill engines serve."""
         most_drafts = max(one.description.max_speculation_tokens for one in self.engines.values())
         name, context_tokens = query.targets.class_name, query.prompt_tokens
         alone_s = self.quickest_alone(table, most_drafts, context_tokens, name, now).tpot_s
@@ -140,7 +142,7 @@ class ClusterState(FleetEstimates):
         return work_of(demand, self.expected_output_tokens(query), prompt_s, alone_s, table)
 
     def left_out(self, now: float) -> frozenset[str]:
-        """Classes that are promised nothing at present, for what they take from others."""
+        """Classes that are promised nothing now, since they would crowd out others."""
         decodes = sum(one.description.role is Role.DECODE for one in self.serving())
         return self.class_mix.left_out(decodes, now)
 
@@ -164,8 +166,8 @@ class ClusterState(FleetEstimates):
             self.transfers.learn(explanation, outcome, moved_bytes, now)
 
     def note(self, explanation: Explanation) -> Explanation:
-        """Keeps what came to be known of a decision after its end, if it is still remembered; with
-        what its engines had told before.
+        """Stores the final record of a decision that is still kept, with its reported KV transfer;
+        returns it.
         """
         decision_id = explanation.placement.decision_id
         known = self._explanations.get(decision_id)

@@ -1,4 +1,4 @@
-"""What a request asks of the engines, as the rows that they will see. Places nothing."""
+"""What a request demands of engines, and the rows that it will have there."""
 
 import math
 from collections.abc import Mapping
@@ -14,12 +14,16 @@ from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """Times are on the planner's clock; `due_s` and `tpot_s` are infinite where nothing is asked.
-    Engines give the first token `delivery_s` before it is due.
+    """One request. Times are seconds on the planner's clock.
 
-    `cached_tokens` of the prompt are on engines already, by their names. The answer most likely has
-    `few_tokens` at least (None: not known); `grace` is what engines are asked for in the place of a
-    mean where no KV moves. `drafts` are those that its decodes may count on.
+    Attributes:
+        due_s: When the first token is due at the client; infinite without a target.
+        tpot_s: The TPOT target; infinite without one.
+        delivery_s: An engine has to produce the first token this much before it is due.
+        cached_tokens: Tokens of the prompt in prefix caches, by the engine's name.
+        few_tokens: The answer most likely has at least this many tokens; None: unknown.
+        grace: The TPOT and slack that engines get in place of a mean, where no KV moves.
+        drafts: The drafts that planning counts on.
     """
 
     prompt_tokens: int
@@ -39,20 +43,20 @@ class Demand:
         return self.due_s < math.inf or self.tpot_s < math.inf
 
     def grace_when_moved(self, moved_s: float) -> Grace:
-        """The grace where its KV is on the way for `moved_s`; 0: it stays where it is."""
+        """The slack where moving its KV takes `moved_s`; 0: the KV does not move."""
         if not moved_s > 0 or self.grace.by_deadlines:
             return self.grace
         few_tokens = self.few_tokens or min(GUESSED_TOKENS, self.max_output_tokens)
         return grace_of(self.tpot_s, few_tokens - 1, moved_s=moved_s)
 
     def computed_on(self, engine: EngineDescription) -> int:
-        """Prefix hits, whole blocks; the last token is always computed."""
+        """Cached prompt tokens on the engine, in whole blocks; the last one is always computed."""
         hit = min(self.cached_tokens.get(engine.name, 0), self.prompt_tokens - 1)
         return hit - hit % engine.block_size_tokens
 
     @property
     def least_to_compute(self) -> int:
-        """Tokens of the prompt that the engine with most of it would compute."""
+        """Prompt tokens that the engine with the longest cached prefix has to compute."""
         most = max(self.cached_tokens.values(), default=0)
         return self.prompt_tokens - max(0, min(most, self.prompt_tokens - 1))
 
@@ -75,7 +79,7 @@ class Demand:
     def prompt_only(
         self, computed: int, available_s: float, *, best_effort: bool = False
     ) -> Numbers:
-        """The row on an engine that gives the first token alone."""
+        """The row on an engine that computes the prompt and gives the first token only."""
         return new_row(
             key=self.key,
             tokens=self.prompt_tokens,
@@ -89,7 +93,7 @@ class Demand:
     def answer_only(
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
     ) -> Numbers:
-        """The row on the engine that goes on once the KV has arrived."""
+        """The row on the engine that decodes once the KV has arrived, at `arrives_s`."""
         grace = self.grace_when_moved(arrives_s - first_token_s)
         counts_from_s = first_token_s + grace.later_s
         if grace.by_deadlines:

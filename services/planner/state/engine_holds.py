@@ -1,4 +1,4 @@
-"""Requests that were placed on one engine: those on the way, and those that its reports show."""
+"""Requests placed on one engine: those on the way, and those that its reports show."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -14,9 +14,8 @@ HOLDS_LIMIT = 8192
 class Hold:
     """What one placed request takes of one engine. `due_at_s` is when it reaches the engine.
 
-    `kv_tokens` is what nine in ten of its class will not exceed, `ends_at_s` when it is predicted
-    to leave, None when unknown. `row` is the request as the engine will see it, on the planner's
-    clock.
+    `kv_tokens` is a 90 % bound of prompt and answer, by class. `ends_at_s` is the predicted end,
+    None when unknown. `row` is the request as the engine will see it, on the planner's clock.
     """
 
     decision_id: str
@@ -35,8 +34,8 @@ class Hold:
 
 @dataclass(slots=True, eq=False)
 class Holds:
-    """Unseen holds are those that the engine's reports cannot show yet; seen ones are in its
-    counts. `rows` are the requests of its last report.
+    """The requests placed on one engine. Its reports include `seen` ones; `unseen` ones are on the
+    way. `rows` are the requests of its last report.
     """
 
     rows: Rows = field(default_factory=lambda: empty(0))
@@ -46,13 +45,13 @@ class Holds:
     unseen_kv_tokens: int = 0
 
     def classes(self, rows: Rows) -> list[str | None]:
-        """Of these requests; None where nobody knows."""
+        """The class of each row; None where unknown."""
         holds = (*self.seen.values(), *self.unseen.values())
         known = {hold.key: hold.class_name for hold in holds}
         return [known.get(key) for key in rows[:, KEY].tolist()]
 
     def decision_of(self, request_id: str) -> str:
-        """The decision that placed this request here; empty where none is known."""
+        """The id of the decision that placed this request here; empty where unknown."""
         holds = (*self.unseen.values(), *self.seen.values())
         return next((one.decision_id for one in holds if one.request_id == request_id), "")
 
@@ -65,7 +64,7 @@ class Holds:
         self.unseen_kv_tokens += hold.kv_tokens
 
     def release(self, decision_id: str) -> None:
-        """The request has left or will never come; unknown ones are no matter."""
+        """Removes a request that has left or will never come; ignores unknown decisions."""
         hold = self.seen.pop(decision_id, None)
         if hold is not None:
             self.rows = self.rows[self.rows[:, KEY] != hold.key]
@@ -73,23 +72,23 @@ class Holds:
 
     @property
     def lost_keys(self) -> frozenset[float]:
-        """Of requests here whose first token cannot be on time any more."""
+        """The keys of requests here that will get their first token late."""
         return frozenset(self.rows[self.rows[:, KIND] == LOST, KEY].tolist())
 
     def give_up(self, keys: Collection[float]) -> None:
-        """What is on the way here of these is not promised any more."""
+        """Drops the promise of unseen requests with these keys."""
         for hold in self.unseen.values():
             if hold.key in keys and hold.row[KIND] == PROMISED:
                 hold.row[KIND] = LOST
 
     def forget_old_holds(self, now: float) -> None:
-        """Of requests whose gateway vanished with them."""
+        """Releases requests of gateways that vanished, after a limit of seconds."""
         for held, limit_s in ((self.seen, SEEN_LIMIT_S), (self.unseen, UNSEEN_LIMIT_S)):
             for hold in [hold for hold in held.values() if now - hold.due_at_s > limit_s]:
                 self.release(hold.decision_id)
 
     def _see_rows(self) -> None:
-        """Whoever has a row has arrived."""
+        """Marks the unseen requests that have a row as seen."""
         if not self.unseen:
             return
         there = set(self.rows[:, KEY].tolist())
@@ -98,7 +97,7 @@ class Holds:
             self.seen[hold.decision_id] = hold
 
     def _see(self, before_s: float) -> None:
-        """An engine that tells nothing of its requests has those that were due a while ago."""
+        """Marks unseen requests that were due by `before_s` as seen, for reports without rows."""
         for hold in [hold for hold in self.unseen.values() if hold.due_at_s <= before_s]:
             self._pop_unseen(hold.decision_id)
             self.seen[hold.decision_id] = hold

@@ -1,4 +1,4 @@
-"""One attached engine: what it reported and what was placed on it since."""
+"""One attached engine: what it reported, and what was placed on it since."""
 
 import math
 from collections.abc import Iterable
@@ -36,14 +36,13 @@ class EngineState(Holds):
     """An engine from its registration until it leaves.
 
     Attributes:
-        overdue_s: For how long, beyond its longest step, its core made no progress with the work
-            that it holds, as its host says.
-        silent_ticks: Ticks of the planner since the host said anything.
+        overdue_s: How long its core has made no progress beyond its longest step, as its host says.
+        silent_ticks: Ticks of the planner since the last message of the host.
         heard_at_s: When its last report came.
-        followed_at_s: When was last learned how far its requests are.
-        policy: What it was told last.
-        advised_at_s: When it was last looked at for a new policy.
-        limits: Those of its steps; KV is accounted for apart (`kv_forecast`).
+        followed_at_s: When answer lengths were last learned from its requests.
+        policy: The last policy sent.
+        advised_at_s: When a policy for it was last computed.
+        limits: The limits of its steps; `kv_forecast` accounts for KV.
     """
 
     description: EngineDescription
@@ -77,7 +76,7 @@ class EngineState(Holds):
 
     @property
     def stalled(self) -> bool:
-        """Whether neither its host nor its core gives a sign of progress."""
+        """Whether its host is silent or its core overdue, for too long."""
         silent_s = self.silent_ticks * TICK_S
         return self.overdue_s >= OVERDUE_LIMIT_S or silent_s >= SILENCE_LIMIT_S
 
@@ -88,7 +87,7 @@ class EngineState(Holds):
 
     @property
     def why_not(self) -> str:
-        """In words, of one that does not serve."""
+        """Why it does not serve, as the end of a sentence."""
         return "is draining" if self.draining else "gives no sign of progress"
 
     @property
@@ -98,11 +97,11 @@ class EngineState(Holds):
 
     @property
     def exchanges(self) -> bool:
-        """Whether it has a transport for KV at all."""
+        """Whether it has any transport for KV."""
         return bool(self._transports)
 
     def exchanges_with(self, other: "EngineState") -> bool:
-        """Whether KV can move between the two: it never leaves one engine for itself."""
+        """Whether KV can move between these two different engines."""
         return other is not self and bool(self.transports_to(other))
 
     def transports_to(self, other: "EngineState") -> tuple[str, ...]:
@@ -112,7 +111,7 @@ class EngineState(Holds):
 
     @property
     def make(self) -> tuple[int, bytes]:
-        """What its zero-load times come from: engines of one make share them."""
+        """Engines with equal makes have the same zero-load times."""
         if self._fitted[0] is not self.table:
             self._fitted = self.table, self.table.curve if self.table else b""
         return self.description.max_step_tokens, self._fitted[1]
@@ -130,7 +129,7 @@ class EngineState(Holds):
 
     @property
     def requests(self) -> int:
-        """Requests that it has or is about to get."""
+        """Requests that it reported or that are on the way."""
         reported = self.report.running + self.report.waiting if self.report else 0
         return reported + len(self.unseen)
 
@@ -140,30 +139,30 @@ class EngineState(Holds):
 
     @property
     def free_kv_tokens(self) -> int:
-        """What is left for another request; negative when more is promised than is free."""
+        """KV tokens left for another request; negative when reservations exceed what is free."""
         return self.free_kv_blocks * self.description.block_size_tokens - self.unseen_kv_tokens
 
     @property
     def prefill_tokens_ahead(self) -> int:
-        """Prompt tokens that are to be computed before those of a request placed now."""
+        """Prompt tokens queued before those of a request placed now."""
         reported = self.report.queued_prefill_tokens if self.report else 0
         return reported + self.unseen_prefill_tokens
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether a request that comes without a promise would wait behind others."""
+        """Whether a request without a promise would wait behind others there."""
         many_tokens = STEPS_AHEAD * self.description.max_step_tokens
         return self.many_wait or self.prefill_tokens_ahead >= many_tokens
 
     @property
     def many_wait(self) -> bool:
-        """Whether it has as many requests before it as are worth keeping there."""
+        """Whether enough requests wait there for its next steps."""
         waiting = (self.report.waiting if self.report else 0) + len(self.unseen)
         return waiting >= WAITING_AHEAD
 
     @property
     def promised(self) -> Promised:
-        """What it has promised to do, for those on the way as well."""
+        """Its promised requests, with those on the way."""
         if self._counted is not self.rows:
             self._counted, self._promised = self.rows, promised_in(self.rows)
         if not self.unseen:
@@ -176,35 +175,38 @@ class EngineState(Holds):
 
     @property
     def decode_tokens(self) -> int:
-        """Tokens that decoding requests take of each step now."""
+        """Tokens of each step that decoding requests take now."""
         return min(self.report.decode_tokens, self.report.running) if self.report else 0
 
     @property
     def context_tokens(self) -> int:
-        """Context that each step reads now; an idle engine's last report says nothing of it."""
+        """Context tokens that each step reads now; 0 while no request runs."""
         return self.report.context_tokens if self.report and self.report.running else 0
 
     def told(self, policy: Policy) -> None:
-        """What it is to do from now on, so that what is foreseen of it is what it will do."""
+        """Notes a policy that is sent, so that simulations of the engine follow it."""
         self.policy = policy
         self.limits[LONGEST_S] = policy.longest_step_s
 
     def free_at_s(self, now: float) -> float:
-        """When it can form a step that holds a request placed now."""
+        """When its next step can begin, the first one that may include a request placed now."""
         busy_s = self.report.busy_s if self.report else 0.0
         return max(now, self.heard_at_s + busy_s)
 
     def standing_rows(self, now: float) -> Rows:
-        """Whoever is there or on the way and cannot be put off for a promise."""
+        """Rows of requests there or on the way that are promised or asked for nothing: promises do
+        not displace these.
+        """
         coming = [still_coming(hold.row, now) for hold in self.unseen.values()]
         rows = np.vstack([self.rows, *coming]) if coming else self.rows
         standing: Rows = rows[rows[:, KIND] <= PLAIN]
         return standing
 
     def observe(self, report: StepReport, now: float, *, newest: bool = True) -> None:
-        """Takes in a step that ended about now; of several at once only the last tells of requests.
+        """Takes in the report of a step that ended about now. Of several at once, only the `newest`
+        updates the requests.
 
-        Raises ValueError where what it tells of them cannot be read.
+        Raises ValueError where their rows or the step times cannot be read.
         """
         self.report, self.heard_at_s = report, now
         if report.step_time:
@@ -219,7 +221,7 @@ class EngineState(Holds):
             self.seen.clear()
 
     def room_in_s(self, kv_tokens: int, now: float) -> float:
-        """Seconds until it has a free slot and room for `kv_tokens`; nan when nobody can know."""
+        """Seconds until it has a free slot and room for `kv_tokens`; nan when unknown."""
         slots = self.description.max_running_requests - self.requests
         free_kv_tokens = self.free_kv_tokens
         if slots > 0 and free_kv_tokens >= kv_tokens:
@@ -232,7 +234,7 @@ class EngineState(Holds):
         return math.nan
 
     def inherit(self, before: "EngineState") -> None:
-        """The same process on a new stream: what it reported and holds is still true."""
+        """Takes over the state of the same process, which registered again on a new stream."""
         self.report, self.rows = before.report, before.rows
         self.heard_at_s, self.reserve = before.heard_at_s, before.reserve
         self.seen.update(before.seen)

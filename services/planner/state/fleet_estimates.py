@@ -1,4 +1,4 @@
-"""What requests will take of the fleet, by what was learned of answers, drafts and step times."""
+"""Estimates what requests will take, from learned answer lengths, drafts and step times."""
 
 import math
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from shared.requests import Pacing, PlacementQuery
 from shared.scheduling.grace import by_deadlines, grace_of
 from shared.scheduling.speculation import Alone, quickest_alone
 
-_MANY = 2048  # prompt tokens among which the fixed time of a step does not count
+_MANY = 2048  # prompt tokens of a step in which its fixed time hardly counts
 
 
 class FleetEstimates(AttachedEngines):
-    """The estimators that are shared by all engines, and what follows from them for a request."""
+    """The estimators that all engines share, and the estimates for a request."""
 
     def __init__(self, numbers: PlannerNumbers, now: float) -> None:
         super().__init__(numbers, now)
@@ -37,11 +37,11 @@ class FleetEstimates(AttachedEngines):
         self.policies = PolicyBook()
 
     def expected_output_tokens(self, query: PlacementQuery) -> int:
-        """What requests of its class have produced lately, within what it allows."""
+        """The recent median of its class, at most what the request allows."""
         return self.lengths.usual(query.targets.class_name, query.max_output_tokens)
 
     def demand(self, query: PlacementQuery, ttft_s: float, now: float) -> Demand:
-        """What an enriched query asks of engines; `ttft_s` is the target in force, or infinite."""
+        """The demand of an enriched query; `ttft_s` is the target in force, or infinite."""
         tpot_s = query.targets.tightest_tpot_s or math.inf
         arrived_at_s = now - query.waited_s
         few_tokens = self._few_tokens(query)
@@ -67,7 +67,7 @@ class FleetEstimates(AttachedEngines):
         )
 
     def prior_drafts(self, class_name: str, now: float) -> Drafts:
-        """What a request of this class may count on while none of its pace was seen."""
+        """The drafts to count on for a class until some of its TPOT tier are observed."""
         engine = next((one for one in self.engines.values() if _drafts(one)), None)
         table = None if engine is None else engine.table or self.any_table
         if engine is None or table is None:
@@ -79,44 +79,46 @@ class FleetEstimates(AttachedEngines):
     def quickest_alone(
         self, table: StepTable, most_drafts: int, context_tokens: float, class_name: str, now: float
     ) -> Alone:
-        """How a request of this class decodes quickest on such an engine, by what is known of its
-        drafts.
+        """The draft length at which a request decodes quickest on an idle engine, and its TPOT, by
+        the acceptance of its class.
         """
         alpha = self.policies.acceptance.alpha(class_name, now)
         return quickest_alone(table, most_drafts, context_tokens=context_tokens, alpha=alpha)
 
     def _few_tokens(self, query: PlacementQuery) -> int | None:
-        """What its answer most likely has at least; a pace holds for the tokens of its stage."""
+        """The tokens that its answer most likely has at least; half of that for an answer in
+        stages, each of which has a TPOT of its own.
+        """
         few_tokens = self.lengths.few(query.targets.class_name, query.max_output_tokens)
         staged = len(query.targets.stages) > 1
         return few_tokens // 2 if few_tokens and staged else few_tokens
 
     def _least_pace_s(self, context_tokens: int) -> float:
-        """What an engine holds with others beside."""
+        """The TPOT that an engine can hold with other requests in the batch; 0: unknown."""
         table = self.any_table
         return 0.0 if table is None else BESIDE_OTHERS * table.decodes_s(1, context_tokens)
 
     def cached_tokens(self, query: PlacementQuery, now: float) -> Mapping[str, int]:
-        """How much of its prompt is where: all of it where its group is, or what engines tell."""
+        """Cached prompt tokens by engine: all where its group runs, else as engines report."""
         group = self.group_engines(query.group_id, now)
         if group is not None:
             return {(group[0] or group[1]).name: query.prompt_tokens}
         return self.prefixes.found(query.prompt_hashes)
 
     def prompt_s(self, tokens: float) -> float:
-        """What so many tokens take of an engine among those of other prompts; 0: not known."""
+        """Seconds that so many prompt tokens take in full steps; 0: unknown."""
         table = self.any_table
         return 0.0 if table is None else tokens * table.prompt_s(_MANY, _MANY) / _MANY
 
     @property
     def ahead_s(self) -> float:
-        """Of promised prompts that an engine has to compute, on average."""
+        """Seconds of promised prompts that an engine has to compute, on average."""
         engines = list(self.serving())
         tokens = sum(engine.promised.prompt_tokens for engine in engines)
         return self.prompt_s(tokens) / max(1, len(engines))
 
     def kv_bytes(self, prefill: EngineState, prompt_tokens: int) -> int:
-        """What the KV of a prompt weighs."""
+        """The size of a prompt's KV."""
         return prefill.description.kv_bytes_per_token * prompt_tokens
 
 

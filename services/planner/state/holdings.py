@@ -1,4 +1,4 @@
-"""What a placed request takes of its engines. Pure; the engines' books are kept elsewhere."""
+"""Builds the holds of a placed request on its engines."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from services.planner.state.engine_state import EngineState
 
 
 def colocated(whole: Hold, demand: Demand, engine: EngineState, *, best_effort: bool) -> Hold:
-    """All of it is on one engine, from `whole.due_at_s` on."""
+    """The hold of a request that runs on one engine, from `whole.due_at_s` on."""
     computed = demand.computed_on(engine.description)
     return replace(whole, row=demand.whole(computed, whole.due_at_s, best_effort=best_effort))
 
@@ -22,8 +22,8 @@ def split(
     *,
     best_effort: bool,
 ) -> tuple[Hold, Hold]:
-    """The prompt on `start`, its first token at `first_at_s`; and what follows on another engine,
-    where the KV is at `arrives_at_s`.
+    """The holds of the prompt on `start`, which gives the first token at `first_at_s`, and of the
+    rest on another engine, where the KV is at `arrives_at_s`.
     """
     computed, kv_tokens = demand.computed_on(start.description), demand.prompt_tokens
     row = demand.prompt_only(computed, whole.due_at_s, best_effort=best_effort)

@@ -1,5 +1,5 @@
-"""What became of each decision: kept from its making to its end, and then laid beside what was
-expected. Pure; it decides nothing and writes nothing.
+"""Keeps each decision until its request has ended, and then adds its outcome and the step times
+beside those that were expected.
 """
 
 import math
@@ -19,8 +19,8 @@ _MOST_OPEN: Final = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Open:
-    """A decision that has not ended. Times are on the planner's clock; `tables` are the engines'
-    step times as they were known when it was made.
+    """A decision that has not ended. Times are on the planner's clock; `tables` are the step times
+    of its engines as known at the decision.
     """
 
     explanation: Explanation
@@ -34,10 +34,10 @@ class _Open:
 
 @dataclass(slots=True)
 class Ledger:
-    """`ended` hands out each decision once: when it has ended, or when it is given up.
+    """The open decisions. `ended` returns each decision once.
 
-    A refusal has ended when it is made. What a gateway never tells of is given up, without an
-    outcome, when there are more than `most_open` younger ones, or at the end.
+    A refusal has ended when it is made. A decision whose gateway reports no outcome is returned
+    without one when more than `most_open` younger ones are open.
     """
 
     most_open: int = _MOST_OPEN
@@ -49,7 +49,7 @@ class Ledger:
     def decided(
         self, explanation: Explanation, tables: dict[str, StepTable | None], now: float
     ) -> None:
-        """A decision was made, or a deferred one was made anew. `tables` by engine name."""
+        """Adds a decision, or replaces a deferred one. `tables`: step times by engine name."""
         if explanation.placement.admission is Admission.REFUSED:
             self._open.pop(explanation.placement.decision_id, None)
             self._ended.append(explanation)
@@ -63,25 +63,27 @@ class Ledger:
         self._histories.setdefault(engine, StepHistory()).add(reports, now)
 
     def left(self, engine: str) -> None:
-        """It will tell no more, and another process may come under its name, with another clock."""
+        """Closes its settled decisions and drops its steps: another process, with another clock,
+        may take its name.
+        """
         self._close_settled(math.inf)
         self._histories.pop(engine, None)
 
     def settled(self, outcome: Outcome, now: float) -> None:
-        """Unknown decisions are no matter."""
+        """Adds the outcome to its decision; ignores unknown decisions."""
         one = self._open.pop(outcome.decision_id, None)
         if one is not None:
             explanation = replace(one.explanation, outcome=outcome)
             self._settled.append((now, replace(one, explanation=explanation)))
 
     def ended(self, now: float) -> list[Explanation]:
-        """Those that ended since the last call, but for what may still be told of them."""
+        """The decisions that ended since the last call. Settled ones wait for their last report."""
         self._close_settled(now - _SETTLING_S)
         taken, self._ended = self._ended, []
         return taken
 
     def all_that_is_left(self) -> list[Explanation]:
-        """Everything, ended or not: nothing more will be known."""
+        """All decisions that were not returned yet, ended or not."""
         taken = self.ended(math.inf)
         taken += [one.explanation for one in self._open.values()]
         self._open.clear()

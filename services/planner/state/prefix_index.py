@@ -1,4 +1,4 @@
-"""Which engines have the KV of how much of a prompt's beginning, by hashes of spans. Pure."""
+"""Finds how much of a prompt each engine has in its prefix cache, by hashes of spans."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from shared.requests import PromptHashes
 
 @dataclass(slots=True)
 class _Cached:
-    """What one engine has in its prefix cache."""
+    """The prefix cache of one engine."""
 
     span_tokens: int
     hashes: set[int] = field(default_factory=set)
@@ -17,25 +17,25 @@ class _Cached:
 
 @dataclass(slots=True)
 class PrefixIndex:
-    """What engines told of their prefix caches. It may be late by a report, and is as large as the
-    caches: about 100 bytes for each span.
+    """The prefix caches as reported by engines, up to one report late. Takes about 100 bytes for
+    each cached span.
     """
 
     _engines: dict[str, _Cached] = field(default_factory=dict)
 
     def hear(self, engine: EngineDescription, news: PrefixNews) -> None:
-        """News of one engine, in order."""
+        """Applies the news of one engine, in order."""
         if not news or not engine.prefix_span_tokens:
             return
         cached = self._engines.setdefault(engine.name, _Cached(engine.prefix_span_tokens))
         news.bring_up_to_date(cached.hashes)
 
     def lost(self, engine: str) -> None:
-        """Nothing is known to be there."""
+        """Forgets the cache of an engine."""
         self._engines.pop(engine, None)
 
     def found(self, prompt: PromptHashes | None) -> Mapping[str, int]:
-        """Tokens of the prompt's beginning by engine, where there are any."""
+        """Tokens of the prompt's cached prefix by engine, where there are any."""
         if prompt is None or not prompt.hashes:
             return {}
         first = prompt.hashes[0]
@@ -47,7 +47,7 @@ class PrefixIndex:
 
 
 def _spans(cached: set[int], hashes: Sequence[int]) -> int:
-    """How many of the prompt's spans are there without a gap."""
+    """How many of the prompt's first spans are cached without a gap."""
     for number, one in enumerate(hashes):
         if one not in cached:
             return number

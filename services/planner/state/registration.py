@@ -1,4 +1,4 @@
-"""Whether an engine may join the fleet, and if not, the words that tell its operator why."""
+"""Checks whether an engine may join the fleet; a refusal says what to change."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,9 @@ def why_unfit(
     model: str | None,
     vllm_version: str | None,
 ) -> str | None:
-    """None when it may join.
+    """Why the engine may not join; None when it may.
 
-    `model` and `vllm_version` are what the operator demands; without them the engines already
-    attached set the measure.
+    `model` and `vllm_version` are the operator's; without them the attached engines set them.
     """
     others = [other for other in fleet if other.name != engine.name]
     for unfit in (

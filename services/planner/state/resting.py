@@ -1,4 +1,4 @@
-"""Sessions between two rounds, by the engine that has their KV cached. Pure; it keeps no KV."""
+"""Sessions between two rounds, by the engine that has their KV cached."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _KEPT_CLASSES, _KEPT_SESSIONS = 256, 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rest:
-    """Since when a session rests, and the tokens of KV that it left."""
+    """A session between two rounds: since when, and the tokens of KV that it left."""
 
     class_name: str
     since_s: float
@@ -22,7 +22,9 @@ class _Rest:
 
 
 class Resting:
-    """How long sessions of a class rest is learned from those that came back. Bounded."""
+    """Sessions between rounds. Learns the mean gap of each class (EWMA) from those that came back.
+    Bounded.
+    """
 
     def __init__(self) -> None:
         self._gaps_s: OrderedDict[str, float] = OrderedDict()
@@ -31,7 +33,7 @@ class Resting:
     def begin(
         self, session_id: str, engine: str, *, class_name: str, tokens: int, now: float
     ) -> None:
-        """A round ended on this engine and left so many tokens there."""
+        """Notes that a round ended on this engine and left so many tokens of KV there."""
         there = self._engines.setdefault(engine, OrderedDict())
         there.pop(session_id, None)
         there[session_id] = _Rest(class_name=class_name, since_s=now, tokens=tokens)
@@ -39,7 +41,7 @@ class Resting:
             there.popitem(last=False)
 
     def end(self, session_id: str, engine: str, now: float) -> None:
-        """Its next round came."""
+        """Notes that the next round came, and learns the gap."""
         rest = self._engines.get(engine, OrderedDict()).pop(session_id, None)
         if rest is None:
             return
@@ -48,16 +50,16 @@ class Resting:
         remember(self._gaps_s, rest.class_name, gap_s, _KEPT_CLASSES)
 
     def lost(self, engine: str) -> None:
-        """The engine is gone with all KV that it held."""
+        """Forgets the sessions on an engine that is gone."""
         self._engines.pop(engine, None)
 
     def blocks(self, engine: EngineDescription, now: float) -> int:
-        """KV blocks of the sessions that will soon be back on this engine."""
+        """KV blocks of sessions that are expected back soon on this engine."""
         blocks = 0
         for rest in reversed(self._engines.get(engine.name, OrderedDict()).values()):
             rested_s = now - rest.since_s
             if rested_s > GAPS_AWAITED * LONGEST_GAP_S:
-                break  # those before rest for longer still
+                break  # the others have rested for longer
             gap_s = self._gaps_s.get(rest.class_name, FIRST_GAP_S)
             if gap_s <= LONGEST_GAP_S and rested_s <= GAPS_AWAITED * gap_s:
                 blocks += -(-rest.tokens // engine.block_size_tokens)

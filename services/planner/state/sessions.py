@@ -1,5 +1,5 @@
-"""What the rounds of one session (a chat, a tool loop) have in common: targets and worth. Pure; it
-places nothing.
+"""Sessions (a chat, a tool loop): passes targets on from round to round, and raises the value of
+later rounds.
 """
 
 from collections import OrderedDict
@@ -9,8 +9,6 @@ from services.planner.state.resting import Resting
 from services.planner.tuning import MOST_WORTH, WORTH_PER_ROUND
 from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
-
-"""How many times its own value a late round is worth at most."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,11 +32,7 @@ class _Round:
 
 
 class Sessions:
-    """The latest `limit` sessions, each of one tenant; one that was not used for `limit_s` is as if
-    it never was.
-
-    Queries without a session pass through untouched.
-    """
+    """The latest `limit` sessions, each of one tenant; forgets those unused for `limit_s`."""
 
     def __init__(self, *, limit: int = 16_384, limit_s: float = 1800.0) -> None:
         self._limit = limit
@@ -48,10 +42,10 @@ class Sessions:
         self.resting = Resting()
 
     def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
-        """The query as its session weighs it: a round without targets takes those of the last one
-        that had any, and each round is worth more than the one before.
+        """Returns the query with the targets of the session's last round that had any, where it has
+        none, and with a value that grows with each round. Unchanged without a session.
 
-        Give it what the gateway asked, not what it returned before.
+        Takes the gateway's query, not one that was enriched before.
         """
         if query.session_key is None:
             return query
@@ -65,7 +59,7 @@ class Sessions:
         return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=value))
 
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
-        """A round of an enriched query runs; what does not run is no round."""
+        """Begins a round with an enriched query, if its request runs."""
         session = self._known(query.session_key, now)
         if session is None or query.session_key is None or placement.decode is None:
             return
@@ -81,9 +75,9 @@ class Sessions:
         remember(self._running, placement.decision_id, begun, self._limit)
 
     def ended(self, outcome: Outcome, now: float) -> None:
-        """A round ended; unknown decisions are no matter.
+        """Ends a round; ignores unknown decisions.
 
-        The last token of an answer is never computed on, so its KV is not there.
+        The KV of an answer's last token is never computed.
         """
         over = self._running.pop(outcome.decision_id, None)
         session = self._sessions.get(over.session_key) if over else None
@@ -104,7 +98,7 @@ class Sessions:
         )
 
     def lost(self, engine: str) -> None:
-        """The engine is gone with all KV that it held."""
+        """Forgets the KV on an engine that is gone."""
         self.resting.lost(engine)
         for session in self._sessions.values():
             if session.home == engine:

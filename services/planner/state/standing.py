@@ -1,4 +1,4 @@
-"""What rows say of an engine's promises. Pure; the rows are kept elsewhere."""
+"""Counts the promises among an engine's rows."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from shared.scheduling.rows import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promised:
-    """Promised requests of one engine, and the prompt tokens that their first tokens wait for."""
+    """Promised requests of one engine, and the prompt tokens to compute for their first tokens."""
 
     requests: int
     prompt_tokens: float
@@ -31,8 +31,8 @@ def promised_in(rows: Rows) -> Promised:
 
 
 def still_coming(row: Numbers, now: float) -> Numbers:
-    """KV that should be here and is not comes now at the earliest, and its next token is due as
-    much later: nobody here is behind for it.
+    """The row of a request on the way. KV that is overdue arrives now at the earliest, and its next
+    token is due as much later: the engine is not behind for it.
     """
     late_s = now - row[AVAILABLE]
     if row[PRODUCED] == 0 or late_s <= 0:

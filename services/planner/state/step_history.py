@@ -1,5 +1,5 @@
-"""The latest steps of one engine, to be laid beside what was expected of them. Pure; whoever keeps
-it says when a report came.
+"""The latest steps of one engine, to compare their times with the expected ones. The caller says
+when a report came.
 """
 
 from collections.abc import Sequence
@@ -32,18 +32,17 @@ _FIRST_ROWS: Final = 256
 MOST_STEPS: Final = 4096
 _MIDDLE, _DURATION, _COUNTS = 0, 1, 2
 _WIDTH: Final = _COUNTS + COUNTS
-# Of two clocks, one gains on the other by less than this; what a report needs on its way is never
-# taken for a clock's going slow.
+# Bound of the drift between the engine's clock and ours, in seconds per second; what a report is
+# late beyond that is delay.
 _CLOCK_GAIN: Final = 1e-4
 
 
 @dataclass(slots=True, eq=False)
 class StepHistory:
-    """Rows in the order of the steps, on the clock of whoever keeps them. The last MOST_STEPS at
-    least, twice as many at most.
+    """The last MOST_STEPS steps at least, twice as many at most, on the caller's clock.
 
-    A step belongs to the time that its middle is in: what is told late by a report's way or a
-    token's is less than half a step.
+    A step belongs to the time span that holds its middle, since the delay of a report or a token
+    is less than half a step.
     """
 
     _rows: Numbers = field(default_factory=lambda: np.zeros((_FIRST_ROWS, _WIDTH)))
@@ -55,7 +54,7 @@ class StepHistory:
         return self._count
 
     def add(self, reports: Sequence[StepReport], now: float) -> None:
-        """Reports that came together at `now`; one that tells of no step is passed over."""
+        """Adds reports that came together at `now`; skips those without a step."""
         if not reports:
             return
         aged_s = max(0.0, now - self._heard_at_s) * _CLOCK_GAIN if self._count else 0.0
@@ -68,7 +67,7 @@ class StepHistory:
     def sums(
         self, engine: str, table: StepTable | None, start_s: float, end_s: float
     ) -> StepSums | None:
-        """Of the steps within these times; None where it remembers none of them."""
+        """Sums over the steps within these times; None where there are none or no `table`."""
         middles = self._rows[: self._count, _MIDDLE]
         first, last = np.searchsorted(middles, (start_s, end_s), side="right")
         steps = self._rows[first:last]
@@ -99,7 +98,7 @@ class StepHistory:
         self._count += 1
 
     def _make_room(self) -> None:
-        """Twice as many rows; when they are many enough, the older half goes."""
+        """Doubles the rows up to 2 * MOST_STEPS, then drops the older half."""
         if len(self._rows) < 2 * MOST_STEPS:
             self._rows = np.vstack([self._rows, np.zeros_like(self._rows)])
             return
@@ -121,7 +120,7 @@ def _fill(counts: Numbers, report: StepReport) -> None:
 
 @compiled
 def _beside(steps: Numbers, table: Numbers) -> tuple[float, float, float, float]:
-    """Expected and sure seconds of all, how many went beyond sure, and by how much the worst."""
+    """Sums of expected and sure seconds, how many steps exceeded sure, and the worst excess."""
     expected, sure, beyond, worst_s = 0.0, 0.0, 0.0, 0.0
     for i in range(len(steps)):
         counts = steps[i, _COUNTS:]

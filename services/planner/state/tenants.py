@@ -1,10 +1,11 @@
-"""How tenants share the fleet: virtual token counters, weighted, as in VTC (Sheng et al., "Fairness
-in Serving Large Language Models", OSDI 2024).
+"""Shares the fleet between tenants by weighted virtual token counters, as VTC (Sheng et al.,
+"Fairness in Serving Large Language Models", OSDI 2024).
 
-A tenant's counter grows by the tokens of its requests over its weight. Where not all can be served
-the tenant with the least comes first. A tenant of which nothing waited starts again from where the
-least of those of which something does stood a few seconds ago: it saves no more than that up while
-it is away, and yet a burst of a tenant that keeps below its share comes first.
+A tenant's counter grows by the tokens of its requests over its weight. Where not all requests can
+be served, the tenant with the lowest counter comes first. A tenant that returns after it had no
+waiting request is lifted to the lowest counter of the waiting tenants, as of a few seconds ago. So
+it saves up no more than those seconds of service, and its bursts still come first while it stays
+below its share.
 """
 
 import math
@@ -20,32 +21,35 @@ from shared.requests import PlacementQuery
 
 _KEPT_TENANTS: Final = 1024
 _KEPT_CHARGES: Final = 65_536
-_SAVED_S: Final = 10.0  # of service to others that a tenant may make up for
+_SAVED_S: Final = 10.0  # of service to others that a tenant that was away may catch up on
 _MARK_EVERY_S: Final = 1.0
-_AWAY_S: Final = 2.0  # without one that waits in a round; gateways ask again after half a second
-_SHARES_S: Final = 600.0  # since its last request, while others share with a tenant
+_AWAY_S: Final = 2.0  # without a waiting request; gateways ask again after half a second
+_SHARES_S: Final = 600.0  # since its last request, in which a tenant counts as sharing the fleet
 _HALF_S: Final = 60.0
-_SOON_S: Final = 30.0  # likewise, while room is left for its next one
+_SOON_S: Final = 30.0  # since its last request, in which room is left for its next one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
-    """What a tenant asked for last, and may ask for again."""
+    """A recent request of a tenant, which may come again."""
 
     demand: Demand
     class_name: str
 
     def asked_at(self, now: float) -> Demand:
-        """The same asked for at another time, with nothing of it computed."""
+        """The same demand arriving `now`, with nothing cached."""
         due_s = now + self.demand.due_s - self.demand.arrived_at_s
         return replace(self.demand, arrived_at_s=now, due_s=due_s, cached_tokens={}, key=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
-    """The tenants of one round, the one to be served first before the others. `line`: those that
-    are likely to ask again soon are among them, each with what it may ask for. `several`: more than
-    one has asked in the last minutes.
+    """The tenants of one round, in the order in which they are served.
+
+    Attributes:
+        tenants: Those with a waiting request.
+        line: Those and the tenants that asked a short time ago, each with what it may ask for next.
+        several: Whether more than one tenant asked in the last ten minutes.
     """
 
     tenants: tuple[str, ...]
@@ -53,11 +57,11 @@ class Turns:
     several: bool
 
     def comes_first(self, tenant: str) -> bool:
-        """Before others that wait."""
+        """Whether the tenant is the first of several that wait."""
         return len(self.tenants) > 1 and tenant == self.tenants[0]
 
     def alternate(self, numbers: Sequence[int], tenant_of: Callable[[int], str]) -> list[int]:
-        """The same, one of each tenant in turn; where there is but one tenant, as they are."""
+        """The numbers, one of each tenant in turn (round robin); unchanged for one tenant."""
         if len(self.tenants) < 2:
             return list(numbers)
         lines: dict[str, list[int]] = {tenant: [] for tenant in self.tenants}
@@ -71,13 +75,13 @@ class Turns:
 class _Account:
     counter: float = 0.0
     asked_at_s: float = 0.0
-    waited_at_s: float = -math.inf  # the last round with one that had waited since the one before
+    waited_at_s: float = -math.inf  # the last round with a request that an earlier round left over
     usual: Usual | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Charge:
-    """What a running request was taken to be: its answer is only known when it has ended."""
+    """What was charged for a running request; its answer's length is known only at its end."""
 
     tenant: str
     weight: float
@@ -96,9 +100,7 @@ class TenantShares:
     _marks: deque[tuple[float, float]] = field(default_factory=deque)  # times, and the least then
 
     def turns(self, waiting: Iterable[tuple[str, float]], now: float) -> Turns:
-        """Those of a round, from the tenants of all requests that wait, each with the time since
-        when it does.
-        """
+        """The tenants of a round, from the tenant and the start of the wait of each request."""
         since_s: dict[str, float] = {}
         for tenant, asked_s in waiting:
             since_s[tenant] = min(asked_s, since_s.get(tenant, asked_s))
@@ -117,14 +119,14 @@ class TenantShares:
         )
 
     def asks(self, query: PlacementQuery, demand: Demand, now: float) -> None:
-        """What a tenant asked for, and may be promised one day."""
+        """Notes a demand with targets as one that the tenant may repeat."""
         account = self._accounts.get(query.tenant)
         if account is not None and demand.asks:
             usual = Usual(demand=demand, class_name=query.targets.class_name)
             account.usual = max(usual, account.usual or usual, key=_weight_now(now))
 
     def placed(self, query: PlacementQuery, decision_id: str, answer_tokens: int) -> None:
-        """A request runs: its prompt counts, and an answer of so many tokens until it has ended."""
+        """Charges a request that runs for its prompt and an answer of `answer_tokens`."""
         tokens = query.prompt_tokens + answer_tokens
         charge = _Charge(
             tenant=query.tenant,
@@ -136,13 +138,13 @@ class TenantShares:
         self._last = self._add(charge, tokens)
 
     def ended(self, decision_id: str, output_tokens: int) -> None:
-        """What it really was counts. Unknown decisions are no matter."""
+        """Corrects the charge to the real answer's tokens; ignores unknown decisions."""
         charge = self._charges.pop(decision_id, None)
         if charge is not None:
             self._add(charge, charge.prompt_tokens + output_tokens - charge.charged_tokens)
 
     def counter(self, tenant: str) -> float:
-        """Tokens over weight, of all that it was served."""
+        """Tokens served over weight."""
         return self._accounts[tenant].counter if tenant in self._accounts else 0.0
 
     def _lift(self, since_s: dict[str, float], now: float) -> None:
@@ -177,7 +179,7 @@ class TenantShares:
 
 
 def _weight_now(now: float) -> Callable[[Usual], float]:
-    """By its prompt, of which half is forgotten every minute."""
+    """Weighs a demand by its prompt tokens, halved with every minute of age."""
 
     def weigh(usual: Usual) -> float:
         age_s = now - usual.demand.arrived_at_s

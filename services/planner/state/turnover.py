@@ -1,4 +1,4 @@
-"""How an engine's requests turn over: prompts that come as others end their answers."""
+"""The steady turnover of an engine: new prompts come as other requests end."""
 
 import math
 
@@ -8,15 +8,15 @@ from shared.scheduling.simulate import Flags
 
 
 def decoding(rows: Rows) -> Flags:
-    """The rows that have given a token and have no more than the next one to compute."""
+    """The rows that have given a token and have at most one token to compute for the next one."""
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
     decodes: Flags = (rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)
     return decodes
 
 
 def prompt_tokens_each(decodes: Rows) -> float:
-    """Prompt tokens that come for each token that these rows produce: as many as they had
-    themselves, if they are half through their answers. Infinite where they have produced none.
+    """Prompt tokens that come per produced token: the rows' own ratio of prompt to answer, taking
+    them to be half through their answers. Infinite where they have produced none.
     """
     produced = float(decodes[:, PRODUCED].sum())
     if not produced:
@@ -25,8 +25,8 @@ def prompt_tokens_each(decodes: Rows) -> float:
 
 
 def usual_step_s(rows: Rows, table: StepTable) -> float:
-    """Seconds that a step of an engine with these rows surely takes in the long run: all its
-    decodes, and one chunk of the prompt tokens that come meanwhile. 0 where nothing decodes.
+    """A bound in seconds of a steady-state step: all decodes of these rows, and one chunk of the
+    prompt tokens that come meanwhile. 0 where nothing decodes.
     """
     decodes = rows[decoding(rows)]
     if not len(decodes):

@@ -70,7 +70,7 @@ def make_query(request_id: str = "r1", **changed: Any) -> PlacementQuery:
 def make_cluster(
     *engines: EngineDescription, cost: StepCost | None = COST, **numbers: Any
 ) -> ClusterState:
-    """Started at 0; all engines take `cost`, None: nobody knows what steps take."""
+    """Started at 0; steps of all engines take `cost`, None: unknown times."""
     state = ClusterState(PlannerNumbers(**numbers), epoch="e", now=0.0)
     for engine in engines:
         add(state, engine, cost)
@@ -93,12 +93,12 @@ def decide(query: PlacementQuery, state: ClusterState, now: float) -> Decision:
 
 
 def place(state: ClusterState, query: PlacementQuery, now: float = LONG_AFTER_S) -> Decision:
-    """Decides and takes it into the books."""
+    """Decides a query and records the decision."""
     return commit(state, query, decide(query, state, now), now)
 
 
 def commit(state: ClusterState, query: PlacementQuery, decision: Decision, now: float) -> Decision:
-    """Takes a decision into the books, under the next id."""
+    """Records a decision under the next id."""
     placement = replace(decision.placement, decision_id=state.next_decision_id)
     explanation = Explanation(
         query=query, placement=placement, decided_at_epoch_s=0.0, ways=decision.ways

@@ -57,7 +57,7 @@ def test_only_paces_tighter_than_all_that_stay_are_left_out(
 
 
 @given(classes=classes)
-def test_nobody_is_left_out_while_all_can_be_served(classes: list[ClassWork]) -> None:
+def test_no_class_is_left_out_while_all_can_be_served(classes: list[ClassWork]) -> None:
     asked = sum(one.per_s * one.work_s for one in classes)
     tightest = min((one.leaves for one in classes), default=1.0)
 
@@ -81,7 +81,7 @@ def test_what_is_asked_for_is_learned_from_requests() -> None:
     assert mix.left_out(3, 30.0) == frozenset()
 
 
-def test_a_load_that_is_over_leaves_nobody_out() -> None:
+def test_a_load_that_is_over_leaves_no_class_out() -> None:
     assert mix_of(30.0).left_out(1, 30.0 + 120.0) == frozenset()
 
 

@@ -1,4 +1,4 @@
-"""What newcomers may count on of drafts."""
+"""The drafts that planning counts on for new requests."""
 
 import math
 
@@ -60,7 +60,7 @@ def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> 
     assert np.allclose(rows[:, GAIN], [3.0, 1.5])
 
 
-def test_who_is_asked_for_a_little_more_than_was_promised_tells_of_what_was_promised() -> None:
+def test_a_tier_slightly_tighter_than_the_promise_tells_of_the_promise() -> None:
     drafting = Drafting()
     drafting.observe(decoding(3, tpot_s=0.04, draft=4, gain=3.0))
     assert drafting.of(0.05, PRIOR) == PRIOR
@@ -68,7 +68,7 @@ def test_who_is_asked_for_a_little_more_than_was_promised_tells_of_what_was_prom
     assert drafting.about(0.1, PRIOR) == drafting.about(0.03, PRIOR) == PRIOR
 
 
-def test_a_pace_that_nobody_was_asked_for_yet_counts_on_what_its_promise_is_known_to_get() -> None:
+def test_an_unseen_pace_counts_on_the_drafts_of_its_promise() -> None:
     drafting = Drafting()
     drafting.observe(decoding(3, tpot_s=0.1, draft=4, gain=3.0))
 

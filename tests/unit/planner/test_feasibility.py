@@ -1,4 +1,4 @@
-"""Whom an engine turns away: those that make somebody later, not those that find somebody late."""
+"""An engine refuses newcomers that delay other requests, not those that find others late."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def decoding(number: int, lead: float) -> Numbers:
 
 
 def taken(lead: float) -> int:
-    """How many of a pace an engine takes, each of them so many paces ahead by the time."""
+    """How many requests of a pace an engine takes, each so many paces ahead by then."""
     bench = bench_with(decoding(0, lead))
     while bench.try_one(decoding(len(bench.rows), lead), "").kept:
         bench.give(decoding(len(bench.rows), lead)[None], [""])
@@ -50,27 +50,31 @@ def taken(lead: float) -> int:
 
 @pytest.fixture
 def cutting_it_fine() -> Bench:
-    """Somebody who will be on time, but for the reserve that planning leaves."""
+    """An engine with a request that is on time, but short of the reserve."""
     bench = bench_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
     assert bench.at_stake.all()
     assert bench.late_anyway.all()
     return bench
 
 
-def test_who_is_short_of_the_reserve_anyway_turns_nobody_away(cutting_it_fine: Bench) -> None:
+def test_a_request_short_of_the_reserve_anyway_causes_no_refusal(cutting_it_fine: Bench) -> None:
     trial = cutting_it_fine.try_one(prompt(100, 20 * ALONE_S), "")
 
     assert trial.kept
 
 
-def test_nobody_makes_later_who_is_short_of_the_reserve(cutting_it_fine: Bench) -> None:
+def test_a_newcomer_that_delays_a_request_short_of_the_reserve_is_refused(
+    cutting_it_fine: Bench,
+) -> None:
     trial = cutting_it_fine.try_one(prompt(LONG_TOKENS // 4, ALONE_S / 2), "")
 
     assert trial.reason is Reason.COMPUTE
     assert trial.others_late == 1
 
 
-def test_of_many_who_make_little_later_none_makes_a_prompt_late(cutting_it_fine: Bench) -> None:
+def test_many_newcomers_with_a_little_delay_each_make_no_prompt_late(
+    cutting_it_fine: Bench,
+) -> None:
     for number in range(200):
         decode = new_row(
             key=number + 1,

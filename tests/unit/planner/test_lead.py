@@ -1,4 +1,4 @@
-"""What an engine may promise away for the lead of those that run."""
+"""How much more an engine may promise for the lead of its running requests."""
 
 import math
 
@@ -16,7 +16,7 @@ PACE_S = 0.05
 
 
 def running(lead: float, *, kind: float = PROMISED, tpot_s: float = PACE_S) -> Numbers:
-    """One that is so many paces ahead."""
+    """A running request that is so many paces ahead."""
     due_s = NOW + lead * PACE_S
     return new_row(
         tokens=100, computed=99, produced=5, left=500, due_s=due_s, tpot_s=tpot_s, kind=kind
@@ -36,7 +36,7 @@ def test_without_a_lead_an_engine_promises_its_time_and_no_more(lead: float) -> 
 
 @given(leads=st.lists(st.floats(-10, 3000), min_size=1, max_size=20))
 def test_what_is_lent_is_paid_back_from_leads_within_a_thousand_steps(leads: list[float]) -> None:
-    """A step of an overcommitted engine costs everybody so much of a pace."""
+    """A step of an overcommitted engine costs each request so much of a pace."""
     lent = share_allowed(np.array([running(lead) for lead in leads]), NOW) - 1.0
     assert 0 <= lent <= 0.25
     spent = 1000 * lent * len(leads)

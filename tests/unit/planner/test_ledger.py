@@ -98,7 +98,7 @@ def test_a_refusal_has_ended_when_it_is_made() -> None:
     assert ledger.all_that_is_left() == []
 
 
-def test_one_that_was_put_off_and_then_decided_is_one() -> None:
+def test_a_decision_that_was_deferred_first_is_handed_out_once() -> None:
     ledger = Ledger()
     ledger.decided(decision(admission=Admission.DEFERRED, decode=None), {}, 10.0)
     ledger.decided(decision(), TABLES, 10.5)
@@ -107,7 +107,7 @@ def test_one_that_was_put_off_and_then_decided_is_one() -> None:
     assert [one.placement.admission for one in ledger.all_that_is_left()] == [Admission.ADMITTED]
 
 
-def test_what_nobody_tells_of_is_given_up_without_an_outcome() -> None:
+def test_a_decision_without_a_report_is_given_up_without_an_outcome() -> None:
     ledger = Ledger(most_open=2)
     for number in range(3):
         ledger.decided(decision(f"d-{number}"), TABLES, 10.0)

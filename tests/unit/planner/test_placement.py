@@ -146,7 +146,7 @@ def test_what_one_engine_reported_serves_for_one_that_has_not_yet() -> None:
     assert decision.chosen.prefill_s is not None
 
 
-def test_who_asks_for_nothing_is_admitted_without_a_promise() -> None:
+def test_a_request_without_targets_is_admitted_without_a_promise() -> None:
     placement = decide(make_query(), make_cluster(make_engine()), LONG_AFTER_S).placement
 
     assert (placement.admission, placement.reason) == (Admission.ADMITTED, Reason.NO_TARGET)

@@ -97,7 +97,7 @@ def test_a_step_lasts_a_third_of_the_tightest_first_token_at_most(
     assert TABLE.sure_s(Step()) == pytest.approx(0.0248)
 
 
-def test_an_engine_whose_steps_nobody_knows_keeps_its_policy() -> None:
+def test_an_engine_without_step_times_keeps_its_policy() -> None:
     unknown = replace(engine(decoding(10, TIGHT_S)), table=None)
     before = Policy(longest_step_s=0.7, speculation_tokens=3)
 
@@ -123,7 +123,7 @@ def test_an_engine_that_cannot_speculate_is_told_so_and_nothing_of_classes() -> 
     assert told.longest_step_s > 0
 
 
-def test_nobody_speculates_where_the_cache_has_no_block_left_for_each() -> None:
+def test_no_drafts_where_the_cache_lacks_a_block_for_each_decode() -> None:
     full = policy(engine(decoding(10, TIGHT_S), free_kv_blocks=9))
 
     assert full.speculation_by_class == {"code": 0, "chat": 0}
@@ -170,7 +170,7 @@ def test_classes_of_one_pace_draft_by_what_each_accepts(tpot_s: float, kind: flo
     assert told["good"] > told["bad"] == 0
 
 
-def test_a_class_that_does_not_decode_now_shortens_nobodys_drafts() -> None:
+def test_a_class_that_does_not_decode_now_shortens_no_drafts() -> None:
     acceptance, now = drafting(code=0.9, chat=0.02), engine(decoding(10, TIGHT_S))
 
     alone, beside = (

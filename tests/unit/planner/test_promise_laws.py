@@ -24,9 +24,7 @@ def broken(lives: list[Life]) -> list[str]:
 @pytest.mark.parametrize("engines", [1, 3])
 @pytest.mark.parametrize("rate", [3.0, 8.0, 20.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_without_noise_nobody_who_was_admitted_is_late(
-    engines: int, rate: float, seed: int
-) -> None:
+def test_without_noise_no_admitted_request_is_late(engines: int, rate: float, seed: int) -> None:
     lives = lives_at(rate * engines, 80 * engines, seed)
 
     World.of(engines).live_through(lives)

@@ -1,4 +1,4 @@
-"""Who may join the fleet, and that a refusal says what was read, what is expected and the cure."""
+"""Which engines may join, and that a refusal names what was read, what is expected and the cure."""
 
 from typing import Any
 

@@ -14,24 +14,24 @@ def taught(takes_s: float = 0.1, ttft_s: float = 0.5) -> Restraint:
 
 
 @given(takes_s=SECONDS, left_s=SECONDS, ahead_s=SECONDS)
-def test_nobody_is_held_back_before_anything_is_known(
+def test_no_prompt_is_deferred_before_anything_is_known(
     takes_s: float, left_s: float, ahead_s: float
 ) -> None:
     assert not Restraint().holds_back(takes_s, left_s, ahead_s)
 
 
 @given(takes_s=SECONDS, left_s=SECONDS)
-def test_nobody_is_held_back_where_nobody_is_ahead(takes_s: float, left_s: float) -> None:
+def test_no_prompt_is_deferred_where_no_prompt_is_ahead(takes_s: float, left_s: float) -> None:
     assert not taught().holds_back(takes_s, left_s, 0.0)
 
 
 @given(takes_s=SECONDS, ahead_s=SECONDS)
-def test_nobody_is_held_back_beyond_the_last_moment(takes_s: float, ahead_s: float) -> None:
+def test_no_prompt_is_deferred_beyond_its_last_moment(takes_s: float, ahead_s: float) -> None:
     assert not taught().holds_back(takes_s, 1.3 * takes_s, ahead_s)
 
 
 @given(takes_s=SECONDS, left_s=SECONDS, ahead_s=SECONDS, more=st.floats(1.0, 10.0))
-def test_who_is_held_back_would_be_with_more_ahead_as_well(
+def test_a_deferred_prompt_is_deferred_with_more_ahead_as_well(
     takes_s: float, left_s: float, ahead_s: float, more: float
 ) -> None:
     restraint = taught()
@@ -41,7 +41,7 @@ def test_who_is_held_back_would_be_with_more_ahead_as_well(
 
 
 @given(takes_s=SECONDS, ahead_s=SECONDS)
-def test_of_two_prompts_with_time_the_cheaper_one_is_never_the_one_held_back(
+def test_of_two_prompts_with_time_the_cheaper_one_is_never_the_deferred_one(
     takes_s: float, ahead_s: float
 ) -> None:
     restraint, enough_s = taught(), 1000.0
@@ -50,7 +50,7 @@ def test_of_two_prompts_with_time_the_cheaper_one_is_never_the_one_held_back(
     assert restraint.holds_back(2 * takes_s, enough_s, ahead_s)
 
 
-def test_what_is_dear_is_measured_by_what_came_lately() -> None:
+def test_a_long_prompt_is_measured_by_recent_prompts() -> None:
     cheap, dear = taught(takes_s=0.01), taught(takes_s=0.01)
     for _ in range(500):
         dear.learn(1.0, 0.5)

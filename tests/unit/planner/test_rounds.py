@@ -72,7 +72,7 @@ def test_of_many_that_are_held_all_are_looked_at_in_turn_and_twelve_at_once() ->
     assert len(set.union(*looked)) == 40
 
 
-def test_who_has_no_more_time_is_answered_however_many_wait() -> None:
+def test_a_request_without_time_left_is_answered_however_many_wait() -> None:
     state = full()
     asked = held_after([ask(f"r{i}") for i in range(40)], state, LONG_AFTER_S)
     assert all(one.held and one.held.latest_s < LONG_AFTER_S + 20 for one in asked)
@@ -83,7 +83,7 @@ def test_who_has_no_more_time_is_answered_however_many_wait() -> None:
     assert admissions == [Admission.REFUSED] * 40
 
 
-def test_a_dear_prompt_lets_others_go_first_until_its_last_moment() -> None:
+def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:
     state = make_cluster(make_engine(kv_blocks=4000, max_running_requests=64))
     for number in range(12):
         cheap = ask(f"cheap-{number}", prompt_tokens=100)

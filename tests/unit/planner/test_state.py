@@ -1,4 +1,4 @@
-"""The planner's books: who is attached, what is in flight, what is remembered and for how long."""
+"""The planner's state: which engines are attached, what is in flight and what is remembered."""
 
 from dataclasses import replace
 
@@ -301,7 +301,7 @@ def moved(state: ClusterState) -> tuple[EngineState, EngineState]:
     return state.engines["p0"], state.engines["d0"]
 
 
-def test_kv_that_is_late_comes_now_at_the_earliest_and_nobody_is_behind_for_it() -> None:
+def test_late_kv_comes_now_at_the_earliest_and_its_deadline_moves_with_it() -> None:
     _, end = moved(make_cluster(*both_roles()))
     foreseen = end.standing_rows(LONG_AFTER_S)[0]
     late_s = 3.0

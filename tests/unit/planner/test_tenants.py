@@ -61,7 +61,7 @@ def test_of_two_that_always_wait_each_gets_its_weight(
     assert apart <= max(sizes) / min(weights)
 
 
-def test_who_was_away_makes_up_for_seconds_and_not_for_all_of_it() -> None:
+def test_a_tenant_that_was_away_catches_up_on_seconds_only() -> None:
     shares = TenantShares()
     for second in range(100):
         shares.turns((("a", -1.0),), float(second))
@@ -73,7 +73,7 @@ def test_who_was_away_makes_up_for_seconds_and_not_for_all_of_it() -> None:
     assert 8_000 <= shares.counter("b") < shares.counter("a")
 
 
-def test_who_is_between_two_calls_is_not_taken_for_one_that_was_away() -> None:
+def test_a_tenant_between_two_calls_does_not_count_as_away() -> None:
     shares = TenantShares()
     shares.turns((("a", 0.0), ("b", 0.0)), 0.0)
     shares.turns((("a", 0.0), ("b", 0.0)), 0.1)
@@ -118,7 +118,7 @@ def one_place(**changed: Any) -> ClusterState:
 
 
 def known(state: ClusterState, *tenants: str) -> None:
-    """They asked a moment ago and were never served."""
+    """Tenants that asked a moment ago and were never served."""
     state.tenants.turns([(tenant, NOW) for tenant in tenants], NOW)
 
 
@@ -128,7 +128,7 @@ def admitted(found: list[Decision | Held | None]) -> list[bool]:
     ]
 
 
-def test_where_not_all_can_be_promised_who_has_had_least_comes_first() -> None:
+def test_where_not_all_can_be_promised_the_least_served_tenant_comes_first() -> None:
     state = one_place()
     known(state, "a", "b")
     serve(state.tenants, "a", 1000, 1.0, NOW)
@@ -243,7 +243,7 @@ def test_what_has_waited_for_long_goes_by_the_weights_of_tenants_too() -> None:
     assert went == {"a": 10, "b": 30}
 
 
-def test_of_work_without_a_promise_who_has_had_least_comes_first() -> None:
+def test_without_promises_the_least_served_tenant_comes_first() -> None:
     state = make_cluster(make_engine())
     known(state, "a", "b")
     serve(state.tenants, "a", 1000, 1.0, NOW)

@@ -90,7 +90,7 @@ def test_the_more_transfers_were_slow_the_more_of_it_is_believed() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 20])
-def test_a_pair_that_nobody_tries_again_is_forgiven(times: int) -> None:
+def test_the_delay_of_an_unused_pair_decays(times: int) -> None:
     slow = after(seen_s=[0.0] * times, transfer_s=5.0)
 
     likely_s = [slow.likely_s("p0", "d0", BYTES, now) for now in (0.0, 60.0, 120.0, 1e6)]

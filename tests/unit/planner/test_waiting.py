@@ -164,7 +164,7 @@ async def test_freed_room_makes_a_round_at_most_every_pause() -> None:
         call.cancel()
 
 
-async def test_with_nobody_waiting_freed_room_makes_no_round() -> None:
+async def test_without_waiting_calls_freed_room_makes_no_round() -> None:
     async with opened(FakeDecider()) as desk:
         desk.free()
         await desk.clock.move(1.0)
@@ -212,7 +212,7 @@ async def test_an_undecided_call_ends_within_its_limit_with_the_reason_so_far(
         assert await call == held.placement
 
 
-async def test_who_was_put_off_and_asks_again_keeps_its_place() -> None:
+async def test_a_deferred_request_that_asks_again_keeps_its_place() -> None:
     async with opened(FakeDecider()) as desk:
         first = desk.ask("first", waited_s=3.0)
         await settle()
@@ -277,7 +277,7 @@ async def test_a_round_that_fails_fails_its_calls_and_no_later_ones() -> None:
         assert (await desk.ask("b")).runs
 
 
-async def test_closing_puts_everybody_off() -> None:
+async def test_closing_defers_all_calls() -> None:
     async with opened(FakeDecider()) as desk:
         calls = [desk.ask(name) for name in "ab"]
         await settle()
@@ -288,8 +288,8 @@ async def test_closing_puts_everybody_off() -> None:
     assert {one.admission for one in answers} == {Admission.DEFERRED}
 
 
-async def test_who_is_put_off_again_and_again_has_one_record() -> None:
-    state = make_cluster(grace_s=1e6)  # without an engine everybody is put off
+async def test_a_request_deferred_again_and_again_has_one_record() -> None:
+    state = make_cluster(grace_s=1e6)  # without an engine all requests are deferred
     clock = HandClock()
     decider = Decider(state=state, epoch_s=clock.now)
     calls = WaitingCalls(queue=WaitingQueue(decider=decider, numbers=NUMBERS), clock=clock)

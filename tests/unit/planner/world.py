@@ -1,5 +1,5 @@
-"""Engines without hardware under the planner's own rounds, on virtual time: what was promised is
-held against what then happens.
+"""Simulated engines under the planner's own rounds, on virtual time, to compare promises with what
+then happens.
 """
 
 import math
@@ -92,7 +92,7 @@ class Engine:
         apply(self._after, self._seen, tokens, self.ends_s, 0.0)
 
     def end(self) -> tuple[str, ...]:
-        """The step is over; returns who has all that it wanted."""
+        """Ends the step; returns the requests that have all their tokens."""
         self.rows = self._after
         for life, seen in zip(self.lives, self._seen, strict=True):
             if seen[2] > 0:
@@ -156,7 +156,7 @@ class World:
         return cls(state, made)
 
     def live_through(self, lives: Sequence[Life]) -> None:
-        """Until everybody is served or refused."""
+        """Runs until all requests are served or refused."""
         coming = sorted(lives, key=lambda life: life.arrives_s)
         waiting: list[Life] = []
         while coming or waiting or any(engine.lives for engine in self.engines):
@@ -211,7 +211,7 @@ def asked_of(life: Life, now: float) -> Asked:
 def lives_at(
     rate: float, requests: int, seed: int, *, on_refuse: OnRefuse = OnRefuse.REFUSE
 ) -> list[Life]:
-    """Poisson arrivals of all classes; nobody knows how long the answers will be."""
+    """Poisson arrivals of all classes, with answers of unknown length."""
     chance, now, lives = random.Random(seed), 0.0, []
     for number in range(requests):
         now += chance.expovariate(rate)

@@ -34,7 +34,7 @@ def demanded(state: ClusterState) -> Asks:
 
 
 @pytest.mark.parametrize("on_refuse", OnRefuse)
-def test_what_was_turned_away_is_demand_like_what_was_admitted(on_refuse: OnRefuse) -> None:
+def test_refused_requests_are_demand_like_admitted_ones(on_refuse: OnRefuse) -> None:
     state = make_cluster(make_engine())
     place(state, make_query("r0", targets=SloTargets(ttft_s=2.0)))
 
