@@ -90,7 +90,7 @@ class StepTable:
         return np.delete(self.numbers, _DRIFT).tobytes()
 
     def slower(self, factor: float) -> "StepTable":
-        """The table of an engine whose steps all take `factor` times as long."""
+        """The table with all step times multiplied by `factor`."""
         numbers = self.numbers.copy()
         numbers[_DRIFT] *= factor
         return StepTable(numbers)

@@ -188,8 +188,8 @@ def fitting(rows: Rows, decodes: Order, counts: Numbers, table: Numbers, until_s
 def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
     """Seconds until the earliest next token of these decodes is due.
 
-    A decode that is late in any case catches up over several steps. So does one whose drafts had
-    poor luck: luck evens out, and of several that draft one always had poor luck.
+    A decode that is late in any case catches up over several steps. So does a decode with drafts
+    that had poor luck: luck evens out, and of several that draft one always had poor luck.
     """
     until_s = np.inf
     for i in decodes:

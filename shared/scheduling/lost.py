@@ -17,7 +17,7 @@ ROUNDING_S: Final = 1e-6  # lost to float32 on the wire; less than this is not l
 def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
     """Takes promises that cannot be kept any more out of the way of the others.
 
-    A request whose first token would be late even if the engine did nothing else becomes LOST. The
+    A request becomes LOST if its first token would be late even if the engine did nothing else. The
     deadlines of a request that is far behind its pace restart at `now`. Returns how many were
     settled.
 

@@ -28,9 +28,9 @@ Order = npt.NDArray[np.intp]
 ONE: Final = 1.5  # a row with at most this many tokens left to compute counts as a decode
 EVICT: Final = -1  # in the place of a number of tokens: drop the row's KV
 
-# Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests whose KV waits for
-# room elsewhere: best effort frees them and takes none. The same holds for blocks KEPT, which cache
-# prefixes for sessions that return, but only while promised requests are there.
+# Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests with KV that waits
+# elsewhere for room: best effort frees them and takes none. The same holds for blocks KEPT, which
+# cache prefixes for sessions that return, but only while promised requests are there.
 MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT, SET_ASIDE, KEPT = range(7)
 LIMITS: Final = 7
 

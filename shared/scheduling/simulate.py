@@ -99,7 +99,7 @@ def simulate(
 
 
 def at_stake(rows: Rows, table: StepTable, now: float) -> Flags:
-    """Promised requests whose next token could still be on time if each had the next step to
+    """Promised requests that could still get their next token on time if each had the next step to
     itself.
     """
     stakes = np.zeros(len(rows), dtype=np.bool_)
