@@ -64,7 +64,7 @@ def is_ours(system: str) -> bool:
 
 
 def spec_of(system: str) -> SystemSpec:
-    """Raises ConfigError with the nearest name."""
+    """The system of this name. Raises ConfigError with the nearest name."""
     name = OURS if is_ours(system) else system
     if name not in SYSTEMS:
         known = ", ".join(SYSTEMS)

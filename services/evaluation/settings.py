@@ -39,7 +39,7 @@ class Scene:
         return tuple((n, self.replicas - n) for n in sorted(every) if 0 < n < self.replicas)
 
     def budgets(self, *tokens: int) -> tuple[int, ...]:
-        """Those of these budgets that a step may have; the engine's own where there is none."""
+        """The budgets of these that a step may have; the engine's own where there is none."""
         most = self.hardware.max_step_tokens
         return tuple(one for one in tokens if one <= most) or (most,)
 

@@ -36,8 +36,8 @@ class SystemSpec:
 
 
 def _our_settings(scene: Scene) -> Iterator[Setting]:
-    """With speculation where there is a draft model, and without. Draft lengths are decided at run
-    time, and so is which requests go to the prefill engines of a fleet.
+    """Settings with drafts where there is a draft model, and without. Draft lengths are decided at
+    run time, and so is which requests go to the prefill engines of a fleet.
     """
     most = scene.drafts[-1]
     for drafts in sorted({most, 0}, reverse=True):

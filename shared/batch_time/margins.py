@@ -34,7 +34,7 @@ class Drift:
 
 
 class Margins:
-    """By kind of step: the factor on a prediction that a share `level` of steps keeps within.
+    """Tracks by kind of step the factor on a prediction that a share `level` of steps keeps within.
 
     A mixed step's is no less than that of its parts, so that more work is never promised sooner.
     """

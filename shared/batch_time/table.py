@@ -67,7 +67,7 @@ class StepTable:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "StepTable":
-        """Raises ValueError where the bytes are no table."""
+        """The inverse of `to_bytes`. Raises ValueError where the bytes are no table."""
         if len(data) % 8:
             raise ValueError("a table of step times is a row of float64 numbers")
         # A copy is writable, as all other tables are: numba then compiles for one type only.
@@ -81,7 +81,7 @@ class StepTable:
 
     @property
     def drift(self) -> float:
-        """How many times as long as its fit says a step takes at present."""
+        """The factor of present step times on those of the fit."""
         return float(self.numbers[_DRIFT])
 
     @property

@@ -31,8 +31,8 @@ class Grace:
 
 
 def by_deadlines(tpot_s: float) -> Grace:
-    """For an answer with a deadline for each token (`pacing: deadlines`): the only slack of later
-    tokens is the time by which the first came early.
+    """The slack of an answer with a deadline for each token (`pacing: deadlines`): the time by
+    which its first token came early.
     """
     return Grace(tpot_s, math.inf)
 
@@ -45,9 +45,9 @@ def grace_of(
     moved_s: float = 0.0,
     gain: float = 1.0,
 ) -> Grace:
-    """For an answer with a promised mean of `tpot_s` over at least `later_tokens` after its first.
-    The pace is not below `least_pace_s` unless the answer's KV takes `moved_s` to arrive. `gain` is
-    the mean number of tokens that a step with drafts yields.
+    """The slack of an answer with a promised mean of `tpot_s` over at least `later_tokens` after
+    its first. The pace is not below `least_pace_s` unless the answer's KV takes `moved_s` to
+    arrive. `gain` is the mean number of tokens that a step with drafts yields.
     """
     if math.isinf(tpot_s) or later_tokens < 1:
         return Grace(tpot_s)

@@ -180,7 +180,7 @@ def _note_lost(rows: Rows, seen: Times, kinds: Numbers) -> None:
 
 @compiled
 def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
-    """Whether a guarded row is late; one that still waits for a token that was due is."""
+    """Whether a guarded row is late, also by a token that was due and has not come yet."""
     for i in range(len(rows)):
         if guarded[i] and rows[i, LEFT] > 0:
             seen[i, 3] = max(seen[i, 3], now - rows[i, DUE])

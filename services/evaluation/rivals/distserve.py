@@ -12,7 +12,7 @@ from shared.workloads.calls import Load
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Every split; prompts are batched up to the tokens that saturate an engine."""
+    """Settings with every split; prompts are batched up to the tokens that saturate an engine."""
     for setting in disaggregated(scene):
         for budget in scene.budgets(2048, 8192):
             yield replace(setting, budget_tokens=budget)

@@ -17,8 +17,8 @@ _DRAFTING_SHARES = (1.0, 1.5, 2.0)  # a step with drafts yields more tokens and 
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Deadlines from the arrival on, as in the paper, or from the first token on, as a mean TPOT is
-    judged.
+    """Settings with deadlines from the arrival on, as in the paper, or from the first token on, as
+    a mean TPOT is judged.
     """
     for setting in colocated(scene):
         for share in _DRAFTING_SHARES if setting.drafts else _PACE_SHARES:

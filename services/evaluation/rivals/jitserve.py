@@ -29,8 +29,8 @@ def settings(scene: Scene) -> Iterator[Setting]:
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
-    """It knows the distribution of answer lengths of each class, as a predictor trained on such
-    requests does, but nothing more of a single request.
+    """Builds it with the answer lengths of each class, as a predictor trained on such requests
+    knows them. Of a single request it knows only the class.
     """
     outputs = outputs_of(load)
     former = most_gain(

@@ -24,7 +24,7 @@ class Router(Protocol):
     """Routes the requests of one run."""
 
     def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
-        """None where no engine can give it tokens."""
+        """Chooses the engines of a request; None where no engine can give it tokens."""
 
     def ended(self, life: int) -> None:
         """Called when a request has all its tokens."""
