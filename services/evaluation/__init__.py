@@ -1,1 +1,3 @@
-"""Loads through whole systems on simulated fleets: ours with the production planner, and rivals."""
+"""Runs loads through whole systems on simulated fleets: ours with the production planner, and
+rivals.
+"""

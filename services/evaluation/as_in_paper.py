@@ -1,5 +1,5 @@
-"""The paper's own comparison (SLOs-Serve, arXiv 2504.08784, section 8): its baselines as it ran
-them, without drafts and in fixed settings, beside ours.
+"""The paper's own comparison (SLOs-Serve, arXiv 2504.08784, section 8): ours beside its baselines
+as it ran them, without drafts and in fixed settings.
 """
 
 from collections.abc import Generator, Sequence
@@ -13,13 +13,15 @@ from services.evaluation.study import Capacity, Cell
 from services.evaluation.systems import OURS
 
 BASELINES: Final = ("vllm-paper", "sarathi", "distserve")
-_BUDGET_TOKENS: Final = 2048  # of a step of vLLM
+_BUDGET_TOKENS: Final = 2048  # per step of vLLM
 
 
 def as_in_paper(
     evaluation: Evaluation, scenarios: Sequence[str], replicas: Sequence[int], bar: float
 ) -> None:
-    """Capacity by the mean. DistServe is tried in every split of the fleet."""
+    """Finds the capacity of each system by the mean rule. DistServe is tried in every split of the
+    fleet.
+    """
     searches = {
         f"{scenario}, {system}, {size} x": _search(evaluation, scenario, system, size, bar)
         for scenario in scenarios
@@ -43,8 +45,8 @@ def _search(
 
 
 def fixed_one(setting: Setting) -> bool:
-    """Whether the paper ran a baseline so: no drafts, vLLM's own budget, Sarathi's steps within the
-    tightest pace.
+    """Whether the paper ran a baseline in this setting: no drafts, vLLM's own budget, Sarathi's
+    steps within the tightest pace.
     """
     return (
         not setting.drafts

@@ -1,4 +1,4 @@
-"""How many programs of a load kept all their targets, also while the run goes on."""
+"""Counts the programs of a load that kept all their targets, also during the run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,28 +23,28 @@ from shared.workloads.calls import Load
 
 Counts = npt.NDArray[np.int64]
 _ROUNDING_S = 1e-6
-_LOOKS = 200  # at a run, over the time in which its load arrives
+_LOOKS = 200  # checks of a run, while its load arrives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The share of programs that keep their targets, as far as it is known."""
+    """Bounds of the share of programs that keep their targets."""
 
     at_least: float
     at_most: float
 
     def passes(self, bar: float) -> bool | None:
-        """None: not known yet."""
+        """Whether the share reaches the bar; None while it is uncertain."""
         if self.at_least >= bar:
             return True
         return False if self.at_most < bar else None
 
 
 class Attainment:
-    """A program counts as a whole: every one of its calls, by one rule, with nothing refused; or,
-    `by_request`, each of its calls for itself. Programs outside of `counted` are there to keep the
-    fleet busy. `by_class`: the share of a load is that of the class that keeps least, where a
-    program is of the class of its first call.
+    """Counts programs, or each call with `by_request`. A program is kept if all of its calls are,
+    by one rule, with none refused. Programs outside of `counted` only load the fleet. `by_class`:
+    the share of a load is that of the class that keeps least. A program has the class of its first
+    call.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Attainment:
         self._known = 0
 
     def bounds(self, tickets: Sequence[Ticket], lives: Lives, rule: Rule, now: float) -> Bounds:
-        """What is certain at `now`; infinite: all that is open is missed."""
+        """The bounds that are certain at `now`; where it is infinite, all open calls are missed."""
         owners, programs = self._owner_of(tickets), len(self._calls)
         kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
         missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
@@ -78,8 +78,8 @@ class Attainment:
     def _of_group(
         self, kept_calls: Counts, missed_calls: Counts, calls: Counts
     ) -> tuple[float, float]:
-        """The least and the greatest share that these programs may end with; each array has one
-        number for each program.
+        """The least and the greatest final share of these programs; each array has one number for
+        each program.
         """
         if self._by_request:
             whole = int(calls.sum())
@@ -107,7 +107,7 @@ def _by_class(load: Load, counted: slice) -> list[Counts]:
 
 
 class EarlyEnd:
-    """A watch: ends a run as soon as it is certain on which side of every bar it ends up."""
+    """Ends a run as soon as it is certain for every bar whether the share reaches it."""
 
     def __init__(
         self, load: Load, attainment: Attainment, rule: Rule, bars: Sequence[float]
@@ -127,7 +127,7 @@ class EarlyEnd:
 
 
 def _missed(lives: Lives, rule: Rule, now: float) -> Mask:
-    """Whatever comes, these calls do not keep their targets any more."""
+    """The calls that can no longer keep their targets."""
     due_s = lives[:, ARRIVES] + lives[:, TTFT] + _ROUNDING_S
     unstarted = np.isnan(lives[:, FIRST]) & (due_s < now)
     refused = lives[:, ADMISSION] == REFUSED

@@ -1,5 +1,5 @@
-"""A simulated fleet that follows the planner's desired engines: engines take a while to start, and
-those given up serve out what they have.
+"""A simulated fleet that follows the planner's desired engines. New engines take a while to start,
+and removed ones finish their requests first.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from shared.simulation.record import Conditions
 from shared.simulation.run import Run
 from shared.workloads.calls import Load
 
-_LOOKS_EVERY_S = 1.0  # whether an engine that was given up is empty
+_LOOKS_EVERY_S = 1.0  # between checks whether a leaving engine is empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orchestrator:
-    """What scales the fleet: it looks at the signal every `every_s`, and an engine that it starts
+    """Scales the fleet: it reads the planner's signal every `every_s`, and an engine that it starts
     attaches `start_s` later. `follows` false: it leaves the fleet as it is.
     """
 
@@ -31,7 +31,7 @@ class Orchestrator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What was desired at a time, and how many engines served or were about to."""
+    """The desired engines at a time, and those that served or were starting."""
 
     at_s: float
     desired: FleetSize
@@ -41,7 +41,7 @@ class Moment:
 
 @dataclass(slots=True)
 class _Pool:
-    """The engines of one role, by name: those that could be started come last."""
+    """The engines of one role, by name and state."""
 
     spare: list[str] = field(default_factory=list)
     starting: list[str] = field(default_factory=list)
@@ -125,13 +125,13 @@ class AutoscaledRun(Run):
 
     def _attach(self, role: Role, name: str, now: float) -> None:
         pool = self._pools[role]
-        if name in pool.starting:  # it was not given up while it started
+        if name in pool.starting:  # false where the start was cancelled
             pool.starting.remove(name)
             pool.serving.append(name)
             self._join(name, now)
 
     def _retire(self, role: Role, name: str, now: float) -> None:
-        """Once it has nothing left, neither requests nor KV that another engine will pull."""
+        """Removes an engine once it has neither requests nor KV that another engine will pull."""
         engine = self._engines[name]
         if len(engine.rows) or engine.leased_blocks or self._for_room[name] or self._expected(name):
             self._timeline.at(now + _LOOKS_EVERY_S, self._retire, role, name)

@@ -1,4 +1,4 @@
-"""`slos-serve capacity`: how much load every system carries, in every scenario."""
+"""`slos-serve capacity`: how much load each system carries, in each scenario."""
 
 import os
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from shared.errors import ConfigError
 from shared.options import load
 from shared.simulation.judge import Rule
 
-_WIDTH = 200  # of what is printed where there is no terminal
+_WIDTH = 200  # columns of output without a terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(options: CapacityOptions) -> Results:
-    """All searches, and attainment over load beside them."""
+    """Runs all searches for capacity, then measures attainment over load."""
     effort, bar = QUICK if options.quick else FULL, min(options.attainment)
     ledger = Ledger(Path(options.out), older=options.older)
     scenarios, systems = _scenarios(options, ledger), systems_of(options.systems)
@@ -100,14 +100,14 @@ def _scenarios(options: CapacityOptions, ledger: Ledger) -> Sequence[str]:
 
 
 def count(results: Results, ledger: Ledger) -> None:
-    """How many points there are, and what they took."""
+    """Notes the number of points in a ledger and their CPU time."""
     points = list(ledger)
     results.points = len(points)
     results.measured_s = sum(point.cpu_s for point in points)
 
 
 def show(results: Results, folder: Path) -> None:
-    """Tables on the terminal, and where the rest is."""
+    """Prints tables and the paths of the report files."""
     console = Console()
     wide = console if console.is_terminal else Console(width=_WIDTH)
     for text in (capacity_tables(results), settings_table(results)):
@@ -117,7 +117,7 @@ def show(results: Results, folder: Path) -> None:
 
 
 def _checked(options: CapacityOptions) -> CapacityOptions:
-    """Every name is known. Raises ConfigError with the nearest one."""
+    """Returns the options if every name is known. Raises ConfigError with the nearest name."""
     for scenario in options.scenarios:
         application_of(scenario)
     for system in options.systems:
@@ -125,7 +125,7 @@ def _checked(options: CapacityOptions) -> CapacityOptions:
     if options.hardware:
         hardware_of(options.hardware)
     if options.classes and options.scenarios:
-        raise ConfigError("--classes FILE or --scenarios, one of them")
+        raise ConfigError("give --classes FILE or --scenarios, one of them")
     if options.rule and options.rule not in RULES:
         raise ConfigError(f"--rule {options.rule}: allowed is {', '.join(RULES)}")
     if not options.replicas or not options.attainment:

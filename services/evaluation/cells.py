@@ -1,4 +1,4 @@
-"""How capacities and their ratios are written in a cell or a line of a report."""
+"""Formats capacities and their ratios for a cell or a line of a report."""
 
 import math
 from collections.abc import Sequence

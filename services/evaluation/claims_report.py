@@ -1,4 +1,4 @@
-"""The paper's claims beside what was measured, and its own comparison, as Markdown tables."""
+"""The paper's claims and its own comparison beside what was measured, as Markdown tables."""
 
 import math
 from collections.abc import Iterator

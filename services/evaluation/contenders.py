@@ -1,6 +1,4 @@
-"""What is simulated, by the names that a task carries: systems, their settings, and ours with
-something switched off. Runs nothing.
-"""
+"""Systems, their settings and ablations of ours, by the names that a task carries."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,13 +19,13 @@ from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
 from shared.workloads.calls import Load
 
-_WITHOUT: Final = f"{OURS}: "  # how the name of an ablation begins
+_WITHOUT: Final = f"{OURS}: "  # the prefix of an ablation's name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """Ours with something taken away or put wrong. `model_factor`: step times that it believes in
-    are so many times the fitted ones; `paper_model`: they are fitted by the paper's form.
+    """Ours with a part removed or misconfigured. `model_factor`: its step times are so many times
+    the fitted ones. `paper_model`: they are fitted by the paper's form.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -57,7 +55,7 @@ ABLATIONS: Final[Mapping[str, Ablation]] = MappingProxyType(
 
 
 def ablated(name: str) -> str:
-    """How a task calls ours with this taken away."""
+    """The name of this ablation in a task."""
     return _WITHOUT + name
 
 
@@ -66,7 +64,7 @@ def is_ours(system: str) -> bool:
 
 
 def spec_of(system: str) -> SystemSpec:
-    """Raises ConfigError with the nearest name."""
+    """The system of this name. Raises ConfigError with the nearest name."""
     name = OURS if is_ours(system) else system
     if name not in SYSTEMS:
         known = ", ".join(SYSTEMS)
@@ -75,12 +73,12 @@ def spec_of(system: str) -> SystemSpec:
 
 
 def settings_of(system: str, scene: Scene) -> dict[str, Setting]:
-    """All that may be tried, by label."""
+    """All settings of a system for a scene, by label."""
     return {setting.label: setting for setting in spec_of(system).settings(scene)}
 
 
 def setting_of(system: str, label: str, scene: Scene) -> Setting:
-    """The one of this label. Raises ConfigError where there is none."""
+    """The setting with this label. Raises ConfigError where there is none."""
     known = settings_of(system, scene)
     if label not in known:
         raise ConfigError(f"{system} has no setting {label!r}; there are {'; '.join(known)}")
@@ -88,8 +86,8 @@ def setting_of(system: str, label: str, scene: Scene) -> Setting:
 
 
 def closest(wanted: Setting, settings: Iterable[Setting]) -> Setting:
-    """The one that is tuned alike, with the threshold nearest to what is wanted: thresholds are
-    those of a load. Raises ValueError where none is alike.
+    """The setting that equals `wanted` but for the nearest threshold: thresholds depend on the
+    load. Raises ValueError where there is none.
     """
     everywhere = replace(wanted, threshold_tokens=None)
     alike = [one for one in settings if replace(one, threshold_tokens=None) == everywhere]
@@ -107,7 +105,7 @@ def build(system: str, setting: Setting, engines: Sequence[SimEngine], load: Loa
 
 
 def table_of(system: str, hardware: Hardware) -> StepTable:
-    """What this system knows of its step times."""
+    """The step times that this system uses."""
     ablation = _ablation(system) if system.startswith(_WITHOUT) else Ablation()
     table = paper_form(hardware) if ablation.paper_model else profiled(hardware)
     numbers = table.numbers.copy()

@@ -1,7 +1,7 @@
-"""Whether the planner's replay says of other fleets what the simulator finds of them:
-`python -m services.evaluation.counterfactual` prints both.
+"""Compares the planner's replay of other fleets with simulations of them.
 
-The replay sees only what the planner of one fleet was asked (`--seen-by`).
+`python -m services.evaluation.counterfactual` prints both. The replay sees only what the planner of
+one fleet was asked (`--seen-by`).
 """
 
 import os
@@ -29,14 +29,13 @@ from shared.simulation.lives import ARRIVES
 from shared.simulation.record import Conditions
 from shared.simulation.run import Run
 
-_HALF = 0.5  # of the load is judged: the later one
+_HALF = 0.5  # share of the load that is judged: the later part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What a fleet keeps of the same requests, simulated and by the replay; the CPU time of both.
-
-    `replayed` rests on what another fleet was asked.
+    """The share that a fleet keeps of the same requests by simulation and by replay, and the CPU
+    time of both. `replayed` uses only what the planner of another fleet was asked.
     """
 
     fleet: str
@@ -63,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(options: CounterfactualOptions) -> Iterator[Compared]:
-    """Each fleet is simulated; only `seen_by` tells the replay what was asked."""
+    """Simulates each fleet and replays what the planner of `seen_by` was asked."""
     _, question, _ = _simulated(_fleet(options.seen_by), options)
-    _replayed(_fleet(options.seen_by), question)  # compiled before it is timed
+    _replayed(_fleet(options.seen_by), question)  # compiles the code before it is timed
     for name in options.fleets:
         fleet = _fleet(name)
         simulated, _, simulated_cpu_s = _simulated(fleet, options)
@@ -81,7 +80,7 @@ def compare(options: CounterfactualOptions) -> Iterator[Compared]:
 
 
 def _fleet(name: str) -> Fleet:
-    """`3`, or `1+2` for one prefill engine and two that decode. Raises ConfigError."""
+    """Parses `3`, or `1+2` for one prefill and two decode engines. Raises ConfigError."""
     prefill, plus, decode = name.partition("+")
     return parse_fleet(f"prefill={prefill},decode={decode}" if plus else name)
 
@@ -92,7 +91,7 @@ def _replayed(fleet: Fleet, question: Question) -> float:
 
 
 def _simulated(fleet: Fleet, options: CounterfactualOptions) -> tuple[float, Question, float]:
-    """The share kept of the later half, what the planner was asked, and the CPU time of it."""
+    """The share kept in the later half, what the planner was asked, and the CPU seconds."""
     hardware = hardware_of(options.hardware or hardware_for(options.scenario))
     programs = round(options.rate * options.seconds)
     load = load_on(

@@ -1,4 +1,4 @@
-"""Carries many searches on at once: what is known is looked up, the rest measured. Pure."""
+"""Runs many searches at once: looks known points up and measures the rest."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from typing import Any, Protocol, TypeVar
 from services.evaluation.points import Point, Task
 
 T = TypeVar("T")
-Asking = Generator[Task, Point, T]  # asks for points until it knows
+Asking = Generator[Task, Point, T]  # yields tasks, receives points, returns a result
 
 
 class Crew(Protocol):
-    """Who measures."""
+    """Measures points in parallel."""
 
     jobs: int
 
@@ -21,7 +21,7 @@ class Crew(Protocol):
 
 
 class Points(Protocol):
-    """What is known."""
+    """Holds the points measured so far."""
 
     def find(self, task: Task) -> Point | None: ...
 
@@ -30,7 +30,7 @@ class Points(Protocol):
 
 @dataclass(slots=True)
 class _Round:
-    """Searches that wait for a point, in the order in which they were given, and what runs."""
+    """Searches that wait for a point, in the order given, and the tasks that run."""
 
     open: dict[str, tuple[Asking[Any], Task]] = field(default_factory=dict)
     running: list[Task] = field(default_factory=list)
@@ -43,8 +43,8 @@ def drive(
     points: Points,
     heard: Callable[[int, int, Task], None] = lambda _ended, _all, _task: None,
 ) -> dict[str, T]:
-    """What each search came to; earlier ones go first. `heard` is told how many of all are over,
-    whenever a point was measured.
+    """Returns the result of each search; tasks of earlier searches start first. After each measured
+    point `heard` gets the number of finished searches, the number of all, and the task.
     """
     state = _Round()
     for name, search in searches.items():
@@ -63,7 +63,7 @@ def drive(
 
 
 def _hand_on(state: _Round, points: Points) -> None:
-    """Whoever waits for something that is known now goes on."""
+    """Advances every search that waits for a point which is known now."""
     for name, (search, task) in list(state.open.items()):
         known = points.find(task)
         if known is not None:
@@ -73,7 +73,7 @@ def _hand_on(state: _Round, points: Points) -> None:
 def _advance(
     state: _Round, name: str, search: Asking[Any], point: Point | None, points: Points
 ) -> None:
-    """To the first point that nobody knows, or to the end."""
+    """Runs a search to its first unknown point, or to its end."""
     try:
         while True:
             task = next(search) if point is None else search.send(point)

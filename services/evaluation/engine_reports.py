@@ -1,4 +1,4 @@
-"""What a simulated engine tells the planner, as a real one would."""
+"""Builds a simulated engine's reports and description, as a real engine sends them."""
 
 import math
 
@@ -19,7 +19,7 @@ MODEL = "simulated"
 
 
 def engine_id_of(name: str) -> str:
-    """The id of an engine, which has the same one in all its lives."""
+    """The id of an engine, which stays the same when it restarts."""
     return f"{name}-1"
 
 
@@ -33,11 +33,11 @@ def report_of(
     prefixes: PrefixNews,
     now: float,
 ) -> StepReport:
-    """The engine as it will be when the running step is over, which is what engines tell;
-    `finished` are the requests that have left it and `transfers` those of KV since its last report,
-    `step_time` is its new table, `prefixes` what has changed of its prefix cache.
+    """The report of an engine, with the state that it will have after the running step, as real
+    engines send it. `finished` and `transfers` are the requests that left and the KV transfers
+    since the last report. `step_time` is the new table, `prefixes` the changes of the prefix cache.
 
-    What single steps computed and took is left out: only records show it, decisions do not use it.
+    Counts and times of single steps are left out: only records use them, decisions do not.
     """
     rows = engine.after
     if (rows[:, AVAILABLE] > now).any():
@@ -70,7 +70,7 @@ def report_of(
 
 
 def description_of(engine: SimEngine, *, speculates: bool) -> EngineDescription:
-    """What it registers with; `speculates`: it has its draft model."""
+    """The description with which it registers; `speculates`: it has its draft model."""
     hardware = engine.hardware
     drafts = hardware.draft.max_speculation_tokens if hardware.draft and speculates else 0
     return EngineDescription(

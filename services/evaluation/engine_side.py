@@ -1,4 +1,4 @@
-"""What a simulated engine tells the planner and takes from it, as a real engine does."""
+"""The engine's side of its link to the planner: reports, policies, step times and drafts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +15,16 @@ from shared.scheduling.shares import KEPT, LONGEST_S, ONE
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Fetched
 
-_LOST: Final = "lost"  # the engine that had the KV
+_LOST: Final = "lost"  # the source engine of the KV is gone
 
 
 @dataclass(slots=True, eq=False)
 class Attached:
     """One engine's link to the planner.
 
-    `finished` are requests that have left it and `transfers` those of KV that ended since its last
-    report, at `told_at_s`; `times` are the step times that it learns, None: it learns none.
+    `finished` and `transfers` are the requests that left and the KV transfers that ended since the
+    last report, at `told_at_s`. `times` are the step times that the engine learns; None: it learns
+    none.
     """
 
     state: EngineState
@@ -35,7 +36,7 @@ class Attached:
     told_at_s: float = 0.0
     _prefixes: ToldPrefixes = field(default_factory=ToldPrefixes)
     _told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
-    _learned: tuple[int, float] = (0, 0.0)  # steps, seconds of them all
+    _learned: tuple[int, float] = (0, 0.0)  # steps, and the seconds of all of them
 
     def has_news(self, engine: SimEngine) -> bool:
         """Whether a step has begun or ended, or a request came or left, since the last report."""
@@ -43,7 +44,7 @@ class Attached:
         return stands != self._told or bool(self.finished or self.transfers)
 
     def report(self, engine: SimEngine, now: float) -> StepReport:
-        """What is new since the last call."""
+        """The report of all changes since the last call."""
         self._told, self.told_at_s = (engine.steps, engine.ends_s, len(engine.rows)), now
         report = report_of(
             engine,
@@ -59,7 +60,7 @@ class Attached:
         return report
 
     def fetched(self, fetched: Fetched, kv_bytes_per_token: float) -> None:
-        """KV of another engine has come, or will not."""
+        """Notes the end of a KV transfer from another engine, whether it succeeded or failed."""
         self.transfers.append(
             KvTransfer(
                 request_id=fetched.ticket.name,
@@ -72,13 +73,13 @@ class Attached:
         )
 
     def obey(self, policy: Policy, engine: SimEngine) -> None:
-        """Steps and drafts are by this policy from now on."""
+        """Applies a policy to the steps and drafts from now on."""
         self.policy = policy
         engine.limits[LONGEST_S] = policy.longest_step_s
         engine.limits[KEPT] = policy.kept_blocks
 
     def learn(self, engine: SimEngine, now: float) -> None:
-        """From the step that is over, whose counts the engine still has."""
+        """Learns from the last step, by the counts that the engine still has."""
         steps, busy_s = self._learned
         if self.times is not None and engine.steps > steps:
             self._learned = engine.steps, engine.busy_s
@@ -87,8 +88,8 @@ class Attached:
             engine.table = self.times.table or engine.table
 
     def draft(self, engine: SimEngine, class_of: Mapping[int, str]) -> None:
-        """Notes what the last step's drafts became; each row drafts what its class may. `class_of`
-        a life.
+        """Notes the drafts that the last step accepted, and sets the draft length of each row by
+        its class. `class_of`: class names by life.
         """
         self._note_drafts(engine, class_of)
         rows, names = engine.rows, [class_of[life] for life in engine.who.tolist()]

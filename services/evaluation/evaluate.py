@@ -1,4 +1,4 @@
-"""`slos-serve evaluate`: all parts of the evaluation, and the document that tells of them."""
+"""`slos-serve evaluate`: runs all parts of the evaluation and writes its document."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def evaluate(options: EvaluateOptions) -> Results:
-    """Part by part; after each the report is written, so that it can be read meanwhile."""
+    """Runs part by part and writes the report after each, so that it can be read during the run."""
     effort = QUICK if options.quick else FULL
     for part in options.parts:
         if part not in PARTS:

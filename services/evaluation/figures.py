@@ -1,4 +1,4 @@
-"""Draws what an evaluation found, as SVG text. Chooses nothing."""
+"""Draws the results of an evaluation as SVG text."""
 
 import io
 import math
@@ -34,7 +34,7 @@ _FATES: Final = {
 
 
 def figures(results: Results) -> dict[str, str]:
-    """SVG by name; only of parts that have been run."""
+    """SVG texts by name, for the parts that have been run."""
     drawn = {
         "capacity": (results.capacities, _capacity),
         "attainment": (results.loads, _attainment),
@@ -107,7 +107,7 @@ def _batches(results: Results) -> str:
 
 
 def _batches_field(field: Any, loads: Sequence[Load], systems: Sequence[str]) -> None:
-    """At the rate that is nearest to our capacity: the middle of those drawn."""
+    """Draws the middle rate of ours, which is nearest to our capacity."""
     rates = sorted({one.rate for one in loads if one.system == OURS}) or [0.0]
     middle = rates[len(rates) // 2]
     for system in systems:
@@ -221,7 +221,7 @@ def _overload(results: Results) -> str:
 def _fields(
     count: int, *, columns: int, size: tuple[float, float] = _FIELD
 ) -> tuple[Any, list[Any]]:
-    # matplotlib takes a second to load and is wanted only here
+    # imported here because matplotlib takes a second to load
     from matplotlib.figure import Figure
 
     columns = min(columns, count)
@@ -234,8 +234,8 @@ def _fields(
 
 
 def _svg(figure: Any) -> str:
-    """The same for the same figure: no date, and names that do not hang on chance."""
-    # as above: matplotlib only where something is drawn
+    """SVG text that is reproducible: without a date, and with fixed ids."""
+    # imported here as above
     from matplotlib import rc_context
 
     text = io.StringIO()

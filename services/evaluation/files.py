@@ -1,4 +1,4 @@
-"""Texts of a command on disk, and plain data as JSON."""
+"""Writes texts to disk, and plain data as JSON."""
 
 from pathlib import Path
 
@@ -8,12 +8,14 @@ from shared.errors import ConfigError
 
 
 def json_of(plain: object) -> str:
-    """What is not a number becomes null: JSON knows no nan."""
+    """JSON text; nan becomes null, because JSON has no nan."""
     return orjson.dumps(plain, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def write(path: Path, text: str) -> Path:
-    """The path, whose folder is made. Raises ConfigError where it cannot be written."""
+    """Writes a text, makes the folder if needed, and returns the path. Raises ConfigError where it
+    cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

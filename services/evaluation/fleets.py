@@ -1,4 +1,4 @@
-"""Which engines a fleet has: `4`, or `prefill=1,decode=3`. Runs nothing."""
+"""Parses the engines of a fleet, as `4` or `prefill=1,decode=3`, and builds them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _MOST_ENGINES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """How many engines there are for prompts alone, and how many that decode (and prefill)."""
+    """Number of prefill engines, and of decode engines (which may also prefill)."""
 
     decode: int
     prefill: int = 0
@@ -43,7 +43,7 @@ def fleet_of(roles: Sequence[Role]) -> Fleet:
 
 
 def parse_fleet(spec: str) -> Fleet:
-    """Raises ConfigError, with the cure, where `spec` is none."""
+    """Parses a fleet. Raises ConfigError, with the cure, where `spec` is none."""
     if "=" not in spec:
         return _checked(Fleet(decode=_count(spec, spec)), spec)
     counts: dict[str, int] = {}
@@ -69,7 +69,7 @@ def make_engines(
 
 
 def _names(roles: Sequence[Role]) -> Iterator[str]:
-    """In fixed width, so that their order as text is their order."""
+    """Names in fixed width, so that their order as text is their order."""
     for number, role in enumerate(roles):
         yield f"{role.value[0]}{number:03d}"
 

@@ -1,4 +1,4 @@
-"""Whether a fleet that follows the planner's desired engines keeps what is asked of it, over a load
+"""Measures how many requests a fleet keeps that follows the planner's desired engines, over a load
 that changes in phases: `python -m services.evaluation.follow` prints a table for each case.
 """
 
@@ -28,16 +28,17 @@ from shared.simulation.lives import ARRIVES
 from shared.simulation.record import Conditions, Record
 from shared.workloads.calls import Load
 
-_WIDTH = 120  # of the tables where there is no terminal
+_WIDTH = 120  # columns of tables without a terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A part of the load, and what became of its requests with and without a fleet that follows.
+    """A phase of the load, and the shares of its requests kept with and without a fleet that
+    follows.
 
     `settled` is the share kept in the second half of the phase, when engines have had time to
-    start. Fleets are the smallest and the largest that served in the phase; `engine_s` is how many
-    engines served or started, summed over time.
+    start. `fewest` and `most` are the smallest and the largest fleet that served in the phase;
+    `engine_s` is how many engines served or started, summed over time.
     """
 
     rate: float
@@ -53,7 +54,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """One case. `changes` counts how often the desired number of either role went up, and down."""
+    """One case. `ups` and `downs` count how often the desired engines of a role rose and fell."""
 
     scenario: str
     hardware: str
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def follow(options: FollowOptions) -> Followed:
-    """Runs the load twice: over a fleet that follows, and over the one that it began with."""
+    """Runs the load twice: over a fleet that follows, and over the fixed fleet of its start."""
     load = phased(options)
     fleet = parse_fleet(options.fleet)
     following = _run(load, fleet, options, follows=True)

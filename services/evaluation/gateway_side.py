@@ -1,4 +1,4 @@
-"""What a gateway would ask and tell the planner of simulated requests."""
+"""Builds the queries and outcomes that a gateway would send for simulated requests."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from shared.simulation.system import Ended, Route, Ticket
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wants:
     """What every query says. `best_effort`: a request without a promise runs all the same; `way`:
-    the only one that is allowed; `most_tokens` are those of a prompt and its answer.
+    the only one that is allowed; `most_tokens`: limit on prompt and answer together.
     """
 
     best_effort: bool
@@ -34,7 +34,7 @@ class Wants:
 def query_of(
     ticket: Ticket, wants: Wants, now: float, *, avoid: Sequence[str] = ()
 ) -> PlacementQuery:
-    """The gateway's question at `now`; `avoid` are ids of engines."""
+    """The gateway's query at `now`; `avoid` are ids of engines."""
     return PlacementQuery(
         request_id=ticket.name,
         group_id=ticket.name,
@@ -51,7 +51,7 @@ def query_of(
 
 
 def _most_output_tokens(ticket: Ticket, wants: Wants) -> int:
-    """As many as the call allows, and as the model's length leaves."""
+    """The most that the call allows and that the model's length leaves."""
     left = ticket.call.max_output_tokens - ticket.produced
     return max(1, min(left, wants.most_tokens - ticket.prompt_tokens))
 
@@ -64,7 +64,7 @@ def _targets(ticket: Ticket, wants: Wants) -> SloTargets:
 
 
 def route_of(placement: Placement, targets: SloTargets) -> Route:
-    """Where a request with these targets runs. Where it has none, those of its session hold, which
+    """Where a request with these targets runs. One without targets has those of its session, which
     the placement names.
     """
     assert placement.decode is not None
@@ -85,7 +85,7 @@ def route_of(placement: Placement, targets: SloTargets) -> Route:
 
 
 def outcome_of(ended: Ended, decision_id: str, moves: int) -> Outcome:
-    """How a request ended that went on elsewhere `moves` times."""
+    """The outcome of a request that ended, after it moved to another engine `moves` times."""
     ticket, later_s = ended.ticket, ended.last_s - ended.first_s
     return Outcome(
         decision_id=decision_id,
@@ -105,7 +105,9 @@ def outcome_of(ended: Ended, decision_id: str, moves: int) -> Outcome:
 
 
 def moved_outcome(ticket: Ticket, decision_id: str, moves: int) -> Outcome:
-    """Of the decision that a request runs by no more: its engine is gone, it goes on elsewhere."""
+    """The outcome of a decision that is void because its engine is gone; the request goes on
+    elsewhere.
+    """
     return Outcome(
         decision_id=decision_id,
         request_id=ticket.name,

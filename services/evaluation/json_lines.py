@@ -1,4 +1,6 @@
-"""Files of one JSON object a line, each on disk at once; one that a kill cut costs no other."""
+"""Files of one JSON object per line. Each line is written at once; a line cut by a kill leaves the
+others intact.
+"""
 
 from pathlib import Path
 
@@ -6,14 +8,14 @@ from shared.errors import ConfigError
 
 
 def lines_of(path: Path) -> list[str]:
-    """All lines, empty ones and those that were cut short among them; none without a file."""
+    """All lines, including empty and truncated ones; none without a file."""
     if not path.exists():
         return []
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def append_line(path: Path, line: str) -> None:
-    """Begins a line of its own, whatever the file ends with. Raises ConfigError."""
+    """Appends a line, also after a truncated one. Raises ConfigError where it cannot."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")

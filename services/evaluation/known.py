@@ -1,10 +1,10 @@
-"""Points of one command that are kept nowhere else."""
+"""Points that one command keeps in memory only."""
 
 from services.evaluation.points import Point, Task
 
 
 class Known:
-    """Remembers them in memory."""
+    """Points in memory."""
 
     def __init__(self) -> None:
         self._points: list[Point] = []

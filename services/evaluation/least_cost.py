@@ -1,14 +1,14 @@
-"""The least engine time that the calls of a load cost, whoever schedules them. Bounds only.
+"""The least engine time that the calls of a load cost under any scheduler: a lower bound.
 
-What is relaxed: every step is of the size that is best for all, mixing prompts and decodes costs
-nothing, tiles are never padded, nothing is computed twice, every prefix is still there, and
-each call drafts as many tokens as suit it best (how many of them are accepted remains chance).
+Relaxed: every step has the size that is best for all, mixing prompts and decodes costs nothing,
+tiles are never padded, nothing is computed twice, every prefix stays cached, and each call drafts
+as many tokens as suit it best (how many are accepted remains chance).
 
-What is kept, for any number S of steps that read N tokens together: a step's fixed part and layers
-f(n) are convex in its tokens, so S steps cost at least S f(N/S), and that lies above every tangent
-c1 N + c0 S of it. And S is at least what KV memory (the contexts that all decodes read must fit
-into memory, step by step), the number of running requests and the longest step allow. With a
-tangent and one of these three, the cost is a sum over calls, so that each may be taken alone.
+Kept, for any number S of steps that read N tokens together: a step's fixed part and layers f(n) are
+convex in its tokens, so S steps cost at least S f(N/S), which lies above every tangent c1 N + c0 S
+of it. And S is at least what KV memory (the contexts that all decodes read must fit into memory,
+step by step), the number of running requests and the longest step require. With a tangent and one
+of these three, the cost is a sum over calls, so each call is computed alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ from shared.workloads.calls import Call, Load
 
 Seconds = npt.NDArray[np.float64]
 _TANGENTS: Final = 24
-_RISE: Final = 1e-3  # of tokens, for a slope
+_RISE: Final = 1e-3  # relative step in tokens, for a slope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Of one token, and of one step; steps are counted by `per_context` for each KV token that a
-    decode reads, by `per_decode` for each decode, and by `per_token` for each token.
+    """Prices of one token and of one step. Steps are counted by `per_context` for each KV token
+    that a decode reads, by `per_decode` for each decode, and by `per_token` for each token.
     """
 
     token_s: float
@@ -42,15 +42,15 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Costs:
-    """Engine seconds of each program: all of it, and the prompt of its first call alone."""
+    """Engine seconds of each program, and of the prompt of its first call alone."""
 
     whole_s: Seconds
     prompt_s: Seconds
 
 
 def least_costs(load: Load, hardware: Hardware) -> Costs:
-    """Under the prices that make the load as a whole dearest: each of them is a bound. Raises
-    ConfigError for hardware of which nothing but a fit is known.
+    """The costs under the prices that make the whole load dearest; each choice of prices is a lower
+    bound. Raises ConfigError for hardware known only by a fit.
     """
     if not isinstance(hardware.step, TrueStep):
         raise ConfigError(f"there is no bound for {hardware.name}: name a table of shared/hardware")
@@ -72,7 +72,7 @@ def _prices(hardware: Hardware, step: TrueStep) -> Iterator[Price]:
     for tokens in np.geomspace(1.0, hardware.max_step_tokens, _TANGENTS).tolist():
         at_s = _layers_s(step, tokens)
         slope_s = (_layers_s(step, tokens * (1 + _RISE)) - at_s) / (tokens * _RISE)
-        # The chord's slope is a little steeper than the tangent's: its start is taken lower.
+        # The chord's slope is slightly steeper than the tangent's, so its intercept is taken lower.
         step_s = fixed_s + max(0.0, at_s - slope_s * tokens * (1 + _RISE))
         yield Price(token_s=slope_s, step_s=step_s, per_context=1 / hardware.kv_tokens)
         yield Price(token_s=slope_s, step_s=step_s, per_decode=1 / hardware.max_running_requests)
@@ -80,7 +80,7 @@ def _prices(hardware: Hardware, step: TrueStep) -> Iterator[Price]:
 
 
 def _layers_s(step: TrueStep, tokens: float) -> float:
-    """As the true step has it, without tiles."""
+    """Seconds of the layers as in the true step, without tiles."""
     weights_s = step.weights_s + step.weights_token_s * tokens
     arithmetic_s = step.arithmetic_s + step.arithmetic_token_s * tokens
     longer_s, shorter_s = max(weights_s, arithmetic_s), min(weights_s, arithmetic_s)
@@ -95,14 +95,14 @@ def _prompt_s(call: Call, step: TrueStep, price: Price) -> float:
 
 
 def _decodes_s(calls: Sequence[Call], hardware: Hardware, step: TrueStep, price: Price) -> Seconds:
-    """All tokens after the first, with the drafts that make them cheapest."""
+    """Seconds of all tokens after the first, with the draft length that makes them cheapest."""
     tokens = np.array([call.output_tokens - 1.0 for call in calls])
     prompts = np.array([call.prompt_tokens for call in calls])
     chances = np.array([call.acceptance for call in calls])
     most = hardware.draft.max_speculation_tokens if hardware.draft else 0
     gains, cheapest_s = np.ones(len(calls)), np.full(len(calls), np.inf)
     for drafts in range(most + 1):
-        # A step reads what was computed before it, half of all on average.
+        # A step reads the tokens computed before it, on average half of the answer.
         contexts = prompts + np.maximum(0.0, tokens - gains) / 2
         each_s = _decode_s(contexts, drafts, hardware, step, price)
         cheapest_s = np.minimum(cheapest_s, tokens / gains * each_s)
@@ -113,9 +113,9 @@ def _decodes_s(calls: Sequence[Call], hardware: Hardware, step: TrueStep, price:
 def _decode_s(
     contexts: Seconds, drafts: int, hardware: Hardware, step: TrueStep, price: Price
 ) -> Seconds:
-    """One step of each of these decodes, with its share in what all of the step cost together."""
+    """Seconds of one step of each of these decodes, with its share of the step's common cost."""
     steps = price.per_context * contexts + price.per_decode + price.per_token * (1 + drafts)
-    # A step's runs of the draft model are shared by those that fit into memory beside each other.
+    # The decodes that fit into memory together share a step's runs of the draft model.
     shared = np.maximum(contexts / hardware.kv_tokens, 1 / hardware.max_running_requests)
     own_s = (1 + drafts) * price.token_s + step.sequence_s + step.context_s * contexts
     result: Seconds = (

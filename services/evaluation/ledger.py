@@ -1,4 +1,4 @@
-"""Points on disk, one line of JSON each: what was simulated once is not simulated again."""
+"""Points on disk, one line of JSON each, so that nothing is simulated twice."""
 
 import hashlib
 from collections import defaultdict
@@ -14,8 +14,8 @@ FILE = "points.jsonl"
 
 
 class Ledger:
-    """The points of one folder. Those of other versions of the code are left alone, unless `older`
-    ones are good enough. A line that was cut short by a kill is passed over.
+    """The points of one folder. Points of other versions of the code are left out, unless `older`
+    allows them. Truncated lines are skipped.
     """
 
     def __init__(self, folder: Path, *, older: bool = False) -> None:
@@ -33,18 +33,18 @@ class Ledger:
             raise ConfigError(f"--out {folder} cannot be used: {error}") from error
 
     def find(self, task: Task) -> Point | None:
-        """A point that tells all that this task would."""
+        """A point that answers this task; None where there is none."""
         known = self._points.get(task.load_and_system, [])
         return next((point for point in known if point.answers(task)), None)
 
     def add(self, point: Point) -> None:
-        """Kept at once: whatever comes, the point is on disk."""
+        """Adds a point and writes it to disk at once."""
         append_line(self._path, to_line(point))
         self._points[point.task.load_and_system].append(point)
 
     def keep(self, name: str) -> str:
-        """Of a file a copy beside the points that are measured of it, under a name of its own:
-        others are asked for when it is changed. What names no file stays.
+        """Copies a file beside the points, under a name with its digest: after a change of the file
+        other points are asked for. Returns the path of the copy, or `name` where it is no file.
         """
         path = Path(name)
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Simulates one task. Keeps nothing."""
+"""Simulates one task."""
 
 import math
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ from shared.simulation.record import Conditions, Record
 from shared.simulation.run import Run
 from shared.workloads.calls import Load
 
-_HELD_S = 0.02  # a decision that took longer than that was put off
+_HELD_S = 0.02  # a slower decision counts as deferred
 
 
 def measure_point(task: Task) -> Point:
-    """Raises ConfigError for names that nobody knows."""
+    """Simulates a task. Raises ConfigError for unknown names."""
     started_s = cpu_time_s()
     hardware = hardware_of(task.hardware)
     load = load_on(
@@ -73,7 +73,7 @@ def measure_point(task: Task) -> Point:
 
 
 def calming(load: Load, slower: float) -> Load:
-    """The same where the later half of the programs come so many times as far apart."""
+    """The load with its later half of programs `slower` times as far apart."""
     turn_s = load[len(load) // 2].arrives_s
     return tuple(
         replace(one, arrives_s=turn_s + slower * (one.arrives_s - turn_s))
@@ -108,8 +108,8 @@ def _class(share: Share) -> ClassTimes:
 
 
 def retry_counts(record: Record, last_s: float) -> RetryCounts:
-    """Of a run with retries whose last program comes at `last_s`: what is asked for anew later than
-    that finds an emptying fleet and is not counted.
+    """Counts retries of a run in which the last program arrives at `last_s`. Later retries are not
+    counted: they find an emptying fleet.
     """
     admission = record.lives[:, ADMISSION]
     waits_s = [one.again_s - one.refused_s for one in record.retries]
@@ -128,7 +128,7 @@ def retry_counts(record: Record, last_s: float) -> RetryCounts:
 
 
 def timeline(record: Record, bin_s: float) -> Sequence[Bin]:
-    """What became of the requests that arrived in each part of the run."""
+    """Counts requests by admission and by kept targets, for each part of the run."""
     lives = record.lives
     numbers = (lives[:, ARRIVES] // bin_s).astype(np.int64)
     admission, good = lives[:, ADMISSION], kept(lives, Rule.ASKED)

@@ -1,4 +1,4 @@
-"""Classes of one's own, read from a file: lengths, targets, shares. Generates nothing."""
+"""Reads a user's classes from a file: lengths, targets, shares."""
 
 import math
 import tomllib
@@ -20,17 +20,17 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Spread = Annotated[float, Field(gt=0, le=4)]
 Chance = Annotated[float, Field(gt=0, lt=1)]
-_SPREAD: Final = 0.8  # of the logarithm of a length, where nothing is said
-_LONGEST: Final = 8  # times the median, of all lengths
-_EVERYBODY: Final = "all"  # how tables call all classes together
-_MOST_STAGES: Final = 2  # that the simulator tells apart
-_TOOL_SPREAD: Final = 0.8  # as of a length
+_SPREAD: Final = 0.8  # default deviation of the logarithm of a length
+_LONGEST: Final = 8  # times the median: the longest length
+_EVERYBODY: Final = "all"  # the name of all classes together in tables
+_MOST_STAGES: Final = 2  # that the simulator supports
+_TOOL_SPREAD: Final = 0.8  # deviation of the logarithm of a tool's time
 _LONGEST_TOOL: Final = 20  # times the median
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserStage:
-    """A part of the answer: median length and pace."""
+    """A stage of the answer: median length and TPOT target."""
 
     name: str
     output_tokens: Count
@@ -39,7 +39,7 @@ class UserStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserPrefix:
-    """What prompts begin with, in so many variants; beside `prompt_tokens`."""
+    """A shared prefix of prompts with so many variants, added to `prompt_tokens`."""
 
     tokens: Count
     variants: Count = 1
@@ -47,7 +47,7 @@ class UserPrefix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserTools:
-    """Every program makes so many calls; a tool takes `tool_ms` and says `response_tokens`
+    """Every program makes so many calls; a tool takes `tool_ms` and returns `response_tokens`
     (medians). Each call has the class's targets.
     """
 
@@ -58,13 +58,13 @@ class UserTools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserClass:
-    """One class: median lengths (log-normal, at most eight times the median) and targets. What is
-    left out is not asked for: a class without targets has no SLO.
+    """One class: median lengths (log-normal, at most eight times the median) and targets. A target
+    that is left out is not asked for: a class without targets has no SLO.
 
-    `share` counts beside the other classes' shares; `bursty` requests come as in the Azure coding
-    trace, others as they like. `pacing`: how `tpot_ms` is meant, as a class of the gateway says.
-    `ttft_ms` comes before `ttft_slowdown`. `stages` stand in the place of `output_tokens` and
-    `tpot_ms`. `acceptance`: of a draft, on average.
+    `share` is relative to the other classes' shares. `bursty` requests arrive as in the Azure
+    coding trace, others as a Poisson process. `pacing`: how `tpot_ms` is meant, as in a class of
+    the gateway. `ttft_ms` takes precedence over `ttft_slowdown`. `stages` replace `output_tokens`
+    and `tpot_ms`. `acceptance`: the mean acceptance rate of drafts.
     """
 
     prompt_tokens: Count
@@ -87,7 +87,7 @@ _FIELDS: Final = ", ".join(one.name for one in fields(UserClass))
 
 
 def read_mix(path: Path) -> Application:
-    """YAML, or TOML where the name ends so. Raises ConfigError, with the cure."""
+    """Reads YAML, or TOML where the name ends so. Raises ConfigError, with the cure."""
     plain = _read(path)
     classes = plain.get("classes") if isinstance(plain, Mapping) else None
     if not isinstance(classes, Mapping) or not classes:
@@ -118,7 +118,9 @@ def _class(path: Path, name: str, plain: Any) -> UserClass:
 
 def _kind(path: Path, name: str, plain: Any) -> Kind:
     if name == _EVERYBODY:
-        raise ConfigError(f"{path}: no class may be called {name}, all together are: rename it")
+        raise ConfigError(
+            f"{path}: no class may be called {name}, the name of all together: rename it"
+        )
     one = _class(path, name, plain)
     _check(one, f"classes.{name} in {path}")
     return kind_of(name, one)
@@ -137,7 +139,7 @@ def _check(one: UserClass, where: str) -> None:
 
 
 def kind_of(name: str, one: UserClass) -> Kind:
-    """The class as loads are generated of it."""
+    """The class in the form from which loads are generated."""
     answers = tuple(
         Answer(
             stage=stage.name,
@@ -170,7 +172,7 @@ def kind_of(name: str, one: UserClass) -> Kind:
 
 
 def _loop(name: str, tools: UserTools, spread: float, answer: Answer) -> ToolLoop:
-    """All programs have the same number of calls, each of this class."""
+    """The tool loop of a class: all programs have the same number of calls, each of this class."""
     return ToolLoop(
         class_name=name,
         tpot_s=answer.tpot_s,

@@ -1,4 +1,4 @@
-"""A system whose steps and decisions are counted on their way. Changes nothing."""
+"""Wraps a system to count its steps and time its decisions."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16
 
 
 class Observed:
-    """Hands everything on. `clock` gives the seconds of a core that decisions took."""
+    """Forwards every call to the system. `clock` gives CPU seconds."""
 
     def __init__(self, system: System, clock: Callable[[], float]) -> None:
         self._system, self._clock = system, clock
@@ -58,13 +58,13 @@ class Observed:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """How many steps had so many tokens, between two edges each."""
+        """The number of steps by their tokens, in the bins of BATCH_EDGES."""
         counted, _ = np.histogram(self._step_tokens, bins=[*BATCH_EDGES, np.inf])
         return tuple(counted.tolist())
 
     @property
     def decision_ms(self) -> tuple[float, float, float]:
-        """p50 and p99 of rounds of decisions, and the mean for each request decided."""
+        """p50 and p99 of the rounds of decisions, and the mean per decided request."""
         if not self._decisions_s:
             return 0.0, 0.0, 0.0
         p50, p99 = np.quantile(self._decisions_s, (0.5, 0.99)).tolist()

@@ -1,4 +1,4 @@
-"""What `simulate`, `capacity`, `plan` and `evaluate` can be told. Reads nothing itself."""
+"""The options of the evaluation's commands."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,20 +21,18 @@ class SimulateOptions:
 
     scenario: str = option("", help="ChatBot, Coder, Summarizer, Mixed, ToolLLM or Reasoning")
     trace: str = option("", help="a trace file in its place: Azure, Mooncake, BurstGPT, ServeGen")
-    classes: str = option("", help="or a YAML or TOML file with classes of one's own, as for plan")
+    classes: str = option("", help="or a YAML or TOML file with your own classes, as for plan")
     targets: str = option("Mixed", help="the scenario whose targets the requests of a trace have")
     fleet: str = option("1", help="engines: 4, or prefill=1,decode=3")
     rate: NotNegative = option(
         0.0, help="programs/s offered to the fleet; 0: as in the trace, which has a rate of its own"
     )
     system: tuple[str, ...] = option(("slos-serve",), help="systems by name, or all")
-    setting: str = option(
-        "", help="how the system is set up, by its label; default: the best of all"
-    )
+    setting: str = option("", help="label of the system's setting; default: the best of all")
     hardware: str = option(
         "", help=f"a table of shared/hardware; default: the scenario's own, of classes {OF_CLASSES}"
     )
-    drafts: bool = option(True, help="engines have their draft models; --no-drafts: none drafts")
+    drafts: bool = option(True, help="engines have their draft models; --no-drafts: they have none")
     seconds: NotNegative = option(0.0, help="how long requests arrive; default: 120 s")
     requests: Natural = option(0, help="how many programs arrive, in place of --seconds")
     seed: Natural = option(1, help="of arrivals, lengths and noise")
@@ -50,7 +48,7 @@ class CapacityOptions:
 
     scenarios: tuple[str, ...] = option((), help="by name; default: all six")
     classes: str = option(
-        "", help="in their place a YAML or TOML file with classes of one's own, as for plan"
+        "", help="in their place a YAML or TOML file with your own classes, as for plan"
     )
     systems: tuple[str, ...] = option((), help="by name; default: all")
     replicas: tuple[Count, ...] = option((1, 4), help="engines of the fleets")
@@ -60,13 +58,13 @@ class CapacityOptions:
     rule: str = option(
         "",
         help="when a target is kept: mean, windows, or deadlines, which is then asked for; "
-        "default: mean, of classes of one's own what each asks for",
+        "default: mean, or for your own classes what each asks for",
     )
     hardware: str = option(
         "",
         help=f"a table of shared/hardware; default: each scenario's own, of classes {OF_CLASSES}",
     )
-    quick: bool = option(False, help="shorter loads, coarser rates: minutes, of the same shape")
+    quick: bool = option(False, help="shorter loads and coarser rates, which take minutes")
     older: bool = option(False, help="take points that other versions of the code measured, too")
     out: str = option(".slos/capacity", help="folder: points so far, report.md, .json and .html")
     seed: Natural = option(1, help="of arrivals, lengths and noise")
@@ -94,11 +92,11 @@ class PlanOptions:
 class EvaluateOptions:
     """All of the evaluation."""
 
-    quick: bool = option(False, help="five minutes in place of an hour, of the same shape")
+    quick: bool = option(False, help="shorter loads, coarser rates: minutes in place of an hour")
     older: bool = option(False, help="take points that other versions of the code measured, too")
     out: str = option(".slos/evaluation", help="folder: points so far, report.md, .json and .html")
     document: str = option(
-        "", help="Markdown file whose parts between markers are written anew; figures go beside it"
+        "", help="Markdown file; its parts between markers are rewritten, figures go beside it"
     )
     code_trace: str = option(
         "", help="bursts: a trace of a coding service, in place of arrivals like those of Azure's"
@@ -120,8 +118,8 @@ class EvaluateOptions:
 class RegretOptions:
     """A search for loads on which other systems keep more."""
 
-    loads: Count = option(400, help="loads drawn at random before others are looked for near them")
-    hours: NotNegative = option(0.0, help="how long to look for worse ones near the worst")
+    loads: Count = option(400, help="loads drawn at random before the search near the worst")
+    hours: NotNegative = option(0.0, help="how long to search for worse loads near the worst")
     out: str = option(".slos/regret", help="folder: loads so far, regret.md and .json")
     seed: Natural = option(1, help="of the loads")
     jobs: Natural = option(0, help="processes; 0: one for each core")

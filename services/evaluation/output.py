@@ -43,7 +43,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
 
 def write_document(results: Results, document: Path) -> None:
-    """Makes the marked parts of a Markdown file anew; `<!-- made: figure-NAME -->` gets a figure,
+    """Rewrites the marked parts of a Markdown file; `<!-- made: figure-NAME -->` gets a figure,
     drawn beside the file. Raises ConfigError for an unknown mark.
     """
     drawn = figures(results)
@@ -60,7 +60,7 @@ def write_document(results: Results, document: Path) -> None:
 
 
 def replaced(text: str, made: Mapping[str, str]) -> str:
-    """The text with what stands between marks made anew; figures that were not drawn stay."""
+    """The text with its marked parts rewritten; figures that were not drawn stay."""
 
     def fill(found: re.Match[str]) -> str:
         name = found["name"]

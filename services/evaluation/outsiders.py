@@ -1,4 +1,4 @@
-"""Loads that others published, with the SLOs that they published for them, through all systems.
+"""Loads published by others, with their published SLOs, through all systems.
 
 Their files are read from a folder: `workloads/inference-perf_NAME.json` of inference-perf's catalog
 and `traces/agent_sessions.csv.gz` of kv-cache-tester. MLPerf's Llama-3.1-8B needs none.
@@ -24,19 +24,19 @@ from shared.workloads.mlperf import INTERACTIVE, SHARE
 RULES: Final = (Rule.WINDOWS.value, Rule.DEADLINES.value)
 _CATALOG_FILES: Final = "workloads/inference-perf_*.json"
 _SESSIONS_FILE: Final = "traces/agent_sessions.csv.gz"
-_THINKS: Final = "reasoning"  # of the catalog: its answers need a model of long contexts
+_THINKS: Final = "reasoning"  # the catalog's load that needs a model with a long context
 _THINKING_MODEL: Final = "r1-distill-qwen-1.5b-a100-40gb"
-# Of recorded sessions nobody says what was asked; these are the catalog's for code generation.
+# Recorded sessions have no targets; these are the catalog's for code generation.
 _SESSIONS_TTFT_S: Final = 30.0
 _SESSIONS_TPOT_S: Final = 0.1
 _SESSIONS_SHARE: Final = 0.95
-_LONGER: Final = 4  # than the loads of the applications
+_LONGER: Final = 4  # times the loads of the applications
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A load of others on one engine of `hardware`, and the share of requests that must be in time;
-    its prompts are `scale` times those published.
+    """A published load on one engine of `hardware`. A `share` of requests must be in time; prompts
+    are `scale` times those published.
     """
 
     scenario: str
@@ -46,7 +46,7 @@ class Published:
 
 
 def outsiders(evaluation: Evaluation, systems: Sequence[str]) -> None:
-    """The capacity of every system on each, by windows of ten tokens and by deadlines."""
+    """Finds the capacity of every system on each, by windows of ten tokens and by deadlines."""
     published = list(loads_of(evaluation.data))
     for one in published:
         for line in too_long(one.scenario, one.hardware, evaluation.seed):
@@ -81,8 +81,8 @@ def outsiders(evaluation: Evaluation, systems: Sequence[str]) -> None:
 
 
 def loads_of(folder: str) -> Iterator[Published]:
-    """MLPerf's, and those whose files are there; of the others a line says so. Raises ConfigError
-    for a file that cannot be read.
+    """MLPerf's load and those with a file; a printed line names each that is left out. Raises
+    ConfigError for a file that cannot be read.
     """
     yield Published(scenario=f"{MLPERF}:{INTERACTIVE.name}", hardware=OF_CLASSES, share=SHARE)
     files = sorted(Path(folder).glob(_CATALOG_FILES)) if folder else []
@@ -119,8 +119,9 @@ def _told(folder: str) -> str:
 
 
 def _place(evaluation: Evaluation, one: Published) -> Place:
-    """Published SLOs are those of requests, so requests are counted. Answers may take minutes, and
-    only a load that goes on for longer fills an engine as one without an end would.
+    """The published load as a place of the evaluation. Requests are counted, because published SLOs
+    are those of requests. The load lasts longer than others: answers may take minutes, and a short
+    load would not fill an engine.
     """
     effort = replace(
         evaluation.effort,

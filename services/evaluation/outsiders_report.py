@@ -1,4 +1,4 @@
-"""Tables of what systems carry of loads that others published."""
+"""Tables of the capacity of systems on loads published by others."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
-"""Beyond capacity: what each system still serves in time, and whether refusals name a time to come
-back that holds.
+"""Load beyond capacity: what each system still serves in time, and whether a refused request is
+promised when it comes back at the time named.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from shared.simulation.judge import Rule
 
 MULTIPLES: Final = (0.8, 1.0, 1.5, 2.0, 3.0, 5.0)  # of our capacity
 RETRIED: Final = (1.2, 1.5, 2.0, 3.0)
-SCENARIOS: Final = ("Mixed", "ToolLLM")  # three classes beside each other; programs of many calls
-FIXED_S: Final = 1.0  # what a client waits that reads no answer
+SCENARIOS: Final = ("Mixed", "ToolLLM")  # three classes together; programs of many calls
+FIXED_S: Final = 1.0  # the wait of a client that ignores `Retry-After`
 _AS_NAMED_S: Final = 0.0  # of `Task.retry_s`
 CALM: Final = 0.8  # of our capacity, after an overload
 _REFUSES: Final = ablated("no best effort")
 
 
 def overload(evaluation: Evaluation, systems: Sequence[str], bar: float) -> None:
-    """Every system at multiples of the rate that ours carries, on one replica."""
+    """Runs every system at multiples of our capacity, on one replica."""
     searches = {
         f"{scenario}, {system}": fixed(_tasks(evaluation, scenario, system, MULTIPLES, bar))
         for scenario in SCENARIOS
@@ -43,9 +43,9 @@ def overload(evaluation: Evaluation, systems: Sequence[str], bar: float) -> None
 
 
 def retries(evaluation: Evaluation, bar: float) -> None:
-    """Ours with clients that take no best effort and ask once more when they are refused: after the
-    time that the answer names, and after a fixed one; under an overload that lasts as long as the
-    load, and under one that ends half-way.
+    """Runs ours with clients that take no best effort and retry once when they are refused: after
+    the time that the answer names, and after a fixed one. The overload lasts as long as the load,
+    or ends half-way.
     """
     searches = {
         f"{scenario}, {calm:g}, {wait_s:g}": fixed(
@@ -76,7 +76,9 @@ def retries(evaluation: Evaluation, bar: float) -> None:
 def _retrying(
     evaluation: Evaluation, scenario: str, calm: float, wait_s: float, bar: float
 ) -> list[Task]:
-    """`calm`: the multiple of our capacity that an overload ends in; 0: it does not end."""
+    """Tasks with retries. `calm`: the multiple of our capacity after the overload; 0: it does not
+    end.
+    """
     return [
         replace(
             task, system=_REFUSES, retry_s=wait_s, calm_rate=rounded(task.rate * calm / multiple)
@@ -90,7 +92,9 @@ def _retrying(
 def _tasks(
     evaluation: Evaluation, scenario: str, system: str, multiples: Sequence[float], bar: float
 ) -> list[Task]:
-    """Beyond capacity more programs come, so that an overload lasts as long as the load at it."""
+    """Tasks at these multiples. Beyond capacity they have more programs, so that an overload lasts
+    as long as the load at capacity.
+    """
     place = evaluation.place(scenario, 1)
     setting = evaluation.setting(scenario, system, 1)
     capacity = evaluation.rate(scenario, OURS, 1, bar)

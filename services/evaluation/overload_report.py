@@ -1,4 +1,4 @@
-"""Tables of what an overload leaves of each system, and of refused requests that come again."""
+"""Tables of what each system still serves under overload, and of retries."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from services.evaluation.systems import OURS
 
 
 def overload_tables(results: Results) -> str:
-    """Goodput, that of each class, our promises, and retries, as far as they were measured."""
+    """Goodput, overall and by class, our promises, and retries, as far as they were measured."""
     parts = [
         *(_goodput_table(results.overloads, scenario) for scenario in _scenarios(results)),
         *(_class_table(results.overloads, scenario) for scenario in _scenarios(results)),
@@ -66,7 +66,7 @@ def _class_cell(load: Overload, name: str) -> str:
 
 
 def promises_table(results: Results) -> str:
-    """Of ours at each multiple: how many are promised, and what the promised ones got."""
+    """Ours at each multiple: the share promised, and the share of these kept."""
     rows = []
     for one in results.overloads:
         if one.system != OURS:
@@ -89,7 +89,7 @@ def promises_table(results: Results) -> str:
 
 
 def retries_table(results: Results) -> str:
-    """How many refused requests are promised when they come again, by when they do."""
+    """How many refused requests are promised when they retry, by the time of the retry."""
     rows = [
         [
             shown_name(one.scenario),

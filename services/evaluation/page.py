@@ -1,4 +1,4 @@
-"""One HTML page with every table and figure in it, nothing loaded from elsewhere. Pure."""
+"""One HTML page that contains every table and figure and loads nothing from elsewhere."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""The parts of the evaluation: which points each takes, and what it makes of them."""
+"""The parts of the evaluation: the points of each, and the results made of them."""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -17,7 +17,7 @@ from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
 from services.evaluation.systems import OURS, SYSTEMS
 
 Heard = Callable[[int, int, Task], None]
-_SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of our capacity, of which loads are shown
+_SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of our capacity: the loads that are shown
 _QUICK_SHARES: Final = (0.5, 1.0, 1.5)
 _ABLATED: Final = ("ChatBot", "Coder", "Mixed", "ToolLLM")  # as many as the paper's figure has
 _ABLATION_REPLICAS: Final = 2  # the fewest that placement and disaggregation need
@@ -25,14 +25,14 @@ _QUICK_ABLATED: Final = ("Coder",)
 _SCALED: Final = ("ChatBot", "Coder")
 _SIZES: Final = (1, 2, 4, 8, 16, 64)
 _QUICK_SIZES: Final = (1, 2, 4)
-_LARGE, _LARGE_RATIO = 64, 1.6  # a point of so many replicas takes minutes: how close it is looked
+_LARGE, _LARGE_RATIO = 64, 1.6  # a coarser ratio: a point of so many replicas takes minutes
 _BURSTY: Final = "Coder"
 _BURST_REPLICAS: Final = 4
 
 
 @dataclass(slots=True, kw_only=True)
 class Evaluation:
-    """Runs parts and keeps what they find in `results`."""
+    """Runs parts and stores their results in `results`."""
 
     effort: Effort
     seed: int
@@ -40,11 +40,11 @@ class Evaluation:
     points: Points
     results: Results
     folder: Path
-    hear: Callable[[str], Heard]  # of a part's name
-    show: Callable[[str], Told]  # the same for a part that is no points
+    hear: Callable[[str], Heard]  # the listener of a part, by its name
+    show: Callable[[str], Told]  # the same for a part without points
     hardware: str = ""
     data: str = ""  # folder of loads that others published
-    code_trace: str = ""  # of a coding service, in place of arrivals like those of one
+    code_trace: str = ""  # a trace file of a coding service, in place of synthetic arrivals
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)
 
     def place(self, scenario: str, replicas: int) -> Place:
@@ -62,7 +62,9 @@ class Evaluation:
         replicas: Sequence[int],
         bars: Sequence[float],
     ) -> None:
-        """Of every system in every scenario by the rule that decides, and the bounds."""
+        """Finds the capacity of every system in every scenario by the rule that decides, and the
+        bounds.
+        """
         bars, rule = sorted(bars), self.results.rule.value
         searches = {
             f"{scenario}, {system}, {rule}": campaign(
@@ -87,8 +89,8 @@ class Evaluation:
                     self.results.bounds.append(found)
 
     def rules(self, scenarios: Sequence[str], systems: Sequence[str], bar: float) -> None:
-        """Capacity of one replica by the other two rules of attainment, in the settings that were
-        best by the first.
+        """Finds the capacity of one replica by the other two rules of attainment, in the settings
+        that were best by the first.
         """
         for rule in RULES[1:]:
             searches = {
@@ -109,7 +111,7 @@ class Evaluation:
         return place.found(cell, found)
 
     def setting(self, scenario: str, system: str, replicas: int) -> str:
-        """The best that a search has found; the first of all where none was made."""
+        """The best setting that a search has found; the first of all where none was made."""
         for one in self.results.capacities:
             cell = one.cell
             if (cell.scenario, cell.system, cell.replicas) == (scenario, system, replicas):
@@ -117,7 +119,7 @@ class Evaluation:
         return next(iter(self.place(scenario, replicas).settings(system)))
 
     def rate(self, scenario: str, system: str, replicas: int, bar: float) -> float:
-        """The capacity found for each engine; a third of the bound where none was looked for."""
+        """The capacity found per engine; a third of the bound where there was no search."""
         for one in self.results.at(replicas, bar):
             if (one.cell.scenario, one.cell.system) == (scenario, system) and one.rate:
                 return one.rate * self.place(scenario, replicas).hardware.gpus
@@ -128,7 +130,7 @@ class Evaluation:
     def curves(
         self, scenarios: Sequence[str], systems: Sequence[str], bar: float, replicas: int = 1
     ) -> None:
-        """At shares of our capacity, never ended early."""
+        """Measures attainment at shares of our capacity, without early ends."""
         shares = _QUICK_SHARES if self.effort.name == "quick" else _SHARES
         searches = {
             f"{scenario}, {system}": fixed(self._curve(scenario, system, bar, replicas, shares))
@@ -164,10 +166,10 @@ class Evaluation:
         """Programs per second that a task offers to one of its GPUs."""
         return task.rate / (task.engines * hardware_of(task.hardware).gpus)
 
-    # ---- what each part of ours is worth
+    # ---- ablations
 
     def ablations(self, bar: float) -> None:
-        """Capacity of ours with something taken away, on two replicas."""
+        """Finds the capacity of each ablation of ours, on two replicas."""
         searches = {
             f"{scenario}, {system}": self._ablation(scenario, system, bar)
             for scenario in (_QUICK_ABLATED if self.effort.name == "quick" else _ABLATED)
@@ -185,7 +187,7 @@ class Evaluation:
         return place.found(cell, found)
 
     def _ablation_settings(self, place: Place) -> list[str]:
-        """One for each split of the fleet."""
+        """One label for each split of the fleet."""
         labels: dict[tuple[object, ...], str] = {}
         for label, setting in place.settings(OURS).items():
             labels.setdefault(setting.roles, label)
@@ -194,7 +196,7 @@ class Evaluation:
     # ---- bursts
 
     def bursts(self, systems: Sequence[str], bar: float) -> None:
-        """The coding load at our capacity: what became of those who came in each part of it."""
+        """Runs the coding load at our capacity, with a timeline of what became of its requests."""
         place = self.place(_BURSTY, _BURST_REPLICAS)
         rate = self.rate(_BURSTY, OURS, _BURST_REPLICAS, bar)
         tasks = [
@@ -210,7 +212,7 @@ class Evaluation:
             self.results.bursts += [self._burst(point) for point in found.points]
 
     def _on_trace(self, task: Task) -> Task:
-        """The same with the arrivals of the user's trace; thresholds are those nearest to it."""
+        """The task with the arrivals of the user's trace and the nearest thresholds."""
         here = self.place(f"{TRACE}:{_BURSTY}:{self.code_trace}", task.replicas)
         chosen = self.place(_BURSTY, task.replicas).settings(task.system)[task.setting]
         setting = closest(chosen, here.settings(task.system).values())
@@ -232,7 +234,7 @@ class Evaluation:
     # ---- scaling
 
     def scaling(self, bar: float) -> None:
-        """Ours on more and more replicas."""
+        """Finds the capacity of ours on more and more replicas."""
         sizes = _QUICK_SIZES if self.effort.name == "quick" else _SIZES
         searches = {scenario: self._scales(scenario, sizes, bar) for scenario in _SCALED}
         for found in drive(searches, self.crew, self.points, self.hear("scaling")).values():
@@ -241,7 +243,7 @@ class Evaluation:
     def _scales(
         self, scenario: str, sizes: Sequence[int], bar: float
     ) -> Generator[Task, Point, list[Scale]]:
-        """Each size is begun with what the one before it carried."""
+        """Starts the search of each size at the rate that the size before it carried."""
         scales: list[Scale] = []
         first = 0.0
         for size in sizes:
@@ -256,7 +258,9 @@ class Evaluation:
 
 
 def _scale(place: Place, cell: Cell, found: Found) -> Scale:
-    """Decisions are those of the highest rate that passed, or of the last one where none did."""
+    """The result of a size, with decision times at the highest rate that passed, or at the last
+    rate where none did.
+    """
     engines = cell.replicas
     passed = [one for one in found.points if math.isclose(one.task.rate, found.rate * engines)]
     shown = (passed or list(found.points))[-1]
@@ -269,5 +273,5 @@ def _scale(place: Place, cell: Cell, found: Found) -> Scale:
 
 
 def systems_of(names: Sequence[str]) -> tuple[str, ...]:
-    """All of them without a name."""
+    """These systems, or all where none is named."""
     return tuple(names) or tuple(SYSTEMS)

@@ -1,4 +1,4 @@
-"""`slos-serve plan`: the smallest fleet, and how to split it, for one's own classes and rate."""
+"""`slos-serve plan`: finds the smallest fleet, and its split, for your own classes and rate."""
 
 import math
 import os
@@ -32,10 +32,10 @@ from shared.options import load
 from shared.simulation.judge import Rule
 
 _LEAST_PROGRAMS = 200
-_LEAST_OF_CLASS = 40  # programs: a class is judged by itself, one of forty is 2.5 %
-_MOST_PROGRAMS = 4000  # for the sake of a rare class
+_LEAST_OF_CLASS = 40  # programs: each class is judged by itself, and one of forty is 2.5 %
+_MOST_PROGRAMS = 4000  # the most that a rare class may require
 _RULES: Final = (Rule.ASKED, Rule.WINDOWS, Rule.DEADLINES)
-_WIDTH = 150  # of the tables where there is no terminal
+_WIDTH = 150  # columns of tables without a terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -90,14 +90,14 @@ def _sizing(options: PlanOptions) -> Sizing:
 
 
 def programs_of(options: PlanOptions) -> int:
-    """As many as come in the time that is simulated, and enough of the rarest class."""
+    """The programs that arrive in the simulated time, but at least enough of the rarest class."""
     shares = [kind.share for kind in read_mix(Path(options.classes)).kinds]
     rare = min(_MOST_PROGRAMS, math.ceil(_LEAST_OF_CLASS * sum(shares) / min(shares)))
     return max(_LEAST_PROGRAMS, rare, round(options.seconds * options.rate))
 
 
 def fleets(size: int, options: PlanOptions) -> list[str]:
-    """Labels of the settings of exactly so many engines."""
+    """Labels of the settings with exactly `size` engines."""
     scene = scene_of(_scenario(options), options.hardware, size, options.seed)
     return [label for label, one in settings_of(OURS, scene).items() if len(one.roles) == size]
 
@@ -135,7 +135,7 @@ def _table(points: Sequence[Point]) -> Table:
 
 
 def _of_classes(point: Point) -> Sequence[ClassTimes]:
-    """Each class; the load itself where it has one."""
+    """Each class; the whole load where it has only one."""
     return point.classes[1:] or point.classes
 
 
@@ -145,7 +145,7 @@ def binding_class(point: Point) -> ClassTimes:
 
 
 def sentences(sized: Sized, options: PlanOptions) -> Iterator[str]:
-    """What to take, what comes next, and why not less."""
+    """The fleet to take, the runner-up, and why a smaller one fails."""
     if sized.engines is None:
         yield (
             f"Not even {options.most} engines of {options.hardware} keep "

@@ -1,5 +1,5 @@
-"""Our system as the simulator sees it: the production planner and step former, with nothing between
-them but what gRPC would carry.
+"""Our system in the simulator: the production planner and step former, connected by what gRPC would
+carry.
 """
 
 import math
@@ -32,12 +32,12 @@ _ROUNDING_S: Final = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What may be switched off, or put wrong, to see what it is worth.
+    """What ablations switch off or misconfigure.
 
-    `best_effort`: who cannot be promised anything runs all the same. `max_step_tokens` 0: the
-    engine's own. `round_robin`: each request in turn may have but one decode engine. `way`: the
-    only one that is allowed. `length_factor`: answers are taken to be so many times as long as
-    those of their class were.
+    `best_effort`: requests that get no promise run all the same. `max_step_tokens` 0: the engine's
+    own. `round_robin`: each request may run on one decode engine only, in turn. `way`: the only one
+    that is allowed. `length_factor`: answers are taken to be so many times as long as those of
+    their class were.
     """
 
     speculation: bool = True
@@ -51,8 +51,8 @@ class Settings:
 
 
 class Planned:
-    """A `System` over one `PlannerCore`. Engines know their tables; where there is a `profile`
-    (a fit as plain data) they start from it and go on learning from their steps, as real ones do.
+    """A `System` over one `PlannerCore`. Engines know their tables. With a `profile` (a fit as
+    plain data) they start from it and keep learning from their steps, as real ones do.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Planned:
             most_tokens=link.max_model_len_tokens,
         )
         self._profile = profile
-        self._engines: Mapping[str, SimEngine] = {}  # that serve
+        self._engines: Mapping[str, SimEngine] = {}  # the engines that serve
         self._attached: dict[str, Attached] = {}
         self._waiting: dict[str, Ticket] = {}  # in the planner's queue, by request id
         self._placed: dict[int, Placement] = {}  # by life
         self._classes: dict[int, str] = {}  # by life
-        self._moves: dict[int, int] = {}  # by life, of those that lost an engine
+        self._moves: dict[int, int] = {}  # by life: how often it lost an engine
         self._look_at_s = math.inf
         self._tidied_s = 0.0
         for engine in engines:
@@ -96,15 +96,15 @@ class Planned:
 
     @property
     def recheck_s(self) -> float:
-        """Until the planner's queue wants to be looked at, or an engine reports the end of a step:
-        that may make room for a request that waits.
+        """Seconds until the planner's queue is due for a look, or until an engine reports the end
+        of a step, which may make room for a waiting request.
         """
         ends_s = (one.ends_s for one in self._engines.values() if one.ends_s > self._now)
         return min(self._look_at_s, min(ends_s, default=math.inf)) - self._now
 
     def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
-        """Asks for all that are new, and again for those that the planner has deferred; returns
-        what is decided by now.
+        """Asks for all new requests, and again for deferred ones that are due; returns the
+        decisions made by now.
         """
         self._now, core = now, self._core
         looks = now >= self._look_at_s - _ROUNDING_S
@@ -126,7 +126,7 @@ class Planned:
         return query_of(ticket, self._wants, self._now, avoid=avoid)
 
     def _others_turn(self, ticket: Ticket) -> list[str]:
-        """Ids of the decode engines but for the one whose turn it is."""
+        """Ids of all decode engines but the one that is next in turn."""
         fleet = [engine.description for engine in self.state.engines.values()]
         ids = [one.engine_id for one in fleet if one.role is Role.DECODE]
         turn = ticket.life % max(1, len(ids))
@@ -141,7 +141,7 @@ class Planned:
         return route_of(placement, targets)
 
     def _settle_moved(self, ticket: Ticket, now: float) -> None:
-        """A request that ran before has lost its engine."""
+        """Settles the earlier decision of a request that has lost its engine."""
         placement = self._placed.pop(ticket.life, None)
         if placement is not None:
             moves = self._moves[ticket.life] = self._moves.get(ticket.life, 0) + 1
@@ -149,7 +149,7 @@ class Planned:
             self._core.settle([outcome], now)
 
     def ended(self, ended: Ended) -> None:
-        """The gateway settles it, and its engine reports it as finished."""
+        """The gateway settles the request, and its engine reports it as finished."""
         life = ended.ticket.life
         placement, moves = self._placed.pop(life), self._moves.pop(life, 0)
         del self._classes[life]
@@ -162,7 +162,7 @@ class Planned:
     # ---- engines
 
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
-        """Engines report when a step has begun or ended, or a request has come or left."""
+        """Lets engines report when a step has begun or ended, or a request has come or left."""
         self._engines = engines
         for engine in engines.values():
             if self._attached[engine.name].has_news(engine):
@@ -172,7 +172,7 @@ class Planned:
             self._core.tidy(now)
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
-        """As the scheduler inside vLLM: policy, drafts, then the step former."""
+        """Does what the scheduler inside vLLM does: policy, drafts, then the step former."""
         attached = self._attached[engine.name]
         attached.learn(engine, now)
         if now - attached.told_at_s >= ADVICE_PAUSE_S:  # the planner looks no more often
@@ -184,23 +184,23 @@ class Planned:
         return float(form(rows, tokens, counts, table, engine.limits, now))
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        """The engine will tell that it is done with this request."""
+        """Notes the request as finished for the engine's next report."""
         self._attached[engine.name].finished.append(ticket.name)
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
-        """The engine will tell of the transfer."""
+        """Notes the transfer for the engine's next report."""
         self._attached[engine.name].fetched(fetched, engine.hardware.kv_bytes_per_token)
 
     def lost(self, engine: SimEngine, now: float) -> None:
-        """Its stream ended."""
+        """Detaches an engine after the end of its stream."""
         self._core.leave(self._attached.pop(engine.name).state, now)
 
     def drain(self, name: str, now: float) -> None:
-        """The engine takes no more requests."""
+        """Lets the engine take no more requests."""
         self._core.drain(self._attached[name].state, now, draining=True)
 
     def joined(self, engine: SimEngine) -> None:
-        """It registers, with the step times of its profile."""
+        """Registers an engine, with the step times of its profile."""
         speculates = self._settings.speculation
         description = description_of(engine, speculates=speculates)
         state, refusal = self._core.register(description, self._now)

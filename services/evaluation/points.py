@@ -1,4 +1,4 @@
-"""One point: a load at one rate through one system, and what is kept of it. Simulates nothing."""
+"""One point: a load at one rate through one system, and the results that are stored."""
 
 import hashlib
 import json
@@ -13,14 +13,16 @@ from shared.simulation.judge import Rule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is simulated. `setting` is a label of those that the system has for so many `replicas`;
-    `engines` are those that it then has. `rate` is programs per second offered to all of them. The
-    run may end once it is known on which side of all `bars` it comes out by `rule`; with `bin_s` a
-    timeline is kept. `lasting`: only programs that come to a busy fleet which stays busy count.
-    `retry_s`: a client that is refused asks once more after so many seconds; 0: after those that
-    the answer names; None: never. `calm_rate`: at which the later half of the programs come; 0: at
-    `rate` as the others. `by_request`: requests are counted, not programs as a whole.
-    `by_class`: each class is judged by itself; the share is that of the one that keeps least.
+    """What is simulated.
+
+    `setting` is a label among those that the system has for `replicas`; it has `engines` engines.
+    `rate` is programs per second offered to all of them. The run may end early once the outcome by
+    `rule` is certain for all `bars`. `bin_s`: width of a timeline's parts; 0: none. `lasting`: only
+    programs in the middle of the load count, for which the fleet is busy before and after.
+    `retry_s`: a refused client retries once after so many seconds; 0: after those that the answer
+    names; None: never. `calm_rate`: the rate of the later half of the programs; 0: `rate`.
+    `by_request`: requests are counted, not whole programs. `by_class`: the share is that of the
+    class that keeps least.
     """
 
     scenario: str
@@ -43,14 +45,14 @@ class Task:
 
     @property
     def pacing(self) -> Pacing | None:
-        """What requests ask for: who judges by deadlines says so. None: as the load has it."""
+        """The pacing of all requests: that of the rule. None: each request keeps its own."""
         if self.rule == Rule.ASKED:
             return None
         return Pacing.DEADLINES if self.rule == Rule.DEADLINES else Pacing.MEAN
 
     @property
     def load_and_system(self) -> str:
-        """What two tasks share that differ only in when they may end."""
+        """A digest that two tasks share if they differ only in when they may end."""
         asked = self.rule if self.pacing is not Pacing.MEAN else ""
         plain = asdict(replace(self, rule=asked, bars=()))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
@@ -76,7 +78,7 @@ class ClassTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """What came in a part of a timeline: requests that arrived in it, by what became of them."""
+    """The requests that arrived in a part of a timeline, by what became of them."""
 
     from_s: float
     admitted: int
@@ -88,9 +90,9 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryCounts:
-    """What became of refused requests whose clients ask once more. `first` requests came, `refused`
-    of them were refused, `named` of these with a time to wait (p50 and p90 in `named_s`, seconds).
-    `again` were asked for anew while others still came, `admitted` of these with a promise.
+    """Counts of refused requests and of their one retry. `first` requests came, `refused` of them
+    were refused, `named` of these with a time to wait (p50 and p90 in `named_s`, seconds). `again`
+    were retried while others still arrived, `admitted` of these with a promise.
     """
 
     first: int
@@ -103,7 +105,7 @@ class RetryCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """What a task came to. `complete`: it was not ended early, so all shares are exact."""
+    """The result of a task. `complete`: it did not end early, so all shares are exact."""
 
     task: Task
     version: str
@@ -126,7 +128,7 @@ class Point:
         return self.bounds(rule).passes(bar)
 
     def answers(self, task: Task) -> bool:
-        """Whether it tells all that this task would."""
+        """Whether the point has all that this task would find."""
         if self.task.load_and_system != task.load_and_system:
             return False
         if self.complete or not task.bars:
@@ -140,7 +142,7 @@ def to_line(point: Point) -> str:
 
 
 def from_line(line: str) -> Point:
-    """Raises ValueError, KeyError or TypeError for a line that is none."""
+    """Parses a line. Raises ValueError, KeyError or TypeError where it is no point."""
     plain: dict[str, Any] = json.loads(line)
     if not isinstance(plain, dict) or set(plain) != {one.name for one in fields(Point)}:
         raise ValueError("no point")
@@ -159,12 +161,12 @@ def from_line(line: str) -> Point:
 
 
 def rounded(rate: float) -> float:
-    """A rate as it is kept: five digits, so that the same search asks the same question twice."""
+    """A rate with five digits, so that the same search repeats the same tasks."""
     return float(f"{rate:.5g}")
 
 
 def best(points: Sequence[Point], rule: str) -> Point:
-    """The one that may attain most."""
+    """The point with the greatest possible share."""
     return max(points, key=lambda point: point.bounds(rule).at_most)
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found as Markdown tables. Pure rendering; what was not run says so."""
+"""The results of an evaluation as Markdown tables; parts that were not run say so."""
 
 import math
 from pathlib import Path
@@ -93,7 +93,7 @@ def _rule_row(one: Comparison, rule: str) -> list[str]:
 
 
 def ablation_table(results: Results) -> str:
-    """Capacity with something taken away, and what all of ours carries as a multiple of it."""
+    """The capacity of each ablation, and that of ours as a multiple of it."""
     if not results.ablations:
         return NOT_RUN
     scenarios = list(dict.fromkeys(one.cell.scenario for one in results.ablations))
@@ -112,7 +112,7 @@ def ablation_table(results: Results) -> str:
 
 
 def scaling_table(results: Results) -> str:
-    """Capacity for each GPU by replicas, as a multiple of one, and what a decision took."""
+    """Capacity per GPU by replicas, as a multiple of one replica, and decision times."""
     if not results.scaling:
         return NOT_RUN
     alone = {one.scenario: one.rate for one in results.scaling if one.replicas == 1}
@@ -154,7 +154,7 @@ _FATES: Final = ("admitted", "held", "best_effort", "refused")
 
 
 def regret_tables(results: Results) -> str:
-    """How much more others keep on drawn loads, and the worst of these."""
+    """How much more others keep on drawn loads, and the worst of these loads."""
     return whole(results.regrets, Path(results.regret_loads)) if results.regrets else NOT_RUN
 
 

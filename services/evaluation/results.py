@@ -1,4 +1,4 @@
-"""All that an evaluation found, as plain data. Renders nothing."""
+"""All results of an evaluation, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ RULES: Final = (Rule.MEAN.value, Rule.WINDOWS.value, Rule.DEADLINES.value)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What no scheduler can go beyond, in programs per second for each GPU."""
+    """A rate that no scheduler can exceed, in programs per second per GPU."""
 
     scenario: str
     replicas: int
@@ -25,9 +25,9 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One system at one rate (programs per second for each GPU), not ended early.
+    """One system at one rate (programs per second per GPU), not ended early.
 
-    `attained` by rule. Times are seconds, p50 and p99 of what was admitted.
+    `attained` by rule. Times are seconds, p50 and p99 of admitted requests.
     """
 
     scenario: str
@@ -42,7 +42,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Burst:
-    """One system under a bursty load; p99 of the admitted as shares of their targets."""
+    """One system under a bursty load; `ttft_share` and `tpot_share` are p99 of admitted requests
+    over their targets.
+    """
 
     system: str
     setting: str
@@ -56,7 +58,7 @@ class Burst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Ours on so many replicas: capacity for each GPU, and what a decision took there, in ms."""
+    """Ours on so many replicas: capacity per GPU, and the decision times there, in ms."""
 
     scenario: str
     replicas: int
@@ -66,9 +68,9 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overload:
-    """One system at a multiple of our capacity. `rate`: programs per second offered to one GPU,
-    `kept`: the share of them in time, as asked, in the middle of the load. `classes` are of all of
-    its `programs`, all together first.
+    """One system at a multiple of our capacity. `rate`: programs per second offered to one GPU;
+    `kept`: the share of them in time, as asked, in the middle of the load. `classes` cover all of
+    its `programs`, the first entry all classes together.
     """
 
     scenario: str
@@ -92,9 +94,9 @@ class Overload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """Ours at a multiple of its capacity with clients that ask once more when they are refused:
-    after the time that the answer names, and after a fixed one. `ends`: only the first half of the
-    load is an overload.
+    """Ours at a multiple of its capacity with clients that retry once when refused: after the time
+    that the answer names, and after a fixed one. `ends`: only the first half of the load is an
+    overload.
     """
 
     scenario: str
@@ -106,9 +108,9 @@ class Retried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outsider:
-    """A load that others published: the share of requests that must be in time, by how much its
-    prompts were scaled, the rate that nobody goes beyond (programs per second for each GPU), and
-    the capacities of all systems by each of several rules.
+    """A published load: the share of requests that must be in time, the factor on its prompts, the
+    upper bound of the rate (programs per second per GPU), and the capacities of all systems by
+    several rules.
     """
 
     scenario: str
@@ -121,9 +123,9 @@ class Outsider:
 
 @dataclass(slots=True, kw_only=True)
 class Results:
-    """Filled part by part; a part that is empty has not been run. `rule` is the one that decides
-    where no other is named, `command` what was run. Files that replay `regrets` are in the folder
-    `regret_loads`.
+    """Filled part by part; a part that is empty has not been run. `rule` decides where no other is
+    named, `command` is the command that ran. The folder `regret_loads` has files that replay
+    `regrets`.
     """
 
     effort: str
@@ -151,12 +153,12 @@ class Results:
 
     @property
     def tables(self) -> list[tuple[int, float]]:
-        """Replicas and bars that capacities were found for."""
+        """The replicas and bars of all capacities by the deciding rule."""
         decided = [one.cell for one in self.capacities if one.cell.rule == self.rule]
         return sorted({(cell.replicas, cell.bar) for cell in decided})
 
     def at(self, replicas: int, bar: float, rule: str = "") -> list[Capacity]:
-        """The capacities of one table, by the rule that decides or by another."""
+        """The capacities of one table, by the deciding rule or by another."""
         wanted = (replicas, bar, rule or self.rule)
         return [
             one
@@ -171,7 +173,7 @@ class Results:
         return compare(rows, {name: self.bound(name, replicas, bar) for name in scenarios})
 
     def bound(self, scenario: str, replicas: int, bar: float) -> float:
-        """Nan where it was not computed."""
+        """The upper bound; nan where it was not computed."""
         return next(
             (
                 one.rate
@@ -183,5 +185,5 @@ class Results:
 
 
 def percent(share: float) -> str:
-    """With as many digits as it was given."""
+    """A share as a percentage, with as many digits as it was given."""
     return f"{100 * share:g}%"

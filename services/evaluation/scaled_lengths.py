@@ -1,11 +1,11 @@
-"""Answer lengths that are believed wrongly, to see what a belief is worth."""
+"""Wrong beliefs about answer lengths, to measure what right ones are worth."""
 
 from services.planner.estimators.lengths import OutputLengths
 from services.planner.estimators.survival import Survival
 
 
 class ScaledLengths(OutputLengths):
-    """Answers believed to be longer or shorter than they were."""
+    """Learns answers as longer or shorter than they were, by a factor."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -16,7 +16,7 @@ class ScaledLengths(OutputLengths):
 
 
 class ScaledSurvival(Survival):
-    """The same of answers that still run."""
+    """Learns running answers as longer or shorter than they were, by a factor."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

@@ -1,6 +1,4 @@
-"""The scenarios of the evaluation: an application, the hardware that it runs on, how long it is
-watched. Simulates nothing.
-"""
+"""The scenarios of the evaluation: an application, its hardware, and how long it is simulated."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,17 +22,17 @@ from shared.workloads.mlperf import INTERACTIVE
 from shared.workloads.trace_load import TracePlan, classes_of
 from shared.workloads.traces import read_trace
 
-# How a scenario begins that is read from a file, or is made by others.
+# Prefixes of scenarios that are read from a file or published by others.
 TRACE, CLASSES, CATALOG, SESSIONS, MLPERF = "trace", "classes", "catalog", "sessions", "mlperf"
-_DRAIN_S: Final = 20.0  # of SLOs-Serve: what is left over may take so long after the last arrival
+_DRAIN_S: Final = 20.0  # as in SLOs-Serve: how long requests may run after the last arrival
 _UNHURRIED_S: Final = 3600.0
 _BEFORE: Final = 0.1
 _AFTER: Final = 0.3
-OF_CLASSES: Final = "llama-3-8b-h100-80gb"  # hardware for classes of one's own
+OF_CLASSES: Final = "llama-3-8b-h100-80gb"  # hardware for a user's classes
 _SERVED: Final = "opt-7b-a100-40gb"
-# An answer of the reasoning model takes minutes; it is watched for as many of them as the others.
+# Answers of the reasoning model take minutes: it is simulated for longer, for as many answers.
 _LONG: Final = frozenset({"Reasoning"})
-_MOST_OF_A_POINT: Final = 3000  # programs, however many engines there are
+_MOST_OF_A_POINT: Final = 3000  # programs, for any number of engines
 _LEAST_OF_AN_ENGINE: Final = 100
 _BURSTY: Final = frozenset({"Coder"})  # one burst must not be most of a load
 _OWN_MODEL: Final[Mapping[str, str]] = {
@@ -45,10 +43,16 @@ _OWN_MODEL: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is simulated: seconds of arrivals at half the load that could at best be served
-    (`long_s` for answers of minutes), programs at least and at most for each engine, how close (as
-    a ratio) a capacity is found, how many settings of a system are tried (0: all), and on how many
-    drawn loads ours is compared with the others.
+    """How much is simulated.
+
+    Attributes:
+        seconds: for how many seconds programs arrive, at half of the best possible rate.
+        long_s: the same for answers that take minutes.
+        least_programs: programs for each engine at least.
+        most_programs: programs for each engine at most.
+        ratio: how close a capacity is found.
+        settings: how many settings of a system are tried; 0: all.
+        regret_loads: on how many drawn loads ours is compared with the others.
     """
 
     name: str
@@ -88,7 +92,7 @@ def scenario_names() -> tuple[str, ...]:
 
 
 def application_of(name: str) -> Application:
-    """By its name in any case. Raises ConfigError with the nearest name."""
+    """An application by its name in any case. Raises ConfigError with the nearest name."""
     found = {one.lower(): one for one in APPLICATIONS}.get(name.lower())
     if found is None:
         raise ConfigError(
@@ -99,8 +103,8 @@ def application_of(name: str) -> Application:
 
 
 def hardware_of(name: str) -> Hardware:
-    """A table that ships, a table of one's own (.toml), or what `slos-serve profile --json` told of
-    an engine (.json). Raises ConfigError.
+    """A table of shared/hardware, a user's table (.toml), or the output of `slos-serve profile
+    --json` (.json). Raises ConfigError.
     """
     if name.endswith(".toml"):
         return read(Path(name))
@@ -118,10 +122,12 @@ def hardware_for(scenario: str) -> str:
 
 
 def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
-    """The same programs at every rate: of an application, of a trace (`trace:TARGETS:PATH`, with
-    the targets of an application; its own rate for 0, all of it for 0 programs), of classes of
-    one's own (`classes:PATH`) or of what others published (`services.evaluation.outsiders`). Raises
-    ConfigError for files that cannot be used.
+    """The programs of a scenario, the same ones at every rate. Raises ConfigError for files that
+    cannot be used.
+
+    A scenario is an application, a trace (`trace:TARGETS:PATH`, with the targets of an application;
+    rate 0: its own, 0 programs: all of it), a user's classes (`classes:PATH`) or a published load
+    (`services.evaluation.outsiders`).
     """
     sort, rest = _source(scenario)
     if sort == SESSIONS:
@@ -138,7 +144,7 @@ def load_of(scenario: str, *, rate: float, programs: int, seed: int) -> Load:
 
 
 def shown_name(scenario: str) -> str:
-    """As tables and figures call it: of a file its name."""
+    """The name in tables and figures; for a file, its stem."""
     sort, rest = _source(scenario)
     if sort == MLPERF:
         return rest
@@ -146,7 +152,7 @@ def shown_name(scenario: str) -> str:
 
 
 def least_programs(scenario: str) -> int:
-    """So many at least make a load of it: two, and one of each kind."""
+    """The fewest programs that make a load: one of each kind, but at least two."""
     return (
         2
         if _source(scenario)[0] in (TRACE, SESSIONS)
@@ -168,7 +174,7 @@ def _application(scenario: str) -> Application:
 
 
 def _sessions(rest: str, *, rate: float, programs: int, seed: int) -> Load:
-    """Of `CONTEXT:TTFT_S:TPOT_S:PATH`."""
+    """The sessions of `CONTEXT:TTFT_S:TPOT_S:PATH`."""
     context, ttft_s, tpot_s, path = rest.split(":", 3)
     plan = SessionPlan(
         context_tokens=int(context),
@@ -186,7 +192,7 @@ def is_of_classes(scenario: str) -> bool:
 
 
 def _source(scenario: str) -> tuple[str, str]:
-    """How it begins and what stands behind it; of an application, nothing and its name."""
+    """The prefix and the rest of a scenario; for an application, nothing and its name."""
     sort, _, rest = scenario.partition(":")
     known = (TRACE, CLASSES, CATALOG, SESSIONS, MLPERF)
     return (sort, rest) if sort in known and rest else ("", scenario)
@@ -201,9 +207,9 @@ def load_on(
     seed: int,
     pacing: Pacing | None = None,
 ) -> Load:
-    """What the model takes of a load: programs that are longer than it can be are left out, as
-    SLOs-Serve does, and the others come at the same rate. All calls ask for this `pacing`; None:
-    each for its own. Raises ConfigError where no program is left.
+    """A load as far as the model takes it: programs longer than its context are left out, as in
+    SLOs-Serve, and the others arrive at the same rate. All calls have this `pacing`; None: each its
+    own. Raises ConfigError where fewer than two programs are left.
     """
     load = load_of(scenario, rate=rate, programs=programs, seed=seed)
     if pacing is not None:
@@ -216,7 +222,7 @@ def _paced(calls: Sequence[Call], pacing: Pacing) -> tuple[Call, ...]:
 
 
 def fitting(load: Load, hardware: Hardware, *, rate: float) -> Load:
-    """The same for a load that is at hand."""
+    """`load_on` for a load that exists already."""
     most = hardware.max_model_len_tokens
     kept = tuple(
         replace(program, calls=tuple(_within(call, most) for call in program.calls))
@@ -229,7 +235,7 @@ def fitting(load: Load, hardware: Hardware, *, rate: float) -> Load:
 
 
 def takes(hardware: Hardware, program: Program) -> bool:
-    """Whether the model is long enough for each of its calls."""
+    """Whether the model's context is long enough for each call of the program."""
     most = hardware.max_model_len_tokens
     return all(call.prompt_tokens + call.output_tokens <= most for call in program.calls)
 
@@ -239,7 +245,7 @@ def _within(call: Call, most: int) -> Call:
 
 
 def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) -> int:
-    """How many programs a point has, from the rate that one engine could serve at best."""
+    """The number of programs of a point, from the best possible rate of one engine."""
     seconds = effort.long_s if scenario in _LONG else effort.seconds
     wanted = min(effort.most_programs, max(effort.least_programs, seconds * best_rate / 2))
     programs = round(wanted) * (2 if scenario in _BURSTY else 1) * engines
@@ -247,8 +253,8 @@ def programs_for(scenario: str, effort: Effort, engines: int, best_rate: float) 
 
 
 def counted_of(*, lasting: bool, programs: int) -> slice:
-    """Who comes before and after the others finds an idle fleet, or leaves one behind: a load that
-    would be too much for ever may yet be served when it ends soon.
+    """The programs that count. With `lasting` the first and the last ones are left out: they find
+    or leave an idle fleet, and a load that is not sustainable may still be served if it ends soon.
     """
     if not lasting:
         return slice(None)
@@ -256,21 +262,21 @@ def counted_of(*, lasting: bool, programs: int) -> slice:
 
 
 def drain_s(load: Load, hardware: Hardware) -> float:
-    """How long after the last arrival a run may go on: as long as the slowest program's own targets
-    allow, and what the paper allows besides; an hour where a program asks for no time.
+    """How long a run may go on after the last arrival: as long as the slowest program's targets
+    allow plus what the paper allows; an hour more where a program has no targets.
     """
     allowed = max(allowed_s(program, hardware) for program in load)
     return _DRAIN_S + (allowed if math.isfinite(allowed) else _UNHURRIED_S)
 
 
 def allowed_s(program: Program, hardware: Hardware) -> float:
-    """How long its targets let a program take, tools and users included."""
+    """The longest time that its targets allow a program, with the time of tools and users."""
     return sum(call.after_s + call_allowed_s(call, hardware) for call in program.calls)
 
 
 def call_allowed_s(call: Call, hardware: Hardware) -> float:
-    """From the arrival of a call to the latest moment of its last token; infinite where its targets
-    leave that open.
+    """Seconds from the arrival of a call to the latest time of its last token; infinite where its
+    targets leave that open.
     """
     if math.isinf(call.stages[0].tpot_s):
         return math.inf

@@ -1,4 +1,4 @@
-"""What systems are tuned for: a sample of the load, the same wherever their settings are listed."""
+"""A sample of the load for which systems are tuned, the same wherever their settings are listed."""
 
 from functools import lru_cache
 from typing import Final
@@ -11,7 +11,7 @@ _SAMPLE: Final = 400
 
 
 def scene_of(scenario: str, hardware: str, replicas: int, seed: int) -> Scene:
-    """Raises ConfigError for names that nobody knows."""
+    """The scene of a scenario. Raises ConfigError for unknown names."""
     return Scene(
         hardware=hardware_of(hardware), replicas=replicas, load=sample_of(scenario, hardware, seed)
     )
@@ -19,5 +19,5 @@ def scene_of(scenario: str, hardware: str, replicas: int, seed: int) -> Scene:
 
 @lru_cache(maxsize=8)
 def sample_of(scenario: str, hardware: str, seed: int) -> Load:
-    """So many programs, one each second."""
+    """A sample of programs, one per second."""
     return load_on(scenario, hardware_of(hardware), rate=1.0, programs=_SAMPLE, seed=seed)

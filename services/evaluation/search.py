@@ -1,5 +1,5 @@
-"""The highest rate at which a system keeps enough of its promises, in whichever setting. Pure: it
-asks for points and is given them.
+"""Finds the highest rate at which a system keeps enough of its targets, in its best setting. It is
+a generator that yields tasks and receives points.
 """
 
 import math
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from services.evaluation.points import Point, Task, rounded
 
-TaskOf = Callable[[str, float], Task]  # of a setting and a rate for each engine
+TaskOf = Callable[[str, float], Task]  # from a setting and a rate per engine
 
-_STEP = 1.5  # from the first rate on, until one passes and one fails
-_LEAST_SHARE = 1 / 30  # of the first rate: below it there is no capacity to speak of
-_LEAST_SETTINGS = 3  # stay in the race, however many failed
+_STEP = 1.5  # factor between rates until one passes and one fails
+_LEAST_SHARE = 1 / 30  # of the first rate: below it the capacity counts as 0
+_LEAST_SETTINGS = 3  # settings that stay in the race, however many failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """`rate`: programs per second for each engine, the highest one that passed, 0 where none did;
-    `setting`: the one that passed, or the best of those that failed; `failed`: the lowest rate at
-    which all failed. `points` are those that were asked for.
+    """`rate`: the highest one that passed, programs per second per engine, 0 where none did.
+    `setting`: the one that passed, or the best of those that failed. `failed`: the lowest rate at
+    which all failed. `points`: all that were asked for.
     """
 
     rate: float
@@ -40,12 +40,13 @@ def capacity(
     bound: float,
     ratio: float,
 ) -> Search:
-    """From `first` up or down until one rate passes and one fails, then bisects on the logarithm,
-    until the two are within `ratio`. Nothing passes at `bound`.
+    """Goes up or down from `first` until one rate passes and one fails, then bisects on the
+    logarithm until the two are within `ratio`. `bound` counts as failed.
 
-    One setting that passes is enough at a rate. When all fail, those that kept most or held out
-    longest go on, a third of them, and the one that passed last. What failed at a rate is not tried
-    at a higher one. Raises ValueError without settings or with a ratio that is not above 1.
+    One setting that passes is enough at a rate. When all fail, a third of them goes on (those that
+    kept most or lasted longest), and the one that passed last. A setting that failed at a rate is
+    not tried at a higher one. Raises ValueError without settings or with a ratio that is not above
+    1.
     """
     if not settings or ratio <= 1:
         raise ValueError("a search needs a setting, and a ratio above 1")
@@ -63,7 +64,9 @@ def capacity(
 
 
 def _next(low: float, high: float, first: float, bound: float) -> float:
-    """Down in ever longer steps: where even little fails, next to nothing may pass."""
+    """The next rate. Downward steps grow, because where even little fails the capacity may be near
+    0.
+    """
     if not low:
         return rounded(first if high > first else high * (high / first) / _STEP)
     if high == bound and low * _STEP < bound:
@@ -72,7 +75,7 @@ def _next(low: float, high: float, first: float, bound: float) -> float:
 
 
 class _Race:
-    """Settings, the most promising first."""
+    """Settings, ordered from the most promising."""
 
     def __init__(self, settings: Sequence[str]) -> None:
         self.points: list[Point] = []
@@ -85,7 +88,7 @@ class _Race:
         return self._order[0]
 
     def open(self, rate: float) -> list[str]:
-        """Those that have not failed at this rate or below."""
+        """The settings that have not failed at this rate or below."""
         return [one for one in self._order if self._failed.get(one, math.inf) > rate]
 
     def note(self, setting: str, point: Point, rate: float, *, passes: bool) -> None:
@@ -98,18 +101,18 @@ class _Race:
             self._failed[setting] = min(rate, self._failed.get(setting, math.inf))
 
     def all_failed(self, failed: Mapping[str, Point]) -> None:
-        """A third goes on."""
+        """Keeps the best third of the settings that failed."""
         tried = sorted(failed, key=lambda one: _merit(failed[one]), reverse=True)
         stay = tried[: max(_LEAST_SETTINGS, len(tried) // 3)]
-        if self._passed in tried:  # far beyond what it carries it may have failed first
+        if self._passed in tried:  # it may have failed first at a rate far beyond its capacity
             stay = [self._passed, *(one for one in stay if one != self._passed)]
         rest = [one for one in self._order if one not in failed]
         self._order = stay + rest
 
 
 def _merit(failed: Point) -> tuple[bool, float]:
-    """Of one that passed a lower bar, what it may have kept; a run that passes none ends once that
-    is certain: the later, the better.
+    """Ranks failed settings: first those that passed a lower bar, by the share that they may have
+    kept, then the others by how long they lasted, as a run ends once its failure is certain.
     """
     rule, bars = failed.task.rule, failed.task.bars
     if bars and failed.passes(rule, min(bars)):
@@ -120,7 +123,7 @@ def _merit(failed: Point) -> tuple[bool, float]:
 def _try(
     race: _Race, task_of: TaskOf, rate: float, bar: float
 ) -> Generator[Task, Point, str | None]:
-    """The setting that passes at this rate, if there is one."""
+    """The setting that passes at this rate; None where none does."""
     failed: dict[str, Point] = {}
     for setting in race.open(rate):
         task = task_of(setting, rate)

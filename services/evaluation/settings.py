@@ -1,4 +1,4 @@
-"""What of a system is tuned, and for which scene. Tries nothing out."""
+"""The settings of systems, and the scene for which they are tuned."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from shared.engines import Role
 from shared.hardware import Hardware
 from shared.workloads.calls import Load
 
-_DRAFTS = (0, 2, 3, 4)  # lengths of fixed drafts that people set
+_DRAFTS = (0, 2, 3, 4)  # usual lengths of fixed drafts
 _SHARES_OF_PREFILL = (1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)
 _RATIOS = ((1, 1), (1, 2), (2, 1), (1, 3), (3, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What a system is set up for: `replicas` is how many such engines there are to use."""
+    """What a system is set up for; `replicas` is how many such engines there are to use."""
 
     hardware: Hardware
     replicas: int
@@ -22,7 +22,7 @@ class Scene:
 
     @property
     def drafts(self) -> tuple[int, ...]:
-        """Lengths that the hardware's draft model allows, 0 first; without one nobody drafts."""
+        """Draft lengths that the hardware's draft model allows, 0 first; only 0 without one."""
         draft = self.hardware.draft
         most = draft.max_speculation_tokens if draft else 0
         return tuple(one for one in _DRAFTS if one <= most)
@@ -30,7 +30,7 @@ class Scene:
     @property
     def splits(self) -> tuple[tuple[int, int], ...]:
         """Prefill and decode engines of disaggregated fleets. A single replica stands for any
-        number of engines: there the ratios count, and whoever compares divides by the engines.
+        number of engines: only the ratios count, and results are divided by the engines.
         """
         if self.replicas == 1:
             return _RATIOS
@@ -39,13 +39,13 @@ class Scene:
         return tuple((n, self.replicas - n) for n in sorted(every) if 0 < n < self.replicas)
 
     def budgets(self, *tokens: int) -> tuple[int, ...]:
-        """Those of these numbers of tokens that a step may have; the engine's own where none."""
+        """The budgets of these that a step may have; the engine's own where there is none."""
         most = self.hardware.max_step_tokens
         return tuple(one for one in tokens if one <= most) or (most,)
 
     @property
     def tightest_tpot_s(self) -> float:
-        """Of all stages of the load."""
+        """The tightest TPOT target of all stages of the load."""
         return min(
             stage.tpot_s for program in self.load for call in program.calls for stage in call.stages
         )
@@ -68,16 +68,21 @@ _IN_WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One way to run a system; None where a system has no such thing.
+    """One way to run a system; None where a system has no such option.
 
-    `drafts`: verified by every decode of every step, on engines that have `drafting_requests` at
-    most. `budget_tokens`: of a step. `by_priority`: tighter classes first. `pace_share`,
-    `assumed_decodes`: the part of the tightest TPOT that a step may take, beside how many decodes.
-    `alpha_s`: seconds of deadline that a token of prompt left is worth. `from_arrival`: all tokens
-    are due by the arrival, not by when the first one came. `early_steps`: mean steps before it is
-    due from which on a decode must run. `shortest_first`: of waiting prompts. `by_request`: each
-    request in time is worth the same, not each token. `threshold_tokens`: prompts from here on go
-    to prefill engines.
+    Attributes:
+        drafts: drafted tokens that every decode verifies in every step.
+        drafting_requests: the most requests on an engine with which it drafts.
+        budget_tokens: token budget of a step.
+        by_priority: tighter classes first.
+        pace_share: the share of the tightest TPOT that a step may take.
+        assumed_decodes: the number of decodes beside which it is computed.
+        alpha_s: seconds of deadline that one prompt token left is worth.
+        from_arrival: tokens are due relative to the arrival, not to the first token.
+        early_steps: a decode must run from so many mean steps before it is due.
+        shortest_first: the order of waiting prompts.
+        by_request: each request in time is worth the same, not each token.
+        threshold_tokens: prompts of this length and more go to prefill engines.
     """
 
     prefill: int = 0
@@ -97,12 +102,12 @@ class Setting:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Of the engines of a fleet that is run so."""
+        """The roles of the engines of a fleet in this setting."""
         return (Role.DECODE,) * self.decode + (Role.PREFILL,) * self.prefill
 
     @property
     def label(self) -> str:
-        """In words, without what the system does not have."""
+        """The setting in words, without what the system does not have."""
         parts = [f"{self.prefill} prefill + {self.decode} decode" if self.prefill else ""]
         parts.append(f"drafts of {self.drafts}" if self.drafts else "no drafts")
         told = {name: getattr(self, name) for name in _IN_WORDS}
@@ -111,13 +116,13 @@ class Setting:
 
 
 def colocated(scene: Scene) -> Iterator[Setting]:
-    """Every engine does both kinds of work, without and with drafts."""
+    """Settings in which every engine does both kinds of work, without and with drafts."""
     for drafts in scene.drafts:
         yield Setting(decode=scene.replicas, drafts=drafts)
 
 
 def disaggregated(scene: Scene) -> Iterator[Setting]:
-    """Every split, without and with drafts."""
+    """Settings with every split, without and with drafts."""
     for prefill, decode in scene.splits:
         for drafts in scene.drafts:
             yield Setting(prefill=prefill, decode=decode, drafts=drafts)

@@ -41,11 +41,11 @@ from shared.workloads.calls import rate as rate_of
 
 _SECONDS: Final = 120.0
 _ALL: Final = "all"
-_WIDTH: Final = 170  # of the tables where there is no terminal
+_WIDTH: Final = 170  # columns of tables without a terminal
 
 
 class _WrongFleetError(ConfigError):
-    """The system has no setting with just this fleet."""
+    """The system has no setting with exactly this fleet."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What goes through every system."""
+    """The load that goes through every system."""
 
     scenario: str
     hardware: str
@@ -76,8 +76,8 @@ class _Asked:
 
 
 def simulate(options: SimulateOptions) -> list[Point]:
-    """For each system the point of its best setting; of all systems those that can run on the
-    fleet. Raises ConfigError before anything is simulated.
+    """The point of each system in its best setting; with `all`, systems that cannot run on the
+    fleet are left out. Raises ConfigError before anything is simulated.
     """
     asked, tasks = _asked(options), dict[str, list[Task]]()
     for system in _systems(options):
@@ -98,7 +98,7 @@ def simulate(options: SimulateOptions) -> list[Point]:
 
 
 def _named(argv: Sequence[str]) -> list[str]:
-    """The scenario may stand first, without its flag."""
+    """The arguments, in which the scenario may stand first without its flag."""
     if argv and not argv[0].startswith("-"):
         return ["--scenario", *argv]
     return list(argv)
@@ -152,7 +152,7 @@ def _programs(options: SimulateOptions, scenario: str) -> int:
 
 
 def _as_in_trace(options: SimulateOptions, scenario: str) -> tuple[float, int]:
-    """The rate of the part that is taken, and how many programs it has."""
+    """The rate and the number of programs of the chosen part of the trace."""
     load = load_of(scenario, rate=0.0, programs=options.requests, seed=options.seed)
     if not options.requests:
         until_s = options.seconds or _SECONDS
@@ -168,9 +168,7 @@ def _as_in_trace(options: SimulateOptions, scenario: str) -> tuple[float, int]:
 
 def _scenario(options: SimulateOptions) -> str:
     if sum(map(bool, (options.scenario, options.trace, options.classes))) != 1:
-        raise ConfigError(
-            "say what is asked of the fleet: SCENARIO, --trace FILE or --classes FILE, one of them"
-        )
+        raise ConfigError("name one load: SCENARIO, --trace FILE or --classes FILE")
     if options.trace:
         if not Path(options.trace).is_file():
             raise ConfigError(f"--trace {options.trace}: there is no such file")
@@ -183,7 +181,7 @@ def _scenario(options: SimulateOptions) -> str:
 
 
 def _labels(options: SimulateOptions, system: str, scene: Scene, fleet: Fleet) -> list[str]:
-    """Settings with just the fleet that was asked for; `4` leaves the roles to the system."""
+    """Labels of settings with exactly the fleet asked for; `4` leaves the roles to the system."""
     known = settings_of(system, scene)
     free = "=" not in options.fleet
     if options.setting:

@@ -1,5 +1,5 @@
-"""The smallest fleet that keeps enough of a load's promises, and how to split it. Pure: it asks for
-points and is given them.
+"""Finds the smallest fleet that keeps enough of a load's targets, and its best split. It is a
+generator that yields tasks and receives points.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 
 from services.evaluation.points import Point, Task
 
-TaskOf = Callable[[int, str], Task]  # of a number of engines and a setting
-Labels = Callable[[int], Sequence[str]]  # settings with so many engines
+TaskOf = Callable[[int, str], Task]  # from a number of engines and a setting
+Labels = Callable[[int], Sequence[str]]  # labels of settings with so many engines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sized:
     """`engines` None: not even the most are enough. `choices`: every setting of the smallest fleet,
-    the best first; `fewer`: the best one with an engine less, as far as it is known to fail.
+    the best first. `fewer`: the best failed setting with one engine less; None for a fleet of one
+    engine.
     """
 
     engines: int | None
@@ -26,8 +27,8 @@ Sizing = Generator[Task, Point, Sized]
 
 
 def smallest(labels: Labels, task_of: TaskOf, *, bar: float, most: int) -> Sizing:
-    """Doubles the fleet until a setting passes, then halves the distance to the last that failed:
-    more engines never carry less. The settings of the one that is left are simulated to the end.
+    """Doubles the fleet until a setting passes, then bisects: more engines never carry less. All
+    settings of the smallest fleet are simulated to the end.
     """
     failed, passed, fewer = 0, 0, None
     while not passed or passed - failed > 1:
@@ -48,7 +49,7 @@ def smallest(labels: Labels, task_of: TaskOf, *, bar: float, most: int) -> Sizin
 def _best_of(
     labels: Sequence[str], task_of: TaskOf, size: int, bar: float
 ) -> Generator[Task, Point, Point]:
-    """The first that passes, or the one of those that failed that held out longest."""
+    """The first setting that passes, or the failed one that lasted longest."""
     failed: list[Point] = []
     for label in labels:
         point = yield task_of(size, label)
@@ -59,11 +60,11 @@ def _best_of(
 
 
 def _ranked(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Those that keep most first; of those alike, the one that leaves most room."""
+    """Points by the share kept; equal ones by the room that they leave."""
     return tuple(sorted(points, key=lambda one: (-one.bounds(one.task.rule).at_least, room(one))))
 
 
 def room(point: Point) -> float:
-    """How near p99 of the admitted comes to its targets: the smaller, the more room is left."""
+    """How near p99 of admitted requests comes to its targets: the smaller, the more room."""
     everyone = point.classes[0]
     return max(everyone.ttft_share, everyone.tpot_share)

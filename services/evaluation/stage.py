@@ -1,4 +1,4 @@
-"""What every command of the evaluation tells while it runs, and where. Simulates nothing."""
+"""Progress and messages of the evaluation's commands, on stderr."""
 
 import os
 import platform
@@ -15,8 +15,8 @@ from services.evaluation.points import Task
 from services.evaluation.scenarios import shown_name
 from shared.clock import MonotonicClock
 
-Told = Callable[[int, int, str], None]  # how many are over, of how many, and what was the last
-_EVERY_S: Final = 30.0  # a line, where there is no terminal
+Told = Callable[[int, int, str], None]  # how many are done, of how many, and the last one
+_EVERY_S: Final = 30.0  # between lines, where there is no terminal
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Progressing:
     _said_s: float = 0.0
 
     def hear(self, part: str) -> Callable[[int, int, Task], None]:
-        """Who is to be told how far this part is, point by point."""
+        """The listener of a part, which is called after each point."""
         told = self.show(part)
 
         def heard(ended: int, whole: int, task: Task) -> None:
@@ -39,7 +39,7 @@ class Progressing:
         return heard
 
     def show(self, part: str) -> Told:
-        """The same of a part that is no points."""
+        """The listener of a part without points."""
         bar = self.bars.add_task(part, total=None, what="") if self.bars else None
 
         def told(ended: int, whole: int, what: str) -> None:
@@ -70,12 +70,12 @@ def progressing() -> Iterator[Progressing]:
 
 
 def say(line: str) -> None:
-    """Before anything runs; on stderr, like all of this."""
+    """Prints a line to stderr before anything runs."""
     print(line, file=sys.stderr, flush=True)
 
 
 def jobs_of(asked: int) -> int:
-    """0: one for each core."""
+    """The number of processes; 0: one for each core."""
     return asked or os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Which capacities are looked for, where each search begins, what was found. Simulates nothing."""
+"""Searches for capacities: which ones, where each starts, and their results."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +23,10 @@ from shared.hardware import Hardware
 from shared.workloads.calls import rate as rate_of
 
 _STILL_IN_RACE: Final = 8
-_FEW: Final = 8  # settings, which are all tried on any number of replicas
-_STRICTER: Final = 1.25  # how many times less is expected at the next bar
-_BELOW: Final = 1.5  # the bound, a search begins at least
-_FIRST_SHARE: Final = 0.4  # of what could at best be served: where a search begins
+_FEW: Final = 8  # so few settings are all tried on any number of replicas
+_STRICTER: Final = 1.25  # the capacity expected at the next bar is so many times less
+_BELOW: Final = 1.5  # a search starts at least so many times below the bound
+_FIRST_SHARE: Final = 0.4  # of the upper bound: where a search starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What a search came to, in programs per second for each GPU."""
+    """The result of a search, in programs per second per GPU."""
 
     cell: Cell
     rate: float
@@ -56,7 +56,7 @@ class Capacity:
 
 
 class Place:
-    """A scenario on so many replicas: its hardware, how many programs a point has, its bounds."""
+    """A scenario on so many replicas: its hardware, the programs of a point, and its bounds."""
 
     def __init__(
         self,
@@ -83,22 +83,22 @@ class Place:
 
     @cached_property
     def _best_rate(self) -> float:
-        """That one engine could serve at best."""
+        """The best possible rate of one engine."""
         return lasting_rate(self.scene.load, self.hardware, engines=1, bar=0.9)
 
     def programs(self, engines: int) -> int:
-        """That a point on so many engines has."""
+        """The number of programs of a point on so many engines."""
         return programs_for(self.scenario, self.effort, engines, self._best_rate)
 
     def bound(self, bar: float) -> float:
-        """Programs per second for each engine that nobody can go beyond."""
+        """Programs per second per engine that no scheduler can exceed."""
         return min(self._bounds(bar))
 
     def settings(self, system: str) -> dict[str, Setting]:
         return settings_of(system, self.scene)
 
     def task(self, system: str, setting: str, rate: float) -> Task:
-        """`rate` is for each engine."""
+        """A task; `rate` is per engine."""
         engines = len(self.settings(system)[setting].roles)
         return Task(
             scenario=self.scenario,
@@ -122,8 +122,8 @@ class Place:
         first: float = 0.0,
         ratio: float = 0.0,
     ) -> Search:
-        """For one cell, by these settings, or by all that the system has here; from `first` on,
-        where something is known, as close as the effort says, or as this `ratio`.
+        """The search for a cell, with these settings or with all that the system has here. It
+        starts at `first` (0: unknown) and ends within `ratio` (0: the effort's).
         """
         bound = self.bound(cell.bar)
         return capacity(
@@ -136,8 +136,8 @@ class Place:
         )
 
     def like(self, system: str, known: Setting | None) -> list[str]:
-        """Labels of the settings that are tuned as this one is, whatever their fleets; all, or as
-        many as the effort allows, without one or where there is none like it. All of a few.
+        """Labels of the settings that equal `known` but for the fleet. Without `known`, or where
+        there is none like it: all, or as many as the effort allows. If there are few settings: all.
         """
         settings = self.settings(system)
         spread = _spread(list(settings), self.effort.settings)
@@ -152,7 +152,7 @@ class Place:
         return alike or spread
 
     def _bounds(self, bar: float) -> tuple[float, float]:
-        """For the load that is simulated, and for one that never ends."""
+        """The bounds for the simulated load, and for one that never ends."""
         if bar not in self._known_bounds:
             programs, engines = self.programs(self.replicas), self.replicas
             load = load_on(
@@ -160,7 +160,7 @@ class Place:
             )
             counted = load[counted_of(lasting=True, programs=len(load))]
             bound = upper_bound(counted, self.hardware, engines=engines, bar=bar)
-            # The whole load comes at a rate of one, those that count at one of their own.
+            # The whole load has a rate of one, the counted programs have their own.
             self._known_bounds[bar] = (
                 bound / rate_of(counted) / engines,
                 lasting_rate(load, self.hardware, engines=engines, bar=bar) / engines,
@@ -168,7 +168,7 @@ class Place:
         return self._known_bounds[bar]
 
     def found(self, cell: Cell, found: Found) -> Capacity:
-        """For each GPU; an engine may have several."""
+        """The capacity per GPU; an engine may have several GPUs."""
         gpus = self.hardware.gpus
         return Capacity(
             cell=cell,
@@ -180,20 +180,20 @@ class Place:
 
 
 def _until_certain(task: Task, cell: Cell) -> Task:
-    """Ends when it is certain on which side of the cell's own bar it comes out, too."""
+    """The task, which may end only when its outcome for the cell's own bar is certain, too."""
     return replace(task, rule=cell.rule, bars=tuple(sorted({*task.bars, cell.bar})))
 
 
 def campaign(
     system: str, places: Sequence[Place], bars: Sequence[float], rule: str
 ) -> Generator[Task, Point, list[Capacity]]:
-    """All cells of one system in one scenario. What was best on few replicas and at a low bar is
-    tried on more and at a higher one, where only how its engines are split is searched anew; of a
-    few settings all are.
+    """Finds all cells of one system in one scenario. What was best on few replicas and at a low bar
+    is tried on more and at a higher one, where only the split of the fleet is searched anew; few
+    settings are all tried.
     """
     capacities: list[Capacity] = []
     known: Setting | None = None
-    firsts: dict[float, float] = {}  # by bar: what fewer replicas carried
+    firsts: dict[float, float] = {}  # by bar: the capacity of fewer replicas
     for place in places:
         labels, first = place.like(system, known), 0.0
         for bar in bars:
@@ -210,20 +210,20 @@ def campaign(
 
 
 def _spread(labels: Sequence[str], most: int) -> list[str]:
-    """The first, the last, and others evenly between them."""
+    """The first, the last, and others evenly spaced between them."""
     if not most or len(labels) <= most:
         return list(labels)
     return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
 
 
 def _last(points: Sequence[Point]) -> set[str]:
-    """Those that were still in the race at the end: the settings of the last few points."""
+    """The settings that were still in the race at the end, by the last few points."""
     return {point.task.setting for point in points[-_STILL_IN_RACE:]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Ours beside the best of all others in one scenario, and beside the upper bound."""
+    """Ours beside the best rival in one scenario, and the upper bound."""
 
     scenario: str
     ours: float
@@ -233,14 +233,16 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Infinite where no rival carries anything, nan where ours does not, either."""
+        """Infinite where every rival's capacity is 0, nan where ours is 0, too."""
         if not self.rival:
             return float("inf") if self.ours else float("nan")
         return self.ours / self.rival
 
 
 def compare(capacities: Iterable[Capacity], bounds: Mapping[str, float]) -> list[Comparison]:
-    """Of capacities of one number of replicas, one bar and one rule; where ours is among them."""
+    """Compares capacities of one number of replicas, one bar and one rule, where ours is among
+    them.
+    """
     found: list[Comparison] = []
     by_scenario: dict[str, dict[str, float]] = {}
     for one in capacities:
@@ -264,7 +266,7 @@ def compare(capacities: Iterable[Capacity], bounds: Mapping[str, float]) -> list
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """Nan where there is no ratio, or one that is no number above 0."""
+    """The geometric mean; nan without ratios, or where one is not a finite number above 0."""
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         return float("nan")
     product = 1.0
@@ -274,7 +276,7 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 
 
 def fixed(tasks: Sequence[Task]) -> Search:
-    """No search: just these points."""
+    """A search that yields just these tasks."""
     points: list[Point] = []
     for task in tasks:
         points.append((yield task))  # noqa: PERF401 - a generator cannot be had inside a list

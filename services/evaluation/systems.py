@@ -1,4 +1,4 @@
-"""All systems by name: ours and its rivals, with what is to be tuned of each. Runs nothing."""
+"""All systems by name: ours and its rivals, with the settings that are tried."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,8 @@ OURS: Final = "slos-serve"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemSpec:
-    """One serving system. `settings` are all ways to run it that are worth a try in a scene, the
-    first of them as good a guess as any; `build` makes it anew for one run over fresh engines of
-    the setting's roles.
+    """One serving system. `settings` yields all ways to run it that are worth a try in a scene, a
+    good default first; `build` makes it anew for one run over fresh engines of the setting's roles.
     """
 
     name: str
@@ -37,8 +36,8 @@ class SystemSpec:
 
 
 def _our_settings(scene: Scene) -> Iterator[Setting]:
-    """With speculation where there is a draft model, and without; how long drafts are is decided
-    at run time, and so is what goes to a prefill engine of a fleet that has some.
+    """Settings with drafts where there is a draft model, and without. Draft lengths are decided at
+    run time, and so is which requests go to the prefill engines of a fleet.
     """
     most = scene.drafts[-1]
     for drafts in sorted({most, 0}, reverse=True):

@@ -1,4 +1,4 @@
-"""What simulated engines tell of their prefix caches, as real ones do by hashes of spans."""
+"""Reports of the prefix caches of simulated engines, by hashes of spans as real engines do."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +14,7 @@ SPAN_TOKENS: Final = 64
 
 
 def prompt_hashes(ticket: Ticket) -> PromptHashes | None:
-    """Of the part of its prompt that others may have left; None where that is nothing."""
+    """Hashes of the part of a prompt that may be cached; None where there is none."""
     call = ticket.call
     if not call.prefix_tokens:
         return None
@@ -24,12 +24,12 @@ def prompt_hashes(ticket: Ticket) -> PromptHashes | None:
 
 @dataclass(slots=True)
 class ToldPrefixes:
-    """Of one engine: tokens by the name of a prefix, as the planner was told."""
+    """The prefix cache of one engine as the planner knows it: tokens by the name of a prefix."""
 
     _tokens: dict[str, int] = field(default_factory=dict)
 
     def news(self, engine: SimEngine) -> PrefixNews:
-        """What has changed since the last call."""
+        """The changes since the last call."""
         stored: list[int] = []
         removed: list[int] = []
         for name, tokens in engine.cache.changes().items():
@@ -42,7 +42,7 @@ class ToldPrefixes:
 
 
 def _hashes(name: str, from_tokens: int, to_tokens: int) -> range:
-    """Those of the whole spans of a prefix between two of its tokens."""
+    """The hashes of the whole spans of a prefix between two of its tokens."""
     first = _first(name)
     return range(first + from_tokens // SPAN_TOKENS, first + to_tokens // SPAN_TOKENS)
 

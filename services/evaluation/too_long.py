@@ -1,4 +1,4 @@
-"""Programs that are longer than the model takes are left out of a load: what is said of them."""
+"""Messages about programs left out of a load because they exceed the model's context."""
 
 from collections import Counter
 
@@ -6,12 +6,12 @@ from services.evaluation.scenarios import hardware_of, is_of_classes, least_prog
 from shared.errors import ConfigError
 
 _SAMPLE = 400
-_MOST = 0.5  # of one's own class that may be left out: it would be another load
+_MOST = 0.5  # the most of a user's class that may be left out: it would be another load
 
 
 def too_long(scenario: str, hardware: str, seed: int) -> list[str]:
-    """A line for each class that loses some, by a sample of the load. Raises ConfigError where that
-    is most of a class of one's own.
+    """A line for each class that loses programs, by a sample of the load. Raises ConfigError where
+    that is most of a user's class.
     """
     engine = hardware_of(hardware)
     programs = max(_SAMPLE, least_programs(scenario))

@@ -1,11 +1,11 @@
-"""A rate that no scheduler can go beyond, from a relaxed problem: the truth may lie below it. Pure.
+"""A rate that no scheduler can exceed, from a relaxed problem: the true limit may lie below it.
 
-Whoever serves the load knows all of it beforehand, pays `least_cost` for each program and spreads
-work over all engines as if they were one. What remains is that work is done after it has come and
-before it is due: of any programs that come one after the other, those that are kept must fit
-between the first arrival among them and their deadlines; once with all of their work, and once with
-the first prompt alone and its TTFT. How many must be given up at least, Moore (1968) says: by
-deadline, and where time runs out the dearest one goes.
+The relaxed scheduler knows the whole load beforehand, pays `least_cost` for each program and
+spreads work over all engines as if they were one. What remains is that work is done between its
+arrival and its deadline: of any consecutive programs, those that are kept must fit between the
+first arrival among them and their deadlines; once with all of their work, and once with the first
+prompt alone and its TTFT. The least number of programs to give up is that of Moore (1968): go by
+deadline, and where time runs out drop the dearest one.
 """
 
 import heapq
@@ -21,13 +21,13 @@ from shared.hardware import Hardware
 from shared.simulation.zero_load import ttft_s
 from shared.workloads.calls import Load
 
-_LEAST_STRETCH: Final = 8  # programs that are looked at together, and twice as many, and so on
+_LEAST_STRETCH: Final = 8  # programs in the shortest stretch; lengths then double
 _CLOSE: Final = 1.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Jobs:
-    """`costs_s` of work on one engine, due `slacks_s` after the arrival; `order`: of arrivals."""
+    """`costs_s` of work on one engine, due `slacks_s` after the arrival, in order of arrival."""
 
     costs_s: Seconds
     slacks_s: Seconds
@@ -52,8 +52,8 @@ def upper_bound(load: Load, hardware: Hardware, *, engines: int, bar: float) -> 
 
 
 def lasting_rate(load: Load, hardware: Hardware, *, engines: int, bar: float) -> float:
-    """The same for a load that never ends: nobody can put work off until no more comes. A load that
-    ends may go beyond it, the shorter it is the more.
+    """`upper_bound` for a load that never ends, so that work cannot be deferred past its end. A
+    load that ends may exceed it, the more the shorter it is.
     """
     costs = np.sort(least_costs(load, hardware).whole_s)
     kept = len(load) - int((1 - bar) * len(load) + 1e-9)
@@ -71,7 +71,7 @@ def _jobs(load: Load, hardware: Hardware, engines: int) -> tuple[_Jobs, _Jobs]:
 
 
 def _given_up(sorts: Sequence[_Jobs], arrivals: Seconds) -> int:
-    """The most that any way of cutting the load into stretches shows."""
+    """The greatest number given up by any of the cuts of the load into stretches."""
     return max(
         sum(_late(jobs, arrivals, stretch) for stretch in stretches)
         for jobs in sorts
@@ -87,7 +87,9 @@ def _cuts(programs: int) -> Iterator[list[slice]]:
 
 
 def _late(jobs: _Jobs, arrivals: Seconds, stretch: slice) -> int:
-    """How many of these at least are late, if nothing of them is done before the first has come."""
+    """The least number of late programs in a stretch, if none of their work is done before the
+    first has arrived.
+    """
     came = arrivals[stretch] - arrivals[stretch][0]
     due, costs = came + jobs.slacks_s[stretch], jobs.costs_s[stretch]
     taken: list[float] = []

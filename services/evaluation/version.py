@@ -1,4 +1,4 @@
-"""Which code a result was made by: a digest of the sources that it depends on. Runs nothing."""
+"""Identifies the code of a result by a digest of the sources that it depends on."""
 
 import hashlib
 from functools import cache
@@ -33,7 +33,7 @@ _RIVALS: Final = ("services/evaluation/rivals", "services/evaluation/settings.py
 
 @cache
 def version_of(system: str) -> str:
-    """The same for the same sources. A change of our planner leaves the rivals' results valid."""
+    """The digest for a system. A change of our planner leaves the rivals' results valid."""
     own = _OURS if system.startswith("slos-serve") else _RIVALS
     digest = hashlib.sha256()
     for name in (*_SIMULATOR, *own):

@@ -1,4 +1,4 @@
-"""Points measured in processes of their own, so many at a time. Chooses none of them."""
+"""Measures points in parallel processes."""
 
 import multiprocessing
 import os
@@ -11,12 +11,12 @@ from typing import Final, Generic, TypeVar
 from shared.errors import DeadlinePassed, SlosError
 from shared.parent import end_with_parent
 
-POINT_LIMIT_S: Final = 900.0  # a point that takes longer has lost its process
-_GLANCES: Final = 90  # within the limit: while all of us are stopped, one of them passes at most
+POINT_LIMIT_S: Final = 900.0  # a point that takes longer counts as lost with its process
+_GLANCES: Final = 90  # waits within the limit; while all processes are suspended, only one passes
 
 
 class PointFailed(SlosError):
-    """A simulation ended with a fault of its own; the message has the task that shows it."""
+    """A simulation failed with an error of its own; the message has the task."""
 
 
 Task = TypeVar("Task")
@@ -24,7 +24,7 @@ Point = TypeVar("Point")
 
 
 class Workers(Generic[Task, Point]):
-    """Hands tasks to a pool and points back, in the order in which they come."""
+    """Gives tasks to a pool of processes and returns points in the order in which they finish."""
 
     def __init__(
         self, pool: "multiprocessing.pool.Pool", jobs: int, measure: Callable[[Task], Point]
@@ -42,7 +42,7 @@ class Workers(Generic[Task, Point]):
         )
 
     def next(self) -> Point:
-        """The next one that is ready. Raises DeadlinePassed, and whatever a point raised."""
+        """The next point that is ready. Raises DeadlinePassed, and whatever a point raised."""
         for _ in range(_GLANCES):
             try:
                 point = self._done.get(timeout=POINT_LIMIT_S / _GLANCES)
@@ -59,14 +59,14 @@ class Workers(Generic[Task, Point]):
 
 @contextmanager
 def workers(jobs: int, measure: Callable[[Task], Point]) -> Iterator[Workers[Task, Point]]:
-    """Processes that end with the block, or with us, whatever they are at."""
+    """A pool of processes that end with the block, or with this process."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, initializer=_begin, initargs=(os.getpid(),)) as pool:
         yield Workers(pool, jobs, measure)
 
 
 def _named(measure: Callable[[Task], Point], task: Task) -> Point:
-    """Whatever goes wrong tells what it was about."""
+    """Measures a task; an unexpected error names it."""
     try:
         return measure(task)
     except SlosError:
@@ -76,6 +76,6 @@ def _named(measure: Callable[[Task], Point], task: Task) -> Point:
 
 
 def _begin(parent_pid: int) -> None:
-    """Ctrl-C is the parent's, which ends its workers; one that is killed takes them along."""
+    """Ignores Ctrl-C, which the parent handles, and ends the worker when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent_pid)

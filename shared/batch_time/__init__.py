@@ -1,4 +1,4 @@
-"""How long an engine step takes, and how much fits into a given time. Decides nothing."""
+"""How long an engine step takes, and how much fits into a given time."""
 
 from shared.batch_time.curve import MOST_TOKENS, StepCurve
 from shared.batch_time.fit import Fit, fit_curve

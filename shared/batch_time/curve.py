@@ -1,4 +1,4 @@
-"""A form with its coefficients: the time of a step, and how long a chunk fits into a time."""
+"""Computes step times from a form with its coefficients, and the longest chunk within a time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from shared.batch_time.steps import Step
 
 MOST_TOKENS = 16_384
 _ROUNDING = 1e-6  # of a token
-_AFFINE = 1e-12  # relative; a convex sum that differs less from a straight line is one
+_AFFINE = 1e-12  # relative; a convex function that differs less from a straight line is one
 Point = tuple[int, float]
 Weights = tuple[tuple[int, float], ...]  # by feature
 
@@ -18,8 +18,8 @@ Weights = tuple[tuple[int, float], ...]  # by feature
 class StepCurve:
     """Seconds of a step; more work of any sort never takes less.
 
-    `coefficients` stand in the order of `form.columns`. Raises ValueError where they are not as
-    many, or one is negative or no number.
+    `coefficients` are in the order of `form.columns`. Raises ValueError where their number differs,
+    or where one is negative or not finite.
     """
 
     form: Form
@@ -44,7 +44,7 @@ class StepCurve:
         return self.time_of(features(step))
 
     def time_of(self, values: tuple[float, ...]) -> float:
-        """The same for the features of a step."""
+        """`step_time` of the features of a step."""
         return sum(
             max([sum([weight * values[feature] for feature, weight in piece]) for piece in group])
             for group in self._groups
@@ -58,16 +58,17 @@ class StepCurve:
         earlier_tokens: float = 0,
         most_tokens: int = MOST_TOKENS,
     ) -> int:
-        """The longest chunk, on `earlier_tokens` of its prompt, with which a step keeps the budget.
+        """The longest chunk, after `earlier_tokens` of its prompt, with which a step keeps the
+        budget.
 
-        `beside` is what the step computes anyway; 0 when not even one token more fits.
+        `beside` is what the step computes anyway. Returns 0 where not even one token more fits.
         """
         groups = self._along(beside or Step(), earlier_tokens)
         if most_tokens < 1 or _value(groups, 1) > budget_s:
             return 0
         tokens = _crossing(groups, budget_s, most_tokens)
         while tokens < most_tokens and _value(groups, tokens + 1) <= budget_s:
-            tokens += 1  # the crossing is right but for rounding
+            tokens += 1  # the crossing is exact up to rounding
         while _value(groups, tokens) > budget_s:
             tokens -= 1
         return tokens
@@ -120,7 +121,7 @@ def _value(groups: list[list[Polynomial]], tokens: float) -> float:
 
 
 def _crossing(groups: list[list[Polynomial]], budget_s: float, most_tokens: int) -> int:
-    """Newton's way down a convex curve from the right end, to the whole token below the budget."""
+    """Newton's method on a convex curve, from the right end; rounded down to a whole token."""
     tokens = float(most_tokens)
     for _ in range(64):
         tops = [max([(a + tokens * (b + tokens * c), b, c) for a, b, c in g]) for g in groups]
@@ -144,7 +145,7 @@ def _convex_sum(at: Callable[[int], float], count: int) -> float:
 
 
 def _between(at: Callable[[int], float], first: Point, last: Point) -> float:
-    """The sum without the two ends themselves."""
+    """The sum without the two ends; bisects until the function is straight."""
     inner = last[0] - first[0] - 1
     if inner < 1:
         return 0.0

@@ -1,7 +1,7 @@
 """Fits a form to measured steps: which piece each step is on, then non-negative least squares.
 
-Deterministic. Errors count relative to the measured time, and beyond a few times the usual one
-only linearly, so that a step that met a pause moves little.
+Deterministic. Errors are relative to the measured time. Beyond a few times the median they count
+linearly (Huber), so that a step that met a pause moves little.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +18,19 @@ from shared.batch_time.tuning import LEAST_TAIL, TAIL
 
 Places = NDArray[np.intp]  # (groups, steps): the piece that each step is on
 _ROUNDS, _TRIAL_ROUNDS = 60, 10
-_SEARCHED, _SEED = 3000, 1  # so many steps suffice to find where the pieces belong
-_EXACT = 1e-20  # of the loss: what is left are rounding errors
+_SEARCHED, _SEED = 3000, 1  # this many steps suffice to find where the pieces belong
+_EXACT = 1e-20  # a smaller loss is rounding error
 _SHARES = (0.8, 0.5, 0.2, 0.05)  # of steps that a new piece is tried on
 _MARGIN_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A curve with what its own steps say of it.
+    """A curve and how the steps of its fit deviate from it.
 
     `margins`: by kind of step, measured over predicted time at each of `levels`. `trust`: for each
-    coefficient, the mean square of its share in a step's time were it 1; what a continued fit
-    starts from.
+    coefficient, the mean square of the share in a step's time that a coefficient of 1 would have.
+    An online fit starts from it.
     """
 
     curve: StepCurve
@@ -40,11 +40,11 @@ class Fit:
     levels: tuple[float, ...] = _MARGIN_LEVELS
 
     def upper(self, step: Step, level: float) -> float:
-        """Seconds that a share `level` of such steps keeps within, as far as the fit has seen."""
+        """Seconds that a share `level` of such steps keeps within, by the steps of the fit."""
         return self.curve.step_time(step) * self.margin(step.kind, level)
 
     def margin(self, kind: Kind, level: float) -> float:
-        """Measured over predicted time at this level; of a kind never seen, the widest.
+        """Measured over predicted time at this level; for a kind without steps, the widest.
 
         A mixed step's is no less than that of its parts: more work is never promised sooner.
         """
@@ -100,9 +100,10 @@ class _Search:
         self._form = form
 
     def best(self) -> Floats:
-        """Starts with one piece in each group; each other one is tried where it may belong.
+        """Starts with one piece in each group and tries each other one on steps where it may
+        belong.
 
-        Twice: what one piece is good for may show only once another has found its place.
+        Does so twice: the use of one piece may show only once another has found its place.
         """
         used = np.ones(len(self._slices), dtype=np.intp)
         places = np.zeros((len(used), len(self.times)), dtype=np.intp)
@@ -122,7 +123,7 @@ class _Search:
         return weights
 
     def refine(self, weights: Floats) -> Floats:
-        """The same pieces, moved to all of these steps."""
+        """Fits the same pieces to all of these steps."""
         used = np.array([len(slices) for slices in self._slices])
         return self._descend(self.places(weights), used, _ROUNDS)[1]
 
@@ -151,7 +152,9 @@ class _Search:
         return x
 
     def _descend(self, places: Places, used: NDArray[np.intp], rounds: int) -> tuple[float, Floats]:
-        """Alternates between fitting and moving steps to their pieces; the best of all rounds."""
+        """Alternates between fitting and moving steps to their pieces; returns the best of all
+        rounds.
+        """
         best = (np.inf, np.zeros(self._columns.shape[1]))
         calm = np.ones(len(self.times))
         for _ in range(rounds):

@@ -1,7 +1,7 @@
-"""The shapes that a step's time may have: sums of the greatest of linear pieces. Holds no numbers.
+"""The forms that a step's time may have: sums of maxima of linear pieces.
 
-Every feature grows with every count of a step, so that with coefficients of at least zero more
-work never takes less.
+Every feature grows with every count of a step, so that with coefficients of at least zero more work
+never takes less.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from shared.batch_time.steps import Step
 class Feature(IntEnum):
     """What a coefficient is multiplied with.
 
-    The last three are for a mixed step, whose chunks and decodes share one attention call that is
+    The last three are for a mixed step, in which chunks and decodes share an attention call that is
     not laid out for decodes: it reads their KV once per head rather than once per group of heads
     (SHARED_CONTEXT), gives each of them as many blocks of work as the chunk has (SHARED_BLOCKS),
     and splits no context over processors, so that the longest one bounds it (LONGEST).
@@ -66,7 +66,7 @@ class Form:
 
 
 def features(step: Step) -> tuple[float, ...]:
-    """All features of a step, at the index that each of them is."""
+    """All features of a step, in the order of `Feature`."""
     decode_tokens = step.decodes + step.speculated_tokens
     shared = step.prefill_tokens > 0
     longest = step.longest_decode_tokens
@@ -89,7 +89,7 @@ def features(step: Step) -> tuple[float, ...]:
 def along(step: Step, earlier_tokens: float) -> list[Polynomial]:
     """The features with one more chunk, as polynomials of its tokens (one at least).
 
-    LONGEST is given as the chunk's own, which counts where it is longer than what is there.
+    LONGEST is that of the new chunk alone; it counts where it is longer than what is there.
     """
     one = features(step.with_chunk(1, earlier_tokens))
     terms = [(value, 0.0, 0.0) for value in one]
@@ -104,14 +104,14 @@ def along(step: Step, earlier_tokens: float) -> list[Polynomial]:
 _F = Feature
 _ROOFLINE = (_F.FIXED, _F.TOKENS)
 
-# What the paper fits: tokens and speculation steps, nothing of contexts.
+# The paper's form: tokens and speculation steps, without contexts.
 PAPER = Form(name="paper", groups=(((_F.FIXED, _F.TOKENS, _F.SPECULATION_STEPS),) * 2,))
-# What little can be learned from an engine's first steps.
+# Few coefficients, which can be learned from an engine's first steps.
 ADDITIVE = Form(
     name="additive", groups=(((_F.FIXED, _F.PREFILL_TOKENS, _F.DECODE_TOKENS, _F.CONTEXT),),)
 )
-# Weights and arithmetic; what each sequence and each draft adds; attention, bound by the work of
-# all or by the longest alone.
+# Weights and arithmetic; the cost of each sequence and each draft; attention, bounded by the work
+# of all sequences or by the longest one.
 RICH = Form(
     name="rich",
     groups=(

@@ -1,4 +1,4 @@
-"""How far real steps lie from predicted ones of late: drift, and margins for promises. Pure."""
+"""Tracks how far recent steps lie from their predictions: drift, and margins for promises."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,8 @@ from shared.batch_time.tuning import (
 class Drift:
     """A factor of at least one on every prediction, while an engine is slower than its fit.
 
-    That it became faster is left to the fit, which follows more slowly: a promise may rest on it.
+    It is an EWMA that rises faster than it falls. A faster engine is left to the fit, which follows
+    more slowly: a promise may rest on its predictions.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Drift:
 
 
 class Margins:
-    """By kind of step: the factor on a prediction that a share `level` of steps keeps within.
+    """Tracks by kind of step the factor on a prediction that a share `level` of steps keeps within.
 
     A mixed step's is no less than that of its parts, so that more work is never promised sooner.
     """
@@ -47,7 +48,7 @@ class Margins:
         return max(self._factors.values()) if kind is Kind.MIXED else self._factors[kind]
 
     def observe(self, kind: Kind, ratio: float) -> None:
-        """Steps beyond the margin push it up as often as `level` of them within let it down."""
+        """Tracks the quantile `level` by stochastic approximation."""
         factor = self._factors[kind]
         push = self._level if ratio > factor else self._level - 1.0
         self._factors[kind] = min(MOST_MARGIN, max(1.0, factor + MARGIN_GAIN * push))

@@ -30,7 +30,9 @@ def _solve(gram: Floats, wanted: Floats) -> Floats:
 
 
 def _settle(gram: Floats, wanted: Floats, x: Floats, free: NDArray[np.bool_]) -> Floats:
-    """Towards the best of the free ones, giving up (in `free` too) those that get to zero."""
+    """Moves to the optimum over the free coefficients and fixes (in `free` too) those that reach
+    zero.
+    """
     while free.any():
         goal = np.zeros_like(x)
         goal[free] = np.linalg.lstsq(gram[np.ix_(free, free)], wanted[free], rcond=1e-12)[0]
@@ -41,6 +43,6 @@ def _settle(gram: Floats, wanted: Floats, x: Floats, free: NDArray[np.bool_]) ->
         x = np.maximum(0.0, x + way * (goal - x))
         free &= ~(below & (x <= _NEGLIGIBLE * max(1.0, float(x.max()))))
         x = np.where(free, x, 0.0)
-        # The one that bounds the way is at zero but for rounding.
+        # The one that bounds the way is at zero up to rounding.
         free[np.flatnonzero(below)[np.argmin(x[below])]] = False
     return np.zeros_like(x)

@@ -1,4 +1,4 @@
-"""A fit that goes on with every step that an engine does. Decides nothing and reads no clock."""
+"""An online fit of step times, updated with every step of an engine."""
 
 import math
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class StepCost:
 class BatchTimeModel:
     """An online fit of a step's duration with costs that are never negative.
 
-    It knows nothing of a kind of work (prefill, decode) before a few reports of it, and says
-    None; with a prior (a fit of measured steps keeps its form) it knows both from the start.
-    A step that compiled hardly moves it.
+    Predictions are None for a kind of work (prefill, decode) before a few reports of it. With a
+    prior both kinds are known from the start; a `Fit` as prior also sets the form. A step that
+    compiled hardly moves the fit.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BatchTimeModel:
         self.learn(step_of(report), report.duration_s)
 
     def learn(self, step: Step, duration_s: float) -> None:
-        """The same for a step whose counts are known in full."""
+        """`observe` for a step with all of its counts."""
         if duration_s <= 0 or step.tokens <= 0:
             return
         known = self._knows(step)
@@ -69,7 +69,7 @@ class BatchTimeModel:
         return self._drift.factor * self.curve.step_time(step) if self._knows(step) else None
 
     def upper_time(self, step: Step) -> float | None:
-        """Seconds to promise: what the greater part of such steps of late kept within."""
+        """Seconds to promise: the promised share of recent steps of this kind kept within them."""
         seconds = self.step_time(step)
         return None if seconds is None else seconds * self._margins.of(step.kind)
 
@@ -112,16 +112,16 @@ class BatchTimeModel:
 
     @property
     def curve(self) -> StepCurve:
-        """The fit as it stands, without drift; zero where nothing is known."""
+        """The present fit without drift; zero where nothing is known."""
         if self._curve is None:
             self._curve = self._fit.curve
         return self._curve
 
     @property
     def table(self) -> StepTable | None:
-        """The fit as it stands with drift and margins; None while nothing is known.
+        """The present fit with drift and margins; None while nothing is known.
 
-        Of a kind of work that was never seen it says only what every step costs.
+        For a kind of work without reports it holds only the fixed cost of a step.
         """
         if max(self._prefill_reports, self._decode_reports) < TELLING_STEPS:
             return None
@@ -151,7 +151,7 @@ def _start(prior: StepCost | Fit | None) -> RecursiveFit:
 
 
 def _evenly(form: Form, costs: tuple[float, ...]) -> list[float]:
-    """As if each cost had been seen in steps of a usual size."""
+    """The trust of costs as if each had been seen in PRIOR_TRUST steps of a usual size."""
     usual = [USUAL[feature] for feature in form.columns]
     typical_s = math.fsum(a * b for a, b in zip(costs, usual, strict=True)) or 1.0
     return [PRIOR_TRUST * (one / typical_s) ** 2 for one in usual]

@@ -1,6 +1,4 @@
-"""The fit of an engine's profile: measured steps without those that something held up. Measures
-nothing.
-"""
+"""Fits an engine's profile: its measured steps without those that something else held up."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,19 +18,21 @@ class MeasuredStep:
 
     @property
     def plain(self) -> dict[str, float]:
-        """As a profile's file has it: the counts that are not 0."""
+        """The step as in a profile's file, with the counts that are not 0."""
         counts = {name: count for name, count in asdict(self.step).items() if count}
         return {"seconds": self.seconds, **counts}
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, float]) -> "MeasuredStep":
-        """Raises KeyError and TypeError where it is none."""
+        """The inverse of `plain`. Raises KeyError or TypeError where the data is no step."""
         counts = {name: count for name, count in plain.items() if name != "seconds"}
         return cls(step=Step(**counts), seconds=plain["seconds"])
 
 
 def fit_of(steps: Sequence[MeasuredStep]) -> Fit | None:
-    """By the rich form where there are steps enough of each kind, else by the additive one."""
+    """Fits the rich form where there are enough steps and all kinds, else the additive one. Returns
+    None for too few steps.
+    """
     if len(steps) < TOO_FEW_STEPS:
         return None
     steps = _undisturbed(steps)
@@ -46,8 +46,8 @@ def _fit(form: Form, steps: Sequence[MeasuredStep]) -> Fit:
 
 
 def _undisturbed(steps: Sequence[MeasuredStep]) -> Sequence[MeasuredStep]:
-    """Without those few that something else on the machine held up: they tell nothing of the
-    engine, and one of them would widen the margins of all promises for long.
+    """Drops the few steps that something else on the machine held up: one of them would widen the
+    margins of all promises for long.
     """
     curve = _fit(ADDITIVE, steps).curve
     usual = [one for one in steps if one.seconds <= HELD_UP * curve.step_time(one.step)]

@@ -1,5 +1,5 @@
-"""What a starting engine tries on itself: which synthetic steps tell most of its step times in the
-time there is. Pure; runs nothing.
+"""Plans the profile of a starting engine: the synthetic steps that tell most of its step times in
+the time there is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ _PROMPTS = (16, 64, 256, 1024, 4096, 16_384)
 _CHUNKS = (64, 256, 1024, 16_384)
 _BESIDE = ((0, 0), (64, 32), (256, 128), (1024, 512))  # prompt tokens, in chunks of
 _DECODE_STEPS = 3
-_SLACK_TOKENS = 16  # outputs beyond the planned ones, while the next prompt comes
-_BANDS = np.arange(0.0, 16.0, 2.0)  # log2 of a step's tokens: its time is learned in each apart
+_SLACK_TOKENS = 16  # outputs beyond the planned ones, until the next prompt arrives
+_BANDS = np.arange(0.0, 16.0, 2.0)  # log2 of a step's tokens: times are learned for each band apart
 _TOLD_BY_BANDS = (Feature.FIXED, Feature.TOKENS, Feature.PREFILL_TOKENS, Feature.DECODE_TOKENS)
-_PRIOR = 1e-3  # what is known of each coefficient before, in steps
+_PRIOR = 1e-3  # prior information on each coefficient, in steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Trial:
 
     @property
     def output_tokens(self) -> int:
-        """Enough for each of the first ones to decode as long as the trial lasts."""
+        """Output tokens of each of the first prompts, so that they decode until the trial ends."""
         chunks = -(-self.beside_tokens // max(1, self.beside_chunk_tokens))
         slack = _SLACK_TOKENS if chunks else 0
         return 1 + self.decode_steps + chunks + slack
@@ -73,7 +73,7 @@ OPENING = (
     Trial(sequences=1, prompt_tokens=64, chunk_tokens=32, beside_tokens=32, beside_chunk_tokens=32),
     Trial(sequences=4, prompt_tokens=16, chunk_tokens=64, decode_steps=4),
 )
-"""The first trials of any engine: small, and of each kind of step, so that others can be judged."""
+"""The first trials of any engine: small, with each kind of step, to predict the time of others."""
 SMALL_BATCHES = tuple(
     Trial(
         sequences=count,
@@ -85,14 +85,13 @@ SMALL_BATCHES = tuple(
     )
     for count in (2, 3, 4, 6, 8, 12)
 )
-"""The last ones, in a time of their own: most steps of an engine that keeps paces are that small,
-and which kernel computes them is chosen by their size. In the time of the others they would take it
-from long steps (a 30B model that thinks: 96 to 88 % kept).
+"""The last trials, with time reserved for them (SMALL_SHARE): most steps of an engine that keeps
+paces are this small, and their size decides which kernel computes them.
 """
 
 
 def steps_of(trial: Trial) -> Iterator[Step]:
-    """The steps that a trial is to make, as far as nothing else runs."""
+    """The steps that a trial makes where nothing else runs."""
     yield from _prefills(trial)
     k, context = trial.sequences, trial.prompt_tokens
     for _ in range(trial.decode_steps):
@@ -127,7 +126,7 @@ def _decodes(sequences: int, context_tokens: int) -> Step:
 
 
 def candidates(limits: Limits) -> Iterator[Trial]:
-    """All trials that the engine can hold, each worth a try on some engine."""
+    """All trials that the engine can hold."""
     chunks = sorted({min(one, limits.step_tokens) for one in _CHUNKS})
     for sequences in _SEQUENCES:
         for prompt_tokens in _PROMPTS:
@@ -148,7 +147,9 @@ def candidates(limits: Limits) -> Iterator[Trial]:
 
 @dataclass(slots=True)
 class _Option:
-    """A trial with its steps' features (steps, features) and those that it would teach from."""
+    """A trial, the features (steps, features) of its steps, and in `telling` of one step of each
+    sort.
+    """
 
     trial: Trial
     features: Floats
@@ -158,8 +159,8 @@ class _Option:
 
 @dataclass(slots=True)
 class Plan:
-    """Chooses by what a trial would tell per second: the gain in the log determinant of what is
-    known of each coefficient (D-optimal design), time in proportion to a first rough fit.
+    """Chooses trials by their information per second: the gain in the log determinant of the
+    information matrix (D-optimal design) over the seconds that a first rough fit predicts.
     """
 
     limits: Limits
@@ -171,7 +172,7 @@ class Plan:
         self._known = np.eye(len(_BANDS) + len(Feature)) * _PRIOR
 
     def saw(self, steps: Sequence[Step], times_s: Sequence[float]) -> None:
-        """Takes in what a trial's steps have told."""
+        """Adds the information of a trial's measured steps."""
         if chosen := _distinct(steps):
             rows = np.array([features(steps[i]) for i in chosen])
             told = _telling(rows, np.array([times_s[i] for i in chosen]), min(times_s))
@@ -204,7 +205,7 @@ def _option(trial: Trial) -> _Option:
 
 
 def _distinct(steps: Sequence[Step]) -> list[int]:
-    """The places of one step of each sort: the next one like it says little more."""
+    """Indices of the first step of each sort: later ones add little information."""
     found: dict[tuple[Kind, int, int], int] = {}
     for place, step in enumerate(steps):
         sort = (step.kind, int(step.tokens).bit_length(), int(step.earlier_tokens).bit_length())
@@ -220,7 +221,7 @@ def _gain(option: _Option, weights: Floats, known: Floats) -> float:
 
 
 def _telling(rows: Floats, seconds: Floats, least_s: float) -> Floats:
-    """(steps, bands and features): what each step's time is made of, in units of a small one."""
+    """(steps, bands and features): the parts of each step's time, in units of a small step."""
     tokens = np.log2(np.maximum(1.0, rows[:, Feature.TOKENS]))
     bands = np.maximum(0.0, 1.0 - np.abs(tokens[:, None] - _BANDS) / 2.0)
     shares = rows / np.array(USUAL) * np.minimum(1.0, least_s / np.maximum(seconds, 1e-9))[:, None]

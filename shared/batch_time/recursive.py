@@ -1,4 +1,4 @@
-"""Recursive least squares with costs of at least zero, over the pieces of any form. Pure."""
+"""Recursive least squares with costs of at least zero, over the pieces of any form."""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from shared.batch_time.tuning import (
     WEIGHT_KEPT_WHEN_SURPRISED,
 )
 
-_LEAST_TRUST = 1e-9  # of a given coefficient; it keeps unused ones solvable
+_LEAST_TRUST = 1e-9  # of a given coefficient; with less, unused ones could not be solved for
 _SWEEPS = 4
 
 
 class RecursiveFit:
     """Each step moves the coefficients of the pieces that it is on.
 
-    `trust` says how much given coefficients weigh: for each, the sum over steps of the squared
-    share in a step's time that a coefficient of one would have.
+    `trust` is the weight of given coefficients: for each, the sum over steps of the squared share
+    in a step's time that a coefficient of one would have.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class RecursiveFit:
     ) -> None:
         self.form = form
         self._columns = [int(feature) for feature in form.columns]
-        # Scaled so that one step is credited to the kind of work that it mostly was.
+        # Scaled so that a first step is attributed to the kind of work that it mostly was.
         self._scales = [1 / USUAL[feature] for feature in form.columns]
         self._groups = [[range(one.start, one.stop) for one in group] for group in form.slices]
         self._costs = [0.0] * len(self._columns)
@@ -49,7 +49,7 @@ class RecursiveFit:
         return StepCurve(form=self.form, coefficients=tuple(a * b for a, b in scaled))
 
     def learn(self, values: Sequence[float], seconds: float) -> float:
-        """Takes in a step by its features; returns what was predicted for it before."""
+        """Updates the fit by a step's features and seconds; returns the seconds it predicted."""
         if not self._information:
             self._information = _diagonal([FIRST_TRUST / seconds**2] * len(self._costs))
         scaled = [values[i] * scale for i, scale in zip(self._columns, self._scales, strict=True)]
@@ -72,9 +72,11 @@ class RecursiveFit:
         return found
 
     def _forget(self, seen: Sequence[int], surprise: float) -> None:
-        """Only of the kinds of work seen now: an hour of decoding must not wipe out prefill.
+        """Reduces the weight of earlier steps, but only for the coefficients seen now: an hour of
+        decoding must not wipe out prefill.
 
-        `surprise` is 0 to 1: an engine that became slower or faster is followed sooner.
+        The reduction grows with `surprise` (0 to 1), to follow an engine that became slower or
+        faster.
         """
         kept = WEIGHT_KEPT + surprise * (WEIGHT_KEPT_WHEN_SURPRISED - WEIGHT_KEPT)
         half = math.sqrt(kept)

@@ -1,4 +1,4 @@
-"""A fit as plain data and back, for whoever keeps or sends it. Does neither itself."""
+"""Converts a fit to plain data and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _FORMS = {form.name: form for form in (PAPER, ADDITIVE, RICH)}
 
 
 def to_plain(fit: Fit) -> dict[str, Any]:
-    """Of numbers, strings, lists and dicts alone; `columns` guard against a form that changed."""
+    """Numbers, strings, lists and dicts only; `columns` guard against a form that changed."""
     form = fit.curve.form
     return {
         "form": form.name,
@@ -26,7 +26,9 @@ def to_plain(fit: Fit) -> dict[str, Any]:
 
 
 def from_plain(plain: Mapping[str, Any]) -> Fit:
-    """Raises ValueError where it is no fit, or one of a form that is not ours (any more)."""
+    """The inverse of `to_plain`. Raises ValueError where the data is no fit, or its form is unknown
+    or has changed.
+    """
     try:
         form = _FORMS[plain["form"]]
         if plain["columns"] != [feature.name for feature in form.columns]:

@@ -1,4 +1,4 @@
-"""What one engine step computes, in the counts that its time depends on. Knows no times."""
+"""What one engine step computes, in the counts that its time depends on."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from shared.engines import StepReport
 
 
 class Kind(StrEnum):
-    """Of work in a step; errors and margins are kept apart by it."""
+    """The kind of work in a step; errors and margins are tracked by kind."""
 
     DECODE = "decode"
     PREFILL = "prefill"
@@ -16,15 +16,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Counts of one step; none is negative, fractions are for means over several steps.
+    """Counts of one step; none is negative. Fractions are means over several steps.
 
-    `decodes`: sequences that decode, one token each; `speculated_tokens`: drafted tokens verified
-    on top. `speculation_steps`: runs of the draft model. `decode_context_tokens`: KV that the
-    decodes read, summed; `longest_context_tokens`: of the one that reads most (None: their mean,
-    which a short decode more makes shorter: give it where times must never fall).
-    `chunks`: pieces of prompts, `prefill_tokens` in all. `earlier_tokens`: what was computed
-    before of these prompts, summed; `attention_pairs`: sum of c * (p + c / 2) over chunks of c
-    tokens on p earlier ones; `longest_prompt_tokens`: the greatest p + c.
+    Attributes:
+        decodes: sequences that decode, one token each.
+        speculated_tokens: drafted tokens verified on top.
+        speculation_steps: runs of the draft model.
+        decode_context_tokens: KV tokens that the decodes read, summed.
+        longest_context_tokens: KV tokens of the decode that reads most. None: the mean, which
+            one more short decode makes smaller; set it where times must never fall.
+        chunks: pieces of prompts.
+        prefill_tokens: prompt tokens in all chunks.
+        earlier_tokens: tokens of these prompts computed before, summed.
+        attention_pairs: sum of c * (p + c / 2) over chunks of c tokens after p earlier ones.
+        longest_prompt_tokens: the greatest p + c.
     """
 
     decodes: float = 0
@@ -40,7 +45,7 @@ class Step:
 
     @property
     def tokens(self) -> float:
-        """All that the forward pass computes."""
+        """All tokens that the forward pass computes."""
         return self.prefill_tokens + self.decodes + self.speculated_tokens
 
     @property
@@ -56,7 +61,7 @@ class Step:
         return self.decode_context_tokens / self.decodes if self.decodes else 0.0
 
     def with_chunk(self, tokens: float, earlier_tokens: float = 0) -> "Step":
-        """The same step and one more chunk, `tokens` of a prompt on `earlier_tokens` of it."""
+        """The step with one more chunk: `tokens` of a prompt after `earlier_tokens` of it."""
         if tokens <= 0:
             return self
         pairs = tokens * (earlier_tokens + tokens / 2)
@@ -75,7 +80,7 @@ class Step:
 
 
 def step_of(report: StepReport) -> Step:
-    """The step that a report tells of. Drafts of its requests are taken to be equally long."""
+    """The step of a report, on the assumption that drafts of its requests are equally long."""
     decodes, speculated_tokens = report.decode_tokens, report.speculated_tokens
     return Step(
         decodes=decodes,

@@ -1,9 +1,9 @@
-"""A step-time curve as one array of numbers: what compiled code computes with, and what engines and
-planner exchange. Learns nothing.
+"""A step-time curve as one array of numbers, for compiled code and for exchange between engines and
+planner.
 
-Layout, float64: a header of HEADER numbers (pieces, then the factors of decode, prefill and mixed
-steps on the curve: drift times margin, and drift alone), then WIDTH numbers for each piece: its
-group, then the weight of each feature.
+Layout, float64: a header of HEADER numbers (number of pieces, drift, then the margins of decode,
+prefill and mixed steps), then WIDTH numbers for each piece: its group, then the weight of each
+feature. Drift and margins are factors on the curve.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,9 @@ COUNTS = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepTable:
-    """Seconds of a step, expected and to promise. `numbers` is laid out as the module says."""
+    """Seconds of a step, expected and to promise. `numbers` has the layout of the module's
+    docstring.
+    """
 
     numbers: Numbers
 
@@ -65,10 +67,10 @@ class StepTable:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "StepTable":
-        """Raises ValueError where the bytes are no table."""
+        """The inverse of `to_bytes`. Raises ValueError where the bytes are no table."""
         if len(data) % 8:
             raise ValueError("a table of step times is a row of float64 numbers")
-        # A copy may be written to, as all other tables may: compiled code meets one type.
+        # A copy is writable, as all other tables are: numba then compiles for one type only.
         numbers = np.frombuffer(data, dtype=np.float64).copy()
         if len(numbers) < HEADER or len(numbers) != HEADER + numbers[_PIECES] * WIDTH:
             raise ValueError(f"a table of step times does not have {len(numbers)} numbers")
@@ -79,16 +81,16 @@ class StepTable:
 
     @property
     def drift(self) -> float:
-        """How many times as long as its fit the engine takes at present."""
+        """The factor of present step times on those of the fit."""
         return float(self.numbers[_DRIFT])
 
     @property
     def curve(self) -> bytes:
-        """All but the drift."""
+        """The bytes of all numbers but the drift."""
         return np.delete(self.numbers, _DRIFT).tobytes()
 
     def slower(self, factor: float) -> "StepTable":
-        """Of an engine whose steps all last `factor` times as long."""
+        """The table with all step times multiplied by `factor`."""
         numbers = self.numbers.copy()
         numbers[_DRIFT] *= factor
         return StepTable(numbers)
@@ -97,11 +99,11 @@ class StepTable:
         return float(expected_s(self.numbers, counts_of(step)))
 
     def sure_s(self, step: Step) -> float:
-        """What the promised share of such steps keeps within."""
+        """Seconds that the promised share of such steps keeps within."""
         return float(sure_s(self.numbers, counts_of(step)))
 
     def decodes_s(self, decodes: float, context_tokens: float) -> float:
-        """Expected seconds of a step of so many decodes that read so much KV together."""
+        """Expected seconds of a step of `decodes` that read `context_tokens` of KV together."""
         return float(_decodes_s(self.numbers, float(decodes), float(context_tokens)))
 
     def prompt_s(
@@ -113,7 +115,7 @@ class StepTable:
 
 
 def counts_of(step: Step) -> Numbers:
-    """As compiled code keeps a step."""
+    """The counts of a step as an array for compiled code."""
     return np.array(
         [
             step.decodes,
@@ -179,7 +181,7 @@ def sure_s(table: Numbers, counts: Numbers) -> float:
 
 @compiled
 def _decode_counts(decodes: float, context_tokens: float) -> Numbers:
-    """Of decodes that are all about as long."""
+    """The counts of decodes with equal contexts."""
     counts = np.zeros(COUNTS)
     counts[DECODES] = decodes
     counts[DECODE_CONTEXT] = context_tokens
@@ -196,7 +198,7 @@ def _decodes_s(table: Numbers, decodes: float, context_tokens: float) -> float:
 def _prompt_s(
     table: Numbers, tokens: float, chunk_tokens: float, decodes: float, context_tokens: float
 ) -> float:
-    """Chunk after chunk, each beside the same decodes."""
+    """Expected seconds of a prompt, chunk after chunk, each beside the same decodes."""
     beside = _decode_counts(decodes, context_tokens)
     counts = beside.copy()
     total_s, done = 0.0, 0.0

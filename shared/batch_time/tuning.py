@@ -12,7 +12,7 @@ TELLING_PREFILL_TOKENS: Annotated[
         unit="prompt tokens of a step",
         low=2,
         high=64,
-        why="After a KV transfer one token is computed again: so few say little of prompts' cost.",
+        why="After a KV transfer one token is computed again: so few tell little of prompts' cost.",
     ),
 ] = 16
 TELLING_STEPS: Annotated[
@@ -191,7 +191,7 @@ HELD_UP: Annotated[
         unit="measured over fitted seconds",
         low=1.2,
         high=3,
-        why="So long is a step that something else on the machine held up.",
+        why="A longer step was held up by something else on the machine.",
     ),
 ] = 1.5
 MOST_ARE_USUAL: Annotated[
@@ -200,7 +200,7 @@ MOST_ARE_USUAL: Annotated[
         unit="share of steps",
         low=0.5,
         high=0.95,
-        why="Where more steps than the rest are long, they are how the engine is.",
+        why="Where more steps than the rest are long, they are typical of the engine.",
     ),
 ] = 0.7
 
@@ -227,11 +227,11 @@ TRIAL_SHARE: Annotated[
 SMALL_SHARE: Annotated[
     float,
     Tuned(
-        unit="share of the time of a profile, beyond it",
+        unit="share of the time of a profile, added to it",
         low=0.1,
         high=0.5,
-        why="Small batches get a time of their own: a 30B model that thinks kept 96 % of its "
-        "programs, and 88 % where they took it from long steps.",
+        why="Small batches get time of their own: with a 30B reasoning model 96 % of programs were "
+        "kept, and 88 % where they took it from long steps.",
     ),
 ] = 0.3
 MOST_TIMES: Annotated[
@@ -240,7 +240,7 @@ MOST_TIMES: Annotated[
         unit="times that one trial is made",
         low=1,
         high=4,
-        why="A second time says how steps vary, a third little more.",
+        why="A second time shows how steps vary, a third adds little.",
     ),
 ] = 2
 MOST_PROMPT_TOKENS: Annotated[

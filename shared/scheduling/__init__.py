@@ -1,1 +1,1 @@
-"""What to run in the next step; pure."""
+"""Decides what an engine runs in its next step."""

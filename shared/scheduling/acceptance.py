@@ -1,6 +1,7 @@
-"""How many drafted tokens a verification accepts: the geometric model, and what is learned of it.
+"""Models and estimates how many drafted tokens a verification accepts.
 
-Each draft after the first counts only if all before it were accepted (SLOs-Serve, section 4.3).
+The count is a truncated geometric: a draft counts only if all before it were accepted (SLOs-Serve,
+section 4.3).
 """
 
 import math
@@ -27,10 +28,11 @@ _HALVINGS = 40
 
 
 class Caution(StrEnum):
-    """Which count of produced tokens a plan stands on.
+    """The statistic of produced tokens that a plan uses.
 
-    EXPECTED: the mean. FLOOR: the mean's whole tokens, as the authors' code has it. LOW: what nine
-    in ten runs of a few verifications reach, which keeps short windows of tokens on their pace.
+    EXPECTED: the mean. FLOOR: the mean rounded down, as in the code of the SLOs-Serve authors. LOW:
+    what nine in ten runs of a few verifications reach, so that short windows of tokens keep their
+    pace.
     """
 
     EXPECTED = "expected"
@@ -38,21 +40,21 @@ class Caution(StrEnum):
     LOW = "low"
 
 
-_EXPECTED, _FLOOR, _CAUTIOUS = range(3)  # as compiled code knows them
+_EXPECTED, _FLOOR, _CAUTIOUS = range(3)  # the same for compiled code
 _NUMBERS = {Caution.EXPECTED: _EXPECTED, Caution.FLOOR: _FLOOR, Caution.LOW: _CAUTIOUS}
 
 
 def produced_tokens(alpha: float, verified: int, caution: Caution = Caution.EXPECTED) -> float:
-    """Tokens that a step yields a request that has `verified` tokens computed in it, at least 1.
+    """Tokens that a step with `verified` tokens of a request yields it, at least 1.
 
-    `verified` counts the one of plain decoding: the drafts are one less. Expected it is
-    Acc(n) = (1 - alpha^n) / (1 - alpha). Never falls with `alpha` or `verified`.
+    `verified` is the number of drafts plus one, the token of plain decoding. The mean is Acc(n) =
+    (1 - alpha^n) / (1 - alpha). The result never falls with `alpha` or `verified`.
     """
     return float(_produced(float(alpha), verified, _NUMBERS[caution]))
 
 
 def produced_by_length(alphas: Sequence[float], longest: int, caution: Caution) -> Numbers:
-    """The same for each alpha (rows) and for 1 to `longest` tokens verified."""
+    """`produced_tokens` for each alpha (rows) and for 1 to `longest` verified tokens (columns)."""
     table = np.empty((len(alphas), longest))
     _fill(table, np.array(alphas, dtype=np.float64), _NUMBERS[caution])
     return table
@@ -78,14 +80,14 @@ def _produced(alpha: float, verified: int, caution: int) -> float:
 
 @compiled
 def _low(alpha: float, verified: int) -> float:
-    """The low quantile of the mean over a few verifications, exactly."""
+    """The exact LOW_SHARE quantile of the mean tokens over LUCK_WINDOW verifications."""
     most = LUCK_WINDOW * verified
-    chances = np.zeros(most + 1)  # of so many tokens together
+    chances = np.zeros(most + 1)  # the probability of each sum of tokens
     chances[0] = 1.0
     for _ in range(LUCK_WINDOW):
         before = chances.copy()
         chances[:] = 0.0
-        reached = 1.0  # the chance of at least so many tokens from one verification
+        reached = 1.0  # the probability that one verification yields `tokens` or more
         for tokens in range(1, verified + 1):
             stays = alpha if tokens < verified else 0.0
             chances[tokens:] += reached * (1.0 - stays) * before[: most + 1 - tokens]
@@ -99,7 +101,7 @@ def _low(alpha: float, verified: int) -> float:
 
 @dataclass(slots=True, kw_only=True)
 class _Counts:
-    """Of one class, fading. `at_s` is when they were last faded."""
+    """Exponentially decayed counts of one class; `at_s` is when they last decayed."""
 
     at_s: float
     verifications: float = 0.0
@@ -120,10 +122,11 @@ class _Counts:
 
 
 class Acceptance:
-    """The acceptance of each class, learned from counts that fade; bounded.
+    """Estimates the acceptance rate of each class from exponentially decayed counts.
 
-    `prior` is believed as if `prior_tokens` drafts had been seen. As evidence fades with
-    `half_life_s`, a class that stopped speculating comes back to the prior and is tried again.
+    `prior` weighs as much as `prior_tokens` observed drafts. As counts decay with `half_life_s`, a
+    class that stopped speculating returns to the prior and is tried again. The `most_classes` that
+    drafted last are kept.
     """
 
     def __init__(
@@ -147,16 +150,16 @@ class Acceptance:
             counts = self._counts.pop(each.class_name, None) or _Counts(at_s=now)
             counts.fade(now, self._half_life_s)
             counts.add(each)
-            self._counts[each.class_name] = counts  # last seen, last forgotten
+            self._counts[each.class_name] = counts  # the class seen last is dropped last
             if len(self._counts) > self._most_classes:
                 del self._counts[next(iter(self._counts))]
 
     def alpha(self, class_name: str, now: float) -> float:
-        """The likeliest chance that a draft is accepted after all before it were."""
+        """The estimated probability that a draft is accepted, given that all before it were."""
         return self._estimate(class_name, now)[0]
 
     def cautious_alpha(self, class_name: str, now: float) -> float:
-        """What it is at least, with 95 % confidence (Wilson's lower bound)."""
+        """Wilson's lower bound of `alpha`, one-sided with 95 % confidence."""
         return _lower_bound(*self._estimate(class_name, now))
 
     def _estimate(self, class_name: str, now: float) -> tuple[float, float]:
@@ -175,12 +178,12 @@ def _drafts_each(counts: _Counts) -> float:
 
 
 def _likeliest(counts: _Counts, prior: float, prior_tokens: float) -> float:
-    """Accepted over accepted and rejected: the likeliest alpha of a truncated geometric.
+    """Accepted over accepted plus rejected: the maximum-likelihood alpha of a truncated geometric.
 
-    Reports do not tell how many verifications ended in a rejection; the estimate is the fixed
-    point at which they are as many as it makes expect, v (1 - alpha^n). Without a prior that is
-    where v (alpha + ... + alpha^n) drafts are expected to be accepted; with one, the crossing of a
-    rising and a falling line, found by halving.
+    Reports do not say how many verifications ended in a rejection, so the estimate is the fixed
+    point at which that number equals its expectation, v (1 - alpha^n). Without a prior, v (alpha +
+    ... + alpha^n) accepted drafts are expected there. With a prior it is the crossing of a rising
+    and a falling function, found by bisection.
     """
     each = _drafts_each(counts)
     low, high = 0.0, HIGHEST_ACCEPTANCE

@@ -1,5 +1,4 @@
-"""What draft lengths are worth to the requests of an engine, and the lengths that are worth most.
-Compiled.
+"""Finds the draft lengths with which an engine completes the most work per second. Compiled.
 
 Tiers are rows of TPOT_S, DECODING (requests), CONTEXT (mean tokens); `produced` and `sure` are
 tokens per request and step, by tier and by length from 1 up. A length counts the token of plain
@@ -30,14 +29,14 @@ from shared.compiled import compiled
 Integers = npt.NDArray[np.int64]
 Produced = npt.NDArray[np.float64]
 TPOT_S, DECODING, CONTEXT = range(3)
-# What bounds a step, in one array: its tokens, and the prompt tokens that the requests need to have
-# computed for each token that they produce, inf for as many as there is room for.
+# Bounds of a step, in one array: its most tokens, and the prompt tokens to compute for each token
+# that is produced (inf: as many as fit).
 MOST_TOKENS, PROMPT_TOKENS_EACH = range(2)
-# What a choice of lengths comes to: by how much of the least pace its steps without prefills are
-# too long, its worth, and the seconds and prefill tokens of its steps.
+# Results of a choice of lengths: the excess of its steps without prefills over the tightest pace,
+# as a share of that pace; its worth; the seconds and the prefill tokens of its steps.
 VIOLATION, WORTH, STEP_S, PREFILL_TOKENS = range(4)
 _FIELDS: Final = 4
-_FEW: Final = 256.0  # choices that are all looked at: less than a millisecond
+_FEW: Final = 256.0  # choices that are searched exhaustively, in less than a millisecond
 _MOST_ROUNDS: Final = 4  # over all tiers; a choice settles after two or three
 _ROUNDING: Final = 1e-9
 
@@ -46,9 +45,8 @@ _ROUNDING: Final = 1e-9
 def best_lengths(
     tiers: Numbers, produced: Produced, sure: Produced, table: Numbers, bounds: Numbers
 ) -> Integers:
-    """The lengths worth most, of all that there are where these are few; else by coordinate ascent,
-    one tier after the other, from each length that is the same for all. No tier that is empty
-    drafts.
+    """The lengths worth most: by exhaustive search where there are few choices, else by coordinate
+    ascent over the tiers from each uniform length. Empty tiers do not draft.
     """
     longest, busy = produced.shape[1], np.flatnonzero(tiers[:, DECODING] > 0)
     best = np.ones(len(tiers), dtype=np.int64)
@@ -81,7 +79,7 @@ def _look_at_all(
     table: Numbers,
     bounds: Numbers,
 ) -> None:
-    """Leaves the lengths worth most in `best`: counts through them as through digits."""
+    """Tries all choices, counted like the digits of a number, and writes the best to `best`."""
     lengths = best.copy()
     for _ in range(produced.shape[1] ** len(busy) - 1):
         for tier in busy:
@@ -104,7 +102,7 @@ def _improve(
     table: Numbers,
     bounds: Numbers,
 ) -> bool:
-    """The best length of each tier in turn, in place; whether any changed."""
+    """Sets each tier in turn to its best length, in place. Returns whether any changed."""
     changed = False
     for tier in range(len(tiers)):
         if not tiers[tier, DECODING] > 0:
@@ -121,7 +119,7 @@ def _improve(
 
 @compiled
 def is_better(one: Numbers, other: Numbers, factor: float) -> bool:
-    """Whether `one` comes closer to all paces, or keeps them as well and is worth more than
+    """Whether `one` violates the paces less than `other`, or equally and is worth more than
     `factor` times as much.
     """
     if abs(one[VIOLATION] - other[VIOLATION]) > _ROUNDING:
@@ -138,15 +136,15 @@ def weigh(
     table: Numbers,
     bounds: Numbers,
 ) -> Numbers:
-    """What these lengths come to, as `VIOLATION` to `PREFILL_TOKENS` say.
+    """Evaluates these lengths; the result holds VIOLATION to PREFILL_TOKENS.
 
-    Worth is the work of the requests that a second completes, counted in tokens that they produce:
-    as many as its steps give, or as its prefill tokens keep up with. Where paces leave room for
-    less than all prefills, it is in proportion to prefill tokens a second (SLOs-Serve, section
-    4.3); where nothing has to be prefilled, it is the tokens produced a second.
+    Worth is the work completed per second, in produced tokens: those that the steps yield, but no
+    more than their prefill tokens keep up with. Where paces leave room for only a part of the
+    prefills, it is in proportion to prefill tokens per second (SLOs-Serve, section 4.3). Where
+    nothing has to be prefilled, it is the tokens produced per second.
 
-    Paces are held by `sure`. Where steps of all are too long for them, and in plain decoding,
-    looser tiers may sit out steps.
+    Whether paces are kept is computed from `sure`. Where steps of all requests are too long for
+    them, and in plain decoding, looser tiers may skip steps.
     """
     shares = np.ones(len(tiers))
     pace_s = _allowed_s(lengths, tiers, sure)
@@ -171,8 +169,8 @@ def _weighed(
     table: Numbers,
     bounds: Numbers,
 ) -> Numbers:
-    """The same with these `shares` of each tier in a step, which is `too_long` by such a part of
-    the least pace without prefills.
+    """`weigh` with these `shares` of each tier in a step. Without prefills the step exceeds the
+    tightest pace by `too_long` times that pace.
     """
     found, given = np.zeros(_FIELDS), 0.0
     for tier in range(len(tiers)):
@@ -214,7 +212,7 @@ def _is_paced(tiers: Numbers, tier: int) -> bool:
 
 @compiled
 def _allowed_s(lengths: Integers, tiers: Numbers, produced: Produced) -> float:
-    """As long as each paced tier can wait for what a step yields it; infinite without one."""
+    """The longest step with which every paced tier keeps its pace; infinite without such a tier."""
     allowed_s = np.inf
     for tier in range(len(tiers)):
         if _is_paced(tiers, tier):
@@ -227,9 +225,7 @@ def _allowed_s(lengths: Integers, tiers: Numbers, produced: Produced) -> float:
 def _sit_out(
     shares: Numbers, lengths: Integers, tiers: Numbers, produced: Produced, pace_s: float
 ) -> None:
-    """Each tier takes part in as many steps of `pace_s` as its pace asks for, one without a pace in
-    none.
-    """
+    """Sets the share of steps of `pace_s` that each tier needs for its pace; 0 without a pace."""
     for tier in range(len(tiers)):
         wait_s = tiers[tier, TPOT_S] * produced[tier, lengths[tier] - 1]
         shares[tier] = pace_s / wait_s if wait_s < np.inf else 0.0
@@ -237,7 +233,7 @@ def _sit_out(
 
 @compiled
 def _with_chunk(table: Numbers, counts: Numbers, tokens: int) -> float:
-    """Seconds of the step when `counts` has one chunk of a prompt, from its start."""
+    """Seconds of the step with one chunk of a fresh prompt, which is written to `counts`."""
     counts[CHUNKS] = 1.0 if tokens > 0 else 0.0
     counts[PREFILL] = tokens
     counts[PAIRS] = tokens * tokens / 2.0
@@ -247,8 +243,8 @@ def _with_chunk(table: Numbers, counts: Numbers, tokens: int) -> float:
 
 @compiled
 def _room(table: Numbers, counts: Numbers, until_s: float, most_tokens: int) -> int:
-    """The chunk within `until_s` and `most_tokens` that computes most prefill tokens a second; 0
-    when there is none. Leaves it in `counts`.
+    """The chunk within `until_s` and `most_tokens` with the most prefill tokens per second; 0 where
+    there is none. Writes it to `counts`.
 
     Times are convex in the chunk, so the tokens per second rise and then fall.
     """

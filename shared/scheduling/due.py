@@ -1,6 +1,4 @@
-"""When the next token of a row is due, as its engine and its planner count it. Compiled; it gives
-nobody tokens.
-"""
+"""Computes when the next token of a row is due, for engine and planner alike. Compiled."""
 
 import numpy as np
 
@@ -11,7 +9,7 @@ from shared.scheduling.rows import DUE, GRACE, PRODUCED, TPOT
 
 @compiled
 def due_after(row: Numbers, gain: float, now: float) -> float:
-    """For a row that gives `gain` tokens at `now`, which are not counted in it yet."""
+    """When the next token is due after `gain` tokens at `now`, which the row does not count yet."""
     if row[PRODUCED] == 0 and row[GRACE] < np.inf:
         return float(now + row[GRACE] + row[TPOT])
     return float(row[DUE] + row[TPOT] * gain)
@@ -19,8 +17,8 @@ def due_after(row: Numbers, gain: float, now: float) -> float:
 
 @compiled
 def change_pace(row: Numbers, tpot_s: float, ahead: int, now: float) -> None:
-    """A new stage begins: it is promised on its own, or goes on from where the one before was due.
-    `ahead`: how many of its tokens are counted in the row already.
+    """Switches a row to the pace of a new stage, of which it counts `ahead` tokens already. The
+    stage's deadlines start at `now`, or with an infinite GRACE continue those of the stage before.
     """
     if row[GRACE] < np.inf:
         row[DUE] = now + (1 + ahead) * tpot_s

@@ -1,4 +1,4 @@
-"""One engine's requests and the steps that it forms of them. Knows neither vLLM nor a clock."""
+"""Holds the rows of one engine's requests and forms its steps."""
 
 import heapq
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ class StepPlan:
     """What one step is to compute.
 
     Attributes:
-        order: slots that get tokens, in an order in which handing out the sum of `tokens` from
-            front to back, as much to each as it can use, gives each its share.
-        cut: so many slots at the end of `order` get less than they could use.
-        evicted: slots whose KV is to be dropped.
-        tokens: by slot (EVICT: its KV is to be dropped).
-        scheduled_tokens: the sum of what the slots in `order` get.
+        order: slots that get tokens. Handing out `scheduled_tokens` from front to back, as much to
+            each as it can use, gives each its share.
+        cut: number of slots at the end of `order` that get less than they could use.
+        evicted: slots that drop their KV.
+        tokens: by slot (EVICT: it drops its KV).
+        scheduled_tokens: the sum over the slots in `order`.
         counts: the step's, in the order of `shared.batch_time.table`.
-        sure_s: what the step surely keeps within; 0 where nothing is known of the engine's speed.
-        expected_s: what it should take; 0 as above.
+        sure_s: the bound on the step's seconds; 0 where nothing is known of the engine's speed.
+        expected_s: the expected seconds; 0 as above.
         lost: promises that were given up.
     """
 
@@ -72,7 +72,7 @@ def engine_limits(
 
 
 class StepFormer:
-    """Rows in slots that stay the same for as long as a request is here."""
+    """Forms the steps of one engine. A request keeps its slot for as long as it is here."""
 
     def __init__(
         self, table: StepTable, *, max_tokens: int, block_tokens: int, max_resident: int
@@ -87,11 +87,11 @@ class StepFormer:
 
     @property
     def rows(self) -> Rows:
-        """All slots up to the last one that was ever needed; those of nobody have nothing left."""
+        """All slots up to the highest one ever used; the rows of free slots have no tokens left."""
         return self._all[: self._used]
 
     def add(self, row: Numbers) -> int:
-        """Returns the slot of the request whose row this is."""
+        """Puts a request's row into a free slot and returns the slot."""
         if not self._free:
             self._grow()
         slot = heapq.heappop(self._free)
@@ -141,9 +141,9 @@ def _plan(
 ) -> tuple[float, float, int, int, int, int, int]:
     """Fills `tokens`, `counts` and the front of `order`.
 
-    In one call, because each one from Python costs as much as ordering a hundred rows. Returns the
-    sure and the expected seconds, how many promises were lost, how many slots are in `order`, how
-    many of these are cut short, how many are evicted, and the tokens of all.
+    All in one call, because each call from Python costs as much as ordering a hundred rows. Returns
+    the sure and the expected seconds, how many promises were lost, how many slots are in `order`,
+    how many of these are cut short, how many are evicted, and the sum of tokens.
     """
     lost = settle_lost(rows, table, now)
     sure = form(rows, tokens, counts, table, limits, now)
@@ -160,7 +160,7 @@ def _plan(
 
 @compiled
 def _append(rows: Rows, tokens: Tokens, order: Order, place: int, rank: int) -> int:
-    """Decodes have rank 0, prompts that end in this step 1, those that are cut short 2."""
+    """Appends the rows of a rank: 0 decodes, 1 prompts that end in this step, 2 cut prompts."""
     for i in range(len(rows)):
         if tokens[i] > 0:
             missing = rows[i, TOTAL] - rows[i, COMPUTED]

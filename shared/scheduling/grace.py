@@ -1,9 +1,8 @@
 """How much later than its pace the tokens of an answer may come, and the pace that makes up for it.
-Pure; it knows no engine.
 
-A pace is promised as a mean over the answer. Held from the first token on it leaves an answer that
-begins nothing to wait with, and every prompt beside it has to be cut small. So what can be made up
-for within the tokens that the answer most likely has is granted to its beginning.
+A pace is promised as a mean over the answer. Held from the first token on, it would leave the start
+of an answer no slack, and every prompt beside it would have to be cut small. So the start gets as
+much slack as the most likely length of the answer can make up for.
 """
 
 import math
@@ -20,7 +19,7 @@ from shared.scheduling.tuning import (
 @dataclass(frozen=True, slots=True)
 class Grace:
     """`later_s`: every token after the first is due so much later than the paces up to it, counted
-    from when that came; infinite: from when it was due. `pace_s` is the one to be held then.
+    from when the first came (infinite: from when it was due). `pace_s`: the pace to keep then.
     """
 
     pace_s: float
@@ -32,8 +31,8 @@ class Grace:
 
 
 def by_deadlines(tpot_s: float) -> Grace:
-    """For an answer whose every token has a deadline: what its first token was early by is all that
-    the others may be late by.
+    """The slack of an answer with a deadline for each token (`pacing: deadlines`): the time by
+    which its first token came early.
     """
     return Grace(tpot_s, math.inf)
 
@@ -46,9 +45,9 @@ def grace_of(
     moved_s: float = 0.0,
     gain: float = 1.0,
 ) -> Grace:
-    """For an answer that has at least `later_tokens` after its first, promised `tpot_s` as their
-    mean. Unless its KV takes `moved_s` to arrive, no pace below `least_pace_s` comes of it.
-    `gain` is what a step gives it with drafts, in tokens.
+    """The slack of an answer with a promised mean of `tpot_s` over at least `later_tokens` after
+    its first. The pace is not below `least_pace_s` unless the answer's KV takes `moved_s` to
+    arrive. `gain` is the mean number of tokens that a step with drafts yields.
     """
     if math.isinf(tpot_s) or later_tokens < 1:
         return Grace(tpot_s)

@@ -1,10 +1,10 @@
 """The greedy of a step: which requests of one rank get tokens, given how long the step may last.
 Compiled.
 
-Three parts, each a known rule. The envelope: a step ends before the earliest next token is due
+It combines three rules. The envelope: a step ends before the earliest next token is due
 (FairBatching, arXiv 2510.14392). Decodes and prompts go by deadline (EDF), and of prompts that
 cannot all be on time the longest go last (`prompt_order`). Before these, while prompts have time,
-decodes share the step: their tokens cost least.
+decodes share the step, because their tokens cost least.
 """
 
 from typing import Final
@@ -83,7 +83,7 @@ def serve(
     step_s = _give_by_due(
         rows, work, tokens, counts, table, left, now, can_wait, prompts, step_s, free_s
     )
-    # What is of a lower rank does not keep decodes from getting ahead.
+    # Lower ranks must not keep decodes from getting ahead.
     return float(min(step_s, max(sure_s(table, counts), ease_s)))
 
 
@@ -101,8 +101,8 @@ def _give_by_due(
     step_s: float,
     free_s: float,
 ) -> float:
-    """Prompts in their order, before each the decodes that are due no later; then the other
-    decodes. Stops at the first prompt that is cut short: no other overtakes it.
+    """Serves prompts in their order, before each the decodes that are due no later, then the other
+    decodes. Stops at the first prompt that is cut short, so that no other overtakes it.
 
     Returns how many seconds the step may last then: no longer than until the first token of any
     prompt that ends in it is due.
@@ -127,7 +127,7 @@ def _give_by_due(
 
 @compiled
 def waiting(work: Sorts, tokens: Tokens, sort: int) -> Order:
-    """Rows of this sort of work without tokens or eviction in this step."""
+    """Rows of this class of work without tokens or eviction in this step."""
     found = np.empty(len(work), dtype=np.intp)
     count = 0
     for i in range(len(work)):
@@ -139,7 +139,7 @@ def waiting(work: Sorts, tokens: Tokens, sort: int) -> Order:
 
 @compiled
 def within_longest(until_s: float, left: Numbers) -> float:
-    """The seconds, or the longest step that the engine's policy allows if that is shorter."""
+    """`until_s`, or the longest step that the engine's policy allows if that is shorter."""
     return float(min(until_s, left[LONGEST_S])) if left[LONGEST_S] > 0 else until_s
 
 
@@ -154,8 +154,8 @@ def give_decodes(
     decodes: Order,
     until_s: float,
 ) -> None:
-    """A token and its drafts to each with which the step ends within `until_s` seconds; where not
-    all do, to those that are due first.
+    """Gives each decode a token and its drafts. Where the step would then take more than `until_s`
+    seconds, only those that are due first get them.
     """
     if len(decodes) == 0:
         return
@@ -168,7 +168,7 @@ def give_decodes(
 
 @compiled
 def fitting(rows: Rows, decodes: Order, counts: Numbers, table: Numbers, until_s: float) -> int:
-    """How many of them from the front on fit: bisection, as each makes the step longer."""
+    """How many decodes from the front fit, by bisection: each makes the step longer."""
     fit, too_many = 0, len(decodes)
     kept, more = counts.copy(), counts.copy()
     while fit < too_many:
@@ -186,10 +186,10 @@ def fitting(rows: Rows, decodes: Order, counts: Numbers, table: Numbers, until_s
 
 @compiled
 def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
-    """Seconds until the first of their next tokens is due.
+    """Seconds until the earliest next token of these decodes is due.
 
-    A request that is late whatever is done is brought back bit by bit. So is one whose drafts had
-    poor luck: luck evens out, and of several that draft one always had poor luck.
+    A decode that is late in any case catches up over several steps. So does a decode with drafts
+    that had poor luck: luck evens out, and of several that draft one always had poor luck.
     """
     until_s = np.inf
     for i in decodes:
@@ -202,7 +202,7 @@ def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float
 
 @compiled
 def _ease_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
-    """How long a step may last for decodes to get ahead of their paces by it."""
+    """The longest step with which decodes still get ahead of their paces."""
     until_s = np.inf
     for i in decodes:
         lead_s = rows[i, DUE] - now - rows[i, TPOT]
@@ -213,8 +213,8 @@ def _ease_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
 
 @compiled
 def _back_s(rows: Rows, i: int, least_s: float) -> float:
-    """How long steps last that bring a late decode back to its pace, of which the shortest ones
-    leave little to others where they take nearly all of it.
+    """The length of steps with which a late decode returns to its pace. Where the shortest step
+    takes nearly all of the pace, steps as short as that would leave little to other requests.
     """
     pace_s = step_pace_s(rows, i)
     return float(pace_s - (1 - CATCH_UP) * max(0.0, pace_s - least_s))
@@ -222,7 +222,7 @@ def _back_s(rows: Rows, i: int, least_s: float) -> float:
 
 @compiled
 def _least_s(table: Numbers) -> float:
-    """The step of a decode alone."""
+    """Seconds of a step of one decode."""
     alone = np.zeros(COUNTS)
     alone[DECODES] = 1.0
     return float(sure_s(table, alone))

@@ -1,5 +1,5 @@
-"""Who gets how many tokens in one engine step: compiled code over rows, used by the engine, by the
-planner's simulation and by anybody who wants to know what an engine would do.
+"""Decides how many tokens each request gets in one engine step: compiled code over rows, which the
+engine and the planner's simulation both run.
 
 The order of service follows the cumulative deadlines of the paper's demand lines (arXiv 2504.08784,
 Algorithm 2), with steps as long as the next deadline allows rather than as the tightest pace. Ranks
@@ -42,7 +42,7 @@ from shared.scheduling.tried import may_be_in_time
 from shared.scheduling.tuning import BESIDE, BESIDE_IN_ROOM
 
 # Ranks, in the order of service: the kinds, and between the first two of them best effort that may
-# still be in time. A row's sort of work is twice its rank, and one more for a prompt.
+# still be in time. A row's class of work is twice its rank, plus one for a prompt.
 _PROMISED, _TRIED, _PLAIN, _LOST, _BEST_EFFORT = range(5)
 _RANKS = 5
 
@@ -84,9 +84,7 @@ def form(
 def _sort_all(
     rows: Rows, work: Sorts, left: Numbers, table: Numbers, now: float
 ) -> npt.NDArray[np.int64]:
-    """Fills `work`; returns how many there are of each rank. Places that are taken are taken off
-    `left`.
-    """
+    """Fills `work` and returns the number of rows of each rank. Takes places in use off `left`."""
     of_rank = np.zeros(_RANKS, dtype=np.int64)
     for i in range(len(rows)):
         left[MAX_RESIDENT] -= rows[i, RESIDENT]
@@ -98,7 +96,7 @@ def _sort_all(
 
 @compiled
 def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, promised: bool) -> None:
-    """Best effort makes room for what is set aside, and for what is kept beside promises."""
+    """Evicts best effort until the blocks set aside are free, beside promises also those KEPT."""
     if promised:
         left[SET_ASIDE] += left[KEPT]
     while left[FREE_BLOCKS] < left[SET_ASIDE]:
@@ -108,7 +106,7 @@ def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, promised:
 
 @compiled
 def _sort_of(rows: Rows, i: int, table: Numbers, now: float) -> int:
-    """-1 for what cannot run."""
+    """The class of work of a row; -1 where it cannot run."""
     if rows[i, LEFT] <= 0 or rows[i, AVAILABLE] > now:
         return -1
     rank = _PROMISED if rows[i, KIND] == PROMISED else int(rows[i, KIND]) + 1
@@ -119,9 +117,9 @@ def _sort_of(rows: Rows, i: int, table: Numbers, now: float) -> int:
 
 @compiled
 def _beside(rows: Rows, counts: Numbers, table: Numbers, left: Numbers, bound_s: float) -> float:
-    """How long the step may last for best effort, with those that are in it already.
+    """How long the step may last with best effort added to what is in it already.
 
-    Where nothing has a promise, best effort shares steps with what asked for nothing.
+    Where no request has or had a promise, best effort shares steps with requests without an SLO.
     """
     if counts[DECODES] + counts[PREFILL] == 0:
         return bound_s
@@ -147,8 +145,8 @@ def _fill(
     rank: int,
     bound_s: float,
 ) -> None:
-    """From what time is left: decodes, then prompts in the order in which they came. No prompt
-    begins in a step in which one of its rank gave up its KV: it would take that again.
+    """Spends the time that is left on decodes, then on prompts, by arrival. No prompt begins in a
+    step in which a request of its rank was evicted: it would take the freed KV at once.
     """
     decodes, gave_up = _by_arrival(rows, waiting(work, tokens, 2 * rank)), False
     if bound_s < np.inf:

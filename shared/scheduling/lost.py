@@ -1,4 +1,4 @@
-"""Promises that cannot be kept any more, and what is owed to them. Compiled."""
+"""Finds promises that cannot be kept any more, and when they are served all the same. Compiled."""
 
 from typing import Final
 
@@ -10,18 +10,19 @@ from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, PRODUCED, PROMISED, TPOT, Rows
 from shared.scheduling.tuning import GIVEN_UP, IN_TURN, LEAST_TURN_S, TURN
 
-ROUNDING_S: Final = 1e-6  # what numbers lose on the wire; nobody is late by less
+ROUNDING_S: Final = 1e-6  # lost to float32 on the wire; less than this is not late
 
 
 @compiled
 def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
     """Takes promises that cannot be kept any more out of the way of the others.
 
-    A first token that would be late even if the engine did nothing else makes its request LOST. A
-    request that is far behind its pace starts anew from here. Returns how many were settled.
+    A request becomes LOST if its first token would be late even if the engine did nothing else. The
+    deadlines of a request that is far behind its pace restart at `now`. Returns how many were
+    settled.
 
-    What is LOST is still owed: its pace from its first token on, and that one after a while at the
-    cost of others.
+    A LOST request is PROMISED again, at the cost of others, once its turn has come; from its first
+    token on it is due by its pace.
     """
     settled = 0
     for i in range(len(rows)):
@@ -43,6 +44,6 @@ def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
 
 @compiled
 def _turn_s(rows: Rows, i: int) -> float:
-    """When a LOST prompt is owed at the cost of others: who waited for long waits for longer."""
+    """When a LOST prompt is served at the cost of others: the looser its TTFT, the later."""
     due_s = rows[i, DUE]
     return float(due_s + max(LEAST_TURN_S, TURN * (due_s - rows[i, AVAILABLE])))

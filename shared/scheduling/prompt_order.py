@@ -1,4 +1,4 @@
-"""In which order a rank's prompts are computed, and what time they leave to others. Compiled."""
+"""Orders the prompts of a rank and computes the time that they leave to others. Compiled."""
 
 import heapq
 
@@ -18,19 +18,19 @@ from shared.scheduling.tuning import BEFORE_DUE
 def order_prompts(
     rows: Rows, prompts: Order, table: Numbers, now: float
 ) -> tuple[Order, float, float]:
-    """Prompts by deadline; those that cannot all be on time even with the engine to themselves are
-    shed behind the others, the longest first: that leaves the most on time (Moore and Hodgson,
-    Management Science 15(1), 1968), O(n log n). What counts is the work that is left, so that a
-    prompt which was begun is not shed for a fresh one.
+    """Orders prompts by deadline (EDF). Where they cannot all be on time even with the engine to
+    themselves, the longest are shed behind the others, which leaves the most on time (Moore and
+    Hodgson, Management Science 15(1), 1968), O(n log n). Lengths are those of the work left, so
+    that a started prompt is not shed for a fresh one.
 
-    Of those that are not shed also: the greatest share of the time up to a deadline that they need
-    of the engine, and the seconds that a step may take beside all of them.
+    Returns the order and, of the prompts that are not shed, the greatest share of the time up to a
+    deadline that they need of the engine, and the seconds that a step may take beside them all.
     """
     if len(prompts) == 0:
         return prompts, 0.0, np.inf
     order = due_order(rows, prompts)
     left_s = rows[order, DUE] - now
-    shared_s = expected_s(table, np.zeros(COUNTS))  # prompts may go together
+    shared_s = expected_s(table, np.zeros(COUNTS))  # counted once: prompts may share a step
     takes_s = np.empty(len(order))
     for k in range(len(order)):
         takes_s[k] = prompt_s(rows, order[k], table) - shared_s
@@ -47,7 +47,7 @@ def order_prompts(
 @compiled
 def _shed(left_s: Numbers, takes_s: Numbers, shared_s: float) -> npt.NDArray[np.bool_]:
     shed = np.zeros(len(left_s), dtype=np.bool_)
-    kept = [(0.0, 0) for _ in range(0)]  # a heap, the longest first; numba infers what is in it
+    kept = [(0.0, 0) for _ in range(0)]  # a heap, the longest first; empty, but typed for numba
     work_s = shared_s
     for k in range(len(left_s)):
         heapq.heappush(kept, (-takes_s[k], k))
@@ -61,5 +61,5 @@ def _shed(left_s: Numbers, takes_s: Numbers, shared_s: float) -> npt.NDArray[np.
 
 @compiled
 def due_order(rows: Rows, those: Order) -> Order:
-    """The same rows, those that are due first in front."""
+    """The rows by deadline, earliest first."""
     return those[np.argsort(rows[those, DUE], kind="mergesort")]

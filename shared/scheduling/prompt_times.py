@@ -1,4 +1,4 @@
-"""What computing a prompt takes of an engine. Compiled."""
+"""Seconds that an engine takes to compute a prompt. Compiled."""
 
 import numpy as np
 
@@ -19,8 +19,10 @@ def saving_s(
     now: float,
     until_s: float,
 ) -> float:
-    """How long the step must be for this prompt to end in it, where it would be lost after a step
-    that ends at `until_s` and decodes are late for it by no more than they can make up for; else 0.
+    """The length of a step in which this prompt ends, if that saves it; else 0.
+
+    It does where the prompt would be lost after a step of `until_s` seconds, can still be on time,
+    and makes decodes late by no more than they can make up for.
     """
     left_s, whole = rows[prompt, DUE] - now, missing(rows, prompt)
     if until_s + prompt_s(rows, prompt, table) < left_s:
@@ -42,7 +44,7 @@ def saving_s(
 
 @compiled
 def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
-    """The rest of a prompt in one step of its own."""
+    """Expected seconds to compute the rest of a prompt in one step of its own."""
     counts = np.zeros(COUNTS)
     add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
     return expected_s(table, counts)

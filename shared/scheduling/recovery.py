@@ -1,4 +1,4 @@
-"""A step where nothing is in time or nothing has room: somebody always goes on. Compiled."""
+"""Forms a step where nothing fits in time or in KV, so that the engine goes on. Compiled."""
 
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
@@ -18,7 +18,7 @@ from shared.scheduling.tuning import SMALLEST_CHUNK
 
 @compiled
 def at_least_one(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers) -> None:
-    """An engine never stands still: the first in line gets a little where nothing is in time."""
+    """Gives the first row in line a token or a small chunk where nothing is in time."""
     best = -1
     for i in range(len(rows)):
         if work[i] < 0 or tokens[i] != 0:
@@ -49,9 +49,9 @@ def _give_little(
 def give_in_turn(
     rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers, i: int
 ) -> bool:
-    """A token and its drafts. Where KV is short, those of its kind that came later give theirs up,
-    the last one first, as vLLM preempts: if all kept what they have, few could go on. Returns
-    whether one did.
+    """Gives a row a token and its drafts. Where KV is short, rows of its kind that came later are
+    evicted, the last one first, as vLLM preempts: if all kept their KV, few could go on. Returns
+    whether one was evicted.
     """
     give_decode(rows, work, tokens, counts, left, i)
     gave_up = False
@@ -67,7 +67,7 @@ def give_in_turn(
 
 @compiled
 def _last_after(rows: Rows, work: Sorts, tokens: Tokens, i: int) -> int:
-    """The last one of the same kind that came after it and holds KV; -1: none."""
+    """The last row of the same kind that came after `i` and holds KV; -1: none."""
     last = -1
     for j in range(len(rows)):
         holds = rows[j, RESIDENT] > 0 and work[j] >= 0 and tokens[j] == 0
@@ -82,9 +82,9 @@ def _last_after(rows: Rows, work: Sorts, tokens: Tokens, i: int) -> int:
 
 @compiled
 def make_room(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers) -> None:
-    """Where nobody can go on for want of KV: the first of those that hold any goes on at the cost
-    of the last. First is who was promised, then who came first: that does not change from step to
-    step, so that nobody takes it back.
+    """Where no row can go on for want of KV, lets the first of those that hold any go on and evicts
+    the last ones. The order is by kind, then by arrival: it stays the same from step to step, so
+    that rows do not evict each other in turn.
     """
     first = _end_of_holders(rows, work, tokens, 1.0, -1)
     if first < 0:
@@ -98,7 +98,7 @@ def make_room(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Nu
 
 @compiled
 def _end_of_holders(rows: Rows, work: Sorts, tokens: Tokens, sign: float, but: int) -> int:
-    """The first (`sign` 1) or last (-1) of those that take a place, but for one; -1: none."""
+    """The first (`sign` 1) or last (-1) row in a place, other than `but`; -1: none."""
     found = -1
     for i in range(len(rows)):
         if i == but or work[i] < 0 or tokens[i] != 0 or rows[i, RESIDENT] == 0:

@@ -1,7 +1,7 @@
-"""A request as one row of numbers: what the step former, the simulation and the wire know of it.
+"""One request as a row of numbers, for the step former, the simulation and the wire.
 
 A set of requests is a float64 array of shape (requests, COLUMNS). Times are seconds on the clock of
-whoever holds the rows.
+the process that holds the rows.
 """
 
 import math
@@ -14,29 +14,29 @@ Rows = npt.NDArray[np.float64]
 
 COLUMNS: Final = 13
 (
-    KEY,  # the number of the decision that placed it; 0: none
-    TOTAL,  # tokens that must be computed before it gives its next one: prompt and all produced
+    KEY,  # the number of the decision that placed the request; 0: none
+    TOTAL,  # tokens to compute before it produces its next one: prompt and all produced
     COMPUTED,  # of these, already in the KV cache or on their way into it
-    PRODUCED,  # tokens that it has given
-    LEFT,  # tokens that it may still give at most
+    PRODUCED,  # tokens that it has produced
+    LEFT,  # the most tokens that it may still produce
     DUE,  # when its next token is due; inf: never
-    TPOT,  # seconds from one due token to the next; inf: no pace was asked for
+    TPOT,  # seconds from one due token to the next; inf: no TPOT target
     KIND,  # one of the kinds below
-    AVAILABLE,  # when it can run at the earliest; inf: nobody knows
+    AVAILABLE,  # when it can run at the earliest; inf: unknown
     RESIDENT,  # 1 while it takes one of the engine's places, else 0
     DRAFT,  # drafted tokens that a step verifies for it
-    GAIN,  # tokens that such a step gives it on average, 1 without drafts
-    GRACE,  # seconds that each token after the first is due later than its pace alone says; inf: by
-    # when the first one was due, not by when it came
+    GAIN,  # tokens that such a step yields on average, 1 without drafts
+    GRACE,  # slack in seconds of each token after the first, beyond its pace from when the first
+    # came; inf: due by its pace from when the first was due
 ) = range(COLUMNS)
 
 PROMISED: Final = 0.0
-PLAIN: Final = 1.0  # asked for nothing: comes after promises, is never evicted for them
+PLAIN: Final = 1.0  # no SLO: comes after promises, is never evicted for them
 LOST: Final = 2.0  # its first token cannot be on time any more: best effort until its turn
 BEST_EFFORT: Final = 3.0
 
 _RELATIVE = (DUE, AVAILABLE)
-KEYS: Final = 1 << 24  # what a float32 counts exactly; decision numbers are taken modulo this
+KEYS: Final = 1 << 24  # a float32 counts so far exactly; decision numbers are taken modulo this
 
 
 def empty(requests: int) -> Rows:
@@ -62,7 +62,7 @@ def new_row(
     draft: float = 0.0,
     gain: float = 1.0,
 ) -> npt.NDArray[np.float64]:
-    """A request with `tokens` to have computed before it gives its next one."""
+    """The row of a request that needs `tokens` computed before it produces its next one."""
     row: npt.NDArray[np.float64] = empty(1)[0]
     row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
     row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
@@ -78,7 +78,7 @@ def key_of(decision_id: str) -> int:
 
 
 def to_wire(rows: Rows, now: float) -> bytes:
-    """float32, times relative to `now`: clocks differ between machines."""
+    """The rows as float32, times relative to `now`: clocks differ between machines."""
     sent = rows.astype(np.float32)
     for column in _RELATIVE:
         sent[:, column] = rows[:, column] - now
@@ -86,7 +86,7 @@ def to_wire(rows: Rows, now: float) -> bytes:
 
 
 def from_wire(data: bytes, now: float) -> Rows:
-    """Raises ValueError where the bytes are no rows."""
+    """The inverse of `to_wire`, on this clock. Raises ValueError where the bytes are no rows."""
     if len(data) % (4 * COLUMNS):
         raise ValueError(f"{len(data)} bytes are no rows of {COLUMNS} numbers")
     rows = np.frombuffer(data, dtype=np.float32).reshape(-1, COLUMNS).astype(np.float64)

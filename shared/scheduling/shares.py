@@ -1,6 +1,4 @@
-"""What one request gets of a step, and what that takes of the step's limits. Compiled; it chooses
-nobody.
-"""
+"""Gives one request tokens of a step and takes them off the step's limits. Compiled."""
 
 from typing import Final
 
@@ -27,12 +25,12 @@ from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, KIND, PLAIN, RESIDENT,
 Tokens = npt.NDArray[np.int64]
 Sorts = npt.NDArray[np.int8]
 Order = npt.NDArray[np.intp]
-ONE: Final = 1.5  # tokens; what has no more than this to compute decodes, be it a prompt's end
-EVICT: Final = -1  # in the place of a number of tokens: drop its KV
+ONE: Final = 1.5  # a row with at most this many tokens left to compute counts as a decode
+EVICT: Final = -1  # in the place of a number of tokens: drop the row's KV
 
-# Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests whose KV waits for
-# room elsewhere: best effort makes room for them, and takes none of it. Nor of those KEPT free, in
-# which prefixes stay cached for who comes back; they count only while promised requests are there.
+# Limits of an engine, in one array. Blocks SET_ASIDE are for promised requests with KV that waits
+# elsewhere for room: best effort frees them and takes none. The same holds for blocks KEPT, which
+# cache prefixes for sessions that return, but only while promised requests are there.
 MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT, SET_ASIDE, KEPT = range(7)
 LIMITS: Final = 7
 
@@ -58,13 +56,13 @@ def add_chunk(counts: Numbers, rows: Rows, i: int, size: float) -> None:
 @compiled
 def missing(rows: Rows, i: int) -> float:
     """Tokens of its prompt that are still to compute."""
-    # A foreseen row may have parts of tokens: means of what drafts give.
+    # A simulated row may have fractions of tokens: means of what drafts yield.
     return float(np.ceil(rows[i, TOTAL] - rows[i, COMPUTED]))
 
 
 @compiled
 def step_pace_s(rows: Rows, i: int) -> float:
-    """From one of its steps to the next; with drafts each gives more than a token."""
+    """Seconds from one step of a row to its next; with drafts a step yields more than a token."""
     gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
     return float(rows[i, TPOT] * gain)
 
@@ -90,7 +88,7 @@ def give_chunk(
     i: int,
     until_s: float,
 ) -> bool:
-    """The longest chunk that ends in time. Returns whether it was all of the prompt."""
+    """Gives the longest chunk that ends in time. Returns whether it was all of the prompt."""
     whole = missing(rows, i)
     size = min(whole, np.floor(left[MAX_TOKENS]))
     if until_s < np.inf:
@@ -106,7 +104,7 @@ def give_chunk(
 def longest_chunk(
     rows: Rows, i: int, counts: Numbers, table: Numbers, until_s: float, most: float
 ) -> float:
-    """Of its prompt with which the step still ends in time."""
+    """Tokens of the longest chunk with which the step still ends in time, by bisection."""
     low, high = 0.0, most
     more = counts.copy()
     add_chunk(more, rows, i, high)
@@ -125,9 +123,9 @@ def longest_chunk(
 
 @compiled
 def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: float) -> bool:
-    """Takes the request's place, blocks and tokens off what is left, or says that it cannot.
+    """Takes the request's place, blocks and tokens off what is left; returns False where it cannot.
 
-    A prompt is begun only where all of it has room.
+    A prompt begins only where all of it has room.
     """
     place = 1.0 - rows[i, RESIDENT]
     need = 0.0
@@ -149,7 +147,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: f
 
 @compiled
 def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> bool:
-    """Drops the KV of one that runs as best effort; whether there was one."""
+    """Drops the KV of one row of best effort or LOST. Returns whether there was one."""
     victim = _victim(rows, work, tokens, left)
     if victim < 0:
         return False
@@ -171,22 +169,22 @@ def blocks_of(tokens: float, left: Numbers) -> float:
 
 @compiled
 def held_blocks(rows: Rows, i: int, left: Numbers) -> float:
-    """KV blocks of its own."""
+    """KV blocks that a row holds."""
     return blocks_of(rows[i, COMPUTED], left) if holds_kv(rows, i) else 0.0
 
 
 @compiled
 def holds_kv(rows: Rows, i: int) -> bool:
-    """Whether what it has computed is its own. What a prompt that has not begun found in the prefix
-    cache is free for others until it begins; KV that came from elsewhere is not.
+    """Whether a row holds the KV of what it has computed. Prefix-cache hits of a prompt that has
+    not begun stay free for others until it begins; KV that came from another engine does not.
     """
     return bool(rows[i, RESIDENT] > 0 or rows[i, TOTAL] - rows[i, COMPUTED] <= ONE)
 
 
 @compiled
 def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> int:
-    """Best effort before what is LOST, then who frees the most blocks for each token to compute
-    again; later rows first.
+    """The row to evict: best effort before LOST, then the one that frees the most blocks for each
+    token to compute again, then the later one; -1: none.
     """
     best, best_worth = -1, (0.0, 0.0)
     for i in range(len(rows)):

@@ -1,7 +1,8 @@
-"""What an engine would do from here on if nothing new came: the step former on a virtual clock.
+"""Simulates an engine without new arrivals: the step former on a virtual clock.
 
-Steps take a little longer than the table expects, and a token is on time when it is so even if its
-own step takes as long as one surely does; that all of them do is not to be feared. Chooses nothing.
+Steps take slightly longer than the table expects. A token counts as on time only if it still is
+where its own step takes as long as its bound. That every step takes its bound is too unlikely to
+plan for.
 """
 
 import math
@@ -50,7 +51,7 @@ NOBODY: Final = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
-    """How the requests of a simulation fare, by row.
+    """Results of a simulation, by row.
 
     `first_s` is when the first token of the simulation comes (inf: not within it), `worst_late_s`
     how much later than due its latest token is (-inf: it got none), `pace_s` the mean time from one
@@ -80,10 +81,11 @@ def simulate(
     awaited: int = NOBODY,
     most_steps: int = _MOST_STEPS,
 ) -> Forecast:
-    """Runs the engine from `now` until all promised prompts are computed, and that of the row
-    `awaited` or until it is late, and some paces beyond; or until one of the `guarded` is late.
+    """Runs the engine from `now` until some paces after all promised prompts are computed. The
+    prompt of the row `awaited` counts as well, until it is late. Ends early where a row of
+    `guarded` is late.
 
-    `rows` are not changed. Nobody finishes before its LEFT is used up.
+    `rows` are not changed. A request runs until its LEFT is used up.
     """
     simulated = rows.copy()
     seen = np.empty((len(rows), 4))
@@ -97,8 +99,8 @@ def simulate(
 
 
 def at_stake(rows: Rows, table: StepTable, now: float) -> Flags:
-    """Promised requests whose next token could still be on time if the step from `now` on were
-    theirs alone.
+    """Promised requests that could still get their next token on time if each had the next step to
+    itself.
     """
     stakes = np.zeros(len(rows), dtype=np.bool_)
     _find_stakes(rows, stakes, table.numbers, now)
@@ -131,7 +133,9 @@ def run(
     now: float,
     most_steps: int,
 ) -> float:
-    """Changes `rows`; `seen` gets for each: first and last token's time, tokens, worst lateness."""
+    """`simulate` on compiled data; returns when it ended. Changes `rows`; `seen` gets for each row:
+    time of first and of last token, tokens, worst lateness.
+    """
     n = len(rows)
     tokens = np.zeros(n, dtype=np.int64)
     counts = np.zeros(COUNTS)
@@ -176,7 +180,7 @@ def _note_lost(rows: Rows, seen: Times, kinds: Numbers) -> None:
 
 @compiled
 def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
-    """One that waits for a token which was due is late, however late that will be."""
+    """Whether a guarded row is late, also by a token that was due and has not come yet."""
     for i in range(len(rows)):
         if guarded[i] and rows[i, LEFT] > 0:
             seen[i, 3] = max(seen[i, 3], now - rows[i, DUE])
@@ -187,8 +191,8 @@ def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
 
 @compiled
 def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) -> None:
-    """What a step that is expected to end at `now`, and surely ends `unsure_s` later, has done to
-    its rows.
+    """Updates the rows after a step that is expected to end at `now`, and surely ends `unsure_s`
+    later.
     """
     for i in range(len(rows)):
         row = rows[i]

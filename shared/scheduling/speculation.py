@@ -1,9 +1,9 @@
-"""How far each tier may speculate, so that its engine completes the most work.
+"""Plans the draft length of each tier, so that its engine completes the most work.
 
-SLOs-Serve (section 4.3 of the paper) maximizes prefill tokens per second. A step whose
-verifications yield Acc(n) tokens may last Acc(n) TPOTs, and longer steps compute more tokens a
-second. Here that is the special case of prompts that never end. In general a prefill is worth as
-much as the decodes that need it, and drafts shorten decodes as well.
+SLOs-Serve (section 4.3 of the paper) maximizes prefill tokens per second. A step that verifies and
+yields Acc(n) tokens may last Acc(n) TPOTs, and longer steps compute more tokens per second. Here
+that is the special case of prompts that never end. In general a prefill is worth as much as the
+decodes that need it, and drafts shorten decodes as well.
 """
 
 import math
@@ -29,13 +29,13 @@ from shared.scheduling.draft_lengths import (
 from shared.scheduling.tuning import DRAFT_CHANGE, HYSTERESIS
 
 _Weighed = tuple[Numbers, Produced, Produced, Numbers, Numbers]
-Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: plain
+Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: no drafts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """Requests that share a pace (infinite: none was asked for); their mean context, and how
-    likely a draft of theirs is accepted.
+    """Requests of one TPOT target (infinite: none), their mean context and the acceptance rate of
+    their drafts.
     """
 
     tpot_s: float
@@ -58,7 +58,7 @@ class Engine:
 
     @property
     def bounds(self) -> Numbers:
-        """As compiled code knows them."""
+        """The bounds as an array for compiled code."""
         bounds = np.zeros(2)
         bounds[MOST_TOKENS] = self.most_tokens
         bounds[PROMPT_TOKENS_EACH] = self.prompt_tokens_each
@@ -94,8 +94,8 @@ def best_speculation(
     Lengths that keep the paces come first, else those that come closest. Drafts must be worth 5 %
     more than plain decoding. `before` are the drafts in force, kept unless others are worth 30 %
     more: which requests decode changes from one moment to the next, and promises count on the
-    drafts. What steps give is counted by `caution`, whether they keep the paces by `guard`, or by
-    `caution` without one.
+    drafts. `caution` is how produced tokens are counted, `guard` how they are counted for the test
+    of the paces (default: as by `caution`).
     """
     weighed = _weighed_by(tiers, engine, caution, guard)
     worth = partial(_worth, weighed)
@@ -111,8 +111,8 @@ def best_speculation(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
-    """How one request decodes quickest on an engine that has nothing else to do: its drafts in each
-    step, the tokens that a step then gives it on average, and the mean time per token.
+    """The fastest decoding of one request on an otherwise idle engine: its drafts per step, the
+    mean tokens that such a step yields, and the mean seconds per token.
     """
 
     drafts: int
@@ -123,7 +123,7 @@ class Alone:
 def quickest_alone(
     table: StepTable, most_drafts: int, *, context_tokens: float, alpha: float
 ) -> Alone:
-    """Of all lengths of drafts, where one is accepted with the chance `alpha`."""
+    """The fastest of all draft lengths, where a draft is accepted with probability `alpha`."""
     plans = []
     for drafts in range(most_drafts + 1):
         gain = produced_tokens(alpha, drafts + 1)
@@ -157,7 +157,7 @@ def plan_of(
 def _weighed_by(
     tiers: Sequence[Tier], engine: Engine, caution: Caution, guard: Caution | None = None
 ) -> _Weighed:
-    """What lengths are weighed by, as compiled code takes it."""
+    """The arguments of `weigh` after the lengths."""
     produced = produced_of(tiers, engine, caution)
     sure = produced if guard is None else produced_of(tiers, engine, guard)
     return _numbers(tiers), produced, sure, engine.table.numbers, engine.bounds
@@ -182,7 +182,7 @@ def _speculation(lengths: Lengths, worth: Numbers) -> Speculation:
 
 
 def _numbers(tiers: Sequence[Tier]) -> Numbers:
-    """As compiled code knows them."""
+    """The tiers as an array for compiled code."""
     return np.array(
         [(tier.tpot_s, float(tier.decoding), tier.context_tokens) for tier in tiers]
     ).reshape(-1, 3)

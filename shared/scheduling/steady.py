@@ -1,5 +1,5 @@
-"""Whether paces can be held for ever once all prompts are computed: sums over a step of everybody.
-Compiled; it forms no steps.
+"""Tests whether paces can be kept once all prompts are computed, from the time of a step of all
+decodes. Compiled.
 """
 
 import numpy as np
@@ -33,15 +33,15 @@ from shared.scheduling.tuning import AVERAGED
 
 @compiled
 def likely_s(sure: float, table: Numbers, counts: Numbers) -> float:
-    """Over many steps most of what a single one may last longer averages out."""
+    """Seconds per step over many steps: most of the margin of a single step averages out."""
     expected = expected_s(table, counts)
     return expected + (sure - expected) / AVERAGED
 
 
 @compiled
 def held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
-    """Whether all paces are kept from here on by a step of those that cannot wait for it, and then
-    steps of everybody, one after the other.
+    """Whether all paces are kept from here on by one step of the decodes that cannot wait for two
+    full steps, and then by full steps, one after the other.
     """
     counts = np.zeros(COUNTS)
     tightest_s = np.inf
@@ -70,8 +70,8 @@ def held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
 
 
 def steady_share(rows: Rows, table: StepTable) -> float:
-    """The part of its time that the engine needs to hold the paces of all promised requests once
-    every prompt is computed: above 1 they cannot all be held for ever.
+    """The engine's utilization by the paces of all promised requests once every prompt is computed.
+    Above 1 they cannot all be kept.
 
     A request of pace t takes part in every (t / tightest pace)th step (virtual batch size, as in
     SCORPIO, arXiv 2505.23022).
@@ -96,7 +96,7 @@ def _steady_share(rows: Rows, table: Numbers) -> float:
 
 @compiled
 def _add_share(counts: Numbers, rows: Rows, i: int, share: float) -> None:
-    """A decode that is in such a share of the steps, with all that it has to read by then."""
+    """Adds a decode that is in this share of the steps, with all of its tokens as context."""
     counts[DECODES] += share
     counts[SPECULATED] += share * rows[i, DRAFT]
     counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], rows[i, DRAFT])

@@ -1,6 +1,4 @@
-"""What an engine must know of a request's promise, and its form as plain data. Pure; what a step
-makes of it is the step former's.
-"""
+"""The part of a request's promise that the engine needs, and its form as plain data."""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTerms:
-    """A part of the answer with a pace of its own. The first of its end tokens ends it; without any
-    it lasts to the end of the answer.
+    """A stage of the answer with a pace of its own. The first of its end tokens ends it; without
+    any it lasts to the end of the answer.
     """
 
     tpot_s: float
@@ -22,12 +20,12 @@ class StageTerms:
 class Terms:
     """The part of a promise that the engine needs. Times are on the engine's monotonic clock.
 
-    `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or
-    the only thing asked. `stages` are in the order in which they are produced, at this engine the
-    first of them is the one that the request is in. Where another engine has already given
-    `produced_tokens`, the first token is the next one after those. `grace_s`: tokens after the very
-    first are due so much later than the paces up to them; infinite: by when that one was due.
-    `answered_tokens` at the end of the prompt belong to the answer, as another engine gave them.
+    `first_token_due_s` is infinite when nothing was asked; `tpot_s` is then None as well, or the
+    only target. `stages` are in the order in which they are produced; the first is the one that the
+    request is in at this engine. Where another engine has already given `produced_tokens`, the
+    first token is the next one after those. `grace_s`: tokens after the very first are due so much
+    later than the paces up to them, counted from when that one came; infinite: from when it was
+    due. `answered_tokens` at the end of the prompt belong to the answer: another engine gave them.
     """
 
     class_name: str = "default"
@@ -47,7 +45,7 @@ def terms_as_plain(terms: Terms) -> dict[str, Any]:
 
 
 def terms_from_plain(raw: Mapping[str, Any]) -> Terms:
-    """`terms_as_plain` back, also from a serializer that makes lists of tuples."""
+    """The inverse of `terms_as_plain`; lists may stand for tuples."""
     stages = tuple(
         StageTerms(tpot_s=stage["tpot_s"], end_token_ids=tuple(stage["end_token_ids"]))
         for stage in raw["stages"]

@@ -1,4 +1,4 @@
-"""Which paces count as one: a tier is a tenth wide. Plans nothing."""
+"""Groups paces into tiers, each 10 % wide."""
 
 import math
 
@@ -14,7 +14,7 @@ def tier_of(tpot_s: float) -> float:
 
 
 def tiers_of(paces_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The same for each of many."""
+    """The tiers of an array of paces."""
     with np.errstate(divide="ignore"):
         numbers: npt.NDArray[np.float64] = np.round(np.log(paces_s) / _WIDTH)
     return numbers

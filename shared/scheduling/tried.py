@@ -15,7 +15,7 @@ from shared.scheduling.tuning import MAY_BE_LATE
 
 @compiled
 def may_be_in_time(rows: Rows, i: int, table: Numbers, now: float) -> bool:
-    """Whether a request without a promise can still have what it asked for."""
+    """Whether a request without a promise can still meet its targets."""
     if rows[i, DUE] == np.inf:
         return bool(rows[i, TPOT] < np.inf)
     if rows[i, PRODUCED] > 0:

@@ -36,7 +36,7 @@ AHEAD: Annotated[
         unit="paces",
         low=1,
         high=16,
-        why="That decodes get ahead while prompts leave time.",
+        why="Decodes get ahead by so much while prompts leave time.",
         page="decisions/0001-one-greedy-step-former.md",
     ),
 ] = 4.0
@@ -47,7 +47,7 @@ COMPANY: Annotated[
         unit="steps without prompts",
         low=1,
         high=16,
-        why="For so long at most a prompt that ends in a step waits for others. It keeps steps "
+        why="A prompt that ends in a step waits at most so long for others. It keeps steps "
         "short for requests of a tighter TTFT than any that was promised before.",
         page="decisions/0005-short-steps-where-a-prompt-ends.md",
     ),
@@ -59,7 +59,7 @@ BEFORE_DUE: Annotated[
         unit="share of the time to a deadline",
         low=0.7,
         high=1,
-        why="Now and then steps last longer than expected.",
+        why="Some steps last longer than expected.",
         page="decisions/0005-short-steps-where-a-prompt-ends.md",
     ),
 ] = 0.9
@@ -70,8 +70,8 @@ CATCH_UP: Annotated[
         unit="share of what lies between a step of one decode and the pace",
         low=0.5,
         high=0.95,
-        why="So long is a step in which a decode gets ahead, or is brought back when it is late, "
-        "without stopping all others.",
+        why="In steps of this length a decode gets ahead, or catches up when it is late, without "
+        "stopping all others.",
         page="decisions/0004-late-and-drafting-decodes.md",
     ),
 ] = 0.8
@@ -83,8 +83,7 @@ BESIDE: Annotated[
         low=0,
         high=0.1,
         why="Best effort makes a step with promises in it longer by so much at most where KV is "
-        "short: a slower decode holds its KV for longer, which is what the next promise may "
-        "be short of.",
+        "short: a slower decode holds its KV for longer, and the next promise may need it.",
         page="decisions/0008-limits-of-best-effort.md",
     ),
 ] = 0.02
@@ -118,7 +117,7 @@ MAY_BE_LATE: Annotated[
         unit="paces",
         low=1,
         high=16,
-        why="Beyond it a decode without a promise is not tried in time any more.",
+        why="Beyond it a decode without a promise loses its place before other best effort.",
         page="decisions/0001-one-greedy-step-former.md",
     ),
 ] = 4.0
@@ -142,8 +141,7 @@ GIVEN_UP: Annotated[
         unit="paces",
         low=1,
         high=16,
-        why="Beyond so much lateness the lost time is written off, and the pace is held from "
-        "there.",
+        why="Beyond so much lateness the deadlines restart from the present.",
         page="decisions/0004-late-and-drafting-decodes.md",
     ),
 ] = 4.0
@@ -154,7 +152,7 @@ LEAST_TURN_S: Annotated[
         unit="seconds",
         low=0.5,
         high=10,
-        why="A lost prompt is owed at the cost of others once it is late by that.",
+        why="A lost prompt is served at the cost of others once it is late by that.",
         page="decisions/0009-broken-promises-are-still-served.md",
     ),
 ] = 2.0
@@ -162,7 +160,7 @@ LEAST_TURN_S: Annotated[
 TURN: Annotated[
     float,
     Tuned(
-        unit="times what it was given",
+        unit="times the time from its arrival to its deadline",
         low=0.5,
         high=8,
         why="The same for a prompt that had longer: a loose target waits for longer.",
@@ -189,7 +187,7 @@ MOST_SLACK: Annotated[
         unit="paces",
         low=1,
         high=16,
-        why="Of slack, beside the time that KV is on its way.",
+        why="The most slack, beside the time that KV takes to arrive.",
         page="decisions/0002-slack-for-the-start-of-an-answer.md",
     ),
 ] = 4.0
@@ -200,7 +198,7 @@ LEAST_PACE: Annotated[
         unit="share of the promised pace",
         low=0.8,
         high=1,
-        why="Engines are asked for no less: decodes take from prompts what that costs.",
+        why="Engines get no tighter pace: decodes take from prompts what it costs.",
         page="decisions/0002-slack-for-the-start-of-an-answer.md",
     ),
 ] = 0.95
@@ -234,7 +232,7 @@ LEAST_PACE_WHEN_MOVED: Annotated[
 PACES_AHEAD: Annotated[
     float,
     Tuned(
-        unit="of the loosest pace",
+        unit="times the loosest pace",
         low=1,
         high=16,
         why="The simulation goes on for so long after the last first token.",
@@ -291,7 +289,7 @@ LUCK_WINDOW: Annotated[
         unit="verifications",
         low=2,
         high=20,
-        why="A low count over about ten tokens is held against the mean.",
+        why="Low counts are taken over windows of about ten tokens.",
         page="decisions/0010-draft-lengths-by-class.md",
     ),
 ] = 5
@@ -324,7 +322,7 @@ PRIOR_ACCEPTANCE: Annotated[
         unit="chance",
         low=0.2,
         high=0.9,
-        why="Of a class that was never seen: a usual draft model.",
+        why="A usual draft model's, for a class that was never seen.",
         page="decisions/0010-draft-lengths-by-class.md",
     ),
 ] = 0.6
@@ -335,7 +333,7 @@ PRIOR_DRAFTS: Annotated[
         unit="drafts",
         low=1,
         high=500,
-        why="So many are as good as the prior.",
+        why="So many observed drafts weigh as much as the prior.",
         page="decisions/0010-draft-lengths-by-class.md",
     ),
 ] = 20.0

@@ -1,4 +1,4 @@
-"""`slos-serve regret`: looks for loads on which other systems keep more than ours."""
+"""`slos-serve regret`: searches for loads on which other systems keep more than ours."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from services.evaluation.workers import workers
 from shared.clock import MonotonicClock
 from shared.options import load
 
-LOADS: Final = "loads"  # folder of the files that replay them
+LOADS: Final = "loads"  # folder of the files with which loads are replayed
 _HOUR_S: Final = 3600.0
 
 
@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def regret(options: RegretOptions, told: Told) -> list[Regret]:
-    """Plays a sample, then loads near the worst for as long as was asked. What was played is kept
-    in the folder of the options, with a file for each load that replays it; `told` hears of each.
+    """Plays a sample of loads, then for the given hours loads near the worst. Results are stored in
+    the options' folder, with a file that replays each load; `told` is called after each.
     """
     folder, clock = Path(options.out), MonotonicClock()
     kept = KeptRegrets(folder)
@@ -64,7 +64,7 @@ class _Crew(Protocol):
 
 
 def _drive(search: Search, crew: _Crew, kept: KeptRegrets, told: Told) -> None:
-    """As many loads at once as there are workers; what is known is not played."""
+    """Plays as many loads at once as there are workers, and skips known ones."""
     running = 0
     for one in search:
         known = kept.find(one.key)

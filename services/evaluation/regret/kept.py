@@ -1,4 +1,4 @@
-"""Loads that were played, one line of JSON each: what was played once is not played again."""
+"""Results of loads on disk, one line of JSON each, so that no load is played twice."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -20,8 +20,8 @@ _REGRETS: Final = TypeAdapter(Regret)
 
 
 class KeptRegrets:
-    """Those of one folder. Lines of other versions of the code are passed over, and so is one that
-    a kill cut short.
+    """The results of one folder. Truncated lines and those of other versions of the code are
+    skipped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class KeptRegrets:
         return self._regrets.get(key)
 
     def add(self, regret: Regret) -> None:
-        """Kept at once: whatever comes, the line is on disk. Raises ConfigError."""
+        """Adds a result and writes it to disk at once. Raises ConfigError where it cannot."""
         append_line(self._path, json_of({"version": self._version, "regret": regret}))
         self._regrets[regret.load.key] = regret
 
@@ -52,6 +52,6 @@ class KeptRegrets:
 
 
 def _version() -> str:
-    """Of all systems that are played."""
+    """A digest of the versions of all systems that are played."""
     versions = " ".join(version_of(system) for system in (OURS, *BASELINES))
     return sha256(versions.encode()).hexdigest()[:12]

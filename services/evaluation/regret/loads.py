@@ -1,5 +1,7 @@
-"""Loads drawn from a wide space, and loads near one that is given. Pure: the same seed draws the
-same. Nothing here is tuned for: a system that is good on all of it was not made for a few loads.
+"""Draws loads from a wide space, and loads near a given one. The same seed draws the same.
+
+Nothing here is used for tuning, so a system that is good on all of it was not fitted to a few
+loads.
 """
 
 import math
@@ -23,33 +25,33 @@ from shared.workloads.applications import Application
 from shared.workloads.generate import generate
 
 T = TypeVar("T")
-# The space. Times are multiples of what an idle engine takes, so that each means the same on all
-# hardware; where two numbers stand, they are the ends of an interval that is drawn from evenly in
-# the logarithm.
+# The space. Times are multiples of those of an idle engine, so that they mean the same on all
+# hardware. Two floats are the ends of a log-uniform distribution (acceptance: uniform).
 _CLASSES: Final = (1, 1, 2, 3, 4, 5)
 _ENGINES: Final = (1, 1, 2, 2, 4, 8)
 _PROMPT_TOKENS: Final = (30.0, 3000.0)
 _OUTPUT_TOKENS: Final = (5.0, 800.0)
 _SPREAD: Final = (0.2, 1.6)  # of the logarithm: from nearly constant to heavy-tailed
 _TTFT_SLOWDOWN: Final = (1.1, 200.0)
-_TPOT_SLOWDOWN: Final = (0.8, 40.0)  # of a plain decode; below 1 it takes drafts
+_TPOT_SLOWDOWN: Final = (0.8, 40.0)  # times a plain decode; below 1 it needs drafts
 _ACCEPTANCE: Final = (0.2, 0.9)
-_UTILIZATION: Final = (0.1, 2.5)  # of the rate that no scheduler could go beyond for ever
+_UTILIZATION: Final = (0.1, 2.5)  # of the upper bound of the sustainable rate
 _PREFIX_TOKENS: Final = (200.0, 4000.0)
 _TOOL_MS: Final = (50.0, 3000.0)
-_CONTEXT_TOKENS: Final = 1000.0  # of the decode that paces are multiples of
-_OF_CONTEXT: Final = 6.0  # medians are no longer than the model's context over this: tails fit too
+_CONTEXT_TOKENS: Final = 1000.0  # of the decode that paces are multiples of, on an idle engine
+_OF_CONTEXT: Final = 6.0  # medians are at most the model's context over this, so that tails fit too
 _SECONDS: Final = 60.0  # how long a load lasts
 _PROGRAMS: Final = (80, 400)  # it has at least and at most
-_LEAST_SECONDS: Final = 8.0  # what is over sooner shows nothing of what would last
-_SAMPLE: Final = 200  # programs that the rate is found by
-_NEAR: Final = 0.35  # deviation of the logarithm of a number of a load nearby
+_LEAST_SECONDS: Final = 8.0  # a shorter load does not show what is sustainable
+_SAMPLE: Final = 200  # programs from which the rate is computed
+_NEAR: Final = 0.35  # deviation of the logarithm of a changed number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegretLoad:
-    """A load and the fleet that serves it: `prefill` and `decode` engines of ours, as many engines
-    in all for others. `rate` is programs per second. `drafts`: engines have their draft model.
+    """A load and the fleet that serves it: `prefill` and `decode` engines of ours, and as many
+    engines in all for others. `rate` is programs per second. `drafts`: engines have their draft
+    model.
     """
 
     hardware: str
@@ -67,30 +69,30 @@ class RegretLoad:
 
     @property
     def fleet(self) -> str:
-        """As `--fleet` takes it."""
+        """The fleet in the format of `--fleet`."""
         roles = f"prefill={self.prefill},decode={self.decode}"
         return roles if self.prefill else str(self.decode)
 
     @property
     def asks_for_nothing(self) -> bool:
-        """No class has a target."""
+        """Whether no class has a target."""
         return all(has_no_slo(one) for one in self.classes.values())
 
     @property
     def classes_text(self) -> str:
-        """As `--classes` reads it."""
+        """The classes in the format of `--classes`."""
         plain = {name: _plain(one) for name, one in self.classes.items()}
         return yaml.safe_dump({"classes": plain}, sort_keys=False)
 
     @property
     def key(self) -> str:
-        """The same for the same load alone."""
+        """A digest that identifies the load."""
         head = f"{self.hardware} {self.fleet} {self.drafts} {self.rate} {self.programs} {self.seed}"
         return sha256(f"{head}\n{self.classes_text}".encode()).hexdigest()[:12]
 
 
 def has_no_slo(one: UserClass) -> bool:
-    """Whether the class asks for no time at all."""
+    """Whether the class has no target."""
     return not one.stages and one.tpot_ms is None and one.ttft_ms is one.ttft_slowdown is None
 
 
@@ -127,7 +129,7 @@ def _drawn(random: np.random.Generator) -> RegretLoad:
 
 
 def near(one: RegretLoad, random: np.random.Generator) -> RegretLoad:
-    """One like it: some of its numbers are a little larger or smaller, and it is drawn anew."""
+    """A similar load: some of its numbers are slightly larger or smaller, and its seed is new."""
     classes = {
         name: _near_class(random, of) if random.random() < 0.7 else of
         for name, of in one.classes.items()
@@ -178,7 +180,7 @@ def _class(
 def _with_targets(
     made: UserClass, random: np.random.Generator, hardware: Hardware, *, drafts: bool
 ) -> UserClass:
-    """A first token, a pace or both are asked for."""
+    """The class with a TTFT target, a TPOT target or both."""
     idle_ms = 1e3 * idle_decode_s(hardware)
     slowdown = _between(random, _TPOT_SLOWDOWN)
     tpot_ms = round(idle_ms * (slowdown if drafts else max(1.05, slowdown)), 3)
@@ -191,13 +193,13 @@ def _with_targets(
 
 
 def idle_decode_s(hardware: Hardware) -> float:
-    """A token of one request alone, without drafts."""
+    """Seconds per token of one request alone, without drafts."""
     alone = Step(decodes=1, decode_context_tokens=_CONTEXT_TOKENS)
     return float(true_s(hardware.step.numbers, counts_of(alone)))
 
 
 def _at_utilization(drawn: RegretLoad, hardware: Hardware, utilization: float) -> RegretLoad:
-    """At this part of a rate that no scheduler could go beyond for ever."""
+    """The load at this share of the upper bound of its sustainable rate."""
     kinds = tuple(kind_of(name, one) for name, one in drawn.classes.items())
     application = Application(name="regret", kinds=kinds)
     sample = generate(application, rate=1.0, requests=_SAMPLE, seed=drawn.seed)
@@ -207,7 +209,7 @@ def _at_utilization(drawn: RegretLoad, hardware: Hardware, utilization: float) -
 
 
 def _lasting(one: RegretLoad, rate: float) -> RegretLoad:
-    """At this rate, for as many programs as show what becomes of it."""
+    """The load at this rate, with programs for about a minute."""
     least, most = _PROGRAMS
     programs = round(min(most, max(least, _SECONDS * rate)))
     return replace(one, rate=float(f"{rate:.4g}"), programs=programs)
@@ -236,7 +238,7 @@ def _one_of(random: np.random.Generator, choices: Sequence[T]) -> T:
 
 
 def _plain(one: UserClass) -> dict[str, Any]:
-    """What differs from what is left out."""
+    """The fields that differ from their defaults."""
     said = asdict(one)
     left_out = {each.name: each.default for each in fields(UserClass)}
     plain = {name: value for name, value in said.items() if value != left_out[name]}

@@ -8,7 +8,7 @@ _FOLDER = "regret"  # beside the points of the other parts
 
 
 def drawn_loads(evaluation: Evaluation) -> None:
-    """As many loads of the evaluation's seed as its effort has, and none searched for beyond."""
+    """Plays the effort's number of loads of the evaluation's seed, without a search."""
     folder = evaluation.folder / _FOLDER
     options = RegretOptions(
         loads=evaluation.effort.regret_loads,

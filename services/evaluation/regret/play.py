@@ -1,4 +1,4 @@
-"""One load through ours and through all others, each of these in its best setting."""
+"""Plays one load through ours and all baselines, each of these in its best setting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,15 +26,15 @@ BASELINES: Final = (
     "slai",
     "jitserve",
 )
-_PILOT: Final = 0.34  # of the programs, by which settings are chosen
+_PILOT: Final = 0.34  # share of the programs on which settings are compared
 _FINALISTS: Final = 2  # settings of each system that are tried on all programs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What one system came to. `kept`: shares of programs in time, by rule; `by_class`: shares of
-    requests, as asked, of one class alone under the name `all`. `ended_s`: until the last one was
-    served. `promised`, `promises_kept`: shares of the requests, and of those promised.
+    """The result of one system. `kept`: shares of programs in time, by rule. `by_class`: shares of
+    requests in time, as asked; a single class is called `all`. `ended_s`: when the last request was
+    served. `promised`: share of the requests; `promises_kept`: share of those promised.
     """
 
     system: str
@@ -48,7 +48,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regret:
-    """What came of a load: ours, and each baseline in the setting that kept most as asked."""
+    """The results on a load: ours, and each baseline in the setting that kept most as asked."""
 
     load: RegretLoad
     ours: Played
@@ -65,8 +65,8 @@ class Regret:
 
     @property
     def worst_class_points(self) -> float:
-        """The same of the class that ours does worst by, beside the baseline that is best overall;
-        of classes with a target.
+        """`points` for the class with a target on which ours is furthest behind the baseline that
+        is best overall.
         """
         free = {name for name, one in self.load.classes.items() if has_no_slo(one)}
         ours, best = self.ours.by_class, self.best.by_class
@@ -85,8 +85,8 @@ class Regret:
 
 
 def play(load: RegretLoad, folder: Path) -> Regret:
-    """Simulates all. The load's classes are left in the folder as a file that replays it. Raises
-    ConfigError where the file cannot be written.
+    """Simulates all systems, and writes the load's classes into the folder as a file that replays
+    it. Raises ConfigError where the file cannot be written.
     """
     ours, path = play_ours(load, folder), _path(load, folder)
     found = (_best(load, path, system) for system in BASELINES)
@@ -94,7 +94,7 @@ def play(load: RegretLoad, folder: Path) -> Regret:
 
 
 def play_ours(load: RegretLoad, folder: Path) -> Played:
-    """Simulates ours alone; for the rest like `play`."""
+    """`play` for ours alone."""
     path = _path(load, folder)
     write(path, load.classes_text)
     return _played(load, path, OURS, _our_setting(load, path))
@@ -105,7 +105,7 @@ def _path(load: RegretLoad, folder: Path) -> Path:
 
 
 def _our_setting(load: RegretLoad, path: Path) -> str:
-    """Its fleet is the load's; drafts are as long as it decides at run time."""
+    """The setting with the load's fleet; ours decides draft lengths at run time."""
     for label, setting in _settings(load, path, OURS).items():
         if (setting.prefill, setting.decode) == (load.prefill, load.decode):
             return label
@@ -113,7 +113,7 @@ def _our_setting(load: RegretLoad, path: Path) -> str:
 
 
 def _settings(load: RegretLoad, path: Path, system: str) -> Mapping[str, Setting]:
-    """Those with as many engines, and with drafts only where the engines have them."""
+    """Settings with the load's number of engines, with drafts only where the engines have them."""
     scene = scene_of(f"{CLASSES}:{path}", load.hardware, load.engines, load.seed)
     return {
         label: one
@@ -123,8 +123,8 @@ def _settings(load: RegretLoad, path: Path, system: str) -> Mapping[str, Setting
 
 
 def _best(load: RegretLoad, path: Path, system: str) -> Played | None:
-    """The best of the settings that did best on a part of the load; None where none has so many
-    engines.
+    """The best of the settings that did best on a part of the load; None where no setting has this
+    number of engines.
     """
     labels = list(_settings(load, path, system))
     if len(labels) > _FINALISTS:
@@ -136,7 +136,7 @@ def _best(load: RegretLoad, path: Path, system: str) -> Played | None:
 
 
 def _merit(one: Played) -> tuple[float, float, str]:
-    """What is kept, then how soon all is over."""
+    """The share kept, then how early the run ended."""
     return one.kept[Rule.ASKED], -one.ended_s, one.setting
 
 

@@ -1,4 +1,4 @@
-"""What a search found, in words and tables. Pure."""
+"""The results of a search as text and tables."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def distribution(regrets: Sequence[Regret]) -> str:
 
 
 def throughput(regrets: Sequence[Regret]) -> str:
-    """How much faster than plain vLLM loads were served that ask for nothing; empty without any."""
+    """How much faster than plain vLLM ours served loads without an SLO; empty without any."""
     free = [one.beside_vllm for one in regrets if one.load.asks_for_nothing]
     if not free:
         return ""

@@ -1,5 +1,5 @@
 """The search for loads on which others keep more: a random sample of the space, then loads near the
-worst that were found (an evolution of one parent each). Plays nothing itself.
+worst ones found (an evolutionary search by mutation of one parent).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 from services.evaluation.regret.loads import RegretLoad, draw, near
 from services.evaluation.regret.play import Regret
 
-_PARENTS: Final = 12  # loads with the greatest regret, near which others are looked for
+_PARENTS: Final = 12  # loads with the greatest regret, which are mutated
 Clock = Callable[[], float]
 
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """Names loads to be played: `loads` of a seed, and then others near the worst until `until_s`
-    on the clock. `known` are those that were played.
+    """Yields loads to play: `loads` of a seed, then others near the worst until `until_s` on the
+    clock. `known` holds the results so far.
     """
 
     seed: int
@@ -46,5 +46,5 @@ class Search:
 
 
 def worst(regrets: Sequence[Regret], count: int) -> list[Regret]:
-    """Those with the greatest regret as asked, the worst first."""
+    """The results with the greatest regret as asked, the worst first."""
     return sorted(regrets, key=lambda one: one.points(), reverse=True)[:count]

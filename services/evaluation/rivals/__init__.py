@@ -1,1 +1,1 @@
-"""Other people's systems on simulated engines, each as it is run at its best."""
+"""Other people's systems on simulated engines, each in its best setting."""

@@ -1,6 +1,6 @@
-"""Steps by gain, as JITServe forms them (arXiv 2504.20068, also called Tempo, and its authors'
-code): what runs goes on, and waiting prompts begin by what they gain for each second of work left,
-in groups of like length where not all have a place (GMAX). Compiled; keeps nothing.
+"""Forms steps by gain, as JITServe does (arXiv 2504.20068, also called Tempo, and its authors'
+code). Running requests go on. Waiting prompts begin by their gain per second of work left, in
+groups of similar length where not all have a place (GMAX). Compiled.
 """
 
 import numpy as np
@@ -30,10 +30,10 @@ from shared.scheduling.rows import (
 from shared.scheduling.shares import MAX_RESIDENT, MAX_TOKENS, Tokens, add_chunk, add_decode
 
 Order = npt.NDArray[np.intp]
-GRAIN_TOKENS = 50.0  # produced, after which a length is predicted again
-_OUTPUT_WEIGHT = 8.0  # of a token of the answer, beside one of the prompt
-_LEAST_RATIO = 1e-6  # of a gain that comes late, so that what is lost still has an order
-_CUTOFF = 0.95  # of the gain of the last one that has a place: what is above it may take its place
+GRAIN_TOKENS = 50.0  # produced tokens after which a length is predicted again
+_OUTPUT_WEIGHT = 8.0  # weight of a token of the answer, relative to one of the prompt
+_LEAST_RATIO = 1e-6  # floor of the factor on a late gain, so that lost requests still have an order
+_CUTOFF = 0.95  # of the gain of the last one with a place: prompts above it compete for the places
 
 
 @compiled
@@ -50,16 +50,16 @@ def form(
 ) -> float:
     """As `shared.scheduling.kernel.form`; MAX_TOKENS of `limits` is the budget.
 
-    `lengths`: the predicted tokens of an answer, of shape (classes, grains produced), the class is
-    KEY. `tokens_per_step`: that a decode gives. `by_request`: each request in time gains 1, instead
-    of its tokens.
+    `lengths`: the predicted tokens of an answer, of shape (classes, grains produced); KEY is the
+    class. `tokens_per_step`: tokens that a decode yields. `by_request`: each request in time gains
+    1, instead of its tokens.
     """
     left = begin(rows, tokens, limits)
     step_s = _decode_step_s(rows, table, now) / tokens_per_step
     gains = np.zeros(len(rows))
     for i in range(len(rows)):
         gains[i] = _gain_per_s(rows, i, table, lengths, step_s, by_request, now)
-    ranks = -gains  # the least gain gives way first
+    ranks = -gains  # the least gain is evicted first
     order = np.argsort(ranks, kind="mergesort")
     for i in order:
         if tokens[i] == 0 and decodes(rows, i) and can_run(rows, i, now):
@@ -74,7 +74,7 @@ def form(
 
 @compiled
 def _decode_step_s(rows: Rows, table: Numbers, now: float) -> float:
-    """Of a step of all decodes that run, or of one of no context."""
+    """Seconds of a step of all running decodes, or of one decode without context."""
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
         if rows[i, RESIDENT] > 0 and decodes(rows, i) and can_run(rows, i, now):
@@ -93,7 +93,7 @@ def _gain_per_s(
     by_request: bool,
     now: float,
 ) -> float:
-    """What the rest of it gains, over the seconds that its prompt and its answer still take."""
+    """The gain left in a row, over the seconds that its prompt and its answer still take."""
     prompt_s, first = 0.0, 1.0
     if not decodes(rows, i):
         counts = np.zeros(COUNTS)
@@ -113,7 +113,7 @@ def _gain_per_s(
 
 @compiled
 def _answer_tokens(rows: Rows, i: int, lengths: Numbers) -> float:
-    """That are still to come, as predicted."""
+    """The tokens still to come, as predicted."""
     grain = min(int(rows[i, PRODUCED] / GRAIN_TOKENS), lengths.shape[1] - 1)
     whole = lengths[min(int(rows[i, KEY]), lengths.shape[0] - 1), grain]
     return float(max(1.0, min(whole - rows[i, PRODUCED], rows[i, LEFT])))
@@ -121,7 +121,7 @@ def _answer_tokens(rows: Rows, i: int, lengths: Numbers) -> float:
 
 @compiled
 def _ratio(has_s: float, needs_s: float) -> float:
-    """The part of a gain that is left where it comes late."""
+    """The factor on a gain that comes late."""
     if has_s >= needs_s:
         return 1.0
     return float(max(_LEAST_RATIO, has_s / needs_s))
@@ -131,8 +131,8 @@ def _ratio(has_s: float, needs_s: float) -> float:
 def _group(
     rows: Rows, tokens: Tokens, gains: Numbers, order: Order, places: int, now: float
 ) -> Order:
-    """The waiting prompts that begin, by gain: all, or of those whose gain reaches the cut-off the
-    `places` of like length that gain most together.
+    """The waiting prompts that begin, by gain: all, or among those above the cut-off the `places`
+    of similar length with the greatest total gain.
     """
     waiting = np.empty(len(rows), dtype=np.intp)
     number = 0

@@ -1,6 +1,6 @@
-"""Steps by slack, as FairBatching forms them (arXiv 2510.14392): decodes that are nearly due, then
+"""Forms steps by slack, as FairBatching does (arXiv 2510.14392): decodes that are nearly due, then
 prompts, then decodes that are ahead of their deadlines, each group by least slack, within the time
-that decodes leave. Compiled; keeps nothing.
+that decodes leave. Compiled.
 """
 
 import numpy as np
@@ -38,9 +38,9 @@ def form(
 ) -> float:
     """As `shared.scheduling.kernel.form`.
 
-    A step ends before the next token of any decode is due that is still in time, but may always
-    last `pace_share` of the tightest pace of all decodes. Decodes that could not wait for one more
-    such step go in any case; the rest of the step is for prompts, then for the other decodes.
+    A step ends before the next token of any decode that is still in time is due, but may always
+    last `pace_share` of the tightest pace of all decodes. Decodes that cannot wait for one more
+    such step always go; the rest of the step is for prompts, then for the other decodes.
     """
     left = begin(rows, tokens, limits)
     counts[:] = 0.0
@@ -73,7 +73,7 @@ def _decodes(
     now: float,
     until_s: float,
 ) -> None:
-    """Those that are `chosen`, as far as the step still ends by `until_s`."""
+    """Gives tokens to the `chosen` decodes, as far as the step still ends by `until_s`."""
     for i in order:
         if not chosen[i] or tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
             continue
@@ -95,7 +95,7 @@ def _prompts(
     now: float,
     until_s: float,
 ) -> None:
-    """Until the time or the tokens are used up; one without room lets others pass."""
+    """Gives chunks until the time or the tokens are used up; skips prompts without room."""
     for i in order:
         if tokens[i] != 0 or decodes(rows, i) or not can_run(rows, i, now):
             continue
@@ -112,7 +112,7 @@ def _prompts(
 
 @compiled
 def _with_decode_s(rows: Rows, i: int, counts: Numbers, table: Numbers) -> float:
-    """Seconds within which the step surely ends with this one as well."""
+    """Seconds within which the step surely ends with row `i` added."""
     more = counts.copy()
     add_decode(more, rows, i)
     return float(sure_s(table, more))

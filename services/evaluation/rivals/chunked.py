@@ -1,6 +1,6 @@
-"""Steps of chunked prefill, as vLLM V1 forms them (v1/core/sched/scheduler.py) and Sarathi-Serve
-does (arXiv 2403.02310, algorithm 3): all that run, then who waits, within a budget of tokens.
-Compiled; keeps nothing.
+"""Forms steps of chunked prefill, as vLLM V1 (v1/core/sched/scheduler.py) and Sarathi-Serve (arXiv
+2403.02310, algorithm 3) do: all running requests, then waiting ones, within a token budget.
+Compiled.
 """
 
 import numpy as np
@@ -35,9 +35,9 @@ def form(
 ) -> float:
     """As `shared.scheduling.kernel.form`; MAX_TOKENS of `limits` is the budget.
 
-    `by_priority`: waiting rows are ordered by KEY, the lowest first, and the highest gives way
-    first. `draft_slots`: tokens of the budget that each request of the step takes beside its own,
-    for what the draft model appends to it.
+    `by_priority`: waiting rows are ordered by KEY, the lowest first, and the highest is evicted
+    first. `draft_slots`: tokens of the budget that each request of the step takes in addition, for
+    what the draft model appends to it.
     """
     left = begin(rows, tokens, limits)
     ranks = rows[:, KEY].copy() if by_priority else np.zeros(len(rows))
@@ -66,7 +66,7 @@ def _decodes_run(
 def _prompts_run(
     rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, draft_slots: float, now: float
 ) -> None:
-    """What was begun started after all that decode, so it is behind them in the running queue."""
+    """Started prompts began after all decoding requests: they are behind them in the queue."""
     for i in range(len(rows)):
         runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
         if not runs or decodes(rows, i):
@@ -84,7 +84,7 @@ def _go_on(
     i: int,
     draft_slots: float,
 ) -> bool:
-    """Whether there may be tokens for those behind it."""
+    """Gives a running row its tokens. Returns whether rows behind it may get tokens."""
     size = min(size_of(rows, i), _budget_tokens(tokens, left, draft_slots))
     if size < 1:
         return False
@@ -96,7 +96,7 @@ def _go_on(
 
 @compiled
 def _budget_tokens(tokens: Tokens, left: Numbers, draft_slots: float) -> float:
-    """That one more request may have of the budget."""
+    """The tokens of the budget that one more request may have."""
     if draft_slots == 0:
         return float(left[MAX_TOKENS])
     return float(left[MAX_TOKENS] - draft_slots * (np.sum(tokens > 0) + 1))
@@ -118,8 +118,8 @@ def _start(
     now: float,
     have_kv: bool,
 ) -> None:
-    """Those whose KV came from elsewhere, or all others; nobody passes one that has no room. All of
-    a prompt must have room (scheduler_reserve_full_isl).
+    """Starts rows with KV from elsewhere, or all others, until one has no room. All of a prompt
+    must have room (scheduler_reserve_full_isl).
     """
     for i in order:
         waits = rows[i, RESIDENT] == 0 and tokens[i] == 0 and can_run(rows, i, now)

@@ -1,6 +1,6 @@
-"""Steps by deadline, as QoServe forms them (arXiv 2503.22562, also called Niyama, and its authors'
-code): decodes always run, prompts get what their slack leaves, by deadline and work left; prompts
-that cannot be on time are relegated before they begin. Compiled; what it keeps is in the rows.
+"""Forms steps by deadline, as QoServe does (arXiv 2503.22562, also called Niyama, and its authors'
+code). Decodes always run. Prompts get what their slack leaves, by deadline and work left. Prompts
+that cannot be on time are relegated before they begin. Compiled; relegation is kept in the rows.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, KIND, LOST, PRODUCED, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import MAX_TOKENS, Tokens, add_chunk, add_decode
 
-_LEAST_TOKENS = 128.0  # of a step, decodes included, whatever the slack
+_LEAST_TOKENS = 128.0  # the fewest tokens of a step, decodes included, at any slack
 _GRAIN_TOKENS = 128.0
 _NEVER_S = 1e9
 
@@ -55,7 +55,9 @@ def form(
 
 @compiled
 def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: float) -> float:
-    """Returns the least time until a token is due of those that were not relegated."""
+    """Gives decodes their tokens. Returns the least time until a token of a row that was not
+    relegated is due.
+    """
     slack_s, kinds = np.inf, rows[:, KIND].copy()
     for i in range(len(rows)):
         if tokens[i] != 0 or not decodes(rows, i) or not can_run(rows, i, now):
@@ -70,7 +72,9 @@ def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: fl
 
 @compiled
 def _urgency(rows: Rows, now: float, alpha_s: float) -> Numbers:
-    """The least comes first; relegated ones come after all others, what is no prompt never."""
+    """The order of prompts, the least first: relegated ones come after all others; other rows are
+    inf.
+    """
     urgency = np.full(len(rows), np.inf)
     for i in range(len(rows)):
         if decodes(rows, i) or not can_run(rows, i, now):
@@ -97,7 +101,7 @@ def _first(rows: Rows, now: float, alpha_s: float) -> int:
 def _prompt_tokens(
     rows: Rows, counts: Numbers, table: Numbers, left: Numbers, first: int, slack_s: float
 ) -> float:
-    """The most that end within the slack, in whole grains of all tokens of the step."""
+    """The most prompt tokens within the slack; all tokens of the step are whole grains."""
     decoding = counts[DECODES] + counts[SPECULATED]
     most = decoding + left[MAX_TOKENS]
     low, high = _LEAST_TOKENS, np.floor(most / _GRAIN_TOKENS) * _GRAIN_TOKENS
@@ -116,7 +120,7 @@ def _prompt_tokens(
 def _prompt_tokens_per_s(
     rows: Rows, counts: Numbers, table: Numbers, first: int, budget: float
 ) -> float:
-    """What steps like this one compute of prompts."""
+    """The prompt tokens per second of steps like this one."""
     if budget < 1:
         return np.inf
     more = counts.copy()
@@ -126,7 +130,7 @@ def _prompt_tokens_per_s(
 
 @compiled
 def _relegate(rows: Rows, now: float, per_s: float) -> None:
-    """Eagerly: before anything was computed for them."""
+    """Relegates prompts eagerly, before anything was computed for them."""
     for i in range(len(rows)):
         begun = rows[i, RESIDENT] > 0 or rows[i, PRODUCED] > 0
         if begun or decodes(rows, i) or not can_run(rows, i, now):

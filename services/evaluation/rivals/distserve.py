@@ -1,4 +1,4 @@
-"""DistServe (arXiv 2401.09670): prompts on prefill engines, decodes on decode engines, always."""
+"""DistServe (arXiv 2401.09670): prompts always on prefill engines, decodes on decode engines."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from shared.workloads.calls import Load
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Every ratio; prompts go together up to where an engine is saturated."""
+    """Settings with every split; prompts are batched up to the tokens that saturate an engine."""
     for setting in disaggregated(scene):
         for budget in scene.budgets(2048, 8192):
             yield replace(setting, budget_tokens=budget)

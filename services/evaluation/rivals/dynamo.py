@@ -17,13 +17,13 @@ from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
 _BUDGET_TOKENS = 2048
-_SHARES = (0.25, 0.5, 0.75)  # of prompts that are shorter than the threshold
+_SHARES = (0.25, 0.5, 0.75)  # quantiles of prompt lengths that are tried as thresholds
 _GRAIN_TOKENS = 64
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """The threshold is tuned to the prompts that there are. The budget is that of decode engines;
-    prefill engines have the longest steps that they can.
+    """Thresholds are quantiles of the load's prompts. The budget is that of decode engines; prefill
+    engines have the longest steps that they can.
     """
     (budget,) = scene.budgets(_BUDGET_TOKENS)
     for setting, threshold in itertools.product(disaggregated(scene), thresholds(scene.load)):
@@ -31,14 +31,14 @@ def settings(scene: Scene) -> Iterator[Setting]:
 
 
 def thresholds(load: Load) -> list[int]:
-    """Tokens that are not cached, in grains of 64."""
+    """Thresholds in uncached tokens, in grains of 64."""
     prompts = [call.new_prompt_tokens for program in load for call in program.calls]
     grains = np.ceil(np.quantile(prompts, _SHARES) / _GRAIN_TOKENS)
     return sorted({int(grain) * _GRAIN_TOKENS for grain in grains})
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
-    """Least loaded engines of both kinds."""
+    """Sends requests to the least loaded engines of both kinds."""
     assert setting.budget_tokens is not None
     assert setting.threshold_tokens is not None
     decode = (engine.name for engine in engines if engine.role is Role.DECODE)

@@ -12,13 +12,13 @@ from services.evaluation.settings import Scene, Setting, colocated
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
-_PACE_SHARES = (1.0, 2.0)  # the paper's, and one for paces that an engine hardly keeps
-_DRAFTING_SHARES = (1.0, 1.5, 2.0)  # a step with drafts may last for the tokens that it gives
+_PACE_SHARES = (1.0, 2.0)  # the paper's, and one for paces that an engine can hardly keep
+_DRAFTING_SHARES = (1.0, 1.5, 2.0)  # a step with drafts yields more tokens and may last longer
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Deadlines from the arrival on, as in the paper, or from the first token on, by which a mean
-    TPOT is judged.
+    """Settings with deadlines from the arrival on, as in the paper, or from the first token on, as
+    a mean TPOT is judged.
     """
     for setting in colocated(scene):
         for share in _DRAFTING_SHARES if setting.drafts else _PACE_SHARES:

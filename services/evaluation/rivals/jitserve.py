@@ -1,4 +1,4 @@
-"""JITServe or Tempo (arXiv 2504.20068): the most service gained for each second of work."""
+"""JITServe or Tempo (arXiv 2504.20068): the most service gained per second of work."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _QUANTILE = 0.95  # of its authors' length predictor
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Gains of tokens and of requests, its authors' two measures of goodput."""
+    """Settings for gains of tokens and of requests, its authors' two measures of goodput."""
     for setting in colocated(scene):
         for budget in scene.budgets(*_BUDGETS_TOKENS):
             yield replace(setting, budget_tokens=budget)
@@ -29,8 +29,8 @@ def settings(scene: Scene) -> Iterator[Setting]:
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
-    """It knows how long the answers of each class are, as a predictor does that was trained on
-    such requests, but of no request more than its class.
+    """Builds it with the answer lengths of each class, as a predictor trained on such requests
+    knows them. Of a single request it knows only the class.
     """
     outputs = outputs_of(load)
     former = most_gain(
@@ -49,14 +49,14 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
 def most_gain(
     lengths: Numbers, *, tokens_per_step: float = 1.0, by_request: bool = False
 ) -> StepFormer:
-    """Steps whose prompts begin by gain; `lengths` as `predicted_lengths` gives them."""
+    """Steps in which prompts begin by gain; `lengths` as from `predicted_lengths`."""
     return lambda rows, tokens, counts, table, limits, now: by_gain.form(
         rows, tokens, counts, table, limits, now, lengths, tokens_per_step, by_request
     )
 
 
 def outputs_of(load: Load) -> Mapping[str, list[int]]:
-    """Tokens of the answers of each class."""
+    """Tokens of the answers, by class."""
     outputs: dict[str, list[int]] = defaultdict(list)
     for call in (call for program in load for call in program.calls):
         outputs[call.class_name].append(call.output_tokens)
@@ -64,8 +64,8 @@ def outputs_of(load: Load) -> Mapping[str, list[int]]:
 
 
 def predicted_lengths(outputs: Sequence[Sequence[int]]) -> Numbers:
-    """An upper bound of the tokens of an answer, by class and by the grains of tokens that it has
-    given: a high quantile of those of its class that are longer; a grain more where none is.
+    """An upper bound on the tokens of an answer, by class and by grains of tokens produced: a high
+    quantile of the longer answers of its class; one more grain where there is none.
     """
     grains = int(max(max(one) for one in outputs) // by_gain.GRAIN_TOKENS) + 1
     lengths = np.empty((len(outputs), grains + 1))

@@ -1,6 +1,6 @@
-"""Steps in which decodes wait for the last moment, as SLAI forms them (arXiv 2508.01002, section 6,
-and its authors' code): decodes that must run now, then prompts, then other decodes, within a budget
-of tokens. Compiled; keeps nothing.
+"""Forms steps in which decodes wait for the last moment, as SLAI does (arXiv 2508.01002, section 6,
+and its authors' code): decodes that must run now, then prompts, then other decodes, within a token
+budget. Compiled.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT, Rows
 from shared.scheduling.shares import FREE_BLOCKS, MAX_TOKENS, Tokens
 
-_FULL = 0.96  # of the KV blocks: from here on decodes run earlier, so that they end and free some
+_FULL = 0.96  # of the KV blocks: above this decodes run earlier, so that they end and free some
 _EARLIER = 2.0  # times as early
 
 
@@ -39,13 +39,13 @@ def form(
     """As `shared.scheduling.kernel.form`; MAX_TOKENS of `limits` is the budget.
 
     A decode must run from `early_s` before its token is due, and from twice as long before while
-    the KV cache is nearly full. Waiting prompts come by length if `shortest_first`, else by
-    arrival; if `tight_first` those of a tighter pace come before.
+    the KV cache is nearly full. Waiting prompts are ordered by length if `shortest_first`, else by
+    arrival; if `tight_first`, by pace before that.
     """
     left = begin(rows, tokens, limits)
     if left[FREE_BLOCKS] <= (1 - _FULL) * all_blocks(rows, left) < np.inf:
         early_s *= _EARLIER
-    # Started prompts give way before decodes do.
+    # Started prompts are evicted before decodes.
     ranks = np.array([0.0 if decodes(rows, i) else 1.0 for i in range(len(rows))])
     by_due = np.argsort(rows[:, DUE], kind="mergesort")
     must_run = rows[:, DUE] - now <= early_s
@@ -92,7 +92,7 @@ def _start(
     order: npt.NDArray[np.intp],
     now: float,
 ) -> None:
-    """No prompt passes one that has no room."""
+    """Starts prompts in order until one has no room."""
     for i in order:
         waits = rows[i, RESIDENT] == 0 and tokens[i] == 0 and can_run(rows, i, now)
         if not waits or decodes(rows, i):

@@ -1,5 +1,5 @@
-"""Steps of chunked prefill whose budget is found anew for each, as the authors of SLOs-Serve ran
-Sarathi-Serve: the most tokens that keep the tightest pace of those that decode. Compiled.
+"""Forms steps of chunked prefill with a budget computed for each, as the authors of SLOs-Serve ran
+Sarathi-Serve: the most tokens that keep the tightest pace of the decodes. Compiled.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def form(
 @compiled
 def budget_tokens(decoding: Numbers, table: Numbers, most: float, until_s: float) -> float:
     """The most tokens, in grains, of a step of these decodes and one chunk of a new prompt that
-    surely ends in time; a grain more than the decodes where there is none; `most` at most.
+    surely ends in time, at most `most`; where none does, a grain more than the decodes.
     """
     own = decoding[DECODES] + decoding[SPECULATED]
     low, high = np.ceil(own / GRAIN_TOKENS) + 1.0, np.floor(most / GRAIN_TOKENS)

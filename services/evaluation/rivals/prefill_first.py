@@ -1,5 +1,5 @@
-"""Steps that are either whole prompts or decodes, prompts first: vLLM before chunked prefill (V0),
-as the paper ran it, and the engines of DistServe (arXiv 2401.09670). Compiled; keeps nothing.
+"""Forms steps that are either whole prompts or decodes, prompts first: vLLM before chunked prefill
+(V0), as the paper ran it, and the engines of DistServe (arXiv 2401.09670). Compiled.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import MAX_RESIDENT, MAX_TOKENS, Tokens
 
-_WATERMARK = 0.01  # of all blocks stay free when a prompt is begun
+_WATERMARK = 0.01  # share of all blocks that stays free when a prompt begins
 
 
 @compiled
@@ -33,8 +33,8 @@ def form(
     now: float,
     budget_tokens: float,
 ) -> float:
-    """As `shared.scheduling.kernel.form`. `budget_tokens` bounds prompts that go together; one that
-    is longer goes alone, in parts where the engine has no steps of its length.
+    """As `shared.scheduling.kernel.form`. `budget_tokens` bounds prompts that go together; a longer
+    one goes alone, in parts where it exceeds the engine's longest step.
     """
     left = begin(rows, tokens, limits)
     if not _prompts(rows, tokens, left, now, budget_tokens):
@@ -44,7 +44,7 @@ def form(
 
 @compiled
 def _prompts(rows: Rows, tokens: Tokens, left: Numbers, now: float, budget_tokens: float) -> bool:
-    """In order of arrival, until one does not fit."""
+    """Gives prompts their tokens in order of arrival, until one does not fit."""
     ranks, spare = np.zeros(len(rows)), _spare_blocks(rows, left)
     given = 0.0
     for i in range(len(rows)):
@@ -73,7 +73,7 @@ def _spare_blocks(rows: Rows, left: Numbers) -> float:
 
 @compiled
 def _decodes(rows: Rows, tokens: Tokens, left: Numbers, now: float) -> None:
-    """All of them; where KV runs out the last gives way."""
+    """Gives all decodes their tokens; where KV runs out, the last one is evicted."""
     ranks = np.zeros(len(rows))
     for i in range(len(rows)):
         if tokens[i] == 0 and decodes(rows, i) and can_run(rows, i, now):

@@ -11,12 +11,12 @@ from services.evaluation.settings import Scene, Setting, colocated
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
-_ALPHAS_S = (0.0, 0.001, 0.008)  # 0: by deadline alone; the paper's is 8 ms
-_MOST_TOKENS = 2560  # the longest step of its authors, in whole grains
+_ALPHAS_S = (0.0, 0.001, 0.008)  # 0: by deadline alone; the paper has 8 ms
+_MOST_TOKENS = 2560  # the authors' longest step, in whole grains
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """How much the work that is left counts beside the deadline."""
+    """Settings with different weights of the work left, relative to the deadline."""
     for setting in colocated(scene):
         for alpha_s in _ALPHAS_S:
             (budget,) = scene.budgets(_MOST_TOKENS)
@@ -24,7 +24,7 @@ def settings(scene: Scene) -> Iterator[Setting]:
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
-    """What it relegates still counts as promised: it is judged by what it gets."""
+    """Relegated requests still count as promised and are judged by what they get."""
     assert setting.alpha_s is not None
     return Rival(
         LeastLoaded(),
@@ -35,7 +35,7 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival: 
 
 
 def by_deadline(alpha_s: float) -> StepFormer:
-    """Steps whose prompts are taken by deadline and work left."""
+    """Steps that take prompts by deadline and work left."""
     return lambda rows, tokens, counts, table, limits, now: deadline.form(
         rows, tokens, counts, table, limits, now, alpha_s
     )

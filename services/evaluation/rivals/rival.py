@@ -1,4 +1,4 @@
-"""What rivals have in common: a router, a step former, and drafts of a fixed length."""
+"""The common parts of rivals: a router, a step former, and drafts of a fixed length."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ StepFormer = Callable[[Rows, Tokens, Numbers, Numbers, Numbers, float], float]
 
 
 class Rival:
-    """A `System` that promises everything and holds back nobody.
+    """A `System` that promises everything and defers nothing.
 
-    `form_step` has the arguments of `shared.scheduling.kernel.form`; it may have steps of
-    `budget_tokens`, by the name of an engine, as far as the engine has them. Nobody drafts on an
-    engine with more than `drafting_requests`.
+    `form_step` has the arguments of `shared.scheduling.kernel.form`. Its steps have at most
+    `budget_tokens`, by the name of an engine, within the engine's own limit. An engine with more
+    than `drafting_requests` does not draft.
     """
 
     recheck_s = 0.1
@@ -39,15 +39,15 @@ class Rival:
         self._engines: Mapping[str, SimEngine] = {}
 
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
-        """It sees them as they are."""
+        """Stores the engines as they are."""
         self._engines = engines
 
     def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
-        """At once, in order of arrival."""
+        """Routes requests at once, in order of arrival."""
         return [self._router.route(ticket, self._engines, now) for ticket in waiting]
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
-        """Drafts, then the step."""
+        """Sets drafts, then forms the step."""
         most = engine.hardware.max_step_tokens
         engine.limits[MAX_TOKENS] = min(most, self._budget_tokens.get(engine.name, most))
         drafting = len(engine.rows) <= self._drafting_requests
@@ -56,17 +56,17 @@ class Rival:
         return float(self._form_step(engine.rows, tokens, counts, table, limits, now))
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        """The router counts it until its end."""
+        """Nothing to do: the router counts the request until its end."""
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
-        """The router does not count transfers."""
+        """Nothing to do: the router does not count transfers."""
 
     def ended(self, ended: Ended) -> None:
-        """The router forgets it."""
+        """Lets the router forget the request."""
         self._router.ended(ended.ticket.life)
 
     def lost(self, engine: SimEngine, now: float) -> None:
-        """What it had is placed anew, which the router notices by itself."""
+        """Nothing to do: its requests are placed anew, which the router notices by itself."""
 
     def joined(self, engine: SimEngine) -> None:
-        """It takes part from the next request on."""
+        """Nothing to do: the router uses it from the next request on."""

@@ -1,5 +1,5 @@
-"""Tokens, KV blocks and places of a step as rivals share them out, and who gives way where KV runs
-out. Compiled; it chooses nobody to go on. What gives way is computed anew later.
+"""Gives out tokens, KV blocks and places of a step for rivals, and evicts where KV runs out.
+Evicted requests are computed anew later. Compiled.
 """
 
 import numpy as np
@@ -32,14 +32,14 @@ from shared.scheduling.shares import (
 
 @compiled
 def set_drafts(rows: Rows, drafts: float) -> None:
-    """So many for everyone who gave a token and has but the next one to compute."""
+    """Sets the drafts of rows that have produced a token and have only the next one to compute."""
     for i in range(len(rows)):
         rows[i, DRAFT] = drafts if rows[i, PRODUCED] > 0 and decodes(rows, i) else 0.0
 
 
 @compiled
 def begin(rows: Rows, tokens: Tokens, limits: Numbers) -> Numbers:
-    """Nobody has anything yet; what is left of the limits beside those who have a place."""
+    """Clears `tokens`; returns what is left of the limits beside rows that have a place."""
     tokens[:] = 0
     left = limits.copy()
     for i in range(len(rows)):
@@ -59,7 +59,7 @@ def decodes(rows: Rows, i: int) -> bool:
 
 @compiled
 def size_of(rows: Rows, i: int) -> float:
-    """All that it can use in one step."""
+    """All tokens that a row can use in one step."""
     if decodes(rows, i):
         return float(1.0 + rows[i, DRAFT])
     return float(rows[i, TOTAL] - rows[i, COMPUTED])
@@ -67,13 +67,13 @@ def size_of(rows: Rows, i: int) -> float:
 
 @compiled
 def blocks_for(rows: Rows, i: int, size: float, left: Numbers) -> float:
-    """More than it has."""
+    """Blocks for `size` more tokens, beyond those that the row has."""
     return float(blocks_of(rows[i, COMPUTED] + size, left) - held_blocks(rows, i, left))
 
 
 @compiled
 def give(rows: Rows, tokens: Tokens, left: Numbers, i: int, size: float) -> None:
-    """There is room for it. Drafts that do not fit are not verified."""
+    """Gives a row tokens, for which there must be room. Drafts that do not fit are not verified."""
     if decodes(rows, i):
         rows[i, DRAFT] = size - 1.0
     left[FREE_BLOCKS] -= blocks_for(rows, i, size, left)
@@ -84,7 +84,7 @@ def give(rows: Rows, tokens: Tokens, left: Numbers, i: int, size: float) -> None
 
 @compiled
 def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
-    """Takes back what it was given in this step, and all that it had."""
+    """Takes back what a row was given in this step, and all that it had."""
     if tokens[i] > 0:
         left[FREE_BLOCKS] += blocks_for(rows, i, float(tokens[i]), left)
         left[MAX_TOKENS] += tokens[i]
@@ -104,8 +104,8 @@ def make_room(
     ranks: Numbers,
     others_run: bool,
 ) -> bool:
-    """Whether row `i` has `need` blocks now. If `others_run`, the running one of the highest rank
-    gives way, the last of these; that may be `i` itself.
+    """Whether row `i` has `need` blocks now. With `others_run` it evicts running rows for them, the
+    highest rank first and of these the last; that may be `i` itself.
     """
     while left[FREE_BLOCKS] < need:
         victim = _last_running(rows, tokens, ranks) if others_run else -1
@@ -119,8 +119,8 @@ def make_room(
 
 @compiled
 def try_decode(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int) -> bool:
-    """Gives a decode its token, and as many drafts as fit; whether it had room. A row that runs
-    makes others give way.
+    """Gives a decode its token and as many drafts as fit; returns whether it had room. A running
+    row evicts others for it.
     """
     size, runs = min(size_of(rows, i), left[MAX_TOKENS]), rows[i, RESIDENT] > 0
     if size < 1 or left[MAX_RESIDENT] < 1 - rows[i, RESIDENT]:
@@ -135,8 +135,8 @@ def try_decode(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int
 def try_chunk(
     rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, most: float
 ) -> float:
-    """Gives at most `most` tokens of a prompt; returns how many. Only a prompt that has room as a
-    whole is begun.
+    """Gives at most `most` tokens of a prompt; returns how many. A prompt begins only if all of it
+    has room.
     """
     rest = rows[i, TOTAL] - rows[i, COMPUTED]
     size = min(rest, most, left[MAX_TOKENS])
@@ -172,8 +172,8 @@ def _last_running(rows: Rows, tokens: Tokens, ranks: Numbers) -> int:
 def finish(
     rows: Rows, tokens: Tokens, counts: Numbers, table: Numbers, limits: Numbers, now: float
 ) -> float:
-    """Counts what was given. Where that is nothing, the first that can run goes on at the cost of
-    all others. Returns the seconds within which the step surely ends, 0 where there is none.
+    """Fills `counts`. Where no row got tokens, the first that can run gets some at the cost of all
+    others. Returns the seconds within which the step surely ends, 0 where there is no step.
     """
     if not np.any(tokens > 0):
         _force_first(rows, tokens, limits, now)

@@ -1,5 +1,5 @@
-"""Where rivals send a request: to the engine with the least to do, or a prompt to a prefill engine
-and the rest to a decode engine. Knows what engines tell and what was sent, and holds nobody back.
+"""Routers of rivals: to the least loaded engine, or the prompt to a prefill engine and the rest to
+a decode engine. They know the engines' reports and what they sent, and defer nothing.
 """
 
 import math
@@ -16,18 +16,18 @@ from shared.simulation.engine import SimEngine
 from shared.simulation.system import Route, Ticket
 
 Engines = Mapping[str, SimEngine]
-_REQUEST_TOKENS = 128.0  # of prompts that weigh as much as one more request on an engine
-_ON_ITS_WAY_S = 0.1  # after this an engine has what was sent to it, or is done with it
+_REQUEST_TOKENS = 128.0  # prompt tokens that weigh as much as one more request on an engine
+_ON_ITS_WAY_S = 0.1  # after this an engine shows what was sent to it, or is done with it
 
 
 class Router(Protocol):
-    """One for each run."""
+    """Routes the requests of one run."""
 
     def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
-        """None where no engine can give it tokens."""
+        """Chooses the engines of a request; None where no engine can give it tokens."""
 
     def ended(self, life: int) -> None:
-        """It has all its tokens."""
+        """Called when a request has all its tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,31 +39,33 @@ class _Sent:
 
 @dataclass(slots=True)
 class Traffic:
-    """What is on its way to engines or on them, by what the router itself has sent."""
+    """What is on its way to engines or on them, by what the router itself sent."""
 
     _decodes_on: dict[int, str] = field(default_factory=dict)  # by life
     _requests: Counter[str] = field(default_factory=Counter)
     _under_way: dict[int, _Sent] = field(default_factory=dict)
 
     def sent(self, ticket: Ticket, prefill: str, decode: str, tokens: int, now: float) -> None:
-        """`tokens` of its prompt are to be computed by `prefill`."""
+        """Notes a request; `prefill` computes `tokens` of its prompt."""
         self.ended(ticket.life)
         self._decodes_on[ticket.life] = decode
         self._requests[decode] += 1
         self._under_way[ticket.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
 
     def ended(self, life: int) -> None:
-        """It weighs on nobody any more."""
+        """Forgets a request."""
         self._under_way.pop(life, None)
         if (engine := self._decodes_on.pop(life, None)) is not None:
             self._requests[engine] -= 1
 
     def requests(self, engine: SimEngine) -> int:
-        """That get their tokens from it, now or once their prompt is computed elsewhere."""
+        """The requests that get their tokens from this engine, now or once their prompt is computed
+        elsewhere.
+        """
         return self._requests[engine.name]
 
     def queued_tokens(self, engine: SimEngine, now: float) -> float:
-        """Of prompts that it has to compute."""
+        """The prompt tokens that this engine still has to compute."""
         queued = float(queued_tokens(engine.after))
         for life, sent in list(self._under_way.items()):
             if now - sent.at_s > _ON_ITS_WAY_S:
@@ -75,10 +77,10 @@ class Traffic:
 
 @dataclass(slots=True)
 class LeastLoaded:
-    """All of a request on one engine: the one with the fewest tokens of prompts to compute, those
-    of this one that it has not cached among them, and with the fewest requests (as the KV routers
-    of Dynamo and llm-d weigh overlap, queue and load). `keys`: what rows of a class have as KEY, 0
-    for others. `by_deadlines`: every token is due by the arrival, not by when the first one came.
+    """Sends all of a request to the engine with the least load: prompt tokens to compute, including
+    the uncached ones of this request, and requests (as the KV routers of Dynamo and llm-d weigh
+    overlap, queue and load). `keys`: the KEY of rows by class, 0 for others. `by_deadlines`: tokens
+    are due relative to the arrival, not to the first token.
     """
 
     keys: Mapping[str, int] = field(default_factory=dict)
@@ -99,8 +101,8 @@ class LeastLoaded:
 
 @dataclass(slots=True)
 class Split:
-    """Prompts of `threshold_tokens` and more, of what the chosen decode engine has not cached, go
-    to the prefill engine that has the fewest tokens queued; shorter ones stay.
+    """Sends prompts with at least `threshold_tokens` not cached on the chosen decode engine to the
+    prefill engine with the fewest tokens queued; shorter ones stay.
     """
 
     threshold_tokens: int = 0
@@ -121,7 +123,7 @@ class Split:
         return Route(decode=decode, prefill=prefill, kind=PLAIN)
 
     def _decode(self, ticket: Ticket, engines: Engines, now: float) -> str | None:
-        """Without a threshold nothing but decodes weighs on decode engines."""
+        """The decode engine; without a threshold its load is its number of requests alone."""
         if self.threshold_tokens:
             return least_loaded(ticket, engines, self._traffic, now)
         return _least(
@@ -138,14 +140,14 @@ def of_role(engines: Engines, role: Role) -> list[SimEngine]:
 
 
 def uncached(ticket: Ticket, engine: SimEngine) -> int:
-    """Tokens of its prompt that this engine would have to compute."""
+    """Tokens of the prompt that this engine would have to compute."""
     call = ticket.call
     kept = engine.cache.tokens(call.prefix_group or ticket.program_id) if call.prefix_tokens else 0
     return ticket.prompt_tokens - min(call.prefix_tokens, kept)
 
 
 def least_loaded(ticket: Ticket, engines: Engines, traffic: Traffic, now: float) -> str | None:
-    """Of the decode engines."""
+    """The name of the least loaded decode engine."""
     return _least(
         (
             traffic.queued_tokens(engine, now)
@@ -163,7 +165,7 @@ def _least(costs: Iterable[tuple[float, str]]) -> str | None:
 
 @compiled
 def queued_tokens(rows: Rows) -> float:
-    """Of prompts that are not computed yet."""
+    """Prompt tokens that are not computed yet."""
     queued = 0.0
     for i in range(len(rows)):
         rest = rows[i, TOTAL] - rows[i, COMPUTED]

@@ -1,4 +1,4 @@
-"""Sarathi-Serve (arXiv 2403.02310): stall-free steps whose budget comes from the tightest pace."""
+"""Sarathi-Serve (arXiv 2403.02310): stall-free steps with a budget from the tightest pace."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,12 +24,12 @@ from shared.workloads.calls import Load
 
 _DECODES = (16, 64)
 _PACE_SHARES = (1.0, 0.85)
-_DRAFTING_SHARES = (1.0, 1.5, 2.0)  # a step with drafts may last for the tokens that it gives
+_DRAFTING_SHARES = (1.0, 1.5, 2.0)  # a step with drafts yields more tokens and may last longer
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Its authors profile steps once, for which the number of decodes is a guess; those of
-    SLOs-Serve do so for each step.
+    """One budget for all steps, profiled for a guessed number of decodes, as by its authors, or a
+    budget for each step, as by those of SLOs-Serve.
     """
     for setting in colocated(scene):
         for share in _DRAFTING_SHARES if setting.drafts else _PACE_SHARES:
@@ -50,15 +50,15 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
 
 
 def paced_chunks(pace_share: float) -> StepFormer:
-    """Steps with a budget of their own each."""
+    """Steps with a budget computed for each."""
     return lambda rows, tokens, counts, table, limits, now: paced.form(
         rows, tokens, counts, table, limits, now, pace_share
     )
 
 
 def budget_tokens(setting: Setting, table: StepTable, scene: Scene) -> int:
-    """One for all steps: the most tokens that keep their share of the load's tightest pace beside
-    `assumed_decodes` of mean length.
+    """One budget for all steps: the most tokens that keep their share of the load's tightest pace
+    beside `assumed_decodes` of mean length.
     """
     decodes, share = float(setting.assumed_decodes or 0), setting.pace_share or 1.0
     counts, context = np.zeros(COUNTS), _mean_context_tokens(scene.load)

@@ -1,4 +1,4 @@
-"""SLAI (arXiv 2508.01002): decodes run when they must, prompts get what is left of the budget."""
+"""SLAI (arXiv 2508.01002): decodes run when they must, prompts get the rest of the budget."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
-_BUDGETS_TOKENS = (512, 2048)  # the paper's, and the one that others have by default
+_BUDGETS_TOKENS = (512, 2048)  # the paper's, and other systems' default
 _EARLY_STEPS = (1.0, 5.0)  # the least that keeps a pace, and the paper's
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Waiting prompts in its authors' three orders: by arrival, the shortest first, and the
-    shortest of the tightest pace first where paces differ.
+    """Waiting prompts in its authors' three orders: by arrival, the shortest first, and where paces
+    differ the shortest of the tightest pace first.
     """
     paces = {stage.tpot_s for one in scene.load for call in one.calls for stage in call.stages}
     orders = [(None, None), (True, None), (True, True)][: 3 if len(paces) > 1 else 2]
@@ -39,7 +39,7 @@ def settings(scene: Scene) -> Iterator[Setting]:
 
 
 def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
-    """On the engine with the least to do."""
+    """Routes to the engine with the least load."""
     assert setting.early_steps is not None
     former = LastMoment(
         setting.early_steps,
@@ -55,8 +55,8 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival: 
 
 
 class LastMoment:
-    """A StepFormer whose decodes must run from `early_steps` mean steps before they are due. The
-    mean is that of all steps so far, in seconds as the table has them.
+    """A StepFormer in which decodes must run from `early_steps` mean steps before they are due. The
+    mean is over all steps so far, in seconds by the table.
     """
 
     def __init__(self, early_steps: float, *, shortest_first: bool, tight_first: bool) -> None:

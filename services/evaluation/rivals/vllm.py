@@ -11,33 +11,33 @@ from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
 
 _DRAFTING_REQUESTS = 32
-# A draft model that drafts token by token keeps one token more of each request than the step has
+# A draft model that drafts token by token needs one more slot per request than the step has tokens
 # (`max_num_new_slots_for_drafting`).
 _DRAFT_SLOTS = 1
 
 
 def paper_settings(scene: Scene) -> Iterator[Setting]:
-    """Its default bounds prompts by the length of the model, which is 2,048 for the paper's."""
+    """Its default bounds prompts by the length of the model, 2,048 for the paper's models."""
     for setting in colocated(scene):
         for budget in scene.budgets(2048, 8192):
             yield replace(setting, budget_tokens=budget)
 
 
 def build_paper(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:  # noqa: ARG001 - as all builders
-    """Prompts before decodes, on the engine with the least to do."""
+    """Prompts before decodes, on the least loaded engine."""
     assert setting.budget_tokens is not None
     return Rival(LeastLoaded(), whole_prompts(setting.budget_tokens), drafts=setting.drafts)
 
 
 def whole_prompts(budget_tokens: int) -> StepFormer:
-    """Steps of whole prompts, as many as the budget bears, or of decodes."""
+    """Steps of whole prompts, as many as the budget allows, or of decodes."""
     return lambda rows, tokens, counts, table, limits, now: prefill_first.form(
         rows, tokens, counts, table, limits, now, float(budget_tokens)
     )
 
 
 def settings(scene: Scene) -> Iterator[Setting]:
-    """Budgets that people set (`--max-num-batched-tokens`), drafts for all or for few requests
+    """Usual budgets (`--max-num-batched-tokens`), drafts for all or for few requests
     (`num_speculative_tokens_per_batch_size`), and priorities where classes differ.
     """
     ranks = len(set(tightness(scene.load).values()))
@@ -63,8 +63,8 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Rival:
 
 
 def chunks(*, by_priority: bool = False, drafts: int = 0) -> StepFormer:
-    """Steps of all that run, filled up with chunks. With `drafts` each request of a step takes one
-    token of its budget for the draft model.
+    """Steps of all running requests, filled with chunks. With `drafts` each request of a step takes
+    one token of its budget for the draft model.
     """
     slots = float(_DRAFT_SLOTS if drafts else 0)
     return lambda rows, tokens, counts, table, limits, now: chunked.form(
@@ -73,13 +73,13 @@ def chunks(*, by_priority: bool = False, drafts: int = 0) -> StepFormer:
 
 
 def budgets(setting: Setting, engines: Sequence[SimEngine]) -> dict[str, int]:
-    """The same for each engine."""
+    """The budget, the same for each engine."""
     assert setting.budget_tokens is not None
     return {engine.name: setting.budget_tokens for engine in engines}
 
 
 def tightness(load: Load) -> dict[str, int]:
-    """The rank of each class: 0 has the tightest TTFT, of those alike the tightest pace."""
+    """The rank of each class: 0 has the tightest TTFT, and of equal ones the tightest pace."""
     wishes: dict[str, tuple[float, float]] = {}
     for call in (call for program in load for call in program.calls):
         ttft = call.ttft_slowdown if call.ttft_slowdown is not None else call.ttft_s
