@@ -164,8 +164,8 @@ class Bench:
         ]
 
     def _later(self, forecast: Forecast) -> Flags:
-        """The rows that newcomers delay by more than NO_LATER_S, or whose first token they push
-        past its promised time: many newcomers may add a little each.
+        """The rows that newcomers delay by more than NO_LATER_S, or by any time if that makes a
+        first token late that was in time: many newcomers may add a little each.
         """
         n, before = len(self.rows), self.anyway
         worst_s = forecast.worst_late_s[:n]

@@ -1,6 +1,6 @@
 """Estimates when the overload of a class is probably over, so that a refused client may retry.
 
-With a prior of durations that is uniform in the logarithm, an overload that has lasted for a time t
+Takes a prior of durations that is uniform in the logarithm. Then an overload that has lasted for t
 ends within another k * t with probability k / (1 + k) (Gott, "Implications of the Copernican
 principle for our future prospects", Nature 363, 1993).
 """

@@ -21,7 +21,7 @@ _HEARD = round(SILENCE_LIMIT_S / TICK_S)  # ticks of silence that are none
 
 class AttachedEngines:
     """Attached engines by name. Keeps the step times of engines that left, and the ids of engines
-    whose name another one has taken over; both are bounded.
+    that lost their name to another one; both are bounded.
     """
 
     def __init__(self, numbers: PlannerNumbers, now: float) -> None:
@@ -37,7 +37,7 @@ class AttachedEngines:
     def register(self, description: EngineDescription) -> tuple[EngineState | None, str]:
         """The engine's state, or None and why it may not join.
 
-        Replaces a silent engine of the same name, whose process may then not come back. A process
+        Replaces a silent engine of the same name; its process may then not come back. A process
         that registers again keeps the requests placed on it.
         """
         fleet = (engine.description for engine in self.engines.values())

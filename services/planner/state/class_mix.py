@@ -129,7 +129,7 @@ class ClassMix:
 
 
 def left_out(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
-    """The classes whose tight TPOT costs the other classes more value than they add."""
+    """The classes that, for their tight TPOT, cost others more value than they add."""
     shares = sorted({one.leaves for one in classes})
     if len(shares) < 2 or engines == 0:
         return frozenset()

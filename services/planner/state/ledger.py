@@ -36,8 +36,8 @@ class _Open:
 class Ledger:
     """The open decisions. `ended` returns each decision once.
 
-    A refusal has ended when it is made. A decision whose gateway reports no outcome is returned
-    without one when more than `most_open` younger ones are open.
+    A refusal has ended when it is made. A decision without a report of its gateway is returned
+    without an outcome when more than `most_open` younger ones are open.
     """
 
     most_open: int = _MOST_OPEN
