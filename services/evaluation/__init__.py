@@ -1,3 +1,3 @@
 """Runs loads through whole systems on simulated fleets: ours with the production planner, and
-rivals.
+baselines.
 """

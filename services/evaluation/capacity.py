@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from services.evaluation.contenders import spec_of
 from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
@@ -27,6 +26,7 @@ from services.evaluation.scenarios import (
 )
 from services.evaluation.stage import jobs_of, machine_line, progressing, say
 from services.evaluation.too_long import too_long
+from services.evaluation.variants import spec_of
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load

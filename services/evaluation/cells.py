@@ -32,11 +32,11 @@ def mean_line(compared: Sequence[Comparison]) -> str:
     ratios = [one.ratio for one in compared]
     mean = geometric_mean(ratios)
     if not ratios:
-        return "No rival was measured."
+        return "No baseline was measured."
     if math.isnan(mean):
-        return "No mean: in some scenario nothing is carried by ours or by any rival."
+        return "No mean: in some scenario nothing is carried by ours or by any baseline."
     ahead = sum(round(ratio, 2) > 1 for ratio in ratios)  # as they are shown
     return (
-        f"Ours / best rival as geometric mean: {mean:.2f}; ahead in {ahead} of {len(ratios)} "
+        f"Ours / best baseline as geometric mean: {mean:.2f}; ahead in {ahead} of {len(ratios)} "
         "scenarios."
     )

@@ -21,7 +21,7 @@ def _claims(results: Results) -> Iterator[tuple[str, str, str]]:
         for bar in (0.9, 0.98):
             compared = results.compared(replicas, bar)
             yield (
-                f"capacity beside the best rival, {percent(bar)}, {replicas_words(replicas)}",
+                f"capacity beside the best baseline, {percent(bar)}, {replicas_words(replicas)}",
                 "not made",
                 mean_line(compared) if compared else NOT_RUN,
             )
@@ -88,7 +88,7 @@ def _paper_table(results: Results, replicas: int) -> str:
         [
             one.scenario,
             *(rate_cell(rates.get((one.scenario, system))) for system in systems),
-            f"{times_cell(one.ratio)} ({one.rival_name})",
+            f"{times_cell(one.ratio)} ({one.baseline_name})",
         ]
         for one in compared
     ]

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from services.evaluation.attainment import Attainment, EarlyEnd
-from services.evaluation.contenders import build, setting_of, table_of
 from services.evaluation.fleets import make_engines
 from services.evaluation.observed import Observed
 from services.evaluation.points import Bin, ClassTimes, Point, RetryCounts, Task
 from services.evaluation.scenarios import counted_of, drain_s, hardware_of, load_on
-from services.evaluation.scenes import scene_of
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import build, setting_of, table_of
 from services.evaluation.version import version_of
 from shared.clock import cpu_time_s
 from shared.simulation.judge import Rule, Share, judge, kept
@@ -46,8 +46,8 @@ def measure_point(task: Task) -> Point:
     )
     if task.calm_rate:
         load = calming(load, task.rate / task.calm_rate)
-    scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
-    setting, table = setting_of(task.system, task.setting, scene), table_of(task.system, hardware)
+    case = tuning_case_of(task.scenario, task.hardware, task.replicas, task.seed)
+    setting, table = setting_of(task.system, task.setting, case), table_of(task.system, hardware)
     engines = make_engines(setting.roles, hardware, table, seed=task.seed)
     system = Observed(build(task.system, setting, engines, load), cpu_time_s)
     counted = counted_of(lasting=task.lasting, programs=len(load))

@@ -18,14 +18,14 @@ def outsiders_table(results: Results) -> str:
     head = ["load", "prompts", "model, GPU", "requests in time", "rule", *systems]
     rows = [row for one in results.outsiders for row in _rows(one, systems)]
     title = "**1 replica, programs/s for each GPU**"
-    return f"{title}\n\n{table([*head, 'ours / best rival', 'upper bound'], rows)}"
+    return f"{title}\n\n{table([*head, 'ours / best baseline', 'upper bound'], rows)}"
 
 
 def _rows(one: Outsider, systems: list[str]) -> Iterator[list[str]]:
     for rule in dict.fromkeys(each.cell.rule for each in one.capacities):
         own = [each for each in one.capacities if each.cell.rule == rule]
         rates = {each.cell.system: each.rate for each in own}
-        compared = [f"{each.ratio:.2f} x ({each.rival_name})" for each in compare(own, {})]
+        compared = [f"{each.ratio:.2f} x ({each.baseline_name})" for each in compare(own, {})]
         yield [
             shown_name(one.scenario),
             "as published" if one.scale == 1 else f"x {one.scale:.3g}",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from services.evaluation.contenders import ablated
 from services.evaluation.drive import drive
 from services.evaluation.parts import Evaluation
 from services.evaluation.points import Point, Task, rounded
@@ -14,6 +13,7 @@ from services.evaluation.results import Overload, Retried
 from services.evaluation.search import Search
 from services.evaluation.study import fixed
 from services.evaluation.systems import OURS
+from services.evaluation.variants import ablated
 from shared.simulation.judge import Rule
 
 MULTIPLES: Final = (0.8, 1.0, 1.5, 2.0, 3.0, 5.0)  # of our capacity

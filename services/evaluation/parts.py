@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from services.evaluation.contenders import ABLATIONS, ablated, closest
 from services.evaluation.drive import Crew, Points, drive
 from services.evaluation.points import Point, Task
 from services.evaluation.results import RULES, Bound, Burst, Load, Results, Scale
@@ -15,6 +14,7 @@ from services.evaluation.search import Found
 from services.evaluation.stage import Told
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
 from services.evaluation.systems import OURS, SYSTEMS
+from services.evaluation.variants import ABLATIONS, ablated, closest
 
 Heard = Callable[[int, int, Task], None]
 _SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of our capacity: the loads that are shown

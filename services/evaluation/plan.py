@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.evaluation.contenders import settings_of
 from services.evaluation.drive import drive
 from services.evaluation.files import json_of
 from services.evaluation.known import Known
@@ -21,11 +20,12 @@ from services.evaluation.options import PlanOptions
 from services.evaluation.points import ClassTimes, Point, Task, rounded
 from services.evaluation.results import percent
 from services.evaluation.scenarios import CLASSES
-from services.evaluation.scenes import scene_of
 from services.evaluation.sizing import Sized, Sizing, smallest
 from services.evaluation.stage import jobs_of, progressing, say
 from services.evaluation.systems import OURS
 from services.evaluation.too_long import too_long
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import settings_of
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
@@ -98,8 +98,8 @@ def programs_of(options: PlanOptions) -> int:
 
 def fleets(size: int, options: PlanOptions) -> list[str]:
     """Labels of the settings with exactly `size` engines."""
-    scene = scene_of(_scenario(options), options.hardware, size, options.seed)
-    return [label for label, one in settings_of(OURS, scene).items() if len(one.roles) == size]
+    case = tuning_case_of(_scenario(options), options.hardware, size, options.seed)
+    return [label for label, one in settings_of(OURS, case).items() if len(one.roles) == size]
 
 
 def _scenario(options: PlanOptions) -> str:

@@ -35,7 +35,7 @@ def _capacity_table(results: Results, replicas: int, bar: float) -> str:
     scenarios = list(dict.fromkeys(one.cell.scenario for one in rows))
     rates = {(one.cell.scenario, one.cell.system): one.rate for one in rows}
     compared = {one.scenario: one for one in results.compared(replicas, bar)}
-    head = ["scenario", *systems, "ours / best rival", "upper bound", "ours of it"]
+    head = ["scenario", *systems, "ours / best baseline", "upper bound", "ours of it"]
     body = [
         [
             shown_name(scenario),
@@ -54,7 +54,7 @@ def _beside(found: Comparison | None, bound: float) -> list[str]:
     if found is None:
         return ["", shown, ""]
     share = "" if math.isnan(bound) else f"{found.ours / bound:.0%}"
-    return [f"{times_cell(found.ratio)} ({found.rival_name})", shown, share]
+    return [f"{times_cell(found.ratio)} ({found.baseline_name})", shown, share]
 
 
 def settings_table(results: Results) -> str:
@@ -77,19 +77,19 @@ def settings_table(results: Results) -> str:
 
 
 def rules_table(results: Results) -> str:
-    """Ours and the best rival by each of the three rules, on one replica."""
+    """Ours and the best baseline by each of the three rules, on one replica."""
     bars = sorted({one.cell.bar for one in results.capacities if one.cell.rule != results.rule})
     body: list[list[str]] = []
     for bar in bars:
         for rule in RULES:
             body += [_rule_row(one, rule) for one in results.compared(1, bar, rule)]
-    head = ["scenario", "rule", "ours", "best rival", "which", "ratio"]
+    head = ["scenario", "rule", "ours", "best baseline", "which", "ratio"]
     return table(head, sorted(body, key=lambda row: row[0])) if body else NOT_RUN
 
 
 def _rule_row(one: Comparison, rule: str) -> list[str]:
-    rates = (rate_cell(one.ours), rate_cell(one.rival))
-    return [shown_name(one.scenario), rule, *rates, one.rival_name, times_cell(one.ratio)]
+    rates = (rate_cell(one.ours), rate_cell(one.baseline))
+    return [shown_name(one.scenario), rule, *rates, one.baseline_name, times_cell(one.ratio)]
 
 
 def ablation_table(results: Results) -> str:

@@ -167,7 +167,7 @@ class Results:
         ]
 
     def compared(self, replicas: int, bar: float, rule: str = "") -> list[Comparison]:
-        """Ours beside the best rival in each scenario of one table."""
+        """Ours beside the best baseline in each scenario of one table."""
         rows = self.at(replicas, bar, rule)
         scenarios = {one.cell.scenario for one in rows}
         return compare(rows, {name: self.bound(name, replicas, bar) for name in scenarios})

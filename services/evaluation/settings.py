@@ -1,4 +1,4 @@
-"""The settings of systems, and the scene for which they are tuned."""
+"""The settings of systems, and the case for which they are tuned."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _RATIOS = ((1, 1), (1, 2), (2, 1), (1, 3), (3, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class TuningCase:
     """What a system is set up for; `replicas` is how many such engines there are to use."""
 
     hardware: Hardware
@@ -115,14 +115,14 @@ class Setting:
         return ", ".join(part for part in parts if part)
 
 
-def colocated(scene: Scene) -> Iterator[Setting]:
+def colocated(case: TuningCase) -> Iterator[Setting]:
     """Settings in which every engine does both kinds of work, without and with drafts."""
-    for drafts in scene.drafts:
-        yield Setting(decode=scene.replicas, drafts=drafts)
+    for drafts in case.drafts:
+        yield Setting(decode=case.replicas, drafts=drafts)
 
 
-def disaggregated(scene: Scene) -> Iterator[Setting]:
+def disaggregated(case: TuningCase) -> Iterator[Setting]:
     """Settings with every split, without and with drafts."""
-    for prefill, decode in scene.splits:
-        for drafts in scene.drafts:
+    for prefill, decode in case.splits:
+        for drafts in case.drafts:
             yield Setting(prefill=prefill, decode=decode, drafts=drafts)

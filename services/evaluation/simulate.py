@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.evaluation.contenders import settings_of, spec_of
 from services.evaluation.drive import drive
 from services.evaluation.files import json_of
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
@@ -27,12 +26,13 @@ from services.evaluation.scenarios import (
     least_programs,
     load_of,
 )
-from services.evaluation.scenes import scene_of
-from services.evaluation.settings import Scene
+from services.evaluation.settings import TuningCase
 from services.evaluation.stage import jobs_of, progressing, say
 from services.evaluation.study import fixed
 from services.evaluation.systems import SYSTEMS
 from services.evaluation.too_long import too_long
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import settings_of, spec_of
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
@@ -115,7 +115,7 @@ def _systems(options: SimulateOptions) -> tuple[str, ...]:
 
 def _tasks(options: SimulateOptions, asked: _Asked, system: str) -> list[Task]:
     fleet = parse_fleet(options.fleet)
-    scene = scene_of(asked.scenario, asked.hardware, fleet.engines, options.seed)
+    case = tuning_case_of(asked.scenario, asked.hardware, fleet.engines, options.seed)
     return [
         Task(
             scenario=asked.scenario,
@@ -130,7 +130,7 @@ def _tasks(options: SimulateOptions, asked: _Asked, system: str) -> list[Task]:
             rule=Rule.ASKED.value,
             bars=(),
         )
-        for label in _labels(options, system, scene, fleet)
+        for label in _labels(options, system, case, fleet)
     ]
 
 
@@ -180,9 +180,9 @@ def _scenario(options: SimulateOptions) -> str:
     return application_of(options.scenario).name
 
 
-def _labels(options: SimulateOptions, system: str, scene: Scene, fleet: Fleet) -> list[str]:
+def _labels(options: SimulateOptions, system: str, case: TuningCase, fleet: Fleet) -> list[str]:
     """Labels of settings with exactly the fleet asked for; `4` leaves the roles to the system."""
-    known = settings_of(system, scene)
+    known = settings_of(system, case)
     free = "=" not in options.fleet
     if options.setting:
         if options.setting not in known:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
-from services.evaluation.contenders import is_ours, settings_of
 from services.evaluation.points import Point, Task
 from services.evaluation.scenarios import (
     Effort,
@@ -15,10 +14,11 @@ from services.evaluation.scenarios import (
     load_on,
     programs_for,
 )
-from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
-from services.evaluation.settings import Scene, Setting
+from services.evaluation.settings import Setting, TuningCase
+from services.evaluation.tuning_cases import tuning_case_of
 from services.evaluation.upper_bound import lasting_rate, upper_bound
+from services.evaluation.variants import is_ours, settings_of
 from shared.hardware import Hardware
 from shared.workloads.calls import rate as rate_of
 
@@ -78,13 +78,13 @@ class Place:
         return hardware_of(self.hardware_name)
 
     @cached_property
-    def scene(self) -> Scene:
-        return scene_of(self.scenario, self.hardware_name, self.replicas, self.seed)
+    def case(self) -> TuningCase:
+        return tuning_case_of(self.scenario, self.hardware_name, self.replicas, self.seed)
 
     @cached_property
     def _best_rate(self) -> float:
         """The best possible rate of one engine."""
-        return lasting_rate(self.scene.load, self.hardware, engines=1, bar=0.9)
+        return lasting_rate(self.case.load, self.hardware, engines=1, bar=0.9)
 
     def programs(self, engines: int) -> int:
         """The number of programs of a point on so many engines."""
@@ -95,7 +95,7 @@ class Place:
         return min(self._bounds(bar))
 
     def settings(self, system: str) -> dict[str, Setting]:
-        return settings_of(system, self.scene)
+        return settings_of(system, self.case)
 
     def task(self, system: str, setting: str, rate: float) -> Task:
         """A task; `rate` is per engine."""
@@ -223,20 +223,20 @@ def _last(points: Sequence[Point]) -> set[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Ours beside the best rival in one scenario, and the upper bound."""
+    """Ours beside the best baseline in one scenario, and the upper bound."""
 
     scenario: str
     ours: float
-    rival: float
-    rival_name: str
+    baseline: float
+    baseline_name: str
     bound: float
 
     @property
     def ratio(self) -> float:
-        """Infinite where every rival's capacity is 0, nan where ours is 0, too."""
-        if not self.rival:
+        """Infinite where every baseline's capacity is 0, nan where ours is 0, too."""
+        if not self.baseline:
             return float("inf") if self.ours else float("nan")
-        return self.ours / self.rival
+        return self.ours / self.baseline
 
 
 def compare(capacities: Iterable[Capacity], bounds: Mapping[str, float]) -> list[Comparison]:
@@ -249,16 +249,16 @@ def compare(capacities: Iterable[Capacity], bounds: Mapping[str, float]) -> list
         by_scenario.setdefault(one.cell.scenario, {})[one.cell.system] = one.rate
     for scenario, rates in by_scenario.items():
         ours = next((rate for name, rate in rates.items() if is_ours(name)), None)
-        rivals = {name: rate for name, rate in rates.items() if not is_ours(name)}
-        if ours is None or not rivals:
+        baselines = {name: rate for name, rate in rates.items() if not is_ours(name)}
+        if ours is None or not baselines:
             continue
-        best = max(rivals, key=lambda name: rivals[name])
+        best = max(baselines, key=lambda name: baselines[name])
         found.append(
             Comparison(
                 scenario=scenario,
                 ours=ours,
-                rival=rivals[best],
-                rival_name=best,
+                baseline=baselines[best],
+                baseline_name=best,
                 bound=bounds.get(scenario, float("nan")),
             )
         )

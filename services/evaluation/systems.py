@@ -1,12 +1,11 @@
-"""All systems by name: ours and its rivals, with the settings that are tried."""
+"""All systems by name: ours and its baselines, with the settings that are tried."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from services.evaluation.planned import Planned, Settings
-from services.evaluation.rivals import (
+from services.evaluation.baselines import (
     distserve,
     dynamo,
     fairbatching,
@@ -16,7 +15,8 @@ from services.evaluation.rivals import (
     slai,
     vllm,
 )
-from services.evaluation.settings import Scene, Setting
+from services.evaluation.planned import Planned, Settings
+from services.evaluation.settings import Setting, TuningCase
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
 from shared.workloads.calls import Load
@@ -26,23 +26,23 @@ OURS: Final = "slos-serve"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemSpec:
-    """One serving system. `settings` yields all ways to run it that are worth a try in a scene, a
+    """One serving system. `settings` yields all ways to run it that are worth a try in a case, a
     good default first; `build` makes it anew for one run over fresh engines of the setting's roles.
     """
 
     name: str
-    settings: Callable[[Scene], Iterator[Setting]]
+    settings: Callable[[TuningCase], Iterator[Setting]]
     build: Callable[[Setting, Sequence[SimEngine], Load], System]
 
 
-def _our_settings(scene: Scene) -> Iterator[Setting]:
+def _our_settings(case: TuningCase) -> Iterator[Setting]:
     """Settings with drafts where there is a draft model, and without. Draft lengths are decided at
     run time, and so is which requests go to the prefill engines of a fleet.
     """
-    most = scene.drafts[-1]
+    most = case.drafts[-1]
     for drafts in sorted({most, 0}, reverse=True):
-        yield Setting(decode=scene.replicas, drafts=drafts)
-        for prefill, decode in scene.splits:
+        yield Setting(decode=case.replicas, drafts=drafts)
+        for prefill, decode in case.splits:
             yield Setting(prefill=prefill, decode=decode, drafts=drafts)
 
 

@@ -15,7 +15,7 @@ _SIMULATOR: Final = (
     "services/evaluation/attainment.py",
     "services/evaluation/measure.py",
     "services/evaluation/scenarios.py",
-    "services/evaluation/scenes.py",
+    "services/evaluation/tuning_cases.py",
 )
 _OURS: Final = (
     "services/planner",
@@ -28,13 +28,13 @@ _OURS: Final = (
     "shared/engine/step_ledger.py",
     "shared/engine/step_times.py",
 )
-_RIVALS: Final = ("services/evaluation/rivals", "services/evaluation/settings.py")
+_BASELINES: Final = ("services/evaluation/baselines", "services/evaluation/settings.py")
 
 
 @cache
 def version_of(system: str) -> str:
-    """The digest for a system. A change of our planner leaves the rivals' results valid."""
-    own = _OURS if system.startswith("slos-serve") else _RIVALS
+    """The digest for a system. A change of our planner leaves the baselines' results valid."""
+    own = _OURS if system.startswith("slos-serve") else _BASELINES
     digest = hashlib.sha256()
     for name in (*_SIMULATOR, *own):
         for path in _sources(_ROOT / name):

@@ -67,19 +67,22 @@ class Run:
         for name, tokens in zip(stock, budgets, strict=True):
             await self._start(self.systems.stock(name, tokens))
         measure, targets = await self._look_at_idle(self._up[stock[-1]])
-        rivals = await self._start_rivals(measure)
+        baselines = await self._start_baselines(measure)
         trial = self._trial(measure, targets)
         best = stock[0]
-        contenders: dict[str, tuple[str, ...]] = {STOCK: tuple(stock), rivals[0]: tuple(rivals)}
+        contenders: dict[str, tuple[str, ...]] = {
+            STOCK: tuple(stock),
+            baselines[0]: tuple(baselines),
+        }
         if options.search:
             for load in self.loads:
                 found = await trial.search(load, contenders, options.rounds)
                 contenders = {name: (found[name].best_variant,) for name in contenders}
                 best = contenders[STOCK][0]
-                await self._end_all_but([best, *rivals])
-            await self._overload(trial, best, contenders[rivals[0]][0])
+                await self._end_all_but([best, *baselines])
+            await self._overload(trial, best, contenders[baselines[0]][0])
         if options.saturation:
-            await self._saturation(measure, rivals[0])
+            await self._saturation(measure, baselines[0])
         await self._end_all_but([])
         await self._later(trial, measure, best)
 
@@ -148,17 +151,17 @@ class Run:
         self.say(f"idle: {targets.zero_load.as_json()}; a point takes {self.result.point_s:.0f} s")
         return measure, targets
 
-    async def _start_rivals(self, measure: Measure) -> list[str]:
+    async def _start_baselines(self, measure: Measure) -> list[str]:
         options = self.options
         if options.ours:
-            rivals = [self.systems.ours(OURS, self.configuration)]
+            baselines = [self.systems.ours(OURS, self.configuration)]
         else:
-            rivals = [
+            baselines = [
                 self.systems.stock(f"{AGAIN}-{tokens}", tokens) for tokens in options.token_budgets
             ]
-        for system in rivals:
+        for system in baselines:
             await measure.warm_up(await self._start(system))
-        return [system.name for system in rivals]
+        return [system.name for system in baselines]
 
     async def _start(self, system: System) -> Asked:
         client = await self.stage.start(system)
@@ -171,23 +174,23 @@ class Run:
             del self._up[name]
             await self.stage.end(name)
 
-    async def _overload(self, trial: Trial, stock: str, rival: str) -> None:
-        ours = self.result.searched[1]  # the rival on the first load
+    async def _overload(self, trial: Trial, stock: str, baseline: str) -> None:
+        ours = self.result.searched[1]  # the baseline on the first load
         capacity_rps = self.result.capacity_json(ours)["capacity_rps"]
         if self.options.overload and capacity_rps:
             rate_rps = self.options.overload * capacity_rps
             self.result.overload += [
-                await trial.take(name, self.loads[0], rate_rps) for name in (stock, rival)
+                await trial.take(name, self.loads[0], rate_rps) for name in (stock, baseline)
             ]
 
-    async def _saturation(self, measure: Measure, rival: str) -> None:
+    async def _saturation(self, measure: Measure, baseline: str) -> None:
         """Measures throughput; stock vLLM has the same token budget per step as ours."""
         stock = f"{STOCK}-{SAME_STEP_TOKENS}"
-        await self._end_all_but([stock, rival])
+        await self._end_all_but([stock, baseline])
         if stock not in self._up:
             await measure.warm_up(await self._start(self.systems.stock(stock, SAME_STEP_TOKENS)))
         self.result.throughputs += await in_turns(
-            [self._up[stock], self._up[rival]],
+            [self._up[stock], self._up[baseline]],
             Prompts(measure.text_ids, self.options.seed + 1),
             self.clock,
             in_flight=self.options.saturation_in_flight,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from services.bench.capacity.judge import Judged
 from services.bench.reality.compare import Outcome, seen, simulated
 from services.bench.reality.own_engine import OwnEngine
+from services.evaluation.baselines.baseline import Baseline
+from services.evaluation.baselines.routers import LeastLoaded
+from services.evaluation.baselines.vllm import chunks
 from services.evaluation.planned import Planned, Settings
-from services.evaluation.rivals.rival import Rival
-from services.evaluation.rivals.routers import LeastLoaded
-from services.evaluation.rivals.vllm import chunks
 from shared.batch_time import StepTable
 from shared.engines import Role
 from shared.hardware import Hardware
@@ -134,7 +134,7 @@ def stock(engine: OwnEngine, step_tokens: int) -> Twin:
         hardware=bounded,
         table=engine.table,
         roles=(Role.DECODE,),
-        build=lambda _: Rival(LeastLoaded(), chunks()),
+        build=lambda _: Baseline(LeastLoaded(), chunks()),
     )
 
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from services.evaluation.contenders import settings_of
 from services.evaluation.files import write
 from services.evaluation.measure import measure_point
 from services.evaluation.points import Task
 from services.evaluation.regret.loads import RegretLoad, has_no_slo
 from services.evaluation.scenarios import CLASSES
-from services.evaluation.scenes import scene_of
 from services.evaluation.settings import Setting
 from services.evaluation.systems import OURS
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import settings_of
 from shared.simulation.judge import Rule
 
 PLAIN_VLLM: Final = "vllm"
@@ -114,10 +114,10 @@ def _our_setting(load: RegretLoad, path: Path) -> str:
 
 def _settings(load: RegretLoad, path: Path, system: str) -> Mapping[str, Setting]:
     """Settings with the load's number of engines, with drafts only where the engines have them."""
-    scene = scene_of(f"{CLASSES}:{path}", load.hardware, load.engines, load.seed)
+    case = tuning_case_of(f"{CLASSES}:{path}", load.hardware, load.engines, load.seed)
     return {
         label: one
-        for label, one in settings_of(system, scene).items()
+        for label, one in settings_of(system, case).items()
         if len(one.roles) == load.engines and (load.drafts or not one.drafts)
     }
 

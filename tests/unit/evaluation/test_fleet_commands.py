@@ -29,15 +29,15 @@ def classes(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_classes_of_ones_own_go_through_ours_and_a_rival(classes: str) -> None:
+def test_classes_of_ones_own_go_through_ours_and_a_baseline(classes: str) -> None:
     options = SimulateOptions(
         classes=classes, rate=3.0, requests=40, system=("slos-serve", "dynamo"), fleet="2", jobs=2
     )
 
-    ours, rival = simulate(options)
+    ours, baseline = simulate(options)
 
-    assert (ours.task.system, rival.task.system) == ("slos-serve", "dynamo")
-    for point in (ours, rival):
+    assert (ours.task.system, baseline.task.system) == ("slos-serve", "dynamo")
+    for point in (ours, baseline):
         counts = {one.name: one.requests for one in point.classes}
         assert counts == {"all": 40, "chat": 30, "code": 10}
     asked = {one.name: (one.attained["asked"], one.attained) for one in ours.classes}

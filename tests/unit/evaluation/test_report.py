@@ -7,7 +7,6 @@ import pytest
 
 from services.evaluation.as_in_paper import BASELINES, fixed_one
 from services.evaluation.claims_report import claims_table, paper_tables
-from services.evaluation.contenders import settings_of
 from services.evaluation.figures import figures
 from services.evaluation.files import json_of
 from services.evaluation.markdown import NOT_RUN
@@ -22,8 +21,9 @@ from services.evaluation.report import (
     whole_report,
 )
 from services.evaluation.results import Bound, Burst, Load, Results, Scale
-from services.evaluation.scenes import scene_of
 from services.evaluation.study import Capacity, Cell
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import settings_of
 from shared.errors import ConfigError
 from shared.simulation.judge import Rule
 
@@ -90,12 +90,12 @@ def make_results() -> Results:
 GOLDEN = """\
 **1 replica, 90% of programs kept, programs/s for each GPU**
 
-| scenario | slos-serve | vllm | sarathi | ours / best rival | upper bound | ours of it |
+| scenario | slos-serve | vllm | sarathi | ours / best baseline | upper bound | ours of it |
 | --- | --- | --- | --- | --- | --- | --- |
 | ChatBot | 4 | 2 | 1 | 2.00 x (vllm) | 8.00 | 50% |
 | Coder | 2 | 0.25 | 0.5 | 4.00 x (sarathi) |  |  |
 
-Ours / best rival as geometric mean: 2.83; ahead in 2 of 2 scenarios."""
+Ours / best baseline as geometric mean: 2.83; ahead in 2 of 2 scenarios."""
 
 
 def test_capacities_are_told_as_they_were_found() -> None:
@@ -174,9 +174,9 @@ def test_the_papers_baselines_as_it_ran_them_have_a_table_of_their_own() -> None
 
 
 def test_the_papers_baselines_draft_nothing() -> None:
-    scene = scene_of("ChatBot", "opt-7b-a100-40gb", 1, 1)
+    case = tuning_case_of("ChatBot", "opt-7b-a100-40gb", 1, 1)
     chosen = {
-        system: [one.label for one in settings_of(system, scene).values() if fixed_one(one)]
+        system: [one.label for one in settings_of(system, case).values() if fixed_one(one)]
         for system in BASELINES
     }
 

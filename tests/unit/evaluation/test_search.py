@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.evaluation.contenders import closest, setting_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.ledger import Ledger
 from services.evaluation.points import Task
 from services.evaluation.scenarios import QUICK
-from services.evaluation.scenes import scene_of
 from services.evaluation.search import Found, Search, capacity
 from services.evaluation.study import Cell, Place
 from services.evaluation.systems import SYSTEMS
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import closest, setting_of
 from tests.unit.evaluation.builders import Meter, make_point, make_task
 
 RATES = st.floats(0.2, 90)
@@ -172,8 +172,8 @@ def test_whoever_measures_knows_every_setting_that_is_asked_for(system: str, rep
 
     for label in place.settings(system):
         task = place.task(system, label, 1.0)
-        scene = scene_of(task.scenario, task.hardware, task.replicas, task.seed)
-        assert len(setting_of(system, task.setting, scene).roles) == task.engines
+        case = tuning_case_of(task.scenario, task.hardware, task.replicas, task.seed)
+        assert len(setting_of(system, task.setting, case).roles) == task.engines
 
 
 @pytest.mark.parametrize("system", list(SYSTEMS))

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.evaluation.contenders import setting_of
 from services.evaluation.drive import drive
 from services.evaluation.known import Known
 from services.evaluation.options import PlanOptions
 from services.evaluation.plan import fleets, programs_of, sentences
 from services.evaluation.points import Point, Task
-from services.evaluation.scenes import scene_of
 from services.evaluation.sizing import Sized, smallest
 from services.evaluation.systems import OURS
+from services.evaluation.tuning_cases import tuning_case_of
+from services.evaluation.variants import setting_of
 from shared.simulation.judge import Rule
 from tests.unit.evaluation.builders import make_point, make_task
 
@@ -115,9 +115,9 @@ def test_a_plan_tries_fleets_of_exactly_the_size_that_it_asks_about(
         "classes: {chat: {prompt_tokens: 500, output_tokens: 200, ttft_slowdown: 5, tpot_ms: 60}}"
     )
     options = PlanOptions(classes=str(classes), rate=1.0)
-    scene = scene_of(f"classes:{classes}", options.hardware, engines, options.seed)
+    case = tuning_case_of(f"classes:{classes}", options.hardware, engines, options.seed)
 
     labels = fleets(engines, options)
 
     assert labels
-    assert {len(setting_of(OURS, label, scene).roles) for label in labels} == {engines}
+    assert {len(setting_of(OURS, label, case).roles) for label in labels} == {engines}
