@@ -10,7 +10,7 @@ DEFAULT_TENANT: Final = "default"
 """The tenant of all requests without the key of another one."""
 
 
-class Way(StrEnum):
+class PlacementMode(StrEnum):
     """Placement mode: the prompt runs on the decode engine, or elsewhere with its KV moved."""
 
     COLOCATED = "colocated"
@@ -131,7 +131,7 @@ class PlacementQuery:
     prompt_tokens: int
     max_output_tokens: int
     waited_s: float = 0.0
-    forced_way: Way | None = None
+    forced_way: PlacementMode | None = None
     whole_on_one_engine: bool = False
     avoid: tuple[str, ...] = ()
     tenant: str = DEFAULT_TENANT
@@ -173,7 +173,7 @@ class Placement:
     admission: Admission
     reason: Reason
     message: str = ""
-    way: Way = Way.COLOCATED
+    way: PlacementMode = PlacementMode.COLOCATED
     prefill: EngineRef | None = None
     decode: EngineRef | None = None
     ttft_s: float | None = None
@@ -237,14 +237,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WayConsidered:
+class PlacementOption:
     """One placement option that the planner weighed; `rejected` says why it was not possible.
 
     `prefill` and `decode` are engine names. Times are None if unknown; `ttft_s` and `finish_s`
     count from the arrival at the gateway.
     """
 
-    way: Way
+    way: PlacementMode
     prefill: str | None = None
     decode: str | None = None
     queue_s: float | None = None
@@ -291,7 +291,7 @@ class Explanation:
     query: PlacementQuery
     placement: Placement
     decided_at_epoch_s: float
-    ways: tuple[WayConsidered, ...] = ()
+    ways: tuple[PlacementOption, ...] = ()
     outcome: Outcome | None = None
     before_first: StepSums | None = None
     after_first: StepSums | None = None

@@ -16,7 +16,7 @@ from services.node.demo_requests import DemoRequest
 from services.node.demo_table import answers_table, problems
 from shared.clock import Clock
 from shared.engines import KV_USED
-from shared.requests import Way
+from shared.requests import PlacementMode
 
 _START_S: Final = 900.0
 _SCALE_S: Final = 600.0
@@ -133,7 +133,7 @@ class Stage:
             lambda: all(self._attached(role) == 1 for role in ("prefill", "decode")),
             "both engines at the planner",
         )
-        for way in Way:
+        for way in PlacementMode:
             request = DemoRequest(class_name="chat", prompt="Say hello.", answer_tokens=4, way=way)
             await self._until_answered(request)
         self.say(

@@ -12,9 +12,9 @@ from shared.requests import (
     Outcome,
     Pacing,
     Placement,
+    PlacementMode,
     PlacementQuery,
     SloTargets,
-    Way,
 )
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, key_of
 from shared.simulation.system import Ended, Route, Ticket
@@ -27,7 +27,7 @@ class Wants:
     """
 
     best_effort: bool
-    way: Way | None
+    way: PlacementMode | None
     most_tokens: int
 
 

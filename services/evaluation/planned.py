@@ -19,7 +19,7 @@ from services.planner.state.cluster import ClusterState
 from shared.batch_time.table import Numbers
 from shared.engine.step_times import StepTimes
 from shared.engines import Role
-from shared.requests import Placement, PlacementQuery, Way
+from shared.requests import Placement, PlacementMode, PlacementQuery
 from shared.scheduling.kernel import form
 from shared.scheduling.lost import settle_lost
 from shared.scheduling.shares import MAX_TOKENS, Tokens
@@ -46,7 +46,7 @@ class Settings:
     same_pace_first: bool = True
     max_step_tokens: int = 0
     round_robin: bool = False
-    way: Way | None = None
+    way: PlacementMode | None = None
     length_factor: float = 1.0
 
 

@@ -14,7 +14,7 @@ from shared.errors import ConfigError
 from shared.hardware import Hardware
 from shared.hardware.profile import paper_form, profiled
 from shared.option_values import nearest
-from shared.requests import Way
+from shared.requests import PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
 from shared.workloads.calls import Load
@@ -40,8 +40,8 @@ ABLATIONS: Final[Mapping[str, Ablation]] = MappingProxyType(
         "no best effort": Ablation(settings=Settings(best_effort=False)),
         "steps of 512 tokens": Ablation(settings=Settings(max_step_tokens=512)),
         "round robin": Ablation(settings=Settings(round_robin=True)),
-        "always co-located": Ablation(settings=Settings(way=Way.COLOCATED)),
-        "always disaggregated": Ablation(settings=Settings(way=Way.DISAGGREGATED)),
+        "always co-located": Ablation(settings=Settings(way=PlacementMode.COLOCATED)),
+        "always disaggregated": Ablation(settings=Settings(way=PlacementMode.DISAGGREGATED)),
         "no class affinity": Ablation(settings=Settings(same_pace_first=False)),
         "the paper's model": Ablation(paper_model=True),
         "answers taken for half": Ablation(settings=Settings(length_factor=0.5)),

@@ -44,7 +44,7 @@ from shared.errors import (
     EngineUnreachable,
     SlosError,
 )
-from shared.requests import EngineRef, Phase, Placement, Way
+from shared.requests import EngineRef, Phase, Placement, PlacementMode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Drive:
             self.record.line = deadline_line(self.placement)
         if self.held is not None:
             await self._run_rest(self.held)
-        elif self.placement.way is Way.COLOCATED or self.placement.prefill is None:
+        elif self.placement.way is PlacementMode.COLOCATED or self.placement.prefill is None:
             await self._run_whole()
         elif not must_stay_whole(self.request, self.max_model_len_tokens):
             await self._run_split(self.placement.prefill)

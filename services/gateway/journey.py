@@ -25,11 +25,11 @@ from shared.requests import (
     OnRefuse,
     Phase,
     Placement,
+    PlacementMode,
     PlacementQuery,
     PromptHashes,
     Reason,
     SloTargets,
-    Way,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Journey:
         if promise.admission is Admission.ADMITTED:
             found = _promised_as(promise, found)
         if self._held is not None and found.decode != self._held.engine:
-            found = replace(found, way=Way.DISAGGREGATED, prefill=self._held.engine)
+            found = replace(found, way=PlacementMode.DISAGGREGATED, prefill=self._held.engine)
         else:
             self._release_held()
         self.record.placement = found
@@ -207,7 +207,7 @@ class Journey:
         forced_way = None if moved else self.scope.forced_way
         # A single token in disaggregated mode needs a prefill engine alone.
         one_token = output_budget_tokens(request, limit) <= 1
-        alone = one_token and forced_way is Way.DISAGGREGATED
+        alone = one_token and forced_way is PlacementMode.DISAGGREGATED
         avoid = (*self._failed, *self.means.health.avoided())
         return PlacementQuery(
             request_id=request.request_id,
@@ -218,7 +218,9 @@ class Journey:
             prompt_tokens=len(request.prompt_token_ids or ()),
             max_output_tokens=max(0, output_budget_tokens(request, limit)),
             waited_s=waited_s,
-            forced_way=Way.COLOCATED if held else forced_way,  # it needs a decode engine alone
+            forced_way=PlacementMode.COLOCATED
+            if held
+            else forced_way,  # it needs a decode engine alone
             whole_on_one_engine=not alone and must_stay_whole(request, limit),
             tenant=self.scope.account.tenant.name,
             weight=self.scope.account.tenant.weight,

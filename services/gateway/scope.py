@@ -8,7 +8,7 @@ from services.gateway.moves import Move, Unmoved
 from services.gateway.stages import StageProgress
 from services.gateway.tenant_account import Account
 from shared.errors import InvalidRequest, SlosError
-from shared.requests import TRANSITIONS, Phase, Placement, SloTargets, Way
+from shared.requests import TRANSITIONS, Phase, Placement, PlacementMode, SloTargets
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class RequestScope:
     arrived_at_s: float
     targets: SloTargets
     client_id: str = ""
-    forced_way: Way | None = None
+    forced_way: PlacementMode | None = None
     session_id: str | None = None
     wants_report: bool = False
     prompts: int = 0  # that have an id so far

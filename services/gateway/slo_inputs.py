@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from shared.errors import InvalidRequest
 from shared.option_values import nearest
-from shared.requests import OnRefuse, Pacing, SloTargets, Stage, Way
+from shared.requests import OnRefuse, Pacing, PlacementMode, SloTargets, Stage
 
 SHORTEST_TARGET_MS: Final = 0.001
 LONGEST_TARGET_MS: Final = 3_600_000
@@ -45,7 +45,7 @@ class SloInputs:
     """
 
     targets: SloTargets
-    forced_way: Way | None = None
+    forced_way: PlacementMode | None = None
     wants_report: bool = False
     session_id: str | None = None
 
@@ -235,7 +235,7 @@ _FIELDS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "pacing": _one_of(Pacing),
     "class": _name,
     "on_refuse": _one_of(OnRefuse),
-    "way": _one_of(Way),
+    "way": _one_of(PlacementMode),
     "report": _report,
     "value": _value,
     "session": _session,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from shared.requests import Way
+from shared.requests import PlacementMode
 
 _CODE: Final = (
     "Write a Python function that returns the n-th Fibonacci number without recursion.",
@@ -20,7 +20,12 @@ _CHAT: Final = (
     "How do I make a simple tomato soup?",
 )
 _ANSWER_TOKENS: Final = {"summary": 40, "code": 60, "chat": 40}
-_WAYS: Final = (Way.COLOCATED, Way.DISAGGREGATED, None, None)  # None: the planner chooses
+_WAYS: Final = (
+    PlacementMode.COLOCATED,
+    PlacementMode.DISAGGREGATED,
+    None,
+    None,
+)  # None: the planner chooses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,7 @@ class DemoRequest:
     class_name: str
     prompt: str
     answer_tokens: int
-    way: Way | None = None
+    way: PlacementMode | None = None
 
     def body(self, model: str) -> dict[str, Any]:
         """The body for the OpenAI API, with our `slo` object."""
@@ -75,5 +80,6 @@ def _texts() -> list[str]:
 def first_requests() -> list[DemoRequest]:
     """One short request for each way, so that engines have connected before times are measured."""
     return [
-        DemoRequest(class_name="chat", prompt="Say hello.", answer_tokens=4, way=way) for way in Way
+        DemoRequest(class_name="chat", prompt="Say hello.", answer_tokens=4, way=way)
+        for way in PlacementMode
     ]

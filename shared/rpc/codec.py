@@ -18,12 +18,12 @@ from shared.requests import (
     Outcome,
     Pacing,
     Placement,
+    PlacementMode,
     PlacementQuery,
     PromptHashes,
     Reason,
     SloTargets,
     Stage,
-    Way,
 )
 from shared.rpc import slos_pb2 as pb
 
@@ -143,7 +143,7 @@ def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
         prompt_tokens=wire.prompt_tokens,
         max_output_tokens=wire.max_output_tokens,
         waited_s=wire.waited_s,
-        forced_way=Way(wire.forced_way) if wire.HasField("forced_way") else None,
+        forced_way=PlacementMode(wire.forced_way) if wire.HasField("forced_way") else None,
         whole_on_one_engine=wire.whole_on_one_engine,
         avoid=tuple(wire.avoid),
         tenant=wire.tenant if wire.HasField("tenant") else DEFAULT_TENANT,
@@ -203,7 +203,7 @@ def placement_from_wire(wire: pb.Placement) -> Placement:
         admission=Admission(wire.admission),
         reason=Reason(wire.reason),
         message=wire.message,
-        way=Way(wire.way),
+        way=PlacementMode(wire.way),
         prefill=_ref_from_wire(wire.prefill) if wire.HasField("prefill") else None,
         decode=_ref_from_wire(wire.decode) if wire.HasField("decode") else None,
         ttft_s=wire.ttft_s if wire.HasField("ttft_s") else None,

@@ -1,7 +1,7 @@
 """Converts engine views, decisions and scale advice to protocol messages and back."""
 
 from shared.engines import EngineView, ScaleAdvice
-from shared.requests import Explanation, StepSums, Way, WayConsidered
+from shared.requests import Explanation, PlacementMode, PlacementOption, StepSums
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 
@@ -28,7 +28,7 @@ def view_from_wire(wire: pb.EngineView) -> EngineView:
     )
 
 
-def considered_to_wire(considered: WayConsidered) -> pb.Option:
+def considered_to_wire(considered: PlacementOption) -> pb.Option:
     return pb.Option(
         way=considered.way.value,
         prefill=considered.prefill or "",
@@ -44,9 +44,9 @@ def considered_to_wire(considered: WayConsidered) -> pb.Option:
     )
 
 
-def considered_from_wire(wire: pb.Option) -> WayConsidered:
-    return WayConsidered(
-        way=Way(wire.way),
+def considered_from_wire(wire: pb.Option) -> PlacementOption:
+    return PlacementOption(
+        way=PlacementMode(wire.way),
         prefill=wire.prefill or None,
         decode=wire.decode or None,
         queue_s=wire.queue_s if wire.HasField("queue_s") else None,

@@ -16,9 +16,9 @@ from shared.requests import (
     Explanation,
     Outcome,
     Placement,
+    PlacementOption,
     PlacementQuery,
     SloTargets,
-    WayConsidered,
 )
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
@@ -41,7 +41,7 @@ CODECS: list[tuple[type[Any], Callable[[Any], Message], Callable[[Any], Any]]] =
     (Policy, codec.policy_to_wire, codec.policy_from_wire),
     (Outcome, codec.outcome_to_wire, codec.outcome_from_wire),
     (EngineView, planner_codec.view_to_wire, planner_codec.view_from_wire),
-    (WayConsidered, planner_codec.considered_to_wire, planner_codec.considered_from_wire),
+    (PlacementOption, planner_codec.considered_to_wire, planner_codec.considered_from_wire),
     (ScaleAdvice, planner_codec.scale_to_wire, planner_codec.scale_from_wire),
     (Explanation, planner_codec.explanation_to_wire, planner_codec.explanation_from_wire),
 ]

@@ -11,7 +11,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from shared.requests import Admission, Placement, Reason, Way
+from shared.requests import Admission, Placement, PlacementMode, Reason
 from tests.contracts.fake_gateway import PLACED, FakeFleet, gateway_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -139,7 +139,7 @@ async def test_targets_way_and_id_reach_the_planner(gateway: Gateway) -> None:
 
     (query,) = gateway.fleet.queries
     assert query.targets.ttft_s == 0.25
-    assert (query.forced_way, query.session_id) == (Way.DISAGGREGATED, "s")
+    assert (query.forced_way, query.session_id) == (PlacementMode.DISAGGREGATED, "s")
     assert query.model == "tiny"
 
 

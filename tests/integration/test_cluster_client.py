@@ -31,10 +31,10 @@ from shared.requests import (
     EngineRef,
     Outcome,
     Placement,
+    PlacementMode,
     PlacementQuery,
     Reason,
     SloTargets,
-    Way,
 )
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import bind, make_server
@@ -179,7 +179,7 @@ class FixedPlanner:
 
     prefill: RuleEngine
     decode: RuleEngine
-    way: Way | None = Way.COLOCATED
+    way: PlacementMode | None = PlacementMode.COLOCATED
     views: list[EngineView] = field(default_factory=list)
     scripted: list[Placement] = field(default_factory=list)
     spare: list[RuleEngine] = field(default_factory=list)
@@ -192,7 +192,7 @@ class FixedPlanner:
             raise PlannerUnavailable("The planner is away.")
         if self.scripted:
             return self.scripted.pop(0)
-        split = self.way is Way.DISAGGREGATED
+        split = self.way is PlacementMode.DISAGGREGATED
         others = [one for one in self.spare if ref(one).engine_id not in query.avoid]
         failed = ref(self.decode).engine_id in query.avoid
         decode = others[0] if failed and others else self.decode
@@ -289,11 +289,11 @@ def tokens_of(parts: list[RequestOutput], index: int = 0) -> list[int]:
     return [token for one in outputs for token in one.token_ids]
 
 
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", PlacementMode)
 @pytest.mark.parametrize("params", [{}, {"presence_penalty": 0.5}, {"logprobs": None, "n": 1}])
 @pytest.mark.parametrize("tokens", [1, 2, 9])
 async def test_both_ways_give_the_tokens_that_the_prompt_demands(
-    rig: Rig, way: Way, params: dict[str, Any], tokens: int
+    rig: Rig, way: PlacementMode, params: dict[str, Any], tokens: int
 ) -> None:
     rig.planner.way = way
 
@@ -309,7 +309,7 @@ async def test_both_ways_give_the_tokens_that_the_prompt_demands(
 
 
 async def test_the_first_token_comes_before_the_decode_engine_has_done_anything(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
     rig.decode.step_s = 0.3
     sampling = SamplingParams(max_tokens=3, temperature=0.0, output_kind=RequestOutputKind.DELTA)
 
@@ -324,7 +324,7 @@ async def test_the_first_token_comes_before_the_decode_engine_has_done_anything(
 
 
 async def test_two_sequences_of_one_request_are_both_whole(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
 
     parts = await rig.ask(6, n=2, temperature=1.0)
 
@@ -335,8 +335,8 @@ async def test_two_sequences_of_one_request_are_both_whole(rig: Rig) -> None:
     await until(lambda: rig.clean)
 
 
-@pytest.mark.parametrize("way", Way)
-async def test_a_client_that_leaves_stops_the_engines(rig: Rig, way: Way) -> None:
+@pytest.mark.parametrize("way", PlacementMode)
+async def test_a_client_that_leaves_stops_the_engines(rig: Rig, way: PlacementMode) -> None:
     rig.planner.way = way
     rig.prefill.step_s = rig.decode.step_s = 0.02
 
@@ -350,7 +350,7 @@ async def test_a_client_that_leaves_stops_the_engines(rig: Rig, way: Way) -> Non
 
 
 async def test_blocks_that_no_engine_will_fetch_are_released(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
     rig.decode.step_s = SOON_S  # takes the request and never comes to answer
 
     asking = asyncio.create_task(rig.ask(50))
@@ -363,7 +363,7 @@ async def test_blocks_that_no_engine_will_fetch_are_released(rig: Rig) -> None:
 
 
 async def test_a_client_that_leaves_during_prefill_leaves_no_blocks_behind(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
     rig.prefill.step_s = 0.05
 
     asking = asyncio.create_task(rig.ask(50))
@@ -375,7 +375,7 @@ async def test_a_client_that_leaves_during_prefill_leaves_no_blocks_behind(rig: 
 
 
 async def test_a_prefill_engine_that_is_gone_costs_only_time(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
     assert rig.prefill.server is not None
     await rig.prefill.server.stop(None)
 
@@ -387,7 +387,7 @@ async def test_a_prefill_engine_that_is_gone_costs_only_time(rig: Rig) -> None:
 
 
 async def test_a_prefill_engine_without_kv_to_hand_over_costs_only_time(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
     rig.prefill.hands_over_kv = False
 
     parts = await rig.ask(6)
@@ -406,9 +406,9 @@ async def spare(rig: Rig) -> AsyncIterator[RuleEngine]:
     await engine.server.stop(None)
 
 
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", PlacementMode)
 async def test_an_engine_that_left_since_the_placement_is_replaced(
-    rig: Rig, spare: RuleEngine, way: Way
+    rig: Rig, spare: RuleEngine, way: PlacementMode
 ) -> None:
     rig.planner.way = way
     assert rig.decode.server is not None
@@ -422,10 +422,10 @@ async def test_an_engine_that_left_since_the_placement_is_replaced(
     assert [one.finished for one in rig.planner.outcomes] == ["moved", "length"]
 
 
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", PlacementMode)
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.8, "seed": 3}, {"n": 2, "seed": 1}])
 async def test_an_answer_goes_on_where_its_engine_was_lost_and_has_every_token_once(
-    rig: Rig, spare: RuleEngine, way: Way, params: dict[str, Any]
+    rig: Rig, spare: RuleEngine, way: PlacementMode, params: dict[str, Any]
 ) -> None:
     rig.planner.way = way
     rig.decode.lose_after = 4
@@ -481,9 +481,9 @@ async def proxy(address: str, cut: asyncio.Event) -> AsyncIterator[str]:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", PlacementMode)
 async def test_a_connection_that_is_cut_without_a_word_costs_a_pause(
-    rig: Rig, spare: RuleEngine, way: Way
+    rig: Rig, spare: RuleEngine, way: PlacementMode
 ) -> None:
     rig.client.engine_core.health._limits = HealthLimits(quiet_s=0.25, answer_s=0.5)
     rig.planner.way, rig.decode.step_s, cut = way, 0.01, asyncio.Event()
@@ -622,7 +622,7 @@ async def test_a_stop_string_ends_the_request_on_its_engine(rig: Rig) -> None:
 
 
 async def test_an_engine_that_is_being_stopped_says_so_and_leaves_nothing(rig: Rig) -> None:
-    rig.planner.way = Way.DISAGGREGATED
+    rig.planner.way = PlacementMode.DISAGGREGATED
     rig.decode.draining = True
 
     with pytest.raises(ClusterFailureError, match="d0 takes nothing new") as failure:

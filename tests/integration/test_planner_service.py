@@ -24,7 +24,7 @@ from shared.errors import (
     RegistrationRefused,
     UnknownDecision,
 )
-from shared.requests import Admission, Explanation, OnRefuse, Outcome, SloTargets, Way
+from shared.requests import Admission, Explanation, OnRefuse, Outcome, PlacementMode, SloTargets
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import (
     Beat,
@@ -266,7 +266,7 @@ async def test_what_was_placed_and_settled_can_be_explained() -> None:
     async with planner() as port, client_of(port) as client, AsyncExitStack() as stack:
         for description in both_roles():
             await stack.enter_async_context(attached(client, description))
-        query = make_query(forced_way=Way.DISAGGREGATED, session_id="s")
+        query = make_query(forced_way=PlacementMode.DISAGGREGATED, session_id="s")
         placement = await client.place(query, LIMIT_S)
         outcome = Outcome(
             decision_id=placement.decision_id, request_id="r1", finished="stop", met=True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.bench.day.records import Lived
-from shared.requests import Admission, Explanation, Outcome, Reason, StepSums, WayConsidered
+from shared.requests import Admission, Explanation, Outcome, PlacementOption, Reason, StepSums
 
 
 class Cause(StrEnum):
@@ -176,9 +176,9 @@ def _idle_s(sums: StepSums | None, queue_s: float, prefill_s: float) -> float:
     return min(max(0.0, queue_s + prefill_s - sums.real_s), queue_s)
 
 
-def _way(record: Explanation) -> WayConsidered:
+def _way(record: Explanation) -> PlacementOption:
     """The placement mode that was chosen: the first one considered."""
-    return record.ways[0] if record.ways else WayConsidered(way=record.placement.way)
+    return record.ways[0] if record.ways else PlacementOption(way=record.placement.way)
 
 
 def _predicted_queue_s(record: Explanation, predicted_s: float) -> float:

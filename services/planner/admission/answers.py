@@ -3,7 +3,15 @@
 import math
 
 from services.planner.admission.candidates import Candidate, Goal, known
-from shared.requests import Admission, OnRefuse, Pacing, Placement, PlacementQuery, Reason, Way
+from shared.requests import (
+    Admission,
+    OnRefuse,
+    Pacing,
+    Placement,
+    PlacementMode,
+    PlacementQuery,
+    Reason,
+)
 from shared.scheduling.grace import Grace
 
 _CROWDS = (
@@ -25,7 +33,7 @@ def refused(
         admission=Admission.REFUSED,
         reason=reason,
         message=message,
-        way=query.forced_way or Way.COLOCATED,
+        way=query.forced_way or PlacementMode.COLOCATED,
         ttft_s=query.targets.ttft_s,
         tpot_s=query.targets.tightest_tpot_s,
         retry_after_s=retry_after_s,
@@ -39,7 +47,7 @@ def deferred(query: PlacementQuery, decision_id: str, message: str, hold_s: floa
         admission=Admission.DEFERRED,
         reason=Reason.NO_ENGINE,
         message=f"{message} One may come back at any moment; ask again in {seconds(hold_s)}.",
-        way=query.forced_way or Way.COLOCATED,
+        way=query.forced_way or PlacementMode.COLOCATED,
         ttft_s=query.targets.ttft_s,
         tpot_s=query.targets.tightest_tpot_s,
         hold_s=hold_s,
@@ -108,7 +116,7 @@ def missed(
         admission=Admission.REFUSED,
         reason=reason,
         message=f"{sentence}; {advice}.",
-        way=Way.COLOCATED if best.colocated else Way.DISAGGREGATED,
+        way=PlacementMode.COLOCATED if best.colocated else PlacementMode.DISAGGREGATED,
         ttft_s=_ttft_in_force(goal),
         tpot_s=goal.tpot_s,
         predicted_ttft_s=known(best.ttft_s),
@@ -165,7 +173,7 @@ def _run(
         admission=admission,
         reason=reason,
         message=message,
-        way=Way.COLOCATED if best.colocated else Way.DISAGGREGATED,
+        way=PlacementMode.COLOCATED if best.colocated else PlacementMode.DISAGGREGATED,
         prefill=None if best.colocated else best.prefill.engine.ref,
         decode=best.decode.engine.ref,
         ttft_s=_ttft_in_force(goal),

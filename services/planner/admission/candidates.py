@@ -19,7 +19,7 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import BEST_OF_SIDE
-from shared.requests import PlacementQuery, Way, WayConsidered
+from shared.requests import PlacementMode, PlacementOption, PlacementQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +56,9 @@ class Candidate:
         too_late = goal.ttft_s is not None and self.ttft_s > goal.ttft_s
         return too_late or (goal.tpot_s is not None and self.decode.tpot_s > goal.tpot_s)
 
-    def considered(self, rejected: str = "") -> WayConsidered:
-        return WayConsidered(
-            way=Way.COLOCATED if self.colocated else Way.DISAGGREGATED,
+    def considered(self, rejected: str = "") -> PlacementOption:
+        return PlacementOption(
+            way=PlacementMode.COLOCATED if self.colocated else PlacementMode.DISAGGREGATED,
             prefill=None if self.colocated else self.prefill.engine.name,
             decode=self.decode.engine.name,
             queue_s=known(self.prefill.queue_s),

@@ -14,7 +14,14 @@ from services.planner.admission.candidates import (
 )
 from services.planner.admission.ways import Ways, too_small
 from services.planner.state.cluster import ClusterState
-from shared.requests import Admission, Placement, PlacementQuery, Reason, Way, WayConsidered
+from shared.requests import (
+    Admission,
+    Placement,
+    PlacementMode,
+    PlacementOption,
+    PlacementQuery,
+    Reason,
+)
 
 _WAYS_KEPT = 8  # of each kind
 
@@ -24,8 +31,8 @@ class Decision:
     """The answer, the best ways considered, and the way that the request runs (None: none)."""
 
     placement: Placement
-    ways: tuple[WayConsidered, ...] = ()
-    chosen: WayConsidered | None = None
+    ways: tuple[PlacementOption, ...] = ()
+    chosen: PlacementOption | None = None
 
 
 def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -> Decision:
@@ -55,7 +62,7 @@ def early_no(query: PlacementQuery, state: ClusterState, ways: Ways, now: float)
 
 def _impossible(query: PlacementQuery, state: ClusterState) -> str:
     """Why no fleet of this model could run the request; empty when one could."""
-    if query.whole_on_one_engine and query.forced_way is Way.DISAGGREGATED:
+    if query.whole_on_one_engine and query.forced_way is PlacementMode.DISAGGREGATED:
         return (
             "Disaggregated was asked for, but splitting this request between two engines would "
             "change its result; ask for colocated or leave the choice to us."

@@ -13,7 +13,7 @@ from services.planner.tuning import (
     PROMPT_LIKE_A_DECODE,
 )
 from shared.engines import Role
-from shared.requests import PlacementQuery, Way, WayConsidered
+from shared.requests import PlacementMode, PlacementOption, PlacementQuery
 
 _REJECTIONS_KEPT = 16
 
@@ -34,7 +34,7 @@ class Ways:
     stand_ins: list[EngineState] = field(default_factory=list)
     prefills: list[EngineState] = field(default_factory=list)
     decodes: list[EngineState] = field(default_factory=list)
-    rejected: list[WayConsidered] = field(default_factory=list)
+    rejected: list[PlacementOption] = field(default_factory=list)
     starts: list[EngineState] = field(default_factory=list)
     ends: list[EngineState] = field(default_factory=list)
 
@@ -64,10 +64,10 @@ class Ways:
     def exist(self) -> bool:
         return bool(self.colocated) or self.pairs_exist
 
-    def reject(self, way: Way, why: str, engine: EngineState | None = None) -> None:
+    def reject(self, way: PlacementMode, why: str, engine: EngineState | None = None) -> None:
         if len(self.rejected) < _REJECTIONS_KEPT:
             name = engine.name if engine else None
-            self.rejected.append(WayConsidered(way=way, decode=name, rejected=why))
+            self.rejected.append(PlacementOption(way=way, decode=name, rejected=why))
 
 
 class Fleet:
@@ -84,7 +84,9 @@ class Fleet:
         self._whole.count_makes()
         for engine in state.engines.values():
             if not engine.serves:
-                self._whole.reject(Way.COLOCATED, f"{engine.name} {engine.why_not}", engine)
+                self._whole.reject(
+                    PlacementMode.COLOCATED, f"{engine.name} {engine.why_not}", engine
+                )
         self._by_load: dict[int, tuple[list[EngineState], list[EngineState]]] = {}
 
     def open_ways(self, query: PlacementQuery, now: float) -> Ways:
@@ -154,7 +156,7 @@ class Fleet:
         )
         for engine in self._serving:
             if said := why.get(engine, f"{engine.name} failed a gateway of late"):
-                ways.reject(Way.COLOCATED, said, engine)
+                ways.reject(PlacementMode.COLOCATED, said, engine)
         return True
 
     def _keep_group_together(self, query: PlacementQuery, ways: Ways, now: float) -> bool:
@@ -168,12 +170,14 @@ class Fleet:
         if prefill is None and decode in ways.on_one:
             ways.colocated, ways.stand_ins = [decode], []
             ways.prefills, ways.decodes = [], []
-            ways.reject(Way.DISAGGREGATED, f"the prompt's prefix is cached on {decode.name}")
+            ways.reject(
+                PlacementMode.DISAGGREGATED, f"the prompt's prefix is cached on {decode.name}"
+            )
         elif prefill in ways.prefills and decode in ways.decodes:
             assert prefill is not None
             ways.prefills, ways.decodes = [prefill], [decode]
             ways.colocated, ways.stand_ins = [], []
-            ways.reject(Way.COLOCATED, f"the prompt's prefix is cached on {prefill.name}")
+            ways.reject(PlacementMode.COLOCATED, f"the prompt's prefix is cached on {prefill.name}")
         else:
             return False
         return True
@@ -215,13 +219,13 @@ def _obey_caller(query: PlacementQuery, ways: Ways) -> bool:
     """Applies the way that the request requires; whether that leaves fewer ways."""
     if query.whole_on_one_engine:
         ways.prefills, ways.decodes = [], []
-        ways.reject(Way.DISAGGREGATED, "splitting this request would change its result")
-    elif query.forced_way is Way.COLOCATED:
+        ways.reject(PlacementMode.DISAGGREGATED, "splitting this request would change its result")
+    elif query.forced_way is PlacementMode.COLOCATED:
         ways.stand_ins, ways.prefills, ways.decodes = [], [], []
-        ways.reject(Way.DISAGGREGATED, "the caller asked for colocated")
-    elif query.forced_way is Way.DISAGGREGATED:
+        ways.reject(PlacementMode.DISAGGREGATED, "the caller asked for colocated")
+    elif query.forced_way is PlacementMode.DISAGGREGATED:
         ways.colocated, ways.stand_ins = [], []
-        ways.reject(Way.COLOCATED, "the caller asked for disaggregated")
+        ways.reject(PlacementMode.COLOCATED, "the caller asked for disaggregated")
     else:
         return False
     return True

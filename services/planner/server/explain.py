@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.engines import KvTransfer
-from shared.requests import Explanation, Outcome, Pacing, Placement, PlacementQuery, WayConsidered
+from shared.requests import Explanation, Outcome, Pacing, Placement, PlacementOption, PlacementQuery
 from shared.rpc.channels import PlannerClient
 from shared.rpc.identity import Identity
 
@@ -155,5 +155,5 @@ def _remarks(explanation: Explanation) -> Iterator[str]:
             yield f"Not {considered.way}{where}: {considered.rejected}."
 
 
-def _engines(considered: WayConsidered) -> str:
+def _engines(considered: PlacementOption) -> str:
     return " > ".join(name for name in (considered.prefill, considered.decode) if name)

@@ -23,9 +23,9 @@ from shared.requests import (
     Admission,
     Explanation,
     Outcome,
+    PlacementOption,
     PlacementQuery,
     Reason,
-    WayConsidered,
 )
 from shared.scheduling.rows import key_of
 
@@ -80,7 +80,7 @@ class ClusterState(FleetEstimates):
     def next_decision_id(self) -> str:
         return f"d-{self._epoch}-{self._decisions_made + 1}"
 
-    def commit(self, explanation: Explanation, chosen: WayConsidered | None, now: float) -> None:
+    def commit(self, explanation: Explanation, chosen: PlacementOption | None, now: float) -> None:
         """Records a decision. `chosen` is the way that the request runs, None when it does not."""
         self._decisions_made += 1
         self._learn_of_refusal(explanation, now)
@@ -181,7 +181,7 @@ class ClusterState(FleetEstimates):
         return self._explanations.get(decision_id)
 
     def _place(
-        self, explanation: Explanation, chosen: WayConsidered, demand: Demand, now: float
+        self, explanation: Explanation, chosen: PlacementOption, demand: Demand, now: float
     ) -> None:
         query, placement = explanation.query, explanation.placement
         prefill, decode = placement.prefill, placement.decode

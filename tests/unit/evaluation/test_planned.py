@@ -13,7 +13,7 @@ from shared.batch_time import Step, to_plain
 from shared.batch_time.profile_fit import fit_of
 from shared.hardware import profiled
 from shared.hardware.profile import measured
-from shared.requests import Pacing, Way
+from shared.requests import Pacing, PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, kept
 from shared.simulation.lives import (
@@ -139,7 +139,7 @@ class Watched(Planned):
 
 def test_the_planner_counts_no_prompt_that_its_prefill_engine_is_done_with() -> None:
     engines = fleet(hardware(kv_blocks=2000), 1, 1)
-    system = Watched(Settings(way=Way.DISAGGREGATED), engines)
+    system = Watched(Settings(way=PlacementMode.DISAGGREGATED), engines)
 
     record = Run(random_load(6, 200), system, engines, Conditions()).record()
 

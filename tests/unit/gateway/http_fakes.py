@@ -14,7 +14,7 @@ from services.gateway.request_body import Bodies, BodyLimits
 from services.gateway.scope import RequestScope, SequenceRecord, current_scope
 from services.gateway.slo_inputs import Catalogue
 from shared.clock import VirtualClock
-from shared.requests import Admission, EngineRef, Placement, Reason, SloTargets, Way
+from shared.requests import Admission, EngineRef, Placement, PlacementMode, Reason, SloTargets
 
 LIMITS = BodyLimits(size_bytes=1000, time_s=1.0, values=100, keys=50)
 CHAT = SloTargets(class_name="chat", ttft_s=0.5, tpot_s=0.05)
@@ -25,7 +25,7 @@ PLACED = Placement(
     decision_id="d-1",
     admission=Admission.ADMITTED,
     reason=Reason.NONE,
-    way=Way.DISAGGREGATED,
+    way=PlacementMode.DISAGGREGATED,
     prefill=PREFILL,
     decode=DECODE,
     predicted_ttft_s=0.2,

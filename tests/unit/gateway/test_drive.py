@@ -27,10 +27,10 @@ from shared.requests import (
     Pacing,
     Phase,
     Placement,
+    PlacementMode,
     Reason,
     SloTargets,
     Stage,
-    Way,
 )
 from tests.unit.gateway.engine_fakes import (
     BLOCKS,
@@ -68,7 +68,10 @@ class Run:
 
 
 def make(
-    engines: FakeEngines, way: Way = Way.DISAGGREGATED, max_tokens: int = 8, **params: Any
+    engines: FakeEngines,
+    way: PlacementMode = PlacementMode.DISAGGREGATED,
+    max_tokens: int = 8,
+    **params: Any,
 ) -> Run:
     delivered: list[EngineCoreOutputs] = []
     drive = Drive(
@@ -88,7 +91,7 @@ def make(
             admission=Admission.BEST_EFFORT,
             reason=Reason.COMPUTE,
             way=way,
-            prefill=P if way is Way.DISAGGREGATED else None,
+            prefill=P if way is PlacementMode.DISAGGREGATED else None,
             decode=D,
             ttft_s=0.4,
         ),
@@ -107,7 +110,7 @@ def make(
 
 
 async def test_colocated_is_one_call_whose_tokens_pass_through() -> None:
-    run = make(FakeEngines(d=says(reply(5), reply(6, 7), ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(reply(5), reply(6, 7), ending())), PlacementMode.COLOCATED)
 
     await run.drive.run()
 
@@ -120,7 +123,7 @@ async def test_colocated_is_one_call_whose_tokens_pass_through() -> None:
 
 
 async def test_the_engine_is_told_what_was_promised() -> None:
-    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(ending())), PlacementMode.COLOCATED)
 
     await run.drive.run()
 
@@ -130,7 +133,7 @@ async def test_the_engine_is_told_what_was_promised() -> None:
 
 
 async def test_what_the_gateway_placed_alone_gives_way_to_nobody() -> None:
-    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(ending())), PlacementMode.COLOCATED)
     alone = replace(run.drive.placement, reason=Reason.PLANNER_AWAY, ttft_s=None)
     run.drive.placement = run.record.placement = alone
 
@@ -141,7 +144,7 @@ async def test_what_the_gateway_placed_alone_gives_way_to_nobody() -> None:
 
 
 async def test_an_engine_is_asked_for_the_first_token_as_much_earlier_as_its_way_takes() -> None:
-    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(ending())), PlacementMode.COLOCATED)
     run.drive.placement = replace(run.drive.placement, delivery_s=0.03)
 
     await run.drive.run()
@@ -190,7 +193,7 @@ def at_times(run: Run, *replies: tuple[float, Reply | Exception]) -> Answer:
 
 @pytest.mark.parametrize("pacing", list(Pacing))
 async def test_an_engine_is_told_whether_tokens_are_due_by_deadlines(pacing: Pacing) -> None:
-    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(ending())), PlacementMode.COLOCATED)
     run.drive.placement = replace(run.drive.placement, pacing=pacing)
 
     await run.drive.run()
@@ -225,7 +228,7 @@ async def test_by_deadlines_a_prefill_that_is_lost_leaves_the_first_token_due_as
 
 
 async def test_a_sequence_that_goes_on_after_its_engine_was_lost_keeps_its_line() -> None:
-    run = make(FakeEngines(), Way.COLOCATED)
+    run = make(FakeEngines(), PlacementMode.COLOCATED)
     by_deadlines(run)
     run.engines.d = at_times(
         run, (11.0, reply(5)), (12.5, reply(6, 7)), (12.6, EngineLost("reset"))
@@ -245,7 +248,7 @@ async def test_a_sequence_that_goes_on_after_its_engine_was_lost_keeps_its_line(
 
 
 async def test_by_deadlines_tokens_of_one_output_have_each_its_own() -> None:
-    run = make(FakeEngines(), Way.COLOCATED)
+    run = make(FakeEngines(), PlacementMode.COLOCATED)
     by_deadlines(run)
     run.engines.d = at_times(run, (11.0, reply(5, 6)), (12.2, reply(7, 8)), (12.2, ending()))
 
@@ -256,7 +259,7 @@ async def test_by_deadlines_tokens_of_one_output_have_each_its_own() -> None:
 
 
 async def test_by_deadlines_each_token_costs_the_pace_of_its_own_stage() -> None:
-    run = make(FakeEngines(), Way.COLOCATED)
+    run = make(FakeEngines(), PlacementMode.COLOCATED)
     by_deadlines(run)
     thinking_then_answer(run)
     run.engines.d = at_times(run, (12.0, reply(5, 9, 6)), (12.3, EngineLost("reset")))
@@ -281,7 +284,7 @@ async def test_by_deadlines_without_a_pace_only_the_first_token_is_due() -> None
 
 
 async def test_by_the_mean_a_sequence_has_no_line() -> None:
-    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(ending())), PlacementMode.COLOCATED)
 
     await run.drive.run()
 
@@ -324,7 +327,7 @@ def stage_terms(run: Run) -> list[list[tuple[float, list[int]]]]:
 
 
 async def test_an_engine_is_told_the_stages_and_with_which_tokens_they_end() -> None:
-    run = make(FakeEngines(d=says(reply(5), reply(9), ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(reply(5), reply(9), ending())), PlacementMode.COLOCATED)
     thinking_then_answer(run)
 
     await run.drive.run()
@@ -371,7 +374,7 @@ async def test_the_transfer_lasts_from_the_prefills_end_to_the_decode_engines_fi
 
 
 async def test_on_one_engine_nothing_is_transferred() -> None:
-    run = make(FakeEngines(d=says(ending())), Way.COLOCATED)
+    run = make(FakeEngines(d=says(ending())), PlacementMode.COLOCATED)
 
     await run.drive.run()
 
@@ -454,7 +457,9 @@ async def test_a_single_token_is_made_elsewhere_when_its_engine_was_stopped(
 
 
 async def test_the_loss_of_an_engine_is_told_with_its_name_and_the_tokens_so_far() -> None:
-    run = make(FakeEngines(d=says(reply(5), reply(6), EngineLost("reset"))), Way.COLOCATED)
+    run = make(
+        FakeEngines(d=says(reply(5), reply(6), EngineLost("reset"))), PlacementMode.COLOCATED
+    )
 
     with pytest.raises(EngineLost, match=r"Engine d was lost after 2 tokens.*send.*again.*reset"):
         await run.drive.run()
@@ -462,7 +467,7 @@ async def test_the_loss_of_an_engine_is_told_with_its_name_and_the_tokens_so_far
 
 @pytest.mark.parametrize("before", [[], [reply(5)]])
 async def test_silence_has_a_limit(before: list[Reply]) -> None:
-    run = make(FakeEngines(d=says(*before, then_hang=True)), Way.COLOCATED)
+    run = make(FakeEngines(d=says(*before, then_hang=True)), PlacementMode.COLOCATED)
 
     with pytest.raises(DeadlinePassed, match=f"after {len(before)} tokens"):
         await run.drive.run()
@@ -518,7 +523,7 @@ async def test_leaving_later_only_ends_the_call() -> None:
 async def test_times_of_the_engine_are_told_on_our_clock() -> None:
     queued = EngineCoreEvent(EngineCoreEventType.QUEUED, 7.0)
     last = reply(5, core_time_s=8.0, events=[queued], finish_reason=FinishReason.STOP)
-    run = make(FakeEngines(d=says(last)), Way.COLOCATED)
+    run = make(FakeEngines(d=says(last)), PlacementMode.COLOCATED)
 
     await run.drive.run()
 
@@ -535,8 +540,8 @@ def test_a_record_moves_only_along_the_table() -> None:
         enter(record, Phase.DECODING)
 
 
-@pytest.mark.parametrize("way", list(Way))
-async def test_the_first_step_of_the_first_engine_starts_a_request(way: Way) -> None:
+@pytest.mark.parametrize("way", list(PlacementMode))
+async def test_the_first_step_of_the_first_engine_starts_a_request(way: PlacementMode) -> None:
     def began(at_s: float) -> dict[str, Any]:
         return {"events": [EngineCoreEvent(EngineCoreEventType.SCHEDULED, at_s)]}
 
@@ -546,4 +551,4 @@ async def test_the_first_step_of_the_first_engine_starts_a_request(way: Way) -> 
 
     await run.drive.run()
 
-    assert run.record.started_at_s == (99.0 if way is Way.DISAGGREGATED else 80.0)
+    assert run.record.started_at_s == (99.0 if way is PlacementMode.DISAGGREGATED else 80.0)

@@ -24,10 +24,10 @@ from shared.requests import (
     OnRefuse,
     Outcome,
     Placement,
+    PlacementMode,
     PlacementQuery,
     Reason,
     SloTargets,
-    Way,
 )
 from tests.unit.gateway.engine_fakes import (
     PROMPT,
@@ -70,7 +70,7 @@ def placed(at: EngineRef, prefill: EngineRef | None = None, **changes: Any) -> P
         "decision_id": f"d-{at.name}",
         "admission": Admission.ADMITTED,
         "reason": Reason.NONE,
-        "way": Way.DISAGGREGATED if prefill else Way.COLOCATED,
+        "way": PlacementMode.DISAGGREGATED if prefill else PlacementMode.COLOCATED,
         "prefill": prefill,
         "decode": at,
         "ttft_s": 0.4,
@@ -149,7 +149,7 @@ def trip(
                 request_id="r",
                 arrived_at_s=99.0,
                 targets=targets or SloTargets(ttft_s=0.4, on_refuse=OnRefuse.REFUSE),
-                forced_way=Way.COLOCATED,
+                forced_way=PlacementMode.COLOCATED,
                 session_id="s",
             ),
             record=SequenceRecord(request_id="r1", prompt_tokens=len(PROMPT)),
@@ -337,7 +337,7 @@ async def test_kv_that_no_engine_has_fetched_is_fetched_by_the_next_one() -> Non
     assert rest.sampling_params is not None
     assert (rest.sampling_params.extra_args or {})[TRANSFER]["do_remote_prefill"]
     assert run.planner.queries[1].avoid == ("d", "p")
-    assert run.planner.queries[1].forced_way is Way.COLOCATED
+    assert run.planner.queries[1].forced_way is PlacementMode.COLOCATED
     assert run.engines.released == []
     assert run.record.placement is not None
     assert run.record.placement.prefill == P

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.middleware import GENERATION_PATHS, Generations, LastAnswers, RequestIds
 from services.gateway.scope import current_scope
-from shared.requests import Way
+from shared.requests import PlacementMode
 from tests.unit.gateway.http_fakes import (
     Answer,
     add_sequence,
@@ -80,7 +80,7 @@ async def test_headers_reach_the_scope() -> None:
 
     told = (await call(echo, headers=headers)).json
 
-    assert (told["way"], told["session"], told["ttft_s"]) == (Way.COLOCATED, "s", 0.25)
+    assert (told["way"], told["session"], told["ttft_s"]) == (PlacementMode.COLOCATED, "s", 0.25)
     assert told["arrived_at_s"] == 10.0
 
 

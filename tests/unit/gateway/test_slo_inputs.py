@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.gateway.slo_inputs import Catalogue, SloInputs, read_inputs
 from shared.errors import InvalidRequest
-from shared.requests import OnRefuse, Pacing, SloTargets, Stage, Way
+from shared.requests import OnRefuse, Pacing, PlacementMode, SloTargets, Stage
 
 CHAT = SloTargets(class_name="chat", ttft_s=0.5, tpot_s=0.05, on_refuse=OnRefuse.REFUSE)
 AGENT = SloTargets(class_name="agent", ttft_slowdown=3.0, stages=(Stage(name="a", tpot_s=0.02),))
@@ -106,7 +106,7 @@ def test_way_report_and_on_refuse_come_from_either_source() -> None:
     from_headers = read(x_slo_way="disaggregated", x_slo_report="1", x_slo_on_refuse="refuse")
 
     assert from_body == from_headers
-    assert from_body.forced_way is Way.DISAGGREGATED
+    assert from_body.forced_way is PlacementMode.DISAGGREGATED
     assert from_body.targets.on_refuse is OnRefuse.REFUSE
 
 

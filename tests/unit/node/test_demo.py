@@ -20,10 +20,12 @@ from services.node.demo_requests import DemoRequest, demo_requests, first_reques
 from services.node.demo_table import answers_table, lines_to_paste, problems
 from services.node.up import config_file
 from shared.options import load
-from shared.requests import Way
+from shared.requests import PlacementMode
 
 CONFIG = str(files("services.node") / "demo.yaml")
-REQUEST = DemoRequest(class_name="code", prompt="p", answer_tokens=8, way=Way.DISAGGREGATED)
+REQUEST = DemoRequest(
+    class_name="code", prompt="p", answer_tokens=8, way=PlacementMode.DISAGGREGATED
+)
 REPORT = {
     "way": "disaggregated",
     "targets": {"ttft_ms": 6000.0, "tpot_ms": 150.0},
@@ -53,9 +55,9 @@ def test_a_dozen_requests_of_three_classes_go_both_ways_and_as_the_planner_likes
     assert len(requests) == 12
     for name in ("summary", "code", "chat"):
         ways = [one.way for one in requests if one.class_name == name]
-        assert ways == [Way.COLOCATED, Way.DISAGGREGATED, None, None]
+        assert ways == [PlacementMode.COLOCATED, PlacementMode.DISAGGREGATED, None, None]
     assert len({one.prompt for one in requests}) == 12
-    assert {one.way for one in first_requests()} == set(Way)
+    assert {one.way for one in first_requests()} == set(PlacementMode)
 
 
 def test_the_gateway_understands_every_request_with_the_packaged_classes() -> None:

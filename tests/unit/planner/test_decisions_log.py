@@ -13,9 +13,9 @@ from shared.requests import (
     Explanation,
     Outcome,
     Placement,
+    PlacementMode,
+    PlacementOption,
     Reason,
-    Way,
-    WayConsidered,
 )
 from tests.unit.planner.builders import make_query
 
@@ -30,7 +30,9 @@ def decision(number: int) -> Explanation:
             decision_id=f"d-{number}", admission=Admission.ADMITTED, reason=Reason.NONE, decode=D
         ),
         decided_at_epoch_s=1.0,
-        ways=(WayConsidered(way=Way.COLOCATED, decode="d0", ttft_s=0.1, rejected="full"),),
+        ways=(
+            PlacementOption(way=PlacementMode.COLOCATED, decode="d0", ttft_s=0.1, rejected="full"),
+        ),
         outcome=Outcome(decision_id=f"d-{number}", request_id=f"r{number}", finished="stop"),
     )
 

@@ -16,11 +16,11 @@ from shared.requests import (
     Outcome,
     Pacing,
     Placement,
+    PlacementMode,
     Reason,
     SloTargets,
     Stage,
     StepSums,
-    Way,
 )
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
@@ -91,7 +91,7 @@ def test_a_refusal_is_told_with_its_reason_and_what_stood_in_the_way() -> None:
     state = make_cluster(make_engine())
     state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=900)
     targets = SloTargets(ttft_s=0.5, on_refuse=OnRefuse.REFUSE)
-    decision = place(state, make_query(targets=targets, forced_way=Way.COLOCATED))
+    decision = place(state, make_query(targets=targets, forced_way=PlacementMode.COLOCATED))
 
     text = printed(state, decision.placement.decision_id)
 
@@ -140,7 +140,7 @@ def test_where_the_time_went_and_how_long_steps_took_is_told() -> None:
 )
 def test_how_the_kv_came_is_told(outcome: str, words: str) -> None:
     state = make_cluster(*both_roles())
-    query = make_query(forced_way=Way.DISAGGREGATED)
+    query = make_query(forced_way=PlacementMode.DISAGGREGATED)
     decision = place(state, query)
     transfer = KvTransfer(
         request_id="r1",

@@ -4,7 +4,7 @@ from services.planner.admission.ways import Fleet
 from services.planner.state.engine_holds import Hold
 from services.planner.tuning import MOST_TRIED
 from shared.engines import Role
-from shared.requests import SloTargets, Way
+from shared.requests import PlacementMode, SloTargets
 from shared.scheduling.rows import new_row
 from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
 
@@ -79,7 +79,7 @@ def test_one_request_that_finds_fewer_ways_takes_none_from_the_next() -> None:
     fleet = Fleet(make_cluster(*(make_engine(f"d{number}") for number in range(3))))
     before = fleet.open_ways(make_query(), LONG_AFTER_S)
 
-    forced = fleet.open_ways(make_query(forced_way=Way.COLOCATED), LONG_AFTER_S)
+    forced = fleet.open_ways(make_query(forced_way=PlacementMode.COLOCATED), LONG_AFTER_S)
 
     assert not forced.decodes
     assert forced.rejected

@@ -13,8 +13,8 @@ from shared.requests import (
     Explanation,
     Outcome,
     Placement,
+    PlacementMode,
     Reason,
-    Way,
 )
 from tests.unit.planner.builders import COST, make_query, make_report
 
@@ -59,7 +59,7 @@ def steps(ledger: Ledger, engine: str) -> None:
 
 def test_an_end_is_handed_out_with_the_steps_before_and_after_the_first_token() -> None:
     ledger = Ledger()
-    ledger.decided(decision(way=Way.DISAGGREGATED, prefill=P), TABLES, 10.0)
+    ledger.decided(decision(way=PlacementMode.DISAGGREGATED, prefill=P), TABLES, 10.0)
     steps(ledger, "p0")
     steps(ledger, "d0")
     ledger.settled(outcome(), 13.1)

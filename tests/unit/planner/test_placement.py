@@ -7,7 +7,7 @@ import pytest
 
 from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, KvAddress, Role
-from shared.requests import Admission, OnRefuse, Reason, SloTargets, Stage, Way
+from shared.requests import Admission, OnRefuse, PlacementMode, Reason, SloTargets, Stage
 from tests.unit.planner.builders import (
     COST,
     LONG_AFTER_S,
@@ -28,7 +28,7 @@ def test_idle_colocated_times_are_those_computed_by_hand() -> None:
 
     assert decision.chosen is not None
     chosen = decision.chosen
-    assert (chosen.way, chosen.prefill, chosen.decode) == (Way.COLOCATED, None, "d0")
+    assert (chosen.way, chosen.prefill, chosen.decode) == (PlacementMode.COLOCATED, None, "d0")
     assert chosen.queue_s == 0
     assert chosen.prefill_s == pytest.approx(0.01 + 100 * 0.001)
     assert chosen.tpot_s == pytest.approx(0.01 + 0.001)
@@ -37,7 +37,7 @@ def test_idle_colocated_times_are_those_computed_by_hand() -> None:
 
 
 def test_disaggregated_adds_the_transfer_and_only_after_the_first_token() -> None:
-    query = make_query(forced_way=Way.DISAGGREGATED, waited_s=0.5)
+    query = make_query(forced_way=PlacementMode.DISAGGREGATED, waited_s=0.5)
 
     decision = decide(query, make_cluster(*both_roles()), LONG_AFTER_S)
 
@@ -158,7 +158,10 @@ def test_a_request_without_targets_is_admitted_without_a_promise() -> None:
     [
         ({"model": "other"}, "serves 'm', not 'other'"),
         ({"prompt_tokens": 2000, "max_output_tokens": 49}, "takes at most 2048 tokens"),
-        ({"whole_on_one_engine": True, "forced_way": Way.DISAGGREGATED}, "change its result"),
+        (
+            {"whole_on_one_engine": True, "forced_way": PlacementMode.DISAGGREGATED},
+            "change its result",
+        ),
     ],
 )
 def test_what_could_never_run_is_refused_at_once(changed: dict[str, Any], words: str) -> None:
@@ -205,12 +208,12 @@ def test_the_loss_of_the_last_engine_starts_the_wait_anew() -> None:
 
 
 def test_a_forced_way_without_its_engines_is_refused_by_name() -> None:
-    query = make_query(forced_way=Way.DISAGGREGATED)
+    query = make_query(forced_way=PlacementMode.DISAGGREGATED)
 
     placement = decide(query, make_cluster(make_engine()), LONG_AFTER_S).placement
 
     assert (placement.admission, placement.reason) == (Admission.REFUSED, Reason.NO_ENGINE)
-    assert placement.way is Way.DISAGGREGATED
+    assert placement.way is PlacementMode.DISAGGREGATED
     assert "no two engines that exchange KV" in placement.message
 
 
@@ -219,7 +222,9 @@ def test_engines_without_a_kv_address_never_exchange_kv() -> None:
         make_engine("p0", Role.PREFILL, kv_address=None), make_engine("d0", kv_address=None)
     )
 
-    placement = decide(make_query(forced_way=Way.DISAGGREGATED), state, LONG_AFTER_S).placement
+    placement = decide(
+        make_query(forced_way=PlacementMode.DISAGGREGATED), state, LONG_AFTER_S
+    ).placement
 
     assert placement.admission is Admission.REFUSED
 
@@ -233,7 +238,7 @@ def test_kv_moves_only_between_engines_that_share_a_transport() -> None:
     """However many engines without a common transport look better."""
     others = [over(f"a{number}", "nixl") for number in range(6)]
     start = over("p0", "zmq", role=Role.PREFILL)
-    apart = make_query(forced_way=Way.DISAGGREGATED)
+    apart = make_query(forced_way=PlacementMode.DISAGGREGATED)
 
     without = decide(apart, make_cluster(start, *others), LONG_AFTER_S).placement
     reached = make_cluster(start, *others, over("z0", "nixl", "zmq"))
@@ -251,7 +256,9 @@ def test_a_role_is_a_preference_not_a_wall() -> None:
     only_decode = make_cluster(make_engine("d0"), make_engine("d1"))
 
     alone = decide(make_query(), only_prefill, LONG_AFTER_S).placement
-    apart = decide(make_query(forced_way=Way.DISAGGREGATED), only_decode, LONG_AFTER_S).placement
+    apart = decide(
+        make_query(forced_way=PlacementMode.DISAGGREGATED), only_decode, LONG_AFTER_S
+    ).placement
 
     assert alone.decode is not None
     assert alone.decode.name == "p0"
@@ -265,7 +272,7 @@ def test_the_way_that_a_caller_names_keeps_to_the_decode_engines() -> None:
     state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=1000)
 
     free = decide(make_query(whole_on_one_engine=True), state, LONG_AFTER_S).placement
-    named = decide(make_query(forced_way=Way.COLOCATED), state, LONG_AFTER_S).placement
+    named = decide(make_query(forced_way=PlacementMode.COLOCATED), state, LONG_AFTER_S).placement
 
     assert free.decode is not None
     assert named.decode is not None
@@ -277,7 +284,9 @@ def test_a_decode_engine_busy_with_prompts_has_them_computed_elsewhere() -> None
     state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=1000)
 
     found = decide(make_query(), state, LONG_AFTER_S).placement
-    apart = decide(make_query(forced_way=Way.DISAGGREGATED), state, LONG_AFTER_S).placement
+    apart = decide(
+        make_query(forced_way=PlacementMode.DISAGGREGATED), state, LONG_AFTER_S
+    ).placement
 
     assert (found.prefill, found.decode) == (None, apart.prefill)  # no KV has to move
     assert apart.prefill is not None
@@ -320,12 +329,14 @@ def test_a_pair_that_loses_kv_is_avoided() -> None:
     state = make_cluster(
         make_engine("p0", Role.PREFILL), make_engine("p1", Role.PREFILL), *([make_engine("d0")])
     )
-    query = make_query(forced_way=Way.DISAGGREGATED, prompt_tokens=1000)
+    query = make_query(forced_way=PlacementMode.DISAGGREGATED, prompt_tokens=1000)
     first = place(state, query)
     assert first.chosen is not None
 
     state.settle(make_outcome(first, recomputed=True), 0.0)
-    again = place(state, make_query("r2", forced_way=Way.DISAGGREGATED, prompt_tokens=1000))
+    again = place(
+        state, make_query("r2", forced_way=PlacementMode.DISAGGREGATED, prompt_tokens=1000)
+    )
 
     assert again.chosen is not None
     assert {first.chosen.prefill, again.chosen.prefill} == {"p0", "p1"}

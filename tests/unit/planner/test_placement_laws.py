@@ -9,7 +9,7 @@ from services.planner.admission.placement import Decision
 from services.planner.state.cluster import ClusterState
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
-from shared.requests import Admission, OnRefuse, PlacementQuery, Reason, SloTargets, Way
+from shared.requests import Admission, OnRefuse, PlacementMode, PlacementQuery, Reason, SloTargets
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
     decide,
@@ -62,7 +62,7 @@ queries = st.builds(
     prompt_tokens=st.integers(1, 2100),
     max_output_tokens=st.integers(1, 300),
     waited_s=st.floats(0, 3),
-    forced_way=st.none() | st.sampled_from(Way),
+    forced_way=st.none() | st.sampled_from(PlacementMode),
     whole_on_one_engine=st.booleans(),
 )
 
@@ -130,7 +130,9 @@ def test_only_a_request_that_runs_names_engines(
 
     placement = decision.placement
     assert bool(placement.decode) == placement.runs
-    assert bool(placement.prefill) == (placement.runs and placement.way is Way.DISAGGREGATED)
+    assert bool(placement.prefill) == (
+        placement.runs and placement.way is PlacementMode.DISAGGREGATED
+    )
 
 
 @given(any_fleet, queries)

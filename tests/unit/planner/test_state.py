@@ -9,7 +9,7 @@ from services.planner.state.engine_holds import SEEN_LIMIT_S, UNSEEN_LIMIT_S
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import ARRIVAL_S
 from shared.engines import KV_USED, KvTransfer, Role
-from shared.requests import Admission, SloTargets, Way
+from shared.requests import Admission, PlacementMode, SloTargets
 from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, to_wire
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
@@ -43,7 +43,7 @@ def test_a_placed_request_counts_until_a_step_that_began_after_it_is_reported() 
 
 def test_a_decode_engine_keeps_the_room_until_the_kv_is_due() -> None:
     state = make_cluster(*both_roles())
-    place(state, make_query(forced_way=Way.DISAGGREGATED), now=100.0)
+    place(state, make_query(forced_way=PlacementMode.DISAGGREGATED), now=100.0)
     idle = make_report()
 
     state.engines["d0"].observe(idle, now=100.1)
@@ -272,7 +272,7 @@ def test_a_group_is_bound_only_while_its_engines_serve_and_for_a_while() -> None
 
 def test_when_the_prefill_engine_is_lost_the_request_keeps_its_decode_engine() -> None:
     state = make_cluster(*both_roles())
-    place(state, make_query(forced_way=Way.DISAGGREGATED))
+    place(state, make_query(forced_way=PlacementMode.DISAGGREGATED))
 
     state.leave(state.engines["p0"], LONG_AFTER_S)
 
@@ -294,7 +294,7 @@ def moved(state: ClusterState) -> tuple[EngineState, EngineState]:
     """A promised request on its way over both engines."""
     query = make_query(
         targets=SloTargets(ttft_s=5.0, tpot_s=0.1),
-        forced_way=Way.DISAGGREGATED,
+        forced_way=PlacementMode.DISAGGREGATED,
         max_output_tokens=9,
     )
     assert place(state, query).placement.admission is Admission.ADMITTED
@@ -334,7 +334,7 @@ def test_what_engines_tell_of_transfers_shapes_the_times_foreseen_over_that_pair
         seconds=2.0,
         outcome=KV_USED,
     )
-    query = make_query(forced_way=Way.DISAGGREGATED)
+    query = make_query(forced_way=PlacementMode.DISAGGREGATED)
 
     def foreseen() -> dict[str | None, float]:
         ways = decide(query, state, LONG_AFTER_S).ways
@@ -354,7 +354,7 @@ def test_what_engines_tell_of_transfers_shapes_the_times_foreseen_over_that_pair
 
 def test_what_an_engine_told_of_a_transfer_is_kept_when_the_decision_is_closed() -> None:
     state = make_cluster(*both_roles())
-    decision = place(state, make_query(forced_way=Way.DISAGGREGATED))
+    decision = place(state, make_query(forced_way=PlacementMode.DISAGGREGATED))
     transfer = KvTransfer(
         request_id="r1",
         peer_engine_id="unknown",

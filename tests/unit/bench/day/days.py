@@ -11,12 +11,12 @@ from shared.requests import (
     Explanation,
     Outcome,
     Placement,
+    PlacementMode,
+    PlacementOption,
     PlacementQuery,
     Reason,
     SloTargets,
     StepSums,
-    Way,
-    WayConsidered,
 )
 
 P, D = (EngineRef(name=name, engine_id=name, address=name) for name in ("p0", "d0"))
@@ -98,7 +98,7 @@ def record(
         ),
         placement=placed,
         decided_at_epoch_s=0.0,
-        ways=(WayConsidered(way=placed.way, queue_s=0.1, transfer_s=transfer_s),),
+        ways=(PlacementOption(way=placed.way, queue_s=0.1, transfer_s=transfer_s),),
         outcome=ended,
         before_first=before,
         after_first=after,
@@ -121,5 +121,5 @@ def kept() -> Lived:
 
 def moved(ended: Outcome, *, tpot_s: float = 0.2, after: StepSums | None = None) -> Lived:
     """Disaggregated, with 0.02 s foreseen for the KV, and too slow after the first token."""
-    one = record(ended, transfer_s=0.02, after=after, way=Way.DISAGGREGATED, prefill=P)
+    one = record(ended, transfer_s=0.02, after=after, way=PlacementMode.DISAGGREGATED, prefill=P)
     return Lived(judged=judged(0.5, tpot_s), record=one)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.bench.capacity.judge import Ended
 from services.bench.day.causes import Cause, Part, miss_of, pace_parts, start_parts, was_promised
 from services.bench.day.records import Lived
-from shared.requests import Admission, Reason, Way
+from shared.requests import Admission, PlacementMode, Reason
 from tests.unit.bench.day.days import (
     GAPS,
     TTFT_S,
@@ -103,7 +103,7 @@ def test_the_cause_is_what_took_most_beyond_what_was_predicted(lived: Lived, cau
 
 def test_a_first_token_that_waited_for_the_kv_charges_the_transfer_to_the_start_alone() -> None:
     ended = outcome(ttft_s=2.5, transfer_s=2.0, tpot_s=0.05)
-    one = record(ended, transfer_s=0.02, way=Way.DISAGGREGATED)
+    one = record(ended, transfer_s=0.02, way=PlacementMode.DISAGGREGATED)
     lived = Lived(judged=judged(2.5), record=one)
 
     assert cause_of(lived) is Cause.TRANSFER

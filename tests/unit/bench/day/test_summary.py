@@ -11,7 +11,7 @@ from services.bench.day.plot import ends
 from services.bench.day.records import Day, Lived
 from services.bench.day.report import tables
 from services.bench.day.summary import by_way, misses, summary_json
-from shared.requests import Admission, Reason, Way
+from shared.requests import Admission, PlacementMode, Reason
 from tests.unit.bench.day.days import judged, kept, late_start, moved, outcome, record, sums
 
 REFUSED = Lived(
@@ -53,7 +53,7 @@ def test_a_day_is_told_by_way() -> None:
     assert (colocated["best_effort"], colocated["lost"], colocated["broken"]) == (1, 1, 2)
     assert (nowhere["requests"], nowhere["refused"], nowhere["lost"]) == (2, 1, 1)
     assert summary["causes"]["prefill"]["ways"] == {"colocated": 1}
-    assert summary["causes"]["transfer"]["ways"] == {Way.DISAGGREGATED: 1}
+    assert summary["causes"]["transfer"]["ways"] == {PlacementMode.DISAGGREGATED: 1}
     assert summary["causes"]["lost"]["misses"] == 1
     assert summary["not_promised"] == {"compute": 2, "planner_away": 1}
     assert summary["decisions_of_other_requests"] == 3
