@@ -14,7 +14,7 @@ from typing import Any
 
 from services.bench.planner_world import NOW_S, World, all_reports, step_table
 from services.bench.spread import percentile
-from services.planner.admission.pending import Asked
+from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.server.metrics import PlannerMetrics
@@ -195,7 +195,7 @@ def memory(world: World, decisions_made: int) -> Memory:
     return Memory(decisions=decisions_made, before_mib=before, after_mib=tuple(after))
 
 
-def _decide(state: ClusterState, asked: list[Asked], now: float) -> list[Outcome]:
+def _decide(state: ClusterState, asked: list[PendingRequest], now: float) -> list[Outcome]:
     ended = []
     for one, decision in zip(asked, decide_round(asked, state, now), strict=True):
         if not isinstance(decision, Decision):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.planner.admission.pending import Asked
+from services.planner.admission.pending import PendingRequest
 from services.planner.numbers import PlannerNumbers
 from services.planner.state.cluster import ClusterState
 from shared.batch_time import RICH, Step, StepCurve, StepTable
@@ -133,12 +133,12 @@ class World:
             tpot_s=tpot_s,
         )
 
-    def asked(self, candidates: int, round_number: int) -> list[Asked]:
+    def asked(self, candidates: int, round_number: int) -> list[PendingRequest]:
         """Requests that wait together, of all tiers; some cannot keep their targets."""
         chance = random.Random(self.seed + 1000 * round_number)  # noqa: S311 - the same
         return [self._asked(f"r{round_number}-{n}", n, chance) for n in range(candidates)]
 
-    def _asked(self, name: str, tier: int, chance: random.Random) -> Asked:
+    def _asked(self, name: str, tier: int, chance: random.Random) -> PendingRequest:
         waited_s = 0.001 * chance.random()
         query = PlacementQuery(
             request_id=name,
@@ -155,7 +155,7 @@ class World:
             max_output_tokens=_LEFT_TOKENS,
             waited_s=waited_s,
         )
-        return Asked(query=query, arrived_at_s=NOW_S - waited_s, first_asked_at_s=NOW_S)
+        return PendingRequest(query=query, arrived_at_s=NOW_S - waited_s, first_asked_at_s=NOW_S)
 
 
 def all_reports(world: World, engines: int) -> Sequence[StepReport]:

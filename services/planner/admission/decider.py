@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
@@ -22,10 +22,12 @@ class Decider:
     epoch_s: Callable[[], float]
     ledger: Ledger = field(default_factory=Ledger)
 
-    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | Held | None]:
+    def decide_round(
+        self, asked: Sequence[PendingRequest], now: float
+    ) -> list[Decision | Deferral | None]:
         return decide_round(asked, self.state, now)
 
-    def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
+    def commit(self, asked: PendingRequest, decision: Decision, now: float) -> Placement:
         """Records a decision and reserves what it takes of the engines. Its id is that of the
         request's record, where it has one.
         """
@@ -41,7 +43,7 @@ class Decider:
         self.ledger.decided(explanation, _tables(self.state, placement), now)
         return placement
 
-    def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:
+    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
         """Records a deferral; the gateway is to ask again at once."""
         decision = so_far or Decision(placement=_nothing_yet(asked.query))
         again = replace(decision.placement, hold_s=0.0)

@@ -6,7 +6,7 @@ from shared.requests import PlacementQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Deferral:
     """What a round found for a request that it held.
 
     Attributes:
@@ -25,7 +25,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PendingRequest:
     """A request that waits for its decision. Times are on the planner's clock.
 
     `query.waited_s` is as of the round. `arrived_at_s` is when the request came to its gateway,
@@ -36,5 +36,5 @@ class Asked:
     query: PlacementQuery
     arrived_at_s: float
     first_asked_at_s: float
-    held: Held | None = None
+    held: Deferral | None = None
     decision_id: str = ""

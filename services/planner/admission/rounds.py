@@ -13,7 +13,7 @@ from services.planner.admission.candidates import (
     goal_of,
     rank,
 )
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision, decide, decision_of, early_no
 from services.planner.admission.promises import Round
 from services.planner.admission.ways import Ways
@@ -35,12 +35,12 @@ class _Case:
     goal: Goal
     idle: Goal
     demand: Demand
-    held: Held
+    held: Deferral
 
 
 def decide_round(
-    asked: Sequence[Asked], state: ClusterState, now: float
-) -> list[Decision | Held | None]:
+    asked: Sequence[PendingRequest], state: ClusterState, now: float
+) -> list[Decision | Deferral | None]:
     """Returns, for each request in the order given, a decision, or what is known of it while it is
     held (None: not looked at yet).
 
@@ -51,7 +51,7 @@ def decide_round(
     """
     round_ = Round(state, now)
     turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
-    decisions: list[Decision | Held | None] = [one.held for one in asked]
+    decisions: list[Decision | Deferral | None] = [one.held for one in asked]
     next_ = _next_in_turn(asked, turns)
     looked_at = _looked_at(asked, round_, turns, now, next_)
     queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
@@ -70,7 +70,7 @@ def decide_round(
     for number in looked_at:
         query, case = queries[number], cases.get(number)
         if case is not None:
-            decision: Decision | Held = _answer(case, wishes.get(number), round_, left_out, now)
+            decision: Decision | Deferral = _answer(case, wishes.get(number), round_, left_out, now)
         elif somebody_placed:
             continue
         else:
@@ -83,7 +83,7 @@ def decide_round(
     return decisions
 
 
-def _next_in_turn(asked: Sequence[Asked], turns: Turns) -> int | None:
+def _next_in_turn(asked: Sequence[PendingRequest], turns: Turns) -> int | None:
     """The oldest request that waits to run without a promise, of the first tenant that has one."""
     waiting = [number for number, one in enumerate(asked) if _only_waits_its_turn(one)]
     return min(
@@ -93,7 +93,9 @@ def _next_in_turn(asked: Sequence[Asked], turns: Turns) -> int | None:
     )
 
 
-def _comes_behind(asked: Sequence[Asked], number: int, next_: int | None, turns: Turns) -> bool:
+def _comes_behind(
+    asked: Sequence[PendingRequest], number: int, next_: int | None, turns: Turns
+) -> bool:
     """Whether a request without a promise has to wait behind the `next_` one."""
     if next_ is None or number == next_:
         return False
@@ -102,7 +104,7 @@ def _comes_behind(asked: Sequence[Asked], number: int, next_: int | None, turns:
 
 
 def _looked_at(
-    asked: Sequence[Asked], round_: Round, turns: Turns, now: float, next_: int | None
+    asked: Sequence[PendingRequest], round_: Round, turns: Turns, now: float, next_: int | None
 ) -> list[int]:
     """The requests to look at in this round: those that are new, can wait no longer or are `next_`,
     then those that were not looked at for the longest. Deferred long prompts are left out. The
@@ -122,7 +124,9 @@ def _looked_at(
     return turns.alternate(sorted(must + in_turn[: max(0, MOST_AT_ONCE - len(must))]), tenant_of)
 
 
-def _steps_back(held: Held, query: PlacementQuery, round_: Round, turns: Turns, now: float) -> bool:
+def _steps_back(
+    held: Deferral, query: PlacementQuery, round_: Round, turns: Turns, now: float
+) -> bool:
     """Whether the request is a long prompt to be deferred; never one of the first tenant."""
     if now >= held.latest_s or turns.comes_first(query.tenant):
         return False
@@ -149,7 +153,7 @@ def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
     goal = goal_of(query, state, ways)
     ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s
     demand = state.demand(query, ttft_s, now)
-    held = Held(
+    held = Deferral(
         takes_s=state.prompt_s(demand.least_to_compute),
         due_s=demand.due_s,
         latest_s=_latest_s(demand, goal, idle, state),
@@ -191,7 +195,7 @@ def _wish(case: _Case, round_: Round, now: float) -> Wish:
 
 def _answer(
     case: _Case, wish: Wish | None, round_: Round, left_out: frozenset[str], now: float
-) -> Decision | Held:
+) -> Decision | Deferral:
     if wish is not None and wish.chosen is not None:
         grace = wish.demand.grace_when_moved(wish.chosen.transfer_s)
         delivery_s = wish.demand.delivery_s
@@ -208,12 +212,12 @@ def _answer(
     return _without_promise(case, wish, round_, way, never=never, crowds=crowds)
 
 
-def _only_waits_its_turn(asked: Asked) -> bool:
+def _only_waits_its_turn(asked: PendingRequest) -> bool:
     return asked.held is not None and asked.held.unpromised
 
 
-def _runs_unpromised(decision: Decision | Held) -> bool:
-    if isinstance(decision, Held):
+def _runs_unpromised(decision: Decision | Deferral) -> bool:
+    if isinstance(decision, Deferral):
         return False
     placement = decision.placement
     best_effort = placement.admission is Admission.BEST_EFFORT
@@ -222,12 +226,12 @@ def _runs_unpromised(decision: Decision | Held) -> bool:
 
 def _in_turn(
     query: PlacementQuery,
-    decision: Decision | Held,
+    decision: Decision | Deferral,
     state: ClusterState,
     now: float,
     *,
     others_first: bool,
-) -> Decision | Held:
+) -> Decision | Deferral:
     """The decision, or a hold where another request is to run first or its engine is backed up.
     Requests beyond a tenant's share are held as long as the gateway waits.
     """
@@ -237,7 +241,7 @@ def _in_turn(
     if not others_first and (engine is None or _takes_in(engine, query.waited_s)):
         return decision
     never_s = math.inf
-    return Held(takes_s=0.0, due_s=never_s, latest_s=never_s, looked_s=now, unpromised=True)
+    return Deferral(takes_s=0.0, due_s=never_s, latest_s=never_s, looked_s=now, unpromised=True)
 
 
 def _takes_in(engine: EngineState, waited_s: float) -> bool:

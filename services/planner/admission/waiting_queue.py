@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from shared.bounded import remember
 from shared.requests import Admission, Placement, PlacementQuery
@@ -17,13 +17,15 @@ _KEPT_PLACES: Final = 65_536
 class Decides(Protocol):
     """Decides rounds and records decisions, as `decider.Decider` does."""
 
-    def decide_round(self, asked: Sequence[Asked], now: float) -> Sequence[Decision | Held | None]:
+    def decide_round(
+        self, asked: Sequence[PendingRequest], now: float
+    ) -> Sequence[Decision | Deferral | None]:
         """As `rounds.decide_round`."""
 
-    def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:
+    def commit(self, asked: PendingRequest, decision: Decision, now: float) -> Placement:
         """Records a decision; returns the placement to answer with."""
 
-    def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:
+    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
         """Records and returns the answer of a call that ends undecided."""
 
     def withdraw(self, placement: Placement, now: float) -> None:
@@ -50,11 +52,11 @@ class WaitingNumbers:
 class Call:
     """One waiting request. It is answered by `ends_at_s`, with `so_far` if no round decided it."""
 
-    asked: Asked
+    asked: PendingRequest
     ends_at_s: float
     so_far: Decision | None = None
 
-    def as_of(self, now: float) -> Asked:
+    def as_of(self, now: float) -> PendingRequest:
         """The request with `waited_s` as of `now`."""
         asked = self.asked
         return replace(asked, query=replace(asked.query, waited_s=now - asked.arrived_at_s))
@@ -82,7 +84,9 @@ class WaitingQueue:
     numbers: WaitingNumbers
     round_is_due: bool = False
     _calls: dict[Call, None] = field(default_factory=dict)
-    _places: OrderedDict[str, Asked] = field(default_factory=OrderedDict)  # of deferred requests
+    _places: OrderedDict[str, PendingRequest] = field(
+        default_factory=OrderedDict
+    )  # of deferred requests
     _freed: bool = False  # since the last round
     _last_round_s: float = -math.inf
     _recheck_at_s: float = -math.inf
@@ -93,7 +97,7 @@ class WaitingQueue:
 
     def enter(self, query: PlacementQuery, limit_s: float, now: float) -> Call:
         """Adds a call, to be answered within `limit_s` or `hold_s`, whichever is less."""
-        asked = self._places.pop(query.request_id, None) or Asked(
+        asked = self._places.pop(query.request_id, None) or PendingRequest(
             query=query, arrived_at_s=now - query.waited_s, first_asked_at_s=now
         )
         ends_at_s = now + min(limit_s, self.numbers.hold_s)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.planner.admission.pending import Asked
+from services.planner.admission.pending import PendingRequest
 from services.planner.admission.program import Problem, best_set, holds
 from services.planner.admission.rounds import decide_round
 from services.planner.numbers import PlannerNumbers
@@ -91,7 +91,7 @@ def _report(table: StepTable) -> StepReport:
     )
 
 
-def _asked(ttft_s: float) -> Asked:
+def _asked(ttft_s: float) -> PendingRequest:
     query = PlacementQuery(
         request_id=f"made-up-{ttft_s:g}",
         group_id=f"made-up-{ttft_s:g}",
@@ -100,4 +100,4 @@ def _asked(ttft_s: float) -> Asked:
         prompt_tokens=32,
         max_output_tokens=8,
     )
-    return Asked(query=query, arrived_at_s=0.0, first_asked_at_s=0.0)
+    return PendingRequest(query=query, arrived_at_s=0.0, first_asked_at_s=0.0)

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.admission.pending import Asked
+from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.class_mix import ClassMix, ClassWork, Work, left_out, work_of
@@ -126,7 +126,7 @@ def test_requests_of_a_class_that_is_left_out_are_answered_at_once() -> None:
         state.class_mix.asked("tight", Work(work_s=0.01, leaves=0.05), 1.0, now)
     for on_refuse in OnRefuse:
         targets = SloTargets(class_name="tight", ttft_s=20.0, tpot_s=0.5, on_refuse=on_refuse)
-        asked = Asked(
+        asked = PendingRequest(
             query=make_query(targets=targets),
             arrived_at_s=LONG_AFTER_S,
             first_asked_at_s=LONG_AFTER_S,

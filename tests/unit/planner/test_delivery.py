@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.planner.admission.pending import Asked
+from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.estimators.delivery import Delivery
@@ -53,7 +53,7 @@ def test_promise_and_books_have_the_first_token_as_much_earlier_as_its_way_takes
     for _ in range(200):
         state.delivery.learn(ended(0.02))
     query = make_query(targets=SloTargets(ttft_s=1.0, tpot_s=0.5))
-    asked = Asked(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
+    asked = PendingRequest(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
 
     (decision,) = decide_round([asked], state, LONG_AFTER_S)
     assert isinstance(decision, Decision)
@@ -87,7 +87,9 @@ def test_no_step_that_begins_before_a_request_is_there_counts_for_its_promise() 
     for free_in_s in (0.0, 0.003):
         engine.report, engine.heard_at_s = make_report(busy_s=free_in_s, running=1), LONG_AFTER_S
         query = make_query(targets=SloTargets(ttft_s=1.0, tpot_s=0.5))
-        asked = Asked(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
+        asked = PendingRequest(
+            query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S
+        )
         (decision,) = decide_round([asked], state, LONG_AFTER_S)
         assert isinstance(decision, Decision)
         first_s[free_in_s] = decision.placement.predicted_ttft_s or 0.0

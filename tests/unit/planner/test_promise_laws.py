@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from services.planner.admission.pending import Held
+from services.planner.admission.pending import Deferral
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from shared.requests import Admission, OnRefuse, Placement
 from tests.unit.planner.world import CLASSES, Life, World, asked_of, lives_at
 
 
-def placement_of(answer: Decision | Held | None) -> Placement | None:
+def placement_of(answer: Decision | Deferral | None) -> Placement | None:
     return answer.placement if isinstance(answer, Decision) else None
 
 

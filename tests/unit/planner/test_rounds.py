@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
@@ -23,12 +23,12 @@ from tests.unit.planner.builders import (
 TARGETS = SloTargets(ttft_s=20.0, tpot_s=0.5, on_refuse=OnRefuse.REFUSE)
 
 
-def ask(name: str, **changed: Any) -> Asked:
+def ask(name: str, **changed: Any) -> PendingRequest:
     query = make_query(name, **({"targets": TARGETS} | changed))
-    return Asked(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
+    return PendingRequest(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
 
 
-def at(asked: list[Asked], now: float) -> list[Asked]:
+def at(asked: list[PendingRequest], now: float) -> list[PendingRequest]:
     waited = [replace(one.query, waited_s=now - one.arrived_at_s) for one in asked]
     return [replace(one, query=query) for one, query in zip(asked, waited, strict=True)]
 
@@ -44,17 +44,19 @@ def full(**changed: Any) -> ClusterState:
     return state
 
 
-def held_after(asked: list[Asked], state: ClusterState, now: float) -> list[Asked]:
+def held_after(
+    asked: list[PendingRequest], state: ClusterState, now: float
+) -> list[PendingRequest]:
     found = decide_round(at(asked, now), state, now)
-    assert all(isinstance(one, Held) for one in found)
+    assert all(isinstance(one, Deferral) for one in found)
     return [
         replace(one, held=held)
         for one, held in zip(asked, found, strict=True)
-        if isinstance(held, Held)
+        if isinstance(held, Deferral)
     ]
 
 
-def looked_s(one: Asked) -> float:
+def looked_s(one: PendingRequest) -> float:
     assert one.held is not None
     return one.held.looked_s
 
@@ -95,12 +97,12 @@ def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:
     held, also_cheap = decide_round([dear, ask("one-more")], state, LONG_AFTER_S)
 
     assert isinstance(also_cheap, Decision)
-    assert isinstance(held, Held)
+    assert isinstance(held, Deferral)
     last_moment = held.due_s - 1.3 * held.takes_s - 0.1
     waiting = replace(dear, held=held)
     for now, is_looked_at in ((last_moment - 1.0, False), (last_moment + 0.01, True)):
         (answer,) = decide_round(at([waiting], now), state, now)
-        assert isinstance(answer, Held)
+        assert isinstance(answer, Deferral)
         assert (answer.looked_s == now) == is_looked_at
 
 

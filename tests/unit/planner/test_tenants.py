@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
@@ -26,9 +26,9 @@ TARGETS = SloTargets(ttft_s=20.0, tpot_s=0.5, on_refuse=OnRefuse.REFUSE)
 NOW = LONG_AFTER_S
 
 
-def ask(name: str, tenant: str, **changed: Any) -> Asked:
+def ask(name: str, tenant: str, **changed: Any) -> PendingRequest:
     query = make_query(name, **({"targets": TARGETS, "tenant": tenant} | changed))
-    return Asked(query=query, arrived_at_s=NOW, first_asked_at_s=NOW)
+    return PendingRequest(query=query, arrived_at_s=NOW, first_asked_at_s=NOW)
 
 
 def serve(shares: TenantShares, tenant: str, tokens: int, weight: float, now: float) -> None:
@@ -122,7 +122,7 @@ def known(state: ClusterState, *tenants: str) -> None:
     state.tenants.turns([(tenant, NOW) for tenant in tenants], NOW)
 
 
-def admitted(found: list[Decision | Held | None]) -> list[bool]:
+def admitted(found: list[Decision | Deferral | None]) -> list[bool]:
     return [
         isinstance(one, Decision) and one.placement.admission is Admission.ADMITTED for one in found
     ]
@@ -211,13 +211,13 @@ def test_without_a_promise_tenants_wait_their_turn_while_engines_are_busy_and_no
     asked = [ask("r1", "a", targets=targets), ask("r2", "b", targets=targets)]
 
     found = decide_round(asked, state, NOW)
-    assert all(isinstance(one, Held) and one.unpromised for one in found)
+    assert all(isinstance(one, Deferral) and one.unpromised for one in found)
 
     later = NOW + 20.0
     late = [
         replace(one, held=held, query=replace(one.query, waited_s=20.0))
         for one, held in zip(asked, found, strict=True)
-        if isinstance(held, Held)
+        if isinstance(held, Deferral)
     ]
     found = decide_round(late, state, later)
     assert any(isinstance(one, Decision) and one.placement.runs for one in found)
@@ -264,13 +264,13 @@ def test_of_one_tenant_every_decision_is_as_if_there_were_no_tenants(data: st.Da
     weight = data.draw(st.floats(0.1, 10))
     rounds = data.draw(st.lists(_round(), min_size=1, max_size=4))
 
-    def run(tenant: dict[str, Any]) -> list[list[Decision | Held | None]]:
+    def run(tenant: dict[str, Any]) -> list[list[Decision | Deferral | None]]:
         state = make_cluster(make_engine("d0"), make_engine("d1", max_running_requests=2))
-        now, told, waiting = NOW, [], list[Asked]()
+        now, told, waiting = NOW, [], list[PendingRequest]()
         for number, (gap_s, requests) in enumerate(rounds):
             now += gap_s
             waiting += [
-                Asked(
+                PendingRequest(
                     query=make_query(f"{number}-{place}", **(request | tenant)),
                     arrived_at_s=now,
                     first_asked_at_s=now,

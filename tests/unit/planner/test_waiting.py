@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.planner.admission.decider import Decider
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.waiting_queue import WaitingNumbers, WaitingQueue
 from services.planner.server.waiting import WaitingCalls
@@ -50,12 +50,14 @@ class FakeDecider:
     """Admits `room` requests, in the order given, and holds the rest."""
 
     room: int = 0
-    held_as: Decision | Held | None = None
-    rounds: list[list[Asked]] = field(default_factory=list)
+    held_as: Decision | Deferral | None = None
+    rounds: list[list[PendingRequest]] = field(default_factory=list)
     withdrawn: list[Placement] = field(default_factory=list)
     fails: bool = False
 
-    def decide_round(self, asked: Sequence[Asked], now: float) -> list[Decision | Held | None]:  # noqa: ARG002
+    def decide_round(
+        self, asked: Sequence[PendingRequest], now: float
+    ) -> list[Decision | Deferral | None]:  # noqa: ARG002
         self.rounds.append(list(asked))
         if self.fails:
             raise ZeroDivisionError
@@ -64,10 +66,10 @@ class FakeDecider:
         yes = [decision(Admission.ADMITTED)] * taken
         return [*yes, *[self.held_as] * (len(asked) - taken)]
 
-    def commit(self, asked: Asked, decision: Decision, now: float) -> Placement:  # noqa: ARG002
+    def commit(self, asked: PendingRequest, decision: Decision, now: float) -> Placement:  # noqa: ARG002
         return decision.placement
 
-    def put_off(self, asked: Asked, so_far: Decision | None, now: float) -> Placement:  # noqa: ARG002
+    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:  # noqa: ARG002
         return (so_far or decision(Admission.DEFERRED)).placement
 
     def withdraw(self, placement: Placement, now: float) -> None:  # noqa: ARG002
@@ -139,7 +141,7 @@ async def test_a_held_call_is_decided_when_room_is_freed() -> None:
 
 
 async def test_a_held_call_that_can_wait_no_longer_makes_a_round_of_its_own() -> None:
-    held = Held(takes_s=0.1, due_s=100.13, latest_s=100.02, looked_s=100.0)
+    held = Deferral(takes_s=0.1, due_s=100.13, latest_s=100.02, looked_s=100.0)
     async with opened(FakeDecider(held_as=held)) as desk:
         call = desk.ask("a")
         await settle()

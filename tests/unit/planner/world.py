@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from services.planner.admission.pending import Asked, Held
+from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.estimators.delivery import Delivery
@@ -133,7 +133,7 @@ class World:
     state: ClusterState
     engines: list[Engine]
     now: float = 0.0
-    held: dict[str, Held] = field(default_factory=dict)
+    held: dict[str, Deferral] = field(default_factory=dict)
 
     @classmethod
     def of(cls, engines: int, noise: random.Random | None = None) -> "World":
@@ -203,9 +203,9 @@ class World:
         return still
 
 
-def asked_of(life: Life, now: float) -> Asked:
+def asked_of(life: Life, now: float) -> PendingRequest:
     query = replace(life.query, waited_s=now - life.arrives_s)
-    return Asked(query=query, arrived_at_s=life.arrives_s, first_asked_at_s=life.arrives_s)
+    return PendingRequest(query=query, arrived_at_s=life.arrives_s, first_asked_at_s=life.arrives_s)
 
 
 def lives_at(
