@@ -33,7 +33,7 @@ from shared.scheduling.steady import steady_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trial:
+class Feasibility:
     """The result of testing one more request.
 
     Attributes:
@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass(slots=True, eq=False)
-class Bench:
+class EngineWhatIf:
     """One engine in a round: its standing requests, and those that the round gave to it."""
 
     engine: EngineState
@@ -80,7 +80,7 @@ class Bench:
         now: float,
         classes: Classes,
         delivery_s: float,
-    ) -> "Bench":
+    ) -> "EngineWhatIf":
         rows = engine.standing_rows(now)
         places = classes.places(engine.classes(rows))
         return cls(engine, table, now, classes, rows, places, delivery_s)
@@ -132,11 +132,11 @@ class Bench:
             self._tightest_s = float(paces_s.min()) if len(paces_s) else math.inf
         return self._tightest_s
 
-    def try_one(self, row: Numbers, class_name: str) -> Trial:
+    def try_one(self, row: Numbers, class_name: str) -> Feasibility:
         """Tests whether all promises hold with this request added."""
         return self.try_all(row[None], [class_name])[0]
 
-    def try_all(self, newcomers: Rows, class_names: Sequence[str]) -> list[Trial]:
+    def try_all(self, newcomers: Rows, class_names: Sequence[str]) -> list[Feasibility]:
         """Tests whether all promises hold with all of these requests added; one result for each.
 
         The simulation ends at the first late request. A request that is late under every plan does
@@ -145,16 +145,16 @@ class Bench:
         """
         n = len(newcomers)
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
-            return [Trial(reason=Reason.MEMORY)] * n
+            return [Feasibility(reason=Reason.MEMORY)] * n
         rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
         if steady_share(rows, self.table) > max(share_allowed(self.rows, self.now), self.share):
-            return [Trial(reason=Reason.COMPUTE)] * n
+            return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_anyway).all():
             forecast, late = self._late_with(rows, self.at_stake & ~self.late_anyway)
             late[:-n] |= self.late_anyway & self._later(forecast)
         return [
-            Trial(
+            Feasibility(
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
                 first_s=float(forecast.first_s[i]),
                 pace_s=float(forecast.pace_s[i]),
@@ -183,7 +183,7 @@ class Bench:
             taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
         return np.maximum(0.0, taken_s)
 
-    def tried(self, row: Numbers) -> Trial:
+    def tried(self, row: Numbers) -> Feasibility:
         """Forecasts a request without a promise beside the others; `kept` where it would most
         likely meet its targets.
         """
@@ -192,19 +192,19 @@ class Bench:
         holds_pace = forecast.worst_late_s[-1] <= 0 or not pace_s > row[TPOT]
         in_time = first_s < math.inf and first_s <= row[DUE] and holds_pace
         reason = Reason.NONE if in_time else Reason.COMPUTE
-        return Trial(reason=reason, first_s=first_s, pace_s=pace_s)
+        return Feasibility(reason=reason, first_s=first_s, pace_s=pace_s)
 
     def outlasts_preemption(self, row: Numbers) -> bool:
         """Whether the TPOT of the request leaves time to recompute its KV after a preemption."""
         usual_s = usual_step_s(self.engine.rows, self.table)
         return bool(step_pace_s(row[None], 0) >= STEPS_TO_RECOMPUTE * usual_s)
 
-    def leftover(self, row: Numbers) -> Trial:
+    def leftover(self, row: Numbers) -> Feasibility:
         """Forecasts the request without deadlines, with the time that promises leave."""
         unhurried = row.copy()
         unhurried[KIND], unhurried[DUE] = PLAIN, math.inf
         forecast = self._simulated(np.vstack([self.rows, unhurried]))
-        return Trial(
+        return Feasibility(
             reason=Reason.COMPUTE,
             first_s=float(forecast.first_s[-1]),
             pace_s=float(forecast.pace_s[-1]),

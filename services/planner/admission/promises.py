@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 
 from services.planner.admission.candidates import Candidate
-from services.planner.admission.feasibility import Bench, Trial
-from services.planner.admission.round_benches import RoundBenches
+from services.planner.admission.engine_what_ifs import RoundBenches
+from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.admission.wishes import Wish, by_program
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import MOST_TRIED, SLOWER, TRIED_WITHOUT_PROMISE
@@ -23,7 +23,7 @@ from shared.requests import Reason
 class _Part:
     """The part of a way on one engine."""
 
-    bench: Bench
+    bench: EngineWhatIf
     row: Numbers
     class_name: str
 
@@ -93,7 +93,7 @@ class Round(RoundBenches):
         return bench is not None and self._give_all(bench, wishes, _ways_to(wishes, engine))
 
     def _give_all(
-        self, bench: Bench, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
+        self, bench: EngineWhatIf, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
     ) -> bool:
         """Promises all of the wishes on this engine if they hold together, else none."""
         chosen = [way for way in (ways[id(wish)] for wish in wishes) if way is not None]
@@ -135,7 +135,7 @@ class Round(RoundBenches):
         return False
 
     def _give(
-        self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Trial]
+        self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Feasibility]
     ) -> None:
         for part in parts:
             part.bench.give(part.row[None], [part.class_name])
@@ -228,7 +228,7 @@ class Round(RoundBenches):
             if wish.chosen is None:
                 self._place(wish)
 
-    def _give_one(self, bench: Bench, wish: Wish, way: Candidate | None) -> None:
+    def _give_one(self, bench: EngineWhatIf, wish: Wish, way: Candidate | None) -> None:
         assert way is not None
         row = self._whole(wish, way)
         trial = bench.try_one(row, wish.class_name)
@@ -246,8 +246,8 @@ def _stands_in(way: Candidate) -> bool:
     return end is Role.PREFILL or (not way.colocated and start is not Role.PREFILL)
 
 
-def _until_one_fails(parts: Sequence[_Part]) -> list[Trial]:
-    trials: list[Trial] = []
+def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
+    trials: list[Feasibility] = []
     for part in parts:
         trials.append(part.bench.try_one(part.row, part.class_name))
         if not trials[-1].kept:
@@ -272,7 +272,7 @@ def _worth(wishes: Iterable[Wish]) -> float:
     return sum(wish.value for wish in wishes)
 
 
-def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial], delivery_s: float) -> None:
+def _foretell(wish: Wish, way: Candidate, trials: Sequence[Feasibility], delivery_s: float) -> None:
     """Replaces the way's estimated times by simulated ones."""
     first_s = trials[0].first_s + delivery_s - wish.demand.arrived_at_s
     way.finish_s += first_s - way.ttft_s
@@ -282,7 +282,7 @@ def _foretell(wish: Wish, way: Candidate, trials: Sequence[Trial], delivery_s: f
         way.decode.tpot_s = trials[-1].pace_s + way.transfer_s / later_tokens
 
 
-def _why(bench: Bench, trial: Trial) -> str:
+def _why(bench: EngineWhatIf, trial: Feasibility) -> str:
     if trial.reason is Reason.MEMORY:
         return f"{bench.engine.name} has no room for it beside what it has promised"
     if trial.others_late:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.admission.candidates import Candidate, Goal
-from services.planner.admission.feasibility import Bench, Trial
+from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.admission.program import MOST_CANDIDATES, Problem, best_set
 from services.planner.state.demand import Demand
 from shared.batch_time.table import Numbers
@@ -28,7 +28,7 @@ class Wish:
     kv_tokens: int
     ways: list[Candidate]
     chosen: Candidate | None = None
-    trials: list[Trial] = field(default_factory=list)  # of ways that did not hold
+    trials: list[Feasibility] = field(default_factory=list)  # of ways that did not hold
 
     @property
     def class_name(self) -> str:
@@ -45,7 +45,7 @@ class Wish:
         return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
 
 
-def by_program(bench: Bench, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
+def by_program(bench: EngineWhatIf, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
     """The wishes that the program accepts on this engine, and the others; by value, then EDF."""
     by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
     baselines = by_worth[:MOST_CANDIDATES]
@@ -54,7 +54,7 @@ def by_program(bench: Bench, wishes: Sequence[Wish]) -> tuple[list[Wish], list[W
     return first, [wish for wish in by_worth if id(wish) not in taken]
 
 
-def _accepted(bench: Bench, wishes: Sequence[Wish]) -> list[bool]:
+def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
     running = bench.rows[bench.rows[:, KIND] == PROMISED]
     paces_s = np.concatenate([running[:, TPOT], [wish.demand.grace.pace_s for wish in wishes]])
     contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])

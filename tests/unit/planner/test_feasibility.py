@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.planner.admission.feasibility import Bench
+from services.planner.admission.feasibility import EngineWhatIf
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
 from shared.batch_time.table import Numbers
@@ -21,11 +21,11 @@ def prompt(tokens: int, due_s: float) -> Numbers:
     return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5)
 
 
-def bench_with(*rows: Numbers, now: float = 0.0) -> Bench:
+def bench_with(*rows: Numbers, now: float = 0.0) -> EngineWhatIf:
     engine, classes = World.of(1).engines[0].state, Classes(Survival())
     standing = np.array(rows)
     places = classes.places([None] * len(rows))
-    return Bench(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
+    return EngineWhatIf(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
 
 
 def decoding(number: int, lead: float) -> Numbers:
@@ -49,7 +49,7 @@ def taken(lead: float) -> int:
 
 
 @pytest.fixture
-def cutting_it_fine() -> Bench:
+def cutting_it_fine() -> EngineWhatIf:
     """An engine with a request that is on time, but short of the reserve."""
     bench = bench_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
     assert bench.at_stake.all()
@@ -57,14 +57,16 @@ def cutting_it_fine() -> Bench:
     return bench
 
 
-def test_a_request_short_of_the_reserve_anyway_causes_no_refusal(cutting_it_fine: Bench) -> None:
+def test_a_request_short_of_the_reserve_anyway_causes_no_refusal(
+    cutting_it_fine: EngineWhatIf,
+) -> None:
     trial = cutting_it_fine.try_one(prompt(100, 20 * ALONE_S), "")
 
     assert trial.kept
 
 
 def test_a_newcomer_that_delays_a_request_short_of_the_reserve_is_refused(
-    cutting_it_fine: Bench,
+    cutting_it_fine: EngineWhatIf,
 ) -> None:
     trial = cutting_it_fine.try_one(prompt(LONG_TOKENS // 4, ALONE_S / 2), "")
 
@@ -73,7 +75,7 @@ def test_a_newcomer_that_delays_a_request_short_of_the_reserve_is_refused(
 
 
 def test_many_newcomers_with_a_little_delay_each_make_no_prompt_late(
-    cutting_it_fine: Bench,
+    cutting_it_fine: EngineWhatIf,
 ) -> None:
     for number in range(200):
         decode = new_row(

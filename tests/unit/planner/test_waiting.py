@@ -57,7 +57,7 @@ class FakeDecider:
 
     def decide_round(
         self, asked: Sequence[PendingRequest], now: float
-    ) -> list[Decision | Deferral | None]:  # noqa: ARG002
+    ) -> list[Decision | Deferral | None]:
         self.rounds.append(list(asked))
         if self.fails:
             raise ZeroDivisionError

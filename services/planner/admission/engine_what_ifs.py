@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from services.planner.admission.feasibility import Bench
+from services.planner.admission.feasibility import EngineWhatIf
 from services.planner.admission.ways import Fleet
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.state.cluster import ClusterState
@@ -20,8 +20,8 @@ class RoundBenches:
         self.fleet = Fleet(state)
         self.now = now
         self._reached_at_s = now + state.delivery.there_s  # when a request placed now arrives
-        self._benches: dict[str, Bench] = {}
-        self._given: dict[str, Bench] = {}  # benches as earlier calls of `promise` left them
+        self._benches: dict[str, EngineWhatIf] = {}
+        self._given: dict[str, EngineWhatIf] = {}  # benches as earlier calls of `promise` left them
         self._aside: list[Usual] = []
         self._classes = Classes(state.survival)
 
@@ -31,7 +31,7 @@ class RoundBenches:
         for bench in self._benches.values():
             self._leave_room(bench, usual)
 
-    def _leave_room(self, bench: Bench, usual: Usual) -> None:
+    def _leave_room(self, bench: EngineWhatIf, usual: Usual) -> None:
         demand = usual.asked_at(self.now)
         prefills = bench.engine.description.role is Role.PREFILL
         row = (demand.prompt_only if prefills else demand.whole)(0, self.now)
@@ -42,7 +42,7 @@ class RoundBenches:
         """Seconds of promised prompts per engine, on average, when the round began."""
         return self.state.ahead_s
 
-    def bench(self, engine: EngineState) -> Bench | None:
+    def bench(self, engine: EngineState) -> EngineWhatIf | None:
         """The engine's bench; None where no step times are known."""
         table = engine.table or self.state.any_table
         if table is None:
@@ -51,8 +51,8 @@ class RoundBenches:
             self._benches[engine.name] = self._seated(engine, table)
         return self._benches[engine.name]
 
-    def _seated(self, engine: EngineState, table: StepTable) -> Bench:
-        bench = Bench.of(engine, table, self.now, self._classes, self.state.delivery.back_s)
+    def _seated(self, engine: EngineState, table: StepTable) -> EngineWhatIf:
+        bench = EngineWhatIf.of(engine, table, self.now, self._classes, self.state.delivery.back_s)
         if engine.description.max_speculation_tokens:
             prior = self.state.prior_drafts("", self.now)
             self.state.policies.drafting.count_on(bench.rows, prior)
