@@ -39,7 +39,7 @@ def advise(engine: EngineState, state: ClusterState, now: float) -> Policy | Non
         rows=engine.rows,
         classes=engine.classes(engine.rows),
         free_kv_blocks=engine.free_kv_blocks,
-        awaited_blocks=state.sessions.resting.blocks(engine.description, now),
+        awaited_blocks=state.sessions.idle.blocks(engine.description, now),
     )
     learn_from(engine, state, now)
     asked = book.asked(engine.name, now)

@@ -130,7 +130,9 @@ def _steps_back(
     """Whether the request is a long prompt to be deferred; never one of the first tenant."""
     if now >= held.latest_s or turns.comes_first(query.tenant):
         return False
-    return round_.state.restraint.holds_back(held.takes_s, held.due_s - now, round_.ahead_s)
+    return round_.state.long_prompt_deferral.holds_back(
+        held.takes_s, held.due_s - now, round_.ahead_s
+    )
 
 
 def _cases(queries: Mapping[int, PlacementQuery], round_: Round, now: float) -> dict[int, _Case]:

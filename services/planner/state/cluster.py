@@ -5,8 +5,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from services.planner.estimators.long_prompt_deferral import LongPromptDeferral
 from services.planner.estimators.refusals import Refusals
-from services.planner.estimators.restraint import Restraint
 from services.planner.numbers import PlannerNumbers
 from services.planner.scaling.demanded import Demanded
 from services.planner.state.class_mix import ClassMix, Work, work_of
@@ -42,7 +42,7 @@ class ClusterState(FleetEstimates):
         self._decisions_made = 0
         self._explanations: OrderedDict[str, Explanation] = OrderedDict()
         self.tenants = TenantShares()
-        self.restraint = Restraint()
+        self.long_prompt_deferral = LongPromptDeferral()
         self.class_mix = ClassMix()
         self.refusals = Refusals()
         self.demanded = Demanded()
@@ -150,7 +150,7 @@ class ClusterState(FleetEstimates):
         placement = explanation.placement
         if placement.ttft_s is None or placement.admission is Admission.DEFERRED:
             return
-        self.restraint.learn(self.prompt_s(demand.least_to_compute), placement.ttft_s)
+        self.long_prompt_deferral.learn(self.prompt_s(demand.least_to_compute), placement.ttft_s)
 
     def _learn_of_engines(self, explanation: Explanation, outcome: Outcome, now: float) -> None:
         placement = explanation.placement

@@ -5,7 +5,7 @@ later rounds.
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from services.planner.state.resting import Resting
+from services.planner.state.idle_sessions import IdleSessions
 from services.planner.tuning import MOST_WORTH, WORTH_PER_ROUND
 from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
@@ -39,7 +39,7 @@ class Sessions:
         self._limit_s = limit_s
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._running: OrderedDict[str, _Round] = OrderedDict()  # by decision id
-        self.resting = Resting()
+        self.idle = IdleSessions()
 
     def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
         """Returns the query with the targets of the session's last round that had any, where it has
@@ -64,7 +64,7 @@ class Sessions:
         if session is None or query.session_key is None or placement.decode is None:
             return
         session.used_at_s = now
-        self.resting.end(query.session_key, session.home, now)
+        self.idle.end(query.session_key, session.home, now)
         begun = _Round(
             session_key=query.session_key,
             group_id=query.group_id,
@@ -89,7 +89,7 @@ class Sessions:
             session.rounds += 1
             session.last_group_id = over.group_id
         session.home = over.engine
-        self.resting.begin(
+        self.idle.begin(
             over.session_key,
             over.engine,
             class_name=over.class_name,
@@ -99,7 +99,7 @@ class Sessions:
 
     def lost(self, engine: str) -> None:
         """Forgets the KV on an engine that is gone."""
-        self.resting.lost(engine)
+        self.idle.lost(engine)
         for session in self._sessions.values():
             if session.home == engine:
                 session.home = ""

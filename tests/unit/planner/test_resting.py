@@ -1,16 +1,16 @@
 import pytest
 
-from services.planner.state.resting import Resting
+from services.planner.state.idle_sessions import IdleSessions
 from tests.unit.planner.builders import make_engine
 
 D0 = make_engine("d0", block_size_tokens=16)
 
 
-def rest(resting: Resting, session: str = "s", *, tokens: int = 100, now: float = 0.0) -> None:
+def rest(resting: IdleSessions, session: str = "s", *, tokens: int = 100, now: float = 0.0) -> None:
     resting.begin(session, "d0", class_name="agent", tokens=tokens, now=now)
 
 
-def come_back(resting: Resting, after_s: float, times: int = 100) -> None:
+def come_back(resting: IdleSessions, after_s: float, times: int = 100) -> None:
     """Sessions of the class rest for so long."""
     for number in range(times):
         rest(resting, f"before-{number}")
@@ -18,7 +18,7 @@ def come_back(resting: Resting, after_s: float, times: int = 100) -> None:
 
 
 def test_what_rests_counts_in_whole_blocks_until_it_comes_back() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     rest(resting, "a", tokens=100)
     rest(resting, "b", tokens=16)
 
@@ -29,7 +29,7 @@ def test_what_rests_counts_in_whole_blocks_until_it_comes_back() -> None:
 
 
 def test_the_last_round_of_a_session_is_what_counts() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     rest(resting, tokens=100)
     rest(resting, tokens=200, now=1.0)
 
@@ -40,7 +40,7 @@ def test_the_last_round_of_a_session_is_what_counts() -> None:
 def test_a_session_is_waited_for_three_times_as_long_as_others_of_its_class_took(
     gap_s: float,
 ) -> None:
-    resting = Resting()
+    resting = IdleSessions()
     come_back(resting, gap_s)
     rest(resting, now=100.0)
 
@@ -49,7 +49,7 @@ def test_a_session_is_waited_for_three_times_as_long_as_others_of_its_class_took
 
 
 def test_nothing_is_kept_for_sessions_whose_users_think_for_long() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     come_back(resting, 60.0)
     rest(resting, now=100.0)
 
@@ -57,7 +57,7 @@ def test_nothing_is_kept_for_sessions_whose_users_think_for_long() -> None:
 
 
 def test_long_gaps_are_learned_of_engines_that_are_looked_at_meanwhile() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     for number in range(100):
         rest(resting, f"before-{number}")
         resting.blocks(D0, 30.0)
@@ -68,7 +68,7 @@ def test_long_gaps_are_learned_of_engines_that_are_looked_at_meanwhile() -> None
 
 
 def test_a_class_whose_sessions_come_sooner_again_is_waited_for_again() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     come_back(resting, 60.0)
     come_back(resting, 0.5)
     rest(resting, now=100.0)
@@ -77,7 +77,7 @@ def test_a_class_whose_sessions_come_sooner_again_is_waited_for_again() -> None:
 
 
 def test_with_an_engine_goes_what_rested_there() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     rest(resting)
 
     resting.lost("d0")
@@ -86,7 +86,7 @@ def test_with_an_engine_goes_what_rested_there() -> None:
 
 
 def test_only_so_many_sessions_are_kept() -> None:
-    resting = Resting()
+    resting = IdleSessions()
     for number in range(20_000):
         rest(resting, f"s{number}", tokens=16)
 

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.planner.estimators.restraint import Restraint
+from services.planner.estimators.long_prompt_deferral import LongPromptDeferral
 
 SECONDS = st.floats(0.001, 100.0)
 
 
-def taught(takes_s: float = 0.1, ttft_s: float = 0.5) -> Restraint:
-    restraint = Restraint()
+def taught(takes_s: float = 0.1, ttft_s: float = 0.5) -> LongPromptDeferral:
+    restraint = LongPromptDeferral()
     restraint.learn(takes_s, ttft_s)
     return restraint
 
@@ -17,7 +17,7 @@ def taught(takes_s: float = 0.1, ttft_s: float = 0.5) -> Restraint:
 def test_no_prompt_is_deferred_before_anything_is_known(
     takes_s: float, left_s: float, ahead_s: float
 ) -> None:
-    assert not Restraint().holds_back(takes_s, left_s, ahead_s)
+    assert not LongPromptDeferral().holds_back(takes_s, left_s, ahead_s)
 
 
 @given(takes_s=SECONDS, left_s=SECONDS)

@@ -56,7 +56,9 @@ class FakeDecider:
     fails: bool = False
 
     def decide_round(
-        self, asked: Sequence[PendingRequest], now: float
+        self,
+        asked: Sequence[PendingRequest],
+        now: float,  # noqa: ARG002
     ) -> list[Decision | Deferral | None]:
         self.rounds.append(list(asked))
         if self.fails:

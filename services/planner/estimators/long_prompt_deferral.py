@@ -12,7 +12,7 @@ from services.planner.tuning import FRESH_PROMPTS, LONG_PROMPT, NEXT_LOOK_S, SUR
 
 
 @dataclass(slots=True)
-class Restraint:
+class LongPromptDeferral:
     """EWMAs of the seconds that prompts take of an engine, and of their TTFT targets."""
 
     takes_s: float = math.nan

@@ -21,7 +21,7 @@ class _Rest:
     tokens: int
 
 
-class Resting:
+class IdleSessions:
     """Sessions between rounds. Learns the mean gap of each class (EWMA) from those that came back.
     Bounded.
     """
