@@ -19,7 +19,7 @@ class RoundBenches:
         self.state = state
         self.fleet = Fleet(state)
         self.now = now
-        self._reached_at_s = now + state.delivery.there_s  # when a request placed now arrives
+        self._reached_at_s = now + state.client_latency.there_s  # when a request placed now arrives
         self._benches: dict[str, EngineWhatIf] = {}
         self._given: dict[str, EngineWhatIf] = {}  # benches as earlier calls of `promise` left them
         self._aside: list[Usual] = []
@@ -52,7 +52,9 @@ class RoundBenches:
         return self._benches[engine.name]
 
     def _seated(self, engine: EngineState, table: StepTable) -> EngineWhatIf:
-        bench = EngineWhatIf.of(engine, table, self.now, self._classes, self.state.delivery.back_s)
+        bench = EngineWhatIf.of(
+            engine, table, self.now, self._classes, self.state.client_latency.back_s
+        )
         if engine.description.max_speculation_tokens:
             prior = self.state.prior_drafts("", self.now)
             self.state.policies.drafting.count_on(bench.rows, prior)

@@ -245,7 +245,7 @@ class EngineWhatIf:
 
     def _with_reserve(self, rows: Rows) -> Rows:
         """A copy of the rows with the reserve subtracted."""
-        tighter, reserve = rows.copy(), self.engine.reserve
+        tighter, reserve = rows.copy(), self.engine.safety_margin
         _tighten(tighter, reserve.ttft_share, reserve.tpot_share, self.now)
         return tighter
 

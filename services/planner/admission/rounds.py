@@ -168,7 +168,7 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
     """The last time at which a request placed on an idle engine is in time, with a little slack."""
     if goal.ttft_s is None or idle.ttft_s is None:
         return demand.arrived_at_s + state.numbers.patience_s
-    return demand.due_s - idle.ttft_s - state.delivery.both_s - PLACED_BEFORE_S
+    return demand.due_s - idle.ttft_s - state.client_latency.both_s - PLACED_BEFORE_S
 
 
 def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:

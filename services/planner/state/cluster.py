@@ -107,7 +107,7 @@ class ClusterState(FleetEstimates):
             self.lengths.learn(name, tokens)
             self.survival.ends(name, key_of(outcome.decision_id), tokens)
             if not outcome.moves:  # the times of a moved request are those of several engines
-                self.delivery.learn(outcome)
+                self.client_latency.learn(outcome)
                 self._learn_of_engines(explanation, outcome, now)
 
     def _note_demand(self, explanation: Explanation, now: float) -> Demand:
@@ -158,9 +158,9 @@ class ClusterState(FleetEstimates):
         end = self.engines.get(decode.name) if decode else None
         start = self.engines.get(prefill.name) if prefill else end
         if start is not None:
-            start.reserve.learn_start(placement, outcome)
+            start.safety_margin.learn_start(placement, outcome)
         if end is not None:
-            end.reserve.learn_pace(placement, outcome)
+            end.safety_margin.learn_pace(placement, outcome)
         if prefill is not None and start is not None:
             moved_bytes = self.kv_bytes(start, explanation.query.prompt_tokens)
             self.transfers.learn(explanation, outcome, moved_bytes, now)
@@ -199,7 +199,7 @@ class ClusterState(FleetEstimates):
             prefill_tokens=query.prompt_tokens - demand.computed_on(start.description),
             kv_tokens=query.prompt_tokens + answer_tokens,
             class_name=query.targets.class_name,
-            due_at_s=now + self.delivery.there_s,
+            due_at_s=now + self.client_latency.there_s,
             ends_at_s=ends_at_s,
         )
         if prefill is None:

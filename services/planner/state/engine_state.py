@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.planner.estimators.reserves import Reserve
+from services.planner.estimators.safety_margin import SafetyMargin
 from services.planner.state.engine_holds import Hold, Holds
 from services.planner.state.standing import Promised, promised_in, still_coming
 from services.planner.tuning import (
@@ -55,7 +55,7 @@ class EngineState(Holds):
     followed_at_s: float = -math.inf
     policy: Policy = field(default_factory=Policy)
     advised_at_s: float = -math.inf
-    reserve: Reserve = field(default_factory=Reserve)
+    reserve: SafetyMargin = field(default_factory=SafetyMargin)
     limits: Numbers = field(init=False, repr=False)
     _transports: tuple[str, ...] = field(init=False, repr=False)
     _fitted: tuple[StepTable | None, bytes] = (None, b"")
@@ -236,7 +236,7 @@ class EngineState(Holds):
     def inherit(self, before: "EngineState") -> None:
         """Takes over the state of the same process, which registered again on a new stream."""
         self.report, self.rows = before.report, before.rows
-        self.heard_at_s, self.reserve = before.heard_at_s, before.reserve
+        self.heard_at_s, self.safety_margin = before.heard_at_s, before.safety_margin
         self.seen.update(before.seen)
         for hold in before.unseen.values():
             self.hold(hold)

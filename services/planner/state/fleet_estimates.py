@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from services.planner.estimators.delivery import Delivery
+from services.planner.estimators.client_latency import ClientLatency
 from services.planner.estimators.drafting import Drafts
 from services.planner.estimators.kv_speed import Line
 from services.planner.estimators.lengths import OutputLengths
@@ -31,7 +31,7 @@ class FleetEstimates(AttachedEngines):
         self.transfers = Transfers(
             Line(fixed_s=numbers.kv_fixed_s, s_per_byte=1 / numbers.kv_bytes_per_second)
         )
-        self.delivery = Delivery()
+        self.client_latency = ClientLatency()
         self.lengths = OutputLengths()
         self.survival = Survival()
         self.policies = PolicyBook()
@@ -59,7 +59,7 @@ class FleetEstimates(AttachedEngines):
             arrived_at_s=arrived_at_s,
             due_s=arrived_at_s + ttft_s,
             tpot_s=tpot_s,
-            delivery_s=self.delivery.before(ttft_s),
+            delivery_s=self.client_latency.before(ttft_s),
             cached_tokens=self.cached_tokens(query, now),
             few_tokens=few_tokens,
             grace=grace,

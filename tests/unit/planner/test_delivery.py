@@ -6,7 +6,7 @@ import pytest
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
-from services.planner.estimators.delivery import Delivery
+from services.planner.estimators.client_latency import ClientLatency
 from shared.requests import Outcome, SloTargets
 from shared.scheduling.rows import DUE, new_row
 from tests.unit.planner.builders import (
@@ -32,7 +32,7 @@ def ended(way_s: float, queue_s: float = 0.1) -> Outcome:
 
 
 def test_what_is_in_none_of_the_parts_of_a_first_token_is_its_way() -> None:
-    delivery = Delivery()
+    delivery = ClientLatency()
     for _ in range(200):
         delivery.learn(ended(0.02))
 
@@ -40,7 +40,7 @@ def test_what_is_in_none_of_the_parts_of_a_first_token_is_its_way() -> None:
 
 
 def test_half_of_a_target_stays_with_the_engine_however_long_the_way() -> None:
-    delivery = Delivery()
+    delivery = ClientLatency()
     for _ in range(200):
         delivery.learn(ended(0.2))
 
@@ -51,7 +51,7 @@ def test_half_of_a_target_stays_with_the_engine_however_long_the_way() -> None:
 def test_promise_and_books_have_the_first_token_as_much_earlier_as_its_way_takes() -> None:
     state = make_cluster(make_engine())
     for _ in range(200):
-        state.delivery.learn(ended(0.02))
+        state.client_latency.learn(ended(0.02))
     query = make_query(targets=SloTargets(ttft_s=1.0, tpot_s=0.5))
     asked = PendingRequest(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
 
@@ -59,7 +59,7 @@ def test_promise_and_books_have_the_first_token_as_much_earlier_as_its_way_takes
     assert isinstance(decision, Decision)
     commit(state, query, decision, LONG_AFTER_S)
 
-    delivery_s = state.delivery.back_s
+    delivery_s = state.client_latency.back_s
     (engine,) = state.engines.values()
     (hold,) = engine.unseen.values()
     assert decision.placement.ttft_s == 1.0
@@ -69,7 +69,7 @@ def test_promise_and_books_have_the_first_token_as_much_earlier_as_its_way_takes
 
 def test_the_way_there_is_what_the_quickest_requests_wait_for_their_first_step() -> None:
     """Steps of 50 ms: most wait for the end of one."""
-    delivery, random = Delivery(), np.random.default_rng(1)
+    delivery, random = ClientLatency(), np.random.default_rng(1)
     for wait_s in random.uniform(0.0, 0.05, 2000):
         delivery.learn(ended(0.02, queue_s=0.004 + wait_s))
 

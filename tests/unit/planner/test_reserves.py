@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.planner.estimators.reserves import Reserve
+from services.planner.estimators.safety_margin import SafetyMargin
 from shared.requests import Admission, Outcome, Placement, Reason
 
 
@@ -20,7 +20,7 @@ def ended(ttft_s: float | None = 0.5, tpot_s: float | None = 0.05) -> Outcome:
 
 
 def test_broken_starts_widen_the_reserve_of_starts_alone() -> None:
-    reserve = Reserve()
+    reserve = SafetyMargin()
     ttft_share, tpot_share = reserve.ttft_share, reserve.tpot_share
 
     reserve.learn_start(placed(), ended(ttft_s=1.1))
@@ -35,7 +35,7 @@ def test_two_promises_in_a_hundred_break_at_most_however_unsure_the_engine_is(
     spread: float,
 ) -> None:
     """Planning fills the time up to the reserve; what the engine needs beyond is chance."""
-    chance, reserve, broken = random.Random(1), Reserve(), 0
+    chance, reserve, broken = random.Random(1), SafetyMargin(), 0
     for number in range(20_000):
         outcome = ended(ttft_s=1 - reserve.ttft_share + abs(chance.gauss(0, spread)))
         reserve.learn_start(placed(), outcome)
@@ -45,7 +45,7 @@ def test_two_promises_in_a_hundred_break_at_most_however_unsure_the_engine_is(
 
 
 def test_what_was_never_promised_or_never_came_teaches_nothing() -> None:
-    reserve, untouched = Reserve(), Reserve()
+    reserve, untouched = SafetyMargin(), SafetyMargin()
 
     reserve.learn_start(placed(Admission.BEST_EFFORT), ended(ttft_s=9.0))
     reserve.learn_pace(placed(Admission.BEST_EFFORT), ended(tpot_s=9.0))
@@ -56,7 +56,7 @@ def test_what_was_never_promised_or_never_came_teaches_nothing() -> None:
 
 
 def test_a_stage_may_be_slower_than_the_pace_of_another() -> None:
-    kept, broken, untouched = Reserve(), Reserve(), Reserve()
+    kept, broken, untouched = SafetyMargin(), SafetyMargin(), SafetyMargin()
 
     kept.learn_pace(placed(), replace(ended(tpot_s=0.12), stage_lateness=0.99))
     broken.learn_pace(placed(), replace(ended(tpot_s=0.08), stage_lateness=1.01))
@@ -65,7 +65,7 @@ def test_a_stage_may_be_slower_than_the_pace_of_another() -> None:
 
 
 def test_a_reserve_has_bounds() -> None:
-    reserve = Reserve()
+    reserve = SafetyMargin()
     for _ in range(1000):
         reserve.learn_start(placed(), ended(ttft_s=2.0))
         reserve.learn_pace(placed(), ended(tpot_s=2.0))

@@ -34,7 +34,7 @@ def test_a_placed_request_counts_until_a_step_that_began_after_it_is_reported() 
 
     engine.observe(make_report(duration_s=1.0, running=1), now=100.5)
     before = (engine.requests, engine.prefill_tokens_ahead)
-    engine.observe(step, now=100.0 + state.delivery.there_s + ARRIVAL_S)
+    engine.observe(step, now=100.0 + state.client_latency.there_s + ARRIVAL_S)
     after = (engine.requests, engine.prefill_tokens_ahead)
 
     assert before == (2, 100)

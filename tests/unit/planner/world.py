@@ -12,7 +12,7 @@ import numpy as np
 from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
-from services.planner.estimators.delivery import Delivery
+from services.planner.estimators.client_latency import ClientLatency
 from services.planner.numbers import PlannerNumbers
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
@@ -138,7 +138,9 @@ class World:
     @classmethod
     def of(cls, engines: int, noise: random.Random | None = None) -> "World":
         state = ClusterState(PlannerNumbers(), epoch="e", now=0.0)
-        state.delivery = Delivery(_there_s=0.0)  # here the next step holds what is placed
+        state.client_latency = ClientLatency(
+            _there_s=0.0
+        )  # here the next step holds what is placed
         made = []
         for number in range(engines):
             description = make_engine(

@@ -34,7 +34,7 @@ class _Share:
         self.share = min(self.most, max(self.least, self.share))
 
 
-class Reserve:
+class SafetyMargin:
     """The reserves of one engine, as shares of the time left to a first token and of a TPOT."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ _THERE_S, _LEAST_THERE_S, _MOST_THERE_S = 0.002, 0.0005, 0.1
 
 
 @dataclass(slots=True)
-class Delivery:
+class ClientLatency:
     """The latency to engines (a low quantile) and back (EWMA of mean and deviation), fleet-wide."""
 
     _mean_s: float = 0.0  # of the way back
