@@ -8,8 +8,8 @@ from services.planner.admission.decider import Decider
 from services.planner.admission.waiting_queue import Answer, WaitingNumbers, WaitingQueue
 from services.planner.advice import advise
 from services.planner.state.cluster import ClusterState
+from services.planner.state.decision_records import DecisionRecords
 from services.planner.state.engine_state import EngineState
-from services.planner.state.ledger import Ledger
 from shared.engines import EngineDescription, Policy, StepReport
 from shared.requests import Explanation, Outcome, PlacementQuery
 
@@ -35,7 +35,7 @@ class PlannerCore:
         self.waiting = WaitingQueue(decider=self._decider, numbers=numbers)
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> DecisionRecords:
         return self._decider.ledger
 
     # ---- requests

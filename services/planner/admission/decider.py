@@ -7,7 +7,7 @@ from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
-from services.planner.state.ledger import Ledger
+from services.planner.state.decision_records import DecisionRecords
 from shared.batch_time import StepTable
 from shared.requests import Admission, Explanation, Outcome, Placement, PlacementQuery, Reason
 
@@ -20,7 +20,7 @@ class Decider:
 
     state: ClusterState
     epoch_s: Callable[[], float]
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: DecisionRecords = field(default_factory=DecisionRecords)
 
     def decide_round(
         self, asked: Sequence[PendingRequest], now: float

@@ -11,10 +11,10 @@ from services.planner.numbers import PlannerNumbers
 from services.planner.scaling.demanded import Demanded
 from services.planner.state.class_mix import ClassMix, Work, work_of
 from services.planner.state.demand import Demand
-from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_reservations import Reservation
 from services.planner.state.engine_state import EngineState
 from services.planner.state.fleet_estimates import FleetEstimates
-from services.planner.state.holdings import colocated, split
+from services.planner.state.reservations import colocated, split
 from services.planner.state.tenants import TenantShares
 from shared.batch_time import StepTable
 from shared.bounded import remember
@@ -193,7 +193,7 @@ class ClusterState(FleetEstimates):
         first_in_s = max(0.0, (chosen.ttft_s or 0.0) - query.waited_s)
         ends_at_s = None if chosen.finish_s is None else now + chosen.finish_s - query.waited_s
         answer_tokens = self.lengths.cautious(query.targets.class_name, query.max_output_tokens)
-        whole = Hold(
+        whole = Reservation(
             decision_id=placement.decision_id,
             request_id=query.request_id,
             prefill_tokens=query.prompt_tokens - demand.computed_on(start.description),

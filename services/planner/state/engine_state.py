@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.estimators.safety_margin import SafetyMargin
-from services.planner.state.engine_holds import Hold, Holds
+from services.planner.state.engine_reservations import Reservation, Reservations
 from services.planner.state.standing import Promised, promised_in, still_coming
 from services.planner.tuning import (
     ARRIVAL_S,
@@ -32,7 +32,7 @@ from shared.ticks import TICK_S
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class EngineState(Holds):
+class EngineState(Reservations):
     """An engine from its registration until it leaves.
 
     Attributes:
@@ -242,7 +242,7 @@ class EngineState(Holds):
             self.hold(hold)
 
 
-def _end(hold: Hold) -> float:
+def _end(hold: Reservation) -> float:
     return math.inf if hold.ends_at_s is None else hold.ends_at_s
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from services.planner.admission.ways import Fleet
-from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_reservations import Reservation
 from services.planner.tuning import MOST_TRIED
 from shared.engines import Role
 from shared.requests import PlacementMode, SloTargets
@@ -14,7 +14,7 @@ def test_of_a_large_fleet_the_least_loaded_are_tried_and_the_engine_with_the_pre
     for number, engine in enumerate(state.engines.values()):
         for one in range(40 - number):
             row = new_row(key=100 * number + one + 1, tokens=10, left=5, due_s=2000.0, tpot_s=0.1)
-            hold = Hold(
+            hold = Reservation(
                 decision_id=f"{number}-{one}",
                 request_id="r",
                 prefill_tokens=10,

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.state.ledger import Ledger
+from services.planner.state.decision_records import DecisionRecords
 from shared.batch_time import BatchTimeModel, StepTable
 from shared.requests import (
     Admission,
@@ -49,7 +49,7 @@ def outcome(decision_id: str = "d-1") -> Outcome:
     )
 
 
-def steps(ledger: Ledger, engine: str) -> None:
+def steps(ledger: DecisionRecords, engine: str) -> None:
     """One every 0.1 s from 10.05 to 14.95 s."""
     for number in range(50):
         at_s = 10.05 + number / 10
@@ -58,7 +58,7 @@ def steps(ledger: Ledger, engine: str) -> None:
 
 
 def test_an_end_is_handed_out_with_the_steps_before_and_after_the_first_token() -> None:
-    ledger = Ledger()
+    ledger = DecisionRecords()
     ledger.decided(decision(way=PlacementMode.DISAGGREGATED, prefill=P), TABLES, 10.0)
     steps(ledger, "p0")
     steps(ledger, "d0")
@@ -76,7 +76,7 @@ def test_an_end_is_handed_out_with_the_steps_before_and_after_the_first_token() 
 
 
 def test_what_runs_after_a_first_token_was_due_is_not_laid_to_its_being_late() -> None:
-    ledger = Ledger()
+    ledger = DecisionRecords()
     ledger.decided(decision(ttft_s=1.0), TABLES, 10.0)
     steps(ledger, "d0")
     ledger.settled(outcome(), 13.1)
@@ -89,7 +89,7 @@ def test_what_runs_after_a_first_token_was_due_is_not_laid_to_its_being_late() -
 
 
 def test_a_refusal_has_ended_when_it_is_made() -> None:
-    ledger = Ledger()
+    ledger = DecisionRecords()
     refused = decision(admission=Admission.REFUSED, decode=None)
 
     ledger.decided(refused, {}, 10.0)
@@ -99,7 +99,7 @@ def test_a_refusal_has_ended_when_it_is_made() -> None:
 
 
 def test_a_decision_that_was_deferred_first_is_handed_out_once() -> None:
-    ledger = Ledger()
+    ledger = DecisionRecords()
     ledger.decided(decision(admission=Admission.DEFERRED, decode=None), {}, 10.0)
     ledger.decided(decision(), TABLES, 10.5)
     ledger.settled(outcome(), 13.0)
@@ -108,7 +108,7 @@ def test_a_decision_that_was_deferred_first_is_handed_out_once() -> None:
 
 
 def test_a_decision_without_a_report_is_given_up_without_an_outcome() -> None:
-    ledger = Ledger(most_open=2)
+    ledger = DecisionRecords(most_open=2)
     for number in range(3):
         ledger.decided(decision(f"d-{number}"), TABLES, 10.0)
 
@@ -120,7 +120,7 @@ def test_a_decision_without_a_report_is_given_up_without_an_outcome() -> None:
 
 
 def test_an_engine_that_leaves_takes_nothing_along_of_what_has_ended() -> None:
-    ledger = Ledger()
+    ledger = DecisionRecords()
     ledger.decided(decision(), TABLES, 10.0)
     steps(ledger, "d0")
     ledger.settled(outcome(), 13.0)
@@ -132,7 +132,7 @@ def test_an_engine_that_leaves_takes_nothing_along_of_what_has_ended() -> None:
 
 
 def test_an_engine_that_came_back_says_nothing_of_the_one_before() -> None:
-    ledger = Ledger()
+    ledger = DecisionRecords()
     ledger.decided(decision(), TABLES, 10.0)
     steps(ledger, "d0")
     ledger.left("d0")
@@ -150,7 +150,7 @@ EVENTS = st.lists(
 
 @given(events=EVENTS)
 def test_no_decision_is_dropped_and_none_comes_twice(events: list[tuple[str, int]]) -> None:
-    ledger, made, taken = Ledger(most_open=3), list[str](), list[str]()
+    ledger, made, taken = DecisionRecords(most_open=3), list[str](), list[str]()
     for at_s, (what, number) in enumerate(events):
         now = float(at_s)
         if what == "take":

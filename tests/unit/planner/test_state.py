@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.planner.state.cluster import ClusterState
-from services.planner.state.engine_holds import SEEN_LIMIT_S, UNSEEN_LIMIT_S
+from services.planner.state.engine_reservations import SEEN_LIMIT_S, UNSEEN_LIMIT_S
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import ARRIVAL_S
 from shared.engines import KV_USED, KvTransfer, Role

@@ -11,7 +11,7 @@ HOLDS_LIMIT = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Hold:
+class Reservation:
     """What one placed request takes of one engine. `due_at_s` is when it reaches the engine.
 
     `kv_tokens` is a 90 % bound of prompt and answer, by class. `ends_at_s` is the predicted end,
@@ -33,14 +33,14 @@ class Hold:
 
 
 @dataclass(slots=True, eq=False)
-class Holds:
+class Reservations:
     """The requests placed on one engine. Its reports include `seen` ones; `unseen` ones are on the
     way. `rows` are the requests of its last report.
     """
 
     rows: Rows = field(default_factory=lambda: empty(0))
-    seen: dict[str, Hold] = field(default_factory=dict)
-    unseen: dict[str, Hold] = field(default_factory=dict)
+    seen: dict[str, Reservation] = field(default_factory=dict)
+    unseen: dict[str, Reservation] = field(default_factory=dict)
     unseen_prefill_tokens: int = 0
     unseen_kv_tokens: int = 0
 
@@ -55,7 +55,7 @@ class Holds:
         holds = (*self.unseen.values(), *self.seen.values())
         return next((one.decision_id for one in holds if one.request_id == request_id), "")
 
-    def hold(self, hold: Hold) -> None:
+    def hold(self, hold: Reservation) -> None:
         if len(self.seen) + len(self.unseen) >= HOLDS_LIMIT:
             self.release(next(iter(self.seen or self.unseen)))
         self.release(hold.decision_id)

@@ -3,25 +3,27 @@
 from dataclasses import replace
 
 from services.planner.state.demand import Demand
-from services.planner.state.engine_holds import Hold
+from services.planner.state.engine_reservations import Reservation
 from services.planner.state.engine_state import EngineState
 
 
-def colocated(whole: Hold, demand: Demand, engine: EngineState, *, best_effort: bool) -> Hold:
+def colocated(
+    whole: Reservation, demand: Demand, engine: EngineState, *, best_effort: bool
+) -> Reservation:
     """The hold of a request that runs on one engine, from `whole.due_at_s` on."""
     computed = demand.computed_on(engine.description)
     return replace(whole, row=demand.whole(computed, whole.due_at_s, best_effort=best_effort))
 
 
 def split(
-    whole: Hold,
+    whole: Reservation,
     demand: Demand,
     start: EngineState,
     first_at_s: float,
     arrives_at_s: float,
     *,
     best_effort: bool,
-) -> tuple[Hold, Hold]:
+) -> tuple[Reservation, Reservation]:
     """The holds of the prompt on `start`, which gives the first token at `first_at_s`, and of the
     rest on another engine, where the KV is at `arrives_at_s`.
     """

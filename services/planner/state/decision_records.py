@@ -33,7 +33,7 @@ class _Open:
 
 
 @dataclass(slots=True)
-class Ledger:
+class DecisionRecords:
     """The open decisions. `ended` returns each decision once.
 
     A refusal has ended when it is made. A decision without a report of its gateway is returned
