@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.admission.pending import PendingRequest
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
 from shared.batch_time import RICH, Step, StepCurve, StepTable
 from shared.engines import EngineDescription, KvAddress, Role, StepReport
@@ -56,7 +56,7 @@ class World:
 
     def state(self, engines: int) -> ClusterState:
         """A planner's state with that many engines, each of which has reported once."""
-        state = ClusterState(PlannerNumbers(), epoch="bench", now=0.0)
+        state = ClusterState(PlannerConfig(), epoch="bench", now=0.0)
         for number in range(engines):
             engine, refusal = state.register(self.description(number))
             assert engine is not None, refusal

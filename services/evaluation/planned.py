@@ -14,7 +14,7 @@ from services.evaluation.scaled_lengths import ScaledLengths, ScaledSurvival
 from services.planner.admission.waiting_queue import Answer
 from services.planner.advice import ADVICE_PAUSE_S
 from services.planner.core import PlannerCore
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
 from shared.batch_time.table import Numbers
 from shared.engine.step_times import StepTimes
@@ -63,7 +63,7 @@ class Planned:
         profile: Mapping[str, Any] | None = None,
     ) -> None:
         link = engines[0].hardware
-        numbers = PlannerNumbers(
+        numbers = PlannerConfig(
             kv_bytes_per_second=link.link_bytes_per_s,
             kv_fixed_s=link.link_latency_s,
             by_program=settings.by_program,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.scaling.numbers import ScalingNumbers
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.listening import (
@@ -110,8 +110,8 @@ class PlannerOptions:
         )
 
     @property
-    def numbers(self) -> PlannerNumbers:
-        return PlannerNumbers(
+    def numbers(self) -> PlannerConfig:
+        return PlannerConfig(
             model=self.model,
             vllm_version=self.vllm_version,
             kv_bytes_per_second=self.kv_bytes_per_second,

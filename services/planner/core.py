@@ -5,7 +5,7 @@ service and the simulator are its adapters.
 from collections.abc import Callable, Sequence
 
 from services.planner.admission.decider import Decider
-from services.planner.admission.waiting_queue import Answer, WaitingNumbers, WaitingQueue
+from services.planner.admission.waiting_queue import Answer, WaitingLimits, WaitingQueue
 from services.planner.advice import advise
 from services.planner.state.cluster import ClusterState
 from services.planner.state.decision_records import DecisionRecords
@@ -27,11 +27,11 @@ class PlannerCore:
         state: ClusterState,
         *,
         epoch_s: Callable[[], float],
-        waiting: WaitingNumbers | None = None,
+        waiting: WaitingLimits | None = None,
     ) -> None:
         self.state = state
         self._decider = Decider(state=state, epoch_s=epoch_s)
-        numbers = waiting or WaitingNumbers(hold_s=state.numbers.hold_s)
+        numbers = waiting or WaitingLimits(hold_s=state.numbers.hold_s)
         self.waiting = WaitingQueue(decider=self._decider, numbers=numbers)
 
     @property

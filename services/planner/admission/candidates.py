@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from services.planner.admission.placement_options import Ways
 from services.planner.admission.predict import (
     DecodeForecast,
     PrefillForecast,
@@ -14,7 +15,6 @@ from services.planner.admission.predict import (
     idle_tpot_s,
     transfer_s,
 )
-from services.planner.admission.ways import Ways
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState

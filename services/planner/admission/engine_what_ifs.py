@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from services.planner.admission.feasibility import EngineWhatIf
-from services.planner.admission.ways import Fleet
+from services.planner.admission.placement_options import Fleet
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState

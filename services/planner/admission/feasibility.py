@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.planner.admission.lead import share_allowed
+from services.planner.admission.max_utilization import max_utilization
 from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
@@ -147,7 +147,7 @@ class EngineWhatIf:
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Feasibility(reason=Reason.MEMORY)] * n
         rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
-        if steady_share(rows, self.table) > max(share_allowed(self.rows, self.now), self.share):
+        if steady_share(rows, self.table) > max(max_utilization(self.rows, self.now), self.share):
             return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_anyway).all():

@@ -12,7 +12,7 @@ from services.planner.admission.candidates import (
     goal_of,
     rank,
 )
-from services.planner.admission.ways import Ways, too_small
+from services.planner.admission.placement_options import Ways, too_small
 from services.planner.state.cluster import ClusterState
 from shared.requests import (
     Admission,

@@ -15,8 +15,8 @@ from services.planner.admission.candidates import (
 )
 from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision, decide, decision_of, early_no
+from services.planner.admission.placement_options import Ways
 from services.planner.admission.promises import Round
-from services.planner.admission.ways import Ways
 from services.planner.admission.wishes import Wish
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand

@@ -33,7 +33,7 @@ class Decides(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingNumbers:
+class WaitingLimits:
     """How long calls wait, in seconds.
 
     Attributes:
@@ -81,7 +81,7 @@ class WaitingQueue:
     """
 
     decider: Decides
-    numbers: WaitingNumbers
+    numbers: WaitingLimits
     round_is_due: bool = False
     _calls: dict[Call, None] = field(default_factory=dict)
     _places: OrderedDict[str, PendingRequest] = field(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.admission.candidates import Candidate, Goal
+from services.planner.admission.dynamic_program import MOST_CANDIDATES, Problem, best_set
 from services.planner.admission.feasibility import EngineWhatIf, Feasibility
-from services.planner.admission.program import MOST_CANDIDATES, Problem, best_set
 from services.planner.state.demand import Demand
 from shared.batch_time.table import Numbers
 from shared.requests import PlacementQuery, Reason

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from services.planner.admission.dynamic_program import Problem, best_set, holds
 from services.planner.admission.pending import PendingRequest
-from services.planner.admission.program import Problem, best_set, holds
 from services.planner.admission.rounds import decide_round
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
 from services.planner.state.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable
@@ -22,7 +22,7 @@ def prepare() -> None:
     table = StepTable.of(StepCurve(form=RICH, coefficients=(1e-3,) * len(RICH.columns)))
     for seconds in (table.expected_s, table.sure_s):
         seconds(Step())
-    state = ClusterState(PlannerNumbers(), epoch="prepare", now=0.0)
+    state = ClusterState(PlannerConfig(), epoch="prepare", now=0.0)
     engine, refusal = state.register(_description(table))
     assert engine is not None, refusal
     state.observe(engine, [_report(table)], 0.0)

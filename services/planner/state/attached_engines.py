@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.state.engine_state import EngineState
 from services.planner.state.groups import Groups
 from services.planner.state.prefix_index import PrefixIndex
@@ -24,7 +24,7 @@ class AttachedEngines:
     that lost their name to another one; both are bounded.
     """
 
-    def __init__(self, numbers: PlannerNumbers, now: float) -> None:
+    def __init__(self, numbers: PlannerConfig, now: float) -> None:
         self.numbers = numbers
         self.engines: dict[str, EngineState] = {}
         self.sessions = Sessions()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from services.planner.estimators.long_prompt_deferral import LongPromptDeferral
 from services.planner.estimators.refusals import Refusals
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.scaling.demanded import Demanded
 from services.planner.state.class_mix import ClassMix, Work, work_of
 from services.planner.state.demand import Demand
@@ -36,7 +36,7 @@ class ClusterState(FleetEstimates):
     `epoch` keeps decision ids distinct from those before a restart.
     """
 
-    def __init__(self, numbers: PlannerNumbers, *, epoch: str, now: float) -> None:
+    def __init__(self, numbers: PlannerConfig, *, epoch: str, now: float) -> None:
         super().__init__(numbers, now)
         self._epoch = epoch
         self._decisions_made = 0

@@ -9,7 +9,7 @@ from services.planner.estimators.kv_speed import Line
 from services.planner.estimators.lengths import OutputLengths
 from services.planner.estimators.survival import Survival
 from services.planner.estimators.transfers import Transfers
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.policies import PolicyBook
 from services.planner.state.attached_engines import AttachedEngines
 from services.planner.state.demand import Demand
@@ -26,7 +26,7 @@ _MANY = 2048  # prompt tokens of a step in which its fixed time hardly counts
 class FleetEstimates(AttachedEngines):
     """The estimators that all engines share, and the estimates for a request."""
 
-    def __init__(self, numbers: PlannerNumbers, now: float) -> None:
+    def __init__(self, numbers: PlannerConfig, now: float) -> None:
         super().__init__(numbers, now)
         self.transfers = Transfers(
             Line(fixed_s=numbers.kv_fixed_s, s_per_byte=1 / numbers.kv_bytes_per_second)

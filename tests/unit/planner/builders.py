@@ -6,8 +6,8 @@ from typing import Any
 
 from services.planner.admission.placement import Decision
 from services.planner.admission.placement import decide as decide_over
-from services.planner.admission.ways import Fleet
-from services.planner.numbers import PlannerNumbers
+from services.planner.admission.placement_options import Fleet
+from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.batch_time import BatchTimeModel, StepCost
@@ -71,7 +71,7 @@ def make_cluster(
     *engines: EngineDescription, cost: StepCost | None = COST, **numbers: Any
 ) -> ClusterState:
     """Started at 0; steps of all engines take `cost`, None: unknown times."""
-    state = ClusterState(PlannerNumbers(**numbers), epoch="e", now=0.0)
+    state = ClusterState(PlannerConfig(**numbers), epoch="e", now=0.0)
     for engine in engines:
         add(state, engine, cost)
     return state

@@ -1,6 +1,6 @@
 import pytest
 
-from services.planner.admission.ways import Fleet
+from services.planner.admission.placement_options import Fleet
 from services.planner.state.engine_reservations import Reservation
 from services.planner.tuning import MOST_TRIED
 from shared.engines import Role

@@ -9,7 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.planner.admission.program import BLOCKS, FORCED, VALUE, Mask, Problem, best_set, holds
+from services.planner.admission.dynamic_program import (
+    BLOCKS,
+    FORCED,
+    VALUE,
+    Mask,
+    Problem,
+    best_set,
+    holds,
+)
 from tests.unit.shared.scheduling.loads import TABLES
 
 SEEDS = range(10)

@@ -9,12 +9,12 @@ import pytest
 from services.planner.admission.decider import Decider
 from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
-from services.planner.admission.waiting_queue import WaitingNumbers, WaitingQueue
+from services.planner.admission.waiting_queue import WaitingLimits, WaitingQueue
 from services.planner.server.waiting import WaitingCalls
 from shared.requests import Admission, Placement, Reason
 from tests.unit.planner.builders import make_cluster, make_query
 
-NUMBERS = WaitingNumbers(hold_s=0.5, pause_s=0.005, recheck_s=0.05)
+NUMBERS = WaitingLimits(hold_s=0.5, pause_s=0.005, recheck_s=0.05)
 
 
 def decision(admission: Admission, **rest: Any) -> Decision:

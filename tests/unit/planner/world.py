@@ -13,7 +13,7 @@ from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.estimators.client_latency import ClientLatency
-from services.planner.numbers import PlannerNumbers
+from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.batch_time import RICH, Kind, StepCurve, StepTable
@@ -137,7 +137,7 @@ class World:
 
     @classmethod
     def of(cls, engines: int, noise: random.Random | None = None) -> "World":
-        state = ClusterState(PlannerNumbers(), epoch="e", now=0.0)
+        state = ClusterState(PlannerConfig(), epoch="e", now=0.0)
         state.client_latency = ClientLatency(
             _there_s=0.0
         )  # here the next step holds what is placed

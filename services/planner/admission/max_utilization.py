@@ -13,7 +13,7 @@ from shared.scheduling.rows import DUE, KIND, LEFT, PRODUCED, PROMISED, TPOT, Ro
 from shared.scheduling.shares import step_pace_s
 
 
-def share_allowed(rows: Rows, now: float) -> float:
+def max_utilization(rows: Rows, now: float) -> float:
     """The share of its time that an engine may promise (compared with `steady_share`): 1, and more
     while running requests are ahead of their TPOT.
     """

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.admission.fluid import BUSY_S, spare_rate
-from services.planner.admission.program_states import (
+from services.planner.admission.dynamic_program_states import (
     HELD,
     SPARE,
     WORTH,
@@ -22,6 +21,7 @@ from services.planner.admission.program_states import (
     pareto,
     promising,
 )
+from services.planner.admission.fluid_model import BUSY_S, prefill_throughput
 from shared.batch_time import StepTable
 from shared.batch_time.table import Numbers
 from shared.compiled import compiled
@@ -121,7 +121,9 @@ def _least_spare(
     for i in range(len(items)):
         passed_s = _passed_s(items, i, engine[BUSY_S])
         if passed_s > 0:
-            spare += passed_s * max(0.0, spare_rate(decodes, paces_s, contexts, engine, table))
+            spare += passed_s * max(
+                0.0, prefill_throughput(decodes, paces_s, contexts, engine, table)
+            )
         if items[i, FORCED] == 1:
             spare -= items[i, PROMPT]
             decodes[int(items[i, TIER])] += 1
@@ -154,7 +156,9 @@ def _holds(
     for i in range(len(items)):
         passed_s = _passed_s(items, i, engine[BUSY_S])
         if passed_s > 0:
-            spare += passed_s * max(0.0, spare_rate(decodes, paces_s, contexts, engine, table))
+            spare += passed_s * max(
+                0.0, prefill_throughput(decodes, paces_s, contexts, engine, table)
+            )
         if not accepted[i]:
             continue
         spare -= items[i, PROMPT]
@@ -164,7 +168,7 @@ def _holds(
         if items[i, FORCED] == 0:
             held += items[i, BLOCKS]
             in_the_end[int(items[i, TIER])] += 1
-            slow = spare_rate(in_the_end, paces_s, contexts, engine, table) < 0
+            slow = prefill_throughput(in_the_end, paces_s, contexts, engine, table) < 0
             if held > free_blocks or slow:
                 return False
     return True
@@ -270,5 +274,5 @@ def _rate(
     for tier in range(len(taken)):
         place += taken[tier] * span[tier]
     if np.isnan(known[place]):
-        known[place] = spare_rate(always + taken, paces_s, contexts, engine, table)
+        known[place] = prefill_throughput(always + taken, paces_s, contexts, engine, table)
     return float(known[place])

@@ -24,7 +24,7 @@ BUSY_S, MAX_TOKENS, LONGEST_S = range(3)
 
 
 @compiled
-def spare_rate(
+def prefill_throughput(
     decodes: Numbers, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
 ) -> float:
     """Prompt tokens per second beside so many decodes of each tier (PB* of arXiv 2504.08784);

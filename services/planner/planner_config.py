@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannerNumbers:
+class PlannerConfig:
     """The options that decisions use.
 
     Attributes:
