@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from shared.batch_time.table import DECODES, PREFILL, SPECULATED, Numbers
+from shared.batch_time.table import DECODES, PREFILL, SPECULATED, FloatArray
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ended, Fetched, No, Route, System, Ticket
@@ -35,7 +35,7 @@ class Observed:
         self._decided += sum(answer is not None for answer in answers)
         return answers
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         formed = self._system.form(engine, tokens, counts, now)
         if formed:
             self._step_tokens.append(counts[DECODES] + counts[PREFILL] + counts[SPECULATED])

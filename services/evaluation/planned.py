@@ -16,7 +16,7 @@ from services.planner.advice import ADVICE_PAUSE_S
 from services.planner.core import PlannerCore
 from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engine.step_times import StepTimes
 from shared.engines import Role
 from shared.requests import Placement, PlacementMode, PlacementQuery
@@ -171,7 +171,7 @@ class Planned:
             self._tidied_s = now
             self._core.tidy(now)
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         """Does what the scheduler inside vLLM does: policy, drafts, then the step former."""
         attached = self._attached[engine.name]
         attached.learn(engine, now)

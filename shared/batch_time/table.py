@@ -16,7 +16,7 @@ from shared.batch_time.forms import Feature
 from shared.batch_time.steps import Kind, Step
 from shared.compiled import compiled
 
-Numbers = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 HEADER = 8
 WIDTH = 1 + len(Feature)
 _PIECES, _DRIFT = 0, 1
@@ -43,7 +43,7 @@ class StepTable:
     docstring.
     """
 
-    numbers: Numbers
+    numbers: FloatArray
 
     @classmethod
     def of(
@@ -114,7 +114,7 @@ class StepTable:
         return float(_prompt_s(self.numbers, float(tokens), float(chunk_tokens), *beside))
 
 
-def counts_of(step: Step) -> Numbers:
+def counts_of(step: Step) -> FloatArray:
     """The counts of a step as an array for compiled code."""
     return np.array(
         [
@@ -134,7 +134,7 @@ def counts_of(step: Step) -> Numbers:
 
 
 @compiled
-def curve_s(table: Numbers, counts: Numbers) -> float:
+def curve_s(table: FloatArray, counts: FloatArray) -> float:
     """The curve alone, for `counts` of COUNTS numbers; the features are those of `forms`."""
     decode_tokens = counts[DECODES] + counts[SPECULATED]
     prefill = counts[PREFILL]
@@ -166,12 +166,12 @@ def curve_s(table: Numbers, counts: Numbers) -> float:
 
 
 @compiled
-def expected_s(table: Numbers, counts: Numbers) -> float:
+def expected_s(table: FloatArray, counts: FloatArray) -> float:
     return float(table[1] * curve_s(table, counts))
 
 
 @compiled
-def sure_s(table: Numbers, counts: Numbers) -> float:
+def sure_s(table: FloatArray, counts: FloatArray) -> float:
     """A mixed step's margin is no less than those of its parts."""
     margin = table[2]
     if counts[PREFILL] > 0:
@@ -180,7 +180,7 @@ def sure_s(table: Numbers, counts: Numbers) -> float:
 
 
 @compiled
-def _decode_counts(decodes: float, context_tokens: float) -> Numbers:
+def _decode_counts(decodes: float, context_tokens: float) -> FloatArray:
     """The counts of decodes with equal contexts."""
     counts = np.zeros(COUNTS)
     counts[DECODES] = decodes
@@ -190,13 +190,13 @@ def _decode_counts(decodes: float, context_tokens: float) -> Numbers:
 
 
 @compiled
-def _decodes_s(table: Numbers, decodes: float, context_tokens: float) -> float:
+def _decodes_s(table: FloatArray, decodes: float, context_tokens: float) -> float:
     return expected_s(table, _decode_counts(decodes, context_tokens))
 
 
 @compiled
 def _prompt_s(
-    table: Numbers, tokens: float, chunk_tokens: float, decodes: float, context_tokens: float
+    table: FloatArray, tokens: float, chunk_tokens: float, decodes: float, context_tokens: float
 ) -> float:
     """Expected seconds of a prompt, chunk after chunk, each beside the same decodes."""
     beside = _decode_counts(decodes, context_tokens)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time.table import COUNTS, Numbers
+from shared.batch_time.table import COUNTS, FloatArray
 from shared.compiled import compiled
 from shared.scheduling.due import due_after
 from shared.scheduling.rows import (
@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 @compiled
 def run_planned(
-    rows: Rows, order: Slots, tokens: Tokens, ends_s: float, due_s: Numbers, first: Mask
+    rows: Rows, order: Slots, tokens: Tokens, ends_s: float, due_s: FloatArray, first: Mask
 ) -> None:
     """Each row of `order` as it stands after a step that gives it its `tokens` (by slot), none of
     them drafted, and is to end at `ends_s`; fills in by place as `run_as`.
@@ -44,11 +44,11 @@ def run_planned(
 def run_as(
     rows: Rows,
     slots: Slots,
-    computed: Numbers,
-    total: Numbers,
+    computed: FloatArray,
+    total: FloatArray,
     gives: Mask,
     ends_s: float,
-    due_s: Numbers,
+    due_s: FloatArray,
     first: Mask,
 ) -> None:
     """Each row as it stands after a step that is to end at `ends_s`; `gives`: with one token more.
@@ -87,7 +87,7 @@ def land(
     serials: Slots,
     slots: Slots,
     flown: Slots,
-    due_s: Numbers,
+    due_s: FloatArray,
     first: Mask,
     early_s: float,
     now: float,
@@ -111,7 +111,7 @@ def land(
 
 
 @compiled
-def run_freely(rows: Rows, slots: Slots, tokens: Tokens) -> Numbers:
+def run_freely(rows: Rows, slots: Slots, tokens: Tokens) -> FloatArray:
     """The same for rows of requests that asked for nothing, which compute so many `tokens` each, of
     which none is drafted. Returns the step's counts as the step former has them.
     """

@@ -2,7 +2,7 @@
 
 import math
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, key_of, new_row
 from shared.scheduling.terms import Terms
 
@@ -18,7 +18,7 @@ def row_of(
     computed: int = 0,
     came_s: float = 0.0,
     priority: int = 0,
-) -> Numbers:
+) -> FloatArray:
     """The row of a request with `tokens` to compute, `computed` of them found cached, that may
     give `left`.
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engine.advance import land, queued_tokens, run_as, run_freely, run_planned
 from shared.engine.aging import Aging
 from shared.engine.new_rows import pace_s
@@ -52,7 +52,7 @@ class Flight:
 
     slots: Slots
     serials: Slots
-    due_s: Numbers
+    due_s: FloatArray
     first: Mask
     ends_s: float  # as predicted
 
@@ -121,7 +121,7 @@ class RequestRows(Generic[Request]):
     # -- coming and going ---------------------------------------------------------------------
 
     def add(
-        self, request_id: str, request: Request, terms: Terms, row: Numbers, priority: int = 0
+        self, request_id: str, request: Request, terms: Terms, row: FloatArray, priority: int = 0
     ) -> None:
         slot = self.former.add(row)
         while slot >= len(self._requests):
@@ -164,9 +164,9 @@ class RequestRows(Generic[Request]):
     def terms(self, request_id: str) -> Terms:
         return self._seats[request_id].terms
 
-    def row(self, request_id: str) -> Numbers:
+    def row(self, request_id: str) -> FloatArray:
         """To be read and to be changed."""
-        changed: Numbers = self.former.rows[self._slots[request_id]]
+        changed: FloatArray = self.former.rows[self._slots[request_id]]
         return changed
 
     def of_slots(self, slots: Slots) -> list[Request]:
@@ -193,7 +193,7 @@ class RequestRows(Generic[Request]):
         run_planned(self.former.rows, slots, plan.tokens, ends_s, due_s, first)
         return self._flight(slots, due_s, first, ends_s)
 
-    def take_off_freely(self, scheduled: Mapping[str, int]) -> Numbers:
+    def take_off_freely(self, scheduled: Mapping[str, int]) -> FloatArray:
         """vLLM runs a step of its own, with so many tokens for each; returns the step's counts.
 
         For times when `all_in_turn`: nothing of it is due, so there is nothing to land.
@@ -227,13 +227,13 @@ class RequestRows(Generic[Request]):
         return np.fromiter(map(self._slots.__getitem__, request_ids), np.intp, len(request_ids))
 
     def _advance(
-        self, slots: Slots, computed: Numbers, total: Numbers, gives: Mask, ends_s: float
+        self, slots: Slots, computed: FloatArray, total: FloatArray, gives: Mask, ends_s: float
     ) -> Flight:
         due_s, first = np.empty(len(slots)), np.empty(len(slots), dtype=np.bool_)
         run_as(self.former.rows, slots, computed, total, gives, ends_s, due_s, first)
         return self._flight(slots, due_s, first, ends_s)
 
-    def _flight(self, slots: Slots, due_s: Numbers, first: Mask, ends_s: float) -> Flight:
+    def _flight(self, slots: Slots, due_s: FloatArray, first: Mask, ends_s: float) -> Flight:
         return Flight(
             slots=slots, serials=self._serials[slots], due_s=due_s, first=first, ends_s=ends_s
         )

@@ -23,7 +23,7 @@ from shared.batch_time.table import (
     PREFILL,
     SPECULATED,
     SPECULATION_STEPS,
-    Numbers,
+    FloatArray,
 )
 from shared.engine.request_rows import Flight, Late
 from shared.engine.step_times import StepTimes
@@ -44,7 +44,7 @@ class Share:
     gives: bool
 
 
-def counts_of(shares: Iterable[Share]) -> Numbers:
+def counts_of(shares: Iterable[Share]) -> FloatArray:
     """The step's counts as the step former has them: one token that gives the next is a decode."""
     counts = np.zeros(COUNTS)
     for one in shares:
@@ -69,7 +69,7 @@ class StepBook:
     """One step from its start to its end."""
 
     started_at_s: float
-    counts: Numbers
+    counts: FloatArray
     expected_s: float = 0.0
     flight: Flight | None = None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.batch_time import ADDITIVE, BatchTimeModel, Step, StepCurve, StepTable, from_plain
-from shared.batch_time.table import Numbers, expected_s
+from shared.batch_time.table import FloatArray, expected_s
 
 _LEARN_EVERY_S = 0.02  # learning takes some 50 us, far less than one in a hundred of that
 _AT_LEISURE_S = 0.1
@@ -34,7 +34,7 @@ class StepTimes:
         self._told_at_s = 0.0
         self._set_table()
 
-    def expected_s(self, counts: Numbers) -> float:
+    def expected_s(self, counts: FloatArray) -> float:
         """By a step's counts; 0 while nothing is known."""
         return 0.0 if self.table is None else float(expected_s(self.table.numbers, counts))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import Request
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engine.step_ledger import Share, counts_of
 
 
@@ -20,7 +20,7 @@ class Standings:
     computed: Sequence[int]
     total: Sequence[int]
     gives: Sequence[bool]
-    counts: Numbers
+    counts: FloatArray
 
 
 def after(output: SchedulerOutput, requests: Mapping[str, Request]) -> Standings:

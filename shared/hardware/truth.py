@@ -23,7 +23,7 @@ from shared.batch_time.table import (
     PREFILL,
     SPECULATED,
     SPECULATION_STEPS,
-    Numbers,
+    FloatArray,
     sure_s,
 )
 from shared.compiled import compiled
@@ -96,7 +96,7 @@ class TrueStep:
     draft_s: float = 0.0
     draft_sequence_s: float = 0.0
     noise_sigma: float = 0.0
-    numbers: Numbers = field(init=False, repr=False, compare=False)
+    numbers: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, value in self.plain.items():
@@ -134,7 +134,7 @@ class KnownStep:
     table: StepTable
     sigmas: tuple[float, float, float]
     by_batch: tuple[tuple[float, float], ...] = ()
-    numbers: Numbers = field(init=False, repr=False, compare=False)
+    numbers: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         sizes = [math.log2(size) for size, _ in self.by_batch]
@@ -156,7 +156,7 @@ _AT_LEAST_ONE = ("corner", "tile_tokens", "mixed_chunk_tokens", "mixed_decodes")
 
 
 @compiled
-def true_s(numbers: Numbers, counts: Numbers) -> float:
+def true_s(numbers: FloatArray, counts: FloatArray) -> float:
     """Seconds of the step of these counts (as in `shared.batch_time.table`) without any noise."""
     if numbers[FIXED] < 0:
         return _known_s(numbers, counts)
@@ -173,7 +173,7 @@ def true_s(numbers: Numbers, counts: Numbers) -> float:
 
 
 @compiled
-def _known_s(numbers: Numbers, counts: Numbers) -> float:
+def _known_s(numbers: FloatArray, counts: FloatArray) -> float:
     ratios = int(numbers[_RATIOS])
     tabled_s = sure_s(numbers[_SIZES + 2 * ratios :], counts)
     if ratios == 0 or counts[PREFILL] > 0 or counts[SPECULATED] > 0 or counts[DECODES] < 1:
@@ -184,7 +184,7 @@ def _known_s(numbers: Numbers, counts: Numbers) -> float:
 
 
 @compiled
-def noisy_s(numbers: Numbers, counts: Numbers, normal: float) -> float:
+def noisy_s(numbers: FloatArray, counts: FloatArray, normal: float) -> float:
     """`true_s` times a log-normal noise factor of mean 1; without stalls.
 
     `normal` is a draw of the standard normal distribution.
@@ -194,7 +194,7 @@ def noisy_s(numbers: Numbers, counts: Numbers, normal: float) -> float:
 
 
 @compiled
-def _sigma(numbers: Numbers, counts: Numbers) -> float:
+def _sigma(numbers: FloatArray, counts: FloatArray) -> float:
     if numbers[FIXED] >= 0:
         return float(numbers[NOISE_SIGMA])
     if counts[PREFILL] > 0:
@@ -203,7 +203,7 @@ def _sigma(numbers: Numbers, counts: Numbers) -> float:
 
 
 @compiled
-def _layers_s(numbers: Numbers, tokens: float) -> float:
+def _layers_s(numbers: FloatArray, tokens: float) -> float:
     tile = numbers[TILE_TOKENS]
     padding = np.ceil(tokens / tile) * tile - tokens
     padded = tokens + numbers[TILE_SHARE] * padding
@@ -218,7 +218,7 @@ def _layers_s(numbers: Numbers, tokens: float) -> float:
 
 
 @compiled
-def _attention_s(numbers: Numbers, counts: Numbers) -> float:
+def _attention_s(numbers: FloatArray, counts: FloatArray) -> float:
     decodes, prefill = counts[DECODES], counts[PREFILL]
     alone_s = (
         numbers[CONTEXT] * counts[DECODE_CONTEXT]

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.engines import Drafts
 from shared.scheduling.tuning import (
@@ -53,7 +53,7 @@ def produced_tokens(alpha: float, verified: int, caution: Caution = Caution.EXPE
     return float(_produced(float(alpha), verified, _NUMBERS[caution]))
 
 
-def produced_by_length(alphas: Sequence[float], longest: int, caution: Caution) -> Numbers:
+def produced_by_length(alphas: Sequence[float], longest: int, caution: Caution) -> FloatArray:
     """`produced_tokens` for each alpha (rows) and for 1 to `longest` verified tokens (columns)."""
     table = np.empty((len(alphas), longest))
     _fill(table, np.array(alphas, dtype=np.float64), _NUMBERS[caution])
@@ -61,7 +61,7 @@ def produced_by_length(alphas: Sequence[float], longest: int, caution: Caution) 
 
 
 @compiled
-def _fill(table: Numbers, alphas: Numbers, caution: int) -> None:
+def _fill(table: FloatArray, alphas: FloatArray, caution: int) -> None:
     for row in range(table.shape[0]):
         for place in range(table.shape[1]):
             table[row, place] = _produced(alphas[row], place + 1, caution)

@@ -21,7 +21,7 @@ from shared.batch_time.table import (
     PREFILL,
     SPECULATED,
     SPECULATION_STEPS,
-    Numbers,
+    FloatArray,
     sure_s,
 )
 from shared.compiled import compiled
@@ -43,7 +43,7 @@ _ROUNDING: Final = 1e-9
 
 @compiled
 def best_lengths(
-    tiers: Numbers, produced: Produced, sure: Produced, table: Numbers, bounds: Numbers
+    tiers: FloatArray, produced: Produced, sure: Produced, table: FloatArray, bounds: FloatArray
 ) -> Integers:
     """The lengths worth most: by exhaustive search where there are few choices, else by coordinate
     ascent over the tiers from each uniform length. Empty tiers do not draft.
@@ -71,13 +71,13 @@ def best_lengths(
 @compiled
 def _look_at_all(
     best: Integers,
-    best_worth: Numbers,
+    best_worth: FloatArray,
     busy: npt.NDArray[np.intp],
-    tiers: Numbers,
+    tiers: FloatArray,
     produced: Produced,
     sure: Produced,
-    table: Numbers,
-    bounds: Numbers,
+    table: FloatArray,
+    bounds: FloatArray,
 ) -> None:
     """Tries all choices, counted like the digits of a number, and writes the best to `best`."""
     lengths = best.copy()
@@ -95,12 +95,12 @@ def _look_at_all(
 @compiled
 def _improve(
     lengths: Integers,
-    worth: Numbers,
-    tiers: Numbers,
+    worth: FloatArray,
+    tiers: FloatArray,
     produced: Produced,
     sure: Produced,
-    table: Numbers,
-    bounds: Numbers,
+    table: FloatArray,
+    bounds: FloatArray,
 ) -> bool:
     """Sets each tier in turn to its best length, in place. Returns whether any changed."""
     changed = False
@@ -118,7 +118,7 @@ def _improve(
 
 
 @compiled
-def is_better(one: Numbers, other: Numbers, factor: float) -> bool:
+def is_better(one: FloatArray, other: FloatArray, factor: float) -> bool:
     """Whether `one` violates the paces less than `other`, or equally and is worth more than
     `factor` times as much.
     """
@@ -130,12 +130,12 @@ def is_better(one: Numbers, other: Numbers, factor: float) -> bool:
 @compiled
 def weigh(
     lengths: Integers,
-    tiers: Numbers,
+    tiers: FloatArray,
     produced: Produced,
     sure: Produced,
-    table: Numbers,
-    bounds: Numbers,
-) -> Numbers:
+    table: FloatArray,
+    bounds: FloatArray,
+) -> FloatArray:
     """Evaluates these lengths; the result holds VIOLATION to PREFILL_TOKENS.
 
     Worth is the work completed per second, in produced tokens: those that the steps yield, but no
@@ -162,13 +162,13 @@ def weigh(
 @compiled
 def _weighed(
     lengths: Integers,
-    shares: Numbers,
-    tiers: Numbers,
+    shares: FloatArray,
+    tiers: FloatArray,
     produced: Produced,
     too_long: float,
-    table: Numbers,
-    bounds: Numbers,
-) -> Numbers:
+    table: FloatArray,
+    bounds: FloatArray,
+) -> FloatArray:
     """`weigh` with these `shares` of each tier in a step. Without prefills the step exceeds the
     tightest pace by `too_long` times that pace.
     """
@@ -191,7 +191,7 @@ def _weighed(
 
 
 @compiled
-def step_of(lengths: Integers, shares: Numbers, tiers: Numbers) -> Numbers:
+def step_of(lengths: Integers, shares: FloatArray, tiers: FloatArray) -> FloatArray:
     """The counts of a step without prefills; `shares` of the tiers' requests take part."""
     counts = np.zeros(COUNTS)
     for tier in range(len(tiers)):
@@ -206,12 +206,12 @@ def step_of(lengths: Integers, shares: Numbers, tiers: Numbers) -> Numbers:
 
 
 @compiled
-def _is_paced(tiers: Numbers, tier: int) -> bool:
+def _is_paced(tiers: FloatArray, tier: int) -> bool:
     return bool(tiers[tier, DECODING] > 0 and tiers[tier, TPOT_S] < np.inf)
 
 
 @compiled
-def _allowed_s(lengths: Integers, tiers: Numbers, produced: Produced) -> float:
+def _allowed_s(lengths: Integers, tiers: FloatArray, produced: Produced) -> float:
     """The longest step with which every paced tier keeps its pace; infinite without such a tier."""
     allowed_s = np.inf
     for tier in range(len(tiers)):
@@ -223,7 +223,7 @@ def _allowed_s(lengths: Integers, tiers: Numbers, produced: Produced) -> float:
 
 @compiled
 def _sit_out(
-    shares: Numbers, lengths: Integers, tiers: Numbers, produced: Produced, pace_s: float
+    shares: FloatArray, lengths: Integers, tiers: FloatArray, produced: Produced, pace_s: float
 ) -> None:
     """Sets the share of steps of `pace_s` that each tier needs for its pace; 0 without a pace."""
     for tier in range(len(tiers)):
@@ -232,7 +232,7 @@ def _sit_out(
 
 
 @compiled
-def _with_chunk(table: Numbers, counts: Numbers, tokens: int) -> float:
+def _with_chunk(table: FloatArray, counts: FloatArray, tokens: int) -> float:
     """Seconds of the step with one chunk of a fresh prompt, which is written to `counts`."""
     counts[CHUNKS] = 1.0 if tokens > 0 else 0.0
     counts[PREFILL] = tokens
@@ -242,7 +242,7 @@ def _with_chunk(table: Numbers, counts: Numbers, tokens: int) -> float:
 
 
 @compiled
-def _room(table: Numbers, counts: Numbers, until_s: float, most_tokens: int) -> int:
+def _room(table: FloatArray, counts: FloatArray, until_s: float, most_tokens: int) -> int:
     """The chunk within `until_s` and `most_tokens` with the most prefill tokens per second; 0 where
     there is none. Writes it to `counts`.
 

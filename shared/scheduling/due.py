@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import DUE, GRACE, PRODUCED, TPOT
 
 
 @compiled
-def due_after(row: Numbers, gain: float, now: float) -> float:
+def due_after(row: FloatArray, gain: float, now: float) -> float:
     """When the next token is due after `gain` tokens at `now`, which the row does not count yet."""
     if row[PRODUCED] == 0 and row[GRACE] < np.inf:
         return float(now + row[GRACE] + row[TPOT])
@@ -16,7 +16,7 @@ def due_after(row: Numbers, gain: float, now: float) -> float:
 
 
 @compiled
-def change_pace(row: Numbers, tpot_s: float, ahead: int, now: float) -> None:
+def change_pace(row: FloatArray, tpot_s: float, ahead: int, now: float) -> None:
     """Switches a row to the pace of a new stage, of which it counts `ahead` tokens already. The
     stage's deadlines start at `now`, or with an infinite GRACE continue those of the stage before.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.compiled import compiled
 from shared.scheduling.kernel import form
 from shared.scheduling.lost import settle_lost
@@ -49,7 +49,7 @@ class StepPlan:
     evicted: Order
     tokens: Tokens
     scheduled_tokens: int
-    counts: Numbers
+    counts: FloatArray
     sure_s: float
     expected_s: float
     lost: int
@@ -62,7 +62,7 @@ def engine_limits(
     max_resident: int,
     free_blocks: float = np.inf,
     longest_s: float = 0.0,
-) -> Numbers:
+) -> FloatArray:
     """The limits of an engine as compiled code takes them; `longest_s` 0: steps of any length."""
     limits = np.zeros(LIMITS)
     limits[MAX_TOKENS], limits[BLOCK_TOKENS] = max_tokens, block_tokens
@@ -90,7 +90,7 @@ class StepFormer:
         """All slots up to the highest one ever used; the rows of free slots have no tokens left."""
         return self._all[: self._used]
 
-    def add(self, row: Numbers) -> int:
+    def add(self, row: FloatArray) -> int:
         """Puts a request's row into a free slot and returns the slot."""
         if not self._free:
             self._grow()
@@ -133,10 +133,10 @@ class StepFormer:
 def _plan(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
+    counts: FloatArray,
     order: Order,
-    table: Numbers,
-    limits: Numbers,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
 ) -> tuple[float, float, int, int, int, int, int]:
     """Fills `tokens`, `counts` and the front of `order`.

@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     LONGEST_PROMPT,
     PAIRS,
     PREFILL,
-    Numbers,
+    FloatArray,
     sure_s,
 )
 from shared.compiled import compiled
@@ -48,9 +48,9 @@ def serve(
     rows: Rows,
     work: Sorts,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
     now: float,
     rank: int,
     bound_s: float,
@@ -92,9 +92,9 @@ def _give_by_due(
     rows: Rows,
     work: Sorts,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
     now: float,
     decodes: Order,
     prompts: Order,
@@ -138,7 +138,7 @@ def waiting(work: Sorts, tokens: Tokens, sort: int) -> Order:
 
 
 @compiled
-def within_longest(until_s: float, left: Numbers) -> float:
+def within_longest(until_s: float, left: FloatArray) -> float:
     """`until_s`, or the longest step that the engine's policy allows if that is shorter."""
     return float(min(until_s, left[LONGEST_S])) if left[LONGEST_S] > 0 else until_s
 
@@ -148,9 +148,9 @@ def give_decodes(
     rows: Rows,
     work: Sorts,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
     decodes: Order,
     until_s: float,
 ) -> None:
@@ -167,7 +167,9 @@ def give_decodes(
 
 
 @compiled
-def fitting(rows: Rows, decodes: Order, counts: Numbers, table: Numbers, until_s: float) -> int:
+def fitting(
+    rows: Rows, decodes: Order, counts: FloatArray, table: FloatArray, until_s: float
+) -> int:
     """How many decodes from the front fit, by bisection: each makes the step longer."""
     fit, too_many = 0, len(decodes)
     kept, more = counts.copy(), counts.copy()
@@ -221,7 +223,7 @@ def _back_s(rows: Rows, i: int, least_s: float) -> float:
 
 
 @compiled
-def _least_s(table: Numbers) -> float:
+def _least_s(table: FloatArray) -> float:
     """Seconds of a step of one decode."""
     alone = np.zeros(COUNTS)
     alone[DECODES] = 1.0
@@ -229,7 +231,7 @@ def _least_s(table: Numbers) -> float:
 
 
 @compiled
-def _without_prompts_s(counts: Numbers, table: Numbers) -> float:
+def _without_prompts_s(counts: FloatArray, table: FloatArray) -> float:
     """Seconds within which the step would surely end without its prompts."""
     decodes = counts.copy()
     decodes[CHUNKS] = decodes[PREFILL] = decodes[EARLIER] = 0.0
@@ -238,7 +240,7 @@ def _without_prompts_s(counts: Numbers, table: Numbers) -> float:
 
 
 @compiled
-def _with_decodes_s(rows: Rows, decodes: Order, counts: Numbers, table: Numbers) -> float:
+def _with_decodes_s(rows: Rows, decodes: Order, counts: FloatArray, table: FloatArray) -> float:
     more = counts.copy()
     for i in decodes:
         add_decode(more, rows, i)
@@ -246,7 +248,7 @@ def _with_decodes_s(rows: Rows, decodes: Order, counts: Numbers, table: Numbers)
 
 
 @compiled
-def _with_prompt_s(rows: Rows, j: int, counts: Numbers, table: Numbers) -> float:
+def _with_prompt_s(rows: Rows, j: int, counts: FloatArray, table: FloatArray) -> float:
     more = counts.copy()
     add_chunk(more, rows, j, missing(rows, j))
     return sure_s(table, more)

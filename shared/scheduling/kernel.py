@@ -9,7 +9,7 @@ are served one after the other; `greedy` is the order within one that has deadli
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time.table import DECODES, PREFILL, Numbers, sure_s
+from shared.batch_time.table import DECODES, PREFILL, FloatArray, sure_s
 from shared.compiled import compiled
 from shared.scheduling.greedy import fitting, serve, waiting, within_longest
 from shared.scheduling.recovery import at_least_one, give_in_turn, make_room
@@ -49,7 +49,12 @@ _RANKS = 5
 
 @compiled
 def form(
-    rows: Rows, tokens: Tokens, counts: Numbers, table: Numbers, limits: Numbers, now: float
+    rows: Rows,
+    tokens: Tokens,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
+    now: float,
 ) -> float:
     """Fills `tokens` (one for each row; EVICT drops its KV) and `counts` (those of the step).
 
@@ -82,7 +87,7 @@ def form(
 
 @compiled
 def _sort_all(
-    rows: Rows, work: Sorts, left: Numbers, table: Numbers, now: float
+    rows: Rows, work: Sorts, left: FloatArray, table: FloatArray, now: float
 ) -> npt.NDArray[np.int64]:
     """Fills `work` and returns the number of rows of each rank. Takes places in use off `left`."""
     of_rank = np.zeros(_RANKS, dtype=np.int64)
@@ -95,7 +100,7 @@ def _sort_all(
 
 
 @compiled
-def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, promised: bool) -> None:
+def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, promised: bool) -> None:
     """Evicts best effort until the blocks set aside are free, beside promises also those KEPT."""
     if promised:
         left[SET_ASIDE] += left[KEPT]
@@ -105,7 +110,7 @@ def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, promised:
 
 
 @compiled
-def _sort_of(rows: Rows, i: int, table: Numbers, now: float) -> int:
+def _sort_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
     """The class of work of a row; -1 where it cannot run."""
     if rows[i, LEFT] <= 0 or rows[i, AVAILABLE] > now:
         return -1
@@ -116,7 +121,9 @@ def _sort_of(rows: Rows, i: int, table: Numbers, now: float) -> int:
 
 
 @compiled
-def _beside(rows: Rows, counts: Numbers, table: Numbers, left: Numbers, bound_s: float) -> float:
+def _beside(
+    rows: Rows, counts: FloatArray, table: FloatArray, left: FloatArray, bound_s: float
+) -> float:
     """How long the step may last with best effort added to what is in it already.
 
     Where no request has or had a promise, best effort shares steps with requests without an SLO.
@@ -139,9 +146,9 @@ def _fill(
     rows: Rows,
     work: Sorts,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
     rank: int,
     bound_s: float,
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, PRODUCED, PROMISED, TPOT, Rows
@@ -14,7 +14,7 @@ ROUNDING_S: Final = 1e-6  # lost to float32 on the wire; less than this is not l
 
 
 @compiled
-def settle_lost(rows: Rows, table: Numbers, now: float) -> int:
+def settle_lost(rows: Rows, table: FloatArray, now: float) -> int:
     """Takes promises that cannot be kept any more out of the way of the others.
 
     A request becomes LOST if its first token would be late even if the engine did nothing else. The

@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.compiled import compiled
 from shared.scheduling.lost import ROUNDING_S
 from shared.scheduling.prompt_times import prompt_s
@@ -16,7 +16,7 @@ from shared.scheduling.tuning import BEFORE_DUE
 
 @compiled
 def order_prompts(
-    rows: Rows, prompts: Order, table: Numbers, now: float
+    rows: Rows, prompts: Order, table: FloatArray, now: float
 ) -> tuple[Order, float, float]:
     """Orders prompts by deadline (EDF). Where they cannot all be on time even with the engine to
     themselves, the longest are shed behind the others, which leaves the most on time (Moore and
@@ -45,7 +45,7 @@ def order_prompts(
 
 
 @compiled
-def _shed(left_s: Numbers, takes_s: Numbers, shared_s: float) -> npt.NDArray[np.bool_]:
+def _shed(left_s: FloatArray, takes_s: FloatArray, shared_s: float) -> npt.NDArray[np.bool_]:
     shed = np.zeros(len(left_s), dtype=np.bool_)
     kept = [(0.0, 0) for _ in range(0)]  # a heap, the longest first; empty, but typed for numba
     work_s = shared_s

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shared.batch_time.table import COUNTS, Numbers, expected_s, sure_s
+from shared.batch_time.table import COUNTS, FloatArray, expected_s, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import Order, add_chunk, longest_chunk, missing
@@ -14,8 +14,8 @@ def saving_s(
     rows: Rows,
     decodes: Order,
     prompt: int,
-    counts: Numbers,
-    table: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
     now: float,
     until_s: float,
 ) -> float:
@@ -43,7 +43,7 @@ def saving_s(
 
 
 @compiled
-def prompt_s(rows: Rows, i: int, table: Numbers) -> float:
+def prompt_s(rows: Rows, i: int, table: FloatArray) -> float:
     """Expected seconds to compute the rest of a prompt in one step of its own."""
     counts = np.zeros(COUNTS)
     add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])

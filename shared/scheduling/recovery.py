@@ -1,6 +1,6 @@
 """Forms a step where nothing fits in time or in KV, so that the engine goes on. Compiled."""
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, DUE, KIND, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import (
@@ -17,7 +17,9 @@ from shared.scheduling.tuning import SMALLEST_CHUNK
 
 
 @compiled
-def at_least_one(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers) -> None:
+def at_least_one(
+    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray
+) -> None:
     """Gives the first row in line a token or a small chunk where nothing is in time."""
     best = -1
     for i in range(len(rows)):
@@ -32,7 +34,7 @@ def at_least_one(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left:
 
 @compiled
 def _give_little(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers, i: int
+    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> bool:
     size = rows[i, TOTAL] - rows[i, COMPUTED]
     if size <= ONE:
@@ -47,7 +49,7 @@ def _give_little(
 
 @compiled
 def give_in_turn(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers, i: int
+    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> bool:
     """Gives a row a token and its drafts. Where KV is short, rows of its kind that came later are
     evicted, the last one first, as vLLM preempts: if all kept their KV, few could go on. Returns
@@ -81,7 +83,9 @@ def _last_after(rows: Rows, work: Sorts, tokens: Tokens, i: int) -> int:
 
 
 @compiled
-def make_room(rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers) -> None:
+def make_room(
+    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray
+) -> None:
     """Where no row can go on for want of KV, lets the first of those that hold any go on and evicts
     the last ones. The order is by kind, then by arrival: it stays the same from step to step, so
     that rows do not evict each other in turn.

@@ -16,7 +16,7 @@ from shared.batch_time.table import (
     PREFILL,
     SPECULATED,
     SPECULATION_STEPS,
-    Numbers,
+    FloatArray,
     sure_s,
 )
 from shared.compiled import compiled
@@ -36,7 +36,7 @@ LIMITS: Final = 7
 
 
 @compiled
-def add_decode(counts: Numbers, rows: Rows, i: int) -> None:
+def add_decode(counts: FloatArray, rows: Rows, i: int) -> None:
     counts[DECODES] += 1
     counts[SPECULATED] += rows[i, DRAFT]
     counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], rows[i, DRAFT])
@@ -45,7 +45,7 @@ def add_decode(counts: Numbers, rows: Rows, i: int) -> None:
 
 
 @compiled
-def add_chunk(counts: Numbers, rows: Rows, i: int, size: float) -> None:
+def add_chunk(counts: FloatArray, rows: Rows, i: int, size: float) -> None:
     counts[CHUNKS] += 1
     counts[PREFILL] += size
     counts[EARLIER] += rows[i, COMPUTED]
@@ -69,7 +69,7 @@ def step_pace_s(rows: Rows, i: int) -> float:
 
 @compiled
 def give_decode(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: Numbers, left: Numbers, i: int
+    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> None:
     size = 1 + rows[i, DRAFT]
     if left[MAX_TOKENS] >= size and take(rows, work, tokens, left, i, size):
@@ -82,9 +82,9 @@ def give_chunk(
     rows: Rows,
     work: Sorts,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
     i: int,
     until_s: float,
 ) -> bool:
@@ -102,7 +102,7 @@ def give_chunk(
 
 @compiled
 def longest_chunk(
-    rows: Rows, i: int, counts: Numbers, table: Numbers, until_s: float, most: float
+    rows: Rows, i: int, counts: FloatArray, table: FloatArray, until_s: float, most: float
 ) -> float:
     """Tokens of the longest chunk with which the step still ends in time, by bisection."""
     low, high = 0.0, most
@@ -122,7 +122,7 @@ def longest_chunk(
 
 
 @compiled
-def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: float) -> bool:
+def take(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, i: int, size: float) -> bool:
     """Takes the request's place, blocks and tokens off what is left; returns False where it cannot.
 
     A prompt begins only where all of it has room.
@@ -146,7 +146,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers, i: int, size: f
 
 
 @compiled
-def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> bool:
+def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> bool:
     """Drops the KV of one row of best effort or LOST. Returns whether there was one."""
     victim = _victim(rows, work, tokens, left)
     if victim < 0:
@@ -156,19 +156,19 @@ def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> bool:
 
 
 @compiled
-def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
+def evict(rows: Rows, tokens: Tokens, left: FloatArray, i: int) -> None:
     tokens[i] = EVICT
     left[FREE_BLOCKS] += held_blocks(rows, i, left)
     left[MAX_RESIDENT] += rows[i, RESIDENT]
 
 
 @compiled
-def blocks_of(tokens: float, left: Numbers) -> float:
+def blocks_of(tokens: float, left: FloatArray) -> float:
     return float(np.ceil(tokens / left[BLOCK_TOKENS]))
 
 
 @compiled
-def held_blocks(rows: Rows, i: int, left: Numbers) -> float:
+def held_blocks(rows: Rows, i: int, left: FloatArray) -> float:
     """KV blocks that a row holds."""
     return blocks_of(rows[i, COMPUTED], left) if holds_kv(rows, i) else 0.0
 
@@ -182,7 +182,7 @@ def holds_kv(rows: Rows, i: int) -> bool:
 
 
 @compiled
-def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: Numbers) -> int:
+def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> int:
     """The row to evict: best effort before LOST, then the one that frees the most blocks for each
     token to compute again, then the later one; -1: none.
     """

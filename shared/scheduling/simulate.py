@@ -15,7 +15,7 @@ import numpy.typing as npt
 from shared.batch_time import StepTable
 from shared.batch_time.table import (
     COUNTS,
-    Numbers,
+    FloatArray,
     expected_s,
 )
 from shared.compiled import compiled
@@ -74,7 +74,7 @@ class Forecast:
 def simulate(
     rows: Rows,
     table: StepTable,
-    limits: Numbers,
+    limits: FloatArray,
     now: float,
     *,
     guarded: Flags | None = None,
@@ -108,7 +108,7 @@ def at_stake(rows: Rows, table: StepTable, now: float) -> Flags:
 
 
 @compiled
-def _find_stakes(rows: Rows, stakes: Flags, table: Numbers, now: float) -> None:
+def _find_stakes(rows: Rows, stakes: Flags, table: FloatArray, now: float) -> None:
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
         if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
@@ -128,8 +128,8 @@ def run(
     seen: Times,
     guarded: Flags,
     awaited: int,
-    table: Numbers,
-    limits: Numbers,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     most_steps: int,
 ) -> float:
@@ -171,7 +171,7 @@ def run(
 
 
 @compiled
-def _note_lost(rows: Rows, seen: Times, kinds: Numbers) -> None:
+def _note_lost(rows: Rows, seen: Times, kinds: FloatArray) -> None:
     """A promise that was given up is late, whenever its token comes."""
     for i in range(len(rows)):
         if rows[i, KIND] == LOST and kinds[i] == PROMISED:
@@ -210,7 +210,7 @@ def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) 
 
 
 @compiled
-def _produce(row: Numbers, seen: Times, gain: float, now: float, unsure_s: float) -> None:
+def _produce(row: FloatArray, seen: Times, gain: float, now: float, unsure_s: float) -> None:
     if row[DUE] < np.inf:
         seen[3] = max(seen[3], now + unsure_s - row[DUE])
     if seen[2] == 0:

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from shared.batch_time import Step, StepTable
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling import draft_lengths
 from shared.scheduling.acceptance import Caution, produced_by_length, produced_tokens
 from shared.scheduling.draft_lengths import (
@@ -28,7 +28,7 @@ from shared.scheduling.draft_lengths import (
 )
 from shared.scheduling.tuning import DRAFT_CHANGE, HYSTERESIS
 
-_Weighed = tuple[Numbers, Produced, Produced, Numbers, Numbers]
+_Weighed = tuple[FloatArray, Produced, Produced, FloatArray, FloatArray]
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: no drafts
 
 
@@ -57,7 +57,7 @@ class Engine:
     prompt_tokens_each: float = math.inf
 
     @property
-    def bounds(self) -> Numbers:
+    def bounds(self) -> FloatArray:
         """The bounds as an array for compiled code."""
         bounds = np.zeros(2)
         bounds[MOST_TOKENS] = self.most_tokens
@@ -163,8 +163,8 @@ def _weighed_by(
     return _numbers(tiers), produced, sure, engine.table.numbers, engine.bounds
 
 
-def _worth(weighed: _Weighed, lengths: Lengths) -> Numbers:
-    found: Numbers = weigh(np.array(lengths, dtype=np.int64), *weighed)
+def _worth(weighed: _Weighed, lengths: Lengths) -> FloatArray:
+    found: FloatArray = weigh(np.array(lengths, dtype=np.int64), *weighed)
     return found
 
 
@@ -173,7 +173,7 @@ def produced_of(tiers: Sequence[Tier], engine: Engine, caution: Caution) -> Prod
     return produced_by_length([tier.alpha for tier in tiers], engine.most_drafts + 1, caution)
 
 
-def _speculation(lengths: Lengths, worth: Numbers) -> Speculation:
+def _speculation(lengths: Lengths, worth: FloatArray) -> Speculation:
     return Speculation(
         drafts=tuple(length - 1 for length in lengths),
         step_s=float(worth[STEP_S]),
@@ -181,7 +181,7 @@ def _speculation(lengths: Lengths, worth: Numbers) -> Speculation:
     )
 
 
-def _numbers(tiers: Sequence[Tier]) -> Numbers:
+def _numbers(tiers: Sequence[Tier]) -> FloatArray:
     """The tiers as an array for compiled code."""
     return np.array(
         [(tier.tpot_s, float(tier.decoding), tier.context_tokens) for tier in tiers]

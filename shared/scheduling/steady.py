@@ -12,7 +12,7 @@ from shared.batch_time.table import (
     LONGEST_CONTEXT,
     SPECULATED,
     SPECULATION_STEPS,
-    Numbers,
+    FloatArray,
     expected_s,
     sure_s,
 )
@@ -32,14 +32,14 @@ from shared.scheduling.tuning import AVERAGED
 
 
 @compiled
-def likely_s(sure: float, table: Numbers, counts: Numbers) -> float:
+def likely_s(sure: float, table: FloatArray, counts: FloatArray) -> float:
     """Seconds per step over many steps: most of the margin of a single step averages out."""
     expected = expected_s(table, counts)
     return expected + (sure - expected) / AVERAGED
 
 
 @compiled
-def held_for_ever(rows: Rows, table: Numbers, now: float) -> bool:
+def held_for_ever(rows: Rows, table: FloatArray, now: float) -> bool:
     """Whether all paces are kept from here on by one step of the decodes that cannot wait for two
     full steps, and then by full steps, one after the other.
     """
@@ -80,7 +80,7 @@ def steady_share(rows: Rows, table: StepTable) -> float:
 
 
 @compiled
-def _steady_share(rows: Rows, table: Numbers) -> float:
+def _steady_share(rows: Rows, table: FloatArray) -> float:
     tightest_s = np.inf
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
@@ -95,7 +95,7 @@ def _steady_share(rows: Rows, table: Numbers) -> float:
 
 
 @compiled
-def _add_share(counts: Numbers, rows: Rows, i: int, share: float) -> None:
+def _add_share(counts: FloatArray, rows: Rows, i: int, share: float) -> None:
     """Adds a decode that is in this share of the steps, with all of its tokens as context."""
     counts[DECODES] += share
     counts[SPECULATED] += share * rows[i, DRAFT]

@@ -6,7 +6,7 @@ order of their deadlines (EDF).
 
 import numpy as np
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import DUE, PRODUCED, TPOT, Rows
@@ -14,7 +14,7 @@ from shared.scheduling.tuning import MAY_BE_LATE
 
 
 @compiled
-def may_be_in_time(rows: Rows, i: int, table: Numbers, now: float) -> bool:
+def may_be_in_time(rows: Rows, i: int, table: FloatArray, now: float) -> bool:
     """Whether a request without a promise can still meet its targets."""
     if rows[i, DUE] == np.inf:
         return bool(rows[i, TPOT] < np.inf)

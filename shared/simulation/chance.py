@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 
 _BULK = 4096
 
@@ -14,7 +14,7 @@ class Chance:
         self._random = np.random.default_rng([seed, *name.encode()])
         self._normals: list[float] = []
         self._events: list[float] = []
-        self._uniforms: Numbers = np.zeros(0)
+        self._uniforms: FloatArray = np.zeros(0)
         self._used = 0
 
     def normal(self) -> float:
@@ -27,7 +27,7 @@ class Chance:
             self._events = self._random.random(_BULK).tolist()
         return self._events.pop()
 
-    def uniforms(self, count: int) -> Numbers:
+    def uniforms(self, count: int) -> FloatArray:
         """`count` uniform numbers in [0, 1), each used once."""
         if self._used + count > len(self._uniforms):
             self._uniforms, self._used = self._random.random(max(_BULK, count)), 0

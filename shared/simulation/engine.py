@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, Numbers
+from shared.batch_time.table import COUNTS, FloatArray
 from shared.engines import Role
 from shared.hardware import Hardware
 from shared.hardware.truth import noisy_s
@@ -32,9 +32,9 @@ from shared.simulation.steps import (
     used_blocks,
 )
 
-Former = Callable[["SimEngine", Tokens, Numbers, float], float]
+Former = Callable[["SimEngine", Tokens, FloatArray, float], float]
 _FIRST_PLACES = 64
-_NOBODY: Numbers = np.zeros(0)
+_NOBODY: FloatArray = np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class SimEngine:
         self.alive = True
         self.steps, self.busy_s = 0, 0.0
         self.computed_tokens = self.dropped_tokens = self.found_tokens = 0.0
-        self.counts: Numbers = np.zeros(COUNTS)
+        self.counts: FloatArray = np.zeros(COUNTS)
         self.drafted: Drafted | None = None
         self.limits = self._own_limits()
         self._block = float(hardware.block_size_tokens)
@@ -118,7 +118,7 @@ class SimEngine:
     def blocks_for(self, tokens: int) -> float:
         return float(math.ceil(tokens / self.hardware.block_size_tokens))
 
-    def add(self, row: Numbers, life: int, *, prefill_only: bool = False) -> None:
+    def add(self, row: FloatArray, life: int, *, prefill_only: bool = False) -> None:
         """Adds a request, also during a step. Its computed tokens were found in a cache or sent."""
         place = self._count
         if place == len(self._who):
@@ -209,7 +209,7 @@ class SimEngine:
         self.drafted, self.limits = None, self._own_limits()
         return had
 
-    def _own_limits(self) -> Numbers:
+    def _own_limits(self) -> FloatArray:
         return engine_limits(
             max_tokens=self.hardware.max_step_tokens,
             block_tokens=self.hardware.block_size_tokens,

@@ -2,7 +2,7 @@
 
 import math
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.requests import Pacing
 from shared.scheduling.rows import new_row
 from shared.simulation.lives import (
@@ -33,7 +33,9 @@ def want(lives: Lives, ticket: Ticket) -> None:
     life[CHANGES_AT] = call.stages[0].output_tokens
 
 
-def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now: float) -> Numbers:
+def first_row(
+    ticket: Ticket, route: Route, lives: Lives, *, computed: int, now: float
+) -> FloatArray:
     """The row in the engine that computes its prompt, with `computed` tokens cached."""
     split = route.prefill is not None
     pace_s = route.pace_share * _pace_s(lives, ticket.life)
@@ -56,7 +58,7 @@ def first_row(ticket: Ticket, route: Route, lives: Lives, *, computed: int, now:
 
 def second_row(
     ticket: Ticket, route: Route, lives: Lives, *, computed: int, available_s: float
-) -> Numbers:
+) -> FloatArray:
     """The row in the engine that decodes after another's prefill; KV arrives at `available_s`."""
     return new_row(
         key=route.key,

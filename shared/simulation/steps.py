@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.due import change_pace
 from shared.scheduling.rows import (
@@ -72,8 +72,8 @@ def start(
     tokens: Tokens,
     who: Who,
     lives: Lives,
-    uniforms: Numbers,
-    sums: Numbers,
+    uniforms: FloatArray,
+    sums: FloatArray,
     block_tokens: float,
     now: float,
     ends_s: float,
@@ -107,7 +107,7 @@ def start(
 
 
 @compiled
-def _gain(drafts: float, life: Numbers, chance: float) -> float:
+def _gain(drafts: float, life: FloatArray, chance: float) -> float:
     """One token plus the accepted drafts, by one uniform number; at most the tokens left."""
     most = min(drafts, life[OUTPUT] - life[TOKENS] - 1)
     reached, gain = life[ACCEPTANCE], 1.0
@@ -155,7 +155,9 @@ def finish(
 
 
 @compiled
-def _settle(row: Numbers, life: Numbers, gained: float, prefill_only: bool, now: float) -> int:
+def _settle(
+    row: FloatArray, life: FloatArray, gained: float, prefill_only: bool, now: float
+) -> int:
     before = life[TOKENS]
     give(life, gained, now)
     if before < life[CHANGES_AT] <= life[TOKENS]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.requests import Admission
 from shared.scheduling.rows import PLAIN
 from shared.scheduling.shares import Tokens
@@ -128,7 +128,7 @@ class System(Protocol):
     def place(self, waiting: Sequence[Ticket], now: float) -> Sequence[Route | No | None]:
         """The decision on each waiting request; None defers it."""
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         """Fills `tokens`, one for each row of the engine, and `counts`; 0 if there is no step.
 
         It has the contract of `shared.scheduling.kernel.form`.

@@ -5,7 +5,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from shared.batch_time.table import CHUNKS, COUNTS, EARLIER, LONGEST_PROMPT, PAIRS, PREFILL, Numbers
+from shared.batch_time.table import (
+    CHUNKS,
+    COUNTS,
+    EARLIER,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    FloatArray,
+)
 from shared.compiled import compiled
 from shared.hardware import Hardware
 from shared.hardware.truth import true_s
@@ -29,7 +37,7 @@ def first_token_s(hardware: Hardware, prompt_tokens: int) -> float:
 
 
 @compiled
-def _prompt_s(numbers: Numbers, prompt_tokens: float, longest: float) -> float:
+def _prompt_s(numbers: FloatArray, prompt_tokens: float, longest: float) -> float:
     done, seconds = 0.0, 0.0
     counts = np.zeros(COUNTS)
     while done < prompt_tokens:

@@ -21,7 +21,7 @@ from services.planner.server.metrics import PlannerMetrics
 from services.planner.server.service import PlannerService
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engines import EngineDescription, Policy, StepReport
 from shared.requests import Admission, OnRefuse, Outcome, Placement, PlacementQuery
 from shared.rpc import codec
@@ -148,7 +148,7 @@ class EventByEvent:
         self._decide(now)
         return [self._early.pop(one.life, None) for one in waiting]
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         formed = self.inner.form(engine, tokens, counts, now)
         self._decide(now)
         return formed

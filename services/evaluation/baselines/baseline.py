@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from services.evaluation.baselines.room import set_drafts
 from services.evaluation.baselines.routers import Router
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import Rows
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ended, Fetched, No, Route, Ticket
 
-StepFormer = Callable[[Rows, Tokens, Numbers, Numbers, Numbers, float], float]
+StepFormer = Callable[[Rows, Tokens, FloatArray, FloatArray, FloatArray, float], float]
 
 
 class Baseline:
@@ -46,7 +46,7 @@ class Baseline:
         """Routes requests at once, in order of arrival."""
         return [self._router.route(ticket, self._engines, now) for ticket in waiting]
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         """Sets drafts, then forms the step."""
         most = engine.hardware.max_step_tokens
         engine.limits[MAX_TOKENS] = min(most, self._budget_tokens.get(engine.name, most))

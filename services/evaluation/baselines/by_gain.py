@@ -14,7 +14,7 @@ from services.evaluation.baselines.room import (
     try_chunk,
     try_decode,
 )
-from shared.batch_time.table import COUNTS, DECODES, Numbers, expected_s
+from shared.batch_time.table import COUNTS, DECODES, FloatArray, expected_s
 from shared.compiled import compiled
 from shared.scheduling.rows import (
     COMPUTED,
@@ -40,11 +40,11 @@ _CUTOFF = 0.95  # of the gain of the last one with a place: prompts above it com
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
-    lengths: Numbers,
+    lengths: FloatArray,
     tokens_per_step: float,
     by_request: bool,
 ) -> float:
@@ -73,7 +73,7 @@ def form(
 
 
 @compiled
-def _decode_step_s(rows: Rows, table: Numbers, now: float) -> float:
+def _decode_step_s(rows: Rows, table: FloatArray, now: float) -> float:
     """Seconds of a step of all running decodes, or of one decode without context."""
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
@@ -87,8 +87,8 @@ def _decode_step_s(rows: Rows, table: Numbers, now: float) -> float:
 def _gain_per_s(
     rows: Rows,
     i: int,
-    table: Numbers,
-    lengths: Numbers,
+    table: FloatArray,
+    lengths: FloatArray,
     step_s: float,
     by_request: bool,
     now: float,
@@ -112,7 +112,7 @@ def _gain_per_s(
 
 
 @compiled
-def _answer_tokens(rows: Rows, i: int, lengths: Numbers) -> float:
+def _answer_tokens(rows: Rows, i: int, lengths: FloatArray) -> float:
     """The tokens still to come, as predicted."""
     grain = min(int(rows[i, PRODUCED] / GRAIN_TOKENS), lengths.shape[1] - 1)
     whole = lengths[min(int(rows[i, KEY]), lengths.shape[0] - 1), grain]
@@ -129,7 +129,7 @@ def _ratio(has_s: float, needs_s: float) -> float:
 
 @compiled
 def _group(
-    rows: Rows, tokens: Tokens, gains: Numbers, order: Order, places: int, now: float
+    rows: Rows, tokens: Tokens, gains: FloatArray, order: Order, places: int, now: float
 ) -> Order:
     """The waiting prompts that begin, by gain: all, or among those above the cut-off the `places`
     of similar length with the greatest total gain.

@@ -14,7 +14,7 @@ from services.evaluation.baselines.room import (
     try_chunk,
     try_decode,
 )
-from shared.batch_time.table import Numbers, sure_s
+from shared.batch_time.table import FloatArray, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import (
@@ -30,9 +30,9 @@ from shared.scheduling.shares import (
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     pace_share: float,
 ) -> float:
@@ -64,10 +64,10 @@ def form(
 def _decodes(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
-    ranks: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
+    ranks: FloatArray,
     order: npt.NDArray[np.intp],
     chosen: npt.NDArray[np.bool_],
     now: float,
@@ -87,10 +87,10 @@ def _decodes(
 def _prompts(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    left: Numbers,
-    ranks: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    left: FloatArray,
+    ranks: FloatArray,
     order: npt.NDArray[np.intp],
     now: float,
     until_s: float,
@@ -111,7 +111,7 @@ def _prompts(
 
 
 @compiled
-def _with_decode_s(rows: Rows, i: int, counts: Numbers, table: Numbers) -> float:
+def _with_decode_s(rows: Rows, i: int, counts: FloatArray, table: FloatArray) -> float:
     """Seconds within which the step surely ends with row `i` added."""
     more = counts.copy()
     add_decode(more, rows, i)

@@ -16,7 +16,7 @@ from services.evaluation.baselines.room import (
     make_room,
     size_of,
 )
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, KEY, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import EVICT, MAX_RESIDENT, MAX_TOKENS, Tokens
@@ -26,9 +26,9 @@ from shared.scheduling.shares import EVICT, MAX_RESIDENT, MAX_TOKENS, Tokens
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     by_priority: bool,
     draft_slots: float,
@@ -52,7 +52,7 @@ def form(
 
 @compiled
 def _decodes_run(
-    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, draft_slots: float, now: float
+    rows: Rows, tokens: Tokens, left: FloatArray, ranks: FloatArray, draft_slots: float, now: float
 ) -> None:
     for i in range(len(rows)):
         runs = rows[i, RESIDENT] > 0 and tokens[i] == 0 and can_run(rows, i, now)
@@ -64,7 +64,7 @@ def _decodes_run(
 
 @compiled
 def _prompts_run(
-    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, draft_slots: float, now: float
+    rows: Rows, tokens: Tokens, left: FloatArray, ranks: FloatArray, draft_slots: float, now: float
 ) -> None:
     """Started prompts began after all decoding requests: they are behind them in the queue."""
     for i in range(len(rows)):
@@ -79,8 +79,8 @@ def _prompts_run(
 def _go_on(
     rows: Rows,
     tokens: Tokens,
-    left: Numbers,
-    ranks: Numbers,
+    left: FloatArray,
+    ranks: FloatArray,
     i: int,
     draft_slots: float,
 ) -> bool:
@@ -95,7 +95,7 @@ def _go_on(
 
 
 @compiled
-def _budget_tokens(tokens: Tokens, left: Numbers, draft_slots: float) -> float:
+def _budget_tokens(tokens: Tokens, left: FloatArray, draft_slots: float) -> float:
     """The tokens of the budget that one more request may have."""
     if draft_slots == 0:
         return float(left[MAX_TOKENS])
@@ -111,8 +111,8 @@ def _preempted(rows: Rows, tokens: Tokens) -> bool:
 def _start(
     rows: Rows,
     tokens: Tokens,
-    left: Numbers,
-    ranks: Numbers,
+    left: FloatArray,
+    ranks: FloatArray,
     order: npt.NDArray[np.intp],
     draft_slots: float,
     now: float,

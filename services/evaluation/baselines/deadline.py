@@ -13,7 +13,7 @@ from services.evaluation.baselines.room import (
     try_chunk,
     try_decode,
 )
-from shared.batch_time.table import DECODES, SPECULATED, Numbers, expected_s, sure_s
+from shared.batch_time.table import DECODES, SPECULATED, FloatArray, expected_s, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, KIND, LOST, PRODUCED, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import MAX_TOKENS, Tokens, add_chunk, add_decode
@@ -27,9 +27,9 @@ _NEVER_S = 1e9
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     alpha_s: float,
 ) -> float:
@@ -54,7 +54,7 @@ def form(
 
 
 @compiled
-def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: float) -> float:
+def _decodes(rows: Rows, tokens: Tokens, counts: FloatArray, left: FloatArray, now: float) -> float:
     """Gives decodes their tokens. Returns the least time until a token of a row that was not
     relegated is due.
     """
@@ -71,7 +71,7 @@ def _decodes(rows: Rows, tokens: Tokens, counts: Numbers, left: Numbers, now: fl
 
 
 @compiled
-def _urgency(rows: Rows, now: float, alpha_s: float) -> Numbers:
+def _urgency(rows: Rows, now: float, alpha_s: float) -> FloatArray:
     """The order of prompts, the least first: relegated ones come after all others; other rows are
     inf.
     """
@@ -99,7 +99,7 @@ def _first(rows: Rows, now: float, alpha_s: float) -> int:
 
 @compiled
 def _prompt_tokens(
-    rows: Rows, counts: Numbers, table: Numbers, left: Numbers, first: int, slack_s: float
+    rows: Rows, counts: FloatArray, table: FloatArray, left: FloatArray, first: int, slack_s: float
 ) -> float:
     """The most prompt tokens within the slack; all tokens of the step are whole grains."""
     decoding = counts[DECODES] + counts[SPECULATED]
@@ -118,7 +118,7 @@ def _prompt_tokens(
 
 @compiled
 def _prompt_tokens_per_s(
-    rows: Rows, counts: Numbers, table: Numbers, first: int, budget: float
+    rows: Rows, counts: FloatArray, table: FloatArray, first: int, budget: float
 ) -> float:
     """The prompt tokens per second of steps like this one."""
     if budget < 1:

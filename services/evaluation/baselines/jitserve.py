@@ -11,7 +11,7 @@ from services.evaluation.baselines.baseline import Baseline, StepFormer
 from services.evaluation.baselines.routers import LeastLoaded
 from services.evaluation.baselines.vllm import budgets
 from services.evaluation.settings import Setting, TuningCase, colocated
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.acceptance import produced_tokens
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Load
@@ -47,7 +47,7 @@ def build(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Baselin
 
 
 def most_gain(
-    lengths: Numbers, *, tokens_per_step: float = 1.0, by_request: bool = False
+    lengths: FloatArray, *, tokens_per_step: float = 1.0, by_request: bool = False
 ) -> StepFormer:
     """Steps in which prompts begin by gain; `lengths` as from `predicted_lengths`."""
     return lambda rows, tokens, counts, table, limits, now: by_gain.form(
@@ -63,7 +63,7 @@ def outputs_of(load: Load) -> Mapping[str, list[int]]:
     return outputs
 
 
-def predicted_lengths(outputs: Sequence[Sequence[int]]) -> Numbers:
+def predicted_lengths(outputs: Sequence[Sequence[int]]) -> FloatArray:
     """An upper bound on the tokens of an answer, by class and by grains of tokens produced: a high
     quantile of the longer answers of its class; one more grain where there is none.
     """

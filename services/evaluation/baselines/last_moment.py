@@ -15,7 +15,7 @@ from services.evaluation.baselines.room import (
     try_chunk,
     try_decode,
 )
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT, Rows
 from shared.scheduling.shares import FREE_BLOCKS, MAX_TOKENS, Tokens
@@ -28,9 +28,9 @@ _EARLIER = 2.0  # times as early
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     early_s: float,
     shortest_first: bool,
@@ -62,8 +62,8 @@ def form(
 def _decodes(
     rows: Rows,
     tokens: Tokens,
-    left: Numbers,
-    ranks: Numbers,
+    left: FloatArray,
+    ranks: FloatArray,
     order: npt.NDArray[np.intp],
     chosen: npt.NDArray[np.bool_],
     now: float,
@@ -87,8 +87,8 @@ def _order(rows: Rows, shortest_first: bool, tight_first: bool) -> npt.NDArray[n
 def _start(
     rows: Rows,
     tokens: Tokens,
-    left: Numbers,
-    ranks: Numbers,
+    left: FloatArray,
+    ranks: FloatArray,
     order: npt.NDArray[np.intp],
     now: float,
 ) -> None:

@@ -14,7 +14,7 @@ from shared.batch_time.table import (
     PAIRS,
     PREFILL,
     SPECULATED,
-    Numbers,
+    FloatArray,
     sure_s,
 )
 from shared.compiled import compiled
@@ -28,9 +28,9 @@ GRAIN_TOKENS = 32.0
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     pace_share: float,
 ) -> float:
@@ -47,7 +47,7 @@ def form(
 
 
 @compiled
-def budget_tokens(decoding: Numbers, table: Numbers, most: float, until_s: float) -> float:
+def budget_tokens(decoding: FloatArray, table: FloatArray, most: float, until_s: float) -> float:
     """The most tokens, in grains, of a step of these decodes and one chunk of a new prompt that
     surely ends in time, at most `most`; where none does, a grain more than the decodes.
     """

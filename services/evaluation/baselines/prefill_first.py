@@ -15,7 +15,7 @@ from services.evaluation.baselines.room import (
     make_room,
     try_decode,
 )
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import MAX_RESIDENT, MAX_TOKENS, Tokens
@@ -27,9 +27,9 @@ _WATERMARK = 0.01  # share of all blocks that stays free when a prompt begins
 def form(
     rows: Rows,
     tokens: Tokens,
-    counts: Numbers,
-    table: Numbers,
-    limits: Numbers,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
     now: float,
     budget_tokens: float,
 ) -> float:
@@ -43,7 +43,9 @@ def form(
 
 
 @compiled
-def _prompts(rows: Rows, tokens: Tokens, left: Numbers, now: float, budget_tokens: float) -> bool:
+def _prompts(
+    rows: Rows, tokens: Tokens, left: FloatArray, now: float, budget_tokens: float
+) -> bool:
     """Gives prompts their tokens in order of arrival, until one does not fit."""
     ranks, spare = np.zeros(len(rows)), _spare_blocks(rows, left)
     given = 0.0
@@ -66,13 +68,13 @@ def _prompts(rows: Rows, tokens: Tokens, left: Numbers, now: float, budget_token
 
 
 @compiled
-def _spare_blocks(rows: Rows, left: Numbers) -> float:
+def _spare_blocks(rows: Rows, left: FloatArray) -> float:
     blocks = all_blocks(rows, left)
     return float(np.floor(_WATERMARK * blocks)) if blocks < np.inf else 0.0
 
 
 @compiled
-def _decodes(rows: Rows, tokens: Tokens, left: Numbers, now: float) -> None:
+def _decodes(rows: Rows, tokens: Tokens, left: FloatArray, now: float) -> None:
     """Gives all decodes their tokens; where KV runs out, the last one is evicted."""
     ranks = np.zeros(len(rows))
     for i in range(len(rows)):

@@ -4,7 +4,7 @@ Evicted requests are computed anew later. Compiled.
 
 import numpy as np
 
-from shared.batch_time.table import DECODES, PREFILL, Numbers, sure_s
+from shared.batch_time.table import DECODES, PREFILL, FloatArray, sure_s
 from shared.compiled import compiled
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -38,7 +38,7 @@ def set_drafts(rows: Rows, drafts: float) -> None:
 
 
 @compiled
-def begin(rows: Rows, tokens: Tokens, limits: Numbers) -> Numbers:
+def begin(rows: Rows, tokens: Tokens, limits: FloatArray) -> FloatArray:
     """Clears `tokens`; returns what is left of the limits beside rows that have a place."""
     tokens[:] = 0
     left = limits.copy()
@@ -66,13 +66,13 @@ def size_of(rows: Rows, i: int) -> float:
 
 
 @compiled
-def blocks_for(rows: Rows, i: int, size: float, left: Numbers) -> float:
+def blocks_for(rows: Rows, i: int, size: float, left: FloatArray) -> float:
     """Blocks for `size` more tokens, beyond those that the row has."""
     return float(blocks_of(rows[i, COMPUTED] + size, left) - held_blocks(rows, i, left))
 
 
 @compiled
-def give(rows: Rows, tokens: Tokens, left: Numbers, i: int, size: float) -> None:
+def give(rows: Rows, tokens: Tokens, left: FloatArray, i: int, size: float) -> None:
     """Gives a row tokens, for which there must be room. Drafts that do not fit are not verified."""
     if decodes(rows, i):
         rows[i, DRAFT] = size - 1.0
@@ -83,7 +83,7 @@ def give(rows: Rows, tokens: Tokens, left: Numbers, i: int, size: float) -> None
 
 
 @compiled
-def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
+def evict(rows: Rows, tokens: Tokens, left: FloatArray, i: int) -> None:
     """Takes back what a row was given in this step, and all that it had."""
     if tokens[i] > 0:
         left[FREE_BLOCKS] += blocks_for(rows, i, float(tokens[i]), left)
@@ -98,10 +98,10 @@ def evict(rows: Rows, tokens: Tokens, left: Numbers, i: int) -> None:
 def make_room(
     rows: Rows,
     tokens: Tokens,
-    left: Numbers,
+    left: FloatArray,
     i: int,
     need: float,
-    ranks: Numbers,
+    ranks: FloatArray,
     others_run: bool,
 ) -> bool:
     """Whether row `i` has `need` blocks now. With `others_run` it evicts running rows for them, the
@@ -118,7 +118,7 @@ def make_room(
 
 
 @compiled
-def try_decode(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int) -> bool:
+def try_decode(rows: Rows, tokens: Tokens, left: FloatArray, ranks: FloatArray, i: int) -> bool:
     """Gives a decode its token and as many drafts as fit; returns whether it had room. A running
     row evicts others for it.
     """
@@ -133,7 +133,7 @@ def try_decode(rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int
 
 @compiled
 def try_chunk(
-    rows: Rows, tokens: Tokens, left: Numbers, ranks: Numbers, i: int, most: float
+    rows: Rows, tokens: Tokens, left: FloatArray, ranks: FloatArray, i: int, most: float
 ) -> float:
     """Gives at most `most` tokens of a prompt; returns how many. A prompt begins only if all of it
     has room.
@@ -151,7 +151,7 @@ def try_chunk(
 
 
 @compiled
-def all_blocks(rows: Rows, left: Numbers) -> float:
+def all_blocks(rows: Rows, left: FloatArray) -> float:
     """KV blocks of the engine, free or held; infinite where it has no limit."""
     blocks = left[FREE_BLOCKS]
     for i in range(len(rows)):
@@ -160,7 +160,7 @@ def all_blocks(rows: Rows, left: Numbers) -> float:
 
 
 @compiled
-def _last_running(rows: Rows, tokens: Tokens, ranks: Numbers) -> int:
+def _last_running(rows: Rows, tokens: Tokens, ranks: FloatArray) -> int:
     last = -1
     for i in range(len(rows)):
         if rows[i, RESIDENT] > 0 and tokens[i] != EVICT and (last < 0 or ranks[i] >= ranks[last]):
@@ -170,7 +170,12 @@ def _last_running(rows: Rows, tokens: Tokens, ranks: Numbers) -> int:
 
 @compiled
 def finish(
-    rows: Rows, tokens: Tokens, counts: Numbers, table: Numbers, limits: Numbers, now: float
+    rows: Rows,
+    tokens: Tokens,
+    counts: FloatArray,
+    table: FloatArray,
+    limits: FloatArray,
+    now: float,
 ) -> float:
     """Fills `counts`. Where no row got tokens, the first that can run gets some at the cost of all
     others. Returns the seconds within which the step surely ends, 0 where there is no step.
@@ -189,7 +194,7 @@ def finish(
 
 
 @compiled
-def _force_first(rows: Rows, tokens: Tokens, limits: Numbers, now: float) -> None:
+def _force_first(rows: Rows, tokens: Tokens, limits: FloatArray, now: float) -> None:
     left = begin(rows, tokens, limits)
     first = -1
     for i in range(len(rows)):

@@ -9,7 +9,7 @@ from services.evaluation.baselines.baseline import Baseline
 from services.evaluation.baselines.routers import LeastLoaded
 from services.evaluation.baselines.vllm import budgets
 from services.evaluation.settings import Setting, TuningCase, colocated
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import Rows
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
@@ -68,9 +68,9 @@ class LastMoment:
         self,
         rows: Rows,
         tokens: Tokens,
-        counts: Numbers,
-        table: Numbers,
-        limits: Numbers,
+        counts: FloatArray,
+        table: FloatArray,
+        limits: FloatArray,
         now: float,
     ) -> float:
         early_s = self._early_steps * self._lasted_s / max(1, self._steps)

@@ -23,7 +23,7 @@ from services.planner.admission.dynamic_program_states import (
 )
 from services.planner.admission.fluid_model import BUSY_S, prefill_throughput
 from shared.batch_time import StepTable
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 
 MOST_CANDIDATES = 62  # a set of them is one machine word
@@ -53,8 +53,8 @@ class Problem:
     """
 
     items: Items
-    paces_s: Numbers
-    contexts: Numbers
+    paces_s: FloatArray
+    contexts: FloatArray
     free_blocks: float
     busy_s: float
     max_tokens: float
@@ -89,7 +89,9 @@ def holds(problem: Problem, accepted: Mask) -> bool:
     return bool(_holds(*_arguments(problem), accepted))
 
 
-def _arguments(problem: Problem) -> tuple[Items, Numbers, Numbers, float, Numbers, Numbers]:
+def _arguments(
+    problem: Problem,
+) -> tuple[Items, FloatArray, FloatArray, float, FloatArray, FloatArray]:
     engine = np.array([problem.busy_s, problem.max_tokens, problem.longest_s])
     return (
         problem.items,
@@ -110,8 +112,8 @@ def _passed_s(items: Items, i: int, busy_s: float) -> float:
 
 @compiled
 def _least_spare(
-    items: Items, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
-) -> Numbers:
+    items: Items, paces_s: FloatArray, contexts: FloatArray, engine: FloatArray, table: FloatArray
+) -> FloatArray:
     """The least spare tokens allowed after each item: 0, or what the forced items alone leave where
     that is negative. Such an engine is late already, and candidates may not make it later.
     """
@@ -132,7 +134,7 @@ def _least_spare(
 
 
 @compiled
-def _finally(items: Items, tiers: int) -> Numbers:
+def _finally(items: Items, tiers: int) -> FloatArray:
     """The forced decodes of each tier, once all prompts are computed."""
     decodes = np.zeros(tiers)
     for i in range(len(items)):
@@ -143,11 +145,11 @@ def _finally(items: Items, tiers: int) -> Numbers:
 @compiled
 def _holds(
     items: Items,
-    paces_s: Numbers,
-    contexts: Numbers,
+    paces_s: FloatArray,
+    contexts: FloatArray,
     free_blocks: float,
-    engine: Numbers,
-    table: Numbers,
+    engine: FloatArray,
+    table: FloatArray,
     accepted: Mask,
 ) -> bool:
     floor = _least_spare(items, paces_s, contexts, engine, table)
@@ -177,11 +179,11 @@ def _holds(
 @compiled
 def _best_mask(
     items: Items,
-    paces_s: Numbers,
-    contexts: Numbers,
+    paces_s: FloatArray,
+    contexts: FloatArray,
     free_blocks: float,
-    engine: Numbers,
-    table: Numbers,
+    engine: FloatArray,
+    table: FloatArray,
     least: float,
     most_states: int,
 ) -> int:
@@ -260,14 +262,14 @@ def _span(items: Items, tiers: int) -> Integers:
 
 @compiled
 def _rate(
-    known: Numbers,
+    known: FloatArray,
     span: Integers,
-    always: Numbers,
+    always: FloatArray,
     taken: Integers,
-    paces_s: Numbers,
-    contexts: Numbers,
-    engine: Numbers,
-    table: Numbers,
+    paces_s: FloatArray,
+    contexts: FloatArray,
+    engine: FloatArray,
+    table: FloatArray,
 ) -> float:
     """The spare rate beside the decodes `always` and `taken`, memoized in `known`."""
     place = 0

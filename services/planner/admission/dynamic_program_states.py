@@ -6,7 +6,7 @@ A state has its numbers (WORTH, HELD, SPARE), accepted requests by tier, and the
 import numpy as np
 import numpy.typing as npt
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 
 WORTH, HELD, SPARE = range(3)
@@ -16,7 +16,7 @@ Integers = npt.NDArray[np.int64]
 
 @compiled
 def keep_forced(
-    states: Numbers,
+    states: FloatArray,
     taken: Integers,
     masks: Integers,
     count: int,
@@ -38,7 +38,7 @@ def keep_forced(
 
 @compiled
 def promising(
-    states: Numbers,
+    states: FloatArray,
     taken: Integers,
     masks: Integers,
     count: int,
@@ -53,7 +53,7 @@ def promising(
 
 
 @compiled
-def pareto(states: Numbers, taken: Integers, masks: Integers, count: int) -> int:
+def pareto(states: FloatArray, taken: Integers, masks: Integers, count: int) -> int:
     """Drops every state that another one beats or equals in value, memory, spare and each tier.
 
     Leaves the states in descending order of value.
@@ -79,9 +79,9 @@ def pareto(states: Numbers, taken: Integers, masks: Integers, count: int) -> int
 
 @compiled
 def _beats(
-    state: Numbers,
+    state: FloatArray,
     taken: Integers,
-    other: Numbers,
+    other: FloatArray,
     other_taken: Integers,
 ) -> bool:
     if state[WORTH] < other[WORTH] or state[HELD] > other[HELD] or state[SPARE] < other[SPARE]:
@@ -90,7 +90,7 @@ def _beats(
 
 
 @compiled
-def most_worth(states: Numbers, masks: Integers, count: int) -> int:
+def most_worth(states: FloatArray, masks: Integers, count: int) -> int:
     best = 0
     for k in range(1, count):
         if states[k, WORTH] > states[best, WORTH] or (

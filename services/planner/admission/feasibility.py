@@ -12,7 +12,7 @@ from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
 from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, STEPS_TO_RECOMPUTE
 from shared.batch_time import StepTable
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.requests import Reason
 from shared.scheduling.rows import (
@@ -132,7 +132,7 @@ class EngineWhatIf:
             self._tightest_s = float(paces_s.min()) if len(paces_s) else math.inf
         return self._tightest_s
 
-    def try_one(self, row: Numbers, class_name: str) -> Feasibility:
+    def try_one(self, row: FloatArray, class_name: str) -> Feasibility:
         """Tests whether all promises hold with this request added."""
         return self.try_all(row[None], [class_name])[0]
 
@@ -177,13 +177,13 @@ class EngineWhatIf:
         return later | broken
 
     @property
-    def _reserve_s(self) -> Numbers:
+    def _reserve_s(self) -> FloatArray:
         """Seconds that the reserve takes off each row's next deadline."""
         with np.errstate(invalid="ignore"):  # a row without a deadline: inf - inf, taken as 0
-            taken_s: Numbers = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
+            taken_s: FloatArray = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
         return np.maximum(0.0, taken_s)
 
-    def tried(self, row: Numbers) -> Feasibility:
+    def tried(self, row: FloatArray) -> Feasibility:
         """Forecasts a request without a promise beside the others; `kept` where it would most
         likely meet its targets.
         """
@@ -194,12 +194,12 @@ class EngineWhatIf:
         reason = Reason.NONE if in_time else Reason.COMPUTE
         return Feasibility(reason=reason, first_s=first_s, pace_s=pace_s)
 
-    def outlasts_preemption(self, row: Numbers) -> bool:
+    def outlasts_preemption(self, row: FloatArray) -> bool:
         """Whether the TPOT of the request leaves time to recompute its KV after a preemption."""
         usual_s = usual_step_s(self.engine.rows, self.table)
         return bool(step_pace_s(row[None], 0) >= STEPS_TO_RECOMPUTE * usual_s)
 
-    def leftover(self, row: Numbers) -> Feasibility:
+    def leftover(self, row: FloatArray) -> Feasibility:
         """Forecasts the request without deadlines, with the time that promises leave."""
         unhurried = row.copy()
         unhurried[KIND], unhurried[DUE] = PLAIN, math.inf

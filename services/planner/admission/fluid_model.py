@@ -14,7 +14,7 @@ from shared.batch_time.table import (
     LONGEST_PROMPT,
     PAIRS,
     PREFILL,
-    Numbers,
+    FloatArray,
     sure_s,
 )
 from shared.compiled import compiled
@@ -25,7 +25,11 @@ BUSY_S, MAX_TOKENS, LONGEST_S = range(3)
 
 @compiled
 def prefill_throughput(
-    decodes: Numbers, paces_s: Numbers, contexts: Numbers, engine: Numbers, table: Numbers
+    decodes: FloatArray,
+    paces_s: FloatArray,
+    contexts: FloatArray,
+    engine: FloatArray,
+    table: FloatArray,
 ) -> float:
     """Prompt tokens per second beside so many decodes of each tier (PB* of arXiv 2504.08784);
     negative when the decodes alone miss their TPOT.
@@ -55,7 +59,11 @@ def prefill_throughput(
 
 @compiled
 def _take_part(
-    counts: Numbers, decodes: Numbers, paces_s: Numbers, contexts: Numbers, period_s: float
+    counts: FloatArray,
+    decodes: FloatArray,
+    paces_s: FloatArray,
+    contexts: FloatArray,
+    period_s: float,
 ) -> None:
     counts[:] = 0.0
     for tier in range(len(paces_s)):
@@ -67,7 +75,7 @@ def _take_part(
 
 
 @compiled
-def _with_chunk_s(counts: Numbers, table: Numbers, chunk: float) -> float:
+def _with_chunk_s(counts: FloatArray, table: FloatArray, chunk: float) -> float:
     step = counts.copy()
     if chunk > 0:
         step[CHUNKS], step[PREFILL], step[EARLIER] = 1.0, chunk, 0.0
@@ -76,7 +84,7 @@ def _with_chunk_s(counts: Numbers, table: Numbers, chunk: float) -> float:
 
 
 @compiled
-def _longest_chunk(counts: Numbers, table: Numbers, period_s: float, most: float) -> float:
+def _longest_chunk(counts: FloatArray, table: FloatArray, period_s: float, most: float) -> float:
     if most < 1:
         return 0.0
     if _with_chunk_s(counts, table, most) <= period_s:

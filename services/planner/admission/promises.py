@@ -14,7 +14,7 @@ from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.admission.wishes import Wish, by_program
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import MOST_TRIED, SLOWER, TRIED_WITHOUT_PROMISE
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engines import Role
 from shared.requests import Reason
 
@@ -24,7 +24,7 @@ class _Part:
     """The part of a way on one engine."""
 
     bench: EngineWhatIf
-    row: Numbers
+    row: FloatArray
     class_name: str
 
 
@@ -110,7 +110,7 @@ class Round(RoundBenches):
             wish.chosen = way
         return True
 
-    def _whole(self, wish: Wish, way: Candidate, *, best_effort: bool = False) -> Numbers:
+    def _whole(self, wish: Wish, way: Candidate, *, best_effort: bool = False) -> FloatArray:
         hit = _hit(wish, way)
         return wish.demand.whole(hit, self._reached_at_s, best_effort=best_effort)
 

@@ -9,7 +9,7 @@ from services.planner.admission.candidates import Candidate, Goal
 from services.planner.admission.dynamic_program import MOST_CANDIDATES, Problem, best_set
 from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.state.demand import Demand
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.requests import PlacementQuery, Reason
 from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows
 from shared.scheduling.shares import LONGEST_S, MAX_TOKENS
@@ -87,6 +87,6 @@ def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
     return [bool(one) for one in accepted[len(running) :]]
 
 
-def _prompt_left(rows: Rows) -> Numbers:
-    left: Numbers = np.where(rows[:, PRODUCED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
+def _prompt_left(rows: Rows) -> FloatArray:
+    left: FloatArray = np.where(rows[:, PRODUCED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
     return left

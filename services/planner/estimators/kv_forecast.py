@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from services.planner.estimators.survival import BIN_TOKENS, Survival
 from services.planner.tuning import KV_DEVIATIONS, LONGER_THAN_ALL
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
 
@@ -30,8 +30,8 @@ class Classes:
     def __init__(self, answers: Survival) -> None:
         self._answers = answers
         self._places: dict[str | None, int] = {None: -1}
-        self._survivals: list[Numbers] = []
-        self._stacked: Numbers | None = None
+        self._survivals: list[FloatArray] = []
+        self._stacked: FloatArray | None = None
 
     def places(self, names: Iterable[str | None]) -> Places:
         """The row of each class in `survivals`; -1 where too little is known."""
@@ -40,7 +40,7 @@ class Classes:
         return np.array(places, dtype=np.int64)
 
     @property
-    def survivals(self) -> Numbers:
+    def survivals(self) -> FloatArray:
         """(classes, bins): the share of a class's answers longer than so many BIN_TOKENS."""
         if self._stacked is None:
             self._stacked = np.array(self._survivals) if self._survivals else np.zeros((1, 1))
@@ -56,7 +56,7 @@ class Classes:
         return place
 
 
-def blocks_needed(rows: Rows, places: Places, survivals: Numbers, block_tokens: int) -> float:
+def blocks_needed(rows: Rows, places: Places, survivals: FloatArray, block_tokens: int) -> float:
     """A bound of the KV blocks that the rows need at once. `places` are their rows in `survivals`;
     a request with -1 is taken to use up LEFT.
     """
@@ -71,10 +71,10 @@ def blocks_needed(rows: Rows, places: Places, survivals: Numbers, block_tokens: 
 def _add_up(
     rows: Rows,
     places: Places,
-    survivals: Numbers,
+    survivals: FloatArray,
     block_tokens: float,
-    means: Numbers,
-    variances: Numbers,
+    means: FloatArray,
+    variances: FloatArray,
 ) -> None:
     for i in range(len(rows)):
         for point in range(len(_AHEAD)):
@@ -89,7 +89,9 @@ def _add_up(
 
 
 @compiled
-def _goes_on(survivals: Numbers, place: int, produced: float, ahead: float, total: float) -> float:
+def _goes_on(
+    survivals: FloatArray, place: int, produced: float, ahead: float, total: float
+) -> float:
     """The chance that the answer goes on for `ahead` tokens more."""
     if place < 0:
         return 1.0

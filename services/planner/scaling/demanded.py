@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from services.planner.estimators.lengths import OutputLengths
 from services.planner.state.demand import Demand
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 
 # Columns of a request. DUE and TPOT are infinite without a target; DUE counts from the arrival.
 # PACE and LATER are the TPOT and slack that engines get in place of TPOT (`grace`).
@@ -70,7 +70,7 @@ class Demanded:
         return ordered
 
 
-def _numbers(demand: Demand) -> Numbers:
+def _numbers(demand: Demand) -> FloatArray:
     row = np.empty(ASK)
     row[ARRIVES], row[PROMPT] = demand.arrived_at_s, demand.prompt_tokens
     row[CACHED] = demand.prompt_tokens - demand.least_to_compute

@@ -20,7 +20,7 @@ from services.planner.scaling.demanded import (
     PROMPT,
     Asks,
 )
-from shared.batch_time.table import COUNTS, Numbers
+from shared.batch_time.table import COUNTS, FloatArray
 from shared.compiled import compiled
 from shared.scheduling import rows as of
 from shared.scheduling.kernel import form
@@ -64,20 +64,20 @@ class Engines(NamedTuple):
     promises: Ints
     busy_s: Floats
     limits: Floats
-    prefill_table: Numbers
-    decode_table: Numbers
+    prefill_table: FloatArray
+    decode_table: FloatArray
     prefills: int
 
 
 @compiled
-def table_of(fleet: Engines, engine: int) -> Numbers:
+def table_of(fleet: Engines, engine: int) -> FloatArray:
     return fleet.prefill_table if engine < fleet.prefills else fleet.decode_table
 
 
 @compiled
-def limits_of(fleet: Engines, engine: int) -> Numbers:
+def limits_of(fleet: Engines, engine: int) -> FloatArray:
     role = 0 if engine < fleet.prefills else 1
-    limits: Numbers = fleet.limits[role]
+    limits: FloatArray = fleet.limits[role]
     return limits
 
 
@@ -116,17 +116,17 @@ def kind_of(asks: Asks, i: int) -> float:
 
 
 @compiled
-def _set_pace(row: Numbers, asks: Asks, i: int) -> None:
+def _set_pace(row: FloatArray, asks: Asks, i: int) -> None:
     row[of.TPOT], row[of.GRACE] = asks[i, PACE], asks[i, LATER]
     row[of.DRAFT], row[of.GAIN] = asks[i, DRAFT], asks[i, GAIN]
 
 
 @compiled
-def _new_row(fleet: Engines, engine: int, i: int) -> Numbers:
+def _new_row(fleet: Engines, engine: int, i: int) -> FloatArray:
     place = fleet.used[engine]
     fleet.used[engine] += 1
     fleet.who[engine, place], fleet.tokens[engine, place] = i, 0
-    row: Numbers = fleet.rows[engine, place]
+    row: FloatArray = fleet.rows[engine, place]
     row[:] = 0.0
     row[of.GAIN], row[of.TPOT] = 1.0, np.inf
     return row
@@ -197,7 +197,7 @@ def end_step(fleet: Engines, engine: int, got: Floats, left: Ints, now: float) -
 
 
 @compiled
-def _note(got: Numbers, seen: Numbers, now: float) -> None:
+def _note(got: FloatArray, seen: FloatArray, now: float) -> None:
     if got[GIVEN] == 0:
         got[FIRST] = now
     got[LAST] = now
@@ -206,7 +206,7 @@ def _note(got: Numbers, seen: Numbers, now: float) -> None:
 
 
 def empty_fleet(
-    prefills: int, decodes: int, places: int, limits: Floats, tables: tuple[Numbers, Numbers]
+    prefills: int, decodes: int, places: int, limits: Floats, tables: tuple[FloatArray, FloatArray]
 ) -> Engines:
     """Idle engines with room for `places` requests each."""
     engines = prefills + decodes

@@ -48,7 +48,7 @@ from services.planner.scaling.routes import (
 )
 from services.planner.tuning import PATIENCE_S
 from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.compiled import compiled
 from shared.scheduling.shares import LONGEST_S, MAX_RESIDENT
 
@@ -62,8 +62,8 @@ class Site:
     """The engines that a fleet consists of, and the link between them. `limits` are by role."""
 
     limits: Floats
-    prefill_table: Numbers
-    decode_table: Numbers
+    prefill_table: FloatArray
+    decode_table: FloatArray
     link_fixed_s: float
     link_token_s: float
 

@@ -33,7 +33,7 @@ from shared.batch_time.table import (
     PREFILL,
     SPECULATED,
     SPECULATION_STEPS,
-    Numbers,
+    FloatArray,
     expected_s,
     sure_s,
 )
@@ -89,13 +89,13 @@ def quickest(fleet: Engines, decode: int, asks: Asks, i: int, now: float) -> tup
 
 
 @compiled
-def own_s(table: Numbers, asks: Asks, i: int) -> float:
+def own_s(table: FloatArray, asks: Asks, i: int) -> float:
     """Seconds that its prompt adds to steps."""
     return _takes_s(table, asks[i, CACHED], asks[i, PROMPT])
 
 
 @compiled
-def _takes_s(table: Numbers, computed: float, total: float) -> float:
+def _takes_s(table: FloatArray, computed: float, total: float) -> float:
     counts = np.zeros(COUNTS)
     empty_s = expected_s(table, counts)
     size = total - computed
@@ -194,7 +194,7 @@ def _has_room(fleet: Engines, engine: int, asks: Asks, i: int) -> bool:
 
 
 @compiled
-def _blocks(asks: Asks, i: int, limits: Numbers) -> float:
+def _blocks(asks: Asks, i: int, limits: FloatArray) -> float:
     return float(np.ceil((asks[i, PROMPT] + _HALF * asks[i, OUTPUT]) / limits[BLOCK_TOKENS]))
 
 

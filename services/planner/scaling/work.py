@@ -12,7 +12,7 @@ from services.planner.scaling.replay import Site
 from services.planner.scaling.routes import own_s
 from services.planner.tuning import MOST_BUSY
 from shared.batch_time import StepTable
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS, MAX_RESIDENT
 
@@ -34,7 +34,7 @@ def least_for_work(asks: Asks, site: Site, size: FleetSize, window_s: float) -> 
 
 
 @compiled
-def prompts_work_s(asks: Asks, table: Numbers) -> float:
+def prompts_work_s(asks: Asks, table: FloatArray) -> float:
     """Seconds that all prompts add to steps."""
     total_s = 0.0
     for i in range(len(asks)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from services.planner.estimators.drafting import Drafts
 from services.planner.tuning import GUESSED_TOKENS
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engines import EngineDescription
 from shared.scheduling.grace import Grace, grace_of
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
@@ -60,7 +60,7 @@ class Demand:
         most = max(self.cached_tokens.values(), default=0)
         return self.prompt_tokens - max(0, min(most, self.prompt_tokens - 1))
 
-    def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> Numbers:
+    def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> FloatArray:
         """The row on an engine that computes the prompt and the answer."""
         return new_row(
             key=self.key,
@@ -78,7 +78,7 @@ class Demand:
 
     def prompt_only(
         self, computed: int, available_s: float, *, best_effort: bool = False
-    ) -> Numbers:
+    ) -> FloatArray:
         """The row on an engine that computes the prompt and gives the first token only."""
         return new_row(
             key=self.key,
@@ -92,7 +92,7 @@ class Demand:
 
     def answer_only(
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
-    ) -> Numbers:
+    ) -> FloatArray:
         """The row on the engine that decodes once the KV has arrived, at `arrives_s`."""
         grace = self.grace_when_moved(arrives_s - first_token_s)
         counts_from_s = first_token_s + grace.later_s

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import KEY, KIND, LOST, PROMISED, Rows, empty
 
 SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
@@ -25,7 +25,7 @@ class Reservation:
     class_name: str
     due_at_s: float
     ends_at_s: float | None = None
-    row: Numbers = field(default_factory=lambda: empty(1)[0])
+    row: FloatArray = field(default_factory=lambda: empty(1)[0])
 
     @property
     def key(self) -> float:

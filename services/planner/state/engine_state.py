@@ -17,7 +17,7 @@ from services.planner.tuning import (
     WAITING_AHEAD,
 )
 from shared.batch_time import StepTable
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.engines import EngineDescription, EngineView, Policy, Role, StepReport
 from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
@@ -56,7 +56,7 @@ class EngineState(Reservations):
     policy: Policy = field(default_factory=Policy)
     advised_at_s: float = -math.inf
     reserve: SafetyMargin = field(default_factory=SafetyMargin)
-    limits: Numbers = field(init=False, repr=False)
+    limits: FloatArray = field(init=False, repr=False)
     _transports: tuple[str, ...] = field(init=False, repr=False)
     _fitted: tuple[StepTable | None, bytes] = (None, b"")
     _counted: Rows | None = field(default=None, repr=False)

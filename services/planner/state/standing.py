@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
@@ -30,7 +30,7 @@ def promised_in(rows: Rows) -> Promised:
     return Promised(requests=len(promised), prompt_tokens=tokens)
 
 
-def still_coming(row: Numbers, now: float) -> Numbers:
+def still_coming(row: FloatArray, now: float) -> FloatArray:
     """The row of a request on the way. KV that is overdue arrives now at the earliest, and its next
     token is due as much later: the engine is not behind for it.
     """

@@ -20,7 +20,7 @@ from shared.batch_time.table import (
     PAIRS,
     PREFILL,
     SPECULATED,
-    Numbers,
+    FloatArray,
     expected_s,
     sure_s,
 )
@@ -45,7 +45,7 @@ class StepHistory:
     is less than half a step.
     """
 
-    _rows: Numbers = field(default_factory=lambda: np.zeros((_FIRST_ROWS, _WIDTH)))
+    _rows: FloatArray = field(default_factory=lambda: np.zeros((_FIRST_ROWS, _WIDTH)))
     _count: int = 0
     _offset_s: float = np.inf  # from the engine's clock to ours: the least delay that was seen
     _heard_at_s: float = 0.0
@@ -106,7 +106,7 @@ class StepHistory:
         self._count = MOST_STEPS
 
 
-def _fill(counts: Numbers, report: StepReport) -> None:
+def _fill(counts: FloatArray, report: StepReport) -> None:
     counts[DECODES] = report.decode_tokens
     counts[SPECULATED] = report.speculated_tokens
     counts[DECODE_CONTEXT] = report.decode_context_tokens
@@ -119,7 +119,7 @@ def _fill(counts: Numbers, report: StepReport) -> None:
 
 
 @compiled
-def _beside(steps: Numbers, table: Numbers) -> tuple[float, float, float, float]:
+def _beside(steps: FloatArray, table: FloatArray) -> tuple[float, float, float, float]:
     """Sums of expected and sure seconds, how many steps exceeded sure, and the worst excess."""
     expected, sure, beyond, worst_s = 0.0, 0.0, 0.0, 0.0
     for i in range(len(steps)):

@@ -6,7 +6,7 @@ import pytest
 from services.planner.admission.feasibility import EngineWhatIf
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.requests import Reason
 from shared.scheduling.rows import DUE, new_row
 from shared.scheduling.simulate import simulate
@@ -17,18 +17,18 @@ ALONE_S = TABLE.prompt_s(LONG_TOKENS, LONG_TOKENS)
 FULL_S = TABLE.decodes_s(60, 60 * 20)  # a pace that about sixty decodes fill
 
 
-def prompt(tokens: int, due_s: float) -> Numbers:
+def prompt(tokens: int, due_s: float) -> FloatArray:
     return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5)
 
 
-def bench_with(*rows: Numbers, now: float = 0.0) -> EngineWhatIf:
+def bench_with(*rows: FloatArray, now: float = 0.0) -> EngineWhatIf:
     engine, classes = World.of(1).engines[0].state, Classes(Survival())
     standing = np.array(rows)
     places = classes.places([None] * len(rows))
     return EngineWhatIf(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
 
 
-def decoding(number: int, lead: float) -> Numbers:
+def decoding(number: int, lead: float) -> FloatArray:
     return new_row(
         key=number + 1,
         tokens=20,

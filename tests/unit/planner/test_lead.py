@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.admission.max_utilization import max_utilization
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import PLAIN, PROMISED, new_row
 
 NOW = 10.0
 PACE_S = 0.05
 
 
-def running(lead: float, *, kind: float = PROMISED, tpot_s: float = PACE_S) -> Numbers:
+def running(lead: float, *, kind: float = PROMISED, tpot_s: float = PACE_S) -> FloatArray:
     """A running request that is so many paces ahead."""
     due_s = NOW + lead * PACE_S
     return new_row(
@@ -23,7 +23,7 @@ def running(lead: float, *, kind: float = PROMISED, tpot_s: float = PACE_S) -> N
     )
 
 
-def waiting() -> Numbers:
+def waiting() -> FloatArray:
     return new_row(tokens=100, left=500, due_s=NOW + 100.0, tpot_s=PACE_S)
 
 

@@ -14,7 +14,7 @@ from services.evaluation.baselines.sarathi import paced_chunks
 from services.evaluation.baselines.slai import LastMoment
 from services.evaluation.baselines.vllm import chunks, whole_prompts
 from shared.batch_time import PAPER, StepCurve, StepTable
-from shared.batch_time.table import COUNTS, Numbers
+from shared.batch_time.table import COUNTS, FloatArray
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import COLUMNS, PLAIN, RESIDENT, Rows, new_row
 
@@ -40,7 +40,7 @@ FORMERS: dict[str, StepFormer] = {
 }
 
 
-def prompt(tokens: int, computed: int = 0, *, runs: bool = False, **changed: Any) -> Numbers:
+def prompt(tokens: int, computed: int = 0, *, runs: bool = False, **changed: Any) -> FloatArray:
     """With `computed` in the cache already; `runs`: the engine has begun it."""
     fields = {"due_s": 10.0, "tpot_s": 0.1} | changed
     row = new_row(tokens=tokens, computed=computed, left=100, kind=PLAIN, **fields)
@@ -48,7 +48,7 @@ def prompt(tokens: int, computed: int = 0, *, runs: bool = False, **changed: Any
     return row
 
 
-def decode(context: int = 160, *, runs: bool = True, **changed: Any) -> Numbers:
+def decode(context: int = 160, *, runs: bool = True, **changed: Any) -> FloatArray:
     """Has `context` tokens of KV and one to compute."""
     fields = {"due_s": 0.1, "tpot_s": 0.1, "left": 100} | changed
     row = new_row(tokens=context + 1, computed=context, produced=1, kind=PLAIN, **fields)
@@ -59,14 +59,14 @@ def decode(context: int = 160, *, runs: bool = True, **changed: Any) -> Numbers:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formed:
     tokens: list[int]
-    counts: Numbers
+    counts: FloatArray
     rows: Rows
     lasts_s: float
 
 
 def step(
     form: StepFormer,
-    *requests: Numbers,
+    *requests: FloatArray,
     max_tokens: int = 512,
     free_blocks: float = 1000,
     max_resident: int = 64,

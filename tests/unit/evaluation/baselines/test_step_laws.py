@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.evaluation.baselines.room import set_drafts
-from shared.batch_time.table import COUNTS, Numbers
+from shared.batch_time.table import COUNTS, FloatArray
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -36,11 +36,11 @@ NAMES = pytest.mark.parametrize("name", FORMERS)
 _MOST_TOKENS = 700
 
 
-def _requests(chance: random.Random, number: int) -> list[Numbers]:
+def _requests(chance: random.Random, number: int) -> list[FloatArray]:
     return [_request(chance) for _ in range(number)]
 
 
-def _request(chance: random.Random) -> Numbers:
+def _request(chance: random.Random) -> FloatArray:
     tokens, due_s, key = (
         chance.randint(1, _MOST_TOKENS),
         chance.uniform(-1, 3),
@@ -56,7 +56,7 @@ def _request(chance: random.Random) -> Numbers:
     return prompt(tokens, computed, runs=begun, **later)
 
 
-def _blocks(rows: Rows, given: Numbers | float = 0.0) -> float:
+def _blocks(rows: Rows, given: FloatArray | float = 0.0) -> float:
     """That they hold after so many tokens more; a prefix in the cache is nobody's until it runs."""
     decodes = rows[:, TOTAL] - rows[:, COMPUTED] <= ONE
     holds = (rows[:, RESIDENT] > 0) | decodes | (given > 0)
@@ -130,7 +130,7 @@ def test_everybody_gets_all_tokens_in_the_end_however_little_kv_there_is(
     assert (rows[:, PRODUCED] == wanted).all()
 
 
-def _short(chance: random.Random) -> Numbers:
+def _short(chance: random.Random) -> FloatArray:
     row = prompt(chance.randint(1, 200), key=chance.randint(0, 2), due_s=chance.uniform(0, 1))
     row[LEFT] = chance.randint(1, 20)
     return row

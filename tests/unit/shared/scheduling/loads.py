@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 from shared.batch_time import ADDITIVE, PAPER, RICH, Form, StepCurve, StepTable
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import COLUMNS, COMPUTED, PROMISED, RESIDENT, Rows, new_row
 
@@ -21,7 +21,7 @@ _FORMS: tuple[tuple[Form, tuple[float, ...]], ...] = (
 TABLES = tuple(StepTable.of(StepCurve(form=form, coefficients=numbers)) for form, numbers in _FORMS)
 
 
-def limits(chance: random.Random, **changed: float) -> Numbers:
+def limits(chance: random.Random, **changed: float) -> FloatArray:
     """Room for all unless it is said otherwise."""
     fields = {
         "max_tokens": chance.choice((512, 2048, 8192)),
@@ -40,7 +40,7 @@ def requests(chance: random.Random, number: int, kind: float = PROMISED) -> Rows
     return np.array(rows).reshape(-1, COLUMNS)
 
 
-def _request(chance: random.Random, kind: float, tpot_s: float) -> Numbers:
+def _request(chance: random.Random, kind: float, tpot_s: float) -> FloatArray:
     tokens, prompt = chance.randint(10, 1500), chance.random() < 1 / 3
     row = new_row(
         tokens=tokens,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, DECODES, Numbers, sure_s
+from shared.batch_time.table import COUNTS, DECODES, FloatArray, sure_s
 from shared.scheduling.kernel import form
 from shared.scheduling.rows import BEST_EFFORT, DUE, KIND, PLAIN, PROMISED, RESIDENT, Rows, new_row
 from shared.scheduling.shares import FREE_BLOCKS, Tokens, add_decode
@@ -19,7 +19,7 @@ PACE_S = 0.05
 GAIN = 2.2
 
 
-def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> Numbers:
+def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> FloatArray:
     row = new_row(
         tokens=500,
         computed=499,
@@ -36,7 +36,7 @@ def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> Numbers:
 
 def step(
     rows: Rows, free_blocks: float = 1e6, longest_s: float = 0.0, table: StepTable = TABLE
-) -> tuple[Tokens, Numbers, float]:
+) -> tuple[Tokens, FloatArray, float]:
     bounds = drawn_limits(random.Random(1), max_tokens=8192, max_resident=4096, longest_s=longest_s)
     bounds[FREE_BLOCKS] = free_blocks
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)

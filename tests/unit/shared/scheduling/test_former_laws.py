@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.batch_time import StepTable
-from shared.batch_time.table import CHUNKS, COUNTS, DECODES, PREFILL, Numbers, sure_s
+from shared.batch_time.table import CHUNKS, COUNTS, DECODES, PREFILL, FloatArray, sure_s
 from shared.scheduling.kernel import form
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -42,7 +42,7 @@ SEEDS = range(8)
 LOADS = 150  # of each seed
 
 
-def formed(rows: Rows, table: StepTable, bounds: Numbers) -> tuple[Tokens, Numbers, float]:
+def formed(rows: Rows, table: StepTable, bounds: FloatArray) -> tuple[Tokens, FloatArray, float]:
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
     lasts_s = form(rows, tokens, counts, table.numbers, bounds, 0.0)
     return tokens, counts, lasts_s
@@ -65,7 +65,7 @@ def never_due(rows: Rows) -> Rows:
 
 def feasible(
     seed: int, slack: float = 1.0
-) -> Iterator[tuple[random.Random, Rows, StepTable, Numbers]]:
+) -> Iterator[tuple[random.Random, Rows, StepTable, FloatArray]]:
     """Loads whose promises are all kept, even where steps take `slack` times as long."""
     chance = random.Random(seed)
     for _ in range(LOADS):
@@ -75,11 +75,11 @@ def feasible(
             yield chance, rows, table, bounds
 
 
-def blocks(tokens: Numbers) -> Numbers:
+def blocks(tokens: FloatArray) -> FloatArray:
     return np.ceil(tokens / BLOCK_TOKENS)
 
 
-def taken_of(rows: Rows, tokens: Tokens, bounds: Numbers) -> tuple[Numbers, float]:
+def taken_of(rows: Rows, tokens: Tokens, bounds: FloatArray) -> tuple[FloatArray, float]:
     """Blocks that each request takes in a step, and those that there are with what is evicted."""
     more = blocks(rows[:, COMPUTED] + tokens) - blocks(rows[:, COMPUTED])
     return more, bounds[FREE_BLOCKS] + blocks(rows[:, COMPUTED])[tokens < 0].sum()

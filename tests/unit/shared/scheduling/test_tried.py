@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.batch_time.table import COUNTS, Numbers, expected_s
+from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.scheduling.kernel import form
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, RESIDENT, Rows, new_row
@@ -18,11 +18,11 @@ TABLE = TABLES[0]
 PACE_S = 0.05
 
 
-def prompt(due_s: float, *, tokens: float = 400, kind: float = BEST_EFFORT) -> Numbers:
+def prompt(due_s: float, *, tokens: float = 400, kind: float = BEST_EFFORT) -> FloatArray:
     return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=PACE_S, kind=kind)
 
 
-def decode(due_s: float, *, kind: float = BEST_EFFORT) -> Numbers:
+def decode(due_s: float, *, kind: float = BEST_EFFORT) -> FloatArray:
     row = new_row(
         tokens=500, computed=499, produced=3, left=100, due_s=due_s, tpot_s=PACE_S, kind=kind
     )
@@ -30,7 +30,7 @@ def decode(due_s: float, *, kind: float = BEST_EFFORT) -> Numbers:
     return row
 
 
-def step(*rows: Numbers, longest_s: float = 0.0) -> tuple[Tokens, float]:
+def step(*rows: FloatArray, longest_s: float = 0.0) -> tuple[Tokens, float]:
     bounds = drawn_limits(random.Random(1), max_tokens=8192, max_resident=4096, longest_s=longest_s)
     bounds[LONGEST_S] = longest_s
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.batch_time import ADDITIVE, StepCurve, StepTable
-from shared.batch_time.table import CHUNKS, PREFILL, Numbers
+from shared.batch_time.table import CHUNKS, PREFILL, FloatArray
 from shared.engines import Role
 from shared.hardware import Draft, Hardware, TrueStep
 from shared.scheduling.kernel import form
@@ -146,7 +146,7 @@ class InTurns:
         turn = self.placed
         return Route(decode=decode[turn % len(decode)], prefill=prefill[turn % len(prefill)])
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         rows = engine.rows
         rows[:, DRAFT] = (rows[:, TOTAL] - rows[:, COMPUTED] < 2) * float(self.drafts)
         settle_lost(rows, TABLE.numbers, now)
@@ -167,7 +167,7 @@ class InTurns:
 class OneAtATime(InTurns):
     """First come first served: all of the first one's prompt in a step."""
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         assert len(engine.rows) == 1 or now >= engine.rows[0, AVAILABLE]
         tokens[0] = engine.rows[0, TOTAL] - engine.rows[0, COMPUTED]
         counts[CHUNKS], counts[PREFILL] = 1.0, tokens[0]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.batch_time.table import Numbers
+from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import DUE, PRODUCED, TPOT
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
@@ -109,7 +109,7 @@ class Watched(InTurns):
         super().__init__()
         self.ahead: list[tuple[float, float, float]] = []
 
-    def form(self, engine: SimEngine, tokens: Tokens, counts: Numbers, now: float) -> float:
+    def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         for row in engine.rows:
             self.ahead.append((row[PRODUCED], row[TPOT], row[DUE] - now))
         return super().form(engine, tokens, counts, now)
