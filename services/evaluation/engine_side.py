@@ -10,7 +10,7 @@ from services.planner.state.engine_state import EngineState
 from shared.engine.step_ledger import DraftLedger, StepBook
 from shared.engine.step_times import StepTimes
 from shared.engines import KV_USED, KvTransfer, Policy, StepReport
-from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, TOTAL
+from shared.scheduling.rows import COMPUTED, DRAFT, TOKENS_PER_STEP, TOTAL
 from shared.scheduling.shares import KEPT, LONGEST_S, ONE
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Fetched
@@ -95,7 +95,7 @@ class Attached:
         rows, names = engine.rows, [class_of[life] for life in engine.who.tolist()]
         rows[:, DRAFT] = self._allowed(names)
         gains = {name: self.drafts.gain(name) for name in set(names)}
-        rows[:, GAIN] = [gains[name] for name in names]
+        rows[:, TOKENS_PER_STEP] = [gains[name] for name in names]
         rows[rows[:, TOTAL] - rows[:, COMPUTED] > ONE, DRAFT] = 0.0
 
     def _note_drafts(self, engine: SimEngine, class_of: Mapping[int, str]) -> None:

@@ -16,7 +16,7 @@ from shared.requests import (
     PlacementQuery,
     SloTargets,
 )
-from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, key_of
+from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, key_of
 from shared.simulation.system import Ended, Route, Ticket
 
 
@@ -70,7 +70,7 @@ def route_of(placement: Placement, targets: SloTargets) -> Route:
     assert placement.decode is not None
     best_effort = placement.admission is Admission.BEST_EFFORT
     in_force = placement.ttft_s is not None or placement.tpot_s is not None
-    kind = PLAIN if targets.asks_for_nothing and not in_force else PROMISED
+    kind = NO_SLO if targets.asks_for_nothing and not in_force else PROMISED
     return Route(
         decode=placement.decode.name,
         prefill=placement.prefill.name if placement.prefill else None,

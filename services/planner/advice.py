@@ -6,7 +6,7 @@ from services.planner.policies import EngineNow, policy_for, worth_sending
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.engines import Policy
-from shared.scheduling.rows import KEY, PRODUCED
+from shared.scheduling.rows import GENERATED, KEY
 
 ADVICE_PAUSE_S: Final = 0.1
 _FOLLOW_EVERY_S = 1.0
@@ -21,8 +21,8 @@ def learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
         return
     engine.followed_at_s = now
     for row, name in zip(rows, engine.classes(rows), strict=True):
-        if name is not None and row[PRODUCED] > 0:
-            state.survival.goes_on(name, float(row[KEY]), float(row[PRODUCED]))
+        if name is not None and row[GENERATED] > 0:
+            state.survival.goes_on(name, float(row[KEY]), float(row[GENERATED]))
 
 
 def advise(engine: EngineState, state: ClusterState, now: float) -> Policy | None:

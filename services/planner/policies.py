@@ -26,11 +26,11 @@ from shared.requests import Admission, Placement, PlacementQuery
 from shared.scheduling.acceptance import Acceptance, Caution
 from shared.scheduling.rows import (
     COMPUTED,
+    EXPIRED,
     KIND,
-    LEFT,
-    LOST,
-    PLAIN,
+    NO_SLO,
     PROMISED,
+    REMAINING,
     TOTAL,
     TPOT,
     Rows,
@@ -183,7 +183,9 @@ def _with_speculation(
     """Sets draft lengths by class; other classes get the shortest of them. Counts decoding
     requests, or the waiting ones where none decodes; an idle engine keeps its lengths.
     """
-    groups = _groups(engine, decoding(engine.rows)) or _groups(engine, engine.rows[:, LEFT] > 0)
+    groups = _groups(engine, decoding(engine.rows)) or _groups(
+        engine, engine.rows[:, REMAINING] > 0
+    )
     if not groups:
         return policy
     tiers = [one.tier(acceptance, now) for one in groups]
@@ -221,7 +223,7 @@ def _drafts(
 
 def _evictable(engine: EngineNow) -> float:
     """KV blocks of best effort, which can be preempted."""
-    tokens = engine.rows[engine.rows[:, KIND] > PLAIN, COMPUTED]
+    tokens = engine.rows[engine.rows[:, KIND] > NO_SLO, COMPUTED]
     return float(tokens.sum()) / engine.description.block_size_tokens
 
 
@@ -234,7 +236,7 @@ def _prompt_tokens_to_come(rows: Rows) -> float:
     if math.isinf(usual):
         return usual
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
-    waiting = (rows[:, KIND] == PROMISED) & (rows[:, LEFT] > 0) & (missing > 1)
+    waiting = (rows[:, KIND] == PROMISED) & (rows[:, REMAINING] > 0) & (missing > 1)
     return max(usual, float(missing[waiting].sum()) / len(decodes))
 
 
@@ -269,7 +271,7 @@ def _groups(engine: EngineNow, chosen: Flags) -> list[_Group]:
     """
     rows = engine.rows[chosen]
     names = [name for name, one in zip(engine.classes, chosen, strict=True) if one]
-    paces_s = np.where(rows[:, KIND] < LOST, rows[:, TPOT], math.inf)
+    paces_s = np.where(rows[:, KIND] < EXPIRED, rows[:, TPOT], math.inf)
     keys = [
         (pace, name or "") for pace, name in zip(tiers_of(paces_s).tolist(), names, strict=True)
     ]

@@ -9,12 +9,12 @@ from shared.scheduling.due import due_after
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
-    DUE,
+    DEADLINE,
+    EXPIRED,
+    GENERATED,
     KIND,
-    LEFT,
-    LOST,
-    PRODUCED,
     PROMISED,
+    REMAINING,
     RESIDENT,
     TOTAL,
     Rows,
@@ -69,12 +69,12 @@ def _run(
     """One row after the step; returns when its token is due and whether it is its first."""
     due_s, first = np.inf, False
     if gives:
-        first = rows[i, PRODUCED] == 0
-        if rows[i, KIND] == PROMISED or rows[i, KIND] == LOST:
-            due_s = rows[i, DUE]
-        rows[i, DUE] = due_after(rows[i], 1.0, ends_s)
-        rows[i, PRODUCED] += 1
-        rows[i, LEFT] -= 1
+        first = rows[i, GENERATED] == 0
+        if rows[i, KIND] == PROMISED or rows[i, KIND] == EXPIRED:
+            due_s = rows[i, DEADLINE]
+        rows[i, DEADLINE] = due_after(rows[i], 1.0, ends_s)
+        rows[i, GENERATED] += 1
+        rows[i, REMAINING] -= 1
     rows[i, COMPUTED], rows[i, TOTAL] = computed, total
     rows[i, RESIDENT] = 1.0
     rows[i, AVAILABLE] = min(rows[i, AVAILABLE], ends_s)
@@ -103,7 +103,7 @@ def land(
         if serials[i] != flown[place]:
             continue
         if first[place]:
-            rows[i, DUE] -= early_s
+            rows[i, DEADLINE] -= early_s
         if now > due_s[place]:
             late += 1
             worst_s = max(worst_s, now - due_s[place])
@@ -126,8 +126,8 @@ def run_freely(rows: Rows, slots: Slots, tokens: Tokens) -> FloatArray:
         rows[i, RESIDENT] = 1.0
         if rows[i, COMPUTED] >= rows[i, TOTAL]:
             rows[i, TOTAL] += 1
-            rows[i, PRODUCED] += 1
-            rows[i, LEFT] -= 1
+            rows[i, GENERATED] += 1
+            rows[i, REMAINING] -= 1
     return counts
 
 
@@ -136,6 +136,6 @@ def queued_tokens(rows: Rows) -> float:
     """Not computed yet of those that have given nothing."""
     queued = 0.0
     for i in range(len(rows)):
-        if rows[i, PRODUCED] == 0:
+        if rows[i, GENERATED] == 0:
             queued += rows[i, TOTAL] - rows[i, COMPUTED]
     return queued

@@ -3,7 +3,7 @@
 import math
 
 from shared.batch_time.table import FloatArray
-from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, key_of, new_row
+from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, key_of, new_row
 from shared.scheduling.terms import Terms
 
 # All have been available for long, but by how long says who goes first.
@@ -28,7 +28,7 @@ def row_of(
     place_s = came_s - _BACK_S + _STEP_S * max(-_MOST_PRIORITY, min(_MOST_PRIORITY, priority))
     due_s, tpot_s = terms.first_token_due_s, pace_s(terms, 0)
     asks = min(due_s, tpot_s) < math.inf
-    kind = BEST_EFFORT if terms.best_effort else PROMISED if asks else PLAIN
+    kind = BEST_EFFORT if terms.best_effort else PROMISED if asks else NO_SLO
     return new_row(
         key=key_of(terms.decision_id),
         tokens=tokens,

@@ -23,15 +23,15 @@ from shared.scheduling.rows import (
     AVAILABLE,
     BEST_EFFORT,
     COMPUTED,
+    DEADLINE,
     DRAFT,
-    DUE,
-    GAIN,
+    GENERATED,
     KIND,
-    LEFT,
-    PLAIN,
-    PRODUCED,
+    NO_SLO,
     PROMISED,
+    REMAINING,
     RESIDENT,
+    TOKENS_PER_STEP,
     TOTAL,
     TPOT,
     Rows,
@@ -103,7 +103,7 @@ class RequestRows(Generic[Request]):
     def rows(self) -> Rows:
         """Of all that still have something to give."""
         rows = self.former.rows
-        return rows[rows[:, LEFT] > 0]
+        return rows[rows[:, REMAINING] > 0]
 
     @property
     def queued_prefill_tokens(self) -> int:
@@ -129,7 +129,7 @@ class RequestRows(Generic[Request]):
             self._serials = np.concatenate([self._serials, np.zeros_like(self._serials)])
         self._last_serial += 1
         self._requests[slot], self._serials[slot] = request, self._last_serial
-        in_turn = bool(row[KIND] == PLAIN and not priority)
+        in_turn = bool(row[KIND] == NO_SLO and not priority)
         self._slots[request_id] = slot
         self._seats[request_id] = _Seat(terms, in_turn)
         self._out_of_turn += not in_turn
@@ -156,8 +156,8 @@ class RequestRows(Generic[Request]):
         """Best effort that has waited for too long takes its turn."""
         while (request_id := self._aging.next(now)) is not None:
             row = self.row(request_id)
-            if row[PRODUCED] == 0 or row[RESIDENT] == 0:
-                row[KIND] = PLAIN
+            if row[GENERATED] == 0 or row[RESIDENT] == 0:
+                row[KIND] = NO_SLO
             else:
                 self._aging.left(request_id)  # it has begun meanwhile
 
@@ -184,7 +184,9 @@ class RequestRows(Generic[Request]):
         for request_id, drafted in drafts:
             row = self.row(request_id)
             row[DRAFT] = drafted
-            row[GAIN] = gain(self._seats[request_id].terms.class_name) if drafted else 1.0
+            row[TOKENS_PER_STEP] = (
+                gain(self._seats[request_id].terms.class_name) if drafted else 1.0
+            )
 
     def take_off(self, plan: StepPlan, ends_s: float) -> Flight:
         """The step runs just as planned, without drafts, and is to end at `ends_s`."""
@@ -256,20 +258,20 @@ class RequestRows(Generic[Request]):
         """A step gave `more` tokens than the one that was counted for it."""
         row = self.row(request_id)
         row[COMPUTED], row[TOTAL] = computed, total
-        row[PRODUCED] += more
-        row[LEFT] -= more
-        if more and row[DUE] < math.inf:
-            row[DUE] += more * row[TPOT]
+        row[GENERATED] += more
+        row[REMAINING] -= more
+        if more and row[DEADLINE] < math.inf:
+            row[DEADLINE] += more * row[TPOT]
 
     def evicted(self, request_id: str, lost_tokens: int) -> None:
         """Its KV is gone; promise and pace stay. `lost_tokens` it was to give in steps that run."""
         row = self.row(request_id)
         row[COMPUTED] = row[RESIDENT] = row[DRAFT] = 0.0
         row[TOTAL] -= lost_tokens
-        row[PRODUCED] -= lost_tokens
-        row[LEFT] += lost_tokens
-        if lost_tokens and row[DUE] < math.inf:
-            row[DUE] -= lost_tokens * row[TPOT]
+        row[GENERATED] -= lost_tokens
+        row[REMAINING] += lost_tokens
+        if lost_tokens and row[DEADLINE] < math.inf:
+            row[DEADLINE] -= lost_tokens * row[TPOT]
 
     # -- stages -------------------------------------------------------------------------------
 

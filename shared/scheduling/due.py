@@ -4,15 +4,15 @@ import numpy as np
 
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
-from shared.scheduling.rows import DUE, GRACE, PRODUCED, TPOT
+from shared.scheduling.rows import DEADLINE, GENERATED, GRACE, TPOT
 
 
 @compiled
 def due_after(row: FloatArray, gain: float, now: float) -> float:
     """When the next token is due after `gain` tokens at `now`, which the row does not count yet."""
-    if row[PRODUCED] == 0 and row[GRACE] < np.inf:
+    if row[GENERATED] == 0 and row[GRACE] < np.inf:
         return float(now + row[GRACE] + row[TPOT])
-    return float(row[DUE] + row[TPOT] * gain)
+    return float(row[DEADLINE] + row[TPOT] * gain)
 
 
 @compiled
@@ -21,7 +21,7 @@ def change_pace(row: FloatArray, tpot_s: float, ahead: int, now: float) -> None:
     stage's deadlines start at `now`, or with an infinite GRACE continue those of the stage before.
     """
     if row[GRACE] < np.inf:
-        row[DUE] = now + (1 + ahead) * tpot_s
+        row[DEADLINE] = now + (1 + ahead) * tpot_s
     else:
-        row[DUE] += (1 + ahead) * (tpot_s - row[TPOT])
+        row[DEADLINE] += (1 + ahead) * (tpot_s - row[TPOT])
     row[TPOT] = tpot_s

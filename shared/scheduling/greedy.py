@@ -25,7 +25,7 @@ from shared.batch_time.table import (
 from shared.compiled import compiled
 from shared.scheduling.prompt_order import due_order, order_prompts
 from shared.scheduling.prompt_times import prompt_s, saving_s
-from shared.scheduling.rows import DRAFT, DUE, TPOT, Rows
+from shared.scheduling.rows import DEADLINE, DRAFT, TPOT, Rows
 from shared.scheduling.shares import (
     LONGEST_S,
     Order,
@@ -68,7 +68,7 @@ def serve(
     all_s = _with_decodes_s(rows, decodes, counts, table)
     cannot_wait = decodes
     if len(prompts) > 0 or all_s > step_s:
-        cannot_wait = decodes[rows[decodes, DUE] - now < step_s + all_s]
+        cannot_wait = decodes[rows[decodes, DEADLINE] - now < step_s + all_s]
     give_decodes(rows, work, tokens, counts, table, left, cannot_wait, bound_s)
     prompts, hurry, spare_s = order_prompts(rows, prompts, table, now)
     ease_s = _ease_s(rows, decodes, least_s, now)
@@ -108,9 +108,11 @@ def _give_by_due(
     prompt that ends in it is due.
     """
     for j in prompts:
-        due_before = decodes[(rows[decodes, DUE] <= rows[j, DUE]) & (tokens[decodes] == 0)]
+        due_before = decodes[
+            (rows[decodes, DEADLINE] <= rows[j, DEADLINE]) & (tokens[decodes] == 0)
+        ]
         give_decodes(rows, work, tokens, counts, table, left, due_before, step_s)
-        left_s, limit_s = rows[j, DUE] - now, step_s
+        left_s, limit_s = rows[j, DEADLINE] - now, step_s
         if step_s + prompt_s(rows, j, table) > left_s:  # it has no time for a second step
             whole_s = _with_prompt_s(rows, j, counts, table)
             if whole_s <= min(left_s, free_s):
@@ -195,7 +197,7 @@ def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float
     """
     until_s = np.inf
     for i in decodes:
-        slack_s = rows[i, DUE] - now
+        slack_s = rows[i, DEADLINE] - now
         if slack_s < least_s or rows[i, DRAFT] > 0:
             slack_s = max(slack_s, _back_s(rows, i, least_s))
         until_s = min(until_s, slack_s)
@@ -207,7 +209,7 @@ def _ease_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
     """The longest step with which decodes still get ahead of their paces."""
     until_s = np.inf
     for i in decodes:
-        lead_s = rows[i, DUE] - now - rows[i, TPOT]
+        lead_s = rows[i, DEADLINE] - now - rows[i, TPOT]
         spare_s = max(0.0, lead_s - AHEAD * rows[i, TPOT])
         until_s = min(until_s, _back_s(rows, i, least_s) + spare_s)
     return until_s

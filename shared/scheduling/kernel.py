@@ -16,10 +16,10 @@ from shared.scheduling.recovery import at_least_one, give_in_turn, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
+    EXPIRED,
     KIND,
-    LEFT,
-    LOST,
     PROMISED,
+    REMAINING,
     RESIDENT,
     TOTAL,
     Rows,
@@ -112,7 +112,7 @@ def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, promis
 @compiled
 def _sort_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
     """The class of work of a row; -1 where it cannot run."""
-    if rows[i, LEFT] <= 0 or rows[i, AVAILABLE] > now:
+    if rows[i, REMAINING] <= 0 or rows[i, AVAILABLE] > now:
         return -1
     rank = _PROMISED if rows[i, KIND] == PROMISED else int(rows[i, KIND]) + 1
     if rank == _BEST_EFFORT and may_be_in_time(rows, i, table, now):
@@ -132,7 +132,7 @@ def _beside(
         return bound_s
     held, was_asked = 0.0, False
     for i in range(len(rows)):
-        was_asked |= rows[i, KIND] == PROMISED or rows[i, KIND] == LOST
+        was_asked |= rows[i, KIND] == PROMISED or rows[i, KIND] == EXPIRED
         if rows[i, KIND] == PROMISED:
             held += held_blocks(rows, i, left)
     if not was_asked:

@@ -9,7 +9,7 @@ from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.compiled import compiled
 from shared.scheduling.lost import ROUNDING_S
 from shared.scheduling.prompt_times import prompt_s
-from shared.scheduling.rows import DUE, Rows
+from shared.scheduling.rows import DEADLINE, Rows
 from shared.scheduling.shares import Order
 from shared.scheduling.tuning import BEFORE_DUE
 
@@ -29,7 +29,7 @@ def order_prompts(
     if len(prompts) == 0:
         return prompts, 0.0, np.inf
     order = due_order(rows, prompts)
-    left_s = rows[order, DUE] - now
+    left_s = rows[order, DEADLINE] - now
     shared_s = expected_s(table, np.zeros(COUNTS))  # counted once: prompts may share a step
     takes_s = np.empty(len(order))
     for k in range(len(order)):
@@ -62,4 +62,4 @@ def _shed(left_s: FloatArray, takes_s: FloatArray, shared_s: float) -> npt.NDArr
 @compiled
 def due_order(rows: Rows, those: Order) -> Order:
     """The rows by deadline, earliest first."""
-    return those[np.argsort(rows[those, DUE], kind="mergesort")]
+    return those[np.argsort(rows[those, DEADLINE], kind="mergesort")]

@@ -4,7 +4,7 @@ import numpy as np
 
 from shared.batch_time.table import COUNTS, FloatArray, expected_s, sure_s
 from shared.compiled import compiled
-from shared.scheduling.rows import COMPUTED, DUE, TOTAL, TPOT, Rows
+from shared.scheduling.rows import COMPUTED, DEADLINE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import Order, add_chunk, longest_chunk, missing
 from shared.scheduling.tuning import MAY_WAIT
 
@@ -24,7 +24,7 @@ def saving_s(
     It does where the prompt would be lost after a step of `until_s` seconds, can still be on time,
     and makes decodes late by no more than they can make up for.
     """
-    left_s, whole = rows[prompt, DUE] - now, missing(rows, prompt)
+    left_s, whole = rows[prompt, DEADLINE] - now, missing(rows, prompt)
     if until_s + prompt_s(rows, prompt, table) < left_s:
         return 0.0
     after = rows[prompt : prompt + 1].copy()

@@ -2,7 +2,7 @@
 
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, DUE, KIND, RESIDENT, TOTAL, Rows
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DEADLINE, DRAFT, KIND, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import (
     MAX_TOKENS,
     ONE,
@@ -25,7 +25,10 @@ def at_least_one(
     for i in range(len(rows)):
         if work[i] < 0 or tokens[i] != 0:
             continue
-        if best < 0 or (rows[i, KIND], rows[i, DUE]) < (rows[best, KIND], rows[best, DUE]):
+        if best < 0 or (rows[i, KIND], rows[i, DEADLINE]) < (
+            rows[best, KIND],
+            rows[best, DEADLINE],
+        ):
             best = i
     if best < 0:
         return

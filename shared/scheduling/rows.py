@@ -17,33 +17,33 @@ COLUMNS: Final = 13
     KEY,  # the number of the decision that placed the request; 0: none
     TOTAL,  # tokens to compute before it produces its next one: prompt and all produced
     COMPUTED,  # of these, already in the KV cache or on their way into it
-    PRODUCED,  # tokens that it has produced
-    LEFT,  # the most tokens that it may still produce
-    DUE,  # when its next token is due; inf: never
+    GENERATED,  # tokens that it has produced
+    REMAINING,  # the most tokens that it may still produce
+    DEADLINE,  # when its next token is due; inf: never
     TPOT,  # seconds from one due token to the next; inf: no TPOT target
     KIND,  # one of the kinds below
     AVAILABLE,  # when it can run at the earliest; inf: unknown
     RESIDENT,  # 1 while it takes one of the engine's places, else 0
     DRAFT,  # drafted tokens that a step verifies for it
-    GAIN,  # tokens that such a step yields on average, 1 without drafts
+    TOKENS_PER_STEP,  # tokens that such a step yields on average, 1 without drafts
     GRACE,  # slack in seconds of each token after the first, beyond its pace from when the first
     # came; inf: due by its pace from when the first was due
 ) = range(COLUMNS)
 
 PROMISED: Final = 0.0
-PLAIN: Final = 1.0  # no SLO: comes after promises, is never evicted for them
-LOST: Final = 2.0  # its first token cannot be on time any more: best effort until its turn
+NO_SLO: Final = 1.0  # no SLO: comes after promises, is never evicted for them
+EXPIRED: Final = 2.0  # its first token cannot be on time any more: best effort until its turn
 BEST_EFFORT: Final = 3.0
 
-_RELATIVE = (DUE, AVAILABLE)
+_RELATIVE = (DEADLINE, AVAILABLE)
 KEYS: Final = 1 << 24  # a float32 counts so far exactly; decision numbers are taken modulo this
 
 
 def empty(requests: int) -> Rows:
     """Rows of requests that have nothing to do."""
     rows = np.zeros((requests, COLUMNS))
-    rows[:, DUE] = rows[:, TPOT] = math.inf
-    rows[:, GAIN] = 1.0
+    rows[:, DEADLINE] = rows[:, TPOT] = math.inf
+    rows[:, TOKENS_PER_STEP] = 1.0
     return rows
 
 
@@ -65,9 +65,9 @@ def new_row(
     """The row of a request that needs `tokens` computed before it produces its next one."""
     row: npt.NDArray[np.float64] = empty(1)[0]
     row[KEY], row[KIND], row[AVAILABLE] = key % KEYS, kind, available_s
-    row[TOTAL], row[COMPUTED], row[PRODUCED], row[LEFT] = tokens, computed, produced, left
-    row[DUE], row[TPOT] = due_s, tpot_s
-    row[DRAFT], row[GAIN], row[GRACE] = draft, gain, grace_s
+    row[TOTAL], row[COMPUTED], row[GENERATED], row[REMAINING] = tokens, computed, produced, left
+    row[DEADLINE], row[TPOT] = due_s, tpot_s
+    row[DRAFT], row[TOKENS_PER_STEP], row[GRACE] = draft, gain, grace_s
     return row
 
 

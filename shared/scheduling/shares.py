@@ -20,7 +20,17 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled
-from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, KIND, PLAIN, RESIDENT, TOTAL, TPOT, Rows
+from shared.scheduling.rows import (
+    COMPUTED,
+    DRAFT,
+    KIND,
+    NO_SLO,
+    RESIDENT,
+    TOKENS_PER_STEP,
+    TOTAL,
+    TPOT,
+    Rows,
+)
 
 Tokens = npt.NDArray[np.int64]
 Sorts = npt.NDArray[np.int8]
@@ -63,7 +73,7 @@ def missing(rows: Rows, i: int) -> float:
 @compiled
 def step_pace_s(rows: Rows, i: int) -> float:
     """Seconds from one step of a row to its next; with drafts a step yields more than a token."""
-    gain = rows[i, GAIN] if rows[i, DRAFT] > 0 else 1.0
+    gain = rows[i, TOKENS_PER_STEP] if rows[i, DRAFT] > 0 else 1.0
     return float(rows[i, TPOT] * gain)
 
 
@@ -134,7 +144,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, i: int, size
         if place > 0:  # drafts may reach beyond the end of KV that came from elsewhere
             until = max(until, rows[i, TOTAL])
         need = blocks_of(until, left) - held_blocks(rows, i, left)
-    promised = rows[i, KIND] <= PLAIN
+    promised = rows[i, KIND] <= NO_SLO
     others = 0.0 if promised or need == 0 else left[SET_ASIDE]
     while left[FREE_BLOCKS] < need + others or left[MAX_RESIDENT] < place:
         if not promised or not evict_one(rows, work, tokens, left):
@@ -188,7 +198,7 @@ def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> int:
     """
     best, best_worth = -1, (0.0, 0.0)
     for i in range(len(rows)):
-        if rows[i, KIND] <= PLAIN or rows[i, RESIDENT] == 0 or tokens[i] != 0 or work[i] < 0:
+        if rows[i, KIND] <= NO_SLO or rows[i, RESIDENT] == 0 or tokens[i] != 0 or work[i] < 0:
             continue
         frees = blocks_of(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
         worth = (rows[i, KIND], frees)

@@ -26,15 +26,15 @@ from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
+    DEADLINE,
     DRAFT,
-    DUE,
-    GAIN,
+    EXPIRED,
+    GENERATED,
     KIND,
-    LEFT,
-    LOST,
-    PRODUCED,
     PROMISED,
+    REMAINING,
     RESIDENT,
+    TOKENS_PER_STEP,
     TOTAL,
     TPOT,
     Rows,
@@ -65,7 +65,7 @@ class Forecast:
 
     def late(self, rows: Rows) -> Flags:
         """Promised requests that get a token too late, or none although it was due."""
-        starved = np.isinf(self.first_s) & (rows[:, DUE] < self.ended_s)
+        starved = np.isinf(self.first_s) & (rows[:, DEADLINE] < self.ended_s)
         broken = (self.worst_late_s > ROUNDING_S) | starved
         result: Flags = broken & (rows[:, KIND] == PROMISED)
         return result
@@ -85,7 +85,7 @@ def simulate(
     prompt of the row `awaited` counts as well, until it is late. Ends early where a row of
     `guarded` is late.
 
-    `rows` are not changed. A request runs until its LEFT is used up.
+    `rows` are not changed. A request runs until its REMAINING is used up.
     """
     simulated = rows.copy()
     seen = np.empty((len(rows), 4))
@@ -111,7 +111,7 @@ def at_stake(rows: Rows, table: StepTable, now: float) -> Flags:
 def _find_stakes(rows: Rows, stakes: Flags, table: FloatArray, now: float) -> None:
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
-        if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
+        if rows[i, KIND] != PROMISED or rows[i, REMAINING] <= 0:
             continue
         if rows[i, TOTAL] - rows[i, COMPUTED] > ONE:
             likely_s = prompt_s(rows, i, table)
@@ -119,7 +119,7 @@ def _find_stakes(rows: Rows, stakes: Flags, table: FloatArray, now: float) -> No
             counts[:] = 0.0
             add_decode(counts, rows, i)
             likely_s = expected_s(table, counts)
-        stakes[i] = max(now, rows[i, AVAILABLE]) + likely_s <= rows[i, DUE]
+        stakes[i] = max(now, rows[i, AVAILABLE]) + likely_s <= rows[i, DEADLINE]
 
 
 @compiled
@@ -174,7 +174,7 @@ def run(
 def _note_lost(rows: Rows, seen: Times, kinds: FloatArray) -> None:
     """A promise that was given up is late, whenever its token comes."""
     for i in range(len(rows)):
-        if rows[i, KIND] == LOST and kinds[i] == PROMISED:
+        if rows[i, KIND] == EXPIRED and kinds[i] == PROMISED:
             seen[i, 3] = np.inf
 
 
@@ -182,8 +182,8 @@ def _note_lost(rows: Rows, seen: Times, kinds: FloatArray) -> None:
 def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
     """Whether a guarded row is late, also by a token that was due and has not come yet."""
     for i in range(len(rows)):
-        if guarded[i] and rows[i, LEFT] > 0:
-            seen[i, 3] = max(seen[i, 3], now - rows[i, DUE])
+        if guarded[i] and rows[i, REMAINING] > 0:
+            seen[i, 3] = max(seen[i, 3], now - rows[i, DEADLINE])
         if guarded[i] and seen[i, 3] > ROUNDING_S:
             return True
     return False
@@ -205,37 +205,37 @@ def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) 
         row[COMPUTED] = row[TOTAL] if decodes else min(row[TOTAL], row[COMPUTED] + tokens[i])
         if row[COMPUTED] < row[TOTAL]:
             continue
-        gain = row[GAIN] if decodes and row[DRAFT] > 0 else 1.0
+        gain = row[TOKENS_PER_STEP] if decodes and row[DRAFT] > 0 else 1.0
         _produce(row, seen[i], gain, now, unsure_s)
 
 
 @compiled
 def _produce(row: FloatArray, seen: Times, gain: float, now: float, unsure_s: float) -> None:
-    if row[DUE] < np.inf:
-        seen[3] = max(seen[3], now + unsure_s - row[DUE])
+    if row[DEADLINE] < np.inf:
+        seen[3] = max(seen[3], now + unsure_s - row[DEADLINE])
     if seen[2] == 0:
         seen[0] = now
     seen[1] = now
     seen[2] += gain
-    row[DUE] = due_after(row, gain, now)
-    row[PRODUCED] += gain
-    row[LEFT] -= gain
+    row[DEADLINE] = due_after(row, gain, now)
+    row[GENERATED] += gain
+    row[REMAINING] -= gain
     row[COMPUTED] += gain - 1.0
     row[TOTAL] += gain
-    if row[LEFT] <= 0:
+    if row[REMAINING] <= 0:
         row[RESIDENT] = row[COMPUTED] = row[TOTAL] = 0.0
 
 
 @compiled
 def _is_awaited(rows: Rows, i: int, now: float) -> bool:
-    return bool(i >= 0 and rows[i, PRODUCED] == 0 and now <= rows[i, DUE])
+    return bool(i >= 0 and rows[i, GENERATED] == 0 and now <= rows[i, DEADLINE])
 
 
 @compiled
 def _next_arrival(rows: Rows, now: float) -> float:
     soonest = np.inf
     for i in range(len(rows)):
-        if rows[i, LEFT] > 0 and rows[i, AVAILABLE] > now:
+        if rows[i, REMAINING] > 0 and rows[i, AVAILABLE] > now:
             soonest = min(soonest, rows[i, AVAILABLE])
     return soonest
 
@@ -243,7 +243,7 @@ def _next_arrival(rows: Rows, now: float) -> float:
 @compiled
 def _prompt_waits(rows: Rows) -> bool:
     for i in range(len(rows)):
-        promised = rows[i, KIND] == PROMISED and rows[i, LEFT] > 0
-        if promised and rows[i, AVAILABLE] < np.inf and rows[i, PRODUCED] == 0:
+        promised = rows[i, KIND] == PROMISED and rows[i, REMAINING] > 0
+        if promised and rows[i, AVAILABLE] < np.inf and rows[i, GENERATED] == 0:
             return True
     return False

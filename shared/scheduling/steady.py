@@ -18,11 +18,11 @@ from shared.batch_time.table import (
 )
 from shared.compiled import compiled
 from shared.scheduling.rows import (
+    DEADLINE,
     DRAFT,
-    DUE,
     KIND,
-    LEFT,
     PROMISED,
+    REMAINING,
     TOTAL,
     TPOT,
     Rows,
@@ -46,7 +46,7 @@ def held_for_ever(rows: Rows, table: FloatArray, now: float) -> bool:
     counts = np.zeros(COUNTS)
     tightest_s = np.inf
     for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
+        if rows[i, KIND] == PROMISED and rows[i, REMAINING] > 0:
             tightest_s = min(tightest_s, rows[i, TPOT])
             _add_share(counts, rows, i, 1.0)
     all_s = sure_s(table, counts)
@@ -54,13 +54,17 @@ def held_for_ever(rows: Rows, table: FloatArray, now: float) -> bool:
         return False
     counts[:] = 0.0
     for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, DUE] - now < 2 * all_s:
+        if (
+            rows[i, KIND] == PROMISED
+            and rows[i, REMAINING] > 0
+            and rows[i, DEADLINE] - now < 2 * all_s
+        ):
             _add_share(counts, rows, i, 1.0)
     first_s = sure_s(table, counts) if counts[DECODES] > 0 else 0.0
     for i in range(len(rows)):
-        if rows[i, KIND] != PROMISED or rows[i, LEFT] <= 0:
+        if rows[i, KIND] != PROMISED or rows[i, REMAINING] <= 0:
             continue
-        wait_s = rows[i, DUE] - now
+        wait_s = rows[i, DEADLINE] - now
         first = wait_s < 2 * all_s
         if wait_s < (first_s if first else first_s + all_s):
             return False
@@ -83,13 +87,13 @@ def steady_share(rows: Rows, table: StepTable) -> float:
 def _steady_share(rows: Rows, table: FloatArray) -> float:
     tightest_s = np.inf
     for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0:
+        if rows[i, KIND] == PROMISED and rows[i, REMAINING] > 0:
             tightest_s = min(tightest_s, step_pace_s(rows, i))
     if tightest_s == np.inf:
         return 0.0
     counts = np.zeros(COUNTS)
     for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, LEFT] > 0 and rows[i, TPOT] < np.inf:
+        if rows[i, KIND] == PROMISED and rows[i, REMAINING] > 0 and rows[i, TPOT] < np.inf:
             _add_share(counts, rows, i, tightest_s / step_pace_s(rows, i))
     return float(likely_s(sure_s(table, counts), table, counts) / tightest_s)
 

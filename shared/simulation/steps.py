@@ -10,8 +10,8 @@ from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DRAFT,
-    GAIN,
     RESIDENT,
+    TOKENS_PER_STEP,
     TOTAL,
     TPOT,
     Rows,
@@ -96,11 +96,11 @@ def start(
             if np.isnan(life[STARTED]):
                 life[STARTED] = now
             if tokens[i] > 1 and rows[i, DRAFT] > 0 and len(uniforms):
-                after[i, GAIN] = _gain(rows[i, DRAFT], life, uniforms[i])
+                after[i, TOKENS_PER_STEP] = _gain(rows[i, DRAFT], life, uniforms[i])
                 sums[DRAFTING] += 1
     apply(after, seen, tokens, ends_s, 0.0)
     for i in range(len(rows)):
-        after[i, GAIN] = rows[i, GAIN]
+        after[i, TOKENS_PER_STEP] = rows[i, TOKENS_PER_STEP]
         if tokens[i] > 0 or (rows[i, RESIDENT] > 0 and tokens[i] != EVICT):
             sums[RESIDENTS] += 1
     sums[USED_BLOCKS] = used_blocks(rows, tokens, block_tokens)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shared.batch_time.table import FloatArray
 from shared.requests import Admission
-from shared.scheduling.rows import PLAIN
+from shared.scheduling.rows import NO_SLO
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.workloads.calls import Call
@@ -58,7 +58,7 @@ class Route:
 
     decode: str
     prefill: str | None = None
-    kind: float = PLAIN
+    kind: float = NO_SLO
     admission: Admission = Admission.ADMITTED
     key: int = 0
     grace_s: float = 0.0

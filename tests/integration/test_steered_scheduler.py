@@ -33,7 +33,7 @@ from shared.engine.vllm_scheduler import SlosScheduler
 from shared.engines import Policy, StepReport, prefix_span_tokens
 from shared.models.tiny import make_tiny_model
 from shared.requests import PromptHashes
-from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT
+from shared.scheduling.rows import COMPUTED, DEADLINE, RESIDENT, TOTAL, TPOT
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 from tests.unit.planner.builders import make_engine
 
@@ -375,7 +375,7 @@ def test_the_token_that_ends_a_stage_changes_the_pace(model: str) -> None:
 
         row = one.scheduler._slos_rows.row(name)
         assert row[TPOT] == 2.0
-        assert began_s + 4.0 <= row[DUE] <= now() + 4.0
+        assert began_s + 4.0 <= row[DEADLINE] <= now() + 4.0
         one.run_dry()
 
 

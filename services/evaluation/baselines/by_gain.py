@@ -18,10 +18,10 @@ from shared.batch_time.table import COUNTS, DECODES, FloatArray, expected_s
 from shared.compiled import compiled
 from shared.scheduling.rows import (
     COMPUTED,
-    DUE,
+    DEADLINE,
+    GENERATED,
     KEY,
-    LEFT,
-    PRODUCED,
+    REMAINING,
     RESIDENT,
     TOTAL,
     TPOT,
@@ -99,10 +99,10 @@ def _gain_per_s(
         counts = np.zeros(COUNTS)
         add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
         prompt_s = expected_s(table, counts)
-        first = _ratio(rows[i, DUE] - now, prompt_s)
+        first = _ratio(rows[i, DEADLINE] - now, prompt_s)
     answer = _answer_tokens(rows, i, lengths)
     needs_s = prompt_s + answer * step_s
-    last = _ratio(rows[i, DUE] - now + answer * rows[i, TPOT], needs_s)
+    last = _ratio(rows[i, DEADLINE] - now + answer * rows[i, TPOT], needs_s)
     if by_request:
         return float(min(first, last) / needs_s)
     gain = _OUTPUT_WEIGHT * answer * last
@@ -114,9 +114,9 @@ def _gain_per_s(
 @compiled
 def _answer_tokens(rows: Rows, i: int, lengths: FloatArray) -> float:
     """The tokens still to come, as predicted."""
-    grain = min(int(rows[i, PRODUCED] / GRAIN_TOKENS), lengths.shape[1] - 1)
+    grain = min(int(rows[i, GENERATED] / GRAIN_TOKENS), lengths.shape[1] - 1)
     whole = lengths[min(int(rows[i, KEY]), lengths.shape[0] - 1), grain]
-    return float(max(1.0, min(whole - rows[i, PRODUCED], rows[i, LEFT])))
+    return float(max(1.0, min(whole - rows[i, GENERATED], rows[i, REMAINING])))
 
 
 @compiled

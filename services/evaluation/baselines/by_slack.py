@@ -16,7 +16,7 @@ from services.evaluation.baselines.room import (
 )
 from shared.batch_time.table import FloatArray, sure_s
 from shared.compiled import compiled
-from shared.scheduling.rows import COMPUTED, DUE, TOTAL, TPOT, Rows
+from shared.scheduling.rows import COMPUTED, DEADLINE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import (
     MAX_TOKENS,
     Tokens,
@@ -44,7 +44,7 @@ def form(
     """
     left = begin(rows, tokens, limits)
     counts[:] = 0.0
-    slack_s = rows[:, DUE] - now
+    slack_s = rows[:, DEADLINE] - now
     order, ranks = np.argsort(slack_s, kind="mergesort"), np.zeros(len(rows))
     least_s, least_slack_s = np.inf, np.inf
     for i in range(len(rows)):

@@ -15,7 +15,16 @@ from services.evaluation.baselines.room import (
 )
 from shared.batch_time.table import DECODES, SPECULATED, FloatArray, expected_s, sure_s
 from shared.compiled import compiled
-from shared.scheduling.rows import COMPUTED, DUE, KIND, LOST, PRODUCED, RESIDENT, TOTAL, Rows
+from shared.scheduling.rows import (
+    COMPUTED,
+    DEADLINE,
+    EXPIRED,
+    GENERATED,
+    KIND,
+    RESIDENT,
+    TOTAL,
+    Rows,
+)
 from shared.scheduling.shares import MAX_TOKENS, Tokens, add_chunk, add_decode
 
 _LEAST_TOKENS = 128.0  # the fewest tokens of a step, decodes included, at any slack
@@ -33,7 +42,7 @@ def form(
     now: float,
     alpha_s: float,
 ) -> float:
-    """As `shared.scheduling.kernel.form`; relegated rows become LOST.
+    """As `shared.scheduling.kernel.form`; relegated rows become EXPIRED.
 
     Prompts are ordered by deadline plus `alpha_s` for each token that is left of them.
     """
@@ -65,8 +74,8 @@ def _decodes(rows: Rows, tokens: Tokens, counts: FloatArray, left: FloatArray, n
         if not try_decode(rows, tokens, left, kinds, i):
             continue
         add_decode(counts, rows, i)
-        if rows[i, KIND] != LOST:
-            slack_s = min(slack_s, rows[i, DUE] - now)
+        if rows[i, KIND] != EXPIRED:
+            slack_s = min(slack_s, rows[i, DEADLINE] - now)
     return slack_s
 
 
@@ -79,9 +88,9 @@ def _urgency(rows: Rows, now: float, alpha_s: float) -> FloatArray:
     for i in range(len(rows)):
         if decodes(rows, i) or not can_run(rows, i, now):
             continue
-        due_s = rows[i, DUE] - now if rows[i, DUE] < np.inf else _NEVER_S
+        due_s = rows[i, DEADLINE] - now if rows[i, DEADLINE] < np.inf else _NEVER_S
         urgency[i] = due_s + alpha_s * (rows[i, TOTAL] - rows[i, COMPUTED])
-        if rows[i, KIND] == LOST:
+        if rows[i, KIND] == EXPIRED:
             urgency[i] += 10 * _NEVER_S
     return urgency
 
@@ -132,8 +141,8 @@ def _prompt_tokens_per_s(
 def _relegate(rows: Rows, now: float, per_s: float) -> None:
     """Relegates prompts eagerly, before anything was computed for them."""
     for i in range(len(rows)):
-        begun = rows[i, RESIDENT] > 0 or rows[i, PRODUCED] > 0
+        begun = rows[i, RESIDENT] > 0 or rows[i, GENERATED] > 0
         if begun or decodes(rows, i) or not can_run(rows, i, now):
             continue
-        if now + (rows[i, TOTAL] - rows[i, COMPUTED]) / per_s > rows[i, DUE]:
-            rows[i, KIND] = LOST
+        if now + (rows[i, TOTAL] - rows[i, COMPUTED]) / per_s > rows[i, DEADLINE]:
+            rows[i, KIND] = EXPIRED

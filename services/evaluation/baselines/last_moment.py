@@ -17,7 +17,7 @@ from services.evaluation.baselines.room import (
 )
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
-from shared.scheduling.rows import COMPUTED, DUE, RESIDENT, TOTAL, TPOT, Rows
+from shared.scheduling.rows import COMPUTED, DEADLINE, RESIDENT, TOTAL, TPOT, Rows
 from shared.scheduling.shares import FREE_BLOCKS, MAX_TOKENS, Tokens
 
 _FULL = 0.96  # of the KV blocks: above this decodes run earlier, so that they end and free some
@@ -47,8 +47,8 @@ def form(
         early_s *= _EARLIER
     # Started prompts are evicted before decodes.
     ranks = np.array([0.0 if decodes(rows, i) else 1.0 for i in range(len(rows))])
-    by_due = np.argsort(rows[:, DUE], kind="mergesort")
-    must_run = rows[:, DUE] - now <= early_s
+    by_due = np.argsort(rows[:, DEADLINE], kind="mergesort")
+    must_run = rows[:, DEADLINE] - now <= early_s
     _decodes(rows, tokens, left, ranks, by_due, must_run, now)
     for i in range(len(rows)):
         if rows[i, RESIDENT] > 0 and not decodes(rows, i) and can_run(rows, i, now):

@@ -10,8 +10,8 @@ from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DRAFT,
-    LEFT,
-    PRODUCED,
+    GENERATED,
+    REMAINING,
     RESIDENT,
     TOTAL,
     Rows,
@@ -34,7 +34,7 @@ from shared.scheduling.shares import (
 def set_drafts(rows: Rows, drafts: float) -> None:
     """Sets the drafts of rows that have produced a token and have only the next one to compute."""
     for i in range(len(rows)):
-        rows[i, DRAFT] = drafts if rows[i, PRODUCED] > 0 and decodes(rows, i) else 0.0
+        rows[i, DRAFT] = drafts if rows[i, GENERATED] > 0 and decodes(rows, i) else 0.0
 
 
 @compiled
@@ -49,7 +49,7 @@ def begin(rows: Rows, tokens: Tokens, limits: FloatArray) -> FloatArray:
 
 @compiled
 def can_run(rows: Rows, i: int, now: float) -> bool:
-    return bool(rows[i, LEFT] > 0 and rows[i, AVAILABLE] <= now)
+    return bool(rows[i, REMAINING] > 0 and rows[i, AVAILABLE] <= now)
 
 
 @compiled

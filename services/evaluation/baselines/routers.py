@@ -10,7 +10,7 @@ from typing import Protocol
 
 from shared.compiled import compiled
 from shared.engines import Role
-from shared.scheduling.rows import COMPUTED, PLAIN, TOTAL, Rows
+from shared.scheduling.rows import COMPUTED, NO_SLO, TOTAL, Rows
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Route, Ticket
@@ -93,7 +93,7 @@ class LeastLoaded:
             return None
         self._traffic.sent(ticket, name, name, uncached(ticket, engines[name]), now)
         key = self.keys.get(ticket.call.class_name, 0)
-        return Route(decode=name, kind=PLAIN, key=key, by_deadlines=self.by_deadlines)
+        return Route(decode=name, kind=NO_SLO, key=key, by_deadlines=self.by_deadlines)
 
     def ended(self, life: int) -> None:
         self._traffic.ended(life)
@@ -120,7 +120,7 @@ class Split:
                 for engine in of_role(engines, Role.PREFILL)
             )
         self._traffic.sent(ticket, prefill or decode, decode, tokens, now)
-        return Route(decode=decode, prefill=prefill, kind=PLAIN)
+        return Route(decode=decode, prefill=prefill, kind=NO_SLO)
 
     def _decode(self, ticket: Ticket, engines: Engines, now: float) -> str | None:
         """The decode engine; without a threshold its load is its number of requests alone."""

@@ -16,14 +16,14 @@ from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.requests import Reason
 from shared.scheduling.rows import (
+    DEADLINE,
     DRAFT,
-    DUE,
-    GAIN,
+    GENERATED,
     GRACE,
     KIND,
-    PLAIN,
-    PRODUCED,
+    NO_SLO,
     PROMISED,
+    TOKENS_PER_STEP,
     TPOT,
     Rows,
 )
@@ -169,7 +169,7 @@ class EngineWhatIf:
         """
         n, before = len(self.rows), self.anyway
         worst_s = forecast.worst_late_s[:n]
-        spare_s = np.where(self.rows[:, PRODUCED] > 0, np.inf, self._reserve_s)
+        spare_s = np.where(self.rows[:, GENERATED] > 0, np.inf, self._reserve_s)
         broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
         later: Flags = (forecast.first_s[:n] > before.first_s + NO_LATER_S) | (
             worst_s > before.worst_late_s + NO_LATER_S
@@ -180,7 +180,7 @@ class EngineWhatIf:
     def _reserve_s(self) -> FloatArray:
         """Seconds that the reserve takes off each row's next deadline."""
         with np.errstate(invalid="ignore"):  # a row without a deadline: inf - inf, taken as 0
-            taken_s: FloatArray = np.nan_to_num(self.rows[:, DUE] - self.tighter[:, DUE])
+            taken_s: FloatArray = np.nan_to_num(self.rows[:, DEADLINE] - self.tighter[:, DEADLINE])
         return np.maximum(0.0, taken_s)
 
     def tried(self, row: FloatArray) -> Feasibility:
@@ -190,7 +190,7 @@ class EngineWhatIf:
         forecast = self._simulated(np.vstack([self.rows, row]), awaited=len(self.rows))
         first_s, pace_s = float(forecast.first_s[-1]), float(forecast.pace_s[-1])
         holds_pace = forecast.worst_late_s[-1] <= 0 or not pace_s > row[TPOT]
-        in_time = first_s < math.inf and first_s <= row[DUE] and holds_pace
+        in_time = first_s < math.inf and first_s <= row[DEADLINE] and holds_pace
         reason = Reason.NONE if in_time else Reason.COMPUTE
         return Feasibility(reason=reason, first_s=first_s, pace_s=pace_s)
 
@@ -202,7 +202,7 @@ class EngineWhatIf:
     def leftover(self, row: FloatArray) -> Feasibility:
         """Forecasts the request without deadlines, with the time that promises leave."""
         unhurried = row.copy()
-        unhurried[KIND], unhurried[DUE] = PLAIN, math.inf
+        unhurried[KIND], unhurried[DEADLINE] = NO_SLO, math.inf
         forecast = self._simulated(np.vstack([self.rows, unhurried]))
         return Feasibility(
             reason=Reason.COMPUTE,
@@ -254,12 +254,12 @@ class EngineWhatIf:
 def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> None:
     """Subtracts the reserve from promised times, in place; adds slack for poor luck with drafts."""
     for i in range(len(rows)):
-        if rows[i, KIND] == PROMISED and rows[i, PRODUCED] == 0 and np.isfinite(rows[i, DUE]):
-            rows[i, DUE] -= ttft_share * max(0.0, rows[i, DUE] - now)
+        if rows[i, KIND] == PROMISED and rows[i, GENERATED] == 0 and np.isfinite(rows[i, DEADLINE]):
+            rows[i, DEADLINE] -= ttft_share * max(0.0, rows[i, DEADLINE] - now)
         rows[i, TPOT] *= 1 - tpot_share
-        rows[i, GAIN] -= GAIN_MARGIN * (rows[i, GAIN] - 1)
+        rows[i, TOKENS_PER_STEP] -= GAIN_MARGIN * (rows[i, TOKENS_PER_STEP] - 1)
         if rows[i, DRAFT] > 0 and np.isfinite(rows[i, TPOT]):
-            luck_s = POOR_LUCK * rows[i, TPOT] * rows[i, GAIN]
+            luck_s = POOR_LUCK * rows[i, TPOT] * rows[i, TOKENS_PER_STEP]
             rows[i, GRACE] += luck_s
-            if rows[i, PRODUCED] > 0:
-                rows[i, DUE] += luck_s
+            if rows[i, GENERATED] > 0:
+                rows[i, DEADLINE] += luck_s

@@ -9,7 +9,7 @@ import numpy as np
 
 from services.planner.tuning import LEAD_KEPT, LEAD_OF_ONE, LEAD_SPENT_WITHIN, MOST_UTILIZATION
 from shared.compiled import compiled
-from shared.scheduling.rows import DUE, KIND, LEFT, PRODUCED, PROMISED, TPOT, Rows
+from shared.scheduling.rows import DEADLINE, GENERATED, KIND, PROMISED, REMAINING, TPOT, Rows
 from shared.scheduling.shares import step_pace_s
 
 
@@ -24,9 +24,9 @@ def max_utilization(rows: Rows, now: float) -> float:
 def _share_allowed(rows: Rows, now: float) -> float:
     running, lead = 0, 0.0
     for i in range(len(rows)):
-        runs = rows[i, KIND] == PROMISED and rows[i, PRODUCED] > 0 and rows[i, LEFT] > 0
+        runs = rows[i, KIND] == PROMISED and rows[i, GENERATED] > 0 and rows[i, REMAINING] > 0
         if runs and rows[i, TPOT] < np.inf:
             running += 1
-            lead += min(LEAD_OF_ONE, max(0.0, (rows[i, DUE] - now) / step_pace_s(rows, i)))
+            lead += min(LEAD_OF_ONE, max(0.0, (rows[i, DEADLINE] - now) / step_pace_s(rows, i)))
     spare = lead / max(1, running) - LEAD_KEPT
     return float(min(MOST_UTILIZATION, 1.0 + max(0.0, spare) / LEAD_SPENT_WITHIN))

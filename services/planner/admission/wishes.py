@@ -11,7 +11,7 @@ from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.state.demand import Demand
 from shared.batch_time.table import FloatArray
 from shared.requests import PlacementQuery, Reason
-from shared.scheduling.rows import COMPUTED, DUE, KIND, PRODUCED, PROMISED, TOTAL, TPOT, Rows
+from shared.scheduling.rows import COMPUTED, DEADLINE, GENERATED, KIND, PROMISED, TOTAL, TPOT, Rows
 from shared.scheduling.shares import LONGEST_S, MAX_TOKENS
 from shared.scheduling.tiers import tiers_of
 
@@ -60,7 +60,9 @@ def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
     contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
     tiers, tier_of = np.unique(tiers_of(paces_s), return_inverse=True)
     items = np.zeros((len(paces_s), 6))
-    items[: len(running), 0] = np.where(running[:, PRODUCED] > 0, 0.0, running[:, DUE] - bench.now)
+    items[: len(running), 0] = np.where(
+        running[:, GENERATED] > 0, 0.0, running[:, DEADLINE] - bench.now
+    )
     items[: len(running), 1] = _prompt_left(running)
     items[: len(running), 5] = 1.0
     for place, wish in enumerate(wishes, start=len(running)):
@@ -88,5 +90,5 @@ def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
 
 
 def _prompt_left(rows: Rows) -> FloatArray:
-    left: FloatArray = np.where(rows[:, PRODUCED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
+    left: FloatArray = np.where(rows[:, GENERATED] > 0, 0.0, rows[:, TOTAL] - rows[:, COMPUTED])
     return left

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.planner.tuning import FRESH_DRAFTS, TIGHTER_TIERS
-from shared.scheduling.rows import COMPUTED, DRAFT, GAIN, LEFT, PRODUCED, TOTAL, TPOT, Rows
+from shared.scheduling.rows import (
+    COMPUTED,
+    DRAFT,
+    GENERATED,
+    REMAINING,
+    TOKENS_PER_STEP,
+    TOTAL,
+    TPOT,
+    Rows,
+)
 from shared.scheduling.shares import ONE
 from shared.scheduling.tiers import tier_of, tiers_of
 
@@ -35,8 +44,8 @@ class Drafting:
     def observe(self, rows: Rows) -> None:
         """Learns from the rows of one engine; decodes without a draft count as gain 1."""
         missing = rows[:, TOTAL] - rows[:, COMPUTED]
-        decoding = rows[(rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= ONE)]
-        gains = np.where(decoding[:, DRAFT] > 0, decoding[:, GAIN], 1.0)
+        decoding = rows[(rows[:, GENERATED] > 0) & (rows[:, REMAINING] > 0) & (missing <= ONE)]
+        gains = np.where(decoding[:, DRAFT] > 0, decoding[:, TOKENS_PER_STEP], 1.0)
         numbers = tiers_of(decoding[:, TPOT])
         for tier in np.unique(numbers).tolist():
             here = numbers == tier
@@ -67,7 +76,7 @@ class Drafting:
         for tpot_s in np.unique(rows[prompts, TPOT]).tolist():
             drafts = self.of(tpot_s, prior)
             here = prompts & (rows[:, TPOT] == tpot_s)
-            rows[here, DRAFT], rows[here, GAIN] = drafts.tokens, drafts.gain
+            rows[here, DRAFT], rows[here, TOKENS_PER_STEP] = drafts.tokens, drafts.gain
 
     def _note(self, tier: float, tokens: float, gain: float) -> None:
         before = self._tiers.pop(tier, Drafts())

@@ -17,7 +17,7 @@ from services.planner.estimators.survival import BIN_TOKENS, Survival
 from services.planner.tuning import KV_DEVIATIONS, LONGER_THAN_ALL
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
-from shared.scheduling.rows import LEFT, PRODUCED, TOTAL, Rows
+from shared.scheduling.rows import GENERATED, REMAINING, TOTAL, Rows
 
 Places = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
@@ -58,7 +58,7 @@ class Classes:
 
 def blocks_needed(rows: Rows, places: Places, survivals: FloatArray, block_tokens: int) -> float:
     """A bound of the KV blocks that the rows need at once. `places` are their rows in `survivals`;
-    a request with -1 is taken to use up LEFT.
+    a request with -1 is taken to use up REMAINING.
     """
     if not len(rows):
         return 0.0
@@ -79,10 +79,12 @@ def _add_up(
     for i in range(len(rows)):
         for point in range(len(_AHEAD)):
             ahead = _AHEAD[point]
-            if rows[i, LEFT] <= 0 or ahead >= max(rows[i, LEFT], 1.0):
+            if rows[i, REMAINING] <= 0 or ahead >= max(rows[i, REMAINING], 1.0):
                 break
-            goes_on = _goes_on(survivals, places[i], rows[i, PRODUCED], ahead, rows[i, TOTAL])
-            grown = max(ahead, min(block_tokens, rows[i, LEFT]))  # a block each before any ends
+            goes_on = _goes_on(survivals, places[i], rows[i, GENERATED], ahead, rows[i, TOTAL])
+            grown = max(
+                ahead, min(block_tokens, rows[i, REMAINING])
+            )  # a block each before any ends
             blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY
             means[point] += goes_on * blocks
             variances[point] += goes_on * (1.0 - goes_on) * blocks * blocks

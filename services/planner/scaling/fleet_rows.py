@@ -25,7 +25,7 @@ from shared.compiled import compiled
 from shared.scheduling import rows as of
 from shared.scheduling.kernel import form
 from shared.scheduling.lost import settle_lost
-from shared.scheduling.rows import COLUMNS, PLAIN, PROMISED, Rows
+from shared.scheduling.rows import COLUMNS, NO_SLO, PROMISED, Rows
 from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS
 from shared.scheduling.simulate import apply
 from shared.scheduling.steady import likely_s
@@ -86,8 +86,8 @@ def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> N
     """Adds a request with its prompt to compute; a prefill engine gives its first token only."""
     row = _new_row(fleet, engine, i)
     row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT], asks[i, CACHED]
-    row[of.LEFT] = 1.0 if engine < fleet.prefills else asks[i, OUTPUT]
-    row[of.DUE], row[of.AVAILABLE] = asks[i, ARRIVES] + asks[i, DUE], now
+    row[of.REMAINING] = 1.0 if engine < fleet.prefills else asks[i, OUTPUT]
+    row[of.DEADLINE], row[of.AVAILABLE] = asks[i, ARRIVES] + asks[i, DUE], now
     row[of.KIND] = kind_of(asks, i)
     if engine >= fleet.prefills:
         _set_pace(row, asks, i)
@@ -100,25 +100,25 @@ def add_answer(
     """Adds a request that got its first token at `first_s`; its KV arrives at `arrives_s`."""
     row = _new_row(fleet, engine, i)
     row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT] + 1.0, asks[i, PROMPT]
-    row[of.PRODUCED], row[of.LEFT] = 1.0, asks[i, OUTPUT] - 1.0
+    row[of.GENERATED], row[of.REMAINING] = 1.0, asks[i, OUTPUT] - 1.0
     row[of.AVAILABLE], row[of.KIND] = arrives_s, kind_of(asks, i)
     _set_pace(row, asks, i)
     counts_from_s = first_s + max(asks[i, LATER], arrives_s - first_s)
     if asks[i, LATER] == np.inf:
         counts_from_s = asks[i, ARRIVES] + asks[i, DUE]
-    row[of.DUE] = counts_from_s + asks[i, PACE]
+    row[of.DEADLINE] = counts_from_s + asks[i, PACE]
 
 
 @compiled
 def kind_of(asks: Asks, i: int) -> float:
     asks_for_nothing = asks[i, DUE] == np.inf and asks[i, PACE] == np.inf
-    return PLAIN if asks_for_nothing else PROMISED
+    return NO_SLO if asks_for_nothing else PROMISED
 
 
 @compiled
 def _set_pace(row: FloatArray, asks: Asks, i: int) -> None:
     row[of.TPOT], row[of.GRACE] = asks[i, PACE], asks[i, LATER]
-    row[of.DRAFT], row[of.GAIN] = asks[i, DRAFT], asks[i, GAIN]
+    row[of.DRAFT], row[of.TOKENS_PER_STEP] = asks[i, DRAFT], asks[i, GAIN]
 
 
 @compiled
@@ -128,7 +128,7 @@ def _new_row(fleet: Engines, engine: int, i: int) -> FloatArray:
     fleet.who[engine, place], fleet.tokens[engine, place] = i, 0
     row: FloatArray = fleet.rows[engine, place]
     row[:] = 0.0
-    row[of.GAIN], row[of.TPOT] = 1.0, np.inf
+    row[of.TOKENS_PER_STEP], row[of.TPOT] = 1.0, np.inf
     return row
 
 
@@ -185,7 +185,7 @@ def end_step(fleet: Engines, engine: int, got: Floats, left: Ints, now: float) -
         one = fleet.who[engine, i]
         if seen[i, GIVEN] > 0:
             _note(got[one], seen[i], now)
-        if rows[i, of.LEFT] <= 0:
+        if rows[i, of.REMAINING] <= 0:
             left[leaving] = one
             leaving += 1
         elif leaving > 0:

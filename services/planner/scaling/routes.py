@@ -125,7 +125,7 @@ def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> flo
         row = fleet.rows[engine, j]
         computed = row[of.COMPUTED] + fleet.tokens[engine, j]
         if row[of.KIND] == PROMISED and row[of.TOTAL] - computed > ONE:
-            dues_s[prompts] = row[of.DUE]
+            dues_s[prompts] = row[of.DEADLINE]
             works_s[prompts] = _takes_s(table, computed, row[of.TOTAL])
             prompts += 1
     dues_s[prompts], works_s[prompts] = due_s, own

@@ -9,7 +9,7 @@ from services.planner.tuning import GUESSED_TOKENS
 from shared.batch_time.table import FloatArray
 from shared.engines import EngineDescription
 from shared.scheduling.grace import Grace, grace_of
-from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, new_row
+from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, new_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,4 +115,4 @@ class Demand:
     def _kind(self, best_effort: bool) -> float:
         if best_effort:
             return BEST_EFFORT
-        return PROMISED if self.asks else PLAIN
+        return PROMISED if self.asks else NO_SLO

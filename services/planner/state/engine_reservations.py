@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from shared.batch_time.table import FloatArray
-from shared.scheduling.rows import KEY, KIND, LOST, PROMISED, Rows, empty
+from shared.scheduling.rows import EXPIRED, KEY, KIND, PROMISED, Rows, empty
 
 SEEN_LIMIT_S, UNSEEN_LIMIT_S = 3600.0, 120.0
 HOLDS_LIMIT = 8192
@@ -73,13 +73,13 @@ class Reservations:
     @property
     def lost_keys(self) -> frozenset[float]:
         """The keys of requests here that will get their first token late."""
-        return frozenset(self.rows[self.rows[:, KIND] == LOST, KEY].tolist())
+        return frozenset(self.rows[self.rows[:, KIND] == EXPIRED, KEY].tolist())
 
     def give_up(self, keys: Collection[float]) -> None:
         """Drops the promise of unseen requests with these keys."""
         for hold in self.unseen.values():
             if hold.key in keys and hold.row[KIND] == PROMISED:
-                hold.row[KIND] = LOST
+                hold.row[KIND] = EXPIRED
 
     def forget_old_holds(self, now: float) -> None:
         """Releases requests of gateways that vanished, after a limit of seconds."""

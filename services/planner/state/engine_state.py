@@ -23,7 +23,7 @@ from shared.requests import EngineRef
 from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import (
     KIND,
-    PLAIN,
+    NO_SLO,
     Rows,
     from_wire,
 )
@@ -199,7 +199,7 @@ class EngineState(Reservations):
         """
         coming = [still_coming(hold.row, now) for hold in self.unseen.values()]
         rows = np.vstack([self.rows, *coming]) if coming else self.rows
-        standing: Rows = rows[rows[:, KIND] <= PLAIN]
+        standing: Rows = rows[rows[:, KIND] <= NO_SLO]
         return standing
 
     def observe(self, report: StepReport, now: float, *, newest: bool = True) -> None:

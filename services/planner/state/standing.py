@@ -6,9 +6,9 @@ from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
-    DUE,
+    DEADLINE,
+    GENERATED,
     KIND,
-    PRODUCED,
     PROMISED,
     TOTAL,
     Rows,
@@ -25,7 +25,7 @@ class Promised:
 
 def promised_in(rows: Rows) -> Promised:
     promised = rows[rows[:, KIND] == PROMISED]
-    waiting = promised[promised[:, PRODUCED] == 0]
+    waiting = promised[promised[:, GENERATED] == 0]
     tokens = float((waiting[:, TOTAL] - waiting[:, COMPUTED]).sum())
     return Promised(requests=len(promised), prompt_tokens=tokens)
 
@@ -35,8 +35,8 @@ def still_coming(row: FloatArray, now: float) -> FloatArray:
     token is due as much later: the engine is not behind for it.
     """
     late_s = now - row[AVAILABLE]
-    if row[PRODUCED] == 0 or late_s <= 0:
+    if row[GENERATED] == 0 or late_s <= 0:
         return row
     later = row.copy()
-    later[AVAILABLE], later[DUE] = now, row[DUE] + late_s
+    later[AVAILABLE], later[DEADLINE] = now, row[DEADLINE] + late_s
     return later

@@ -3,14 +3,14 @@
 import math
 
 from shared.batch_time import Step, StepTable
-from shared.scheduling.rows import COMPUTED, DRAFT, LEFT, PRODUCED, TOTAL, Rows
+from shared.scheduling.rows import COMPUTED, DRAFT, GENERATED, REMAINING, TOTAL, Rows
 from shared.scheduling.simulate import Flags
 
 
 def decoding(rows: Rows) -> Flags:
     """The rows that have given a token and have at most one token to compute for the next one."""
     missing = rows[:, TOTAL] - rows[:, COMPUTED]
-    decodes: Flags = (rows[:, PRODUCED] > 0) & (rows[:, LEFT] > 0) & (missing <= 1)
+    decodes: Flags = (rows[:, GENERATED] > 0) & (rows[:, REMAINING] > 0) & (missing <= 1)
     return decodes
 
 
@@ -18,10 +18,10 @@ def prompt_tokens_each(decodes: Rows) -> float:
     """Prompt tokens that come per produced token: the rows' own ratio of prompt to answer, taking
     them to be half through their answers. Infinite where they have produced none.
     """
-    produced = float(decodes[:, PRODUCED].sum())
+    produced = float(decodes[:, GENERATED].sum())
     if not produced:
         return math.inf
-    return float((decodes[:, TOTAL] - decodes[:, PRODUCED]).sum()) / (2 * produced)
+    return float((decodes[:, TOTAL] - decodes[:, GENERATED]).sum()) / (2 * produced)
 
 
 def usual_step_s(rows: Rows, table: StepTable) -> float:

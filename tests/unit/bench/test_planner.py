@@ -19,7 +19,7 @@ from services.bench.planner_measure import (
 from services.bench.planner_report import Measured, Row, as_json, make_tables, sentences
 from services.bench.planner_world import NOW_S, PACES, World, step_table
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import COMPUTED, DUE, PRODUCED, TOTAL, TPOT, from_wire
+from shared.scheduling.rows import COMPUTED, DEADLINE, GENERATED, TOTAL, TPOT, from_wire
 from shared.scheduling.simulate import simulate
 
 WORLD = World(running=24)
@@ -32,8 +32,8 @@ def test_a_world_runs_what_it_says_in_three_tiers() -> None:
     assert len(rows) == WORLD.running
     assert len(np.unique(rows[:, TPOT])) == len(PACES)
     assert (rows[:, TOTAL] > rows[:, COMPUTED]).all()
-    assert (rows[:, DUE] > NOW_S).all()
-    assert (rows[:, PRODUCED] == 0).any()
+    assert (rows[:, DEADLINE] > NOW_S).all()
+    assert (rows[:, GENERATED] == 0).any()
 
 
 def test_a_worlds_requests_can_be_held() -> None:

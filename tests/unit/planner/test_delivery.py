@@ -8,7 +8,7 @@ from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.estimators.client_latency import ClientLatency
 from shared.requests import Outcome, SloTargets
-from shared.scheduling.rows import DUE, new_row
+from shared.scheduling.rows import DEADLINE, new_row
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
     commit,
@@ -64,7 +64,7 @@ def test_promise_and_books_have_the_first_token_as_much_earlier_as_its_way_takes
     (hold,) = engine.unseen.values()
     assert decision.placement.ttft_s == 1.0
     assert decision.placement.delivery_s == delivery_s
-    assert hold.row[DUE] == pytest.approx(LONG_AFTER_S + 1.0 - delivery_s)
+    assert hold.row[DEADLINE] == pytest.approx(LONG_AFTER_S + 1.0 - delivery_s)
 
 
 def test_the_way_there_is_what_the_quickest_requests_wait_for_their_first_step() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.requests import Pacing, SloTargets
-from shared.scheduling.rows import DUE, GRACE, TPOT
+from shared.scheduling.rows import DEADLINE, GRACE, TPOT
 from tests.unit.planner.builders import make_cluster, make_query
 
 NOW_S = 50.0
@@ -27,7 +27,7 @@ def test_by_deadlines_the_second_token_is_due_by_when_the_first_was_wherever_it_
 
     assert whole[GRACE] == math.inf
     assert whole[TPOT] == answer[TPOT] == tpot_s
-    assert answer[DUE] == pytest.approx(whole[DUE] + tpot_s)
+    assert answer[DEADLINE] == pytest.approx(whole[DEADLINE] + tpot_s)
 
 
 def test_without_a_start_there_are_no_deadlines() -> None:

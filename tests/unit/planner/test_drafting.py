@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from services.planner.estimators.drafting import Drafting, Drafts
-from shared.scheduling.rows import DRAFT, GAIN, Rows, new_row
+from shared.scheduling.rows import DRAFT, TOKENS_PER_STEP, Rows, new_row
 
 PRIOR = Drafts(tokens=2.0, gain=1.9)
 
@@ -22,7 +22,7 @@ def test_where_nothing_was_seen_the_prior_is_counted_on() -> None:
     rows = new_row(tokens=50, left=90, tpot_s=0.05)[None]
     drafting.count_on(rows, PRIOR)
     assert drafting.of(0.05, PRIOR) == drafting.about(0.05, PRIOR) == PRIOR
-    assert (rows[0, DRAFT], rows[0, GAIN]) == (2.0, 1.9)
+    assert (rows[0, DRAFT], rows[0, TOKENS_PER_STEP]) == (2.0, 1.9)
 
 
 def test_a_tier_comes_to_what_its_requests_get_those_without_a_draft_counted() -> None:
@@ -57,7 +57,7 @@ def test_a_prompt_counts_on_the_drafts_of_its_tier_and_a_decode_on_its_own() -> 
     )
     drafting.count_on(rows, PRIOR)
     assert np.allclose(rows[:, DRAFT], [4.0, 1.0])
-    assert np.allclose(rows[:, GAIN], [3.0, 1.5])
+    assert np.allclose(rows[:, TOKENS_PER_STEP], [3.0, 1.5])
 
 
 def test_a_tier_slightly_tighter_than_the_promise_tells_of_the_promise() -> None:

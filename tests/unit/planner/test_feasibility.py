@@ -8,7 +8,7 @@ from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
 from shared.batch_time.table import FloatArray
 from shared.requests import Reason
-from shared.scheduling.rows import DUE, new_row
+from shared.scheduling.rows import DEADLINE, new_row
 from shared.scheduling.simulate import simulate
 from tests.unit.planner.world import MARGIN, TABLE, World
 
@@ -100,7 +100,9 @@ def test_many_newcomers_with_a_little_delay_each_make_no_prompt_late(
 def test_what_is_left_unused_of_a_start_shrinks_with_the_time_that_is_left_to_it() -> None:
     row = prompt(LONG_TOKENS, due_s=10.0)
 
-    unused_s = [10.0 - bench_with(row, now=now).tighter[0, DUE] for now in (0.0, 5.0, 9.0, 11.0)]
+    unused_s = [
+        10.0 - bench_with(row, now=now).tighter[0, DEADLINE] for now in (0.0, 5.0, 9.0, 11.0)
+    ]
 
     assert unused_s[0] > unused_s[1] > unused_s[2] > unused_s[3] == 0
     assert unused_s[1] == pytest.approx(unused_s[0] / 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.planner.admission.max_utilization import max_utilization
 from shared.batch_time.table import FloatArray
-from shared.scheduling.rows import PLAIN, PROMISED, new_row
+from shared.scheduling.rows import NO_SLO, PROMISED, new_row
 
 NOW = 10.0
 PACE_S = 0.05
@@ -56,6 +56,6 @@ def test_the_lead_of_one_that_may_end_at_any_time_counts_in_part() -> None:
 
 
 def test_only_promised_paces_have_a_lead() -> None:
-    rows = np.array([running(200.0, kind=PLAIN), running(200.0, tpot_s=math.inf), waiting()])
+    rows = np.array([running(200.0, kind=NO_SLO), running(200.0, tpot_s=math.inf), waiting()])
     assert max_utilization(rows, NOW) == 1.0
     assert max_utilization(np.array([running(200.0)]), NOW) > 1.1

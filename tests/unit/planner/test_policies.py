@@ -11,7 +11,7 @@ from shared.batch_time import PAPER, Step, StepCurve, StepTable
 from shared.engines import Drafts, Policy
 from shared.requests import Admission, EngineRef, Placement, Reason, SloTargets
 from shared.scheduling.acceptance import Acceptance
-from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, TPOT, Rows, empty, new_row
+from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, TPOT, Rows, empty, new_row
 from tests.unit.planner.builders import make_engine, make_query
 
 # OPT-6.7B with a draft model, as the paper's authors fitted it; a step costs 25 ms at least.
@@ -160,7 +160,7 @@ def drafting(**accepted: float) -> Acceptance:
 
 
 @pytest.mark.parametrize("tpot_s", [LOOSE_S, math.inf])
-@pytest.mark.parametrize("kind", [PROMISED, PLAIN])
+@pytest.mark.parametrize("kind", [PROMISED, NO_SLO])
 def test_classes_of_one_pace_draft_by_what_each_accepts(tpot_s: float, kind: float) -> None:
     rows = decoding(10, tpot_s, kind)
     now = engine(rows, rows, classes=["good", "bad"])
@@ -194,7 +194,7 @@ def test_many_classes_of_one_pace_draft_as_the_least_of_them_accepts() -> None:
 def test_drafts_in_force_stay_for_promises_alone() -> None:
     """Of seven and six the worth is nearly the same."""
     best = {}
-    for kind in (PROMISED, PLAIN):
+    for kind in (PROMISED, NO_SLO):
         now = engine(decoding(10, LOOSE_S, kind))
         chat = {"chat": ASKED["chat"]}
         best[kind] = policy(now, chat).speculation_tokens or 0

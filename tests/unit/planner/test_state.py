@@ -10,7 +10,7 @@ from services.planner.state.engine_state import EngineState
 from services.planner.tuning import ARRIVAL_S
 from shared.engines import KV_USED, KvTransfer, Role
 from shared.requests import Admission, PlacementMode, SloTargets
-from shared.scheduling.rows import AVAILABLE, DUE, KIND, LOST, to_wire
+from shared.scheduling.rows import AVAILABLE, DEADLINE, EXPIRED, KIND, to_wire
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
     add,
@@ -309,14 +309,14 @@ def test_late_kv_comes_now_at_the_earliest_and_its_deadline_moves_with_it() -> N
     row = end.standing_rows(foreseen[AVAILABLE] + late_s)[0]
 
     assert row[AVAILABLE] == pytest.approx(foreseen[AVAILABLE] + late_s)
-    assert row[DUE] == pytest.approx(foreseen[DUE] + late_s)
+    assert row[DEADLINE] == pytest.approx(foreseen[DEADLINE] + late_s)
 
 
 def test_what_is_lost_where_its_prompt_is_computed_is_not_promised_where_it_goes_on() -> None:
     state = make_cluster(*both_roles())
     start, end = moved(state)
     rows = start.standing_rows(LONG_AFTER_S)
-    rows[:, KIND] = LOST
+    rows[:, KIND] = EXPIRED
 
     state.observe(start, [make_report(running=1, requests=to_wire(rows, 1001.0))], 1001.0)
 

@@ -16,7 +16,7 @@ from services.evaluation.baselines.vllm import chunks, whole_prompts
 from shared.batch_time import PAPER, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, FloatArray
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import COLUMNS, PLAIN, RESIDENT, Rows, new_row
+from shared.scheduling.rows import COLUMNS, NO_SLO, RESIDENT, Rows, new_row
 
 BLOCK_TOKENS = 16
 # 10 ms, and 0.1 ms for each token
@@ -43,7 +43,7 @@ FORMERS: dict[str, StepFormer] = {
 def prompt(tokens: int, computed: int = 0, *, runs: bool = False, **changed: Any) -> FloatArray:
     """With `computed` in the cache already; `runs`: the engine has begun it."""
     fields = {"due_s": 10.0, "tpot_s": 0.1} | changed
-    row = new_row(tokens=tokens, computed=computed, left=100, kind=PLAIN, **fields)
+    row = new_row(tokens=tokens, computed=computed, left=100, kind=NO_SLO, **fields)
     row[RESIDENT] = float(runs)
     return row
 
@@ -51,7 +51,7 @@ def prompt(tokens: int, computed: int = 0, *, runs: bool = False, **changed: Any
 def decode(context: int = 160, *, runs: bool = True, **changed: Any) -> FloatArray:
     """Has `context` tokens of KV and one to compute."""
     fields = {"due_s": 0.1, "tpot_s": 0.1, "left": 100} | changed
-    row = new_row(tokens=context + 1, computed=context, produced=1, kind=PLAIN, **fields)
+    row = new_row(tokens=context + 1, computed=context, produced=1, kind=NO_SLO, **fields)
     row[RESIDENT] = float(runs)
     return row
 

@@ -1,7 +1,7 @@
 import pytest
 
 from services.evaluation.baselines.qoserve import by_deadline
-from shared.scheduling.rows import KIND, LOST, PLAIN
+from shared.scheduling.rows import EXPIRED, KIND, NO_SLO
 from shared.scheduling.shares import EVICT
 from tests.unit.evaluation.baselines.steps import decode, prompt, step
 
@@ -45,32 +45,32 @@ def test_a_prompt_that_cannot_be_on_time_is_relegated_behind_all_others() -> Non
     formed = step(BY_DEADLINE, prompt(1000, due_s=0.11), prompt(500, due_s=10.0))
 
     assert formed.tokens == [12, 500]
-    assert formed.rows[:, KIND].tolist() == [LOST, PLAIN]
+    assert formed.rows[:, KIND].tolist() == [EXPIRED, NO_SLO]
 
 
 def test_what_can_just_be_on_time_is_not_relegated() -> None:
     formed = step(BY_DEADLINE, prompt(1000, due_s=0.13), prompt(500, due_s=10.0))
 
     assert formed.tokens == [512, 0]
-    assert formed.rows[:, KIND].tolist() == [PLAIN, PLAIN]
+    assert formed.rows[:, KIND].tolist() == [NO_SLO, NO_SLO]
 
 
 def test_what_was_begun_is_never_relegated() -> None:
     formed = step(BY_DEADLINE, prompt(1000, computed=100, runs=True, due_s=-1.0))
 
-    assert formed.rows[0, KIND] == PLAIN
+    assert formed.rows[0, KIND] == NO_SLO
 
 
 def test_a_relegated_decode_leaves_prompts_all_the_time() -> None:
     relegated = decode(due_s=-1.0)
-    relegated[KIND] = LOST
+    relegated[KIND] = EXPIRED
 
     assert step(BY_DEADLINE, relegated, prompt(1000)).tokens == [1, 511]
 
 
 def test_where_kv_runs_out_the_relegated_gives_way() -> None:
     relegated = decode()
-    relegated[KIND] = LOST
+    relegated[KIND] = EXPIRED
 
     assert step(BY_DEADLINE, relegated, decode(), decode(), free_blocks=0).tokens == [EVICT, 1, 1]
 

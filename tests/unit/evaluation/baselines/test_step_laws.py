@@ -12,10 +12,10 @@ from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
     DRAFT,
-    GAIN,
-    LEFT,
-    PRODUCED,
+    GENERATED,
+    REMAINING,
     RESIDENT,
+    TOKENS_PER_STEP,
     TOTAL,
     Rows,
 )
@@ -122,17 +122,17 @@ def test_everybody_gets_all_tokens_in_the_end_however_little_kv_there_is(
 ) -> None:
     rows = np.array([_short(chance) for _ in range(number)])
     memory = np.ceil(rows[:, TOTAL].max() / BLOCK_TOKENS) + 3
-    wanted = rows[:, LEFT].copy()
+    wanted = rows[:, REMAINING].copy()
 
     steps = _run(name, rows, memory, drafts)
 
-    assert (rows[:, LEFT] <= 0).all(), f"{rows[:, LEFT]} after {steps} steps"
-    assert (rows[:, PRODUCED] == wanted).all()
+    assert (rows[:, REMAINING] <= 0).all(), f"{rows[:, REMAINING]} after {steps} steps"
+    assert (rows[:, GENERATED] == wanted).all()
 
 
 def _short(chance: random.Random) -> FloatArray:
     row = prompt(chance.randint(1, 200), key=chance.randint(0, 2), due_s=chance.uniform(0, 1))
-    row[LEFT] = chance.randint(1, 20)
+    row[REMAINING] = chance.randint(1, 20)
     return row
 
 
@@ -151,7 +151,7 @@ def _run(name: str, rows: Rows, memory: float, drafts: int) -> int:
         if lasts_s == 0:
             return number
         now += lasts_s
-        rows[:, GAIN] = 1.0
+        rows[:, TOKENS_PER_STEP] = 1.0
         apply(rows, seen, tokens, now, 0.0)
     return 2000
 

@@ -6,13 +6,13 @@ from shared.engine.new_rows import row_of
 from shared.scheduling.rows import (
     AVAILABLE,
     BEST_EFFORT,
-    DUE,
+    DEADLINE,
+    GENERATED,
     KEY,
     KIND,
-    LEFT,
-    PLAIN,
-    PRODUCED,
+    NO_SLO,
     PROMISED,
+    REMAINING,
     TOTAL,
     TPOT,
 )
@@ -24,14 +24,14 @@ def test_a_promise_becomes_a_row() -> None:
 
     row = row_of(terms, tokens=40, left=5)
 
-    assert (row[DUE], row[TPOT], row[KIND]) == (12.0, 0.1, PROMISED)
-    assert (row[TOTAL], row[LEFT], row[PRODUCED], row[KEY]) == (40, 5, 0, 77)
+    assert (row[DEADLINE], row[TPOT], row[KIND]) == (12.0, 0.1, PROMISED)
+    assert (row[TOTAL], row[REMAINING], row[GENERATED], row[KEY]) == (40, 5, 0, 77)
 
 
 @pytest.mark.parametrize(
     ("terms", "kind"),
     [
-        (Terms(), PLAIN),
+        (Terms(), NO_SLO),
         (Terms(best_effort=True, first_token_due_s=1.0), BEST_EFFORT),
         (Terms(tpot_s=0.1), PROMISED),
         (Terms(stages=(StageTerms(tpot_s=0.2),)), PROMISED),

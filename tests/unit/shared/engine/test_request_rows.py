@@ -12,9 +12,9 @@ from shared.scheduling.former import StepFormer
 from shared.scheduling.rows import (
     AVAILABLE,
     COMPUTED,
-    DUE,
-    LEFT,
-    PRODUCED,
+    DEADLINE,
+    GENERATED,
+    REMAINING,
     RESIDENT,
     TOTAL,
     TPOT,
@@ -39,12 +39,12 @@ def test_a_row_runs_ahead_of_a_step_and_is_put_right_when_it_ends() -> None:
 
     flight = rows.take_off(rows.former.form(0.0), ends_s=0.09)
     row = rows.row("a")
-    assert (row[COMPUTED], row[TOTAL], row[PRODUCED], row[LEFT]) == (40, 41, 1, 4)
+    assert (row[COMPUTED], row[TOTAL], row[GENERATED], row[REMAINING]) == (40, 41, 1, 4)
     assert row[RESIDENT] == 1
-    assert row[DUE] == pytest.approx(0.19)
+    assert row[DEADLINE] == pytest.approx(0.19)
 
     late = rows.land(flight, now=0.12)
-    assert row[DUE] == pytest.approx(0.22)
+    assert row[DEADLINE] == pytest.approx(0.22)
     assert late.tokens == 0
 
 
@@ -66,10 +66,10 @@ def test_best_effort_beside_a_queue_without_end_waits_no_longer_than_its_turn() 
         now += 0.1
         rows.land(flight, now)
         for name in ("first", "second"):
-            if name in rows and rows.row(name)[PRODUCED]:
+            if name in rows and rows.row(name)[GENERATED]:
                 began_s.setdefault(name, now)
         for name in [one for one in (*plain, "first", "second") if one in rows]:
-            if rows.row(name)[LEFT] == 0:
+            if rows.row(name)[REMAINING] == 0:
                 rows.remove(name)
         plain = [one for one in plain if one in rows]
 
@@ -83,7 +83,7 @@ def test_later_tokens_keep_the_line_of_the_first() -> None:
 
     rows.land(rows.take_off(rows.former.form(0.1), ends_s=0.15), now=0.17)
 
-    assert rows.row("a")[DUE] == pytest.approx(0.3)
+    assert rows.row("a")[DEADLINE] == pytest.approx(0.3)
 
 
 def test_a_late_token_is_told_with_how_late_it_was() -> None:
@@ -104,8 +104,8 @@ def test_a_step_that_became_another_one_is_told_by_how_its_requests_stand() -> N
 
     rows.take_off_as(["a", "b"], [40, 64], [41, 100], [True, False], ends_s=0.1)
 
-    assert (rows.row("a")[COMPUTED], rows.row("a")[PRODUCED]) == (40, 1)
-    assert (rows.row("b")[COMPUTED], rows.row("b")[PRODUCED]) == (64, 0)
+    assert (rows.row("a")[COMPUTED], rows.row("a")[GENERATED]) == (40, 1)
+    assert (rows.row("b")[COMPUTED], rows.row("b")[GENERATED]) == (64, 0)
     assert rows.queued_prefill_tokens == 36
 
 
@@ -118,7 +118,7 @@ def test_a_request_that_left_while_its_step_ran_does_not_touch_who_sits_there_no
 
     late = rows.land(flight, now=5.0)
 
-    assert rows.row("b")[DUE] == 9.0
+    assert rows.row("b")[DEADLINE] == 9.0
     assert late.tokens == 0
 
 
@@ -126,13 +126,13 @@ def test_an_evicted_request_keeps_its_promise() -> None:
     rows = make_rows()
     add(rows, "a", Terms(first_token_due_s=1.0, tpot_s=0.1))
     rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.1), now=0.1)
-    due_s = rows.row("a")[DUE]
+    due_s = rows.row("a")[DEADLINE]
 
     rows.evicted("a", lost_tokens=0)
 
     row = rows.row("a")
     assert (row[COMPUTED], row[TOTAL], row[RESIDENT]) == (0, 41, 0)
-    assert row[DUE] == due_s
+    assert row[DEADLINE] == due_s
 
 
 def test_a_token_that_is_dropped_with_its_kv_is_due_again() -> None:
@@ -145,7 +145,7 @@ def test_a_token_that_is_dropped_with_its_kv_is_due_again() -> None:
     rows.evicted("a", lost_tokens=1)
 
     row = rows.row("a")
-    for column in (TOTAL, PRODUCED, LEFT, DUE):
+    for column in (TOTAL, GENERATED, REMAINING, DEADLINE):
         assert row[column] == pytest.approx(before[column])
 
 
@@ -157,8 +157,8 @@ def test_accepted_drafts_move_the_deadline_by_as_many_paces() -> None:
     rows.correct("a", more=2, computed=42, total=43)
 
     row = rows.row("a")
-    assert row[DUE] == pytest.approx(0.4)
-    assert (row[PRODUCED], row[LEFT]) == (3, 2)
+    assert row[DEADLINE] == pytest.approx(0.4)
+    assert (row[GENERATED], row[REMAINING]) == (3, 2)
 
 
 def test_the_token_that_ends_a_stage_changes_the_pace_from_now_on() -> None:
@@ -173,7 +173,7 @@ def test_the_token_that_ends_a_stage_changes_the_pace_from_now_on() -> None:
 
     rows.produced("a", [7], ahead=1, now=0.3)
     assert rows.row("a")[TPOT] == 0.5
-    assert rows.row("a")[DUE] == pytest.approx(1.3)
+    assert rows.row("a")[DEADLINE] == pytest.approx(1.3)
     assert rows.staged == frozenset()
 
 
@@ -182,11 +182,11 @@ def test_by_deadlines_a_new_stage_goes_on_from_where_the_one_before_was_due() ->
     stages = (StageTerms(tpot_s=0.1, end_token_ids=(7,)), StageTerms(tpot_s=0.5))
     add(rows, "a", Terms(first_token_due_s=1.0, stages=stages, grace_s=math.inf))
     rows.land(rows.take_off(rows.former.form(0.0), ends_s=0.1), now=0.1)
-    assert rows.row("a")[DUE] == pytest.approx(1.1)  # not by when the first one came
+    assert rows.row("a")[DEADLINE] == pytest.approx(1.1)  # not by when the first one came
 
     rows.produced("a", [7], ahead=0, now=0.3)
 
-    assert rows.row("a")[DUE] == pytest.approx(1.5)
+    assert rows.row("a")[DEADLINE] == pytest.approx(1.5)
 
 
 def test_requests_come_back_in_the_order_of_their_slots() -> None:

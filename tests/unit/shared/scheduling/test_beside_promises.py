@@ -8,7 +8,16 @@ import pytest
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, DECODES, FloatArray, sure_s
 from shared.scheduling.kernel import form
-from shared.scheduling.rows import BEST_EFFORT, DUE, KIND, PLAIN, PROMISED, RESIDENT, Rows, new_row
+from shared.scheduling.rows import (
+    BEST_EFFORT,
+    DEADLINE,
+    KIND,
+    NO_SLO,
+    PROMISED,
+    RESIDENT,
+    Rows,
+    new_row,
+)
 from shared.scheduling.shares import FREE_BLOCKS, Tokens, add_decode
 from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
@@ -93,7 +102,7 @@ def test_decodes_that_can_wait_share_a_step_as_far_as_its_prompt_ends_in_time(
 ) -> None:
     prompt = new_row(tokens=100, left=50, due_s=9.0, tpot_s=PACE_S)
     due_s = times_alone * step(prompt[None])[2]
-    prompt[DUE] = due_s
+    prompt[DEADLINE] = due_s
     decodes = np.vstack([decode(5.0)] * 3000)
     assert step(decodes)[2] > due_s
 
@@ -129,7 +138,7 @@ def test_a_prompt_that_would_be_lost_makes_decodes_half_a_pace_late_at_most(
 ) -> None:
     prompt = new_row(tokens=2000, left=50, due_s=9.0, tpot_s=PACE_S)
     takes_s = step(np.array([decode(5.0), prompt]))[2]
-    prompt[DUE] = 1.02 * takes_s
+    prompt[DEADLINE] = 1.02 * takes_s
     due_s = takes_s - late_paces * PACE_S
 
     tokens, _, lasts_s = step(np.array([decode(due_s), prompt]))
@@ -159,7 +168,7 @@ def test_best_effort_gets_more_of_a_step_where_kv_is_free_than_where_it_is_short
     assert eight_s < short_s <= 1.02 * eight_s
 
 
-@pytest.mark.parametrize("kind", [PLAIN, BEST_EFFORT])
+@pytest.mark.parametrize("kind", [NO_SLO, BEST_EFFORT])
 def test_without_a_promise_nothing_keeps_decodes_from_getting_four_paces_ahead(kind: float) -> None:
     """A prompt in a hurry ends in this step, so that steps could be as long as decodes can wait."""
     hurried = new_row(tokens=100, left=50, due_s=0.08, tpot_s=PACE_S)
@@ -202,7 +211,7 @@ def test_best_effort_shares_every_step_with_what_asked_for_nothing() -> None:
     running = new_row(tokens=500, computed=499, produced=3, left=100, kind=BEST_EFFORT)
     running[RESIDENT] = 1.0
     plain = running.copy()
-    plain[KIND] = PLAIN
+    plain[KIND] = NO_SLO
     prompt = new_row(tokens=2000, left=50, kind=BEST_EFFORT)
 
     tokens = step(np.array([plain] * 2 + [running] * 30 + [prompt]))[0]
@@ -219,11 +228,11 @@ def test_where_time_is_short_who_is_least_ahead_of_its_pace_decodes(order: int) 
 
     tokens, _, lasts_s = step(np.vstack([ahead, decode(1.2 * alone_s)]))
 
-    decoded = ahead[tokens[:-1] > 0, DUE]
+    decoded = ahead[tokens[:-1] > 0, DEADLINE]
     assert tokens[-1] == 1
     assert lasts_s <= max(1.2 * alone_s, back_s(PACE_S)) + 1e-9
     assert 0 < len(decoded) < len(ahead)
-    assert decoded.max() < ahead[tokens[:-1] == 0, DUE].min()
+    assert decoded.max() < ahead[tokens[:-1] == 0, DEADLINE].min()
 
 
 def test_a_prompt_that_ends_in_a_step_waits_for_others_up_to_four_steps_without_prompts() -> None:

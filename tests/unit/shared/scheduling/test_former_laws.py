@@ -15,11 +15,11 @@ from shared.scheduling.rows import (
     AVAILABLE,
     BEST_EFFORT,
     COMPUTED,
-    DUE,
+    DEADLINE,
+    EXPIRED,
+    GENERATED,
     KIND,
-    LOST,
-    PLAIN,
-    PRODUCED,
+    NO_SLO,
     PROMISED,
     RESIDENT,
     TOTAL,
@@ -50,7 +50,7 @@ def formed(rows: Rows, table: StepTable, bounds: FloatArray) -> tuple[Tokens, Fl
 
 def mixed(chance: random.Random) -> Rows:
     """Of all kinds; what was not promised is never due."""
-    kinds = [chance.choice((PROMISED, PROMISED, PLAIN, LOST, BEST_EFFORT)) for _ in range(4)]
+    kinds = [chance.choice((PROMISED, PROMISED, NO_SLO, EXPIRED, BEST_EFFORT)) for _ in range(4)]
     return never_due(
         np.concatenate([requests(chance, chance.randint(0, 8), kind) for kind in kinds])
     )
@@ -58,7 +58,7 @@ def mixed(chance: random.Random) -> Rows:
 
 def never_due(rows: Rows) -> Rows:
     """The same, nothing being asked of those that were not promised."""
-    for column in (DUE, TPOT):
+    for column in (DEADLINE, TPOT):
         rows[rows[:, KIND] > PROMISED, column] = np.inf
     return rows
 
@@ -114,7 +114,7 @@ def test_only_what_was_never_promised_or_is_lost_is_evicted(seed: int) -> None:
         tokens, _, _ = formed(rows, chance.choice(TABLES), bounds)
         evictions += (tokens < 0).sum()
 
-        assert (rows[tokens < 0, KIND] > PLAIN).all()
+        assert (rows[tokens < 0, KIND] > NO_SLO).all()
     assert evictions > 0
 
 
@@ -127,7 +127,7 @@ def test_best_effort_makes_the_room_that_is_set_aside_and_takes_none_of_it(seed:
         bounds = limits(chance, free_blocks=chance.randint(0, 100))
         bounds[SET_ASIDE] = chance.randint(0, 200)
         tokens, _, _ = formed(rows, chance.choice(TABLES), bounds)
-        run, evicted, beside = tokens > 0, tokens < 0, rows[:, KIND] > PLAIN
+        run, evicted, beside = tokens > 0, tokens < 0, rows[:, KIND] > NO_SLO
         more, there = taken_of(rows, tokens, bounds)
 
         if there < bounds[SET_ASIDE]:  # all that could make room did
@@ -148,7 +148,7 @@ def test_best_effort_takes_none_of_what_is_kept_beside_promises(seed: int) -> No
         bounds[KEPT] = chance.randint(0, 200)
         table = chance.choice(TABLES)
         tokens, _, _ = formed(rows, table, bounds)
-        run, beside = tokens > 0, rows[:, KIND] > PLAIN
+        run, beside = tokens > 0, rows[:, KIND] > NO_SLO
         more, there = taken_of(rows, tokens, bounds)
         runnable = (rows[:, KIND] == PROMISED) & (rows[:, AVAILABLE] <= 0)
         if runnable.any() and more[run & beside].any():
@@ -181,9 +181,9 @@ def test_a_step_takes_as_long_as_the_table_says_of_what_is_in_it(seed: int) -> N
 def test_a_step_ends_before_any_token_is_due_that_could_still_be_on_time(seed: int) -> None:
     for _, rows, table, bounds in feasible(seed):
         tokens, _, lasts_s = formed(rows, table, bounds)
-        decoding = rows[:, PRODUCED] > 0
+        decoding = rows[:, GENERATED] > 0
 
-        assert (lasts_s <= rows[decoding, DUE]).all()
+        assert (lasts_s <= rows[decoding, DEADLINE]).all()
         assert tokens.any()
 
 
@@ -203,7 +203,7 @@ def test_forming_a_step_changes_no_request_and_comes_out_the_same_again(seed: in
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_was_not_promised_never_delays_a_promise(seed: int) -> None:
     for chance, rows, table, bounds in feasible(seed):
-        others = [requests(chance, chance.randint(0, 4), kind) for kind in (PLAIN, BEST_EFFORT)]
+        others = [requests(chance, chance.randint(0, 4), kind) for kind in (NO_SLO, BEST_EFFORT)]
         beside = never_due(np.concatenate([rows, *others]))
 
         assert not simulate(beside, table, bounds, 0.0).late(beside).any()

@@ -8,10 +8,10 @@ from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import (
     BEST_EFFORT,
     COMPUTED,
-    DUE,
+    DEADLINE,
+    EXPIRED,
+    GENERATED,
     KIND,
-    LOST,
-    PRODUCED,
     PROMISED,
     RESIDENT,
     Rows,
@@ -33,7 +33,7 @@ def lost(*, produced: float = 0.0, came_s: float = 0.0) -> Rows:
         left=50,
         due_s=came_s + TTFT_S,
         tpot_s=0.05,
-        kind=LOST,
+        kind=EXPIRED,
         available_s=came_s,
     )
     return row[None]
@@ -58,11 +58,11 @@ def test_its_first_token_is_owed_again_within_two_seconds_of_the_promised_time()
     rows = lost()
 
     settle_lost(rows, TABLE.numbers, TTFT_S + 1.9)
-    assert rows[0, KIND] == LOST
+    assert rows[0, KIND] == EXPIRED
 
     settle_lost(rows, TABLE.numbers, TTFT_S + 2.0)
     assert rows[0, KIND] == PROMISED
-    assert TTFT_S + 2.0 < rows[0, DUE] < TTFT_S + 3.0
+    assert TTFT_S + 2.0 < rows[0, DEADLINE] < TTFT_S + 3.0
 
 
 def test_whoever_was_lost_again_waits_for_longer() -> None:
@@ -71,7 +71,7 @@ def test_whoever_was_lost_again_waits_for_longer() -> None:
     while len(turns) < 4:
         before = rows[0, KIND]
         settle_lost(rows, TABLE.numbers, now)
-        if before == LOST and rows[0, KIND] == PROMISED:
+        if before == EXPIRED and rows[0, KIND] == PROMISED:
             turns.append(now)
         now += 0.05
     waits = np.diff([0.0, *turns])
@@ -96,7 +96,7 @@ def test_its_turn_comes_although_promises_fill_every_step() -> None:
 @pytest.mark.parametrize("lost_first", [True, False])
 def test_best_effort_makes_room_before_what_is_owed(lost_first: bool) -> None:
     owed = lost()
-    owed[0, PRODUCED], owed[0, COMPUTED] = 0, PROMPT - 100
+    owed[0, GENERATED], owed[0, COMPUTED] = 0, PROMPT - 100
     other = owed.copy()
     other[0, KIND] = BEST_EFFORT
     held = [owed, other] if lost_first else [other, owed]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shared.batch_time.table import COUNTS, expected_s
 from shared.scheduling.prompt_order import order_prompts
 from shared.scheduling.prompt_times import prompt_s
-from shared.scheduling.rows import COMPUTED, DUE, Rows, new_row
+from shared.scheduling.rows import COMPUTED, DEADLINE, Rows, new_row
 from tests.unit.shared.scheduling.loads import TABLES
 
 TABLE = TABLES[1].numbers
@@ -30,11 +30,11 @@ def ordered(rows: Rows) -> tuple[list[int], float, float]:
 def on_time(rows: Rows, order: list[int]) -> list[int]:
     """Of prompts that are computed one after the other, those that end in time."""
     ends_s = SHARED_S + np.cumsum([prompt_s(rows, i, TABLE) - SHARED_S for i in order])
-    return [i for i, end_s in zip(order, ends_s, strict=True) if end_s <= rows[i, DUE] + 1e-9]
+    return [i for i, end_s in zip(order, ends_s, strict=True) if end_s <= rows[i, DEADLINE] + 1e-9]
 
 
 def feasible(rows: Rows, chosen: tuple[int, ...]) -> bool:
-    by_due = sorted(chosen, key=lambda i: rows[i, DUE])
+    by_due = sorted(chosen, key=lambda i: rows[i, DEADLINE])
     return len(on_time(rows, by_due)) == len(chosen)
 
 
@@ -54,22 +54,22 @@ def test_as_many_prompts_are_on_time_as_any_choice_of_them_allows(rows: Rows) ->
 
 @given(PROMPTS)
 def test_prompts_that_can_all_be_on_time_go_by_deadline(rows: Rows) -> None:
-    rows[:, DUE] += 3.0
+    rows[:, DEADLINE] += 3.0
 
     order, hurry, _ = ordered(rows)
 
-    assert order == np.argsort(rows[:, DUE], kind="stable").tolist()
+    assert order == np.argsort(rows[:, DEADLINE], kind="stable").tolist()
     assert hurry < 1
 
 
 @given(PROMPTS)
 def test_beside_a_step_of_the_spare_time_prompts_that_can_be_on_time_are(rows: Rows) -> None:
-    rows[:, DUE] += 3.0
+    rows[:, DEADLINE] += 3.0
 
     order, _, spare_s = ordered(rows)
     ends_s = spare_s + np.cumsum([prompt_s(rows, i, TABLE) - SHARED_S for i in order])
 
-    assert (ends_s <= rows[order, DUE]).all()
+    assert (ends_s <= rows[order, DEADLINE]).all()
     assert spare_s > 0
 
 

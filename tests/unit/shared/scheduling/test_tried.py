@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.scheduling.kernel import form
 from shared.scheduling.prompt_times import prompt_s
-from shared.scheduling.rows import BEST_EFFORT, PLAIN, PROMISED, RESIDENT, Rows, new_row
+from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, RESIDENT, Rows, new_row
 from shared.scheduling.shares import LONGEST_S, Tokens
 from tests.unit.shared.scheduling.loads import TABLES
 from tests.unit.shared.scheduling.loads import limits as drawn_limits
@@ -43,7 +43,7 @@ def alone_s(tokens: float) -> float:
 
 
 def test_a_prompt_that_may_be_in_time_comes_before_one_that_asked_for_nothing() -> None:
-    plain = new_row(tokens=8192, left=50, kind=PLAIN)
+    plain = new_row(tokens=8192, left=50, kind=NO_SLO)
     in_time, _ = step(plain, prompt(alone_s(400) + 0.05))
     too_late, _ = step(plain, prompt(alone_s(400) - 0.001))
 
@@ -60,7 +60,7 @@ def test_of_those_that_are_tried_the_one_that_is_due_first_comes_first() -> None
 
 
 def test_a_decode_is_tried_until_it_is_four_paces_late() -> None:
-    plain = new_row(tokens=8192, left=50, kind=PLAIN)
+    plain = new_row(tokens=8192, left=50, kind=NO_SLO)
     tokens, lasts_s = step(plain, decode(0.03))
     late, _ = step(plain, decode(-4.1 * PACE_S), longest_s=0.05)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, LEFT, TOTAL
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, REMAINING, TOTAL
 from shared.simulation.engine import SimEngine
 from shared.simulation.lives import ADMISSION, ADMITTED, OUTPUT, TOKENS
 from shared.simulation.record import Conditions, Outage, Record
@@ -63,7 +63,7 @@ def _faults(engines: Sequence[SimEngine], now: float) -> list[str]:
         if not 0 <= engine.cache.blocks <= engine.free_blocks:
             found.append(f"{engine.name} caches where nothing is free at {now}")
         more = np.ceil((rows[:, TOTAL] + rows[:, DRAFT]) / block) - held
-        runnable = (rows[:, LEFT] > 0) & (rows[:, AVAILABLE] <= now)
+        runnable = (rows[:, REMAINING] > 0) & (rows[:, AVAILABLE] <= now)
         if engine.is_idle and engine.alive and (more[runnable] <= engine.free_blocks).any():
             found.append(f"{engine.name} stands still at {now}")
     return found

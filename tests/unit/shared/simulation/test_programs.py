@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shared.batch_time.table import FloatArray
-from shared.scheduling.rows import DUE, PRODUCED, TPOT
+from shared.scheduling.rows import DEADLINE, GENERATED, TPOT
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Cause, causes
@@ -111,7 +111,7 @@ class Watched(InTurns):
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         for row in engine.rows:
-            self.ahead.append((row[PRODUCED], row[TPOT], row[DUE] - now))
+            self.ahead.append((row[GENERATED], row[TPOT], row[DEADLINE] - now))
         return super().form(engine, tokens, counts, now)
 
 
