@@ -20,8 +20,8 @@ from shared.batch_time.table import FloatArray
 from shared.engine.step_times import StepTimes
 from shared.engines import Role
 from shared.requests import Placement, PlacementMode, PlacementQuery
+from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
-from shared.scheduling.lost import settle_lost
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Ended, Fetched, No, Route, Ticket
@@ -180,7 +180,7 @@ class Planned:
         rows, table = engine.rows, engine.table.numbers
         if engine.hardware.draft is not None and self._settings.speculation:
             attached.draft(engine, self._classes)
-        settle_lost(rows, table, now)
+        settle_expired(rows, table, now)
         return float(form(rows, tokens, counts, table, engine.limits, now))
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:

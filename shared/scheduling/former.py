@@ -8,8 +8,8 @@ import numpy as np
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.compiled import compiled
+from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
-from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import COMPUTED, TOTAL, Rows, empty
 from shared.scheduling.shares import (
     BLOCK_TOKENS,
@@ -145,7 +145,7 @@ def _plan(
     the sure and the expected seconds, how many promises were lost, how many slots are in `order`,
     how many of these are cut short, how many are evicted, and the sum of tokens.
     """
-    lost = settle_lost(rows, table, now)
+    lost = settle_expired(rows, table, now)
     sure = form(rows, tokens, counts, table, limits, now)
     evicted, scheduled = 0, 0
     for i in range(len(rows)):

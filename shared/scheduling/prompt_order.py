@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from shared.batch_time.table import COUNTS, FloatArray, expected_s
 from shared.compiled import compiled
-from shared.scheduling.lost import ROUNDING_S
+from shared.scheduling.expired import ROUNDING_S
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import DEADLINE, Rows
 from shared.scheduling.shares import Order

@@ -157,7 +157,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, i: int, size
 
 @compiled
 def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> bool:
-    """Drops the KV of one row of best effort or LOST. Returns whether there was one."""
+    """Drops the KV of one row of best effort or EXPIRED. Returns whether there was one."""
     victim = _victim(rows, work, tokens, left)
     if victim < 0:
         return False
@@ -193,7 +193,7 @@ def holds_kv(rows: Rows, i: int) -> bool:
 
 @compiled
 def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> int:
-    """The row to evict: best effort before LOST, then the one that frees the most blocks for each
+    """The row to evict: best effort before EXPIRED, then the one that frees the most blocks for each
     token to compute again, then the later one; -1: none.
     """
     best, best_worth = -1, (0.0, 0.0)

@@ -20,8 +20,8 @@ from shared.batch_time.table import (
 )
 from shared.compiled import compiled
 from shared.scheduling.due import due_after
+from shared.scheduling.expired import ROUNDING_S, settle_expired
 from shared.scheduling.kernel import form
-from shared.scheduling.lost import ROUNDING_S, settle_lost
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -149,7 +149,7 @@ def run(
             loosest_s = max(loosest_s, rows[i, TPOT])
     goes_on_s = np.inf
     for _ in range(most_steps):
-        if settle_lost(rows, table, now) > 0:
+        if settle_expired(rows, table, now) > 0:
             _note_lost(rows, seen, kinds)
         lasts_s = form(rows, tokens, counts, table, limits, now)
         if lasts_s == 0:

@@ -101,9 +101,9 @@ class EngineWhatIf:
 
     @property
     def tighter(self) -> Rows:
-        """Its rows, with the reserve subtracted from the promised times."""
+        """Its rows, with the safety margin subtracted from the promised times."""
         if self._tighter is None:
-            self._tighter = self._with_reserve(self.rows)
+            self._tighter = self._with_margin(self.rows)
         return self._tighter
 
     @property
@@ -122,7 +122,7 @@ class EngineWhatIf:
 
     @property
     def late_anyway(self) -> Flags:
-        """The rows at stake that are short of the reserve even without a newcomer."""
+        """The rows at stake that are short of the safety margin even without a newcomer."""
         return self.anyway.late(self.tighter) & self.at_stake
 
     @property
@@ -140,13 +140,13 @@ class EngineWhatIf:
         """Tests whether all promises hold with all of these requests added; one result for each.
 
         The simulation ends at the first late request. A request that is late under every plan does
-        not count against newcomers. Nor does one that is short of the reserve without them, unless
+        not count against newcomers. Nor does one that is short of the safety margin without them, unless
         they delay it, or make a prompt late that would be on time.
         """
         n = len(newcomers)
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Feasibility(reason=Reason.MEMORY)] * n
-        rows = np.vstack([self.tighter, self._with_reserve(newcomers)])
+        rows = np.vstack([self.tighter, self._with_margin(newcomers)])
         if steady_share(rows, self.table) > max(max_utilization(self.rows, self.now), self.share):
             return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
@@ -169,7 +169,7 @@ class EngineWhatIf:
         """
         n, before = len(self.rows), self.anyway
         worst_s = forecast.worst_late_s[:n]
-        spare_s = np.where(self.rows[:, GENERATED] > 0, np.inf, self._reserve_s)
+        spare_s = np.where(self.rows[:, GENERATED] > 0, np.inf, self._margin_s)
         broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
         later: Flags = (forecast.first_s[:n] > before.first_s + NO_LATER_S) | (
             worst_s > before.worst_late_s + NO_LATER_S
@@ -177,8 +177,8 @@ class EngineWhatIf:
         return later | broken
 
     @property
-    def _reserve_s(self) -> FloatArray:
-        """Seconds that the reserve takes off each row's next deadline."""
+    def _margin_s(self) -> FloatArray:
+        """Seconds that the safety margin takes off each row's next deadline."""
         with np.errstate(invalid="ignore"):  # a row without a deadline: inf - inf, taken as 0
             taken_s: FloatArray = np.nan_to_num(self.rows[:, DEADLINE] - self.tighter[:, DEADLINE])
         return np.maximum(0.0, taken_s)
@@ -243,8 +243,8 @@ class EngineWhatIf:
         starts_s, limits = self.engine.free_at_s(self.now), self.engine.limits
         return simulate(rows, self.table, limits, starts_s, guarded=guarded, awaited=awaited)
 
-    def _with_reserve(self, rows: Rows) -> Rows:
-        """A copy of the rows with the reserve subtracted."""
+    def _with_margin(self, rows: Rows) -> Rows:
+        """A copy of the rows with the safety margin subtracted."""
         tighter, reserve = rows.copy(), self.engine.safety_margin
         _tighten(tighter, reserve.ttft_share, reserve.tpot_share, self.now)
         return tighter
@@ -252,7 +252,7 @@ class EngineWhatIf:
 
 @compiled
 def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> None:
-    """Subtracts the reserve from promised times, in place; adds slack for poor luck with drafts."""
+    """Subtracts the safety margin from promised times, in place; adds slack for poor luck with drafts."""
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, GENERATED] == 0 and np.isfinite(rows[i, DEADLINE]):
             rows[i, DEADLINE] -= ttft_share * max(0.0, rows[i, DEADLINE] - now)

@@ -1,7 +1,7 @@
 """The safety margin of each promise, learned from kept and broken promises.
 
 A new request may not use up all the slack of the others, which they need when an engine is slower
-than expected. How slow that is shows in what becomes of promises: a broken one makes the reserve
+than expected. How slow that is shows in what becomes of promises: a broken one makes the safety margin
 wider, a kept one a little narrower, so that the share of broken ones settles where it is tolerated
 (adaptive conformal inference, arXiv 2106.00170).
 """
@@ -23,7 +23,7 @@ from shared.requests import Admission, Outcome, Placement
 
 @dataclass(slots=True)
 class _Share:
-    """The reserve as a share of a promised time, between `least` and `most`."""
+    """The safety margin as a share of a promised time, between `least` and `most`."""
 
     share: float
     least: float

@@ -23,8 +23,8 @@ from services.planner.scaling.demanded import (
 from shared.batch_time.table import COUNTS, FloatArray
 from shared.compiled import compiled
 from shared.scheduling import rows as of
+from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
-from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import COLUMNS, NO_SLO, PROMISED, Rows
 from shared.scheduling.shares import BLOCK_TOKENS, FREE_BLOCKS
 from shared.scheduling.simulate import apply
@@ -145,7 +145,7 @@ def begin_step(fleet: Engines, engine: int, now: float) -> None:
     limits = limits_of(fleet, engine).copy()
     for i in range(count):
         limits[FREE_BLOCKS] -= np.ceil(rows[i, of.COMPUTED] / limits[BLOCK_TOKENS])
-    settle_lost(rows, table, now)
+    settle_expired(rows, table, now)
     lasts_s = form(rows, tokens, counts, table, limits, now)
     if lasts_s == 0:
         tokens[:] = 0

@@ -7,7 +7,7 @@ from services.planner.scaling.fleet_rows import FIRST, GIVEN, LAST, LATE, Floats
 from services.planner.scaling.routes import SHORT_OF_PREFILL, asks_for_nothing
 from services.planner.tuning import TELLING_TOKENS
 from shared.compiled import compiled
-from shared.scheduling.lost import ROUNDING_S
+from shared.scheduling.expired import ROUNDING_S
 
 # The fate of a request: open, in time, late for want of one role, without targets, or impossible.
 OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)

@@ -55,7 +55,7 @@ class EngineState(Reservations):
     followed_at_s: float = -math.inf
     policy: Policy = field(default_factory=Policy)
     advised_at_s: float = -math.inf
-    reserve: SafetyMargin = field(default_factory=SafetyMargin)
+    safety_margin: SafetyMargin = field(default_factory=SafetyMargin)
     limits: FloatArray = field(init=False, repr=False)
     _transports: tuple[str, ...] = field(init=False, repr=False)
     _fitted: tuple[StepTable | None, bytes] = (None, b"")

@@ -50,14 +50,14 @@ def taken(lead: float) -> int:
 
 @pytest.fixture
 def cutting_it_fine() -> EngineWhatIf:
-    """An engine with a request that is on time, but short of the reserve."""
+    """An engine with a request that is on time, but short of the safety margin."""
     bench = bench_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
     assert bench.at_stake.all()
     assert bench.late_anyway.all()
     return bench
 
 
-def test_a_request_short_of_the_reserve_anyway_causes_no_refusal(
+def test_a_request_short_of_the_safety_margin_anyway_causes_no_refusal(
     cutting_it_fine: EngineWhatIf,
 ) -> None:
     trial = cutting_it_fine.try_one(prompt(100, 20 * ALONE_S), "")
@@ -65,7 +65,7 @@ def test_a_request_short_of_the_reserve_anyway_causes_no_refusal(
     assert trial.kept
 
 
-def test_a_newcomer_that_delays_a_request_short_of_the_reserve_is_refused(
+def test_a_newcomer_that_delays_a_request_short_of_the_safety_margin_is_refused(
     cutting_it_fine: EngineWhatIf,
 ) -> None:
     trial = cutting_it_fine.try_one(prompt(LONG_TOKENS // 4, ALONE_S / 2), "")

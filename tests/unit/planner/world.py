@@ -19,8 +19,8 @@ from services.planner.state.engine_state import EngineState
 from shared.batch_time import RICH, Kind, StepCurve, StepTable
 from shared.batch_time.table import COUNTS, expected_s
 from shared.requests import Admission, OnRefuse, PlacementQuery, SloTargets
+from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
-from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import KEY, Rows, empty, key_of, to_wire
 from shared.scheduling.simulate import apply
 from tests.unit.planner.builders import commit, make_engine, make_report
@@ -84,7 +84,7 @@ class Engine:
         if not len(self.rows):
             return
         tokens, counts = np.zeros(len(self.rows), dtype=np.int64), np.zeros(COUNTS)
-        settle_lost(self.rows, TABLE.numbers, now)
+        settle_expired(self.rows, TABLE.numbers, now)
         if form(self.rows, tokens, counts, TABLE.numbers, self.state.limits, now) == 0:
             return
         self.ends_s = now + expected_s(TABLE.numbers, counts) * self._factor()

@@ -9,8 +9,8 @@ from shared.batch_time import ADDITIVE, StepCurve, StepTable
 from shared.batch_time.table import CHUNKS, PREFILL, FloatArray
 from shared.engines import Role
 from shared.hardware import Draft, Hardware, TrueStep
+from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
-from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
@@ -149,7 +149,7 @@ class InTurns:
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         rows = engine.rows
         rows[:, DRAFT] = (rows[:, TOTAL] - rows[:, COMPUTED] < 2) * float(self.drafts)
-        settle_lost(rows, TABLE.numbers, now)
+        settle_expired(rows, TABLE.numbers, now)
         return float(form(rows, tokens, counts, TABLE.numbers, engine.limits, now))
 
     def ended(self, ended: Ended) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from shared.scheduling.expired import settle_expired
 from shared.scheduling.former import StepFormer, StepPlan
-from shared.scheduling.lost import settle_lost
 from shared.scheduling.rows import (
     BEST_EFFORT,
     COMPUTED,
@@ -50,17 +50,17 @@ def formed(rows: Rows, now: float, *, free_blocks: float = 1e6) -> StepPlan:
 def test_from_its_first_token_on_it_is_held_to_its_pace_again() -> None:
     rows = lost(produced=1)
 
-    assert settle_lost(rows, TABLE.numbers, 0.4) == 0
+    assert settle_expired(rows, TABLE.numbers, 0.4) == 0
     assert rows[0, KIND] == PROMISED
 
 
 def test_its_first_token_is_owed_again_within_two_seconds_of_the_promised_time() -> None:
     rows = lost()
 
-    settle_lost(rows, TABLE.numbers, TTFT_S + 1.9)
+    settle_expired(rows, TABLE.numbers, TTFT_S + 1.9)
     assert rows[0, KIND] == EXPIRED
 
-    settle_lost(rows, TABLE.numbers, TTFT_S + 2.0)
+    settle_expired(rows, TABLE.numbers, TTFT_S + 2.0)
     assert rows[0, KIND] == PROMISED
     assert TTFT_S + 2.0 < rows[0, DEADLINE] < TTFT_S + 3.0
 
@@ -70,7 +70,7 @@ def test_whoever_was_lost_again_waits_for_longer() -> None:
     turns: list[float] = []
     while len(turns) < 4:
         before = rows[0, KIND]
-        settle_lost(rows, TABLE.numbers, now)
+        settle_expired(rows, TABLE.numbers, now)
         if before == EXPIRED and rows[0, KIND] == PROMISED:
             turns.append(now)
         now += 0.05
@@ -85,7 +85,7 @@ def test_its_turn_comes_although_promises_fill_every_step() -> None:
         others = np.vstack([new_row(tokens=900, left=9, due_s=now + 0.4) for _ in range(4)])
         everybody = np.vstack([rows, others])
         plan = formed(everybody, now)
-        settle_lost(rows, TABLE.numbers, now)
+        settle_expired(rows, TABLE.numbers, now)
         rows[0, COMPUTED] += max(0, plan.tokens[0])
         rows[0, RESIDENT] = 1.0
         now += plan.sure_s

@@ -23,15 +23,15 @@ ROUNDING_S: Final = 1e-6  # lost to float32 on the wire; less than this is not l
 
 
 @compiled
-def settle_lost(rows: Rows, table: FloatArray, now: float) -> int:
+def settle_expired(rows: Rows, table: FloatArray, now: float) -> int:
     """Takes promises that cannot be kept any more out of the way of the others.
 
-    A request becomes EXPIRED if its first token would be late even if the engine did nothing else. The
-    deadlines of a request that is far behind its pace restart at `now`. Returns how many were
-    settled.
+    A request becomes EXPIRED if its first token would be late even if the engine did nothing
+    else. The deadlines of a request that is far behind its pace restart at `now`. Returns how
+    many were settled.
 
-    A EXPIRED request is PROMISED again, at the cost of others, once its turn has come; from its first
-    token on it is due by its pace.
+    An EXPIRED request is PROMISED again, at the cost of others, once its turn has come; from its
+    first token on it is due by its pace.
     """
     settled = 0
     for i in range(len(rows)):
@@ -53,6 +53,6 @@ def settle_lost(rows: Rows, table: FloatArray, now: float) -> int:
 
 @compiled
 def _turn_s(rows: Rows, i: int) -> float:
-    """When a EXPIRED prompt is served at the cost of others: the looser its TTFT, the later."""
+    """When an EXPIRED prompt is served at the cost of others: the looser its TTFT, the later."""
     due_s = rows[i, DEADLINE]
     return float(due_s + max(LEAST_TURN_S, TURN * (due_s - rows[i, AVAILABLE])))

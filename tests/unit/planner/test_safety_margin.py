@@ -1,4 +1,4 @@
-"""The reserve that planning keeps is as wide as what becomes of promises asks for."""
+"""The safety margin that planning keeps is as wide as what becomes of promises asks for."""
 
 import random
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_broken_starts_widen_the_reserve_of_starts_alone() -> None:
 def test_two_promises_in_a_hundred_break_at_most_however_unsure_the_engine_is(
     spread: float,
 ) -> None:
-    """Planning fills the time up to the reserve; what the engine needs beyond is chance."""
+    """Planning fills the time up to the safety margin; what the engine needs beyond is chance."""
     chance, reserve, broken = random.Random(1), SafetyMargin(), 0
     for number in range(20_000):
         outcome = ended(ttft_s=1 - reserve.ttft_share + abs(chance.gauss(0, spread)))
