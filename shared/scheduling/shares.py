@@ -193,8 +193,8 @@ def holds_kv(rows: Rows, i: int) -> bool:
 
 @compiled
 def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> int:
-    """The row to evict: best effort before EXPIRED, then the one that frees the most blocks for each
-    token to compute again, then the later one; -1: none.
+    """The row to evict: best effort before EXPIRED, then the one that frees the most blocks for
+    each token to compute again, then the later one; -1: none.
     """
     best, best_worth = -1, (0.0, 0.0)
     for i in range(len(rows)):

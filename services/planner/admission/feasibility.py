@@ -140,8 +140,8 @@ class EngineWhatIf:
         """Tests whether all promises hold with all of these requests added; one result for each.
 
         The simulation ends at the first late request. A request that is late under every plan does
-        not count against newcomers. Nor does one that is short of the safety margin without them, unless
-        they delay it, or make a prompt late that would be on time.
+        not count against newcomers. Nor does one that is short of the safety margin without them,
+        unless they delay it, or make a prompt late that would be on time.
         """
         n = len(newcomers)
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
@@ -252,7 +252,10 @@ class EngineWhatIf:
 
 @compiled
 def _tighten(rows: Rows, ttft_share: float, tpot_share: float, now: float) -> None:
-    """Subtracts the safety margin from promised times, in place; adds slack for poor luck with drafts."""
+    """Subtracts the safety margin from promised times, in place.
+
+    Adds slack for poor luck with drafts.
+    """
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, GENERATED] == 0 and np.isfinite(rows[i, DEADLINE]):
             rows[i, DEADLINE] -= ttft_share * max(0.0, rows[i, DEADLINE] - now)

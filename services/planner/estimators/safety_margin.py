@@ -1,9 +1,9 @@
 """The safety margin of each promise, learned from kept and broken promises.
 
 A new request may not use up all the slack of the others, which they need when an engine is slower
-than expected. How slow that is shows in what becomes of promises: a broken one makes the safety margin
-wider, a kept one a little narrower, so that the share of broken ones settles where it is tolerated
-(adaptive conformal inference, arXiv 2106.00170).
+than expected. How slow that is shows in what becomes of promises: a broken one makes the safety
+margin wider, a kept one a little narrower, so that the share of broken ones settles where it is
+tolerated (adaptive conformal inference, arXiv 2106.00170).
 """
 
 from dataclasses import dataclass
