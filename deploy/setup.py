@@ -230,7 +230,7 @@ def pip(venv: Path, what: str, action: str, *arguments: str) -> None:
 
 
 def explain(log: str) -> str:
-    """What pip's output means for the one who waits for it."""
+    """What pip's output means for the user that waits for it."""
     if "No space left on device" in log:
         return f"the disk is full: make room, {AGAIN}"
     if any(sign in log for sign in CUT_OFF_SIGNS):
@@ -280,7 +280,7 @@ def say(words: str) -> None:
 
 
 def show_progress(what: str, elapsed_s: float) -> None:
-    """Counts on a terminal; in a log each step is one line, whose start is written at once."""
+    """Counts on a terminal; in a log each step is one line, and its start is written at once."""
     if sys.stdout.isatty():
         print(f"\rset-up: {what} ... {elapsed_s:.0f} s", end="", flush=True)
     elif elapsed_s == 0:

@@ -15,7 +15,7 @@ PROGRAM = "slos-serve"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command: the module whose `main(argv) -> exit status` runs it, and what it is for."""
+    """A command: its module, with `main(argv) -> exit status`, and what it is for."""
 
     module: str
     help: str

@@ -1,4 +1,4 @@
-"""How rows run ahead when a step takes off. Compiled; chooses nobody and keeps nothing."""
+"""How rows run ahead when a step takes off. Compiled."""
 
 import numpy as np
 import numpy.typing as npt

@@ -6,7 +6,7 @@ from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, key_of, new_row
 from shared.scheduling.terms import Terms
 
-# All have been available for long, but by how long says who goes first.
+# All have been available for long; the longest goes first.
 _BACK_S, _STEP_S, _MOST_PRIORITY = 2e6, 1e3, 1000
 
 

@@ -41,7 +41,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiler:
-    """Profiles one idle engine core that nobody else uses yet. `model_path` is the resolved one."""
+    """Profiles one idle engine core that is not used yet. `model_path` is the resolved one."""
 
     core: EngineCore
     link: HostEnd

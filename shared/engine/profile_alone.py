@@ -1,4 +1,4 @@
-"""Starts an engine core for its profile alone and ends it again. Serves nobody."""
+"""Starts an engine core for its profile alone and ends it again."""
 
 import asyncio
 import os

@@ -39,7 +39,7 @@ async def measure_steps(
 ) -> list[MeasuredStep]:
     """Keeps an idle engine busy for at most `limit_s`, a little more, and leaves it idle and empty.
 
-    Nobody else may read the core's outputs or the link's reports meanwhile. Raises EngineLost when
+    It must be the only reader of the core's outputs and the link's reports. Raises EngineLost when
     the core dies, DeadlinePassed when it does not become idle again.
     """
     run = _Run(core=core, link=link, clock=clock, limits=_limits(core))

@@ -91,7 +91,7 @@ class RequestRows(Generic[Request]):
         self._serials = np.zeros(_FIRST_SLOTS, dtype=np.intp)
         self._last_serial = 0
         self._out_of_turn = 0
-        self._staged: set[str] = set()  # whose pace will change
+        self._staged: set[str] = set()  # their pace will change
         self._aging = Aging()
         # Compiled here rather than in the first step.
         self.take_off_freely({})
@@ -112,7 +112,7 @@ class RequestRows(Generic[Request]):
 
     @property
     def all_in_turn(self) -> bool:
-        """Whether nobody asked for anything, so that whoever came first may go first."""
+        """Whether no request has an SLO, so that the first to come may go first."""
         return not self._out_of_turn
 
     def __contains__(self, request_id: str) -> bool:
@@ -148,7 +148,7 @@ class RequestRows(Generic[Request]):
             self._staged.discard(request_id)
 
     def wait(self, request_id: str, now: float) -> None:
-        """It came just now; best effort is put off only for so long."""
+        """It came just now; best effort is deferred only for that long."""
         if self.row(request_id)[KIND] == BEST_EFFORT:
             self._aging.came(request_id, now)
 
@@ -241,7 +241,7 @@ class RequestRows(Generic[Request]):
         )
 
     def land(self, flight: Flight, now: float) -> Late:
-        """The step has ended: first tokens start their pace now, whoever was late is told."""
+        """The step has ended: first tokens start their pace now, late ones are reported."""
         late, worst_s = land(
             self.former.rows,
             self._serials,
@@ -277,7 +277,7 @@ class RequestRows(Generic[Request]):
 
     @property
     def staged(self) -> frozenset[str]:
-        """Whose tokens must be shown to `produced`."""
+        """The requests with tokens that must be shown to `produced`."""
         return frozenset(self._staged)
 
     def produced(self, request_id: str, token_ids: Iterable[int], ahead: int, now: float) -> None:

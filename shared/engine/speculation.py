@@ -67,7 +67,7 @@ def speculative_config(
 
 
 def _require_eagle_head(method: Speculation, folder: Path) -> None:
-    """Raises ConfigError for a folder whose weights are those of another kind of model.
+    """Raises ConfigError for a folder with the weights of another kind of model.
 
     vLLM takes the weights of any model for an EAGLE head's and leaves the rest as it was in memory.
     """

@@ -170,7 +170,7 @@ class StepLedger:
         self._flying.append(book.expected_s)
 
     def ended(self, book: StepBook, late: Late, now: float, *, at_leisure: bool = False) -> None:
-        """The oldest step that runs is over. `at_leisure`: nobody was promised anything."""
+        """The oldest step that runs is over. `at_leisure`: no request had a promise."""
         duration_s = self._took_s(book, now)
         if self.times.learns_at(now, at_leisure=at_leisure):
             self.times.observe(book.step, duration_s, now)

@@ -1,5 +1,5 @@
 """What the scheduler knows of its own step times: from a profile, and from every step it makes.
-Takes `now`; decides nothing.
+Time is an argument.
 """
 
 from collections.abc import Mapping

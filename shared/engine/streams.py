@@ -1,4 +1,4 @@
-"""Requests that run and where their outputs go. Knows no network and no vLLM."""
+"""Requests that run and where their outputs go."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Stream(Generic[Item]):
         self._filled.set()
 
     def end(self) -> None:
-        """All was given; who reads it elsewhere must be told so."""
+        """All was given; a reader of the stream elsewhere must be told so."""
         if self.reader is not None:
             self._filled.set()
 

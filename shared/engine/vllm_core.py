@@ -188,7 +188,7 @@ class EngineCore:
             raise EngineLost("The engine core has died.") from error
 
     async def add_synthetic(self, name: str, tokens: list[int], output_tokens: int) -> None:
-        """A request that nobody asked for, always of this length. Raises EngineLost."""
+        """Adds a synthetic request, always of this length. Raises EngineLost."""
         params = SamplingParams(temperature=0, max_tokens=output_tokens, ignore_eos=True)
         await self.add(
             EngineCoreRequest(
@@ -265,7 +265,7 @@ class EngineCore:
 
     @property
     def max_speculation_tokens(self) -> int:
-        """The most drafted tokens of a request in one step, whoever asked vLLM for them."""
+        """The most drafted tokens of a request in one step, by vLLM's configuration."""
         speculation = self.config.speculative_config
         return 0 if speculation is None else int(speculation.num_speculative_tokens)
 
@@ -274,7 +274,7 @@ class EngineCore:
         return step_time_identity(self.config, cpu=self.on_cpu)
 
     def limits(self) -> dict[str, Any]:
-        """What it can hold, for whoever wants to simulate it."""
+        """What it can hold, for a simulation of it."""
         config, hardware = self.config, self.hardware()
         return {
             "model": str(config.model_config.served_model_name or config.model_config.model),

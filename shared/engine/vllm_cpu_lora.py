@@ -23,7 +23,7 @@ def leave_rows_without_adapter() -> None:
 
 
 def skipping(operation: Callable[..., None]) -> Callable[..., None]:
-    """The operation with the inputs of rows whose index is -1 set to zero: it is linear.
+    """The operation with the inputs of rows with the index -1 set to zero: it is linear.
 
     Args:
         operation: takes inputs (rows, width), weights, output, indices (rows), and more.

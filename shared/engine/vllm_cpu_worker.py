@@ -1,4 +1,4 @@
-"""vLLM's worker for CPU, with a fix for seeded requests whose prompts take several steps, and one
+"""vLLM's worker for CPU, with a fix for seeded requests with prompts of several steps, and one
 for LoRA (`vllm_cpu_lora`).
 
 A step that ends within a prompt samples a token that is thrown away, and vLLM takes the draw back
@@ -26,7 +26,7 @@ class SeededCpuRunner(CPUModelRunner):
         return output
 
     def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
-        """As vLLM's, with the generators hidden whose draw was taken back already."""
+        """As vLLM's, with the generators hidden that have taken their draw back already."""
         generators, unwanted = self.input_batch.generators, self._unwanted()
         self.input_batch.generators = {
             at: one for at, one in generators.items() if at not in unwanted
@@ -37,7 +37,7 @@ class SeededCpuRunner(CPUModelRunner):
             self.input_batch.generators = generators
 
     def _unwanted(self) -> set[int]:
-        """Rows with a generator whose token of this step is thrown away."""
+        """Rows with a generator of which this step's token is thrown away."""
         mask = self.discard_request_mask.np[: self.input_batch.num_reqs]
         return {int(at) for at in np.nonzero(mask)[0] if int(at) in self.input_batch.generators}
 

@@ -35,7 +35,7 @@ def keep_errors(config: Any, path: Path) -> None:
 
 
 def with_file(wanted: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A `dictConfig` whose logger `vllm` writes errors to `path` as well, bounded in size."""
+    """A `dictConfig`: its logger `vllm` writes errors to `path` as well, bounded in size."""
     wanted.setdefault("formatters", {})[_HANDLER] = {"format": f"{RECORD}%(message)s"}
     wanted.setdefault("handlers", {})[_HANDLER] = {
         "class": "logging.handlers.RotatingFileHandler",

@@ -29,7 +29,7 @@ class Room:
 def with_room(
     chosen: Sequence[Request], caps: Mapping[str, int], rows: RequestRows[Request], room: Room
 ) -> list[Request]:
-    """Those for whom there is room at once: what was evicted may be free only when the step that
+    """Those that have room at once: what was evicted may be free only when the step that
     runs has ended, and vLLM would evict a chosen one in its stead.
     """
     found = []
@@ -46,7 +46,7 @@ def with_room(
 def promised_first(
     blocked: Mapping[str, Request], rows: RequestRows[Request], room: Room
 ) -> Iterator[Request]:
-    """Promised ones whose KV is to be fetched, in order, as far as there is room for them."""
+    """Promised ones with KV to fetch, in order, as far as there is room for them."""
     for request_id, request in blocked.items():
         if rows.is_promised(request_id):
             if not room.take(request.num_tokens + 1):
@@ -57,7 +57,7 @@ def promised_first(
 def blocks_to_come(
     blocked: Mapping[str, Request], rows: RequestRows[Request], block_tokens: int
 ) -> int:
-    """What promised ones whose KV is not asked for yet will take: others are to make room."""
+    """What promised ones will take that have not asked for their KV yet: others make room."""
     return sum(
         math.ceil((request.num_tokens + 1) / block_tokens)
         for request_id, request in blocked.items()

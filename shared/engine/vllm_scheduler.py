@@ -1,5 +1,5 @@
-"""Our scheduler inside vLLM's engine core: the step former says who gets how many tokens, vLLM's
-own scheduler carries it out. Decides nothing itself.
+"""Our scheduler inside vLLM's engine core: the step former says which request gets how many
+tokens, vLLM's own scheduler carries it out.
 
 The engine core imports this class by name, so everything it needs reaches it through
 `VllmConfig.additional_config["slos"]`.
@@ -111,7 +111,7 @@ class SlosScheduler(SteeredScheduler):
 
     @property
     def _slos_is_free(self) -> bool:
-        """Whether vLLM's own order is ours: nobody asked for anything or soon will."""
+        """Whether vLLM's own order is ours: no request has an SLO or soon will."""
         return self._slos_rows.all_in_turn and not (self._slos_bounded or self.num_spec_tokens)
 
     def _slos_run_freely(self, now_s: float, throttle_prefills: bool) -> SchedulerOutput:

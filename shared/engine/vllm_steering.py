@@ -9,11 +9,11 @@ from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 from vllm.v1.request import Request, RequestStatus
 
 _RUNNING = RequestStatus.RUNNING  # read some hundred times a step: an enum looks its names up
-_UNPLANNED_TOKENS = 64  # of a request whose KV came or failed to come since the step was formed
+_UNPLANNED_TOKENS = 64  # of a request with KV that came, or failed to, since the step was formed
 
 
 class SteeredScheduler(AsyncScheduler):
-    """vLLM's scheduler under the policy `fcfs`, whose queues are cut down for the time of a step.
+    """vLLM's scheduler under the policy `fcfs`, with queues cut down for the time of a step.
 
     `slos_blocked` are requests that cannot run before something arrives (KV, a grammar). vLLM finds
     out by itself that it did, so they take part in every step.
@@ -52,7 +52,7 @@ class SteeredScheduler(AsyncScheduler):
         return output
 
     def schedule_freely(self, throttle_prefills: bool) -> SchedulerOutput:
-        """Whoever is there, as vLLM will."""
+        """All that are there, as vLLM will."""
         return self._schedule_within({}, throttle_prefills)
 
     def _schedule_within(self, caps: Mapping[str, int], throttle_prefills: bool) -> SchedulerOutput:
@@ -89,7 +89,7 @@ class SteeredScheduler(AsyncScheduler):
         return [one for one in pool if one not in wanted]
 
     def _with_room_for_adapters(self, starting: Iterable[Request]) -> Iterator[Request]:
-        """Those whose LoRA adapter has room beside those of all that run.
+        """Those with a LoRA adapter that has room beside those of all that run.
 
         vLLM counts the adapters of a step alone, and ends when later steps bring more together.
         """

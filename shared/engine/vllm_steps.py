@@ -1,4 +1,4 @@
-"""What vLLM's scheduler made of a step, request by request. Decides and keeps nothing."""
+"""What vLLM's scheduler made of a step, request by request."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def after(output: SchedulerOutput, requests: Mapping[str, Request]) -> Standings
 def begun(
     output: SchedulerOutput, requests: Mapping[str, Request]
 ) -> Iterator[tuple[str, int, int]]:
-    """Who got a place in this step, and what was computed and to be computed of it before."""
+    """The requests with a place in this step, and what was computed and to be computed of each."""
     names = [one.req_id for one in output.scheduled_new_reqs]
     names += output.scheduled_cached_reqs.resumed_req_ids
     for name in names:
