@@ -9,6 +9,7 @@ it as worth more the later it is.
 
 import argparse
 import json
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,7 +73,11 @@ def ask(
         "temperature": 0,
         "slo": {"session": session, "ttft_ms": 8000, "tpot_ms": 500, "report": True},
     }
-    reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+    answer = client.post("/v1/chat/completions", json=body)
+    if answer.is_error:
+        message = answer.json()["error"]["message"]
+        raise httpx.HTTPStatusError(message, request=answer.request, response=answer)
+    reply = answer.json()
     report = reply["slo"]
     print(f"{report['decision_id']} on {report['engines']['decode']}: {report['achieved']}")
     message: Message = reply["choices"][0]["message"]
@@ -96,7 +101,10 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     given = parser.parse_args()
     with httpx.Client(base_url=given.url, timeout=120) as client:
-        messages = run(client, given.model, given.question, {"look_up": look_up})
+        try:
+            messages = run(client, given.model, given.question, {"look_up": look_up})
+        except httpx.HTTPError as error:
+            sys.exit(f"{given.url}: {error}")
     print("\n".join(json.dumps(message) for message in messages))
 
 

@@ -5,6 +5,7 @@ python examples/client.py "What is the capital of France?" --ttft-ms 2000 --tpot
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,7 +102,12 @@ def main() -> None:
         "max_tokens": 64,
         "temperature": 0,
     }
-    answer = ask_patiently(given.url, body, {"ttft_ms": given.ttft_ms, "tpot_ms": given.tpot_ms})
+    try:
+        answer = ask_patiently(
+            given.url, body, {"ttft_ms": given.ttft_ms, "tpot_ms": given.tpot_ms}
+        )
+    except (Refused, Failed, httpx.HTTPError) as error:
+        sys.exit(f"{given.url}: {error}")
     print(answer.text)
     print(json.dumps(answer.report, indent=2))
 

@@ -112,6 +112,12 @@ def _read_body(body: object) -> Read:
 
 
 def _read_headers(headers: Mapping[str, str]) -> Read:
+    for name in headers:
+        if name.startswith(_OUR_HEADERS) and name not in _KNOWN_HEADERS:
+            short = name[:LONGEST_NAME]
+            raise InvalidRequest(
+                f"unknown header {short}{nearest(short, _KNOWN_HEADERS)}", param=short
+            )
     read: Read = {}
     for header, field in _HEADERS:
         if header in headers:
@@ -254,3 +260,5 @@ _HEADERS: Final = (
     ("x-slo-report", "report"),
     ("x-session-id", "session"),
 )
+_OUR_HEADERS: Final = "x-slo-"
+_KNOWN_HEADERS: Final = (*(header for header, _ in _HEADERS), "x-slo-decision-id")

@@ -1,8 +1,10 @@
 """Assigns a port to each part and checks that these ports are free."""
 
+import hashlib
 import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.node.config import HIGHEST_PORT, NodeOptions
 from shared.errors import ConfigError
@@ -41,6 +43,47 @@ def assign_ports(options: NodeOptions) -> NodePorts:
         if flag in named or not options.auto_ports:
             _check(port, host, flag)
     return _picked(ports, named, options) if options.auto_ports else ports
+
+
+class Claims:
+    """What one node has for itself on this machine until `close`: its ports, also while its parts
+    still start, and its run folder.
+
+    A claim is the name of an abstract Unix socket: the kernel frees it with the process.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def ports(self, ports: NodePorts, options: NodeOptions) -> None:
+        """Raises ConfigError for a port that another node has claimed."""
+        for port, _, flag in _uses(ports, options):
+            if not self._claim(f"port/{port}"):
+                raise ConfigError(
+                    f"Port {port} is that of another node that runs or starts on this machine: end "
+                    f"it, name another port with {flag}, or say --auto-ports."
+                )
+
+    def run_dir(self, folder: Path) -> None:
+        """Raises ConfigError where another node has its logs there."""
+        if not self._claim(f"run/{hashlib.sha256(bytes(folder)).hexdigest()}"):
+            raise ConfigError(
+                f"Another node runs or starts in {folder}: end it, or name another folder with "
+                "--run-dir."
+            )
+
+    def close(self) -> None:
+        for one in self._sockets:
+            one.close()
+
+    def _claim(self, name: str) -> bool:
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sockets.append(claim)
+        try:
+            claim.bind(f"\0slos-serve/{name}")
+        except OSError:
+            return False
+        return True
 
 
 def _is_named(flag: str, options: NodeOptions) -> bool:

@@ -104,7 +104,7 @@ class Crew:
 
     async def start(self, part: Part) -> None:
         part.log.parent.mkdir(parents=True, exist_ok=True)
-        part.log.write_bytes(b"")
+        part.log.unlink(missing_ok=True)
         running = _Running(part, await self._spawn(part), self.clock.now(), self.first_back_off_s)
         self._running[part.name] = running
         running.watcher = asyncio.create_task(self._watch(running), name=f"watch {part.name}")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ from services.node.machine import answered_device, ask_device, memory_gib
 from services.node.on_ray.config import UpOptions
 from services.node.on_ray.up import run_on_ray
 from services.node.plan import NodePlan, Part, Rank, Surroundings, plan_node
-from services.node.ports import assign_ports
+from services.node.ports import Claims, assign_ports
 from services.node.processes import Crew, Death, Keeper, tail
 from services.node.progress import Progress
 from services.node.ready import wait_until_attached, wait_until_ready
@@ -67,8 +68,11 @@ def run_node(
     console = console or Console()
     read_secret(options.cluster_secret_file)
     ports = assign_ports(options)  # first, since making the model may take a while
-    around = survey(options, config, console)
-    return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
+    with closing(Claims()) as claims:
+        claims.ports(ports, options)
+        claims.run_dir(Path(options.run_dir).expanduser().resolve())
+        around = survey(options, config, console)
+        return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
 
 
 async def serve(options: NodeOptions, plan: NodePlan, use: Use, console: Console) -> int:

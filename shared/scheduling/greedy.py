@@ -1,5 +1,5 @@
-"""The greedy of a step: which requests of one rank get tokens, given how long the step may last.
-Compiled.
+"""The greedy algorithm that forms a step: which requests of one rank get tokens, given how long the
+step may last. Compiled.
 
 It combines three rules. The envelope: a step ends before the earliest next token is due
 (FairBatching, arXiv 2510.14392). Decodes and prompts go by deadline (EDF), and of prompts that
@@ -217,8 +217,9 @@ def _ease_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
 
 @compiled
 def _back_s(rows: Rows, i: int, least_s: float) -> float:
-    """The length of steps with which a late decode returns to its pace. Where the shortest step
-    takes nearly all of the pace, steps as short as that would leave little to other requests.
+    """The shortest step that a late decode may force to return to its pace: CATCH_UP of the way
+    from a step of one decode (`least_s`) to the pace. Where one decode takes nearly all of the
+    pace, a step as short as that would leave nothing to other requests.
     """
     pace_s = step_pace_s(rows, i)
     return float(pace_s - (1 - CATCH_UP) * max(0.0, pace_s - least_s))

@@ -14,6 +14,8 @@ from shared.requests import (
 )
 from shared.scheduling.grace import Grace
 
+_AT_A_COST = "could be served in time only at the cost of promises given"
+_NEVER = "asks for more than an idle engine here surely keeps"
 _CROWDS = (
     "is of a class whose pace leaves too little of an engine to all that is asked for at present"
 )
@@ -102,7 +104,7 @@ def missed(
     """
     if reason is None:
         reason = _why_missed(best, goal, best_idle)
-    words = miss_words(best, goal) or "could be served in time only at the cost of promises given"
+    words = miss_words(best, goal) or (_NEVER if reason is Reason.NEVER else _AT_A_COST)
     sentence = f"This request {_CROWDS if crowds else words}"
     if query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         text = f"{sentence}; it runs without a promise."

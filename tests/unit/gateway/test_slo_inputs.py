@@ -72,6 +72,15 @@ def test_the_body_wins_over_llm_ds_header_over_ours_over_the_class(
     assert inputs.targets.tpot_s == CHAT.tpot_s
 
 
+def test_a_misspelt_header_of_ours_is_an_error_that_names_the_nearest() -> None:
+    error = error_of(None, {"x-slo-tttft-ms": "400"})
+
+    assert error is not None
+    assert error.param == "x-slo-tttft-ms"
+    assert "x-slo-ttft-ms" in str(error)
+    assert error_of(None, {"x-slo-decision-id": "d1", "x-sloth": "1"}) is None
+
+
 def test_nothing_said_is_the_default_class() -> None:
     assert read() == SloInputs(targets=SloTargets())
 

@@ -1,12 +1,14 @@
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.node.config import NodeOptions
-from services.node.ports import NodePorts, assign_ports
+from services.node.ports import Claims, NodePorts, assign_ports
 from shared.errors import ConfigError
 from shared.ports import FreePorts
 
@@ -106,3 +108,21 @@ def test_the_ports_of_all_workers_must_be_free() -> None:
 
         with pytest.raises(ConfigError, match=f"Port {first + 1} .*--kv-port"):
             assign_ports(free(kv_port=first, tensor_parallel_size=2, prefill=0))
+
+
+def test_two_nodes_never_have_the_same_port_or_folder_also_while_one_starts(tmp_path: Path) -> None:
+    options = free()
+    ports = assign_ports(options)
+    with closing(Claims()) as first, closing(Claims()) as second:
+        first.ports(ports, options)
+        first.run_dir(tmp_path)
+
+        with pytest.raises(ConfigError, match=r"another node that runs or starts .*--port"):
+            second.ports(ports, options)
+        with pytest.raises(ConfigError, match="--run-dir"):
+            second.run_dir(tmp_path)
+        second.run_dir(tmp_path / "other")
+
+    with closing(Claims()) as later:
+        later.ports(ports, options)
+        later.run_dir(tmp_path)
