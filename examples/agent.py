@@ -75,8 +75,8 @@ def ask(
     }
     answer = client.post("/v1/chat/completions", json=body)
     if answer.is_error:
-        message = answer.json()["error"]["message"]
-        raise httpx.HTTPStatusError(message, request=answer.request, response=answer)
+        reason = answer.json()["error"]["message"]
+        raise httpx.HTTPStatusError(reason, request=answer.request, response=answer)
     reply = answer.json()
     report = reply["slo"]
     print(f"{report['decision_id']} on {report['engines']['decode']}: {report['achieved']}")

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import zmq
@@ -39,6 +39,22 @@ class Instructions:
 _to_wire = msgspec.msgpack.Encoder().encode
 _message_from_wire = msgspec.msgpack.Decoder(list[StepReport] | KvLayout).decode
 _instructions_from_wire = msgspec.msgpack.Decoder(Instructions).decode
+
+
+class HostLink(Protocol):
+    """What a scheduler says to its host, and hears from it."""
+
+    def beat_while(self, is_idle: Callable[[], bool], now_s: Callable[[], float]) -> None: ...
+
+    def beat(self, now_s: float) -> None: ...
+
+    def report(self, reports: Sequence[StepReport]) -> bool: ...
+
+    def tell_layout(self, layout: KvLayout) -> None: ...
+
+    def news(self) -> Instructions | None: ...
+
+    def close(self) -> None: ...
 
 
 class SchedulerEnd:

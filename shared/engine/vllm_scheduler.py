@@ -17,7 +17,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from shared.batch_time import ADDITIVE, StepCurve, StepTable
 from shared.engine.carried_terms import terms_in
-from shared.engine.link import SchedulerEnd
+from shared.engine.link import HostLink, SchedulerEnd
 from shared.engine.new_rows import row_of
 from shared.engine.policy_limits import speculation_limit, step_limit
 from shared.engine.prefix_spans import PrefixSpans
@@ -35,7 +35,7 @@ from shared.scheduling.former import StepFormer, StepPlan
 from shared.scheduling.shares import FREE_BLOCKS, KEPT, LONGEST_S, MAX_TOKENS, SET_ASIDE
 
 _LISTEN_EVERY_S = 0.02  # to the socket costs several system calls, and instructions come rarely
-_UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
+UNKNOWN_SPEED = StepTable.of(StepCurve(form=ADDITIVE, coefficients=(0.0, 0.0, 0.0, 0.0)))
 
 
 def _now_s() -> float:
@@ -49,16 +49,14 @@ class SlosScheduler(SteeredScheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        settings = self.vllm_config.additional_config["slos"]
-        end_with_parent(settings["host_pid"])
         self._slos_kv = kv_layout(self.vllm_config, self.kv_cache_config, self.block_size)
-        self._slos_link = SchedulerEnd(settings["link"])
+        self._slos_link = self._slos_connect()
         self._slos_link.tell_layout(self._slos_kv)
         self._slos_policy = Policy()
         self._slos_ledger = StepLedger()
         self._slos_engine_max_tokens: int = self.max_num_scheduled_tokens
         former = StepFormer(
-            _UNKNOWN_SPEED,
+            UNKNOWN_SPEED,
             max_tokens=self._slos_engine_max_tokens,
             block_tokens=self.block_size,
             max_resident=self.max_num_running_reqs,
@@ -71,6 +69,12 @@ class SlosScheduler(SteeredScheduler):
         self._slos_bounded = False  # whether the policy bounds steps
         self._slos_listen_at_s = -math.inf
         self._slos_link.beat_while(lambda: not self.requests, self.slos_now_s)
+
+    def _slos_connect(self) -> HostLink:
+        """The link to the engine host, with which this process ends."""
+        settings = self.vllm_config.additional_config["slos"]
+        end_with_parent(settings["host_pid"])
+        return SchedulerEnd(settings["link"])
 
     # -- forming ------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class SlosScheduler(SteeredScheduler):
         if self.num_spec_tokens:
             self._slos_cut_drafts()
         former = self._slos_rows.former
-        former.table = self._slos_ledger.times.table or _UNKNOWN_SPEED
+        former.table = self._slos_ledger.times.table or UNKNOWN_SPEED
         former.limits[FREE_BLOCKS] = self._slos_free_blocks()
         former.limits[SET_ASIDE] = blocks_to_come(
             self.slos_blocked, self._slos_rows, self.block_size

@@ -58,8 +58,10 @@ class Measure:
             await self._times(asked, prompts, _WARM_UP_PROMPT, _ZERO_LOAD_TOKENS)
             for _ in range(_ZERO_LOAD_TIMES)
         ]
-        # Within one answer, a first token that is read late would make TPOT too short.
+        # A first token that is read late would make TPOT too short: the best one of all counts,
+        # also of answers with one token.
         first_s, last_s = (min(times_s[at] for times_s in answers) for at in (0, -1))
+        first_s = min(first_s, *(one_s for tokens, one_s in ttft_s if tokens >= _WARM_UP_PROMPT))
         return ZeroLoad(ttft_s=tuple(ttft_s), tpot_s=(last_s - first_s) / (_ZERO_LOAD_TOKENS - 1))
 
     async def point(
