@@ -96,7 +96,7 @@ def test_a_setting_is_one_of_the_fleet(classes: str) -> None:
 def test_a_fleet_is_asked_for_one_load(classes: str, scenario: str) -> None:
     none_or_two = SimulateOptions(classes=classes if scenario else "", scenario=scenario, rate=1.0)
 
-    with pytest.raises(ConfigError, match="one of them"):
+    with pytest.raises(ConfigError, match="name one load"):
         simulate(none_or_two)
 
 
