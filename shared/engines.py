@@ -208,6 +208,10 @@ class Policy:
     longest_step_s: float = 0.0
     kept_blocks: int = 0
 
+    def drafts_of(self, class_name: str) -> int | None:
+        """The draft length of a class; None: the engine's own."""
+        return self.speculation_by_class.get(class_name, self.speculation_tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:

@@ -110,5 +110,4 @@ class Attached:
                 self.drafts.observe(class_of[life], int(drafted), int(accepted))
 
     def _allowed(self, names: Sequence[str]) -> list[float]:
-        by_class, others = self.policy.speculation_by_class, self.policy.speculation_tokens
-        return [float(by_class.get(name, others) or 0) for name in names]
+        return [float(self.policy.drafts_of(name) or 0) for name in names]

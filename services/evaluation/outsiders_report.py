@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from services.evaluation.cells import rate_cell
 from services.evaluation.markdown import NOT_RUN, table
 from services.evaluation.results import Outsider, Results, percent
 from services.evaluation.scenarios import shown_name
@@ -32,7 +33,7 @@ def _rows(one: Outsider, systems: list[str]) -> Iterator[list[str]]:
             one.hardware,
             percent(one.share),
             rule,
-            *(f"{rates[system]:.3g}" if system in rates else "not run" for system in systems),
+            *(rate_cell(rates.get(system)) for system in systems),
             *(compared or ["-"]),
             f"{one.bound:.3g}",
         ]

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from services.node.findings import Finding, State, finding
+from services.node.gpu_shares import VLLM_TAKES
 from services.node.gpus import Gpu
 from services.node.machine import Machine
 
 # The oldest driver for each major version of CUDA, by NVIDIA's table of compatibility.
 _DRIVERS: Final = {12: 525, 13: 580}
-_VLLM_TAKES: Final = 0.92  # of a GPU's memory, by its own default
 
 
 def gpu(machine: Machine) -> Finding:
@@ -53,7 +53,7 @@ def driver(machine: Machine) -> Finding:
 
 def gpu_memory(machine: Machine) -> Finding:
     """Whether vLLM's default share of each GPU is free."""
-    full = [one for one in machine.gpus if one.free_share < _VLLM_TAKES]
+    full = [one for one in machine.gpus if one.free_share < VLLM_TAKES]
     if not full:
         return finding("GPU memory", True, "free" if machine.gpus else "no GPU", "")
     found = "; ".join(

@@ -8,7 +8,7 @@ from typing import Final
 from services.node.gpus import VISIBLE, Gpu
 from shared.errors import ConfigError
 
-_VLLM_TAKES: Final = 0.92  # of a GPU's memory, by vLLM's own default
+VLLM_TAKES: Final = 0.92  # of a GPU's memory, by vLLM's own default
 _MARGIN: Final = 0.02  # of a GPU's memory: what CUDA takes for a process before vLLM counts
 _LEAST: Final = 0.05  # of a GPU's memory, for one engine
 
@@ -105,9 +105,9 @@ def _utilization(gpus: Sequence[Gpu], engines: int, wanted: float | None) -> flo
             )
         return wanted
     free = min(one.free_share for one in gpus)
-    if engines == 1 and free >= _VLLM_TAKES:
+    if engines == 1 and free >= VLLM_TAKES:
         return None
-    each = min(_VLLM_TAKES, free - _MARGIN) / engines
+    each = min(VLLM_TAKES, free - _MARGIN) / engines
     if each < _LEAST:
         least = min(gpus, key=lambda one: one.free_share)
         raise ConfigError(

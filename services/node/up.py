@@ -70,7 +70,7 @@ def run_node(
     ports = assign_ports(options)  # first, since making the model may take a while
     with closing(Claims()) as claims:
         claims.ports(ports, options)
-        claims.run_dir(Path(options.run_dir).expanduser().resolve())
+        claims.run_dir(_run_dir(options))
         around = survey(options, config, console)
         return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
 
@@ -90,7 +90,7 @@ def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
 
 def survey(options: NodeOptions, config: str | None, console: Console) -> Surroundings:
     """Reads the machine and prepares the model, which is slow at a first start."""
-    run_dir = Path(options.run_dir).expanduser().resolve()
+    run_dir = _run_dir(options)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,6 +110,10 @@ def survey(options: NodeOptions, config: str | None, console: Console) -> Surrou
         run_dir=run_dir,
         environ=_environment(config, options.cluster_secret_file),
     )
+
+
+def _run_dir(options: NodeOptions) -> Path:
+    return Path(options.run_dir).expanduser().resolve()
 
 
 def _environment(config: str | None, secret_file: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ ADVICE_PAUSE_S: Final = 0.1
 _FOLLOW_EVERY_S = 1.0
 
 
-def learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
+def _learn_from(engine: EngineState, state: ClusterState, now: float) -> None:
     """Learns drafts and answer lengths from the engine's requests; ten times a second suffices."""
     rows = engine.rows
     if engine.description.max_speculation_tokens:
@@ -41,7 +41,7 @@ def advise(engine: EngineState, state: ClusterState, now: float) -> Policy | Non
         free_kv_blocks=engine.free_kv_blocks,
         awaited_blocks=state.sessions.idle.blocks(engine.description, now),
     )
-    learn_from(engine, state, now)
+    _learn_from(engine, state, now)
     asked = book.asked(engine.name, now)
     policy = policy_for(present, asked, book.acceptance, engine.policy, now)
     if not worth_sending(engine.policy, policy):

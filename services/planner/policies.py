@@ -140,7 +140,8 @@ def policy_for(
     known = replace(before, kept_blocks=_kept_blocks(engine))
     if engine.table is None:
         return known
-    bounded = replace(known, longest_step_s=_longest_step_s(engine.table, asked.values()))
+    tightest_ttft_s = min((one.ttft_s for one in asked.values()), default=math.inf)
+    bounded = replace(known, longest_step_s=longest_step_s(engine.table, tightest_ttft_s))
     if engine.description.max_speculation_tokens < 1:
         return replace(bounded, speculation_tokens=0, speculation_by_class={})
     return _with_speculation(engine, engine.table, asked, acceptance, bounded, now)
@@ -164,12 +165,12 @@ def _kept_blocks(engine: EngineNow) -> int:
     return min(parts * part, in_all // 2)
 
 
-def _longest_step_s(table: StepTable, asked: Iterable[Asked]) -> float:
+def longest_step_s(table: StepTable, tightest_ttft_s: float) -> float:
     """Bounds the wait of a request that comes while a step runs; 0 without any TTFT target."""
-    tightest_s = min((one.ttft_s for one in asked), default=math.inf)
-    if math.isinf(tightest_s):
+    if math.isinf(tightest_ttft_s):
         return 0.0
-    return max(STEP_SHARE_OF_TTFT * tightest_s, LONGEST_STEP_AT_LEAST * table.sure_s(Step()))
+    empty_s = table.sure_s(Step())
+    return max(STEP_SHARE_OF_TTFT * tightest_ttft_s, LONGEST_STEP_AT_LEAST * empty_s)
 
 
 def _with_speculation(
@@ -261,8 +262,7 @@ class _Group:
 
     def drafts_of(self, policy: Policy) -> int | None:
         """The group's draft length under `policy`; None: the engine's own."""
-        name = min(self.names, default="")
-        return policy.speculation_by_class.get(name, policy.speculation_tokens)
+        return policy.drafts_of(min(self.names, default=""))
 
 
 def _groups(engine: EngineNow, chosen: Flags) -> list[_Group]:

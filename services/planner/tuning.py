@@ -902,16 +902,6 @@ SURELY_SHORT: Annotated[
     ),
 ] = 2.33
 
-SHORTEST_LONGEST_STEP: Annotated[
-    float,
-    Tuned(
-        unit="empty steps",
-        low=2,
-        high=16,
-        why="Shorter steps would consist mostly of their fixed time.",
-    ),
-] = 4.0
-
 MOST_BUSY: Annotated[
     float,
     Tuned(

@@ -13,4 +13,4 @@ def step_limit(policy: Policy, engine_max_tokens: int) -> int:
 
 def speculation_limit(terms: Terms, policy: Policy) -> int | None:
     """How many drafted tokens of a request may be verified in one step; None: all."""
-    return policy.speculation_by_class.get(terms.class_name, policy.speculation_tokens)
+    return policy.drafts_of(terms.class_name)

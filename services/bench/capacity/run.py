@@ -67,22 +67,22 @@ class Run:
         for name, tokens in zip(stock, budgets, strict=True):
             await self._start(self.systems.stock(name, tokens))
         measure, targets = await self._look_at_idle(self._up[stock[-1]])
-        baselines = await self._start_baselines(measure)
+        others = await self._start_others(measure)
         trial = self._trial(measure, targets)
         best = stock[0]
         contenders: dict[str, tuple[str, ...]] = {
             STOCK: tuple(stock),
-            baselines[0]: tuple(baselines),
+            others[0]: tuple(others),
         }
         if options.search:
             for load in self.loads:
                 found = await trial.search(load, contenders, options.rounds)
                 contenders = {name: (found[name].best_variant,) for name in contenders}
                 best = contenders[STOCK][0]
-                await self._end_all_but([best, *baselines])
-            await self._overload(trial, best, contenders[baselines[0]][0])
+                await self._end_all_but([best, *others])
+            await self._overload(trial, best, contenders[others[0]][0])
         if options.saturation:
-            await self._saturation(measure, baselines[0])
+            await self._saturation(measure, others[0])
         await self._end_all_but([])
         await self._later(trial, measure, best)
 
@@ -151,17 +151,17 @@ class Run:
         self.say(f"idle: {targets.zero_load.as_json()}; a point takes {self.result.point_s:.0f} s")
         return measure, targets
 
-    async def _start_baselines(self, measure: Measure) -> list[str]:
+    async def _start_others(self, measure: Measure) -> list[str]:
         options = self.options
         if options.ours:
-            baselines = [self.systems.ours(OURS, self.configuration)]
+            others = [self.systems.ours(OURS, self.configuration)]
         else:
-            baselines = [
+            others = [
                 self.systems.stock(f"{AGAIN}-{tokens}", tokens) for tokens in options.token_budgets
             ]
-        for system in baselines:
+        for system in others:
             await measure.warm_up(await self._start(system))
-        return [system.name for system in baselines]
+        return [system.name for system in others]
 
     async def _start(self, system: System) -> Asked:
         client = await self.stage.start(system)
@@ -174,23 +174,23 @@ class Run:
             del self._up[name]
             await self.stage.end(name)
 
-    async def _overload(self, trial: Trial, stock: str, baseline: str) -> None:
-        ours = self.result.searched[1]  # the baseline on the first load
+    async def _overload(self, trial: Trial, stock: str, other: str) -> None:
+        ours = self.result.searched[1]  # the other on the first load
         capacity_rps = self.result.capacity_json(ours)["capacity_rps"]
         if self.options.overload and capacity_rps:
             rate_rps = self.options.overload * capacity_rps
             self.result.overload += [
-                await trial.take(name, self.loads[0], rate_rps) for name in (stock, baseline)
+                await trial.take(name, self.loads[0], rate_rps) for name in (stock, other)
             ]
 
-    async def _saturation(self, measure: Measure, baseline: str) -> None:
+    async def _saturation(self, measure: Measure, other: str) -> None:
         """Measures throughput; stock vLLM has the same token budget per step as ours."""
         stock = f"{STOCK}-{SAME_STEP_TOKENS}"
-        await self._end_all_but([stock, baseline])
+        await self._end_all_but([stock, other])
         if stock not in self._up:
             await measure.warm_up(await self._start(self.systems.stock(stock, SAME_STEP_TOKENS)))
         self.result.throughputs += await in_turns(
-            [self._up[stock], self._up[baseline]],
+            [self._up[stock], self._up[other]],
             Prompts(measure.text_ids, self.options.seed + 1),
             self.clock,
             in_flight=self.options.saturation_in_flight,

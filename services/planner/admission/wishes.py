@@ -48,8 +48,8 @@ class Wish:
 def by_program(bench: EngineWhatIf, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
     """The wishes that the program accepts on this engine, and the others; by value, then EDF."""
     by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
-    baselines = by_worth[:MOST_CANDIDATES]
-    taken = {id(w) for w, yes in zip(baselines, _accepted(bench, baselines), strict=True) if yes}
+    tried = by_worth[:MOST_CANDIDATES]
+    taken = {id(w) for w, yes in zip(tried, _accepted(bench, tried), strict=True) if yes}
     first = [wish for wish in by_worth if id(wish) in taken]
     return first, [wish for wish in by_worth if id(wish) not in taken]
 

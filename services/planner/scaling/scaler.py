@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from services.planner.policies import longest_step_s
 from services.planner.scaling.demanded import ARRIVES, DUE, Asks
 from services.planner.scaling.fleet_rows import Floats
 from services.planner.scaling.fleet_size import FleetSize, grown, shrunk
@@ -20,12 +21,11 @@ from services.planner.scaling.replay import Replayed, Site, replay
 from services.planner.scaling.work import least_for_work
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState, engines_by_role
-from services.planner.tuning import SHORTEST_LONGEST_STEP, SURELY_SHORT
-from shared.batch_time import Step, StepTable
+from services.planner.tuning import SURELY_SHORT
+from shared.batch_time import StepTable
 from shared.engines import Role, ScaleAdvice
 from shared.scheduling.former import engine_limits
 
-_LONGEST_SHARE: Final = 1 / 3  # of the tightest TTFT: the limit of a step's time, as in policies
 _ALONE: Final = FleetSize(prefill=0, decode=1)
 _LATELY: Final = 1 / 3  # the last part of the window, which has to be kept as well
 _UNIT_ENGINES: Final = 8  # the least size to which a larger fleet is scaled down for its replay
@@ -230,12 +230,8 @@ def _question(
 
 
 def _longest_step_s(asks: Asks, site: Site) -> float:
-    """The limit of a step's time as in `policies`; 0 without any TTFT target."""
-    tightest_s = float(asks[:, DUE].min(initial=np.inf))
-    if np.isinf(tightest_s):
-        return 0.0
-    empty_s = StepTable(site.decode_table).sure_s(Step())
-    return max(_LONGEST_SHARE * tightest_s, SHORTEST_LONGEST_STEP * empty_s)
+    """The limit of a step's time, as engines are told it."""
+    return longest_step_s(StepTable(site.decode_table), float(asks[:, DUE].min(initial=np.inf)))
 
 
 def _limits(engine: EngineState) -> Floats:
