@@ -9,7 +9,7 @@ import httpx
 
 from services.bench.answers import AnswerFailed
 
-_LIMIT_S: Final = 60.0
+_LIMIT_S: Final = 120.0
 _SHOWN: Final = 300  # characters of an error
 
 

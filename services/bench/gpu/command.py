@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,7 @@ from shared.errors import ConfigError
 from shared.option_values import nearest
 from shared.options import load
 
+_SECTION: Final = "bench_gpu"
 _WIDTH: Final = 160  # of the table where there is no terminal
 _COLORS: Final = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.SKIPPED: "yellow"}
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = load(
         GpuBenchOptions,
-        section="bench_gpu",
+        section=_SECTION,
         argv=argv,
         environ=os.environ,
         prog="slos-serve bench gpu",
@@ -63,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         device=device,
         machine=Machine.read().as_json(),
         options=asdict(options),
-        results=_run_all(steps, replace(options, device=device), folder, argv),
+        results=_run_all(steps, replace(options, device=device, out=str(folder)), folder),
     )
     (folder / "gpu.json").write_text(json.dumps(result.as_json(), indent=1))
     (folder / "gpu.md").write_text(result.as_markdown())
@@ -78,16 +80,17 @@ def _steps(options: GpuBenchOptions) -> list[str]:
     return [name for name in STEPS if name in (options.steps or STEPS)]
 
 
-def _run_all(
-    steps: Sequence[str], options: GpuBenchOptions, folder: Path, argv: Sequence[str]
-) -> list[StepResult]:
+def _run_all(steps: Sequence[str], options: GpuBenchOptions, folder: Path) -> list[StepResult]:
     clock = MonotonicClock()
-    told = [*argv, "--out", str(folder), "--device", options.device]
-    runner = StepRunner(arguments=told, folder=folder, clock=clock)
+    told = folder / "options.yaml"
+    told.write_text(yaml.safe_dump({_SECTION: json.loads(json.dumps(asdict(options)))}))
+    runner = StepRunner(arguments=("--config", str(told)), folder=folder, clock=clock)
     ends_at_s, results = clock.now() + options.budget_s, list[StepResult]()
     for step in steps:
         print(f"{step} ...", file=sys.stderr, flush=True)
-        results.append(runner.run(step, min(STEPS[step], ends_at_s - clock.now())))
+        results.append(
+            runner.run(step, min(options.patience * STEPS[step], ends_at_s - clock.now()))
+        )
     return results
 
 

@@ -34,6 +34,9 @@ class GpuBenchOptions:
     budget_s: Positive = option(
         480.0, help="how long all steps may take together; what no time is left for is skipped"
     )
+    patience: Positive = option(
+        1.0, help="multiplies the limit of each step, e.g. 4 on a machine that others use"
+    )
     answers: Annotated[int, Field(ge=1, le=64)] = option(
         12, help="prompts whose answers are compared"
     )

@@ -11,6 +11,7 @@ from services.bench.profile import measured_engine
 from shared.engine.config import EngineOptions, ProfileWhen
 
 _MOST_P50_PERCENT: Final = 20.0  # of a fit that promises can stand on
+_KV_GIB_ON_CPU: Final = 1.0  # vLLM's default there is nearly all memory
 _LEAST_WITHIN: Final = 0.85  # of held-out steps within the bound of 95 %
 
 
@@ -21,6 +22,7 @@ def look_at_step_times(options: GpuBenchOptions, _: Path, notebook: Notebook) ->
             model=options.model,
             dtype=options.engine_dtype,
             max_model_len=options.max_model_len,
+            kv_cache_gib=_KV_GIB_ON_CPU if options.on_cpu else None,
             profile=ProfileWhen.FRESH,
         )
     )
