@@ -169,10 +169,6 @@ class RequestRows(Generic[Request]):
         changed: FloatArray = self.former.rows[self._slots[request_id]]
         return changed
 
-    def slot(self, request_id: str) -> int:
-        """Its row is the one of this number in `former.rows`."""
-        return self._slots[request_id]
-
     def of_slots(self, slots: Slots) -> list[Request]:
         """The requests in these slots, in this order."""
         found = [self._requests[slot] for slot in slots.tolist()]

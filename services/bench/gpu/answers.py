@@ -23,6 +23,7 @@ KEPT: Final = "answers.json"
 MODEL_LEN: Final = 1024
 _KV_BLOCKS: Final = 80  # one of the longest requests in blocks of 16; none of twelve at once
 _PREEMPTION_PROMPTS, _PREEMPTION_TOKENS = 12, 240
+_FITTING: Final = 4  # of them fit
 _PREEMPTIONS: Final = "vllm:num_preemptions_total"
 _RECOMPUTED: Final = 3
 _STALLED_S: Final = 1.0  # so long the prefill engine has requests before it dies
@@ -85,7 +86,7 @@ class _Looks:
         prompts = await some_prompts(self.client, _PREEMPTION_PROMPTS, self.options.seed + 1)
         short = [prompt[:64] for prompt in prompts]
         alone = await self.client.all(
-            short, _PREEMPTION_TOKENS, salt="alone", slo=_ONE, in_flight=1
+            short, _PREEMPTION_TOKENS, salt="alone", slo=_ONE, in_flight=_FITTING
         )
         before = await self._preemptions()
         together = await self.client.all(
