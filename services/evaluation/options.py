@@ -108,7 +108,10 @@ class EvaluateOptions:
     parts: tuple[str, ...] = option(
         (),
         help="capacity, paper, rules, curves, ablations, bursts, scaling, overload, regret, "
-        "outsiders; default: all",
+        "outsiders; default: all of these; leave-one-out, which takes hours, only by its name",
+    )
+    numbers: tuple[str, ...] = option(
+        (), help="leave-one-out: tuned numbers that are halved and doubled; default: all"
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")

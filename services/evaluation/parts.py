@@ -44,6 +44,8 @@ class Evaluation:
     show: Callable[[str], Told]  # the same for a part without points
     hardware: str = ""
     data: str = ""  # folder of loads that others published
+    numbers: Sequence[str] = ()  # tuned numbers that are changed; none: all
+    older: bool = False  # results of other versions of the code count, too
     code_trace: str = ""  # a trace file of a coding service, in place of synthetic arrivals
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)
 
