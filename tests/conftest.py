@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-_PROCESSES = "tests/integration/"
+_INTEGRATION = Path("tests/integration")
 _USE_COMPILED_CODE = (
     "planner",
     "evaluation",
@@ -24,6 +25,19 @@ _USE_COMPILED_CODE = (
     "scheduling",
     "kv_transfer",
 )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that at the end all workers have something to do."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    places = item.path.parts
+    if "integration" in places:
+        return 1 - len(list(item.iter_markers("engines")))
+    return 2 if "evaluation" in places else 3
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -48,18 +62,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
-    """One worker runs the tests that start processes, the others those that do not, by files.
+    """A worker runs all tests of a file, or of a folder of `tests/integration` that share a node.
 
-    Nodes of several tests at once would starve each other.
+    They are given away in the order of the collection.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolderAndFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return _PROCESSES if file.startswith(_PROCESSES) else file
+            file = PurePath(nodeid.partition("::")[0])
+            return str(file.parent if file.parent.parent == _INTEGRATION else file)
 
-    return ByFolderAndFile(config, log)
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -2,23 +2,31 @@
 
 import asyncio
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from deploy.compose_test.dashboard import MAY_BE_EMPTY, unanswered
 from examples import agent, client
-from tests.integration.load import WAYS, Load, Told
-from tests.integration.node import Node, pids_with_text, running_node, wait_until
+from tests.integration.load import WAYS, Load, seen, understandable
+from tests.integration.node import (
+    START_LIMIT_S,
+    Node,
+    pids_with_text,
+    running_node,
+    wait_until,
+)
 from tests.integration.prometheus import running_prometheus
 
 pytestmark = pytest.mark.engines
@@ -142,7 +150,7 @@ async def test_the_asynchronous_openai_client_works(node: Node) -> None:
 def test_a_decision_can_be_explained_after_the_answer(node: Node) -> None:
     report = chat(node, max_tokens=4, slo={"report": True}).json()["slo"]
 
-    words = ["planner", "--explain", report["decision_id"], "--planner", planner_of(node)]
+    words = ["planner", "--explain", report["decision_id"], "--planner", node.planner]
     told = subprocess.run(
         [sys.executable, "-c", "import services.cli, sys; sys.exit(services.cli.main())", *words],
         capture_output=True,
@@ -241,6 +249,7 @@ def test_the_agent_of_the_examples_ends_with_words_of_the_model(node: Node) -> N
 async def test_killed_parts_come_back_and_nothing_hangs(
     node: Node, killed: tuple[str, ...]
 ) -> None:
+    (before,) = await Load(node.url, node.model).run([0])
     load = asyncio.create_task(Load(node.url, node.model, in_flight=4).run(range(60)))
     await asyncio.sleep(1)
 
@@ -252,32 +261,38 @@ async def test_killed_parts_come_back_and_nothing_hangs(
 
     assert len(told) == 60
     assert [one for one in told if not understandable(one, killed)] == []
+    log = (node.run_dir / "up.log").read_text()
+    assert [part for part in killed if f"{part} was killed by signal 9; starting" not in log] == []
+    (after,) = await Load(node.url, node.model).run([0])
+    assert after.text == before.text
     # KV that was not fetched is released by its lease.
     rest_s = wait_until(node.at_rest, limit_s=60)
     waits = ", ".join(f"{way} {s:.1f} s" for way, s in zip(WAYS, again_s, strict=True))
     print(f"\n{killed} killed: {seen(told)}; again {waits}; at rest {rest_s:.1f} s later")
 
 
-def seen(told: list[Told]) -> Counter[str]:
-    """Counts what clients saw, for the output (`pytest -s`)."""
-    return Counter(
-        "answered"
-        if one.complete
-        else f"{one.status} {one.error['code']}: {one.error['message']}"
-        if one.error
-        else one.broken
-        for one in told
+def test_a_node_that_is_killed_outright_leaves_nothing(node: Node) -> None:
+    parts = psutil.Process(node.process.pid).children(recursive=True)
+    assert len(parts) > 5  # keeper, planner, gateway, two hosts with a core each
+
+    assert node.end(signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_a_part_that_cannot_start_ends_the_node_with_its_last_words(tmp_path: Path) -> None:
+    config = tmp_path / "slos.yaml"
+    config.write_text("decode: {max_step_tokens: -1}")
+
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "services", "--model=tiny", "--auto-ports"),
+            *(f"--run-dir={tmp_path}", f"--config={config}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+        check=False,
     )
 
-
-def understandable(told: Told, killed: tuple[str, ...]) -> bool:
-    """A whole answer, an error in OpenAI's shape, or a connection that died with the gateway."""
-    if told.complete:
-        return True
-    if told.error is not None:
-        return bool(told.error["message"]) and bool(told.error["type"])
-    return "gateway" in killed and bool(told.broken)
-
-
-def planner_of(node: Node) -> str:
-    return f"127.0.0.1:{node.ports.planner}"
+    assert ended.returncode == 1
+    assert re.search(r"decode-0 ended with status \d+. The end of its log", ended.stdout)
+    assert "max_step_tokens" in ended.stdout
