@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Compiles what tests use, once and on disk, before a test's own limit runs.
 
     It takes a minute in a fresh clone and a moment later; processes that tests start find it there.
+    Workers begin with different parts and load from disk what another one has compiled.
     """
     places = {part for item in session.items for part in item.path.parts}
     if session.config.option.collectonly or not places.intersection(_USE_COMPILED_CODE):
@@ -54,10 +56,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     kept = session.config.rootpath / ".slos"
     kept.mkdir(exist_ok=True)
-    with FileLock(kept / "compile.lock"):  # the other worker finds it compiled
-        prepare()
-        warm_up()
-        warm_up_kv()
+    parts = [prepare, warm_up, warm_up_kv]
+    first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % len(parts)
+    for part in parts[first:] + parts[:first]:
+        with FileLock(kept / f"{part.__module__}.lock"):
+            part()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -108,10 +108,11 @@ def test_an_engine_measures_steps_of_each_kind_within_its_limit(told: list[dict[
     assert first["largest"] <= 256
 
 
-def test_the_next_start_finds_the_same_profile_at_once(told: list[dict[str, Any]]) -> None:
+def test_the_next_start_finds_the_same_profile_and_measures_nothing(
+    told: list[dict[str, Any]],
+) -> None:
     first, second = told
 
-    assert second["took_s"] < 1
     assert second["steps"] == 0
     assert second["fit"] == first["fit"]
 
