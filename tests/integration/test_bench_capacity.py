@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 280
+LIMIT_S = 560
 COMMAND = (sys.executable, "-m", "services.bench", "capacity", "--real", "--json")
 SMALL = (
     *("--model=tiny", "--token-budgets=64", "--rounds=1", "--point-s=2", "--first-rate=5"),
