@@ -1,14 +1,14 @@
 """What holds for all tests."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
+
+from tests.compiled import compile_all
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -42,25 +42,10 @@ def _rank(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compiles what tests use, once and on disk, before a test's own limit runs.
-
-    It takes a minute in a fresh clone and a moment later; processes that tests start find it there.
-    Workers begin with different parts and load from disk what another one has compiled.
-    """
+    """Compiles before a test's own limit runs."""
     places = {part for item in session.items for part in item.path.parts}
-    if session.config.option.collectonly or not places.intersection(_USE_COMPILED_CODE):
-        return
-    from services.planner.scaling.warm_up import warm_up
-    from services.planner.server.prepare import prepare
-    from shared.kv_transfer.layout import warm_up as warm_up_kv
-
-    kept = session.config.rootpath / ".slos"
-    kept.mkdir(exist_ok=True)
-    parts = [prepare, warm_up, warm_up_kv]
-    first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % len(parts)
-    for part in parts[first:] + parts[:first]:
-        with FileLock(kept / f"{part.__module__}.lock"):
-            part()
+    if not session.config.option.collectonly and places.intersection(_USE_COMPILED_CODE):
+        compile_all()
 
 
 @pytest.hookimpl(optionalhook=True)
