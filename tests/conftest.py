@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine is no failure of the code; pytest's own limit still ends a test that hangs.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("patient", deadline=None, max_examples=50)
+settings.register_profile("all cases", deadline=None, max_examples=500)
+settings.load_profile("all cases" if os.environ.get("SLOS_TEST_ALL_CASES") else "patient")
 
 _INTEGRATION = Path("tests/integration")
 _USE_COMPILED_CODE = (
