@@ -1,7 +1,7 @@
 # What one does with this repository. `make help` lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo compose-test evaluate test check compiled format lock lock-cuda proto chart reference env env-test clean
+.PHONY: help demo gpu-check compose-test evaluate test check compiled format lock lock-cuda proto chart reference env env-test clean
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python that the locked packages are built for; say PYTHON=... to choose another.
@@ -17,6 +17,9 @@ help: ## this list
 
 demo: env ## serve a real model on this machine and show the times (ARGS=--once ends by itself)
 	@$(BIN)/slos-serve demo $(ARGS)
+
+gpu-check: env ## on a machine with a GPU: answers, step times, drafts and promises, in 8 minutes (ARGS=--help)
+	@$(BIN)/slos-serve bench gpu $(ARGS)
 
 test: env-test ## everything: checks, then all tests, by two workers (ARGS go to pytest)
 	@$(MAKE) --no-print-directory -j 2 check compiled

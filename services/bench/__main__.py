@@ -21,6 +21,10 @@ MODULES = {
     ),
     "fit": ("services.bench.fit", "errors of fitted step times, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
+    "gpu": (
+        "services.bench.gpu.command",
+        "this machine's GPU: answers, step times, drafts and promises, in minutes",
+    ),
     "hardware": ("services.bench.hardware", "errors of simulated engines; makes their tables"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
     "reality": (

@@ -9,6 +9,8 @@ from shared.options import option
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+GpuShare = Annotated[float, Field(ge=0, lt=1)]
+GPU_SHARE_HELP = "share of the GPU's memory for each engine; 0: the engines compute on CPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class GatewayBenchOptions:
     threads: Annotated[int, Field(ge=0)] = option(
         0, help="threads of each engine's model; 0: one less than there are cores, as vLLM's own"
     )
+    gpu_share: GpuShare = option(0.0, help=GPU_SHARE_HELP)
     engines: bool = option(True, help="measure beside real engines")
     stock: bool = option(True, help="start a stock vLLM server too and ask it the same")
     stub: bool = option(True, help="measure one gateway against a stub engine")

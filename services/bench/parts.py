@@ -102,12 +102,8 @@ class Parts:
         flags = {
             "host": LOOPBACK,
             "port": self.ports.stock,
-            "block-size": _BLOCK_TOKENS,
-            "max-num-seqs": _MOST_RUNNING,
-            "max-num-batched-tokens": _MOST_STEP_TOKENS,
-            "kv-cache-memory-bytes": int(self.options.kv_cache_gib * _GIB),
-            "enforce-eager": None,
             "disable-uvicorn-access-log": None,
+            **self._stock_flags(),
             **self._model_flags(),
         }
         module = "vllm.entrypoints.openai.api_server"
@@ -119,11 +115,28 @@ class Parts:
         A worker process, vLLM's default on CPU, spins for a second after each request, and would
         slow down the next server that is asked.
         """
+        if self.options.gpu_share:
+            return engine
         threads = self.options.threads or max(1, len(os.sched_getaffinity(0)) - 1)
         model = {"OMP_NUM_THREADS": str(threads), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         return replace(engine, environ={**engine.environ, **model})
 
+    def _stock_flags(self) -> dict[str, object]:
+        if self.options.gpu_share:
+            return {"gpu-memory-utilization": self.options.gpu_share}
+        return {
+            "block-size": _BLOCK_TOKENS,
+            "max-num-seqs": _MOST_RUNNING,
+            "max-num-batched-tokens": _MOST_STEP_TOKENS,
+            "kv-cache-memory-bytes": int(self.options.kv_cache_gib * _GIB),
+            "enforce-eager": None,
+        }
+
     def _engine_flags(self) -> dict[str, object]:
+        """On a GPU vLLM's defaults for the device, else the same for both engines."""
+        if self.options.gpu_share:
+            share = {"gpu-memory-utilization": self.options.gpu_share}
+            return {**share, **self._model_flags()}
         return {
             "kv-cache-gib": self.options.kv_cache_gib,
             "block-size-tokens": _BLOCK_TOKENS,

@@ -8,14 +8,11 @@ from shared.engine.standalone import DEFAULT_CLASS, Slo
 
 
 class Kind(StrEnum):
-    """How a request was taken.
-
-    PROMISED: its SLO could be met when it arrived. BEST_EFFORT: it could not. INVALID: it was
-    served without an SLO, since what it asked for could not be read.
+    """How a request was taken. INVALID: what it asked for could not be read, so that it is served
+    without an SLO.
     """
 
-    PROMISED = "promised"
-    BEST_EFFORT = "best_effort"
+    SLO = "slo"
     NO_SLO = "no_slo"
     INVALID = "invalid"
 
@@ -55,7 +52,7 @@ class Attainment:
     def take(self, request_id: str, slo: Slo, kind: Kind, *, arrived_s: float) -> None:
         """Counts a request that came, and follows its answer if it has an SLO."""
         self.taken[slo.class_name, kind] += 1
-        if kind in (Kind.PROMISED, Kind.BEST_EFFORT):
+        if kind is Kind.SLO:
             self._answers[request_id] = _Answer(slo, arrived_s)
 
     def take_invalid(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.batch_time import Fit, from_plain, to_plain
+from shared.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # a new way to measure or to keep gets a new number
@@ -47,6 +48,16 @@ def kept_fit(cache: Path, wanted: Mapping[str, Any]) -> Fit | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         _LOG.warning("The profile in %s cannot be read (%s) and is measured anew.", path, error)
         return None
+
+
+def fit_in(path: Path) -> Fit:
+    """The fit in a file of `slos-serve profile --json`. Raises ConfigError where there is none."""
+    try:
+        return from_plain(json.loads(path.read_text(encoding="utf-8"))["fit"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is no profile of `slos-serve profile --json`: {error}"
+        ) from error
 
 
 def keep_fit(cache: Path, wanted: Mapping[str, Any], fit: Fit) -> None:

@@ -1,20 +1,12 @@
-"""What a scheduler without gateway and planner decides: which SLO a request has, and whether to
-promise it.
-"""
+"""Decides, without gateway and planner, which SLO a request has, and when it is given up."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
-from shared.batch_time import StepTable
-from shared.batch_time.table import FloatArray
 from shared.errors import ConfigError, InvalidRequest
-from shared.scheduling.rows import AVAILABLE, DEADLINE, REMAINING, Rows
-from shared.scheduling.simulate import Flags, at_stake, simulate
-from shared.scheduling.steady import steady_share
+from shared.scheduling.rows import EXPIRED, GENERATED, KIND, NO_SLO, Rows
 from shared.scheduling.terms import Terms
 
 TTFT_KEY: Final = "slo_ttft_ms"
@@ -22,7 +14,7 @@ TPOT_KEY: Final = "slo_tpot_ms"
 CLASS_KEY: Final = "slo_class"
 DEFAULT_CLASS: Final = "default"
 
-_SETTINGS: Final = ("classes", "metrics_host", "metrics_port", "log_every_s")
+_SETTINGS: Final = ("classes", "profile", "metrics_host", "metrics_port", "log_every_s")
 _LOG_EVERY_S: Final = 60.0
 _MS_PER_S: Final = 1e3
 
@@ -50,11 +42,13 @@ class StandaloneSettings:
 
     Attributes:
         classes: Targets by class, for requests that name the class and leave a target out.
+        profile: File of `slos-serve profile --json`; empty: what was kept for such an engine.
         metrics_port: Port of the Prometheus page; 0: no page.
         log_every_s: Time between two log lines about attainment.
     """
 
     classes: Mapping[str, Slo] = field(default_factory=lambda: {DEFAULT_CLASS: Slo()})
+    profile: str = ""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     log_every_s: float = _LOG_EVERY_S
@@ -72,6 +66,8 @@ def settings_from(raw: Mapping[str, Any]) -> StandaloneSettings:
     port = given.get("metrics_port", 0)
     if not isinstance(port, int) or not 0 <= port <= 65535:
         raise ConfigError(f"slos: metrics_port: {port!r} is no port")
+    if not isinstance(given.get("profile", ""), str):
+        raise ConfigError("slos: profile: must be the path of a file")
     if not _is_positive(given.get("log_every_s", _LOG_EVERY_S)):
         raise ConfigError("slos: log_every_s: must be a number above 0")
     own = {name: _class_from(name, targets) for name, targets in classes.items()}
@@ -125,38 +121,12 @@ def _is_positive(value: Any) -> bool:
     return is_number and 0 < value < math.inf
 
 
-def can_promise(
-    rows: Rows, slot: int, table: StepTable | None, limits: FloatArray, now: float
-) -> bool:
-    """Whether the forecast meets all deadlines of row `slot` and makes no other promise late.
+def drop_expired(rows: Rows) -> int:
+    """Serves requests whose first token cannot be in time any more like requests without an SLO.
 
-    Runs the engine's own step former from `now` on, twice more if another promise is late: one that
-    is late without the newcomer as well does not count. `steady_share` bounds what the forecast
-    does not reach: the paces of all promises together, for ever.
-
-    Args:
-        rows: All requests of the engine, the newcomer's row marked as promised; not changed.
-        table: None while nothing is known of step times; then only a deadline that has passed
-            cannot be met.
-        limits: The engine's, as `StepFormer.limits` has them.
+    Without admission, a step former that came back to such requests at the cost of others would
+    make ever more of them late under overload. Returns how many there were. Changes `rows`.
     """
-    if table is None:
-        return bool(now <= rows[slot, DEADLINE])
-    tried, without = rows.copy(), rows.copy()
-    # A grammar is taken as compiled at once: how long it takes is not known.
-    tried[slot, AVAILABLE] = min(tried[slot, AVAILABLE], now)
-    without[slot, REMAINING] = 0.0
-    if steady_share(tried, table) > max(1.0, steady_share(without, table)):
-        return False
-    guarded = at_stake(tried, table, now)
-    guarded[slot] = True
-    late = _late(tried, guarded, table, limits, now)
-    if late[slot] or not late.any():
-        return not late[slot]
-    late_anyway = simulate(without, table, limits, now).late(without)
-    return not _late(tried, guarded & ~late_anyway, table, limits, now).any()
-
-
-def _late(rows: Rows, guarded: Flags, table: StepTable, limits: FloatArray, now: float) -> Flags:
-    late: Flags = simulate(rows, table, limits, now, guarded=guarded).late(rows) & guarded
-    return np.asarray(late)
+    dropped = (rows[:, KIND] == EXPIRED) & (rows[:, GENERATED] == 0)
+    rows[dropped, KIND] = NO_SLO
+    return int(dropped.sum())

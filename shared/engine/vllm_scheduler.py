@@ -19,7 +19,12 @@ from shared.batch_time import ADDITIVE, StepCurve, StepTable
 from shared.engine.carried_terms import terms_in
 from shared.engine.link import HostLink, SchedulerEnd
 from shared.engine.new_rows import row_of
-from shared.engine.policy_limits import speculation_limit, step_limit
+from shared.engine.policy_limits import (
+    has_full_decode_graphs,
+    speculation_limit,
+    step_limit,
+    worth_a_full_graph,
+)
 from shared.engine.prefix_spans import PrefixSpans
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
@@ -67,6 +72,7 @@ class SlosScheduler(SteeredScheduler):
         self._slos_prefixes = PrefixSpans(self.block_size)
         self.kv_event_publisher: Any = PrefixEvents(self._slos_prefixes, self.kv_event_publisher)
         self._slos_bounded = False  # whether the policy bounds steps
+        self._slos_full_graphs = has_full_decode_graphs(self.vllm_config.compilation_config)
         self._slos_listen_at_s = -math.inf
         self._slos_link.beat_while(lambda: not self.requests, self.slos_now_s)
 
@@ -143,12 +149,12 @@ class SlosScheduler(SteeredScheduler):
         return plan
 
     def _slos_cut_drafts(self) -> None:
-        for request in self.running:
-            allowed = speculation_limit(
-                self._slos_rows.terms(request.request_id), self._slos_policy
-            )
-            if allowed is not None and len(request.spec_token_ids) > allowed:
-                request.spec_token_ids = request.spec_token_ids[:allowed]
+        terms = [self._slos_rows.terms(one.request_id) for one in self.running]
+        limits = [speculation_limit(one, self._slos_policy) for one in terms]
+        if not (self._slos_full_graphs and worth_a_full_graph(limits, self.num_spec_tokens)):
+            for request, allowed in zip(self.running, limits, strict=True):
+                if allowed is not None and len(request.spec_token_ids) > allowed:
+                    request.spec_token_ids = request.spec_token_ids[:allowed]
         self._slos_rows.set_drafts(
             ((one.request_id, len(one.spec_token_ids)) for one in self.running),
             self._slos_ledger.drafts.gain,

@@ -8,6 +8,7 @@ Requests bring their SLO in `vllm_xargs`; settings are in `--additional-config '
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -19,17 +20,21 @@ from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
+from shared.batch_time import Fit, to_plain
 from shared.clock import wall_time_s
 from shared.engine.attainment import Attainment, Kind
 from shared.engine.carried_terms import TERMS_KEY
 from shared.engine.kv_layout import KvLayout
 from shared.engine.link import HostLink
-from shared.engine.standalone import Slo, can_promise, settings_from, slo_of
-from shared.engine.vllm_scheduler import UNKNOWN_SPEED, SlosScheduler
+from shared.engine.profile_kept import fit_in, identity, kept_fit
+from shared.engine.standalone import Slo, drop_expired, settings_from, slo_of
+from shared.engine.vllm_identity import step_time_identity
+from shared.engine.vllm_platform import device
+from shared.engine.vllm_scheduler import SlosScheduler
 from shared.engines import StepReport
 from shared.errors import ConfigError, InvalidRequest
-from shared.scheduling.rows import BEST_EFFORT, KIND, NO_SLO, new_row
-from shared.scheduling.shares import FREE_BLOCKS
+from shared.kept import cache_folder
+from shared.scheduling.former import StepPlan
 from shared.scheduling.terms import terms_as_plain
 
 _LOG = init_logger("vllm.slos")  # vLLM shows only loggers below its own
@@ -78,9 +83,11 @@ class _Page(Collector):
 
 
 class StandaloneScheduler(SlosScheduler):
-    """Promises each request its SLO as it arrives if the forecast meets it, and counts attainment.
+    """Keeps the deadlines of as many requests as it can, and counts attainment.
 
-    Step times are learned from the engine's steps; until then every SLO is promised.
+    Prompts go by deadline; where they cannot all be on time, the step former puts the longest
+    behind the others (Moore and Hodgson). Step times come from a profile, and are learned from the
+    engine's steps.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -93,15 +100,26 @@ class StandaloneScheduler(SlosScheduler):
         self._slos_attainment = Attainment()
         self._slos_logged: list[str] = []
         self._slos_log_at_s = -math.inf
-        # Compiled here rather than at the first request.
-        former = self._slos_rows.former
-        can_promise(
-            new_row(tokens=1, left=1, due_s=1.0)[None], 0, UNKNOWN_SPEED, former.limits, 0.0
-        )
+        self._slos_start_from_profile()
         self._slos_serve_page()
 
     def _slos_connect(self) -> HostLink:
         return _NoHost()
+
+    def _slos_start_from_profile(self) -> None:
+        """With the given profile, or with what an engine like this one kept in the cache."""
+        named = self._slos_settings.profile
+        fit = fit_in(Path(named)) if named else self._slos_kept_fit()
+        if fit is None:
+            _LOG.info("No profile of such an engine: step times are learned from its steps")
+            return
+        self._slos_ledger.times.start_from(to_plain(fit))
+        _LOG.info("Step times start from a profile of %d steps", fit.steps)
+
+    def _slos_kept_fit(self) -> Fit | None:
+        known = step_time_identity(self.vllm_config, cpu=device() == "cpu")
+        wanted = identity(self.vllm_config.model_config.model, known)
+        return kept_fit(cache_folder(), wanted)
 
     def _slos_serve_page(self) -> None:
         port = self._slos_settings.metrics_port
@@ -128,9 +146,10 @@ class StandaloneScheduler(SlosScheduler):
         super().add_request(request)
         if slo is None:
             self._slos_attainment.take_invalid()
-        else:
-            kind = self._slos_kind(request.request_id)
-            self._slos_attainment.take(request.request_id, slo, kind, arrived_s=arrived_s)
+            return
+        has_target = slo.ttft_s is not None or slo.tpot_s is not None
+        kind = Kind.SLO if has_target else Kind.NO_SLO
+        self._slos_attainment.take(request.request_id, slo, kind, arrived_s=arrived_s)
 
     def _slos_read(self, request: Request) -> Slo | None:
         """None where it cannot be read: an engine core cannot refuse a request."""
@@ -146,27 +165,10 @@ class StandaloneScheduler(SlosScheduler):
         waited_s = max(0.0, wall_time_s() - float(request.arrival_time))
         return self.slos_now_s() - waited_s
 
-    def _slos_kind(self, request_id: str) -> Kind:
-        """Makes the request best effort if its SLO cannot be promised."""
-        row = self._slos_rows.row(request_id)
-        if row[KIND] == NO_SLO:
-            return Kind.NO_SLO
-        if self._slos_can_promise(request_id):
-            return Kind.PROMISED
-        row[KIND] = BEST_EFFORT
-        self._slos_rows.wait(request_id, self.slos_now_s())
-        return Kind.BEST_EFFORT
-
-    def _slos_can_promise(self, request_id: str) -> bool:
-        former = self._slos_rows.former
-        former.limits[FREE_BLOCKS] = self._slos_free_blocks()
-        return can_promise(
-            former.rows,
-            self._slos_rows.slot(request_id),
-            self._slos_ledger.times.table,
-            former.limits,
-            self._slos_ledger.starts_at_s(self.slos_now_s()),
-        )
+    def _slos_form(self, starts_s: float) -> StepPlan:
+        plan = super()._slos_form(starts_s)
+        drop_expired(self._slos_rows.former.rows)
+        return plan
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput

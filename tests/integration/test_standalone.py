@@ -55,11 +55,10 @@ def test_tokens_are_those_of_stock_vllm_and_attainment_is_counted(tmp_path: Path
 
     assert given == expected
     assert counted == {
-        ("default", "promised"): 1,
+        ("default", "slo"): 1,
         ("default", "no_slo"): 2,
         ("default", "invalid"): 1,
-        ("chat", "promised"): 1,
-        ("chat", "best_effort"): 1,
+        ("chat", "slo"): 2,
         ("default", "met", "ttft"): 1,
         ("default", "met", "tpot"): 1,
         ("chat", "met", "ttft"): 1,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from services.bench.gateway_options import GPU_SHARE_HELP, GpuShare
 from shared.options import option
 
 Count = Annotated[int, Field(ge=1)]
@@ -26,6 +27,7 @@ class CapacityOptions:
     threads: Annotated[int, Field(ge=0)] = option(
         0, help="threads of each engine's model; 0: one less than there are cores"
     )
+    gpu_share: GpuShare = option(0.0, help=GPU_SHARE_HELP)
     search: bool = option(True, help="find the capacity of every system")
     mixes: tuple[str, ...] = option(
         ("mixed",), help="mixes of classes under Poisson arrivals: mixed, summary, code, chat"

@@ -83,6 +83,7 @@ class Systems:
                 max_model_len=options.max_model_len,
                 kv_cache_gib=options.kv_cache_gib,
                 threads=options.threads,
+                gpu_share=options.gpu_share,
             ),
             ports=pick_ports(),
             model=self.model,

@@ -6,18 +6,15 @@ from shared.engine.standalone import Slo
 CHAT = Slo(class_name="chat", ttft_s=0.5, tpot_s=0.1)
 
 
-def taken(slo: Slo = CHAT, kind: Kind = Kind.PROMISED) -> Attainment:
+def taken(slo: Slo = CHAT, kind: Kind = Kind.SLO) -> Attainment:
     attainment = Attainment()
     attainment.take("a", slo, kind, arrived_s=10.0)
     return attainment
 
 
 @pytest.mark.parametrize(("first_s", "met"), [(10.5, True), (10.6, False)])
-@pytest.mark.parametrize("kind", [Kind.PROMISED, Kind.BEST_EFFORT])
-def test_ttft_is_judged_at_the_first_token_promised_or_not(
-    first_s: float, met: bool, kind: Kind
-) -> None:
-    attainment = taken(kind=kind)
+def test_ttft_is_judged_at_the_first_token(first_s: float, met: bool) -> None:
+    attainment = taken()
 
     attainment.give("a", 0, 10.1)
     attainment.give("a", 1, first_s)
@@ -83,12 +80,12 @@ def test_what_has_no_slo_is_counted_and_not_judged() -> None:
 
 def test_the_log_has_a_line_for_each_class() -> None:
     attainment = taken()
-    attainment.take("b", CHAT, Kind.BEST_EFFORT, arrived_s=10.0)
+    attainment.take("b", CHAT, Kind.SLO, arrived_s=10.0)
     attainment.take("c", Slo(), Kind.NO_SLO, arrived_s=10.0)
     attainment.give("a", 1, 10.1)
     attainment.give("b", 1, 11.0)
 
     assert attainment.lines() == [
-        "class chat: 1 promised, 1 best_effort; TTFT met by 1 of 2",
+        "class chat: 2 slo; TTFT met by 1 of 2",
         "class default: 1 no_slo",
     ]

@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from shared.batch_time import ADDITIVE, Fit, Step, fit_curve
-from shared.engine.profile_kept import identity, keep_fit, kept_fit
+from shared.batch_time import ADDITIVE, Fit, Step, fit_curve, to_plain
+from shared.engine.profile_kept import fit_in, identity, keep_fit, kept_fit
+from shared.errors import ConfigError
 
 HARDWARE = {"device": "a card", "threads": "3", "vllm": "1"}
 
@@ -63,3 +65,19 @@ def test_a_folder_that_cannot_be_written_costs_no_start_and_is_told(
     keep_fit(tmp_path, identity("owner/name", HARDWARE), some_fit())
 
     assert f"The profile cannot be kept in {tmp_path}" in caplog.text
+
+
+def test_a_file_of_a_printed_profile_gives_its_fit(tmp_path: Path) -> None:
+    printed = tmp_path / "profile.json"
+    printed.write_text(json.dumps({"fit": to_plain(some_fit()), "measured": []}))
+
+    assert fit_in(printed) == some_fit()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fit": {"form": "rich"}}'])
+def test_a_file_that_is_no_profile_is_named(tmp_path: Path, text: str) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(text)
+
+    with pytest.raises(ConfigError, match=r"other\.json is no profile"):
+        fit_in(other)
