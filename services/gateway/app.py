@@ -5,7 +5,7 @@ import logging
 import socket
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +43,10 @@ from services.gateway.tenants_file import followed
 from services.gateway.unrouted import drop_pages_we_cannot_serve, take_over_http_errors
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
+from services.gateway.vllm_overheads import spare_overheads
 from services.gateway.wait_limits import WaitLimits
+from services.gateway.worker_metrics import process_metrics
+from services.gateway.worker_rules import portion
 from shared.clock import Clock, MonotonicClock
 from shared.listening import is_loopback
 from shared.models import resolve_model
@@ -63,8 +66,13 @@ def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> Gr
     return fork_server(configure, options.grammar_limits(), to_close=listener)
 
 
-async def run(options: GatewayOptions, listener: socket.socket, grammars: GrammarServer) -> int:
-    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
+async def run(
+    options: GatewayOptions,
+    listener: socket.socket,
+    grammars: GrammarServer,
+    serving: Callable[[], None],
+) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; calls `serving` first. Raises ConfigError."""
     clock, lifecycle = MonotonicClock(), Lifecycle()
     tenants, file = options.tenants()
     args = await asyncio.to_thread(_read_args, options)
@@ -72,11 +80,12 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
     async with (
         _cluster_client(options, args, clock, grammars) as client,
         followed(file, clock),
+        _process_metrics(options, clock),
     ):
         app = await make_app(client, args, options, lifecycle, clock)
-        count_tasks(REGISTRY)
         quieten_answered_failures()
         set_ulimit()
+        spare_overheads()
         server = make_server(
             layered(app, options, tenants, lifecycle, lambda: len(server.server_state.connections)),
             access_log=options.access_log,
@@ -90,6 +99,7 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
         if tenants.is_open and not is_loopback(host):
             _LOG.warning("every client that reaches %s:%d is served: no API key is set", host, port)
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
+        serving()
         await serve_until_told(
             server,
             listener,
@@ -98,6 +108,13 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
             drain_quiet_s=options.drain_quiet_s,
         )
     return 0
+
+
+def _process_metrics(options: GatewayOptions, clock: Clock) -> AbstractAsyncContextManager[None]:
+    if options.workers > 1:
+        return process_metrics(clock)
+    count_tasks(REGISTRY)
+    return nullcontext()
 
 
 def layered(
@@ -112,8 +129,8 @@ def layered(
     app = ApiKeys(app, tenants)
     app = Capacity(
         app,
-        request_limit=options.request_limit,
-        connection_limit=options.connection_limit,
+        request_limit=portion(options.request_limit, options.workers),
+        connection_limit=portion(options.connection_limit, options.workers),
         connections=connections,
     )
     return LastAnswers(RequestIds(Faults(app)), lifecycle)
