@@ -51,7 +51,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
                     lambda _: serve(options, listener, serving), (), program="slos-serve gateway"
                 )
 
-        return Supervisor(
+        supervisor = Supervisor(
             count=options.workers,
             work=work,
             on_ended=lambda pid: mark_process_dead(pid, folder),  # type: ignore[no-untyped-call]
@@ -60,4 +60,8 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
             budget=RestartBudget(
                 restarts=_RESTARTS_PER_WORKER * options.workers, window_s=_RESTART_WINDOW_S
             ),
-        ).run()
+        )
+        try:
+            return supervisor.run()
+        finally:
+            gc.unfreeze()  # so that extension modules find their objects at the end
