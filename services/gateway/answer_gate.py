@@ -110,7 +110,7 @@ class AnswerGate:
             if self._rewrite is not None:
                 body = self._rewrite(body)
         self.finished = not more
-        await self._send_body(body, more=more)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from services.gateway.api_keys import all_keys
 from services.gateway.grammar_limits import GrammarLimits
-from services.gateway.request_body import BodyLimits
+from services.gateway.request_body import LARGEST_AT_ONCE, BodyLimits
 from services.gateway.slo_inputs import (
     LEAST_VALUE,
     LONGEST_TARGET_MS,
@@ -20,6 +20,7 @@ from services.gateway.slo_inputs import (
 )
 from services.gateway.tenants import Known, Tenants
 from services.gateway.tenants_file import TenantsFile
+from services.gateway.worker_rules import MOST_WORKERS, portion
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
 from shared.option_values import nearest
@@ -32,6 +33,7 @@ Value = Annotated[float, Field(ge=LEAST_VALUE, le=MOST_VALUE)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Workers = Annotated[int, Field(ge=1, le=MOST_WORKERS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,11 @@ class GatewayOptions:
     )
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8000, help="port to listen on")
+    workers: Workers = option(
+        1,
+        help="processes that serve the address; limits on requests, connections and bodies are "
+        "divided among them",
+    )
     planner: str = option("127.0.0.1:8100", help="address of the planner's gRPC service")
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     served_model_name: tuple[str, ...] = option(
@@ -185,6 +192,7 @@ class GatewayOptions:
             time_s=self.body_limit_s,
             values=self.body_limit_values,
             keys=self.body_limit_keys,
+            largest_at_once=portion(LARGEST_AT_ONCE, self.workers),
         )
 
     def grammar_limits(self) -> GrammarLimits:
@@ -199,7 +207,9 @@ class GatewayOptions:
             return tenants, None
         catalogue = self.catalogue()
         known = Known(
-            classes={catalogue.default.class_name, *catalogue.classes}, models=self.api_model_names
+            classes={catalogue.default.class_name, *catalogue.classes},
+            models=self.api_model_names,
+            one_process=self.workers == 1,
         )
         file = TenantsFile(path=Path(self.tenants_file), known=known, tenants=tenants)
         file.read()
