@@ -22,10 +22,9 @@ def main(argv: Sequence[str]) -> int:
         argv=argv,
         environ=os.environ,
         prog="slos-serve gateway",
+        check=GatewayOptions.check,
     )
     set_up_logging("gateway", os.environ)
-    options.tenants()  # reports faults in classes and tenants before vLLM loads
-    options.catalogue()
     with bind(options.host, options.port, options.unread_limit_s) as listener:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
         signal.signal(signal.SIGTERM, _end_start)

@@ -205,6 +205,11 @@ class GatewayOptions:
         file.read()
         return tenants, file
 
+    def check(self) -> None:
+        """Raises ConfigError for faults in classes, keys and tenants, before vLLM loads."""
+        self.tenants()
+        self.catalogue()
+
     def catalogue(self) -> Catalogue:
         """The classes as targets. Raises ConfigError when the default class does not exist."""
         classes = {name: targets.named(name) for name, targets in self.classes.items()}
