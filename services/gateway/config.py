@@ -20,6 +20,7 @@ from services.gateway.slo_inputs import (
 )
 from services.gateway.tenants import Known, Tenants
 from services.gateway.tenants_file import TenantsFile
+from shared.addresses import Address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
 from shared.option_values import nearest
@@ -81,7 +82,7 @@ class GatewayOptions:
     )
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8000, help="port to listen on")
-    planner: str = option("127.0.0.1:8100", help="address of the planner's gRPC service")
+    planner: Address = option("127.0.0.1:8100", help="address of the planner's gRPC service")
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     served_model_name: tuple[str, ...] = option(
         (), help="names of the model in the API, the engines' first; default: model"
