@@ -10,6 +10,7 @@ from services.gateway.api_keys import all_keys
 from services.gateway.grammar_limits import GrammarLimits
 from services.gateway.request_body import BodyLimits
 from services.gateway.slo_inputs import (
+    EITHER_OR,
     LEAST_VALUE,
     LONGEST_TARGET_MS,
     MOST_SLOWDOWN,
@@ -59,6 +60,9 @@ class ClassTargets:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have distinct names, read {', '.join(names)}")
+        for one, other in EITHER_OR:
+            if getattr(self, one) is not None and getattr(self, other):
+                raise ValueError(f"{one} and {other} set the same target: give one of them")
 
     def named(self, name: str) -> SloTargets:
         return SloTargets(
