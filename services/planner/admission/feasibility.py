@@ -40,12 +40,15 @@ class Feasibility:
         reason: NONE where all promises are kept, else why not.
         first_s: When its first token would come, on the planner's clock; inf: unknown.
         pace_s: Its TPOT; nan: unknown.
-        others_late: How many requests promised before would be late.
+        late: Whether the simulation found this request late.
+        others_late: How many requests promised before it found late. The simulation ends at the
+            first late request, so that more may be.
     """
 
     reason: Reason
     first_s: float = math.inf
     pace_s: float = math.nan
+    late: bool = False
     others_late: int = 0
 
     @property
@@ -158,6 +161,7 @@ class EngineWhatIf:
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
                 first_s=float(forecast.first_s[i]),
                 pace_s=float(forecast.pace_s[i]),
+                late=bool(late[i]),
                 others_late=int(late[:-n].sum()),
             )
             for i in range(len(self.rows), len(rows))

@@ -286,8 +286,12 @@ def _why(bench: EngineWhatIf, trial: Feasibility) -> str:
     if trial.reason is Reason.MEMORY:
         return f"{bench.engine.name} has no room for it beside what it has promised"
     if trial.others_late:
-        return f"{trial.others_late} promised requests on {bench.engine.name} would be late"
-    return f"{bench.engine.name} would be late with it"
+        plural = "s" if trial.others_late > 1 else ""
+        found = f"at least {trial.others_late} promised request{plural}"
+        return f"{found} on {bench.engine.name} would be late"
+    if trial.late:
+        return f"{bench.engine.name} would be late with it"
+    return f"the promised paces would take more of {bench.engine.name}'s time than is allowed"
 
 
 def _or_inf(seconds: float) -> float:

@@ -8,7 +8,7 @@ from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
 from shared.batch_time.table import FloatArray
 from shared.requests import Reason
-from shared.scheduling.rows import DEADLINE, new_row
+from shared.scheduling.rows import DEADLINE, KIND, PROMISED, TPOT, new_row
 from shared.scheduling.simulate import simulate
 from tests.unit.planner.world import MARGIN, TABLE, World
 
@@ -72,6 +72,30 @@ def test_a_newcomer_that_delays_a_request_short_of_the_safety_margin_is_refused(
 
     assert trial.reason is Reason.COMPUTE
     assert trial.others_late == 1
+
+
+def test_a_refusal_tells_a_late_newcomer_from_late_others_and_from_paces_beyond_the_limit() -> None:
+    late = bench_with(prompt(LONG_TOKENS, 99.0)).try_one(prompt(LONG_TOKENS, ALONE_S / 2), "")
+    hasty = decoding(1, 0.0)
+    hasty[TPOT] = TABLE.decodes_s(1, 20) / 2
+    beyond = bench_with(decoding(0, 9.0)).try_one(hasty, "")
+
+    assert (late.reason, late.late, late.others_late) == (Reason.COMPUTE, True, 0)
+    assert (beyond.reason, beyond.late, beyond.others_late) == (Reason.COMPUTE, False, 0)
+
+
+def test_at_least_as_many_others_would_be_late_as_a_refusal_says(
+    cutting_it_fine: EngineWhatIf,
+) -> None:
+    cutting_it_fine.give(prompt(100, ALONE_S * (MARGIN + 0.1))[None], [""])
+    newcomer = prompt(LONG_TOKENS, ALONE_S * 2.1)
+    newcomer[KIND] = PROMISED
+
+    said = cutting_it_fine.try_one(newcomer, "").others_late
+
+    rows = np.vstack([cutting_it_fine.tighter, newcomer])
+    to_the_end = simulate(rows, TABLE, cutting_it_fine.engine.limits, 0.0)
+    assert 1 <= said <= to_the_end.late(rows)[:-1].sum()
 
 
 def test_many_newcomers_with_a_little_delay_each_make_no_prompt_late(
