@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.http_errors import HttpError, kind_of, send_error
 
 _FIELDS: Final = {"message", "type", "param", "code"}
-_OF_PARAM: Final = {
+_OF_PARAM: Final[dict[tuple[int, str | None], str]] = {
     (404, "model"): "model_not_found",
     (400, "input_tokens"): "context_length_exceeded",
     (400, "input_text"): "context_length_exceeded",

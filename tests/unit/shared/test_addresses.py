@@ -62,7 +62,7 @@ def test_the_options_above_are_all_that_default_to_an_address_or_name_a_cluster(
     found = {
         (options, one.name)
         for options in known
-        for one in fields(options)  # type: ignore[arg-type] # all are dataclasses
+        for one in fields(options)
         if one.name == "on" or (isinstance(one.default, str) and is_address(one.default))
     }
     assert found == set(TAKES_ADDRESS)
