@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from services.planner.admission.candidates import Candidate
-from services.planner.admission.engine_what_ifs import RoundBenches
+from services.planner.admission.engine_what_ifs import RoundWhatIfs
 from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.admission.wishes import Wish, by_program
 from services.planner.state.engine_state import EngineState
@@ -23,12 +23,12 @@ from shared.requests import Reason
 class _Part:
     """The part of a way on one engine."""
 
-    bench: EngineWhatIf
+    what_if: EngineWhatIf
     row: FloatArray
     class_name: str
 
 
-class Round(RoundBenches):
+class Round(RoundWhatIfs):
     """The engines during one round of promises. `promise` sets `chosen` of each wish that it keeps;
     the caller holds or refuses the others.
     """
@@ -37,7 +37,7 @@ class Round(RoundBenches):
         """Gives each wish, by EDF, its first way that holds. Where wishes are left over, the
         program then chooses the requests of each contested engine. Promises of earlier calls stay.
         """
-        self._given = {name: copy(bench) for name, bench in self._benches.items()}
+        self._given = {name: copy(what_if) for name, what_if in self._what_ifs.items()}
         ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
         by_program = self.state.numbers.by_program
         if by_program and len(ordered) > 1 and self._all_on_one(ordered):
@@ -59,16 +59,16 @@ class Round(RoundBenches):
         """
         colocated = (way for way in wish.ways if way.colocated)
         for way in islice(colocated, TRIED_WITHOUT_PROMISE):
-            bench = self.bench(way.decode.engine)
-            if bench is None:
+            what_if = self.what_if(way.decode.engine)
+            if what_if is None:
                 continue
             row = self._whole(wish, way, best_effort=True)
-            if wish.reason is Reason.MEMORY and not bench.outlasts_preemption(row):
+            if wish.reason is Reason.MEMORY and not what_if.outlasts_preemption(row):
                 continue
-            trial = bench.tried(row)
+            trial = what_if.tried(row)
             if trial.kept:
-                bench.give(row[None], [wish.class_name])
-                _foretell(wish, way, [trial], bench.delivery_s)
+                what_if.give(row[None], [wish.class_name])
+                _foretell(wish, way, [trial], what_if.delivery_s)
                 return way
         return None
 
@@ -79,9 +79,9 @@ class Round(RoundBenches):
         best = next((way for way in wish.ways if way.colocated), wish.ways[0])
         parts = self._parts(wish, best)
         if parts:
-            trial = parts[0].bench.leftover(parts[0].row)
+            trial = parts[0].what_if.leftover(parts[0].row)
             if trial.first_s < math.inf:
-                _foretell(wish, best, [trial], parts[0].bench.delivery_s)
+                _foretell(wish, best, [trial], parts[0].what_if.delivery_s)
         return best
 
     def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
@@ -89,11 +89,11 @@ class Round(RoundBenches):
         if any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes):
             return False
         engine = wishes[0].ways[0].decode.engine
-        bench = self.bench(engine)
-        return bench is not None and self._give_all(bench, wishes, _ways_to(wishes, engine))
+        what_if = self.what_if(engine)
+        return what_if is not None and self._give_all(what_if, wishes, _ways_to(wishes, engine))
 
     def _give_all(
-        self, bench: EngineWhatIf, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
+        self, what_if: EngineWhatIf, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
     ) -> bool:
         """Promises all of the wishes on this engine if they hold together, else none."""
         chosen = [way for way in (ways[id(wish)] for wish in wishes) if way is not None]
@@ -101,12 +101,12 @@ class Round(RoundBenches):
             return False
         rows = np.array([self._whole(wish, way) for wish, way in zip(wishes, chosen, strict=True)])
         names = [wish.class_name for wish in wishes]
-        trials = bench.try_all(rows, names)
+        trials = what_if.try_all(rows, names)
         if not trials[0].kept:
             return False
-        bench.give(rows, names)
+        what_if.give(rows, names)
         for wish, way, trial in zip(wishes, chosen, trials, strict=True):
-            _foretell(wish, way, [trial], bench.delivery_s)
+            _foretell(wish, way, [trial], what_if.delivery_s)
             wish.chosen = way
         return True
 
@@ -129,7 +129,7 @@ class Round(RoundBenches):
                 self._give(wish, way, parts, trials)
                 return True
             wish.trials.append(trials[-1])
-            way.rejected = _why(parts[len(trials) - 1].bench, trials[-1])
+            way.rejected = _why(parts[len(trials) - 1].what_if, trials[-1])
             if start and len(trials) == 1:
                 full[start] = way.rejected
         return False
@@ -138,8 +138,8 @@ class Round(RoundBenches):
         self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Feasibility]
     ) -> None:
         for part in parts:
-            part.bench.give(part.row[None], [part.class_name])
-        _foretell(wish, way, trials, parts[0].bench.delivery_s)
+            part.what_if.give(part.row[None], [part.class_name])
+        _foretell(wish, way, trials, parts[0].what_if.delivery_s)
         wish.chosen = way
 
     def _in_order(self, wish: Wish) -> Iterator[Candidate]:
@@ -153,8 +153,10 @@ class Round(RoundBenches):
         for way in wish.ways:
             engine = way.decode.engine
             quickest[engine] = min(quickest.get(engine, math.inf), _or_inf(way.finish_s))
-        able = {engine: bench for engine in quickest if (bench := self.bench(engine)) is not None}
-        pinned = {one: 0 < slow_s < bench.tightest_s < math.inf for one, bench in able.items()}
+        able = {
+            engine: what_if for engine in quickest if (what_if := self.what_if(engine)) is not None
+        }
+        pinned = {one: 0 < slow_s < what_if.tightest_s < math.inf for one, what_if in able.items()}
 
         def rank(way: Candidate) -> tuple[bool, int, bool, float, float]:
             engine = way.decode.engine
@@ -171,8 +173,8 @@ class Round(RoundBenches):
             yield from sorted((way for way in ways if _stands_in(way) is stands_in), key=rank)
 
     def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
-        start = self.bench(way.prefill.engine)
-        end = self.bench(way.decode.engine)
+        start = self.what_if(way.prefill.engine)
+        end = self.what_if(way.decode.engine)
         if start is None or end is None:
             return []
         if way.colocated:
@@ -206,16 +208,16 @@ class Round(RoundBenches):
         ways = _ways_to(wishes, engine)
         here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
         free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
-        before = self._benches[engine.name]
+        before = self._what_ifs[engine.name]
         given = self._given.get(engine.name)
-        bench = copy(given) if given else self._seated(engine, before.table)
+        what_if = copy(given) if given else self._seated(engine, before.table)
         for wish in here:
             wish.chosen = None
-        first, others = by_program(bench, [*here, *free])
-        if not self._give_all(bench, first, ways):
+        first, others = by_program(what_if, [*here, *free])
+        if not self._give_all(what_if, first, ways):
             others = [*first, *others]
         for wish in others:
-            self._give_one(bench, wish, ways[id(wish)])
+            self._give_one(what_if, wish, ways[id(wish)])
         kept = [wish for wish in (*first, *others) if wish.chosen is not None]
         if _worth(kept) <= _worth(here):
             for wish in kept:
@@ -223,18 +225,18 @@ class Round(RoundBenches):
             for wish in here:
                 wish.chosen = ways[id(wish)]
             return
-        self._benches[engine.name] = bench
+        self._what_ifs[engine.name] = what_if
         for wish in here:
             if wish.chosen is None:
                 self._place(wish)
 
-    def _give_one(self, bench: EngineWhatIf, wish: Wish, way: Candidate | None) -> None:
+    def _give_one(self, what_if: EngineWhatIf, wish: Wish, way: Candidate | None) -> None:
         assert way is not None
         row = self._whole(wish, way)
-        trial = bench.try_one(row, wish.class_name)
+        trial = what_if.try_one(row, wish.class_name)
         if trial.kept:
-            bench.give(row[None], [wish.class_name])
-            _foretell(wish, way, [trial], bench.delivery_s)
+            what_if.give(row[None], [wish.class_name])
+            _foretell(wish, way, [trial], what_if.delivery_s)
             wish.chosen = way
 
 
@@ -249,7 +251,7 @@ def _stands_in(way: Candidate) -> bool:
 def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
     trials: list[Feasibility] = []
     for part in parts:
-        trials.append(part.bench.try_one(part.row, part.class_name))
+        trials.append(part.what_if.try_one(part.row, part.class_name))
         if not trials[-1].kept:
             break
     return trials
@@ -282,16 +284,16 @@ def _foretell(wish: Wish, way: Candidate, trials: Sequence[Feasibility], deliver
         way.decode.tpot_s = trials[-1].pace_s + way.transfer_s / later_tokens
 
 
-def _why(bench: EngineWhatIf, trial: Feasibility) -> str:
+def _why(what_if: EngineWhatIf, trial: Feasibility) -> str:
     if trial.reason is Reason.MEMORY:
-        return f"{bench.engine.name} has no room for it beside what it has promised"
+        return f"{what_if.engine.name} has no room for it beside what it has promised"
     if trial.others_late:
         plural = "s" if trial.others_late > 1 else ""
         found = f"at least {trial.others_late} promised request{plural}"
-        return f"{found} on {bench.engine.name} would be late"
+        return f"{found} on {what_if.engine.name} would be late"
     if trial.late:
-        return f"{bench.engine.name} would be late with it"
-    return f"the promised paces would take more of {bench.engine.name}'s time than is allowed"
+        return f"{what_if.engine.name} would be late with it"
+    return f"the promised paces would take more of {what_if.engine.name}'s time than is allowed"
 
 
 def _or_inf(seconds: float) -> float:

@@ -45,31 +45,36 @@ class Wish:
         return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
 
 
-def by_program(bench: EngineWhatIf, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
+def by_program(what_if: EngineWhatIf, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
     """The wishes that the program accepts on this engine, and the others; by value, then EDF."""
     by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
     tried = by_worth[:MOST_CANDIDATES]
-    taken = {id(w) for w, yes in zip(tried, _accepted(bench, tried), strict=True) if yes}
+    taken = {id(w) for w, yes in zip(tried, _accepted(what_if, tried), strict=True) if yes}
     first = [wish for wish in by_worth if id(wish) in taken]
     return first, [wish for wish in by_worth if id(wish) not in taken]
 
 
-def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
-    running = bench.rows[bench.rows[:, KIND] == PROMISED]
+def _accepted(what_if: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
+    running = what_if.rows[what_if.rows[:, KIND] == PROMISED]
     paces_s = np.concatenate([running[:, TPOT], [wish.demand.grace.pace_s for wish in wishes]])
     contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
     tiers, tier_of = np.unique(tiers_of(paces_s), return_inverse=True)
     items = np.zeros((len(paces_s), 6))
     items[: len(running), 0] = np.where(
-        running[:, GENERATED] > 0, 0.0, running[:, DEADLINE] - bench.now
+        running[:, GENERATED] > 0, 0.0, running[:, DEADLINE] - what_if.now
     )
     items[: len(running), 1] = _prompt_left(running)
     items[: len(running), 5] = 1.0
     for place, wish in enumerate(wishes, start=len(running)):
         demand = wish.demand
-        hit = demand.computed_on(bench.engine.description)
-        due_s, prompt_tokens = demand.due_s - bench.now, demand.prompt_tokens - hit
-        items[place, [0, 1, 3, 4]] = due_s, prompt_tokens, bench.blocks(wish.kv_tokens), wish.value
+        hit = demand.computed_on(what_if.engine.description)
+        due_s, prompt_tokens = demand.due_s - what_if.now, demand.prompt_tokens - hit
+        items[place, [0, 1, 3, 4]] = (
+            due_s,
+            prompt_tokens,
+            what_if.blocks(wish.kv_tokens),
+            wish.value,
+        )
     items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)
     items[:, 2] = tier_of
     order = np.argsort(items[:, 0], kind="stable")
@@ -78,11 +83,11 @@ def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
         items=items[order],
         paces_s=np.array([min(_FAR_S, paces_s[one].min()) for one in members]),
         contexts=np.array([contexts[one].mean() for one in members]),
-        free_blocks=bench.engine.description.kv_blocks - bench.kv_blocks,
-        busy_s=bench.engine.free_at_s(bench.now) - bench.now,
-        max_tokens=float(bench.engine.limits[MAX_TOKENS]),
-        longest_s=float(bench.engine.limits[LONGEST_S]),
-        table=bench.table,
+        free_blocks=what_if.engine.description.kv_blocks - what_if.kv_blocks,
+        busy_s=what_if.engine.free_at_s(what_if.now) - what_if.now,
+        max_tokens=float(what_if.engine.limits[MAX_TOKENS]),
+        longest_s=float(what_if.engine.limits[LONGEST_S]),
+        table=what_if.table,
     )
     accepted = np.zeros(len(items), dtype=bool)
     accepted[order] = best_set(problem)
