@@ -55,6 +55,17 @@ class Feasibility:
     def kept(self) -> bool:
         return self.reason is Reason.NONE
 
+    def obstacle(self, engine: str) -> str:
+        """Why the engine of this name cannot promise the request, in words."""
+        if self.reason is Reason.MEMORY:
+            return f"{engine} has no room for it beside what it has promised"
+        if self.others_late:
+            plural = "s" if self.others_late > 1 else ""
+            return f"at least {self.others_late} promised request{plural} on {engine} would be late"
+        if self.late:
+            return f"{engine} would be late with it"
+        return f"the promised paces would take more of {engine}'s time than is allowed"
+
 
 @dataclass(slots=True, eq=False)
 class EngineWhatIf:

@@ -63,7 +63,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
 
 def _asked(query: PlacementQuery) -> str:
     targets = query.targets
-    wishes = [
+    told = [
         f"TTFT {milliseconds(targets.ttft_s)} ms" if targets.ttft_s else "",
         f"TTFT slowdown {targets.ttft_slowdown:g}" if targets.ttft_slowdown else "",
         f"TPOT {milliseconds(targets.tpot_s)} ms" if targets.tpot_s else "",
@@ -78,7 +78,7 @@ def _asked(query: PlacementQuery) -> str:
     return (
         f"request {query.request_id} of {query.tenant}, class {targets.class_name}, "
         f"{query.prompt_tokens} prompt tokens, at most {query.max_output_tokens} out; "
-        + (", ".join(wish for wish in wishes if wish) or "no targets")
+        + (", ".join(one for one in told if one) or "no targets")
         + f"; decided {milliseconds(query.waited_s)} ms after it came"
     )
 
