@@ -11,7 +11,6 @@ import uvloop
 
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind
-from services.gateway.worker_rules import refuse_state_of_one_process
 from services.gateway.workers import run_workers
 from shared.entry import exit_status
 from shared.options import load
@@ -32,11 +31,9 @@ def main(argv: Sequence[str]) -> int:
         argv=argv,
         environ=os.environ,
         prog="slos-serve gateway",
+        check=GatewayOptions.check,
     )
     set_up_logging("gateway", os.environ)
-    options.tenants()  # reports faults in classes and tenants before vLLM loads
-    options.catalogue()
-    refuse_state_of_one_process(options.workers, options.vllm, os.environ)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
     os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     signal.signal(signal.SIGTERM, _end_start)

@@ -30,6 +30,7 @@ from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
 from services.gateway.connections import HeadLimits
 from services.gateway.engine_links import EngineLinks
+from services.gateway.error_bodies import ErrorBodies
 from services.gateway.grammar_server import GrammarServer, fork_server
 from services.gateway.grammars import GrammarChecks
 from services.gateway.health import Pages
@@ -135,7 +136,7 @@ def layered(
     connections: Callable[[], int],
 ) -> ASGIApp:
     """Our layers around vLLM's app, from the innermost to the one that the server calls."""
-    app = Bodies(app, options.body_limits())
+    app = Bodies(ErrorBodies(app), options.body_limits())
     app = ApiKeys(app, tenants)
     app = Capacity(
         app,

@@ -10,8 +10,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
-from services.gateway.answer_gate import send_error
-from services.gateway.http_errors import HttpError
+from services.gateway.http_errors import HttpError, send_error
 from services.gateway.json_shape import JsonShape, at_most, shape_of
 from shared.alarm import time_limit
 from shared.errors import InvalidRequest
