@@ -13,7 +13,7 @@ from services.evaluation.scenarios import TRACE, Effort, hardware_of
 from services.evaluation.search import Found
 from services.evaluation.stage import Told
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
-from services.evaluation.systems import OURS, SYSTEMS
+from services.evaluation.systems import OURS, ROUTERS, SYSTEMS
 from services.evaluation.variants import ABLATIONS, ablated, closest
 
 Heard = Callable[[int, int, Task], None]
@@ -275,5 +275,7 @@ def _scale(place: Place, cell: Cell, found: Found) -> Scale:
 
 
 def systems_of(names: Sequence[str]) -> tuple[str, ...]:
-    """These systems, or all where none is named."""
-    return tuple(names) or tuple(SYSTEMS)
+    """These systems. Where none is named, all but those that differ from `vllm` in the choice of
+    engines alone: `services.evaluation.prefixes` compares these.
+    """
+    return tuple(names) or tuple(name for name in SYSTEMS if name not in ROUTERS)
