@@ -1,7 +1,7 @@
 # What one does with this repository. `make help` lists it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo gpu-check compose-test evaluate test check format lock lock-cuda proto chart reference env env-test clean
+.PHONY: help demo gpu-check compose-test evaluate test check compiled format lock lock-cuda proto chart reference env env-test clean
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # The first Python that the locked packages are built for; say PYTHON=... to choose another.
@@ -21,7 +21,8 @@ demo: env ## serve a real model on this machine and show the times (ARGS=--once 
 gpu-check: env ## on a machine with a GPU: answers, step times, drafts and promises, in 8 minutes (ARGS=--help)
 	@$(BIN)/slos-serve bench gpu $(ARGS)
 
-test: check ## everything: checks, then all tests, by two workers (ARGS go to pytest)
+test: env-test ## everything: checks, then all tests, by two workers (ARGS go to pytest)
+	@$(MAKE) --no-print-directory -j 2 check compiled
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 compose-test: env ## build the images, run deploy/compose and try all of it (needs Docker; ARGS=--help)
@@ -36,6 +37,9 @@ check: env-test ## format, lint, types, layers
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/mypy --no-error-summary deploy/setup.py deploy/lock.py deploy/chart.py deploy/reference.py deploy/compose_test
 	@$(BIN)/lint-imports --no-logo
+
+compiled: env-test ## compile what tests use, which takes a minute in a fresh clone
+	@$(BIN)/python -m tests.compiled
 
 format: env-test ## put the code in its form
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

@@ -11,13 +11,22 @@ INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 CUT_OFF = 141  # and of one that wrote to a closed pipe (SIGPIPE)
 
 
+_ERROR = ": error: "
+
+
+def error_in(said: str) -> str:
+    """The message in what a program that ended by `exit_status` wrote to stderr."""
+    last = said.strip().rpartition("\n")[2]
+    return last.partition(_ERROR)[2] or last
+
+
 def exit_status(main: Callable[[Sequence[str]], int], argv: Sequence[str], *, program: str) -> int:
     """Runs `main`. A SlosError becomes one line and status 2, Ctrl-C becomes status 130."""
     try:
         status = main(argv)
         sys.stdout.flush()
     except SlosError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}{_ERROR}{error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from shared.errors import ConfigError
 
@@ -27,6 +28,18 @@ class Given:
     value: Any
     where: str
     is_text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Metadata of an annotated type: its allowed values, in words."""
+
+    words: str
+
+
+def unfit() -> PydanticCustomError:
+    """What the validator of a type with a Form raises; the Form says what is allowed."""
+    return PydanticCustomError("unfit", "not of this form")
 
 
 def convert(annotation: Any, given: Given) -> Any:
@@ -88,8 +101,13 @@ def kind(annotation: Any) -> Any:
 
 def allowed(annotation: Any) -> str:
     """The values allowed for a type, in words."""
-    what = _allowed_bare(bare(annotation))
+    what = _form(annotation) or _allowed_bare(bare(annotation))
     return f"{what}, or none" if _takes_none(annotation) else what
+
+
+def _form(annotation: Any) -> str:
+    notes = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((note.words for note in notes if isinstance(note, Form)), "")
 
 
 def refuse_unknown_keys(annotation: Any, value: Any, where: str) -> None:

@@ -1,7 +1,7 @@
 """Options of a process: each a flag, an environment variable and a YAML key, strict everywhere."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -25,6 +25,7 @@ SECTIONS = (
     "evaluate",
 )
 _CONFIG_FLAG, _CONFIG_VARIABLE = "--config", "SLOS_CONFIG"
+CHECK_FLAG = "--check"
 
 
 def option(
@@ -46,16 +47,43 @@ def option(
 
 
 def load(
-    options: type[T], *, section: str, argv: Sequence[str], environ: Mapping[str, str], prog: str
+    options: type[T],
+    *,
+    section: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    prog: str,
+    check: Callable[[T], object] | None = None,
 ) -> T:
     """Reads `options` (a frozen dataclass): flag over environment variable over YAML over default.
 
-    Raises ConfigError, one line, on anything unknown or unfit; SystemExit(0) once `-h` is answered.
+    `check` raises ConfigError for values that do not fit each other or this machine. With it there
+    is a flag `--check`, which ends the process where it would start to work.
+
+    Raises ConfigError, one line, on anything unknown or unfit; SystemExit(0) once `-h` is answered,
+    and where `--check` finds no fault.
     """
     known = {one.name: one for one in _options(options, section)}
     if {"-h", "--help"} & set(argv):
-        print(_help(known.values(), prog))
+        print(_help(known.values(), prog, can_check=check is not None))
         raise SystemExit(0)
+    only_check = check is not None and CHECK_FLAG in argv
+    words = [word for word in argv if not (only_check and word == CHECK_FLAG)]
+    read = _read(options, section, words, environ, known)
+    if check is not None:
+        check(read)
+    if only_check:
+        raise SystemExit(0)
+    return read
+
+
+def _read(
+    options: type[T],
+    section: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    known: Mapping[str, "_Option"],
+) -> T:
     flags, config = _read_flags(argv, known)
     config = config or environ.get(_CONFIG_VARIABLE) or None
     given = _read_yaml(config, section, known) if config else {}
@@ -134,7 +162,7 @@ def _plain(value: Any) -> Any:
     return asdict(value)
 
 
-def _help(known: Iterable[_Option], prog: str) -> str:
+def _help(known: Iterable[_Option], prog: str, *, can_check: bool) -> str:
     lines = [
         f"usage: {prog} [options]",
         "",
@@ -144,6 +172,11 @@ def _help(known: Iterable[_Option], prog: str) -> str:
         f"      YAML file with the sections {', '.join(SECTIONS)}",
         f"      environment: {_CONFIG_VARIABLE}",
     ]
+    if can_check:
+        lines += [
+            f"  {CHECK_FLAG}",
+            "      only say whether the options are valid: exit status 0 or 2",
+        ]
     for one in known:
         negation = f", --no-{one.flag[2:]}" if one.is_flag_alone else ""
         name = "(no flag)" if one.is_secret else f"{one.flag}{negation}"

@@ -1,21 +1,25 @@
 """What holds for all tests."""
 
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
+
+from tests.compiled import compile_all
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine is no failure of the code; pytest's own limit still ends a test that hangs.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("patient", deadline=None, max_examples=50)
+settings.register_profile("all cases", deadline=None, max_examples=500)
+settings.load_profile("all cases" if os.environ.get("SLOS_TEST_ALL_CASES") else "patient")
 
-_PROCESSES = "tests/integration/"
+_INTEGRATION = Path("tests/integration")
 _USE_COMPILED_CODE = (
     "planner",
     "evaluation",
@@ -26,40 +30,41 @@ _USE_COMPILED_CODE = (
 )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that at the end all workers have something to do."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    places = item.path.parts
+    if "integration" in places:
+        return 1 - len(list(item.iter_markers("engines")))
+    return 2 if "evaluation" in places else 3
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compiles what tests use, once and on disk, before a test's own limit runs.
-
-    It takes a minute in a fresh clone and a moment later; processes that tests start find it there.
-    """
+    """Compiles before a test's own limit runs."""
     places = {part for item in session.items for part in item.path.parts}
-    if session.config.option.collectonly or not places.intersection(_USE_COMPILED_CODE):
-        return
-    from services.planner.scaling.warm_up import warm_up
-    from services.planner.server.prepare import prepare
-    from shared.kv_transfer.layout import warm_up as warm_up_kv
-
-    kept = session.config.rootpath / ".slos"
-    kept.mkdir(exist_ok=True)
-    with FileLock(kept / "compile.lock"):  # the other worker finds it compiled
-        prepare()
-        warm_up()
-        warm_up_kv()
+    if not session.config.option.collectonly and places.intersection(_USE_COMPILED_CODE):
+        compile_all()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
-    """One worker runs the tests that start processes, the others those that do not, by files.
+    """A worker runs all tests of a file, or of a folder of `tests/integration` that share a node.
 
-    Nodes of several tests at once would starve each other.
+    They are given away in the order of the collection.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolderAndFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return _PROCESSES if file.startswith(_PROCESSES) else file
+            file = PurePath(nodeid.partition("::")[0])
+            return str(file.parent if file.parent.parent == _INTEGRATION else file)
 
-    return ByFolderAndFile(config, log)
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from deploy.compose_test.dashboard import MAY_BE_EMPTY, ask, unanswered
 from deploy.compose_test.docker import Compose, Failed, run
 from deploy.compose_test.load import Client
 from services.node.demo_requests import DemoRequest
-from services.node.demo_table import answers_table, problems
+from services.node.demo_table import print_answers, problems
 from shared.clock import Clock
 from shared.engines import KV_USED
 from shared.requests import PlacementMode
@@ -55,8 +55,7 @@ class Stage:
     async def demo_over(self, transport: str) -> None:
         """The demo's requests, both ways, and KV that moved over the transport."""
         answers = await self.client.demo()
-        console = Console(width=120)
-        console.print(answers_table(answers))
+        print_answers(answers, Console(width=120))
         found = problems(answers)
         moved = self._sum(
             "decode", 8300, "slos_kv_transfers_total", transport=transport, outcome=KV_USED

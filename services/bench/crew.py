@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
-import httpx
-
 from services.bench.parts import STOCK, Ports
 from services.node.plan import Part, Rank
 from services.node.processes import Crew, Death, Keeper, tail
-from services.node.ready import is_ready, wait_until_ready
+from services.node.ready import http_ok, is_ready, wait_until_ready
 from shared.clock import Clock
 from shared.errors import DeadlinePassed, PlannerUnavailable, SlosError
 from shared.ports import FreePorts
@@ -18,7 +16,6 @@ from shared.rpc.channels import PlannerClient
 from shared.rpc.identity import own_identity
 
 _ASK_EVERY_S: Final = 0.25
-_ANSWER_LIMIT_S: Final = 2.0
 
 
 class PartDied(SlosError):
@@ -89,15 +86,7 @@ def _last_words(death: Death) -> str:
 
 
 async def _is_ready(part: Part) -> bool:
-    return await (_stock_ready(part.address) if part.name == STOCK else is_ready(part))
-
-
-async def _stock_ready(url: str) -> bool:
-    try:
-        async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_LIMIT_S) as client:
-            return (await client.get(f"{url}/health")).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+    return await (http_ok(f"{part.address}/health") if part.name == STOCK else is_ready(part))
 
 
 async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +12,15 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from services.bench.crew import pick_ports
-from services.bench.gateway_measure import compare_with_engine, load_with_stub
+from services.bench.gateway_measure import (
+    Loads,
+    compare_cpu,
+    compare_with_engine,
+    load_with_stub,
+)
 from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.gateway_report import GatewayResult
+from services.bench.load import Load
 from services.bench.machine import Machine
 from services.bench.parts import Parts
 from shared.errors import ConfigError
@@ -33,8 +39,10 @@ def main(argv: Sequence[str]) -> int:
         environ=os.environ,
         prog="slos-serve bench gateway",
     )
-    if not options.engines and not options.stub:
-        raise ConfigError("--no-engines and --no-stub leave nothing to measure: drop one of them.")
+    if not (options.engines or options.stub or options.cpu):
+        raise ConfigError(
+            "--no-engines, --no-stub and --no-cpu leave nothing to measure: drop one of them."
+        )
     result = measure(options)
     if options.json:
         print(json.dumps(result.as_json()))
@@ -61,8 +69,16 @@ def measure(options: GatewayBenchOptions) -> GatewayResult:
         return GatewayResult(
             machine=machine,
             comparisons=asyncio.run(compare_with_engine(parts())) if options.engines else None,
-            loads=asyncio.run(load_with_stub(parts())) if options.stub else None,
+            cpu=asyncio.run(compare_cpu(parts())) if options.cpu else None,
+            loads=_loads(parts, options.workers) if options.stub else None,
         )
+
+
+def _loads(parts: Callable[[], Parts], workers: Sequence[int]) -> Loads:
+    loads: dict[str, list[Load]] = {}
+    for count in workers:
+        loads |= asyncio.run(load_with_stub(parts(), count))
+    return loads
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from services.bench.answers import Answer
 from services.bench.compare import Ask, Comparison, compare, turns
 from services.bench.crew import running
 from services.bench.engine_client import EngineClient, engine_client
+from services.bench.gateway_cpu import CpuPerRequest, Server, cpu_in_turns, pid_of
 from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.http_client import HttpClient, http_session
 from services.bench.load import ClosedLoop, Load
@@ -18,6 +19,8 @@ from shared.clock import Clock, MonotonicClock
 
 GATEWAY, DIRECT = "gateway", "direct"
 STREAMING, WHOLE = "gateway_streaming", "gateway_whole"
+_DESCRIPTION_REQUESTS = 8  # per worker: so many connections meet each of them, most likely
+_ASK_EVERY_S = 0.25
 _STUB_PROMPT = tuple(range(10, 42))  # tokens, so that nothing is tokenized
 
 Loads = Mapping[str, list[Load]]  # by what was asked, in the order of the loads
@@ -49,16 +52,52 @@ async def compare_with_engine(parts: Parts) -> list[Comparison]:
         return results
 
 
-async def load_with_stub(parts: Parts) -> Loads:
-    """Loads one gateway process more and more, and the stub, asked directly, in the same way."""
+async def load_with_stub(parts: Parts, workers: int) -> Loads:
+    """Loads a gateway of so many workers more and more; one of a single worker beside the stub."""
     options, clock = parts.options, MonotonicClock()
-    started = [parts.planner(), parts.stub(), parts.gateway()]
+    started = [parts.planner(), parts.stub(), parts.gateway(workers)]
     async with _clients(parts, started, clock) as clients:
+        await _until_settled(clients, workers, clock)
         loops = _loops(options, clients, clock)
+        names = loops if workers == 1 else [STREAMING]
         return {
-            name: [await loop.run(load, options.stub_seconds) for load in options.stub_in_flight]
-            for name, loop in loops.items()
+            named(name, workers): [
+                await loops[name].run(load, options.stub_seconds) for load in options.stub_in_flight
+            ]
+            for name in names
         }
+
+
+async def compare_cpu(parts: Parts) -> dict[str, CpuPerRequest]:
+    """CPU of the gateway's process, before a stub engine, and of the stock server's frontend."""
+    options, clock = parts.options, MonotonicClock()
+    started = [parts.planner(), parts.stub(), parts.gateway(), parts.stock_frontend()]
+    async with _clients(parts, started, clock) as clients:
+        await _until_settled(clients, 1, clock)
+        tokens = options.stub_output_tokens
+        servers = {
+            GATEWAY: Server(
+                ask=lambda: clients.gateway.stream(_STUB_PROMPT, tokens),
+                pid=pid_of(parts.gateway().command),
+            ),
+            STOCK: Server(
+                ask=lambda: clients.stock.stream(_STUB_PROMPT, tokens),
+                pid=pid_of(parts.stock_frontend().command),
+            ),
+        }
+        return await cpu_in_turns(servers, options.cpu_requests, clock)
+
+
+def named(kind: str, workers: int) -> str:
+    return kind if workers == 1 else f"{kind}_{workers}_workers"
+
+
+async def _until_settled(clients: _Clients, workers: int, clock: Clock) -> None:
+    """Waits until all workers serve and have made their OpenAPI page, which takes seconds."""
+    while await clients.gateway.metric("slos_gateway_workers") != workers:
+        await clock.sleep(_ASK_EVERY_S)
+    for _ in range(_DESCRIPTION_REQUESTS * workers):
+        await clients.gateway.get_alone("/openapi.json")
 
 
 @asynccontextmanager

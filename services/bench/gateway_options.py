@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from services.gateway.worker_rules import MOST_WORKERS
 from shared.options import option
 
 Count = Annotated[int, Field(ge=1)]
@@ -31,13 +32,18 @@ class GatewayBenchOptions:
     gpu_share: GpuShare = option(0.0, help=GPU_SHARE_HELP)
     engines: bool = option(True, help="measure beside real engines")
     stock: bool = option(True, help="start a stock vLLM server too and ask it the same")
-    stub: bool = option(True, help="measure one gateway against a stub engine")
+    stub: bool = option(True, help="measure the gateway against a stub engine")
     requests: Count = option(100, help="requests of each kind in the comparison")
     prompt_words: Count = option(64, help="words in each prompt of the comparison")
     output_tokens: Annotated[int, Field(ge=2)] = option(
         32, help="tokens in each answer of the comparison"
     )
     in_flight: tuple[Count, ...] = option((1, 4), help="requests at a time in the comparison")
+    cpu: bool = option(True, help="compare CPU per request with the stock server's frontend")
+    cpu_requests: Count = option(200, help="requests of each server in that comparison")
+    workers: tuple[Annotated[int, Field(ge=1, le=MOST_WORKERS)], ...] = option(
+        (1,), help="numbers of gateway workers to load against the stub engine, in turn"
+    )
     stub_output_tokens: Annotated[int, Field(ge=2)] = option(
         16, help="tokens in each answer of the stub engine"
     )

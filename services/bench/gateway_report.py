@@ -1,18 +1,19 @@
 """Renders the result of `bench gateway` as a JSON object or tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 
 from services.bench.compare import Added, Comparison
+from services.bench.gateway_cpu import CpuPerRequest
 from services.bench.gateway_measure import DIRECT, GATEWAY, Loads
 from services.bench.load import Load
 from services.bench.machine import Machine
 from services.bench.parts import STOCK
 
-AIM_TTFT_MS, AIM_PER_TOKEN_MS = 3.0, 0.3
+AIM_TTFT_MS, AIM_PER_TOKEN_MS, AIM_CPU_MS = 3.0, 0.3, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class GatewayResult:
 
     machine: Machine
     comparisons: Sequence[Comparison] | None
+    cpu: Mapping[str, CpuPerRequest] | None
     loads: Loads | None
 
     def as_json(self) -> dict[str, Any]:
@@ -28,6 +30,10 @@ class GatewayResult:
         if self.comparisons is not None:
             shown["aim_ms"] = {"ttft": AIM_TTFT_MS, "per_token": AIM_PER_TOKEN_MS}
             shown["comparisons"] = [_comparison_json(one) for one in self.comparisons]
+        if self.cpu is not None:
+            shown["cpu_per_request"] = {
+                server: _rounded(asdict(spent)) for server, spent in self.cpu.items()
+            }
         if self.loads is not None:
             shown["stub"] = {
                 kind: [_load_json(load) for load in loads] for kind, loads in self.loads.items()
@@ -37,6 +43,8 @@ class GatewayResult:
     def tables(self) -> Iterator[Table]:
         for comparison in self.comparisons or ():
             yield _comparison_table(comparison)
+        if self.cpu is not None:
+            yield _cpu_table(self.cpu)
         if self.loads is not None:
             yield _loads_table(self.loads)
 
@@ -107,8 +115,23 @@ def _numbers(added: Added) -> tuple[float, ...]:
     )
 
 
+def _cpu_table(cpu: Mapping[str, CpuPerRequest]) -> Table:
+    table = Table(
+        title="CPU per streamed request, one at a time, milliseconds "
+        f"(aim: at most {AIM_CPU_MS:g} beyond the stock server's frontend)"
+    )
+    for name in ("", "p10", "p50"):
+        table.add_column(name)
+    for server, spent in cpu.items():
+        table.add_row(server, _ms(spent.p10_ms), _ms(spent.p50_ms))
+    gateway, stock = cpu[GATEWAY], cpu[STOCK]
+    beyond = (gateway.p10_ms - stock.p10_ms, gateway.p50_ms - stock.p50_ms)
+    table.add_row("gateway beyond stock", *map(_ms, beyond), style="bold")
+    return table
+
+
 def _loads_table(loads: Loads) -> Table:
-    table = Table(title="One gateway process against a stub engine")
+    table = Table(title="The gateway against a stub engine")
     for name in ("asked", "in flight"):
         table.add_column(name)
     for name in ("requests/s", "p50 ms", "p99 ms", "TTFT p50 ms", "gateway CPU ms/request"):

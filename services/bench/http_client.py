@@ -23,9 +23,13 @@ async def http_session(limit_s: float) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def read_metric(session: aiohttp.ClientSession, page: str, name: str) -> float | None:
-    """A metric without labels from the page at this URL; None where the page lacks it."""
+    """A metric from the page at this URL, as `metric_in`."""
     async with session.get(page) as response:
-        text = await response.text()
+        return metric_in(await response.text(), name)
+
+
+def metric_in(text: str, name: str) -> float | None:
+    """A metric of a page, named with its labels; None where the page lacks it."""
     for line in text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])
@@ -66,7 +70,16 @@ class HttpClient:
 
     async def cpu_seconds(self) -> float | None:
         """CPU seconds that the server's process has used, from its metrics page."""
-        return await read_metric(self.session, f"{self.url}/metrics", "process_cpu_seconds_total")
+        return await self.metric("process_cpu_seconds_total")
+
+    async def metric(self, name: str) -> float | None:
+        """A metric without labels from the server's metrics page."""
+        return await read_metric(self.session, f"{self.url}/metrics", name)
+
+    async def get_alone(self, path: str) -> None:
+        """Reads a page on a connection of its own."""
+        async with self.session.get(f"{self.url}{path}", headers={"connection": "close"}) as page:
+            await page.read()
 
     def _body(self, prompt: str | Sequence[int], tokens: int, *, stream: bool) -> dict[str, Any]:
         return {

@@ -90,10 +90,11 @@ class Parts:
         module = "services.bench.stub_engine"
         return self._part("stub", Rank.ENGINE, module, flags, self.engine_address)
 
-    def gateway(self) -> Part:
+    def gateway(self, workers: int = 1) -> Part:
         flags = {
             "port": self.ports.gateway,
             "planner": self.planner_address,
+            "workers": workers,
             **self._model_flags(),
         }
         return self._part("gateway", Rank.GATEWAY, "services.gateway", flags, self.gateway_url)
@@ -108,6 +109,11 @@ class Parts:
         }
         module = "vllm.entrypoints.openai.api_server"
         return self._on_threads(self._part(STOCK, Rank.GATEWAY, module, flags, self.stock_url))
+
+    def stock_frontend(self) -> Part:
+        """The stock server with its engine core in another process, as it runs by default."""
+        stock = self.stock()
+        return replace(stock, environ={**stock.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
 
     def _on_threads(self, engine: Part) -> Part:
         """Gives both engines the same threads, unbound, with the model within the engine core.

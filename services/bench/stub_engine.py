@@ -18,6 +18,7 @@ import vllm
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
+from shared.addresses import Address
 from shared.clock import Clock, MonotonicClock
 from shared.engine.registration import Registration
 from shared.engine.state import EngineState
@@ -44,7 +45,7 @@ class StubOptions:
 
     host: str = option("127.0.0.1", help="address to listen on")
     port: int = option(8200, help="port of the gRPC service; 0 picks one")
-    planner: str = option("127.0.0.1:8100", help="address of the planner")
+    planner: Address = option("127.0.0.1:8100", help="address of the planner")
     model: str = option("bench", help="name of the model that it claims to serve")
     max_model_len: int = option(2048, help="longest prompt plus answer in tokens")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from services.evaluation.as_in_paper import as_in_paper
 from services.evaluation.capacity import count, show
+from services.evaluation.leave_one_out.part import chosen_numbers, leave_one_out
 from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
 from services.evaluation.options import EvaluateOptions
@@ -24,6 +25,7 @@ from shared.options import load
 
 _BARS = (0.9, 0.98)
 _REPLICAS = (1, 4)
+_LEAVE_ONE_OUT = "leave-one-out"  # runs only by its name
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,6 +50,7 @@ def evaluate(options: EvaluateOptions) -> Results:
     for part in options.parts:
         if part not in PARTS:
             raise ConfigError(f"--parts {part}: unknown{nearest(part, PARTS)}")
+    chosen_numbers(options.numbers)
     if options.code_trace and not Path(options.code_trace).is_file():
         raise ConfigError(f"--code-trace {options.code_trace}: there is no such file")
     if options.data and not Path(options.data).is_dir():
@@ -66,9 +69,11 @@ def evaluate(options: EvaluateOptions) -> Results:
             show=shown.show,
             code_trace=options.code_trace,
             data=options.data,
+            numbers=options.numbers,
+            older=options.older,
         )
         for name, run in PARTS.items():
-            if not options.parts or name in options.parts:
+            if name in options.parts or (not options.parts and name != _LEAVE_ONE_OUT):
                 run(evaluation)
                 count(results, ledger)
                 write_report(results, Path(options.out))
@@ -108,6 +113,10 @@ def _paper(evaluation: Evaluation) -> None:
     as_in_paper(evaluation, scenario_names(), _REPLICAS, _BARS[0])
 
 
+def _leave_one_out(evaluation: Evaluation) -> None:
+    leave_one_out(evaluation, _BARS[0])
+
+
 def _outsiders(evaluation: Evaluation) -> None:
     outsiders(evaluation, systems_of(()))
 
@@ -123,4 +132,5 @@ PARTS: dict[str, Callable[[Evaluation], None]] = {
     "regret": drawn_loads,
     "outsiders": _outsiders,
     "rules": _rules,
+    _LEAVE_ONE_OUT: _leave_one_out,
 }

@@ -23,12 +23,15 @@ from shared.simulation.system import Ended, Route, Ticket
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wants:
     """What every query says. `best_effort`: a request without a promise runs all the same; `way`:
-    the only one that is allowed; `most_tokens`: limit on prompt and answer together.
+    the only one that is allowed; `most_tokens`: limit on prompt and answer together; `prefixes`: it
+    has the prompt's hashes; `sessions`: it names its session.
     """
 
     best_effort: bool
     way: PlacementMode | None
     most_tokens: int
+    prefixes: bool = True
+    sessions: bool = True
 
 
 def query_of(
@@ -38,7 +41,7 @@ def query_of(
     return PlacementQuery(
         request_id=ticket.name,
         group_id=ticket.name,
-        session_id=ticket.program_id if ticket.in_session else None,
+        session_id=ticket.program_id if wants.sessions and ticket.in_session else None,
         model=MODEL,
         targets=_targets(ticket, wants),
         prompt_tokens=ticket.prompt_tokens,
@@ -46,7 +49,7 @@ def query_of(
         waited_s=now - ticket.arrives_s,
         forced_way=wants.way,
         avoid=tuple(avoid),
-        prompt_hashes=prompt_hashes(ticket),
+        prompt_hashes=prompt_hashes(ticket) if wants.prefixes else None,
     )
 
 

@@ -108,7 +108,10 @@ class EvaluateOptions:
     parts: tuple[str, ...] = option(
         (),
         help="capacity, paper, rules, curves, ablations, bursts, scaling, overload, regret, "
-        "outsiders; default: all",
+        "outsiders; default: all of these; leave-one-out, which takes hours, only by its name",
+    )
+    numbers: tuple[str, ...] = option(
+        (), help="leave-one-out: tuned numbers that are halved and doubled; default: all"
     )
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     jobs: Natural = option(0, help="processes; 0: one for each core")
@@ -169,3 +172,14 @@ class CounterfactualOptions:
     speculation: bool = option(False, help="engines have their draft models")
     seed: Natural = option(1, help="of arrivals, lengths and noise")
     json: bool = option(False, help="print one JSON object instead of a table")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPrefixesOptions:
+    """Systems beside each other on loads whose prompts share prefixes."""
+
+    engines: tuple[Count, ...] = option((4, 16), help="engines of the fleets")
+    loads: tuple[str, ...] = option((), help="by name; default: all")
+    hardware: str = option(OF_CLASSES, help="a table of shared/hardware")
+    seed: Natural = option(1, help="of arrivals, lengths and noise")
+    json: bool = option(False, help="print a JSON array instead of Markdown")

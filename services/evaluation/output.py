@@ -8,6 +8,7 @@ from typing import Final
 from services.evaluation.claims_report import claims_table, paper_tables
 from services.evaluation.figures import figures
 from services.evaluation.files import json_of, write
+from services.evaluation.leave_one_out.report import effects_table
 from services.evaluation.outsiders_report import outsiders_table
 from services.evaluation.overload_report import overload_tables
 from services.evaluation.page import page
@@ -84,6 +85,7 @@ def _made(results: Results) -> dict[str, str]:
         "overload": overload_tables(results),
         "regret": regret_tables(results),
         "outsiders": outsiders_table(results),
+        "leave-one-out": effects_table(results.effects),
         "settings": settings_table(results),
         "how": made_line(results),
     }

@@ -13,7 +13,7 @@ from services.evaluation.scenarios import TRACE, Effort, hardware_of
 from services.evaluation.search import Found
 from services.evaluation.stage import Told
 from services.evaluation.study import Capacity, Cell, Place, campaign, fixed
-from services.evaluation.systems import OURS, SYSTEMS
+from services.evaluation.systems import OURS, ROUTERS, SYSTEMS
 from services.evaluation.variants import ABLATIONS, ablated, closest
 
 Heard = Callable[[int, int, Task], None]
@@ -44,6 +44,8 @@ class Evaluation:
     show: Callable[[str], Told]  # the same for a part without points
     hardware: str = ""
     data: str = ""  # folder of loads that others published
+    numbers: Sequence[str] = ()  # tuned numbers that are changed; none: all
+    older: bool = False  # results of other versions of the code count, too
     code_trace: str = ""  # a trace file of a coding service, in place of synthetic arrivals
     _places: dict[tuple[str, int], Place] = field(default_factory=dict)
 
@@ -273,5 +275,7 @@ def _scale(place: Place, cell: Cell, found: Found) -> Scale:
 
 
 def systems_of(names: Sequence[str]) -> tuple[str, ...]:
-    """These systems, or all where none is named."""
-    return tuple(names) or tuple(SYSTEMS)
+    """These systems. Where none is named, all but those that differ from `vllm` in the choice of
+    engines alone: `services.evaluation.prefixes` compares these.
+    """
+    return tuple(names) or tuple(name for name in SYSTEMS if name not in ROUTERS)

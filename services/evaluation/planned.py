@@ -37,7 +37,8 @@ class Settings:
     `best_effort`: requests that get no promise run all the same. `max_step_tokens` 0: the engine's
     own. `round_robin`: each request may run on one decode engine only, in turn. `way`: the only one
     that is allowed. `length_factor`: answers are taken to be so many times as long as those of
-    their class were.
+    their class were. `knows_prefixes`: queries have the hashes of prompts. `names_sessions`: calls
+    of one program name their session.
     """
 
     speculation: bool = True
@@ -48,6 +49,8 @@ class Settings:
     round_robin: bool = False
     way: PlacementMode | None = None
     length_factor: float = 1.0
+    knows_prefixes: bool = True
+    names_sessions: bool = True
 
 
 class Planned:
@@ -79,6 +82,8 @@ class Planned:
             best_effort=settings.best_effort,
             way=settings.way,
             most_tokens=link.max_model_len_tokens,
+            prefixes=settings.knows_prefixes,
+            sessions=settings.names_sessions,
         )
         self._profile = profile
         self._engines: Mapping[str, SimEngine] = {}  # the engines that serve

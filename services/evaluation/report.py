@@ -6,6 +6,7 @@ from typing import Final
 
 from services.evaluation.cells import mean_line, rate_cell, ratio_of, replicas_words, times_cell
 from services.evaluation.claims_report import claims_table, paper_tables
+from services.evaluation.leave_one_out.report import effects_table
 from services.evaluation.markdown import NOT_RUN, table
 from services.evaluation.outsiders_report import outsiders_table
 from services.evaluation.overload_report import overload_tables
@@ -172,6 +173,7 @@ def whole_report(results: Results) -> str:
             ("Overload", overload_tables(results)),
             ("Regret", regret_tables(results)),
             ("Loads of others", outsiders_table(results)),
+            ("Leave one out", effects_table(results.effects)),
         ]
     sections += [
         ("Best settings", settings_table(results)),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from services.evaluation.leave_one_out.effects import ChangeEffect
 from services.evaluation.points import Bin, ClassTimes, RetryCounts
 from services.evaluation.regret.play import Regret
 from services.evaluation.study import Capacity, Comparison, compare
@@ -145,6 +146,7 @@ class Results:
     regret_loads: str = ""
     outsiders: list[Outsider] = field(default_factory=list)
     as_in_paper: list[Capacity] = field(default_factory=list)
+    effects: list[ChangeEffect] = field(default_factory=list)
     points: int = 0
     measured_s: float = 0.0
 

@@ -53,6 +53,7 @@ class Effort:
         ratio: how close a capacity is found.
         settings: how many settings of a system are tried; 0: all.
         regret_loads: on how many drawn loads ours is compared with the others.
+        seeds: with how many seeds each load is played when a tuned number is left out.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Effort:
     ratio: float
     settings: int
     regret_loads: int
+    seeds: int
 
 
 FULL: Final = Effort(
@@ -74,6 +76,7 @@ FULL: Final = Effort(
     ratio=1.07,
     settings=0,
     regret_loads=100,
+    seeds=4,
 )
 QUICK: Final = Effort(
     name="quick",
@@ -84,6 +87,7 @@ QUICK: Final = Effort(
     ratio=1.3,
     settings=4,
     regret_loads=6,
+    seeds=1,
 )
 
 

@@ -63,6 +63,8 @@ _IN_WORDS = {
     "shortest_first": "shortest prompts first",
     "by_request": "a gain for each request",
     "threshold_tokens": "prompts from {} tokens on",
+    "prefill_scale": "prompts weigh {:g} times",
+    "scorer_weights": "scorers of weights {0[0]:g}, {0[1]:g}, {0[2]:g} and {0[3]:g}",
 }
 
 
@@ -83,6 +85,8 @@ class Setting:
         shortest_first: the order of waiting prompts.
         by_request: each request in time is worth the same, not each token.
         threshold_tokens: prompts of this length and more go to prefill engines.
+        prefill_scale: weight of prompt tokens to compute beside tokens of KV in use.
+        scorer_weights: of prefix, free KV, queue and active requests.
     """
 
     prefill: int = 0
@@ -99,6 +103,8 @@ class Setting:
     shortest_first: bool | None = None
     by_request: bool | None = None
     threshold_tokens: int | None = None
+    prefill_scale: float | None = None
+    scorer_weights: tuple[float, float, float, float] | None = None
 
     @property
     def roles(self) -> tuple[Role, ...]:

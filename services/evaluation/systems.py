@@ -11,6 +11,7 @@ from services.evaluation.baselines import (
     fairbatching,
     jitserve,
     qoserve,
+    routed,
     sarathi,
     slai,
     vllm,
@@ -22,6 +23,12 @@ from shared.simulation.system import System
 from shared.workloads.calls import Load
 
 OURS: Final = "slos-serve"
+VLLM_IN_TURN: Final = "vllm-round-robin"
+VLLM_BY_REQUESTS: Final = "vllm-fewest-requests"
+DYNAMO_KV: Final = "dynamo-kv"
+LLMD: Final = "llm-d"
+# Systems that differ from `vllm` in the choice of engines alone.
+ROUTERS: Final = (VLLM_IN_TURN, VLLM_BY_REQUESTS, DYNAMO_KV, LLMD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,12 @@ SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(
             ),
             SystemSpec(name="slai", settings=slai.settings, build=slai.build),
             SystemSpec(name="jitserve", settings=jitserve.settings, build=jitserve.build),
+            SystemSpec(name=VLLM_IN_TURN, settings=routed.settings, build=routed.build_in_turn),
+            SystemSpec(
+                name=VLLM_BY_REQUESTS, settings=routed.settings, build=routed.build_by_requests
+            ),
+            SystemSpec(name=DYNAMO_KV, settings=routed.dynamo_settings, build=routed.build_dynamo),
+            SystemSpec(name=LLMD, settings=routed.llmd_settings, build=routed.build_llmd),
         )
     }
 )

@@ -58,10 +58,14 @@ class Workers(Generic[Task, Point]):
 
 
 @contextmanager
-def workers(jobs: int, measure: Callable[[Task], Point]) -> Iterator[Workers[Task, Point]]:
-    """A pool of processes that end with the block, or with this process."""
+def workers(
+    jobs: int, measure: Callable[[Task], Point], *, begin: Callable[[], None] | None = None
+) -> Iterator[Workers[Task, Point]]:
+    """A pool of processes that end with the block, or with this process. Each calls `begin` before
+    it imports what `measure` needs.
+    """
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, initializer=_begin, initargs=(os.getpid(),)) as pool:
+    with context.Pool(jobs, initializer=_begin, initargs=(os.getpid(), begin)) as pool:
         yield Workers(pool, jobs, measure)
 
 
@@ -75,7 +79,9 @@ def _named(measure: Callable[[Task], Point], task: Task) -> Point:
         raise PointFailed(f"{type(error).__name__}: {error} in {task}") from error
 
 
-def _begin(parent_pid: int) -> None:
+def _begin(parent_pid: int, begin: Callable[[], None] | None) -> None:
     """Ignores Ctrl-C, which the parent handles, and ends the worker when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent_pid)
+    if begin is not None:
+        begin()

@@ -2,16 +2,25 @@
 
 import os
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import uvloop
 
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind
+from services.gateway.workers import run_workers
 from shared.entry import exit_status
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
+
+# gRPC's event engine passes each message through two more threads, which costs a gateway more than
+# anything else per token; a `-` switches one of its parts off. gRPC reads this when it starts.
+_GRPC_EXPERIMENTS: Final = (
+    "-event_engine_client,-event_engine_callback_cq,-event_engine_for_all_other_endpoints"
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,19 +31,26 @@ def main(argv: Sequence[str]) -> int:
         argv=argv,
         environ=os.environ,
         prog="slos-serve gateway",
+        check=GatewayOptions.check,
     )
     set_up_logging("gateway", os.environ)
-    options.tenants()  # reports faults in classes and tenants before vLLM loads
-    options.catalogue()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
+    os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
+    signal.signal(signal.SIGTERM, _end_start)
+    if options.workers > 1:
+        return run_workers(options, _serve)
     with bind(options.host, options.port, options.unread_limit_s) as listener:
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
-        signal.signal(signal.SIGTERM, _end_start)
-        # vLLM takes seconds to import and reads its log level then; --help must not wait for it
-        from services.gateway.app import run, start_grammar_server
+        return _serve(options, listener, lambda: None)
 
-        with start_grammar_server(options, listener) as grammars:
-            status: int = uvloop.run(run(options, listener, grammars))
-        return status
+
+def _serve(options: GatewayOptions, listener: socket.socket, serving: Callable[[], None]) -> int:
+    """Serves in this process; calls `serving` when it begins to. Raises ConfigError."""
+    # vLLM takes seconds to import and reads its log level then; --help must not wait for it
+    from services.gateway.app import run, start_grammar_server
+
+    with start_grammar_server(options, listener) as grammars:
+        status: int = uvloop.run(run(options, listener, grammars, serving))
+    return status
 
 
 def _end_start(number: int, frame: object) -> None:

@@ -6,7 +6,8 @@ from typing import Any, Final
 from starlette.types import Message, Send
 
 from services.gateway.answer_report import StreamReporter, add_to_json, name_incomplete
-from services.gateway.http_errors import HttpError, RawHeaders, from_failure
+from services.gateway.error_bodies import rewrite_event
+from services.gateway.http_errors import HttpError, RawHeaders, from_failure, send_error
 from services.gateway.input_faults import of_answer
 from services.gateway.report import decision_ids, slo_report
 from services.gateway.scope import RequestScope
@@ -103,6 +104,8 @@ class AnswerGate:
     async def _forward(self, message: Message) -> None:
         body = message.get("body", b"")
         more = message.get("more_body", False)
+        if self._scope.failure is None and body.startswith(_ERROR_EVENTS):
+            body = rewrite_event(body, self._path)
         if self._scope.failure is not None and body.startswith(_ERROR_EVENTS):
             body = _error_event(from_failure(self._scope.failure, self._scope), self._path)
         else:
@@ -110,7 +113,7 @@ class AnswerGate:
             if self._rewrite is not None:
                 body = self._rewrite(body)
         self.finished = not more
-        await self._send_body(body, more=more)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
@@ -137,20 +140,6 @@ class AnswerGate:
         if ways:
             headers.append((b"x-slo-way", ", ".join(sorted(ways)).encode()))
         return headers
-
-
-async def send_error(
-    send: Send, error: HttpError, *, path: str = "", headers: RawHeaders | None = None
-) -> None:
-    """Sends one complete error answer."""
-    body = error.body_bytes(path=path)
-    start = {
-        "type": "http.response.start",
-        "status": error.status,
-        "headers": error.headers(body) + (headers or []),
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _error_event(error: HttpError, path: str) -> bytes:

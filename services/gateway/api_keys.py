@@ -9,8 +9,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway.answer_gate import send_error
-from services.gateway.http_errors import HttpError
+from services.gateway.http_errors import HttpError, send_error
 from services.gateway.tenant_account import Account
 from services.gateway.tenants import Tenants
 from shared.errors import ConfigError

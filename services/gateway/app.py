@@ -1,15 +1,16 @@
 """Builds the gateway: vLLM's app over the cluster, with our ASGI layers around it."""
 
 import asyncio
+import gc
 import logging
 import socket
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
+from vllm.envs import enable_envs_cache
 from vllm.utils.system_utils import set_ulimit
 from vllm.version import __version__ as vllm_version
 
@@ -28,6 +30,7 @@ from services.gateway.cluster_core import Cluster
 from services.gateway.config import GatewayOptions
 from services.gateway.connections import HeadLimits
 from services.gateway.engine_links import EngineLinks
+from services.gateway.error_bodies import ErrorBodies
 from services.gateway.grammar_server import GrammarServer, fork_server
 from services.gateway.grammars import GrammarChecks
 from services.gateway.health import Pages
@@ -44,6 +47,8 @@ from services.gateway.unrouted import drop_pages_we_cannot_serve, take_over_http
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from services.gateway.wait_limits import WaitLimits
+from services.gateway.worker_metrics import process_metrics
+from services.gateway.worker_rules import portion
 from shared.clock import Clock, MonotonicClock
 from shared.listening import is_loopback
 from shared.models import resolve_model
@@ -52,6 +57,9 @@ from shared.rpc.identity import identity_from
 from shared.telemetry.task_count import count_tasks
 
 _LOG = logging.getLogger(__name__)
+# New container objects between two collections of the youngest generation; Python's own is 700.
+# A streamed request makes thousands, nearly all of which end without the collector.
+_YOUNG_OBJECTS: Final = 20_000
 
 
 def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> GrammarServer:
@@ -63,8 +71,13 @@ def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> Gr
     return fork_server(configure, options.grammar_limits(), to_close=listener)
 
 
-async def run(options: GatewayOptions, listener: socket.socket, grammars: GrammarServer) -> int:
-    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError."""
+async def run(
+    options: GatewayOptions,
+    listener: socket.socket,
+    grammars: GrammarServer,
+    serving: Callable[[], None],
+) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; calls `serving` first. Raises ConfigError."""
     clock, lifecycle = MonotonicClock(), Lifecycle()
     tenants, file = options.tenants()
     args = await asyncio.to_thread(_read_args, options)
@@ -72,11 +85,12 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
     async with (
         _cluster_client(options, args, clock, grammars) as client,
         followed(file, clock),
+        _process_metrics(options, clock),
     ):
         app = await make_app(client, args, options, lifecycle, clock)
-        count_tasks(REGISTRY)
         quieten_answered_failures()
         set_ulimit()
+        _spare_overheads()
         server = make_server(
             layered(app, options, tenants, lifecycle, lambda: len(server.server_state.connections)),
             access_log=options.access_log,
@@ -90,6 +104,7 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
         if tenants.is_open and not is_loopback(host):
             _LOG.warning("every client that reaches %s:%d is served: no API key is set", host, port)
         _LOG.info("serving %s on http://%s:%d", options.api_model_names[0], host, port)
+        serving()
         await serve_until_told(
             server,
             listener,
@@ -100,6 +115,19 @@ async def run(options: GatewayOptions, listener: socket.socket, grammars: Gramma
     return 0
 
 
+def _spare_overheads() -> None:
+    """Call it once the environment is read and before the first request."""
+    enable_envs_cache()  # vLLM reads a variable anew at each use otherwise
+    gc.set_threshold(_YOUNG_OBJECTS)
+
+
+def _process_metrics(options: GatewayOptions, clock: Clock) -> AbstractAsyncContextManager[None]:
+    if options.workers > 1:
+        return process_metrics(clock)
+    count_tasks(REGISTRY)
+    return nullcontext()
+
+
 def layered(
     app: ASGIApp,
     options: GatewayOptions,
@@ -108,12 +136,12 @@ def layered(
     connections: Callable[[], int],
 ) -> ASGIApp:
     """Our layers around vLLM's app, from the innermost to the one that the server calls."""
-    app = Bodies(app, options.body_limits())
+    app = Bodies(ErrorBodies(app), options.body_limits())
     app = ApiKeys(app, tenants)
     app = Capacity(
         app,
-        request_limit=options.request_limit,
-        connection_limit=options.connection_limit,
+        request_limit=portion(options.request_limit, options.workers),
+        connection_limit=portion(options.connection_limit, options.workers),
         connections=connections,
     )
     return LastAnswers(RequestIds(Faults(app)), lifecycle)

@@ -7,8 +7,8 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
-from services.gateway.answer_gate import send_error
 from services.gateway.api_keys import OPEN_PATHS
+from services.gateway.http_errors import send_error
 from services.gateway.middleware import client_id
 
 _LOG = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """The gateway's options; `shared.options.load` fills them."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,9 @@ from pydantic import Field
 
 from services.gateway.api_keys import all_keys
 from services.gateway.grammar_limits import GrammarLimits
-from services.gateway.request_body import BodyLimits
+from services.gateway.request_body import LARGEST_AT_ONCE, BodyLimits
 from services.gateway.slo_inputs import (
+    EITHER_OR,
     LEAST_VALUE,
     LONGEST_TARGET_MS,
     MOST_SLOWDOWN,
@@ -20,6 +22,8 @@ from services.gateway.slo_inputs import (
 )
 from services.gateway.tenants import Known, Tenants
 from services.gateway.tenants_file import TenantsFile
+from services.gateway.worker_rules import MOST_WORKERS, portion, refuse_state_of_one_process
+from shared.addresses import Address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
 from shared.option_values import nearest
@@ -32,6 +36,7 @@ Value = Annotated[float, Field(ge=LEAST_VALUE, le=MOST_VALUE)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Workers = Annotated[int, Field(ge=1, le=MOST_WORKERS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,9 @@ class ClassTargets:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have distinct names, read {', '.join(names)}")
+        for one, other in EITHER_OR:
+            if getattr(self, one) is not None and getattr(self, other):
+                raise ValueError(f"{one} and {other} set the same target: give one of them")
 
     def named(self, name: str) -> SloTargets:
         return SloTargets(
@@ -81,7 +89,12 @@ class GatewayOptions:
     )
     host: str = option("127.0.0.1", help="address to listen on")
     port: Port = option(8000, help="port to listen on")
-    planner: str = option("127.0.0.1:8100", help="address of the planner's gRPC service")
+    workers: Workers = option(
+        1,
+        help="processes that serve the address; limits on requests, connections and bodies are "
+        "divided among them",
+    )
+    planner: Address = option("127.0.0.1:8100", help="address of the planner's gRPC service")
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     served_model_name: tuple[str, ...] = option(
         (), help="names of the model in the API, the engines' first; default: model"
@@ -185,6 +198,7 @@ class GatewayOptions:
             time_s=self.body_limit_s,
             values=self.body_limit_values,
             keys=self.body_limit_keys,
+            largest_at_once=portion(LARGEST_AT_ONCE, self.workers),
         )
 
     def grammar_limits(self) -> GrammarLimits:
@@ -199,11 +213,21 @@ class GatewayOptions:
             return tenants, None
         catalogue = self.catalogue()
         known = Known(
-            classes={catalogue.default.class_name, *catalogue.classes}, models=self.api_model_names
+            classes={catalogue.default.class_name, *catalogue.classes},
+            models=self.api_model_names,
+            one_process=self.workers == 1,
         )
         file = TenantsFile(path=Path(self.tenants_file), known=known, tenants=tenants)
         file.read()
         return tenants, file
+
+    def check(self) -> None:
+        """Raises ConfigError for faults in classes, keys and tenants, and for what several workers
+        cannot do, before vLLM loads.
+        """
+        refuse_state_of_one_process(self.workers, self.vllm, os.environ)
+        self.tenants()
+        self.catalogue()
 
     def catalogue(self) -> Catalogue:
         """The classes as targets. Raises ConfigError when the default class does not exist."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
+from starlette.types import Send
 
 from services.gateway.report import milliseconds
 from services.gateway.scope import RequestScope
@@ -45,7 +46,7 @@ class HttpError:
     slo: dict[str, Any] | None = None
 
     def body(self, *, path: str = "") -> dict[str, Any]:
-        """The answer as JSON; the Anthropic route has an additional outer `type`."""
+        """The answer as JSON; the Anthropic routes have an additional outer `type`."""
         error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
@@ -54,7 +55,7 @@ class HttpError:
         }
         if self.slo is not None:
             error["slo"] = self.slo
-        return {"type": "error", "error": error} if path == "/v1/messages" else {"error": error}
+        return {"type": "error", "error": error} if _is_anthropic(path) else {"error": error}
 
     def body_bytes(self, *, path: str = "") -> bytes:
         return orjson.dumps(self.body(path=path))
@@ -82,6 +83,21 @@ _ANSWERS: Final[tuple[tuple[type[SlosError], int, str, str], ...]] = (
     (EngineLost, 502, "BadGatewayError", "engine_lost"),
     (DeadlinePassed, 504, "GatewayTimeoutError", "deadline_passed"),
 )
+# By status, for errors of other handlers.
+_KINDS: Final = {
+    400: ("BadRequestError", "invalid_request"),
+    401: ("AuthenticationError", "invalid_api_key"),
+    403: ("PermissionDeniedError", "not_allowed"),
+    404: ("NotFoundError", "not_found"),
+    405: ("MethodNotAllowedError", "method_not_allowed"),
+    413: ("BadRequestError", "body_too_large"),
+    422: ("BadRequestError", "invalid_request"),
+    429: ("TooManyRequestsError", "rate_limit_exceeded"),
+    500: ("InternalServerError", "internal"),
+    501: ("NotImplementedError", "not_implemented"),
+    503: ("ServiceUnavailableError", "unavailable"),
+}
+_OTHER: Final = ("BadRequestError", "http_error")
 _REFUSALS: Final = {
     "never": (400, "BadRequestError", "never_possible"),
     "no_engine": (503, "ServiceUnavailableError", "no_engine"),
@@ -158,8 +174,31 @@ def fault() -> HttpError:
     return from_failure(SlosError(FAULT), None)
 
 
+def kind_of(status: int) -> tuple[str, str]:
+    """`type` and `code` of an error of which only the status is known."""
+    return _KINDS.get(status, _OTHER)
+
+
+async def send_error(
+    send: Send, error: HttpError, *, path: str = "", headers: RawHeaders | None = None
+) -> None:
+    """Sends one complete error answer."""
+    body = error.body_bytes(path=path)
+    start = {
+        "type": "http.response.start",
+        "status": error.status,
+        "headers": error.headers(body) + (headers or []),
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 def _bad_request(status: int, code: str, why: str, param: str | None = None) -> HttpError:
     return HttpError(status=status, type="BadRequestError", code=code, message=why, param=param)
+
+
+def _is_anthropic(path: str) -> bool:
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def _answer(failure: SlosError) -> tuple[int, str, str]:

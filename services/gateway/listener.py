@@ -1,4 +1,4 @@
-"""Binds the address that the gateway will listen on."""
+"""Binds the address that the gateway, or one of its workers, will listen on."""
 
 import socket
 
@@ -10,12 +10,30 @@ def bind(host: str, port: int, unread_limit_s: float) -> socket.socket:
 
     Its connections end when a client reads nothing of what was sent to it for `unread_limit_s`.
     """
+    return _bound(_socket(host, unread_limit_s), host, port)
+
+
+def bind_shared(host: str, port: int, unread_limit_s: float) -> socket.socket:
+    """As `bind`, for one of several processes: the kernel spreads connections over all that listen.
+
+    Other programs of the same user that ask for it could share the address, too.
+    """
+    listener = _socket(host, unread_limit_s)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return _bound(listener, host, port)
+
+
+def _socket(host: str, unread_limit_s: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
         limit_ms = int(unread_limit_s * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+    return listener
+
+
+def _bound(listener: socket.socket, host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -58,8 +58,18 @@ class GatewayMetrics:
         )
         self._of_tenants = TenantMetrics(registry)
         self._inflight = Gauge(
-            "slos_inflight_requests", "Requests that this gateway serves now.", registry=registry
+            "slos_inflight_requests",
+            "Requests that this gateway serves now.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
+        workers = Gauge(
+            "slos_gateway_workers",
+            "Processes of this gateway that serve.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        workers.set(1)
         self._ttft = self._histogram("slos_ttft_seconds", "Time to first token.", registry)
         self._tpot = self._histogram("slos_tpot_seconds", "Mean time per output token.", registry)
         self._placement = Histogram(

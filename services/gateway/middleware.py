@@ -8,8 +8,9 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
-from services.gateway.answer_gate import AnswerGate, send_error
+from services.gateway.answer_gate import AnswerGate
 from services.gateway.api_keys import account_of
+from services.gateway.http_errors import send_error
 from services.gateway.input_faults import OF_BAD_INPUT, as_invalid
 from services.gateway.lifecycle import Lifecycle
 from services.gateway.metrics import GatewayMetrics

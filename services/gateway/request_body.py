@@ -10,15 +10,13 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import http_errors
-from services.gateway.answer_gate import send_error
-from services.gateway.http_errors import HttpError
+from services.gateway.http_errors import HttpError, send_error
 from services.gateway.json_shape import JsonShape, at_most, shape_of
 from shared.alarm import time_limit
 from shared.errors import InvalidRequest
 
 MOST_DEPTH: Final = 128  # twice what vLLM lets a schema nest; Python's parser ends near 1,000
-# Bodies of the largest size that are held at once; they live as long as their requests.
-_LARGEST_AT_ONCE: Final = 64
+LARGEST_AT_ONCE: Final = 64
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SURROGATES: Final = (b"\\ud", b"\\uD")
 
@@ -28,13 +26,15 @@ class BodyLimits:
     """What a client may send in one body.
 
     `values` and `keys` bound the time for which parsing and validating stop the event loop: about
-    0.5 us for a value and 7 us for a key of an object.
+    0.5 us for a value and 7 us for a key of an object. Bodies live as long as their requests;
+    `largest_at_once` is how many of the largest size may be held at once.
     """
 
     size_bytes: int = 8 * 1024 * 1024
     time_s: float = 60.0
     values: int = 250_000
     keys: int = 10_000
+    largest_at_once: int = LARGEST_AT_ONCE
 
 
 class Bodies:
@@ -59,7 +59,7 @@ class Bodies:
             await self._serve(scope, receive, send, body)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | HttpError | None:
-        if self._held_bytes > _LARGEST_AT_ONCE * self._limits.size_bytes:
+        if self._held_bytes > self._limits.largest_at_once * self._limits.size_bytes:
             return http_errors.full("bodies of requests in flight")
         length = dict(scope["headers"]).get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > self._limits.size_bytes:

@@ -66,7 +66,7 @@ class SharedOutputs:
     ) -> AsyncGenerator[Reply, None]:
         """Yields the replies to a call that named the reader. Raises as `EngineLinks.generate`."""
         stream = self._streams.add(request_id)
-        watching = asyncio.create_task(_tell_of_end(engine, call, stream))
+        watch = _Watch(engine, call, stream)
         try:
             while True:
                 for reply in await stream.take():
@@ -74,7 +74,7 @@ class SharedOutputs:
                     if reply.outputs[-1].finish_reason is not None:
                         return
         finally:
-            watching.cancel()
+            watch.end()
             self._streams.remove(request_id)
 
     async def close(self) -> None:
@@ -121,8 +121,29 @@ def in_our_words(engine: EngineRef, code: grpc.StatusCode, details: str | None) 
     return _LOST.get(code, EngineLost)(words)
 
 
+class _Watch:
+    """Ends `stream` with an error when its call ends; its outputs come over the shared stream.
+
+    Most calls end after their stream has; only for the others it takes a task.
+    """
+
+    def __init__(self, engine: EngineRef, call: Replies, stream: Stream[Reply]) -> None:
+        self._over = False
+        self._task: asyncio.Task[None] | None = None
+
+        def ended(_: object) -> None:
+            if not self._over:
+                self._task = asyncio.create_task(_tell_of_end(engine, call, stream))
+
+        call.add_done_callback(ended)
+
+    def end(self) -> None:
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
+
+
 async def _tell_of_end(engine: EngineRef, call: Replies, stream: Stream[Reply]) -> None:
-    """Ends `stream` with an error when its call ends; its outputs come over the shared stream."""
     code = await call.code()
     if code is grpc.StatusCode.OK:
         await asyncio.sleep(_LAST_WORD_S)

@@ -23,6 +23,8 @@ LEAST_VALUE: Final = 0.001
 MOST_VALUE: Final = 1000
 LONGEST_SESSION: Final = 256
 LONGEST_NAME: Final = 64
+# Fields of which one source may give one only: both set the same target.
+EITHER_OR: Final = (("ttft_ms", "ttft_slowdown"), ("tpot_ms", "stages"))
 
 Read = dict[str, Any]  # by field name, converted; holds only what was given
 E = TypeVar("E", bound=StrEnum)
@@ -108,6 +110,12 @@ def _read_body(body: object) -> Read:
                 param=f"slo.{str(key)[:LONGEST_NAME]}",
             )
     given = {key: value for key, value in body.items() if value is not None}
+    for one, other in EITHER_OR:
+        if one in given and other in given:
+            raise InvalidRequest(
+                f"slo.{one} and slo.{other} set the same target: give one of them",
+                param=f"slo.{other}",
+            )
     return {key: _FIELDS[key](value, f"slo.{key}") for key, value in given.items()}
 
 

@@ -41,10 +41,11 @@ def hash_of(key: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The names that a tenants file may use."""
+    """The names that a tenants file may use, and whether one process counts all requests."""
 
     classes: Collection[str]
     models: Collection[str]
+    one_process: bool = True
 
 
 def read_tenants(path: Path, known: Known) -> dict[str, TenantOptions]:
@@ -75,9 +76,20 @@ def _check(tenants: Mapping[str, TenantOptions], known: Known, where: str) -> No
             raise ConfigError(f"{here}: has no keys; `slos-serve key-hash` makes the hash of one")
         _check_names(tenant.classes, known.classes, f"{here}, classes")
         _check_names(tenant.models, known.models, f"{here}, models")
+        if not known.one_process:
+            _refuse_limits(tenant, here)
         for key in tenant.keys:
             if owners.setdefault(key, name) != name:
                 raise ConfigError(f"{here}: has a key of {owners[key]}; a key is of one tenant")
+
+
+def _refuse_limits(tenant: TenantOptions, where: str) -> None:
+    for name in ("requests_per_minute", "tokens_per_minute", "requests_in_flight"):
+        if getattr(tenant, name) is not None:
+            raise ConfigError(
+                f"{where}, {name}: needs workers: 1, since each worker would count by itself; "
+                "leave one of the two out"
+            )
 
 
 def _check_names(names: Sequence[str] | None, known: Collection[str], where: str) -> None:

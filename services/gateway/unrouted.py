@@ -8,14 +8,8 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.http_errors import HttpError
+from services.gateway.http_errors import HttpError, kind_of
 
-_KINDS: Final = {
-    400: ("BadRequestError", "invalid_request"),
-    404: ("NotFoundError", "not_found"),
-    405: ("MethodNotAllowedError", "method_not_allowed"),
-}
-_OTHER: Final = ("BadRequestError", "http_error")
 # Pages of vLLM's app that act on the one engine behind it.
 _OF_ONE_ENGINE: Final = frozenset(
     {
@@ -66,7 +60,7 @@ async def answer_unrouted(request: Request, error: Exception) -> Response:
     """Answers Starlette's HTTPException, in place of its own body `{"detail": ...}`."""
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow", "")
-    kind, code = _KINDS.get(error.status_code, _OTHER)
+    kind, code = kind_of(error.status_code)
     answer = HttpError(
         status=error.status_code,
         type=kind,

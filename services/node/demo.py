@@ -13,7 +13,7 @@ from rich.console import Console
 from services.node.config import NodeOptions
 from services.node.demo_client import Answer, ask, make_client
 from services.node.demo_requests import DemoRequest, demo_requests, first_requests
-from services.node.demo_table import answers_table, lines_to_paste, problems
+from services.node.demo_table import lines_to_paste, print_answers, problems
 from services.node.plan import NodePlan
 from services.node.up import config_file, run_node
 from shared.options import load, option
@@ -59,7 +59,7 @@ async def _show(plan: NodePlan, console: Console, *, once: bool) -> int | None:
         await _ask_all(client, first_requests(), plan.model_name)
         answers = await _ask_all(client, requests, plan.model_name)
     wide = console if console.is_terminal else Console(width=_LEAST_WIDTH)
-    wide.print(answers_table(answers))
+    print_answers(answers, wide)
     found = problems(answers)
     for line in found:
         console.print(f"Not well: {line}", style="red", markup=False, soft_wrap=True)

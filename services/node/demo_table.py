@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich.console import JustifyMethod
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +12,7 @@ from services.node.demo_client import Answer
 
 _WORDS_SHOWN: Final = 7
 _NOTHING: Final = "-"
+_LEGEND: Final = "Times in milliseconds. A way in brackets is the planner's choice."
 _COLUMNS: Final[tuple[tuple[str, int, JustifyMethod], ...]] = (
     ("class", 7, "left"),
     ("way", 15, "left"),
@@ -25,10 +26,14 @@ _COLUMNS: Final[tuple[tuple[str, int, JustifyMethod], ...]] = (
 _MET: Final = {True: Text("yes", "green"), False: Text("no", "red"), None: Text(_NOTHING)}
 
 
-def answers_table(answers: Sequence[Answer]) -> Table:
-    """One row per answer, in the order given; times as the gateway measured them."""
+def print_answers(answers: Sequence[Answer], console: Console) -> None:
+    """Prints a legend, then a table with a row per answer; times as the gateway measured them."""
+    console.print(_LEGEND, highlight=False)
+    console.print(_table(answers))
+
+
+def _table(answers: Sequence[Answer]) -> Table:
     table = Table(
-        title="Times in milliseconds; (way): the planner's choice",
         box=None,  # leaves the most room for words
         padding=(0, 2, 0, 0),
         header_style="bold underline",

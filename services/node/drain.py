@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import grpc
 from pydantic import Field
 
+from shared.addresses import require_address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError, EngineUnreachable
 from shared.options import load, option
@@ -46,13 +47,14 @@ def main(argv: Sequence[str]) -> int:
     )
     if not addresses:
         raise ConfigError(f"drain takes the gRPC address of an engine first: {_PROGRAM}")
-    left = asyncio.run(ask(addresses[0], options))
+    address = require_address(addresses[0], "drain")
+    left = asyncio.run(ask(address, options))
     if options.undo:
-        print(f"{addresses[0]} takes requests again.")
+        print(f"{address} takes requests again.")
     elif left:
-        print(f"{addresses[0]} takes nothing new; {left} requests did not end in time.")
+        print(f"{address} takes nothing new; {left} requests did not end in time.")
     else:
-        print(f"{addresses[0]} takes nothing new and runs nothing; --undo ends that.")
+        print(f"{address} takes nothing new and runs nothing; --undo ends that.")
     return 1 if left else 0
 
 

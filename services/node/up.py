@@ -18,6 +18,7 @@ from services.node.gpus import read_gpus
 from services.node.machine import answered_device, ask_device, memory_gib
 from services.node.on_ray.config import UpOptions
 from services.node.on_ray.up import run_on_ray
+from services.node.part_options import check_part_options
 from services.node.plan import NodePlan, Part, Rank, Surroundings, plan_node
 from services.node.ports import Claims, assign_ports
 from services.node.processes import Crew, Death, Keeper, tail
@@ -71,6 +72,7 @@ def run_node(
     with closing(Claims()) as claims:
         claims.ports(ports, options)
         claims.run_dir(_run_dir(options))
+        check_part_options(plan_node(options, ports, _unsurveyed(options, config)).parts)
         around = survey(options, config, console)
         return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
 
@@ -86,6 +88,17 @@ def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     if "--config" in words:
         return words[words.index("--config") + 1]
     return environ.get(_CONFIG) or None
+
+
+def _unsurveyed(options: NodeOptions, config: str | None) -> Surroundings:
+    """What is known before the machine is read: enough for all options but cores and memory."""
+    return Surroundings(
+        model=options.model,
+        model_is_local=False,
+        shares=[],
+        run_dir=_run_dir(options),
+        environ=_environment(config, options.cluster_secret_file),
+    )
 
 
 def survey(options: NodeOptions, config: str | None, console: Console) -> Surroundings:

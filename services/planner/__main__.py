@@ -5,9 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from services.planner.app import run
 from services.planner.config import PlannerOptions
-from services.planner.server.explain import explain
 from shared.entry import exit_status
 from shared.options import load
 from shared.rpc.identity import identity_from
@@ -22,13 +20,18 @@ def main(argv: Sequence[str]) -> int:
         argv=argv,
         environ=os.environ,
         prog="slos-serve planner",
+        check=PlannerOptions.check,
     )
     if options.explain is not None:
+        from services.planner.server.explain import explain
+
         identity = identity_from(options.cluster_secret_file)
         work = explain(options.planner, options.explain, identity, as_json=options.json)
         return asyncio.run(work)
     set_up_logging("planner", os.environ)
-    options.check_hosts()
+    # numba takes a second to import, which --help and --check must not
+    from services.planner.app import run
+
     return asyncio.run(run(options))
 
 

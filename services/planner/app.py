@@ -5,7 +5,8 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -15,7 +16,7 @@ from services.planner.config import PlannerOptions
 from services.planner.server.decisions_log import DecisionsLog
 from services.planner.server.follow_demand import follow_demand
 from services.planner.server.metrics import PlannerMetrics, serve_metrics
-from services.planner.server.prepare import prepare
+from services.planner.server.prepare import is_prepared, prepare
 from services.planner.server.service import PlannerService
 from services.planner.state.cluster import ClusterState
 from shared.clock import Clock, MonotonicClock
@@ -79,7 +80,8 @@ async def serve(
     add_PlannerServicer_to_server(service, server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    prepare()
+    with _compiling_logged(clock):
+        prepare()
     await server.start()
     await healthy.set("slos.v1.Planner", health_pb2.HealthCheckResponse.SERVING)
     on_ready(port)
@@ -102,6 +104,18 @@ async def serve(
             await asyncio.gather(*beside, return_exceptions=True)
             log.put(service.core.ledger.all_that_is_left())
             await log.write()
+
+
+@contextmanager
+def _compiling_logged(clock: Clock) -> Iterator[None]:
+    """Logs the start and the end of a compilation, which takes minutes on two busy cores."""
+    if is_prepared():
+        yield
+        return
+    began_s = clock.now()
+    _LOG.info("compiling the code of decisions, once per version; this may take minutes")
+    yield
+    _LOG.info("compiled it in %.0f s", clock.now() - began_s)
 
 
 def _decisions_log(options: PlannerOptions) -> DecisionsLog | None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from services.planner.planner_config import PlannerConfig
 from services.planner.scaling.numbers import ScalingNumbers
+from shared.addresses import Address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.listening import (
     HEALTH_PORT_HELP,
@@ -92,12 +93,12 @@ class PlannerOptions:
     explain: str | None = option(
         None, help="ask a running planner what it decided under this id, and why"
     )
-    planner: str = option("127.0.0.1:8100", help="address of the planner that --explain asks")
+    planner: Address = option("127.0.0.1:8100", help="address of the planner that --explain asks")
     json: bool = option(False, help="print the explanation as JSON")
 
-    def check_hosts(self) -> None:
+    def check(self) -> None:
         """Raises ConfigError where other machines could reach an unprotected planner."""
-        if not self.cluster_secret_file:
+        if self.explain is None and not self.cluster_secret_file:
             require_protection({"host": self.host}, insecure=self.insecure)
 
     @property

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from shared.addresses import Address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.engine.speculation import Speculation
 from shared.errors import ConfigError
@@ -48,7 +49,7 @@ class EngineOptions:
         help="address that others reach this engine at; auto: that of this machine's name; default:"
         " host, unless that is 0.0.0.0",
     )
-    planner: str = option("127.0.0.1:8100", help="the planner's address")
+    planner: Address = option("127.0.0.1:8100", help="the planner's address")
     cluster_secret_file: str = option("", help=IDENTITY_HELP, variable=IDENTITY_VARIABLE)
     insecure: bool = option(False, help=INSECURE_HELP, variable=INSECURE_VARIABLE)
     health_port: int = option(0, help=HEALTH_PORT_HELP)

@@ -48,22 +48,27 @@ def speculative_config(
             "speculation: ngram_gpu drafts on a GPU, and this engine computes on CPUs: say "
             "--speculation ngram."
         )
-    if method.needs_model and not model_path:
-        raise ConfigError(
-            f"speculation: {method} needs a draft model: name its folder or hub name with "
-            "--speculation-model."
-        )
-    if model_path and not method.needs_model:
-        raise ConfigError(
-            f"speculation_model: {method} drafts without a model of its own: leave it out, or say "
-            "--speculation draft_model."
-        )
+    check_draft_model(method, model_path)
     if method in (Speculation.EAGLE, Speculation.EAGLE3):
         _require_eagle_head(method, Path(model_path))
     config: dict[str, Any] = {"method": str(method), "num_speculative_tokens": tokens}
     if method in (Speculation.NGRAM, Speculation.NGRAM_GPU):
         config |= _LOOKUP
     return config | ({"model": model_path} if model_path else {})
+
+
+def check_draft_model(method: Speculation, model: str) -> None:
+    """Raises ConfigError for a draft model that the method needs and lacks, or cannot use."""
+    if method.needs_model and not model:
+        raise ConfigError(
+            f"speculation: {method} needs a draft model: name its folder or hub name with "
+            "--speculation-model."
+        )
+    if model and not method.needs_model:
+        raise ConfigError(
+            f"speculation_model: {method} drafts without a model of its own: leave it out, or say "
+            "--speculation draft_model."
+        )
 
 
 def _require_eagle_head(method: Speculation, folder: Path) -> None:

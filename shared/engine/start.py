@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from shared.engine.config import EngineOptions
+from shared.engine.core_list import core_numbers
 from shared.engine.environment import set_environment
+from shared.engine.speculation import check_draft_model
+from shared.engine.vllm_settings import check_settings
 from shared.engines import Role
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
@@ -14,7 +18,12 @@ def start(role: Role, argv: Sequence[str]) -> int:
     """Serves until it is told to stop; the exit status. Raises ConfigError."""
     name = role.value
     options = load(
-        EngineOptions, section=name, argv=argv, environ=os.environ, prog=f"slos-serve {name}"
+        EngineOptions,
+        section=name,
+        argv=argv,
+        environ=os.environ,
+        prog=f"slos-serve {name}",
+        check=partial(check, role=role),
     )
     set_up_logging(name, os.environ)
     options = options.settled()
@@ -23,3 +32,13 @@ def start(role: Role, argv: Sequence[str]) -> int:
     from shared.engine.host import run
 
     return run(role, options, cores)
+
+
+def check(options: EngineOptions, *, role: Role) -> None:
+    """Raises ConfigError for what an engine cannot have, as far as that shows without vLLM."""
+    options.settled()
+    if options.cores:
+        core_numbers(options.cores)
+    if options.speculation_tokens:
+        check_draft_model(options.speculation, options.speculation_model)
+    check_settings(options.vllm, role=role, known=options.vllm.keys())

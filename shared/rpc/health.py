@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from shared.addresses import require_address
 from shared.cluster_secret import IDENTITY_VARIABLE
 from shared.entry import exit_status
 from shared.errors import ConfigError
@@ -46,8 +48,11 @@ def main(argv: Sequence[str]) -> int:
 def fault_of(address: str, secret_file: str) -> str:
     """Why the process does not serve; empty if it does. Raises ConfigError."""
     if address.startswith("http"):
+        host = urlsplit(address).netloc
+        if ":" in host and not host.endswith("]"):
+            require_address(host, "health")
         return _http_fault(address)
-    return _grpc_fault(address, identity_from(secret_file))
+    return _grpc_fault(require_address(address, "health"), identity_from(secret_file))
 
 
 def _http_fault(url: str) -> str:

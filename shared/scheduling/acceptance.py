@@ -68,11 +68,18 @@ def _fill(table: FloatArray, alphas: FloatArray, caution: int) -> None:
 
 
 @compiled
-def _produced(alpha: float, verified: int, caution: int) -> float:
+def mean_tokens(alpha: float, verified: int) -> float:
+    """The mean of `produced_tokens`."""
     mean, reached = 0.0, 1.0
     for _ in range(verified):
         mean += reached
         reached *= alpha
+    return mean
+
+
+@compiled
+def _produced(alpha: float, verified: int, caution: int) -> float:
+    mean = mean_tokens(alpha, verified)
     if caution == _FLOOR:
         return float(np.floor(mean + 1e-9))
     return mean if caution == _EXPECTED else min(mean, _low(alpha, verified))

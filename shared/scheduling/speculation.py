@@ -13,10 +13,20 @@ from functools import partial
 
 import numpy as np
 
-from shared.batch_time import Step, StepTable
-from shared.batch_time.table import FloatArray
+from shared.batch_time import StepTable
+from shared.batch_time.table import (
+    COUNTS,
+    DECODE_CONTEXT,
+    DECODES,
+    LONGEST_CONTEXT,
+    SPECULATED,
+    SPECULATION_STEPS,
+    FloatArray,
+    expected_s,
+)
+from shared.compiled import compiled
 from shared.scheduling import draft_lengths
-from shared.scheduling.acceptance import Caution, produced_by_length, produced_tokens
+from shared.scheduling.acceptance import Caution, mean_tokens, produced_by_length
 from shared.scheduling.draft_lengths import (
     MOST_TOKENS,
     PREFILL_TOKENS,
@@ -124,18 +134,26 @@ def quickest_alone(
     table: StepTable, most_drafts: int, *, context_tokens: float, alpha: float
 ) -> Alone:
     """The fastest of all draft lengths, where a draft is accepted with probability `alpha`."""
-    plans = []
+    found = _quickest_alone(table.numbers, most_drafts, float(context_tokens), float(alpha))
+    return Alone(drafts=int(found[0]), gain=found[1], tpot_s=found[2])
+
+
+@compiled
+def _quickest_alone(
+    table: FloatArray, most_drafts: int, context_tokens: float, alpha: float
+) -> tuple[float, float, float]:
+    """The fields of `Alone`."""
+    counts = np.zeros(COUNTS)
+    counts[DECODES] = 1.0
+    counts[DECODE_CONTEXT] = counts[LONGEST_CONTEXT] = context_tokens
+    best = (0.0, 1.0, np.inf)
     for drafts in range(most_drafts + 1):
-        gain = produced_tokens(alpha, drafts + 1)
-        step = Step(
-            decodes=1,
-            speculated_tokens=drafts,
-            speculation_steps=drafts,
-            decode_context_tokens=context_tokens,
-            longest_context_tokens=context_tokens,
-        )
-        plans.append(Alone(drafts=drafts, gain=gain, tpot_s=table.expected_s(step) / gain))
-    return min(plans, key=lambda plan: plan.tpot_s)
+        counts[SPECULATED] = counts[SPECULATION_STEPS] = drafts
+        gain = mean_tokens(alpha, drafts + 1)
+        tpot_s = expected_s(table, counts) / gain
+        if tpot_s < best[2]:
+            best = (float(drafts), gain, tpot_s)
+    return best
 
 
 def prepare(table: StepTable) -> None:

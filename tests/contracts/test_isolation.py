@@ -29,7 +29,7 @@ def loaded_by(modules: Sequence[str], unwanted: tuple[str, ...]) -> str:
         f"print(' '.join(one for one in {unwanted!r} if one in sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -17,6 +17,6 @@ print((time.process_time() - before) < 0.1)
 
 def test_an_idle_nixl_agent_leaves_its_core_free() -> None:
     command = [sys.executable, "-c", IDLE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     assert done.stdout.splitlines()[-1] == "True", done.stderr

@@ -101,7 +101,7 @@ class Host:
 
     def reported(self, name: str) -> list[pb.StepReport]:
         """The reports up to the one that says the request has left."""
-        wait_until(lambda: any(name in each.finished for each in self.planner.reports), 5)
+        wait_until(lambda: any(name in each.finished for each in self.planner.reports), 60)
         taken, self.planner.reports[:] = list(self.planner.reports), []
         return taken
 

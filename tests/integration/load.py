@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,3 +94,24 @@ class Load:
             "stream": True,
             "slo": {"way": WAYS[number % 2]},
         }
+
+
+def seen(told: list[Told]) -> Counter[str]:
+    """Counts what clients saw, for the output (`pytest -s`)."""
+    return Counter(
+        "answered"
+        if one.complete
+        else f"{one.status} {one.error['code']}: {one.error['message']}"
+        if one.error
+        else one.broken
+        for one in told
+    )
+
+
+def understandable(told: Told, killed: tuple[str, ...]) -> bool:
+    """A whole answer, an error in OpenAI's shape, or a connection that died with the gateway."""
+    if told.complete:
+        return True
+    if told.error is not None:
+        return bool(told.error["message"]) and bool(told.error["type"])
+    return "gateway" in killed and bool(told.broken)

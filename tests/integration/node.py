@@ -1,7 +1,9 @@
 """A real node for tests: `slos-serve up` on known ports, and hands to look at its parts."""
 
 import os
+import random
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -19,10 +21,13 @@ from services.node.ports import NodePorts, assign_ports
 from shared.errors import ConfigError
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import EngineStub
+from tests.processes import is_alive
 
 LOOPBACK = "127.0.0.1"
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 60.0
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loads no certificates, which takes long
+_PORTS, _WORKERS = 50, 16  # ports of one node; workers that have bases of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,10 @@ class Node:
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.gateway}"
+
+    @property
+    def planner(self) -> str:
+        return f"{LOOPBACK}:{self.ports.planner}"
 
     @property
     def part_ports(self) -> dict[str, int]:
@@ -61,11 +70,20 @@ class Node:
         (pid,) = pids_of_part(part, self.part_ports[part])
         os.kill(pid, signal.SIGKILL)
 
+    def end(self, number: signal.Signals) -> int:
+        """Ends it by a signal; its exit status. Raises AssertionError where a process is left."""
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(number)
+        status = self.process.wait(STOP_LIMIT_S)
+        _, left = psutil.wait_procs(started, timeout=STOP_LIMIT_S)
+        assert [one for one in left if is_alive(one.pid)] == []
+        return status
+
     def engine_count(self) -> int:
         """Engines that the planner shows, of all roles; 0 while it does not answer."""
         url = f"http://{LOOPBACK}:{self.ports.planner_metrics}/metrics"
         try:
-            page = httpx.get(url, timeout=10).text
+            page = httpx.get(url, timeout=10, verify=NO_TLS).text
         except httpx.HTTPError:
             return 0
         lines = [line for line in page.splitlines() if line.startswith("slos_planner_engines{")]
@@ -97,7 +115,8 @@ class Node:
         slo = {"way": way, "report": True}
         body = {"model": self.model, "prompt": "a b c", "max_tokens": 3, "slo": slo}
         try:
-            answer = httpx.post(f"{self.url}/v1/completions", json=body, timeout=30)
+            url = f"{self.url}/v1/completions"
+            answer = httpx.post(url, json=body, timeout=30, verify=NO_TLS)
         except httpx.HTTPError:
             return False
         if answer.status_code != httpx.codes.OK:
@@ -112,7 +131,7 @@ def wait_until(holds: Callable[[], bool], limit_s: float) -> float:
     while not holds():
         waited_s = time.monotonic() - started_s  # noqa: TID251 - the same
         assert waited_s < limit_s, f"still not after {limit_s} s"
-        time.sleep(0.05)
+        time.sleep(min(0.05 + waited_s / 20, 0.5))  # each look takes of the cores that we wait for
     return time.monotonic() - started_s  # noqa: TID251 - the same
 
 
@@ -145,7 +164,10 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
 def running_node(
     model: str, run_dir: Path, *more: str, kv_cache_gib: float = 0.5, decode: int = 1
 ) -> Iterator[Node]:
-    """Starts a node, waits until it serves, and ends it; fails when it does not end with 0."""
+    """Starts a node, waits until it serves, and ends it unless the test has done so.
+
+    Raises AssertionError where it does not end with 0 or leaves a process.
+    """
     ports, flags = free_ports(decode)
     with (run_dir / "up.log").open("w") as log:
         process = subprocess.Popen(
@@ -166,14 +188,13 @@ def running_node(
         wait_until(lambda: _ready(node), START_LIMIT_S)
         yield node
     finally:
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(STOP_LIMIT_S)
+        status = node.end(signal.SIGTERM) if process.poll() is None else 0
     assert status == 0, (run_dir / "up.log").read_text()
 
 
 def free_ports(decode: int = 1) -> tuple[NodePorts, list[str]]:
     """Free ports for a node with so many decode engines, and the flags that say so."""
-    for base in range(21_000, 60_000, 50):
+    for base in _bases():
         numbers = {
             "port": base,
             "planner_port": base + 1,
@@ -189,6 +210,16 @@ def free_ports(decode: int = 1) -> tuple[NodePorts, list[str]]:
             words = [(f"--{key.replace('_', '-')}", str(value)) for key, value in numbers.items()]
             return ports, [word for pair in words for word in pair]
     raise AssertionError("no free ports on this machine")
+
+
+def _bases() -> list[int]:
+    """Where the ports of a node may begin, below those of outgoing connections, in any order.
+
+    No two workers of pytest share one: they would both find it free.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    bases = range(10_000 + worker % _WORKERS * _PORTS, 32_700, _WORKERS * _PORTS)
+    return random.sample(bases, len(bases))
 
 
 def _flags(model: str, run_dir: Path, kv_cache_gib: float) -> list[str]:

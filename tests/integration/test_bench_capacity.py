@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 280
+LIMIT_S = 560
 COMMAND = (sys.executable, "-m", "services.bench", "capacity", "--real", "--json")
 SMALL = (
     *("--model=tiny", "--token-budgets=64", "--rounds=1", "--point-s=2", "--first-rate=5"),
-    *("--speculation-tokens=0", "--overload=0", "--drain-s=5"),
+    *("--speculation-tokens=0", "--overload=0", "--drain-s=60"),
 )
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 pytest.importorskip("nixl")
-LIMIT_S = 100
+LIMIT_S = 400
 
 
 @pytest.mark.timeout(LIMIT_S + 20)

@@ -18,7 +18,7 @@ from shared.models.tiny import make_tiny_model
 from tests.integration.node import wait_until
 from tests.processes import free_port
 
-START_LIMIT_S = 150
+START_LIMIT_S = 300
 QUIET_S = 60  # far longer than the tests take
 GRAMMAR_LIMIT_S = 1.0
 

@@ -68,8 +68,10 @@ strangers = pytest.mark.parametrize("stranger", [no_secret, another_secret, no_c
 
 
 @asynccontextmanager
-async def client_of(port: int, identity: Identity | None) -> AsyncIterator[PlannerClient]:
-    client = PlannerClient(f"127.0.0.1:{port}", identity, limit_s=CALL_LIMIT_S)
+async def client_of(
+    port: int, identity: Identity | None, limit_s: float = LIMIT_S
+) -> AsyncIterator[PlannerClient]:
+    client = PlannerClient(f"127.0.0.1:{port}", identity, limit_s=limit_s)
     try:
         yield client
     finally:
@@ -109,7 +111,7 @@ async def test_a_refused_peer_is_told_of_once(
 ) -> None:
     async with planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port:
         for _ in range(3):
-            async with client_of(port, stranger(tmp_path)) as rogue:
+            async with client_of(port, stranger(tmp_path), CALL_LIMIT_S) as rogue:
                 with pytest.raises(PlannerUnavailable):
                     await rogue.scale()
         async with asyncio.timeout(LIMIT_S):
@@ -139,7 +141,7 @@ async def test_a_rogue_engine_cannot_register(tmp_path: Path, stranger: Stranger
     async with (
         planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port,
         client_of(port, ours(tmp_path)) as gateway,
-        client_of(port, stranger(tmp_path)) as rogue,
+        client_of(port, stranger(tmp_path), CALL_LIMIT_S) as rogue,
     ):
         with pytest.raises(PlannerUnavailable):
             async with attached(rogue, make_engine("rogue")):
@@ -153,7 +155,7 @@ async def test_a_rogue_gateway_learns_and_changes_nothing(
 ) -> None:
     async with (
         planner(cluster_secret_file=secret_file(tmp_path, "ours")) as port,
-        client_of(port, stranger(tmp_path)) as rogue,
+        client_of(port, stranger(tmp_path), CALL_LIMIT_S) as rogue,
     ):
         for call in (
             rogue.place(make_query(), CALL_LIMIT_S),
@@ -266,10 +268,10 @@ async def test_probes_without_the_secret_learn_only_whether_a_part_serves(tmp_pa
         open_channel(f"127.0.0.1:{probe_port}") as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_LIMIT_S)
+        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await PlannerStub(channel).Scale(pb.ScaleRequest(), timeout=CALL_LIMIT_S)
+            await PlannerStub(channel).Scale(pb.ScaleRequest(), timeout=LIMIT_S)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
         address = f"127.0.0.1:{port}"

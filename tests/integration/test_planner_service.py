@@ -37,7 +37,7 @@ from shared.rpc.slos_pb2_grpc import PlannerStub
 from shared.scheduling.rows import new_row, to_wire
 from tests.unit.planner.builders import COST, both_roles, make_engine, make_query, make_report
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 TABLE = BatchTimeModel(COST).table
 STEP = make_report(
     duration_s=0.1,
@@ -310,12 +310,12 @@ async def test_the_log_holds_every_decision_once_whether_its_end_is_known_or_not
 
 
 async def test_a_request_that_waits_is_placed_as_soon_as_an_engine_attaches() -> None:
-    async with planner(hold_s=5.0) as port, client_of(port) as client:
+    async with planner(hold_s=10 * LIMIT_S) as port, client_of(port) as client:
         placing = asyncio.create_task(client.place(make_query(), LIMIT_S))
         await asyncio.sleep(0.1)
         assert not placing.done()
         async with attached(client, make_engine()):
-            placement = await asyncio.wait_for(placing, 1.0)
+            placement = await asyncio.wait_for(placing, LIMIT_S)
 
     assert placement.runs
 
@@ -337,7 +337,7 @@ async def test_a_request_that_waits_is_promised_as_soon_as_the_engine_is_free() 
         await asyncio.sleep(0.1)
         assert not placing.done()
         engine.outbox.put_nowait([idle])
-        placement = await asyncio.wait_for(placing, 0.3)
+        placement = await asyncio.wait_for(placing, LIMIT_S)
 
     assert placement.admission is Admission.ADMITTED
 
@@ -376,21 +376,17 @@ async def test_the_standard_health_service_answers() -> None:
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_a_planner_that_stops_ends_its_streams_in_time() -> None:
-    async with AsyncExitStack() as stack:
-        async with planner(shutdown_limit_s=5.0) as port:
+async def test_a_planner_that_stops_does_not_wait_for_the_end_of_its_streams() -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(LIMIT_S):
+        async with planner(shutdown_limit_s=10 * LIMIT_S) as port:
             client = await stack.enter_async_context(client_of(port))
             engine = asyncio.create_task(Attached().run(client, make_engine()))
             await until(client, {"d0"})
-            began_s = asyncio.get_running_loop().time()
 
-        took_s = asyncio.get_running_loop().time() - began_s
         with pytest.raises(PlannerUnavailable):
             await asyncio.wait_for(engine, LIMIT_S)
         with pytest.raises(PlannerUnavailable):
             await client.place(make_query(), 2.0)
-
-    assert took_s < 4.0
 
 
 async def test_after_a_restart_engines_that_attach_again_serve_again() -> None:

@@ -23,6 +23,7 @@ from shared.ports import FreePorts
 from tests.integration.load import WAYS
 from tests.integration.node import (
     LOOPBACK,
+    NO_TLS,
     STOP_LIMIT_S,
     Node,
     free_ports,
@@ -128,7 +129,9 @@ def more_decode_engines(node: Node, folder: Path, transports: Sequence[str]) -> 
 
 
 def attached(node: Node, engine: str) -> bool:
-    page = httpx.get(f"http://{LOOPBACK}:{node.ports.planner_metrics}/metrics", timeout=10).text
+    page = httpx.get(
+        f"http://{LOOPBACK}:{node.ports.planner_metrics}/metrics", timeout=10, verify=NO_TLS
+    ).text
     return f'"{engine}"' in page
 
 
@@ -192,7 +195,7 @@ def plain_vllm(folder: Path) -> Iterator[str]:
 
 def healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK
+        return httpx.get(f"{url}/health", timeout=5, verify=NO_TLS).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

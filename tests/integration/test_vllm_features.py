@@ -60,7 +60,7 @@ def test_two_kv_groups_hold_what_a_promised_load_was_promised(tmp_path: Path) ->
     ) as host:
         (engine,) = host.planner.registered
         evicted = _evicted_by_a_full_load(host, engine)
-        free = host.engine.Health(pb.HealthRequest(), timeout=5).free_kv_blocks
+        free = host.engine.Health(pb.HealthRequest(), timeout=60).free_kv_blocks
 
     assert engine.block_size_tokens == BLOCK_TOKENS
     assert engine.kv_blocks == 160 // 2

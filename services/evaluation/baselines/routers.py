@@ -10,7 +10,7 @@ from typing import Protocol
 
 from shared.compiled import compiled
 from shared.engines import Role
-from shared.scheduling.rows import COMPUTED, NO_SLO, TOTAL, Rows
+from shared.scheduling.rows import COMPUTED, NO_SLO, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import Route, Ticket
@@ -41,22 +41,26 @@ class _Sent:
 class Traffic:
     """What is on its way to engines or on them, by what the router itself sent."""
 
-    _decodes_on: dict[int, str] = field(default_factory=dict)  # by life
+    _decodes_on: dict[int, tuple[str, int]] = field(default_factory=dict)  # with tokens, by life
     _requests: Counter[str] = field(default_factory=Counter)
+    _kv_tokens: Counter[str] = field(default_factory=Counter)
     _under_way: dict[int, _Sent] = field(default_factory=dict)
 
     def sent(self, ticket: Ticket, prefill: str, decode: str, tokens: int, now: float) -> None:
         """Notes a request; `prefill` computes `tokens` of its prompt."""
         self.ended(ticket.life)
-        self._decodes_on[ticket.life] = decode
+        self._decodes_on[ticket.life] = decode, ticket.prompt_tokens
         self._requests[decode] += 1
+        self._kv_tokens[decode] += ticket.prompt_tokens
         self._under_way[ticket.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
 
     def ended(self, life: int) -> None:
         """Forgets a request."""
         self._under_way.pop(life, None)
-        if (engine := self._decodes_on.pop(life, None)) is not None:
+        if (sent := self._decodes_on.pop(life, None)) is not None:
+            engine, tokens = sent
             self._requests[engine] -= 1
+            self._kv_tokens[engine] -= tokens
 
     def requests(self, engine: SimEngine) -> int:
         """The requests that get their tokens from this engine, now or once their prompt is computed
@@ -64,15 +68,27 @@ class Traffic:
         """
         return self._requests[engine.name]
 
+    def kv_tokens(self, engine: SimEngine) -> int:
+        """The prompt tokens of these requests."""
+        return self._kv_tokens[engine.name]
+
     def queued_tokens(self, engine: SimEngine, now: float) -> float:
         """The prompt tokens that this engine still has to compute."""
-        queued = float(queued_tokens(engine.after))
+        coming = (sent.tokens for sent in self._coming(engine, now))
+        return float(queued_tokens(engine.after)) + sum(coming)
+
+    def waiting(self, engine: SimEngine, now: float) -> int:
+        """The requests that wait there for their first step, or are on their way."""
+        return int((engine.after[:, RESIDENT] == 0).sum()) + len(self._coming(engine, now))
+
+    def _coming(self, engine: SimEngine, now: float) -> list[_Sent]:
+        coming = []
         for life, sent in list(self._under_way.items()):
             if now - sent.at_s > _ON_ITS_WAY_S:
                 del self._under_way[life]
             elif sent.engine == engine.name and not (engine.who == life).any():
-                queued += sent.tokens
-        return queued
+                coming.append(sent)
+        return coming
 
 
 @dataclass(slots=True)

@@ -5,13 +5,28 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from services.node.config import Count, NodeOptions, Positive
+from shared.addresses import is_address
 from shared.listening import INSECURE_VARIABLE
+from shared.option_values import Form, unfit
 from shared.options import load, option
 
 _CONFIG: Final = "config"
+_CLIENT: Final = "ray://"
+
+
+def _cluster(text: str) -> str:
+    if text not in ("", "auto", "ray") and not is_address(text.removeprefix(_CLIENT)):
+        raise unfit()
+    return text
+
+
+Cluster = Annotated[
+    str, AfterValidator(_cluster), Form(f"{_CLIENT}HOST:PORT, HOST:PORT, auto or ray")
+]
+"""The type of an option that names a Ray cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +37,7 @@ class UpOptions(NodeOptions):
         "",
         help="address that the gateway listens on; default: 127.0.0.1, with --on that of its node",
     )
-    on: str = option(
+    on: Cluster = option(
         "",
         help="Ray cluster to run on: ray://HOST:10001 (Ray Client), HOST:6379, auto (RAY_ADDRESS"
         " or the one of this machine), or ray (the same, or a new one); default: this machine",

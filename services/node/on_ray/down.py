@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.node.config import Positive
+from services.node.on_ray.config import Cluster
 from services.node.on_ray.up import require_ray
 from shared.options import load, option
 
@@ -13,7 +14,9 @@ from shared.options import load, option
 class DownOptions:
     """The options of `down`."""
 
-    on: str = option("auto", help="Ray cluster that the fleet runs on, as in `slos-serve up --on`")
+    on: Cluster = option(
+        "auto", help="Ray cluster that the fleet runs on, as in `slos-serve up --on`"
+    )
     limit_s: Positive = option(300.0, help="how long each service may take to drain and end")
 
 

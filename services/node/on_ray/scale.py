@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.node.config import Positive
+from services.node.on_ray.config import Cluster
 from services.node.on_ray.place import Service
 from services.node.on_ray.up import member_lines, missing, raise_if_failed, require_ray
 from shared.clock import Clock, MonotonicClock
@@ -24,7 +25,9 @@ _COUNT: Final = re.compile(r"(\w+)=(\d+|auto)")
 class ScaleOptions:
     """The options of `scale`."""
 
-    on: str = option("auto", help="Ray cluster that the fleet runs on, as in `slos-serve up --on`")
+    on: Cluster = option(
+        "auto", help="Ray cluster that the fleet runs on, as in `slos-serve up --on`"
+    )
     wait: bool = option(True, help="return when the new number serves and no engine drains")
     wait_limit_s: Positive = option(600.0, help="how long that may take")
 

@@ -12,52 +12,52 @@ from shared.batch_time import StepTable
 from shared.engines import Role
 
 
-class RoundBenches:
-    """One bench for each engine that a round looks at, made when it is first needed."""
+class RoundWhatIfs:
+    """One what-if for each engine that a round looks at, made when it is first needed."""
 
     def __init__(self, state: ClusterState, now: float) -> None:
         self.state = state
         self.fleet = Fleet(state)
         self.now = now
         self._reached_at_s = now + state.client_latency.there_s  # when a request placed now arrives
-        self._benches: dict[str, EngineWhatIf] = {}
-        self._given: dict[str, EngineWhatIf] = {}  # benches as earlier calls of `promise` left them
+        self._what_ifs: dict[str, EngineWhatIf] = {}
+        self._given: dict[str, EngineWhatIf] = {}  # as earlier calls of `promise` left them
         self._aside: list[Usual] = []
         self._classes = Classes(state.survival)
 
     def set_aside(self, usual: Usual) -> None:
         """Later calls of `promise` leave room on each engine for one more request like this."""
         self._aside.append(usual)
-        for bench in self._benches.values():
-            self._leave_room(bench, usual)
+        for what_if in self._what_ifs.values():
+            self._leave_room(what_if, usual)
 
-    def _leave_room(self, bench: EngineWhatIf, usual: Usual) -> None:
+    def _leave_room(self, what_if: EngineWhatIf, usual: Usual) -> None:
         demand = usual.asked_at(self.now)
-        prefills = bench.engine.description.role is Role.PREFILL
+        prefills = what_if.engine.description.role is Role.PREFILL
         row = (demand.prompt_only if prefills else demand.whole)(0, self.now)
-        bench.give(row[None], [usual.class_name])
+        what_if.give(row[None], [usual.class_name])
 
     @cached_property
     def ahead_s(self) -> float:
         """Seconds of promised prompts per engine, on average, when the round began."""
         return self.state.ahead_s
 
-    def bench(self, engine: EngineState) -> EngineWhatIf | None:
-        """The engine's bench; None where no step times are known."""
+    def what_if(self, engine: EngineState) -> EngineWhatIf | None:
+        """The engine's what-if; None where no step times are known."""
         table = engine.table or self.state.any_table
         if table is None:
             return None
-        if engine.name not in self._benches:
-            self._benches[engine.name] = self._seated(engine, table)
-        return self._benches[engine.name]
+        if engine.name not in self._what_ifs:
+            self._what_ifs[engine.name] = self._seated(engine, table)
+        return self._what_ifs[engine.name]
 
     def _seated(self, engine: EngineState, table: StepTable) -> EngineWhatIf:
-        bench = EngineWhatIf.of(
+        what_if = EngineWhatIf.of(
             engine, table, self.now, self._classes, self.state.client_latency.back_s
         )
         if engine.description.max_speculation_tokens:
             prior = self.state.prior_drafts("", self.now)
-            self.state.policies.drafting.count_on(bench.rows, prior)
+            self.state.policies.drafting.count_on(what_if.rows, prior)
         for usual in self._aside:
-            self._leave_room(bench, usual)
-        return bench
+            self._leave_room(what_if, usual)
+        return what_if

@@ -40,17 +40,31 @@ class Feasibility:
         reason: NONE where all promises are kept, else why not.
         first_s: When its first token would come, on the planner's clock; inf: unknown.
         pace_s: Its TPOT; nan: unknown.
-        others_late: How many requests promised before would be late.
+        late: Whether the simulation found this request late.
+        others_late: How many requests promised before it found late. The simulation ends at the
+            first late request, so that more may be.
     """
 
     reason: Reason
     first_s: float = math.inf
     pace_s: float = math.nan
+    late: bool = False
     others_late: int = 0
 
     @property
     def kept(self) -> bool:
         return self.reason is Reason.NONE
+
+    def obstacle(self, engine: str) -> str:
+        """Why the engine of this name cannot promise the request, in words."""
+        if self.reason is Reason.MEMORY:
+            return f"{engine} has no room for it beside what it has promised"
+        if self.others_late:
+            plural = "s" if self.others_late > 1 else ""
+            return f"at least {self.others_late} promised request{plural} on {engine} would be late"
+        if self.late:
+            return f"{engine} would be late with it"
+        return f"the promised paces would take more of {engine}'s time than is allowed"
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +172,7 @@ class EngineWhatIf:
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
                 first_s=float(forecast.first_s[i]),
                 pace_s=float(forecast.pace_s[i]),
+                late=bool(late[i]),
                 others_late=int(late[:-n].sum()),
             )
             for i in range(len(self.rows), len(rows))

@@ -1,17 +1,22 @@
 """Finds promises for all waiting requests at once: which can be kept, where, and in which way."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
+from services.planner.admission.admission_requests import (
+    AdmissionRequest,
+    by_program,
+    total_value,
+    ways_to,
+)
 from services.planner.admission.candidates import Candidate
-from services.planner.admission.engine_what_ifs import RoundBenches
+from services.planner.admission.engine_what_ifs import RoundWhatIfs
 from services.planner.admission.feasibility import EngineWhatIf, Feasibility
-from services.planner.admission.wishes import Wish, by_program
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import MOST_TRIED, SLOWER, TRIED_WITHOUT_PROMISE
 from shared.batch_time.table import FloatArray
@@ -23,219 +28,238 @@ from shared.requests import Reason
 class _Part:
     """The part of a way on one engine."""
 
-    bench: EngineWhatIf
+    what_if: EngineWhatIf
     row: FloatArray
     class_name: str
 
 
-class Round(RoundBenches):
-    """The engines during one round of promises. `promise` sets `chosen` of each wish that it keeps;
-    the caller holds or refuses the others.
+class Round(RoundWhatIfs):
+    """The engines during one round of promises. `promise` sets `chosen` of each request that it
+    promises; the caller holds or refuses the others.
     """
 
-    def promise(self, wishes: Sequence[Wish]) -> None:
-        """Gives each wish, by EDF, its first way that holds. Where wishes are left over, the
+    def promise(self, requests: Sequence[AdmissionRequest]) -> None:
+        """Gives each request, by EDF, its first way that holds. Where requests are left over, the
         program then chooses the requests of each contested engine. Promises of earlier calls stay.
         """
-        self._given = {name: copy(bench) for name, bench in self._benches.items()}
-        ordered = sorted(wishes, key=lambda wish: wish.demand.due_s)
+        self._given = {name: copy(what_if) for name, what_if in self._what_ifs.items()}
+        ordered = sorted(requests, key=lambda request: request.demand.due_s)
         by_program = self.state.numbers.by_program
         if by_program and len(ordered) > 1 and self._all_on_one(ordered):
             return
-        for wish in ordered:
-            self._place(wish)
-        left = [wish for wish in ordered if wish.chosen is None]
-        if not left or len(wishes) == 1 or not by_program:
+        for request in ordered:
+            self._place(request)
+        left = [request for request in ordered if request.chosen is None]
+        if not left or len(requests) == 1 or not by_program:
             return
         for engine in self._contested(ordered):
             self._reconsider(engine, ordered)
 
-    def way_without_promise(self, wish: Wish) -> Candidate | None:
+    def way_without_promise(self, request: AdmissionRequest) -> Candidate | None:
         """Takes the quickest way on one engine by which the request would most likely be in time
         without a promise; None without such a way.
 
         Where a promise failed for want of KV, promised requests will soon preempt others. A request
         that would be late after a preemption is held for a promise instead.
         """
-        colocated = (way for way in wish.ways if way.colocated)
+        colocated = (way for way in request.ways if way.colocated)
         for way in islice(colocated, TRIED_WITHOUT_PROMISE):
-            bench = self.bench(way.decode.engine)
-            if bench is None:
+            what_if = self.what_if(way.decode.engine)
+            if what_if is None:
                 continue
-            row = self._whole(wish, way, best_effort=True)
-            if wish.reason is Reason.MEMORY and not bench.outlasts_preemption(row):
+            row = self._whole(request, way, best_effort=True)
+            if request.reason is Reason.MEMORY and not what_if.outlasts_preemption(row):
                 continue
-            trial = bench.tried(row)
+            trial = what_if.tried(row)
             if trial.kept:
-                bench.give(row[None], [wish.class_name])
-                _foretell(wish, way, [trial], bench.delivery_s)
+                what_if.give(row[None], [request.class_name])
+                _foretell(request, way, [trial], what_if.delivery_s)
                 return way
         return None
 
-    def foretell_leftover(self, wish: Wish) -> Candidate:
+    def foretell_leftover(self, request: AdmissionRequest) -> Candidate:
         """The quickest way on one engine, with times as simulated beside the promises. Other ways
         come only without one: their KV would wait on the prefill engine, in the way of promises.
         """
-        best = next((way for way in wish.ways if way.colocated), wish.ways[0])
-        parts = self._parts(wish, best)
+        best = next((way for way in request.ways if way.colocated), request.ways[0])
+        parts = self._parts(request, best)
         if parts:
-            trial = parts[0].bench.leftover(parts[0].row)
+            trial = parts[0].what_if.leftover(parts[0].row)
             if trial.first_s < math.inf:
-                _foretell(wish, best, [trial], parts[0].bench.delivery_s)
+                _foretell(request, best, [trial], parts[0].what_if.delivery_s)
         return best
 
-    def _all_on_one(self, wishes: Sequence[Wish]) -> bool:
-        """Promises all wishes together, if they hold, where each has one co-located way only."""
-        if any(len(wish.ways) > 1 or not wish.ways[0].colocated for wish in wishes):
+    def _all_on_one(self, requests: Sequence[AdmissionRequest]) -> bool:
+        """Promises all requests together, if they hold, where each has one co-located way only."""
+        if any(len(request.ways) > 1 or not request.ways[0].colocated for request in requests):
             return False
-        engine = wishes[0].ways[0].decode.engine
-        bench = self.bench(engine)
-        return bench is not None and self._give_all(bench, wishes, _ways_to(wishes, engine))
+        engine = requests[0].ways[0].decode.engine
+        what_if = self.what_if(engine)
+        return what_if is not None and self._give_all(what_if, requests, ways_to(requests, engine))
 
     def _give_all(
-        self, bench: EngineWhatIf, wishes: Sequence[Wish], ways: dict[int, Candidate | None]
+        self,
+        what_if: EngineWhatIf,
+        requests: Sequence[AdmissionRequest],
+        ways: dict[int, Candidate | None],
     ) -> bool:
-        """Promises all of the wishes on this engine if they hold together, else none."""
-        chosen = [way for way in (ways[id(wish)] for wish in wishes) if way is not None]
-        if len(chosen) < len(wishes) or not wishes:
+        """Promises all of the requests on this engine if they hold together, else none."""
+        chosen = [way for way in (ways[id(request)] for request in requests) if way is not None]
+        if len(chosen) < len(requests) or not requests:
             return False
-        rows = np.array([self._whole(wish, way) for wish, way in zip(wishes, chosen, strict=True)])
-        names = [wish.class_name for wish in wishes]
-        trials = bench.try_all(rows, names)
+        rows = np.array(
+            [self._whole(request, way) for request, way in zip(requests, chosen, strict=True)]
+        )
+        names = [request.class_name for request in requests]
+        trials = what_if.try_all(rows, names)
         if not trials[0].kept:
             return False
-        bench.give(rows, names)
-        for wish, way, trial in zip(wishes, chosen, trials, strict=True):
-            _foretell(wish, way, [trial], bench.delivery_s)
-            wish.chosen = way
+        what_if.give(rows, names)
+        for request, way, trial in zip(requests, chosen, trials, strict=True):
+            _foretell(request, way, [trial], what_if.delivery_s)
+            request.chosen = way
         return True
 
-    def _whole(self, wish: Wish, way: Candidate, *, best_effort: bool = False) -> FloatArray:
-        hit = _hit(wish, way)
-        return wish.demand.whole(hit, self._reached_at_s, best_effort=best_effort)
+    def _whole(
+        self, request: AdmissionRequest, way: Candidate, *, best_effort: bool = False
+    ) -> FloatArray:
+        hit = _hit(request, way)
+        return request.demand.whole(hit, self._reached_at_s, best_effort=best_effort)
 
-    # ---- one wish
+    # ---- one request
 
-    def _place(self, wish: Wish) -> bool:
+    def _place(self, request: AdmissionRequest) -> bool:
         full: dict[str, str] = {}  # prefill engines that failed, and why
-        for way in islice(self._in_order(wish), MOST_TRIED):
+        for way in islice(self._in_order(request), MOST_TRIED):
             start = "" if way.colocated else way.prefill.engine.name
             if start in full:
                 way.rejected = full[start]
                 continue
-            parts = self._parts(wish, way)
+            parts = self._parts(request, way)
             trials = _until_one_fails(parts)
             if trials[-1].kept:
-                self._give(wish, way, parts, trials)
+                self._give(request, way, parts, trials)
                 return True
-            wish.trials.append(trials[-1])
-            way.rejected = _why(parts[len(trials) - 1].bench, trials[-1])
+            request.trials.append(trials[-1])
+            way.rejected = trials[-1].obstacle(parts[len(trials) - 1].what_if.engine.name)
             if start and len(trials) == 1:
                 full[start] = way.rejected
         return False
 
     def _give(
-        self, wish: Wish, way: Candidate, parts: Sequence[_Part], trials: Sequence[Feasibility]
+        self,
+        request: AdmissionRequest,
+        way: Candidate,
+        parts: Sequence[_Part],
+        trials: Sequence[Feasibility],
     ) -> None:
         for part in parts:
-            part.bench.give(part.row[None], [part.class_name])
-        _foretell(wish, way, trials, parts[0].bench.delivery_s)
-        wish.chosen = way
+            part.what_if.give(part.row[None], [part.class_name])
+        _foretell(request, way, trials, parts[0].what_if.delivery_s)
+        request.chosen = way
 
-    def _in_order(self, wish: Wish) -> Iterator[Candidate]:
+    def _in_order(self, request: AdmissionRequest) -> Iterator[Candidate]:
         """The order in which ways are tried. Ways in line with the engines' roles come first, then
         engines that are idle or step as quickly already: one tight request must not bind
         every engine to short steps (PolyServe, arXiv 2507.17769). Then come prefix hits, and then
         the engine with the most time to spare, so that later requests find room on all.
         """
-        slow_s = SLOWER * wish.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
+        slow_s = SLOWER * request.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
         quickest: dict[EngineState, float] = {}
-        for way in wish.ways:
+        for way in request.ways:
             engine = way.decode.engine
             quickest[engine] = min(quickest.get(engine, math.inf), _or_inf(way.finish_s))
-        able = {engine: bench for engine in quickest if (bench := self.bench(engine)) is not None}
-        pinned = {one: 0 < slow_s < bench.tightest_s < math.inf for one, bench in able.items()}
+        able = {
+            engine: what_if for engine in quickest if (what_if := self.what_if(engine)) is not None
+        }
+        pinned = {one: 0 < slow_s < what_if.tightest_s < math.inf for one, what_if in able.items()}
 
         def rank(way: Candidate) -> tuple[bool, int, bool, float, float]:
             engine = way.decode.engine
             return (
                 pinned[engine],
-                -_hit(wish, way),
+                -_hit(request, way),
                 way.finish_s > SLOWER * quickest[engine],
                 able[engine].share,
                 _or_inf(way.finish_s),
             )
 
-        ways = [way for way in wish.ways if way.decode.engine in able]
-        for stands_in in (False, True):  # most wishes need no stand-in, which saves its sort
+        ways = [way for way in request.ways if way.decode.engine in able]
+        for stands_in in (False, True):  # most requests need no stand-in, which saves its sort
             yield from sorted((way for way in ways if _stands_in(way) is stands_in), key=rank)
 
-    def _parts(self, wish: Wish, way: Candidate) -> list[_Part]:
-        start = self.bench(way.prefill.engine)
-        end = self.bench(way.decode.engine)
+    def _parts(self, request: AdmissionRequest, way: Candidate) -> list[_Part]:
+        start = self.what_if(way.prefill.engine)
+        end = self.what_if(way.decode.engine)
         if start is None or end is None:
             return []
         if way.colocated:
-            return [_Part(start, self._whole(wish, way), wish.class_name)]
-        demand = wish.demand
-        prompt = demand.prompt_only(_hit(wish, way), self._reached_at_s)
-        first_s = self.now + max(0.0, way.ttft_s - wish.query.waited_s)
+            return [_Part(start, self._whole(request, way), request.class_name)]
+        demand = request.demand
+        prompt = demand.prompt_only(_hit(request, way), self._reached_at_s)
+        first_s = self.now + max(0.0, way.ttft_s - request.query.waited_s)
         answer = demand.answer_only(first_s, first_s + way.transfer_s)
         return [
-            _Part(start, prompt, wish.class_name),
-            _Part(end, answer, wish.class_name),
+            _Part(start, prompt, request.class_name),
+            _Part(end, answer, request.class_name),
         ]
 
-    # ---- many wishes for one engine
+    # ---- many requests for one engine
 
-    def _contested(self, wishes: Sequence[Wish]) -> Iterator[EngineState]:
-        """Engines that were promised in this round. On other engines, a wish that was left over
+    def _contested(self, requests: Sequence[AdmissionRequest]) -> Iterator[EngineState]:
+        """Engines that were promised in this round. On other engines, a request that was left over
         found no room alone, so several would not either.
         """
         names = set()
-        for wish in wishes:
-            way = wish.chosen
+        for request in requests:
+            way = request.chosen
             if way is not None and way.colocated and way.decode.engine.name not in names:
                 names.add(way.decode.engine.name)
                 yield way.decode.engine
 
-    def _reconsider(self, engine: EngineState, wishes: Sequence[Wish]) -> None:
+    def _reconsider(self, engine: EngineState, requests: Sequence[AdmissionRequest]) -> None:
         """Promises the engine to the set that the program chooses, where that is worth more than
-        the set found by EDF. Displaced wishes take another way or stay without one.
+        the set found by EDF. Displaced requests take another way or stay without one.
         """
-        ways = _ways_to(wishes, engine)
-        here = [wish for wish in wishes if wish.chosen and wish.chosen is ways[id(wish)]]
-        free = [wish for wish in wishes if wish.chosen is None and ways[id(wish)]]
-        before = self._benches[engine.name]
+        ways = ways_to(requests, engine)
+        here = [
+            request
+            for request in requests
+            if request.chosen and request.chosen is ways[id(request)]
+        ]
+        free = [request for request in requests if request.chosen is None and ways[id(request)]]
+        before = self._what_ifs[engine.name]
         given = self._given.get(engine.name)
-        bench = copy(given) if given else self._seated(engine, before.table)
-        for wish in here:
-            wish.chosen = None
-        first, others = by_program(bench, [*here, *free])
-        if not self._give_all(bench, first, ways):
+        what_if = copy(given) if given else self._seated(engine, before.table)
+        for request in here:
+            request.chosen = None
+        first, others = by_program(what_if, [*here, *free])
+        if not self._give_all(what_if, first, ways):
             others = [*first, *others]
-        for wish in others:
-            self._give_one(bench, wish, ways[id(wish)])
-        kept = [wish for wish in (*first, *others) if wish.chosen is not None]
-        if _worth(kept) <= _worth(here):
-            for wish in kept:
-                wish.chosen = None
-            for wish in here:
-                wish.chosen = ways[id(wish)]
+        for request in others:
+            self._give_one(what_if, request, ways[id(request)])
+        kept = [request for request in (*first, *others) if request.chosen is not None]
+        if total_value(kept) <= total_value(here):
+            for request in kept:
+                request.chosen = None
+            for request in here:
+                request.chosen = ways[id(request)]
             return
-        self._benches[engine.name] = bench
-        for wish in here:
-            if wish.chosen is None:
-                self._place(wish)
+        self._what_ifs[engine.name] = what_if
+        for request in here:
+            if request.chosen is None:
+                self._place(request)
 
-    def _give_one(self, bench: EngineWhatIf, wish: Wish, way: Candidate | None) -> None:
+    def _give_one(
+        self, what_if: EngineWhatIf, request: AdmissionRequest, way: Candidate | None
+    ) -> None:
         assert way is not None
-        row = self._whole(wish, way)
-        trial = bench.try_one(row, wish.class_name)
+        row = self._whole(request, way)
+        trial = what_if.try_one(row, request.class_name)
         if trial.kept:
-            bench.give(row[None], [wish.class_name])
-            _foretell(wish, way, [trial], bench.delivery_s)
-            wish.chosen = way
+            what_if.give(row[None], [request.class_name])
+            _foretell(request, way, [trial], what_if.delivery_s)
+            request.chosen = way
 
 
 def _stands_in(way: Candidate) -> bool:
@@ -249,45 +273,27 @@ def _stands_in(way: Candidate) -> bool:
 def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
     trials: list[Feasibility] = []
     for part in parts:
-        trials.append(part.bench.try_one(part.row, part.class_name))
+        trials.append(part.what_if.try_one(part.row, part.class_name))
         if not trials[-1].kept:
             break
     return trials
 
 
-def _hit(wish: Wish, way: Candidate) -> int:
+def _hit(request: AdmissionRequest, way: Candidate) -> int:
     """Tokens of the prompt that its prefill engine has cached."""
-    return wish.demand.computed_on(way.prefill.engine.description)
+    return request.demand.computed_on(way.prefill.engine.description)
 
 
-def _ways_to(wishes: Sequence[Wish], engine: EngineState) -> dict[int, Candidate | None]:
-    """The co-located way of each wish on this engine, by the wish's id; None without one."""
-    return {
-        id(wish): next((w for w in wish.ways if w.colocated and w.decode.engine is engine), None)
-        for wish in wishes
-    }
-
-
-def _worth(wishes: Iterable[Wish]) -> float:
-    return sum(wish.value for wish in wishes)
-
-
-def _foretell(wish: Wish, way: Candidate, trials: Sequence[Feasibility], delivery_s: float) -> None:
+def _foretell(
+    request: AdmissionRequest, way: Candidate, trials: Sequence[Feasibility], delivery_s: float
+) -> None:
     """Replaces the way's estimated times by simulated ones."""
-    first_s = trials[0].first_s + delivery_s - wish.demand.arrived_at_s
+    first_s = trials[0].first_s + delivery_s - request.demand.arrived_at_s
     way.finish_s += first_s - way.ttft_s
     way.ttft_s = first_s
     if not math.isnan(trials[-1].pace_s):
-        later_tokens = max(1, wish.kv_tokens - wish.demand.prompt_tokens - 1)
+        later_tokens = max(1, request.kv_tokens - request.demand.prompt_tokens - 1)
         way.decode.tpot_s = trials[-1].pace_s + way.transfer_s / later_tokens
-
-
-def _why(bench: EngineWhatIf, trial: Feasibility) -> str:
-    if trial.reason is Reason.MEMORY:
-        return f"{bench.engine.name} has no room for it beside what it has promised"
-    if trial.others_late:
-        return f"{trial.others_late} promised requests on {bench.engine.name} would be late"
-    return f"{bench.engine.name} would be late with it"
 
 
 def _or_inf(seconds: float) -> float:

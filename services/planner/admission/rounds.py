@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.planner.admission import answers
+from services.planner.admission.admission_requests import AdmissionRequest
 from services.planner.admission.candidates import (
     Candidate,
     Goal,
@@ -17,17 +18,16 @@ from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision, decide, decision_of, early_no
 from services.planner.admission.placement_options import Ways
 from services.planner.admission.promises import Round
-from services.planner.admission.wishes import Wish
+from services.planner.admission.turns import in_turn
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
-from services.planner.state.engine_state import EngineState
 from services.planner.state.tenants import Turns
-from services.planner.tuning import LONGEST_TURN_S, MOST_AT_ONCE, PLACED_BEFORE_S
+from services.planner.tuning import MOST_AT_ONCE, PLACED_BEFORE_S
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
+class _TargetedRequest:
     """One request with targets. `idle` are its zero-load times on the fastest engines."""
 
     query: PlacementQuery
@@ -55,31 +55,35 @@ def decide_round(
     next_ = _next_in_turn(asked, turns)
     looked_at = _looked_at(asked, round_, turns, now, next_)
     queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
-    cases = _cases(queries, round_, now)
-    ready = [number for number in cases if not _only_waits_its_turn(asked[number])]
+    with_targets = _with_targets(queries, round_, now)
+    ready = [number for number in with_targets if not _only_waits_its_turn(asked[number])]
     left_out = frozenset() if turns.several else state.left_out(now)
-    able = [n for n in ready if cases[n].query.targets.class_name not in left_out]
-    wishes = _wishes({number: cases[number] for number in able}, round_, turns, now)
+    able = [n for n in ready if with_targets[n].query.targets.class_name not in left_out]
+    requests = _admission_requests(
+        {number: with_targets[number] for number in able}, round_, turns, now
+    )
     for tenant, usual in turns.line:
-        own = [wish for wish in wishes.values() if wish.query.tenant == tenant]
+        own = [request for request in requests.values() if request.query.tenant == tenant]
         if own:
             round_.promise(own)
         if usual is not None and turns.several:
             round_.set_aside(usual)
     somebody_placed = False
     for number in looked_at:
-        query, case = queries[number], cases.get(number)
-        if case is not None:
-            decision: Decision | Deferral = _answer(case, wishes.get(number), round_, left_out, now)
+        query, targeted = queries[number], with_targets.get(number)
+        if targeted is not None:
+            decision: Decision | Deferral = _answer(
+                targeted, requests.get(number), round_, left_out, now
+            )
         elif somebody_placed:
             continue
         else:
             decision = decide(query, state, round_.fleet.open_ways(query, now), now)
         if turns.several and _runs_unpromised(decision):
             others_first = somebody_placed or _comes_behind(asked, number, next_, turns)
-            decision = _in_turn(query, decision, state, now, others_first=others_first)
+            decision = in_turn(query, decision, state, now, others_first=others_first)
         decisions[number] = decision
-        somebody_placed |= _runs_unpromised(decision) and (case is None or turns.several)
+        somebody_placed |= _runs_unpromised(decision) and (targeted is None or turns.several)
     return decisions
 
 
@@ -120,8 +124,8 @@ def _looked_at(
     def tenant_of(number: int) -> str:
         return asked[number].query.tenant
 
-    in_turn = turns.alternate([number for _, number in sorted(may)], tenant_of)
-    return turns.alternate(sorted(must + in_turn[: max(0, MOST_AT_ONCE - len(must))]), tenant_of)
+    alternated = turns.alternate([number for _, number in sorted(may)], tenant_of)
+    return turns.alternate(sorted(must + alternated[: max(0, MOST_AT_ONCE - len(must))]), tenant_of)
 
 
 def _steps_back(
@@ -135,15 +139,19 @@ def _steps_back(
     )
 
 
-def _cases(queries: Mapping[int, PlacementQuery], round_: Round, now: float) -> dict[int, _Case]:
+def _with_targets(
+    queries: Mapping[int, PlacementQuery], round_: Round, now: float
+) -> dict[int, _TargetedRequest]:
     """The requests with targets that may be promised."""
     asking = {n: query for n, query in queries.items() if not query.targets.asks_for_nothing}
-    cases = {number: _case(query, round_, now) for number, query in asking.items()}
-    return {number: case for number, case in cases.items() if case is not None}
+    with_targets = {
+        number: _with_idle_times(query, round_, now) for number, query in asking.items()
+    }
+    return {number: targeted for number, targeted in with_targets.items() if targeted is not None}
 
 
-def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
-    """The request's case; None where it cannot run, or no step times are known."""
+def _with_idle_times(query: PlacementQuery, round_: Round, now: float) -> _TargetedRequest | None:
+    """None where the request cannot run, or no step times are known."""
     state = round_.state
     ways = round_.fleet.open_ways(query, now)
     if state.any_table is None or early_no(query, state, ways, now) is not None:
@@ -161,7 +169,7 @@ def _case(query: PlacementQuery, round_: Round, now: float) -> _Case | None:
         latest_s=_latest_s(demand, goal, idle, state),
         looked_s=now,
     )
-    return _Case(query=query, ways=ways, goal=goal, idle=idle, demand=demand, held=held)
+    return _TargetedRequest(query=query, ways=ways, goal=goal, idle=idle, demand=demand, held=held)
 
 
 def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> float:
@@ -171,47 +179,58 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
     return demand.due_s - idle.ttft_s - state.client_latency.both_s - PLACED_BEFORE_S
 
 
-def _wishes(cases: Mapping[int, _Case], round_: Round, turns: Turns, now: float) -> dict[int, Wish]:
+def _admission_requests(
+    with_targets: Mapping[int, _TargetedRequest], round_: Round, turns: Turns, now: float
+) -> dict[int, AdmissionRequest]:
     """The requests for which the round looks for ways, by number, at most MOST_AT_ONCE."""
     able = [
         number
-        for number, case in cases.items()
-        if not _steps_back(case.held, case.query, round_, turns, now)
+        for number, targeted in with_targets.items()
+        if not _steps_back(targeted.held, targeted.query, round_, turns, now)
     ]
-    able.sort(key=lambda number: cases[number].held.due_s)
-    in_turn = turns.alternate(able, lambda number: cases[number].query.tenant)
-    return {number: _wish(cases[number], round_, now) for number in in_turn[:MOST_AT_ONCE]}
+    able.sort(key=lambda number: with_targets[number].held.due_s)
+    alternated = turns.alternate(able, lambda number: with_targets[number].query.tenant)
+    return {
+        number: _admission_request(with_targets[number], round_, now)
+        for number in alternated[:MOST_AT_ONCE]
+    }
 
 
-def _wish(case: _Case, round_: Round, now: float) -> Wish:
-    query, state = case.query, round_.state
-    ways = round_.fleet.least_of(case.ways, case.demand.cached_tokens)
-    return Wish(
+def _admission_request(targeted: _TargetedRequest, round_: Round, now: float) -> AdmissionRequest:
+    query, state = targeted.query, round_.state
+    ways = round_.fleet.least_of(targeted.ways, targeted.demand.cached_tokens)
+    return AdmissionRequest(
         query=query,
-        goal=case.goal,
-        demand=case.demand,
+        goal=targeted.goal,
+        demand=targeted.demand,
         kv_tokens=query.prompt_tokens + state.expected_output_tokens(query),
-        ways=rank(query, state, ways, case.goal, case.demand, now),
+        ways=rank(query, state, ways, targeted.goal, targeted.demand, now),
     )
 
 
 def _answer(
-    case: _Case, wish: Wish | None, round_: Round, left_out: frozenset[str], now: float
+    targeted: _TargetedRequest,
+    request: AdmissionRequest | None,
+    round_: Round,
+    left_out: frozenset[str],
+    now: float,
 ) -> Decision | Deferral:
-    if wish is not None and wish.chosen is not None:
-        grace = wish.demand.grace_when_moved(wish.chosen.transfer_s)
-        delivery_s = wish.demand.delivery_s
-        placement = answers.promised(wish.query, "", wish.chosen, wish.goal, grace, delivery_s)
-        return decision_of(placement, _first(wish), wish.goal, case.ways)
-    never = answers.exceeds(case.idle, case.goal)
-    crowds = not never and case.query.targets.class_name in left_out
+    if request is not None and request.chosen is not None:
+        grace = request.demand.grace_when_moved(request.chosen.transfer_s)
+        delivery_s = request.demand.delivery_s
+        placement = answers.promised(
+            request.query, "", request.chosen, request.goal, grace, delivery_s
+        )
+        return decision_of(placement, _first(request), request.goal, targeted.ways)
+    never = answers.exceeds(targeted.idle, targeted.goal)
+    crowds = not never and targeted.query.targets.class_name in left_out
     way = None
-    if wish is not None and wish.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
-        way = round_.way_without_promise(wish)
-    if not (never or crowds or way or now >= case.held.latest_s):
-        return case.held
-    wish = wish or _wish(case, round_, now)
-    return _without_promise(case, wish, round_, way, never=never, crowds=crowds)
+    if request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
+        way = round_.way_without_promise(request)
+    if not (never or crowds or way or now >= targeted.held.latest_s):
+        return targeted.held
+    request = request or _admission_request(targeted, round_, now)
+    return _without_promise(targeted, request, round_, way, never=never, crowds=crowds)
 
 
 def _only_waits_its_turn(asked: PendingRequest) -> bool:
@@ -226,57 +245,36 @@ def _runs_unpromised(decision: Decision | Deferral) -> bool:
     return placement.runs and (best_effort or placement.reason is Reason.NO_TARGET)
 
 
-def _in_turn(
-    query: PlacementQuery,
-    decision: Decision | Deferral,
-    state: ClusterState,
-    now: float,
-    *,
-    others_first: bool,
-) -> Decision | Deferral:
-    """The decision, or a hold where another request is to run first or its engine is backed up.
-    Requests beyond a tenant's share are held as long as the gateway waits.
-    """
-    assert isinstance(decision, Decision)
-    decode = decision.placement.decode
-    engine = state.engines.get(decode.name) if decode else None
-    if not others_first and (engine is None or _takes_in(engine, query.waited_s)):
-        return decision
-    never_s = math.inf
-    return Deferral(takes_s=0.0, due_s=never_s, latest_s=never_s, looked_s=now, unpromised=True)
-
-
-def _takes_in(engine: EngineState, waited_s: float) -> bool:
-    """Whether an engine takes one more request without a promise. One that has waited for
-    LONGEST_TURN_S may queue behind promised prompts there, so that it does not starve.
-    """
-    return not (engine.many_wait if waited_s >= LONGEST_TURN_S else engine.is_backed_up)
-
-
-def _first(wish: Wish) -> list[Candidate]:
-    """The wish's ways, the chosen one first."""
-    return sorted(wish.ways, key=lambda way: way is not wish.chosen)
+def _first(request: AdmissionRequest) -> list[Candidate]:
+    """The request's ways, the chosen one first."""
+    return sorted(request.ways, key=lambda way: way is not request.chosen)
 
 
 def _without_promise(
-    case: _Case, wish: Wish, round_: Round, way: Candidate | None, *, never: bool, crowds: bool
+    targeted: _TargetedRequest,
+    request: AdmissionRequest,
+    round_: Round,
+    way: Candidate | None,
+    *,
+    never: bool,
+    crowds: bool,
 ) -> Decision:
     """Best effort or a refusal, as the caller chose. `way`: one that would be in time without a
     promise; `never`: even idle engines miss the targets; `crowds`: its class is left out.
     """
-    best = way or round_.foretell_leftover(wish)
-    reason = Reason.NEVER if never else wish.reason
-    state, name = round_.state, wish.query.targets.class_name
+    best = way or round_.foretell_leftover(request)
+    reason = Reason.NEVER if never else request.reason
+    state, name = round_.state, request.query.targets.class_name
     placement = answers.missed(
-        wish.query,
+        request.query,
         "",
         best,
-        wish.goal,
-        case.idle,
+        request.goal,
+        targeted.idle,
         state.numbers.retry_after_s,
         state.refusals.over_in_s(name, round_.now),
         reason=reason,
         crowds=crowds,
     )
-    ordered = sorted(wish.ways, key=lambda way: way is not best)
-    return decision_of(placement, ordered, wish.goal, case.ways)
+    ordered = sorted(request.ways, key=lambda way: way is not best)
+    return decision_of(placement, ordered, request.goal, targeted.ways)

@@ -63,7 +63,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
 
 def _asked(query: PlacementQuery) -> str:
     targets = query.targets
-    wishes = [
+    told = [
         f"TTFT {milliseconds(targets.ttft_s)} ms" if targets.ttft_s else "",
         f"TTFT slowdown {targets.ttft_slowdown:g}" if targets.ttft_slowdown else "",
         f"TPOT {milliseconds(targets.tpot_s)} ms" if targets.tpot_s else "",
@@ -78,7 +78,7 @@ def _asked(query: PlacementQuery) -> str:
     return (
         f"request {query.request_id} of {query.tenant}, class {targets.class_name}, "
         f"{query.prompt_tokens} prompt tokens, at most {query.max_output_tokens} out; "
-        + (", ".join(wish for wish in wishes if wish) or "no targets")
+        + (", ".join(one for one in told if one) or "no targets")
         + f"; decided {milliseconds(query.waited_s)} ms after it came"
     )
 
@@ -136,15 +136,25 @@ def _lived(explanation: Explanation, outcome: Outcome) -> Iterator[str]:
 
 
 def _table(explanation: Explanation) -> Table:
-    """The ways, the best one first; those rejected before any prediction are in the remarks."""
-    table = Table(title="Ways that were open, times in ms", title_justify="left", box=SIMPLE)
-    table.add_column("engines")
-    for name in _TIMES:
-        table.add_column(name.removesuffix("_s"), justify="right", no_wrap=True)
+    """The ways, the best one first; those rejected before any prediction are in the remarks.
+
+    `ttft` and `finish` count from the arrival, and so include the time held.
+    """
+    table = Table(
+        title="Ways that were open, times in ms",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("engines", min_width=9)
+    for name in ("held", *(name.removesuffix("_s") for name in _TIMES)):
+        table.add_column(name, justify="right", no_wrap=True)
+    held = milliseconds(explanation.query.waited_s)
     for considered in explanation.ways:
         if considered.decode and (considered.finish_s is not None or not considered.rejected):
             numbers = [milliseconds(getattr(considered, name)) for name in _TIMES]
-            table.add_row(_engines(considered), *numbers)
+            table.add_row(_engines(considered), held, *numbers)
     return table
 
 

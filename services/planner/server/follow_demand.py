@@ -57,10 +57,12 @@ async def _follow(
 
 async def _compile() -> None:
     """Compiles the code to disk. Where that fails, it is compiled in this process later."""
+    _LOG.info("compiling the replay of desired engines, once per version, beside decisions")
     child = await asyncio.create_subprocess_exec(*_COMPILE, stdin=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(_COMPILE_LIMIT_S):
             await child.wait()
+        _LOG.info("compiled the replay")
     except TimeoutError:
         _LOG.warning("compiling the replay took more than %g s and was ended", _COMPILE_LIMIT_S)
     finally:

@@ -9,12 +9,19 @@ from services.planner.planner_config import PlannerConfig
 from services.planner.state.cluster import ClusterState
 from services.planner.state.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable
+from shared.compiled import is_kept
 from shared.engines import EngineDescription, Role, StepReport
 from shared.requests import PlacementQuery, SloTargets
 from shared.scheduling import speculation
 from shared.scheduling.rows import new_row, to_wire
+from shared.scheduling.simulate import run
 
 _MODEL = "made-up"
+
+
+def is_prepared() -> bool:
+    """Whether the compiled code of the simulation, the longest to compile, is on disk."""
+    return is_kept(run)
 
 
 def prepare() -> None:

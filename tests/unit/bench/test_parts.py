@@ -45,3 +45,16 @@ def test_help_names_every_measurement(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     assert "kv" in shown
     assert "gateway" in shown
+
+
+def test_the_frontend_whose_cpu_is_compared_has_its_engine_in_another_process() -> None:
+    made = parts(GatewayBenchOptions())
+
+    assert made.stock_frontend().command == made.stock().command
+    assert made.stock_frontend().environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
+    assert made.stock().environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+def test_a_measurement_of_nothing_is_an_error_that_names_the_switches() -> None:
+    with pytest.raises(ConfigError, match="--no-cpu leave nothing to measure"):
+        main(["gateway", "--no-engines", "--no-stub", "--no-cpu"])

@@ -24,6 +24,7 @@ from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
 # With a cold cache the first of these compiles the replay.
 MOST = 5  # engines of each role
 PHASES = ((40.0, 8.0), (90.0, 16.0), (170.0, 8.0))  # until when, requests per second
+RISEN = 2  # phases until the load is halved again
 SETTLED = (65.0, 90.0)  # the load has doubled for a window and a start
 NUMBERS = ScalingNumbers(window_s=15.0, hold_s=45.0)
 
@@ -47,9 +48,9 @@ LONG_ANSWERS = Shape(
 )
 
 
-def phased(shape: Shape) -> Load:
+def phased(shape: Shape, phases: int) -> Load:
     chance, now, load = random.Random(1), 0.0, list[Program]()
-    for until_s, rate in PHASES:
+    for until_s, rate in PHASES[:phases]:
         while now < until_s:
             prompt = round(shape.prompt_tokens * chance.uniform(0.5, 1.5))
             output = round(shape.output_tokens * chance.uniform(0.5, 1.5))
@@ -60,13 +61,15 @@ def phased(shape: Shape) -> Load:
 
 
 @cache
-def run(shape: Shape, *, follows: bool = True) -> tuple[Record, Sequence[Moment]]:
+def run(
+    shape: Shape, *, follows: bool = True, phases: int = len(PHASES)
+) -> tuple[Record, Sequence[Moment]]:
     """Engines take 10 ms for a step and may have 8 requests in it."""
     machine = hardware(max_running_requests=8, link_bytes_per_s=1e9)
     engines = fleet(machine, MOST, MOST if shape.start.prefill else 0)
     first = [*engines[: shape.start.decode], *engines[MOST : MOST + shape.start.prefill]]
     one = AutoscaledRun(
-        phased(shape),
+        phased(shape, phases),
         engines,
         shape.start,
         NUMBERS,
@@ -83,7 +86,7 @@ def attained(record: Record, from_s: float, until_s: float) -> float:
 
 
 def test_the_fleet_that_follows_keeps_what_the_first_one_misses() -> None:
-    following, fixed = run(MIXED)[0], run(MIXED, follows=False)[0]
+    following, fixed = run(MIXED)[0], run(MIXED, follows=False, phases=RISEN)[0]
 
     assert attained(following, *SETTLED) > 0.95
     assert attained(fixed, *SETTLED) < 0.9
@@ -123,7 +126,7 @@ def test_engines_that_start_are_not_asked_for_again() -> None:
     ids=["long prompts", "long answers"],
 )
 def test_where_one_role_is_short_that_one_grows(shape: Shape, role: str) -> None:
-    record, moments = run(shape)
+    record, moments = run(shape, phases=RISEN)
 
     most = {one: max(getattr(m.desired, one) for m in moments) for one in ("prefill", "decode")}
     other = "decode" if role == "prefill" else "prefill"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from services.evaluation.capacity import measure
+from services.evaluation import capacity
 from services.evaluation.options import CapacityOptions, PlanOptions, SimulateOptions
 from services.evaluation.plan import plan, sentences
-from services.evaluation.scenarios import hardware_for
+from services.evaluation.scenarios import QUICK, hardware_for
 from services.evaluation.simulate import simulate
 from services.evaluation.systems import SYSTEMS
 from shared.errors import ConfigError
@@ -20,6 +20,9 @@ classes:
      pacing: deadlines}
   code: {prompt_tokens: 900, output_tokens: 40, ttft_slowdown: 5, tpot_ms: 40}
 """
+
+
+SMALL = replace(QUICK, least_programs=30, most_programs=30, ratio=1.6, settings=1)
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_classes_of_ones_own_go_through_ours_and_a_baseline(classes: str) -> Non
 def test_of_all_systems_those_run_that_the_fleet_is_enough_for(
     classes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = SimulateOptions(classes=classes, rate=1.0, requests=20, system=("all",), jobs=2)
+    options = SimulateOptions(classes=classes, rate=1.0, requests=4, system=("all",), jobs=2)
 
     names = {point.task.system for point in simulate(options)}
 
@@ -101,7 +104,7 @@ def test_a_fleet_is_asked_for_one_load(classes: str, scenario: str) -> None:
 
 
 def test_a_plan_names_the_smallest_fleet_and_what_one_engine_less_would_miss(classes: str) -> None:
-    options = PlanOptions(classes=classes, rate=30.0, seconds=20.0, most=8, jobs=2)
+    options = PlanOptions(classes=classes, rate=30.0, seconds=5.0, most=8, jobs=2)
 
     sized = plan(options)
 
@@ -115,8 +118,9 @@ def test_a_plan_names_the_smallest_fleet_and_what_one_engine_less_would_miss(cla
 
 
 def test_capacity_of_classes_of_ones_own_is_kept_under_what_they_said(
-    classes: str, tmp_path: Path
+    classes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(capacity, "QUICK", SMALL)
     options = CapacityOptions(
         classes=classes,
         systems=("slos-serve", "vllm"),
@@ -127,7 +131,7 @@ def test_capacity_of_classes_of_ones_own_is_kept_under_what_they_said(
         jobs=2,
     )
 
-    results = measure(options)
+    results = capacity.measure(options)
 
     rates = {one.cell.system: one.rate for one in results.capacities}
     (bound,) = results.bounds

@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.evaluation.drive import drive
@@ -45,6 +45,7 @@ def size(least: dict[str, int], most: int = 64) -> Sized:
     return drive({"": search}, Fleets(least), Known())[""]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=4))
 def test_the_smallest_fleet_that_is_enough_is_found(least: list[int]) -> None:
     named = {str(number): engines for number, engines in enumerate(least)}

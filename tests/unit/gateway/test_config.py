@@ -51,8 +51,28 @@ def test_a_default_class_that_does_not_exist_names_the_nearest() -> None:
         ("{chat: {value: 0}}", "chat, value"),
         ("{chat: {pacing: median}}", "chat, pacing: read 'median', .*mean, deadlines"),
         ("{chat: {stages: [{name: a, tpot_ms: 1}, {name: a, tpot_ms: 2}]}}", "distinct names"),
+        ("{chat: {ttft_ms: 9, ttft_slowdown: 2}}", "ttft_ms and ttft_slowdown set the same"),
+        (
+            "{chat: {tpot_ms: 9, stages: [{name: a, tpot_ms: 1}]}}",
+            "tpot_ms and stages set the same",
+        ),
     ],
 )
 def test_an_unfit_class_is_an_error_that_names_the_field(classes: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         options("--classes", classes)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--default-class", "chat"), "default_class names no class"),
+        (("--tenants-file", "/not/there"), "/not/there: cannot be read"),
+        (("--api-key-file", "/not/there"), "api_key_file: cannot read /not/there"),
+    ],
+)
+def test_files_and_names_that_do_not_exist_are_found_without_vllm(
+    words: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        options(*words).check()

@@ -173,6 +173,16 @@ def test_the_session_of_the_body_wins_over_the_headers() -> None:
         ({"stages": [{"name": "a"}]}, "slo.stages[0]", "exactly"),
         ({"stages": [{"name": "a", "tpot_ms": -1}]}, "slo.stages[0].tpot_ms", "read -1"),
         ({"stages": [{"name": "a", "tpot_ms": 1}] * 2}, "slo.stages", "distinct names"),
+        (
+            {"ttft_ms": 500, "ttft_slowdown": 3},
+            "slo.ttft_slowdown",
+            "slo.ttft_ms and slo.ttft_slowdown set the same target",
+        ),
+        (
+            {"stages": [{"name": "a", "tpot_ms": 1}], "tpot_ms": 20},
+            "slo.stages",
+            "slo.tpot_ms and slo.stages set the same target",
+        ),
         ({"class": "chta"}, "slo.class", "one of agent, chat, default"),
         ({"on_refuse": "no"}, "slo.on_refuse", "one of refuse, best_effort"),
         (

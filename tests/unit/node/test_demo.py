@@ -17,7 +17,7 @@ from services.gateway.slo_inputs import read_inputs
 from services.node.config import NodeOptions
 from services.node.demo_client import Answer, ask
 from services.node.demo_requests import DemoRequest, demo_requests, first_requests
-from services.node.demo_table import answers_table, lines_to_paste, problems
+from services.node.demo_table import lines_to_paste, print_answers, problems
 from services.node.up import config_file
 from shared.options import load
 from shared.requests import PlacementMode
@@ -38,10 +38,19 @@ def answer(**changes: Any) -> Answer:
     return Answer(**{"request": REQUEST, "text": "hello", "report": REPORT, **changes})
 
 
-def rendered(*answers: Answer) -> str:
-    out = Console(width=140, file=io.StringIO())
-    out.print(answers_table(answers))
+def rendered(*answers: Answer, width: int = 140) -> str:
+    out = Console(width=width, file=io.StringIO())
+    print_answers(answers, out)
     return out.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_the_legend_is_whole_at_any_width(width: int) -> None:
+    legend = rendered(answer(), width=width).partition("class ")[0]
+
+    assert " ".join(legend.split()) == (
+        "Times in milliseconds. A way in brackets is the planner's choice."
+    )
 
 
 def row(text: str) -> list[str]:

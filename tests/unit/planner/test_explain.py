@@ -87,6 +87,21 @@ def test_stages_value_session_and_the_way_of_the_kv_are_told() -> None:
     assert "KV and first step after 40 ms" in words
 
 
+def test_a_row_of_the_table_adds_up_with_the_time_held() -> None:
+    state = make_cluster(make_engine())
+    targets = SloTargets(ttft_s=9.0)
+    decision = place(state, make_query(targets=targets, waited_s=1.25))
+
+    lines = printed(state, decision.placement.decision_id).splitlines()
+
+    at = next(index for index, line in enumerate(lines) if line.split()[:2] == ["engines", "held"])
+    names = lines[at].split()[1:]
+    cells = [float(cell.replace(",", "")) for cell in lines[at + 2].split()[1:]]
+    row = dict(zip(names, cells, strict=True))
+    assert row["held"] == 1250
+    assert row["held"] + row["queue"] + row["prefill"] == pytest.approx(row["ttft"], rel=0.02)
+
+
 def test_a_refusal_is_told_with_its_reason_and_what_stood_in_the_way() -> None:
     state = make_cluster(make_engine())
     state.engines["d0"].report = make_report(waiting=1, queued_prefill_tokens=900)

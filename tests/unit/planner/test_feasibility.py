@@ -8,7 +8,7 @@ from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
 from shared.batch_time.table import FloatArray
 from shared.requests import Reason
-from shared.scheduling.rows import DEADLINE, new_row
+from shared.scheduling.rows import DEADLINE, KIND, PROMISED, TPOT, new_row
 from shared.scheduling.simulate import simulate
 from tests.unit.planner.world import MARGIN, TABLE, World
 
@@ -21,7 +21,7 @@ def prompt(tokens: int, due_s: float) -> FloatArray:
     return new_row(tokens=tokens, left=50, due_s=due_s, tpot_s=0.5)
 
 
-def bench_with(*rows: FloatArray, now: float = 0.0) -> EngineWhatIf:
+def what_if_with(*rows: FloatArray, now: float = 0.0) -> EngineWhatIf:
     engine, classes = World.of(1).engines[0].state, Classes(Survival())
     standing = np.array(rows)
     places = classes.places([None] * len(rows))
@@ -42,19 +42,19 @@ def decoding(number: int, lead: float) -> FloatArray:
 
 def taken(lead: float) -> int:
     """How many requests of a pace an engine takes, each so many paces ahead by then."""
-    bench = bench_with(decoding(0, lead))
-    while bench.try_one(decoding(len(bench.rows), lead), "").kept:
-        bench.give(decoding(len(bench.rows), lead)[None], [""])
-    return len(bench.rows)
+    what_if = what_if_with(decoding(0, lead))
+    while what_if.try_one(decoding(len(what_if.rows), lead), "").kept:
+        what_if.give(decoding(len(what_if.rows), lead)[None], [""])
+    return len(what_if.rows)
 
 
 @pytest.fixture
 def cutting_it_fine() -> EngineWhatIf:
     """An engine with a request that is on time, but short of the safety margin."""
-    bench = bench_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
-    assert bench.at_stake.all()
-    assert bench.late_anyway.all()
-    return bench
+    what_if = what_if_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
+    assert what_if.at_stake.all()
+    assert what_if.late_anyway.all()
+    return what_if
 
 
 def test_a_request_short_of_the_safety_margin_anyway_causes_no_refusal(
@@ -72,6 +72,30 @@ def test_a_newcomer_that_delays_a_request_short_of_the_safety_margin_is_refused(
 
     assert trial.reason is Reason.COMPUTE
     assert trial.others_late == 1
+
+
+def test_a_refusal_tells_a_late_newcomer_from_late_others_and_from_paces_beyond_the_limit() -> None:
+    late = what_if_with(prompt(LONG_TOKENS, 99.0)).try_one(prompt(LONG_TOKENS, ALONE_S / 2), "")
+    hasty = decoding(1, 0.0)
+    hasty[TPOT] = TABLE.decodes_s(1, 20) / 2
+    beyond = what_if_with(decoding(0, 9.0)).try_one(hasty, "")
+
+    assert (late.reason, late.late, late.others_late) == (Reason.COMPUTE, True, 0)
+    assert (beyond.reason, beyond.late, beyond.others_late) == (Reason.COMPUTE, False, 0)
+
+
+def test_at_least_as_many_others_would_be_late_as_a_refusal_says(
+    cutting_it_fine: EngineWhatIf,
+) -> None:
+    cutting_it_fine.give(prompt(100, ALONE_S * (MARGIN + 0.1))[None], [""])
+    newcomer = prompt(LONG_TOKENS, ALONE_S * 2.1)
+    newcomer[KIND] = PROMISED
+
+    said = cutting_it_fine.try_one(newcomer, "").others_late
+
+    rows = np.vstack([cutting_it_fine.tighter, newcomer])
+    to_the_end = simulate(rows, TABLE, cutting_it_fine.engine.limits, 0.0)
+    assert 1 <= said <= to_the_end.late(rows)[:-1].sum()
 
 
 def test_many_newcomers_with_a_little_delay_each_make_no_prompt_late(
@@ -101,7 +125,7 @@ def test_what_is_left_unused_of_a_start_shrinks_with_the_time_that_is_left_to_it
     row = prompt(LONG_TOKENS, due_s=10.0)
 
     unused_s = [
-        10.0 - bench_with(row, now=now).tighter[0, DEADLINE] for now in (0.0, 5.0, 9.0, 11.0)
+        10.0 - what_if_with(row, now=now).tighter[0, DEADLINE] for now in (0.0, 5.0, 9.0, 11.0)
     ]
 
     assert unused_s[0] > unused_s[1] > unused_s[2] > unused_s[3] == 0

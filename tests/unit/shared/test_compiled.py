@@ -41,7 +41,7 @@ def start(folder: Path) -> tuple[float, int]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=300,
     )
     value, kept, hits = done.stdout.split()
     assert kept == hits, "whether it is kept is known before it is used"

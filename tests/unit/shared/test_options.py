@@ -264,6 +264,23 @@ def test_help_names_every_flag_variable_and_default(capsys: pytest.CaptureFixtur
     assert "default: 2048" in shown
 
 
+def test_check_ends_after_valid_options_and_reports_invalid_ones() -> None:
+    def at_most_9(options: Options) -> None:
+        if options.max_step_tokens > 9:
+            raise ConfigError("too many")
+
+    def end(words: Sequence[str]) -> Options:
+        return load(Options, section="planner", argv=words, environ={}, prog="it", check=at_most_9)
+
+    with pytest.raises(SystemExit) as ended:
+        end(["--check", "--max-step-tokens", "9"])
+    assert ended.value.code == 0
+    for words in (["--check"], []):
+        with pytest.raises(ConfigError, match="too many"):
+            end(words)
+    assert end(["--max-step-tokens", "9"]).max_step_tokens == 9
+
+
 def test_the_table_for_the_documentation_has_a_row_per_option() -> None:
     rows = describe(Options, "planner").splitlines()
     assert len(rows) == 2 + len(asdict(Options()))

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from services.evaluation.regret.kept import FILE, KeptRegrets
-from services.evaluation.regret.loads import draw
 from services.evaluation.regret.report import distribution, replay, throughput, whole
 from services.evaluation.regret.search import Search, worst
 from shared.errors import ConfigError
@@ -66,16 +65,6 @@ def test_loads_that_were_played_are_kept_and_a_line_that_was_cut_is_passed_over(
     assert again.find(FIRST.load.key) == FIRST
     assert again.find(SECOND.load.key) == SECOND
     assert again.find("unknown") is None
-
-
-def test_every_drawn_load_is_found_again(tmp_path: Path) -> None:
-    drawn = [draw(number, 5) for number in range(40)]
-    kept = KeptRegrets(tmp_path)
-    for one in drawn:
-        kept.add(replace(FIRST, load=one))
-
-    again = KeptRegrets(tmp_path)
-    assert all(again.find(one.key) is not None for one in drawn)
 
 
 def test_loads_of_another_version_are_played_again(

@@ -1,6 +1,6 @@
 """Requests that want a promise, and which of them the multi-SLO program accepts on an engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ from services.planner.admission.candidates import Candidate, Goal
 from services.planner.admission.dynamic_program import MOST_CANDIDATES, Problem, best_set
 from services.planner.admission.feasibility import EngineWhatIf, Feasibility
 from services.planner.state.demand import Demand
+from services.planner.state.engine_state import EngineState
 from shared.batch_time.table import FloatArray
 from shared.requests import PlacementQuery, Reason
 from shared.scheduling.rows import COMPUTED, DEADLINE, GENERATED, KIND, PROMISED, TOTAL, TPOT, Rows
@@ -19,7 +20,7 @@ _FAR_S = 3600.0  # a finite stand-in for "never due"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Wish:
+class AdmissionRequest:
     """A request that wants a promise, with its open ways, the best one first."""
 
     query: PlacementQuery
@@ -45,31 +46,58 @@ class Wish:
         return Reason.MEMORY if reasons == {Reason.MEMORY} else Reason.COMPUTE
 
 
-def by_program(bench: EngineWhatIf, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
-    """The wishes that the program accepts on this engine, and the others; by value, then EDF."""
-    by_worth = sorted(wishes, key=lambda wish: (-wish.value, wish.demand.due_s))
+def ways_to(
+    requests: Sequence[AdmissionRequest], engine: EngineState
+) -> dict[int, Candidate | None]:
+    """The co-located way of each request on this engine, by the request's id; None without one."""
+    return {
+        id(request): next(
+            (w for w in request.ways if w.colocated and w.decode.engine is engine), None
+        )
+        for request in requests
+    }
+
+
+def total_value(requests: Iterable[AdmissionRequest]) -> float:
+    return sum(request.value for request in requests)
+
+
+def by_program(
+    what_if: EngineWhatIf, requests: Sequence[AdmissionRequest]
+) -> tuple[list[AdmissionRequest], list[AdmissionRequest]]:
+    """The requests that the program accepts on this engine, and the others; by value, then EDF."""
+    by_worth = sorted(requests, key=lambda request: (-request.value, request.demand.due_s))
     tried = by_worth[:MOST_CANDIDATES]
-    taken = {id(w) for w, yes in zip(tried, _accepted(bench, tried), strict=True) if yes}
-    first = [wish for wish in by_worth if id(wish) in taken]
-    return first, [wish for wish in by_worth if id(wish) not in taken]
+    taken = {id(w) for w, yes in zip(tried, _accepted(what_if, tried), strict=True) if yes}
+    first = [request for request in by_worth if id(request) in taken]
+    return first, [request for request in by_worth if id(request) not in taken]
 
 
-def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
-    running = bench.rows[bench.rows[:, KIND] == PROMISED]
-    paces_s = np.concatenate([running[:, TPOT], [wish.demand.grace.pace_s for wish in wishes]])
-    contexts = np.concatenate([running[:, TOTAL], [wish.demand.prompt_tokens for wish in wishes]])
+def _accepted(what_if: EngineWhatIf, requests: Sequence[AdmissionRequest]) -> list[bool]:
+    running = what_if.rows[what_if.rows[:, KIND] == PROMISED]
+    paces_s = np.concatenate(
+        [running[:, TPOT], [request.demand.grace.pace_s for request in requests]]
+    )
+    contexts = np.concatenate(
+        [running[:, TOTAL], [request.demand.prompt_tokens for request in requests]]
+    )
     tiers, tier_of = np.unique(tiers_of(paces_s), return_inverse=True)
     items = np.zeros((len(paces_s), 6))
     items[: len(running), 0] = np.where(
-        running[:, GENERATED] > 0, 0.0, running[:, DEADLINE] - bench.now
+        running[:, GENERATED] > 0, 0.0, running[:, DEADLINE] - what_if.now
     )
     items[: len(running), 1] = _prompt_left(running)
     items[: len(running), 5] = 1.0
-    for place, wish in enumerate(wishes, start=len(running)):
-        demand = wish.demand
-        hit = demand.computed_on(bench.engine.description)
-        due_s, prompt_tokens = demand.due_s - bench.now, demand.prompt_tokens - hit
-        items[place, [0, 1, 3, 4]] = due_s, prompt_tokens, bench.blocks(wish.kv_tokens), wish.value
+    for place, request in enumerate(requests, start=len(running)):
+        demand = request.demand
+        hit = demand.computed_on(what_if.engine.description)
+        due_s, prompt_tokens = demand.due_s - what_if.now, demand.prompt_tokens - hit
+        items[place, [0, 1, 3, 4]] = (
+            due_s,
+            prompt_tokens,
+            what_if.blocks(request.kv_tokens),
+            request.value,
+        )
     items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)
     items[:, 2] = tier_of
     order = np.argsort(items[:, 0], kind="stable")
@@ -78,11 +106,11 @@ def _accepted(bench: EngineWhatIf, wishes: Sequence[Wish]) -> list[bool]:
         items=items[order],
         paces_s=np.array([min(_FAR_S, paces_s[one].min()) for one in members]),
         contexts=np.array([contexts[one].mean() for one in members]),
-        free_blocks=bench.engine.description.kv_blocks - bench.kv_blocks,
-        busy_s=bench.engine.free_at_s(bench.now) - bench.now,
-        max_tokens=float(bench.engine.limits[MAX_TOKENS]),
-        longest_s=float(bench.engine.limits[LONGEST_S]),
-        table=bench.table,
+        free_blocks=what_if.engine.description.kv_blocks - what_if.kv_blocks,
+        busy_s=what_if.engine.free_at_s(what_if.now) - what_if.now,
+        max_tokens=float(what_if.engine.limits[MAX_TOKENS]),
+        longest_s=float(what_if.engine.limits[LONGEST_S]),
+        table=what_if.table,
     )
     accepted = np.zeros(len(items), dtype=bool)
     accepted[order] = best_set(problem)

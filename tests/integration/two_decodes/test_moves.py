@@ -4,14 +4,14 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import httpx
 import psutil
 import pytest
 
-from tests.integration.node import Node, running_node, wait_until
+from tests.integration.node import Node, wait_until
 from tests.integration.streams import Seen, Streams
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -23,12 +23,6 @@ BUSIEST = "the decode engine that runs most of the streams"
 WAYS = ("colocated", "disaggregated")
 STARVED_S = 10.0
 SETTLED_S = 6.0  # of load before a fault and after it
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node("tiny", tmp_path_factory.mktemp("moves"), decode=2) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

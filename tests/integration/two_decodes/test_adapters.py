@@ -2,25 +2,20 @@
 
 import asyncio
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.integration.node import Node, running_node
+from tests.integration.node import Node
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 RANK, HIDDEN, LAYERS = 8, 64, 2
 ADAPTERS = ("poet", "judge")
-OPENED = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-LORA = {"vllm": {"enable_lora": True, "max_loras": 2}}
 
 
 def make_adapter(folder: Path, seed: int) -> Path:
@@ -43,18 +38,6 @@ def make_adapter(folder: Path, seed: int) -> Path:
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    folder = tmp_path_factory.mktemp("adapters")
-    config = folder / "node.yaml"
-    config.write_text(json.dumps(dict.fromkeys(("gateway", "prefill", "decode"), LORA)))
-    with (
-        patch.dict(os.environ, OPENED),
-        running_node("tiny", folder, "--config", str(config), decode=2) as running,
-    ):
-        yield running
 
 
 def post(node: Node, path: str, **body: Any) -> httpx.Response:
@@ -98,10 +81,11 @@ def test_two_adapters_answer_as_models_of_their_own_on_every_engine(
     for name in ADAPTERS:
         assert len({engine for model, _, engine in seen if model == name}) >= 2
 
-    gone = post(node, "/v1/unload_lora_adapter", lora_name=ADAPTERS[0])
-    after = post(node, "/v1/completions", model=ADAPTERS[0], prompt="a", max_tokens=1)
-    assert gone.status_code == httpx.codes.OK
-    assert after.status_code == httpx.codes.NOT_FOUND
+    for name in ADAPTERS:
+        gone = post(node, "/v1/unload_lora_adapter", lora_name=name)
+        after = post(node, "/v1/completions", model=name, prompt="a", max_tokens=1)
+        assert gone.status_code == httpx.codes.OK
+        assert after.status_code == httpx.codes.NOT_FOUND
 
 
 def test_an_adapter_that_no_engine_finds_is_refused_and_the_engines_go_on(node: Node) -> None:

@@ -1,0 +1,1 @@
+"""Compares systems on loads whose prompts share prefixes."""
