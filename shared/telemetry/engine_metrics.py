@@ -70,6 +70,9 @@ class EngineMetrics:
             "slos_engine_kv_transfers_failed",
             "KV transfers that failed and were computed again here",
         ).labels(**labels)
+        self._preemptions = counter(
+            "slos_engine_preemptions", "Requests whose KV was dropped before they had ended"
+        ).labels(**labels)
         self._kv = KvMetrics(registry, labels)
         self._running = gauge("slos_engine_running_requests", "Requests in the batch").labels(
             **labels
@@ -96,6 +99,7 @@ class EngineMetrics:
             self._step_seconds.observe(report.duration_s)
         self._accepted.inc(report.accepted_tokens)
         self._transfers_failed.inc(report.kv_transfers_failed)
+        self._preemptions.inc(report.evicted)
         self._kv.observe(report.kv_transfers)
         self._running.set(report.running)
         self._waiting.set(report.waiting)

@@ -58,3 +58,14 @@ def test_the_frontend_whose_cpu_is_compared_has_its_engine_in_another_process() 
 def test_a_measurement_of_nothing_is_an_error_that_names_the_switches() -> None:
     with pytest.raises(ConfigError, match="--no-cpu leave nothing to measure"):
         main(["gateway", "--no-engines", "--no-stub", "--no-cpu"])
+
+
+def test_on_a_gpu_both_engines_get_the_same_share_of_it_and_vllm_s_own_limits() -> None:
+    made = parts(GatewayBenchOptions(gpu_share=0.4))
+    ours, stock = made.engine(), made.stock()
+    of_cpu = ("--enforce-eager", "--kv-cache-gib", "--max-num-seqs", "--max-running-requests")
+
+    assert flags(ours.command, "gpu-memory-utilization") == {"gpu-memory-utilization": "0.4"}
+    assert flags(stock.command, "gpu-memory-utilization") == {"gpu-memory-utilization": "0.4"}
+    assert not {*of_cpu} & {*ours.command, *stock.command}
+    assert "OMP_NUM_THREADS" not in {**ours.environ, **stock.environ}

@@ -53,3 +53,14 @@ def test_an_engine_without_work_says_whether_the_planner_is_reached() -> None:
     assert registry.get_sample_value("slos_engine_planner_attached", labels) == 1.0
     attached[0] = False
     assert registry.get_sample_value("slos_engine_planner_attached", labels) == 0.0
+
+
+def test_preemptions_of_all_steps_are_counted() -> None:
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(registry, make_engine("d0"))
+
+    for evicted in (2, 0, 3):
+        metrics.observe(make_report(evicted=evicted))
+
+    labels = {"engine": "d0", "role": "decode"}
+    assert registry.get_sample_value("slos_engine_preemptions_total", labels) == 5
