@@ -17,13 +17,13 @@ from services.bench.gpu.findings import Finding
 from services.bench.gpu.node import ANSWER_TOKENS, SmallNode, samples, some_prompts
 from services.bench.gpu.notebook import Notebook
 from services.bench.gpu.options import GpuBenchOptions
-from services.node.plan import NodePlan
+from services.node.plan import NodePlan, Rank
 
 KEPT: Final = "answers.json"
 MODEL_LEN: Final = 1024
-_KV_BLOCKS: Final = 80  # one of the longest requests in blocks of 16; none of twelve at once
-_PREEMPTION_PROMPTS, _PREEMPTION_TOKENS = 12, 240
-_FITTING: Final = 4  # of them fit
+_KV_BLOCKS: Final = 66  # hold one of the longest requests, in blocks of 16
+_PREEMPTION_PROMPTS, _PREEMPTION_TOKENS = 16, 300  # more than both engines hold in blocks of 32
+_FITTING: Final = 2  # of them fit into one engine in blocks of 16
 _PREEMPTIONS: Final = "slos_engine_preemptions_total"
 _RECOMPUTED: Final = 3
 _STALLED_S: Final = 1.0  # so long the prefill engine has requests before it dies
@@ -98,7 +98,10 @@ class _Looks:
         )
 
     async def _preemptions(self) -> float:
-        return (await samples(self.plan, "decode-0", [_PREEMPTIONS]))[_PREEMPTIONS]
+        """Of both engines: either may serve a whole request."""
+        engines = [one.name for one in self.plan.parts if one.rank is Rank.ENGINE]
+        pages = [await samples(self.plan, name, [_PREEMPTIONS]) for name in engines]
+        return sum(page[_PREEMPTIONS] for page in pages)
 
     async def _recomputed(
         self, prompts: Sequence[Sequence[int]], expected: Sequence[Told]
