@@ -118,6 +118,7 @@ ALL_OPTIONS = (
     Options("bench day", "bench_day", "services.bench.day.options:DayOptions"),
     Options("bench fit", "bench_fit", "services.bench.fit_options:FitOptions"),
     Options("bench gateway", "bench_gateway", "services.bench.gateway_options:GatewayBenchOptions"),
+    Options("bench gpu", "bench_gpu", "services.bench.gpu.options:GpuBenchOptions"),
     Options("bench hardware", "bench_hardware", "services.bench.hardware:HardwareOptions"),
     Options("bench kv", "bench_kv", "services.bench.kv_options:KvOptions"),
     Options("bench reality", "bench_reality", "services.bench.reality.options:RealityOptions"),

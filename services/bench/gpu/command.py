@@ -27,7 +27,7 @@ from shared.errors import ConfigError
 from shared.option_values import nearest
 from shared.options import load
 
-_SECTION: Final = "bench_gpu"
+SECTION = "bench_gpu"
 _WIDTH: Final = 160  # of the table where there is no terminal
 _COLORS: Final = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.SKIPPED: "yellow"}
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = load(
         GpuBenchOptions,
-        section=_SECTION,
+        section=SECTION,
         argv=argv,
         environ=os.environ,
         prog="slos-serve bench gpu",
@@ -83,7 +83,7 @@ def _steps(options: GpuBenchOptions) -> list[str]:
 def _run_all(steps: Sequence[str], options: GpuBenchOptions, folder: Path) -> list[StepResult]:
     clock = MonotonicClock()
     told = folder / "options.yaml"
-    told.write_text(yaml.safe_dump({_SECTION: json.loads(json.dumps(asdict(options)))}))
+    told.write_text(yaml.safe_dump({SECTION: json.loads(json.dumps(asdict(options)))}))
     runner = StepRunner(arguments=("--config", str(told)), folder=folder, clock=clock)
     ends_at_s, results = clock.now() + options.budget_s, list[StepResult]()
     for step in steps:
