@@ -57,8 +57,8 @@ def decide_round(
     queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
     with_targets = _with_targets(queries, round_, now)
     ready = [number for number in with_targets if not _only_waits_its_turn(asked[number])]
-    left_out = frozenset() if turns.several else state.left_out(now)
-    able = [n for n in ready if with_targets[n].query.targets.class_name not in left_out]
+    crowding_classes = frozenset() if turns.several else state.crowding_classes(now)
+    able = [n for n in ready if with_targets[n].query.targets.class_name not in crowding_classes]
     requests = _admission_requests(
         {number: with_targets[number] for number in able}, round_, turns, now
     )
@@ -73,7 +73,7 @@ def decide_round(
         query, targeted = queries[number], with_targets.get(number)
         if targeted is not None:
             decision: Decision | Deferral = _answer(
-                targeted, requests.get(number), round_, left_out, now
+                targeted, requests.get(number), round_, crowding_classes, now
             )
         elif somebody_placed:
             continue
@@ -212,7 +212,7 @@ def _answer(
     targeted: _TargetedRequest,
     request: AdmissionRequest | None,
     round_: Round,
-    left_out: frozenset[str],
+    crowding_classes: frozenset[str],
     now: float,
 ) -> Decision | Deferral:
     if request is not None and request.chosen is not None:
@@ -223,7 +223,7 @@ def _answer(
         )
         return decision_of(placement, _first(request), request.goal, targeted.ways)
     never = answers.exceeds(targeted.idle, targeted.goal)
-    crowds = not never and targeted.query.targets.class_name in left_out
+    crowds = not never and targeted.query.targets.class_name in crowding_classes
     way = None
     if request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         way = round_.way_without_promise(request)
