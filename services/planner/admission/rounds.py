@@ -62,12 +62,12 @@ def decide_round(
     requests = _admission_requests(
         {number: with_targets[number] for number in able}, round_, turns, now
     )
-    for tenant, usual in turns.line:
+    for tenant, expected in turns.line:
         own = [request for request in requests.values() if request.query.tenant == tenant]
         if own:
             round_.promise(own)
-        if usual is not None and turns.several:
-            round_.set_aside(usual)
+        if expected is not None and turns.several:
+            round_.set_aside(expected)
     somebody_placed = False
     for number in looked_at:
         query, targeted = queries[number], with_targets.get(number)
