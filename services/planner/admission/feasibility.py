@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.planner.admission.max_utilization import max_utilization
-from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
+from services.planner.estimators.kv_forecast import Classes, ClassIndices, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
 from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, STEPS_TO_RECOMPUTE
@@ -76,7 +76,7 @@ class EngineWhatIf:
     now: float
     classes: Classes
     rows: Rows
-    places: Places
+    class_indices: ClassIndices
     delivery_s: float  # from the engine to the client, where promises have to be kept
     # Cached until another request is given to the engine.
     _kv_blocks: float | None = None
@@ -96,14 +96,14 @@ class EngineWhatIf:
         delivery_s: float,
     ) -> "EngineWhatIf":
         rows = engine.standing_rows(now)
-        places = classes.places(engine.classes(rows))
-        return cls(engine, table, now, classes, rows, places, delivery_s)
+        class_indices = classes.indices(engine.classes(rows))
+        return cls(engine, table, now, classes, rows, class_indices, delivery_s)
 
     @property
     def kv_blocks(self) -> float:
         """KV blocks that all its requests will need at once."""
         if self._kv_blocks is None:
-            self._kv_blocks = self._blocks_needed(self.rows, self.places)
+            self._kv_blocks = self._blocks_needed(self.rows, self.class_indices)
         return self._kv_blocks
 
     @property
@@ -227,7 +227,7 @@ class EngineWhatIf:
 
     def give(self, rows: Rows, class_names: Sequence[str]) -> None:
         self.rows = np.vstack([self.rows, rows])
-        self.places = np.concatenate([self.places, self.classes.places(class_names)])
+        self.class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
         self._share = self._tightest_s = self._kv_blocks = None
         self._tighter = self._at_stake = self._anyway = None
 
@@ -238,12 +238,12 @@ class EngineWhatIf:
         engine = self.engine.description
         if len(rows) > engine.max_running_requests:
             return False
-        places = np.concatenate([self.places, self.classes.places(class_names)])
-        return self._blocks_needed(rows, places) <= engine.kv_blocks
+        class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
+        return self._blocks_needed(rows, class_indices) <= engine.kv_blocks
 
-    def _blocks_needed(self, rows: Rows, places: Places) -> float:
+    def _blocks_needed(self, rows: Rows, class_indices: ClassIndices) -> float:
         block_tokens = self.engine.description.block_size_tokens
-        return blocks_needed(rows, places, self.classes.survivals, block_tokens)
+        return blocks_needed(rows, class_indices, self.classes.survivals, block_tokens)
 
     def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
         """The forecast of all rows, and the guarded ones that are late; newcomers are guarded."""

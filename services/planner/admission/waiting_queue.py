@@ -11,7 +11,7 @@ from services.planner.admission.placement import Decision
 from shared.bounded import remember
 from shared.requests import Admission, Placement, PlacementQuery
 
-_KEPT_PLACES: Final = 65_536
+_MOST_DEFERRED: Final = 65_536
 
 
 class Decides(Protocol):
@@ -84,9 +84,7 @@ class WaitingQueue:
     numbers: WaitingLimits
     round_is_due: bool = False
     _calls: dict[Call, None] = field(default_factory=dict)
-    _places: OrderedDict[str, PendingRequest] = field(
-        default_factory=OrderedDict
-    )  # of deferred requests
+    _deferred: OrderedDict[str, PendingRequest] = field(default_factory=OrderedDict)
     _freed: bool = False  # since the last round
     _last_round_s: float = -math.inf
     _recheck_at_s: float = -math.inf
@@ -97,7 +95,7 @@ class WaitingQueue:
 
     def enter(self, query: PlacementQuery, limit_s: float, now: float) -> Call:
         """Adds a call, to be answered within `limit_s` or `hold_s`, whichever is less."""
-        asked = self._places.pop(query.request_id, None) or PendingRequest(
+        asked = self._deferred.pop(query.request_id, None) or PendingRequest(
             query=query, arrived_at_s=now - query.waited_s, first_asked_at_s=now
         )
         ends_at_s = now + min(limit_s, self.numbers.hold_s)
@@ -112,7 +110,7 @@ class WaitingQueue:
     def leave(self, call: Call, answer: Placement | None, now: float) -> None:
         """Removes a call that its caller gave up; withdraws its `answer`, if there is one."""
         self._calls.pop(call, None)
-        self._places.pop(call.asked.query.request_id, None)
+        self._deferred.pop(call.asked.query.request_id, None)
         if answer is not None:
             self.decider.withdraw(answer, now)
 
@@ -153,7 +151,7 @@ class WaitingQueue:
                 asked = call.as_of(now)
                 placement = self.decider.put_off(asked, call.so_far, now)
                 kept = replace(asked, decision_id=placement.decision_id)
-                remember(self._places, asked.query.request_id, kept, _KEPT_PLACES)
+                remember(self._deferred, asked.query.request_id, kept, _MOST_DEFERRED)
                 answers.append(self._answer(call, placement, now))
         return answers
 

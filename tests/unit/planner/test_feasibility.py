@@ -24,8 +24,8 @@ def prompt(tokens: int, due_s: float) -> FloatArray:
 def what_if_with(*rows: FloatArray, now: float = 0.0) -> EngineWhatIf:
     engine, classes = World.of(1).engines[0].state, Classes(Survival())
     standing = np.array(rows)
-    places = classes.places([None] * len(rows))
-    return EngineWhatIf(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
+    class_indices = classes.indices([None] * len(rows))
+    return EngineWhatIf(engine, TABLE, now, classes, standing, class_indices, delivery_s=0.0)
 
 
 def decoding(number: int, lead: float) -> FloatArray:
