@@ -84,7 +84,7 @@ class EngineWhatIf:
     _tightest_s: float | None = None
     _tighter: Rows | None = None
     _at_stake: Flags | None = None
-    _anyway: Forecast | None = None
+    _baseline_forecast: Forecast | None = None
 
     @classmethod
     def of(
@@ -128,16 +128,16 @@ class EngineWhatIf:
         return self._at_stake
 
     @property
-    def anyway(self) -> Forecast:
+    def baseline_forecast(self) -> Forecast:
         """The forecast without a newcomer."""
-        if self._anyway is None:
-            self._anyway = self._simulated(self.tighter)
-        return self._anyway
+        if self._baseline_forecast is None:
+            self._baseline_forecast = self._simulated(self.tighter)
+        return self._baseline_forecast
 
     @property
-    def late_anyway(self) -> Flags:
+    def late_in_baseline(self) -> Flags:
         """The rows at stake that are short of the safety margin even without a newcomer."""
-        return self.anyway.late(self.tighter) & self.at_stake
+        return self.baseline_forecast.late(self.tighter) & self.at_stake
 
     @property
     def tightest_s(self) -> float:
@@ -164,9 +164,9 @@ class EngineWhatIf:
         if steady_share(rows, self.table) > max(max_utilization(self.rows, self.now), self.share):
             return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
-        if late[:-n].any() and (late[:-n] <= self.late_anyway).all():
-            forecast, late = self._late_with(rows, self.at_stake & ~self.late_anyway)
-            late[:-n] |= self.late_anyway & self._later(forecast)
+        if late[:-n].any() and (late[:-n] <= self.late_in_baseline).all():
+            forecast, late = self._late_with(rows, self.at_stake & ~self.late_in_baseline)
+            late[:-n] |= self.late_in_baseline & self._later(forecast)
         return [
             Feasibility(
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
@@ -182,7 +182,7 @@ class EngineWhatIf:
         """The rows that newcomers delay by more than NO_LATER_S, or by any time if that makes a
         first token late that was in time: many newcomers may add a little each.
         """
-        n, before = len(self.rows), self.anyway
+        n, before = len(self.rows), self.baseline_forecast
         worst_s = forecast.worst_late_s[:n]
         spare_s = np.where(self.rows[:, GENERATED] > 0, np.inf, self._margin_s)
         broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
@@ -229,7 +229,7 @@ class EngineWhatIf:
         self.rows = np.vstack([self.rows, rows])
         self.class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
         self._share = self._tightest_s = self._kv_blocks = None
-        self._tighter = self._at_stake = self._anyway = None
+        self._tighter = self._at_stake = self._baseline_forecast = None
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
