@@ -80,7 +80,7 @@ class EngineWhatIf:
     delivery_s: float  # from the engine to the client, where promises have to be kept
     # Cached until another request is given to the engine.
     _kv_blocks: float | None = None
-    _share: float | None = None
+    _utilization: float | None = None
     _tightest_s: float | None = None
     _tighter: Rows | None = None
     _at_stake: Flags | None = None
@@ -107,11 +107,11 @@ class EngineWhatIf:
         return self._kv_blocks
 
     @property
-    def share(self) -> float:
+    def utilization(self) -> float:
         """The share of its time that promised TPOTs take (`steady_share`); above 1 is too much."""
-        if self._share is None:
-            self._share = steady_share(self.tighter, self.table)
-        return self._share
+        if self._utilization is None:
+            self._utilization = steady_share(self.tighter, self.table)
+        return self._utilization
 
     @property
     def tighter(self) -> Rows:
@@ -161,7 +161,8 @@ class EngineWhatIf:
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Feasibility(reason=Reason.MEMORY)] * n
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
-        if steady_share(rows, self.table) > max(max_utilization(self.rows, self.now), self.share):
+        allowed = max(max_utilization(self.rows, self.now), self.utilization)
+        if steady_share(rows, self.table) > allowed:
             return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_in_baseline).all():
@@ -228,7 +229,7 @@ class EngineWhatIf:
     def give(self, rows: Rows, class_names: Sequence[str]) -> None:
         self.rows = np.vstack([self.rows, rows])
         self.class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
-        self._share = self._tightest_s = self._kv_blocks = None
+        self._utilization = self._tightest_s = self._kv_blocks = None
         self._tighter = self._at_stake = self._baseline_forecast = None
 
     def blocks(self, tokens: float) -> float:

@@ -180,7 +180,7 @@ class Round(RoundWhatIfs):
                 pinned[engine],
                 -_hit(request, way),
                 way.finish_s > SLOWER * quickest[engine],
-                able[engine].share,
+                able[engine].utilization,
                 _or_inf(way.finish_s),
             )
 
