@@ -35,7 +35,7 @@ class _Part:
 
 class Round(RoundWhatIfs):
     """The engines during one round of promises. `promise` sets `chosen` of each request that it
-    promises; the caller holds or refuses the others.
+    promises; the caller defers or refuses the others.
     """
 
     def promise(self, requests: Sequence[AdmissionRequest]) -> None:
@@ -60,7 +60,7 @@ class Round(RoundWhatIfs):
         without a promise; None without such a way.
 
         Where a promise failed for want of KV, promised requests will soon preempt others. A request
-        that would be late after a preemption is held for a promise instead.
+        that would be late after a preemption is deferred for a promise instead.
         """
         colocated = (way for way in request.ways if way.colocated)
         for way in islice(colocated, TRIED_WITHOUT_PROMISE):

@@ -25,7 +25,7 @@ class Decides(Protocol):
     def commit(self, asked: PendingRequest, decision: Decision, now: float) -> Placement:
         """Records a decision; returns the placement to answer with."""
 
-    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
+    def defer(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
         """Records and returns the answer of a call that ends undecided."""
 
     def withdraw(self, placement: Placement, now: float) -> None:
@@ -101,10 +101,10 @@ class WaitingQueue:
         ends_at_s = now + min(limit_s, self.numbers.hold_s)
         call = Call(asked=replace(asked, query=query), ends_at_s=ends_at_s)
         self._calls[call] = None
-        if asked.held is None:
+        if asked.deferral is None:
             self.round_is_due = True
         else:
-            self._recheck_at_s = min(self._recheck_at_s, asked.held.latest_s)
+            self._recheck_at_s = min(self._recheck_at_s, asked.deferral.latest_s)
         return call
 
     def leave(self, call: Call, answer: Placement | None, now: float) -> None:
@@ -138,18 +138,18 @@ class WaitingQueue:
         """Defers the calls that have waited their time; makes a round due where room was freed
         since the last one, or a recheck is due.
         """
-        answers = self.put_off(until_s=now, now=now)
+        answers = self.defer(until_s=now, now=now)
         if self._freed or now >= self._recheck_at_s:
             self.round_is_due = True
         return answers
 
-    def put_off(self, *, until_s: float, now: float) -> list[Answer]:
+    def defer(self, *, until_s: float, now: float) -> list[Answer]:
         """Defers the calls that end by `until_s`; each keeps its place for its next call."""
         answers = []
         for call in self._in_order():
             if call.ends_at_s <= until_s:
                 asked = call.as_of(now)
-                placement = self.decider.put_off(asked, call.so_far, now)
+                placement = self.decider.defer(asked, call.so_far, now)
                 kept = replace(asked, decision_id=placement.decision_id)
                 remember(self._deferred, asked.query.request_id, kept, _MOST_DEFERRED)
                 answers.append(self._answer(call, placement, now))
@@ -175,7 +175,7 @@ class WaitingQueue:
                 call.so_far = decision
                 pause_s = min(pause_s, _hold_s(decision))
             elif decision is not None:
-                call.asked = replace(call.asked, held=decision)
+                call.asked = replace(call.asked, deferral=decision)
                 pause_s = min(pause_s, max(0.0, decision.latest_s - now))
         self._recheck_at_s = now + pause_s
         self.round_is_due = 0 < len(self._calls) < len(calls)
