@@ -30,7 +30,8 @@ class PendingRequest:
 
     `query.waited_s` is as of the round. `arrived_at_s` is when the request came to its gateway,
     `first_asked_at_s` when it first came to the planner. `deferral` is from the last round that
-    looked at it. `decision_id` is that of its record; a deferred request that asks again keeps its record.
+    looked at it. `decision_id` is that of its record; a deferred request that asks again keeps its
+    record.
     """
 
     query: PlacementQuery
