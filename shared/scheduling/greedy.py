@@ -29,8 +29,8 @@ from shared.scheduling.rows import DEADLINE, DRAFT, TPOT, Rows
 from shared.scheduling.shares import (
     LONGEST_S,
     Order,
-    Sorts,
     Tokens,
+    WorkClasses,
     add_chunk,
     add_decode,
     give_chunk,
@@ -46,7 +46,7 @@ PROMISED_RANK: Final = 0  # the first of the ranks of `kernel`
 @compiled
 def serve(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
@@ -90,7 +90,7 @@ def serve(
 @compiled
 def _give_by_due(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
@@ -128,12 +128,12 @@ def _give_by_due(
 
 
 @compiled
-def waiting(work: Sorts, tokens: Tokens, sort: int) -> Order:
+def waiting(work: WorkClasses, tokens: Tokens, work_class: int) -> Order:
     """Rows of this class of work without tokens or eviction in this step."""
     found = np.empty(len(work), dtype=np.intp)
     count = 0
     for i in range(len(work)):
-        if work[i] == sort and tokens[i] == 0:
+        if work[i] == work_class and tokens[i] == 0:
             found[count] = i
             count += 1
     return found[:count]
@@ -148,7 +148,7 @@ def within_longest(until_s: float, left: FloatArray) -> float:
 @compiled
 def give_decodes(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
