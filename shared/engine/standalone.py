@@ -14,7 +14,7 @@ from shared.batch_time.table import FloatArray
 from shared.errors import ConfigError, InvalidRequest
 from shared.scheduling.rows import AVAILABLE, DEADLINE, REMAINING, Rows
 from shared.scheduling.simulate import Flags, at_stake, simulate
-from shared.scheduling.steady import steady_share
+from shared.scheduling.steady import steady_state_utilization
 from shared.scheduling.terms import Terms
 
 TTFT_KEY: Final = "slo_ttft_ms"
@@ -131,8 +131,8 @@ def can_promise(
     """Whether the forecast meets all deadlines of row `slot` and makes no other promise late.
 
     Runs the engine's own step former from `now` on, twice more if another promise is late: one that
-    is late without the newcomer as well does not count. `steady_share` bounds what the forecast
-    does not reach: the paces of all promises together, for ever.
+    is late without the newcomer as well does not count. `steady_state_utilization`
+    bounds what the forecast does not reach: the paces of all promises together, for ever.
 
     Args:
         rows: All requests of the engine, the newcomer's row marked as promised; not changed.
@@ -146,7 +146,7 @@ def can_promise(
     # A grammar is taken as compiled at once: how long it takes is not known.
     tried[slot, AVAILABLE] = min(tried[slot, AVAILABLE], now)
     without[slot, REMAINING] = 0.0
-    if steady_share(tried, table) > max(1.0, steady_share(without, table)):
+    if steady_state_utilization(tried, table) > max(1.0, steady_state_utilization(without, table)):
         return False
     guarded = at_stake(tried, table, now)
     guarded[slot] = True

@@ -29,7 +29,7 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import step_pace_s
 from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
-from shared.scheduling.steady import steady_share
+from shared.scheduling.steady import steady_state_utilization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,9 +108,9 @@ class EngineWhatIf:
 
     @property
     def utilization(self) -> float:
-        """The share of its time that promised TPOTs take (`steady_share`); above 1 is too much."""
+        """The share of its time that promised TPOTs take; above 1 is too much."""
         if self._utilization is None:
-            self._utilization = steady_share(self.tighter, self.table)
+            self._utilization = steady_state_utilization(self.tighter, self.table)
         return self._utilization
 
     @property
@@ -162,7 +162,7 @@ class EngineWhatIf:
             return [Feasibility(reason=Reason.MEMORY)] * n
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
         allowed = max(max_utilization(self.rows, self.now), self.utilization)
-        if steady_share(rows, self.table) > allowed:
+        if steady_state_utilization(rows, self.table) > allowed:
             return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_in_baseline).all():
