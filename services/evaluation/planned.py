@@ -43,7 +43,7 @@ class Settings:
 
     speculation: bool = True
     best_effort: bool = True
-    by_program: bool = True
+    admission_dp: bool = True
     same_pace_first: bool = True
     max_step_tokens: int = 0
     round_robin: bool = False
@@ -69,7 +69,7 @@ class Planned:
         numbers = PlannerConfig(
             kv_bytes_per_second=link.link_bytes_per_s,
             kv_fixed_s=link.link_latency_s,
-            by_program=settings.by_program,
+            admission_dp=settings.admission_dp,
             same_pace_first=settings.same_pace_first,
         )
         self.state = ClusterState(numbers, epoch="s", now=0.0)

@@ -35,7 +35,7 @@ class Ablation:
 
 ABLATIONS: Final[Mapping[str, Ablation]] = MappingProxyType(
     {
-        "no program": Ablation(settings=Settings(by_program=False)),
+        "no program": Ablation(settings=Settings(admission_dp=False)),
         "no speculation": Ablation(settings=Settings(speculation=False)),
         "no best effort": Ablation(settings=Settings(best_effort=False)),
         "steps of 512 tokens": Ablation(settings=Settings(max_step_tokens=512)),

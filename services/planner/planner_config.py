@@ -15,9 +15,9 @@ class PlannerConfig:
         hold_s: The longest wait of one call; an undecided request is deferred then and asks again.
         patience_s: How long a request without a TTFT target waits for an engine that can hold its
             TPOT.
-        by_program: The multi-SLO program decides which requests get a contested engine; off: EDF.
-        same_pace_first: Prefers engines that step as quickly already. This and `by_program` can be
-            switched off to measure what they gain.
+        admission_dp: The admission DP decides which requests get a contested engine; off: EDF.
+        same_pace_first: Prefers engines that step as quickly already. This and `admission_dp` can
+            be switched off to measure what they gain.
     """
 
     model: str | None = None
@@ -29,5 +29,5 @@ class PlannerConfig:
     retry_after_s: float = 1.0
     patience_s: float = 5.0
     kept_decisions: int = 4096
-    by_program: bool = True
+    admission_dp: bool = True
     same_pace_first: bool = True

@@ -495,14 +495,14 @@ QUIET_S: Annotated[
 
 # ---- Sessions
 
-WORTH_PER_ROUND: Annotated[
+WORTH_PER_CALL: Annotated[
     float,
     Tuned(
         unit="of the value of a request",
         low=0,
         high=1,
-        why="A tool loop counts when all of its rounds are in time: the work invested in it grows "
-        "with each round.",
+        why="A tool loop counts when all of its calls are in time: the work invested in it grows "
+        "with each call.",
     ),
 ] = 0.25
 

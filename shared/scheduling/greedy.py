@@ -29,8 +29,8 @@ from shared.scheduling.rows import DEADLINE, DRAFT, TPOT, Rows
 from shared.scheduling.shares import (
     LONGEST_S,
     Order,
-    Sorts,
     Tokens,
+    WorkClasses,
     add_chunk,
     add_decode,
     give_chunk,
@@ -38,7 +38,14 @@ from shared.scheduling.shares import (
     missing,
     step_pace_s,
 )
-from shared.scheduling.tuning import AHEAD, AT_EASE, BEFORE_DUE, CATCH_UP, COMPANY, IN_HURRY
+from shared.scheduling.tuning import (
+    AHEAD,
+    BATCHING_WINDOW,
+    BEFORE_DUE,
+    CATCH_UP,
+    LOW_LOAD,
+    MODERATE_LOAD,
+)
 
 PROMISED_RANK: Final = 0  # the first of the ranks of `kernel`
 
@@ -46,7 +53,7 @@ PROMISED_RANK: Final = 0  # the first of the ranks of `kernel`
 @compiled
 def serve(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
@@ -70,11 +77,11 @@ def serve(
     if len(prompts) > 0 or all_s > step_s:
         cannot_wait = decodes[rows[decodes, DEADLINE] - now < step_s + all_s]
     give_decodes(rows, work, tokens, counts, table, left, cannot_wait, bound_s)
-    prompts, hurry, spare_s = order_prompts(rows, prompts, table, now)
-    ease_s = _ease_s(rows, decodes, least_s, now)
-    if hurry < AT_EASE:
-        step_s = min(step_s, max(sure_s(table, counts), ease_s))
-    if hurry < IN_HURRY:
+    prompts, prompt_load, spare_s = order_prompts(rows, prompts, table, now)
+    ahead_s = _getting_ahead_s(rows, decodes, least_s, now)
+    if prompt_load < LOW_LOAD:
+        step_s = min(step_s, max(sure_s(table, counts), ahead_s))
+    if prompt_load < MODERATE_LOAD:
         can_wait, share_s = waiting(work, tokens, 2 * rank), min(step_s, spare_s)
         give_decodes(rows, work, tokens, counts, table, left, can_wait, share_s)
     if rank == PROMISED_RANK and len(prompts) > 0:
@@ -84,13 +91,13 @@ def serve(
         rows, work, tokens, counts, table, left, now, can_wait, prompts, step_s, free_s
     )
     # Lower ranks must not keep decodes from getting ahead.
-    return float(min(step_s, max(sure_s(table, counts), ease_s)))
+    return float(min(step_s, max(sure_s(table, counts), ahead_s)))
 
 
 @compiled
 def _give_by_due(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
@@ -120,20 +127,20 @@ def _give_by_due(
         if not give_chunk(rows, work, tokens, counts, table, left, j, limit_s):
             break
         ready_s = sure_s(table, counts)
-        company_s = min(BEFORE_DUE * left_s, COMPANY * _without_prompts_s(counts, table))
-        step_s = min(max(step_s, ready_s), max(ready_s, company_s))
+        window_s = min(BEFORE_DUE * left_s, BATCHING_WINDOW * _without_prompts_s(counts, table))
+        step_s = min(max(step_s, ready_s), max(ready_s, window_s))
     rest = decodes[tokens[decodes] == 0]
     give_decodes(rows, work, tokens, counts, table, left, rest, step_s)
     return step_s
 
 
 @compiled
-def waiting(work: Sorts, tokens: Tokens, sort: int) -> Order:
+def waiting(work: WorkClasses, tokens: Tokens, work_class: int) -> Order:
     """Rows of this class of work without tokens or eviction in this step."""
     found = np.empty(len(work), dtype=np.intp)
     count = 0
     for i in range(len(work)):
-        if work[i] == sort and tokens[i] == 0:
+        if work[i] == work_class and tokens[i] == 0:
             found[count] = i
             count += 1
     return found[:count]
@@ -148,7 +155,7 @@ def within_longest(until_s: float, left: FloatArray) -> float:
 @compiled
 def give_decodes(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
@@ -205,7 +212,7 @@ def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float
 
 
 @compiled
-def _ease_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
+def _getting_ahead_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
     """The longest step with which decodes still get ahead of their paces."""
     until_s = np.inf
     for i in decodes:

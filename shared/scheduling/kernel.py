@@ -32,8 +32,8 @@ from shared.scheduling.shares import (
     ONE,
     SET_ASIDE,
     Order,
-    Sorts,
     Tokens,
+    WorkClasses,
     evict_one,
     give_chunk,
     held_blocks,
@@ -43,7 +43,7 @@ from shared.scheduling.tuning import BESIDE, BESIDE_IN_ROOM
 
 # Ranks, in the order of service: the kinds, and between the first two of them best effort that may
 # still be in time. A row's class of work is twice its rank, plus one for a prompt.
-_PROMISED, _TRIED, _PLAIN, _LOST, _BEST_EFFORT = range(5)
+_PROMISED, _MAYBE_IN_TIME, _NO_SLO, _EXPIRED, _BEST_EFFORT = range(5)
 _RANKS = 5
 
 
@@ -64,14 +64,14 @@ def form(
     counts[:] = 0.0
     left = limits.copy()
     work = np.empty(len(rows), dtype=np.int8)
-    of_rank = _sort_all(rows, work, left, table, now)
+    of_rank = _classify(rows, work, left, table, now)
     _set_aside(rows, work, tokens, left, of_rank[_PROMISED] > 0)
     bound_s = np.inf
-    for rank in range(_PLAIN):
+    for rank in range(_NO_SLO):
         if of_rank[rank] > 0:
             bound_s = serve(rows, work, tokens, counts, table, left, now, rank, bound_s)
     bound_s = within_longest(bound_s, left)
-    for rank in range(_PLAIN, _RANKS):
+    for rank in range(_NO_SLO, _RANKS):
         if of_rank[rank] > 0:
             if rank == _BEST_EFFORT:
                 bound_s = _beside(rows, counts, table, left, bound_s)
@@ -86,21 +86,23 @@ def form(
 
 
 @compiled
-def _sort_all(
-    rows: Rows, work: Sorts, left: FloatArray, table: FloatArray, now: float
+def _classify(
+    rows: Rows, work: WorkClasses, left: FloatArray, table: FloatArray, now: float
 ) -> npt.NDArray[np.int64]:
     """Fills `work` and returns the number of rows of each rank. Takes places in use off `left`."""
     of_rank = np.zeros(_RANKS, dtype=np.int64)
     for i in range(len(rows)):
         left[MAX_RESIDENT] -= rows[i, RESIDENT]
-        work[i] = _sort_of(rows, i, table, now)
+        work[i] = _work_class_of(rows, i, table, now)
         if work[i] >= 0:
             of_rank[work[i] // 2] += 1
     return of_rank
 
 
 @compiled
-def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, promised: bool) -> None:
+def _set_aside(
+    rows: Rows, work: WorkClasses, tokens: Tokens, left: FloatArray, promised: bool
+) -> None:
     """Evicts best effort until the blocks set aside are free, beside promises also those KEPT."""
     if promised:
         left[SET_ASIDE] += left[KEPT]
@@ -110,13 +112,13 @@ def _set_aside(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, promis
 
 
 @compiled
-def _sort_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
+def _work_class_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
     """The class of work of a row; -1 where it cannot run."""
     if rows[i, REMAINING] <= 0 or rows[i, AVAILABLE] > now:
         return -1
     rank = _PROMISED if rows[i, KIND] == PROMISED else int(rows[i, KIND]) + 1
     if rank == _BEST_EFFORT and may_be_in_time(rows, i, table, now):
-        rank = _TRIED
+        rank = _MAYBE_IN_TIME
     return 2 * rank + int(rows[i, TOTAL] - rows[i, COMPUTED] > ONE)
 
 
@@ -144,7 +146,7 @@ def _beside(
 @compiled
 def _fill(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,

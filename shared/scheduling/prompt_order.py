@@ -35,13 +35,13 @@ def order_prompts(
     for k in range(len(order)):
         takes_s[k] = prompt_s(rows, order[k], table) - shared_s
     shed = _shed(left_s, takes_s, shared_s)
-    hurry, spare_s, work_s = 0.0, np.inf, 0.0
+    prompt_load, spare_s, work_s = 0.0, np.inf, 0.0
     for k in range(len(order)):
         if not shed[k]:
             work_s += takes_s[k]
-            hurry = max(hurry, (shared_s + work_s) / max(left_s[k], ROUNDING_S))
+            prompt_load = max(prompt_load, (shared_s + work_s) / max(left_s[k], ROUNDING_S))
             spare_s = min(spare_s, BEFORE_DUE * left_s[k] - work_s)
-    return np.concatenate((order[~shed], order[shed])), hurry, spare_s
+    return np.concatenate((order[~shed], order[shed])), prompt_load, spare_s
 
 
 @compiled

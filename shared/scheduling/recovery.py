@@ -6,8 +6,8 @@ from shared.scheduling.rows import AVAILABLE, COMPUTED, DEADLINE, DRAFT, KIND, R
 from shared.scheduling.shares import (
     MAX_TOKENS,
     ONE,
-    Sorts,
     Tokens,
+    WorkClasses,
     add_chunk,
     evict,
     give_decode,
@@ -18,7 +18,7 @@ from shared.scheduling.tuning import SMALLEST_CHUNK
 
 @compiled
 def at_least_one(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray
+    rows: Rows, work: WorkClasses, tokens: Tokens, counts: FloatArray, left: FloatArray
 ) -> None:
     """Gives the first row in line a token or a small chunk where nothing is in time."""
     best = -1
@@ -37,7 +37,7 @@ def at_least_one(
 
 @compiled
 def _give_little(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
+    rows: Rows, work: WorkClasses, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> bool:
     size = rows[i, TOTAL] - rows[i, COMPUTED]
     if size <= ONE:
@@ -52,7 +52,7 @@ def _give_little(
 
 @compiled
 def give_in_turn(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
+    rows: Rows, work: WorkClasses, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> bool:
     """Gives a row a token and its drafts. Where KV is short, rows of its kind that came later are
     evicted, the last one first, as vLLM preempts: if all kept their KV, few could go on. Returns
@@ -71,7 +71,7 @@ def give_in_turn(
 
 
 @compiled
-def _last_after(rows: Rows, work: Sorts, tokens: Tokens, i: int) -> int:
+def _last_after(rows: Rows, work: WorkClasses, tokens: Tokens, i: int) -> int:
     """The last row of the same kind that came after `i` and holds KV; -1: none."""
     last = -1
     for j in range(len(rows)):
@@ -87,7 +87,7 @@ def _last_after(rows: Rows, work: Sorts, tokens: Tokens, i: int) -> int:
 
 @compiled
 def make_room(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray
+    rows: Rows, work: WorkClasses, tokens: Tokens, counts: FloatArray, left: FloatArray
 ) -> None:
     """Where no row can go on for want of KV, lets the first of those that hold any go on and evicts
     the last ones. The order is by kind, then by arrival: it stays the same from step to step, so
@@ -104,7 +104,7 @@ def make_room(
 
 
 @compiled
-def _end_of_holders(rows: Rows, work: Sorts, tokens: Tokens, sign: float, but: int) -> int:
+def _end_of_holders(rows: Rows, work: WorkClasses, tokens: Tokens, sign: float, but: int) -> int:
     """The first (`sign` 1) or last (-1) row in a place, other than `but`; -1: none."""
     found = -1
     for i in range(len(rows)):

@@ -33,7 +33,7 @@ from shared.scheduling.rows import (
 )
 
 Tokens = npt.NDArray[np.int64]
-Sorts = npt.NDArray[np.int8]
+WorkClasses = npt.NDArray[np.int8]
 Order = npt.NDArray[np.intp]
 ONE: Final = 1.5  # a row with at most this many tokens left to compute counts as a decode
 EVICT: Final = -1  # in the place of a number of tokens: drop the row's KV
@@ -79,7 +79,7 @@ def step_pace_s(rows: Rows, i: int) -> float:
 
 @compiled
 def give_decode(
-    rows: Rows, work: Sorts, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
+    rows: Rows, work: WorkClasses, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> None:
     size = 1 + rows[i, DRAFT]
     if left[MAX_TOKENS] >= size and take(rows, work, tokens, left, i, size):
@@ -90,7 +90,7 @@ def give_decode(
 @compiled
 def give_chunk(
     rows: Rows,
-    work: Sorts,
+    work: WorkClasses,
     tokens: Tokens,
     counts: FloatArray,
     table: FloatArray,
@@ -132,7 +132,9 @@ def longest_chunk(
 
 
 @compiled
-def take(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, i: int, size: float) -> bool:
+def take(
+    rows: Rows, work: WorkClasses, tokens: Tokens, left: FloatArray, i: int, size: float
+) -> bool:
     """Takes the request's place, blocks and tokens off what is left; returns False where it cannot.
 
     A prompt begins only where all of it has room.
@@ -156,7 +158,7 @@ def take(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray, i: int, size
 
 
 @compiled
-def evict_one(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> bool:
+def evict_one(rows: Rows, work: WorkClasses, tokens: Tokens, left: FloatArray) -> bool:
     """Drops the KV of one row of best effort or EXPIRED. Returns whether there was one."""
     victim = _victim(rows, work, tokens, left)
     if victim < 0:
@@ -192,7 +194,7 @@ def holds_kv(rows: Rows, i: int) -> bool:
 
 
 @compiled
-def _victim(rows: Rows, work: Sorts, tokens: Tokens, left: FloatArray) -> int:
+def _victim(rows: Rows, work: WorkClasses, tokens: Tokens, left: FloatArray) -> int:
     """The row to evict: best effort before EXPIRED, then the one that frees the most blocks for
     each token to compute again, then the later one; -1: none.
     """

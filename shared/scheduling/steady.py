@@ -73,18 +73,18 @@ def held_for_ever(rows: Rows, table: FloatArray, now: float) -> bool:
     return True
 
 
-def steady_share(rows: Rows, table: StepTable) -> float:
+def steady_state_utilization(rows: Rows, table: StepTable) -> float:
     """The engine's utilization by the paces of all promised requests once every prompt is computed.
     Above 1 they cannot all be kept.
 
     A request of pace t takes part in every (t / tightest pace)th step (virtual batch size, as in
     SCORPIO, arXiv 2505.23022).
     """
-    return float(_steady_share(rows, table.numbers))
+    return float(_utilization(rows, table.numbers))
 
 
 @compiled
-def _steady_share(rows: Rows, table: FloatArray) -> float:
+def _utilization(rows: Rows, table: FloatArray) -> float:
     tightest_s = np.inf
     for i in range(len(rows)):
         if rows[i, KIND] == PROMISED and rows[i, REMAINING] > 0:

@@ -6,7 +6,7 @@ from shared.tuning import Tuned
 
 # ---- The step former
 
-IN_HURRY: Annotated[
+MODERATE_LOAD: Annotated[
     float,
     Tuned(
         unit="share of the time to their deadlines that prompts need of the engine alone",
@@ -18,7 +18,7 @@ IN_HURRY: Annotated[
     ),
 ] = 0.5
 
-AT_EASE: Annotated[
+LOW_LOAD: Annotated[
     float,
     Tuned(
         unit="the same share",
@@ -41,7 +41,7 @@ AHEAD: Annotated[
     ),
 ] = 4.0
 
-COMPANY: Annotated[
+BATCHING_WINDOW: Annotated[
     float,
     Tuned(
         unit="steps without prompts",

@@ -29,6 +29,6 @@ class Prefixes:
         call = ticket.call
         if call.prefix_group is not None:
             engine.keep(call.prefix_group, call.prefix_tokens)
-        more = ticket.round + 1 < self._calls[ticket.program_id]
+        more = ticket.call_number + 1 < self._calls[ticket.program_id]
         if more or ticket.program_id in self._shared:
             engine.keep(ticket.program_id, tokens)

@@ -136,7 +136,7 @@ class Run:
             life=len(self._tickets),
             call=call,
             program_id=program.program_id,
-            round=number,
+            call_number=number,
             arrives_s=now,
             ttft_s=ttft_s(call, self._hardware),
             in_session=len(program.calls) > 1,
@@ -162,7 +162,7 @@ class Run:
         got[of.ADMISSION], got[of.PLACED] = of.REFUSED, now
         program = self._programs[ticket.life]
         self._unfinished.pop(program.program_id, None)
-        self._give_up(program, ticket.round + 1, now)
+        self._give_up(program, ticket.call_number + 1, now)
 
     def _come_again(self, life: int, now: float) -> None:
         """Retries a refused request: its targets count from now on."""
@@ -229,7 +229,7 @@ class Run:
 
     def _end(self, engine: SimEngine, life: int) -> None:
         ticket, got = self._tickets[life], self._lives[life]
-        program, after = self._programs[life], ticket.round + 1
+        program, after = self._programs[life], ticket.call_number + 1
         tokens, last_s = int(got[of.TOKENS]), float(got[of.LAST])
         self._prefixes.keep(engine, ticket, ticket.call.prompt_tokens + tokens - 1)
         first_s, second_s = float(got[of.FIRST]), float(got[of.SECOND])

@@ -26,7 +26,7 @@ class Ticket:
     life: int
     call: Call
     program_id: str
-    round: int
+    call_number: int
     arrives_s: float
     ttft_s: float
     in_session: bool = False
@@ -34,7 +34,7 @@ class Ticket:
 
     @property
     def name(self) -> str:
-        return f"{self.program_id}.{self.round}"
+        return f"{self.program_id}.{self.call_number}"
 
     @property
     def prompt_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""Requests that want a promise, and which of them the multi-SLO program accepts on an engine."""
+"""Requests that want a promise, and which of them the admission DP accepts on an engine."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -62,10 +62,10 @@ def total_value(requests: Iterable[AdmissionRequest]) -> float:
     return sum(request.value for request in requests)
 
 
-def by_program(
+def chosen_by_dp(
     what_if: EngineWhatIf, requests: Sequence[AdmissionRequest]
 ) -> tuple[list[AdmissionRequest], list[AdmissionRequest]]:
-    """The requests that the program accepts on this engine, and the others; by value, then EDF."""
+    """The requests that the DP accepts on this engine, and the others; by value, then EDF."""
     by_worth = sorted(requests, key=lambda request: (-request.value, request.demand.due_s))
     tried = by_worth[:MOST_CANDIDATES]
     taken = {id(w) for w, yes in zip(tried, _accepted(what_if, tried), strict=True) if yes}

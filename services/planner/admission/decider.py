@@ -43,7 +43,7 @@ class Decider:
         self.ledger.decided(explanation, _tables(self.state, placement), now)
         return placement
 
-    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
+    def defer(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
         """Records a deferral; the gateway is to ask again at once."""
         decision = so_far or Decision(placement=_nothing_yet(asked.query))
         again = replace(decision.placement, hold_s=0.0)

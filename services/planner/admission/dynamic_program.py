@@ -1,4 +1,4 @@
-"""The multi-SLO program: the set of waiting requests of the greatest value that an engine can
+"""The admission DP: the set of waiting requests of the greatest value that an engine can
 serve, by a fluid model. `feasibility` then simulates that set.
 
 A corrected form of Algorithm 1 of arXiv 2504.08784, section 3. A dynamic program takes requests by
@@ -85,7 +85,7 @@ def best_set(problem: Problem) -> Mask:
 
 
 def holds(problem: Problem, accepted: Mask) -> bool:
-    """Whether this very set is feasible in the program's model of the engine."""
+    """Whether this very set is feasible in the DP's model of the engine."""
     return bool(_holds(*_arguments(problem), accepted))
 
 

@@ -1,4 +1,4 @@
-"""The states of the multi-SLO program, and which of them the search keeps.
+"""The states of the admission DP, and which of them the search keeps.
 
 A state has its numbers (WORTH, HELD, SPARE), accepted requests by tier, and their set as bits.
 """

@@ -7,7 +7,7 @@ from services.planner.admission.placement_options import Fleet
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
-from services.planner.state.tenants import Usual
+from services.planner.state.tenants import ExpectedRequest
 from shared.batch_time import StepTable
 from shared.engines import Role
 
@@ -22,20 +22,20 @@ class RoundWhatIfs:
         self._reached_at_s = now + state.client_latency.there_s  # when a request placed now arrives
         self._what_ifs: dict[str, EngineWhatIf] = {}
         self._given: dict[str, EngineWhatIf] = {}  # as earlier calls of `promise` left them
-        self._aside: list[Usual] = []
+        self._aside: list[ExpectedRequest] = []
         self._classes = Classes(state.survival)
 
-    def set_aside(self, usual: Usual) -> None:
+    def set_aside(self, expected: ExpectedRequest) -> None:
         """Later calls of `promise` leave room on each engine for one more request like this."""
-        self._aside.append(usual)
+        self._aside.append(expected)
         for what_if in self._what_ifs.values():
-            self._leave_room(what_if, usual)
+            self._leave_room(what_if, expected)
 
-    def _leave_room(self, what_if: EngineWhatIf, usual: Usual) -> None:
-        demand = usual.asked_at(self.now)
+    def _leave_room(self, what_if: EngineWhatIf, expected: ExpectedRequest) -> None:
+        demand = expected.asked_at(self.now)
         prefills = what_if.engine.description.role is Role.PREFILL
         row = (demand.prompt_only if prefills else demand.whole)(0, self.now)
-        what_if.give(row[None], [usual.class_name])
+        what_if.give(row[None], [expected.class_name])
 
     @cached_property
     def ahead_s(self) -> float:
@@ -58,6 +58,6 @@ class RoundWhatIfs:
         if engine.description.max_speculation_tokens:
             prior = self.state.prior_drafts("", self.now)
             self.state.policies.drafting.count_on(what_if.rows, prior)
-        for usual in self._aside:
-            self._leave_room(what_if, usual)
+        for expected in self._aside:
+            self._leave_room(what_if, expected)
         return what_if

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.planner.admission.max_utilization import max_utilization
-from services.planner.estimators.kv_forecast import Classes, Places, blocks_needed
+from services.planner.estimators.kv_forecast import Classes, ClassIndices, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
 from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, STEPS_TO_RECOMPUTE
@@ -29,7 +29,7 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import step_pace_s
 from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
-from shared.scheduling.steady import steady_share
+from shared.scheduling.steady import steady_state_utilization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,15 +76,15 @@ class EngineWhatIf:
     now: float
     classes: Classes
     rows: Rows
-    places: Places
+    class_indices: ClassIndices
     delivery_s: float  # from the engine to the client, where promises have to be kept
     # Cached until another request is given to the engine.
     _kv_blocks: float | None = None
-    _share: float | None = None
+    _utilization: float | None = None
     _tightest_s: float | None = None
     _tighter: Rows | None = None
     _at_stake: Flags | None = None
-    _anyway: Forecast | None = None
+    _baseline_forecast: Forecast | None = None
 
     @classmethod
     def of(
@@ -96,22 +96,22 @@ class EngineWhatIf:
         delivery_s: float,
     ) -> "EngineWhatIf":
         rows = engine.standing_rows(now)
-        places = classes.places(engine.classes(rows))
-        return cls(engine, table, now, classes, rows, places, delivery_s)
+        class_indices = classes.indices(engine.classes(rows))
+        return cls(engine, table, now, classes, rows, class_indices, delivery_s)
 
     @property
     def kv_blocks(self) -> float:
         """KV blocks that all its requests will need at once."""
         if self._kv_blocks is None:
-            self._kv_blocks = self._blocks_needed(self.rows, self.places)
+            self._kv_blocks = self._blocks_needed(self.rows, self.class_indices)
         return self._kv_blocks
 
     @property
-    def share(self) -> float:
-        """The share of its time that promised TPOTs take (`steady_share`); above 1 is too much."""
-        if self._share is None:
-            self._share = steady_share(self.tighter, self.table)
-        return self._share
+    def utilization(self) -> float:
+        """The share of its time that promised TPOTs take; above 1 is too much."""
+        if self._utilization is None:
+            self._utilization = steady_state_utilization(self.tighter, self.table)
+        return self._utilization
 
     @property
     def tighter(self) -> Rows:
@@ -128,16 +128,16 @@ class EngineWhatIf:
         return self._at_stake
 
     @property
-    def anyway(self) -> Forecast:
+    def baseline_forecast(self) -> Forecast:
         """The forecast without a newcomer."""
-        if self._anyway is None:
-            self._anyway = self._simulated(self.tighter)
-        return self._anyway
+        if self._baseline_forecast is None:
+            self._baseline_forecast = self._simulated(self.tighter)
+        return self._baseline_forecast
 
     @property
-    def late_anyway(self) -> Flags:
+    def late_in_baseline(self) -> Flags:
         """The rows at stake that are short of the safety margin even without a newcomer."""
-        return self.anyway.late(self.tighter) & self.at_stake
+        return self.baseline_forecast.late(self.tighter) & self.at_stake
 
     @property
     def tightest_s(self) -> float:
@@ -161,12 +161,13 @@ class EngineWhatIf:
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return [Feasibility(reason=Reason.MEMORY)] * n
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
-        if steady_share(rows, self.table) > max(max_utilization(self.rows, self.now), self.share):
+        allowed = max(max_utilization(self.rows, self.now), self.utilization)
+        if steady_state_utilization(rows, self.table) > allowed:
             return [Feasibility(reason=Reason.COMPUTE)] * n
         forecast, late = self._late_with(rows, self.at_stake)
-        if late[:-n].any() and (late[:-n] <= self.late_anyway).all():
-            forecast, late = self._late_with(rows, self.at_stake & ~self.late_anyway)
-            late[:-n] |= self.late_anyway & self._later(forecast)
+        if late[:-n].any() and (late[:-n] <= self.late_in_baseline).all():
+            forecast, late = self._late_with(rows, self.at_stake & ~self.late_in_baseline)
+            late[:-n] |= self.late_in_baseline & self._later(forecast)
         return [
             Feasibility(
                 reason=Reason.COMPUTE if late.any() else Reason.NONE,
@@ -182,7 +183,7 @@ class EngineWhatIf:
         """The rows that newcomers delay by more than NO_LATER_S, or by any time if that makes a
         first token late that was in time: many newcomers may add a little each.
         """
-        n, before = len(self.rows), self.anyway
+        n, before = len(self.rows), self.baseline_forecast
         worst_s = forecast.worst_late_s[:n]
         spare_s = np.where(self.rows[:, GENERATED] > 0, np.inf, self._margin_s)
         broken: Flags = (worst_s > spare_s) & (before.worst_late_s <= spare_s)
@@ -227,9 +228,9 @@ class EngineWhatIf:
 
     def give(self, rows: Rows, class_names: Sequence[str]) -> None:
         self.rows = np.vstack([self.rows, rows])
-        self.places = np.concatenate([self.places, self.classes.places(class_names)])
-        self._share = self._tightest_s = self._kv_blocks = None
-        self._tighter = self._at_stake = self._anyway = None
+        self.class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
+        self._utilization = self._tightest_s = self._kv_blocks = None
+        self._tighter = self._at_stake = self._baseline_forecast = None
 
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
@@ -238,12 +239,12 @@ class EngineWhatIf:
         engine = self.engine.description
         if len(rows) > engine.max_running_requests:
             return False
-        places = np.concatenate([self.places, self.classes.places(class_names)])
-        return self._blocks_needed(rows, places) <= engine.kv_blocks
+        class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
+        return self._blocks_needed(rows, class_indices) <= engine.kv_blocks
 
-    def _blocks_needed(self, rows: Rows, places: Places) -> float:
+    def _blocks_needed(self, rows: Rows, class_indices: ClassIndices) -> float:
         block_tokens = self.engine.description.block_size_tokens
-        return blocks_needed(rows, places, self.classes.survivals, block_tokens)
+        return blocks_needed(rows, class_indices, self.classes.survivals, block_tokens)
 
     def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
         """The forecast of all rows, and the guarded ones that are late; newcomers are guarded."""

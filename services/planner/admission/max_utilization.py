@@ -14,14 +14,14 @@ from shared.scheduling.shares import step_pace_s
 
 
 def max_utilization(rows: Rows, now: float) -> float:
-    """The share of its time that an engine may promise (compared with `steady_share`): 1, and more
-    while running requests are ahead of their TPOT.
+    """The share of its time that an engine may promise: 1, and more while running requests are
+    ahead of their TPOT. It is the limit of `steady_state_utilization`.
     """
-    return float(_share_allowed(rows, now))
+    return float(_max_utilization(rows, now))
 
 
 @compiled
-def _share_allowed(rows: Rows, now: float) -> float:
+def _max_utilization(rows: Rows, now: float) -> float:
     running, lead = 0, 0.0
     for i in range(len(rows)):
         runs = rows[i, KIND] == PROMISED and rows[i, GENERATED] > 0 and rows[i, REMAINING] > 0

@@ -7,7 +7,7 @@ from shared.requests import PlacementQuery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferral:
-    """What a round found for a request that it held.
+    """What a round found for a request that it deferred.
 
     Attributes:
         takes_s: Seconds that its prompt takes of an engine.
@@ -29,12 +29,13 @@ class PendingRequest:
     """A request that waits for its decision. Times are on the planner's clock.
 
     `query.waited_s` is as of the round. `arrived_at_s` is when the request came to its gateway,
-    `first_asked_at_s` when it first came to the planner. `held` is from the last round that looked
-    at it. `decision_id` is that of its record; a deferred request that asks again keeps its record.
+    `first_asked_at_s` when it first came to the planner. `deferral` is from the last round that
+    looked at it. `decision_id` is that of its record; a deferred request that asks again keeps its
+    record.
     """
 
     query: PlacementQuery
     arrived_at_s: float
     first_asked_at_s: float
-    held: Deferral | None = None
+    deferral: Deferral | None = None
     decision_id: str = ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.planner.admission.admission_requests import (
     AdmissionRequest,
-    by_program,
+    chosen_by_dp,
     total_value,
     ways_to,
 )
@@ -35,22 +35,22 @@ class _Part:
 
 class Round(RoundWhatIfs):
     """The engines during one round of promises. `promise` sets `chosen` of each request that it
-    promises; the caller holds or refuses the others.
+    promises; the caller defers or refuses the others.
     """
 
     def promise(self, requests: Sequence[AdmissionRequest]) -> None:
         """Gives each request, by EDF, its first way that holds. Where requests are left over, the
-        program then chooses the requests of each contested engine. Promises of earlier calls stay.
+        admission DP chooses those of each contested engine. Promises of earlier calls stay.
         """
         self._given = {name: copy(what_if) for name, what_if in self._what_ifs.items()}
         ordered = sorted(requests, key=lambda request: request.demand.due_s)
-        by_program = self.state.numbers.by_program
-        if by_program and len(ordered) > 1 and self._all_on_one(ordered):
+        admission_dp = self.state.numbers.admission_dp
+        if admission_dp and len(ordered) > 1 and self._all_on_one(ordered):
             return
         for request in ordered:
             self._place(request)
         left = [request for request in ordered if request.chosen is None]
-        if not left or len(requests) == 1 or not by_program:
+        if not left or len(requests) == 1 or not admission_dp:
             return
         for engine in self._contested(ordered):
             self._reconsider(engine, ordered)
@@ -60,7 +60,7 @@ class Round(RoundWhatIfs):
         without a promise; None without such a way.
 
         Where a promise failed for want of KV, promised requests will soon preempt others. A request
-        that would be late after a preemption is held for a promise instead.
+        that would be late after a preemption is deferred for a promise instead.
         """
         colocated = (way for way in request.ways if way.colocated)
         for way in islice(colocated, TRIED_WITHOUT_PROMISE):
@@ -180,7 +180,7 @@ class Round(RoundWhatIfs):
                 pinned[engine],
                 -_hit(request, way),
                 way.finish_s > SLOWER * quickest[engine],
-                able[engine].share,
+                able[engine].utilization,
                 _or_inf(way.finish_s),
             )
 
@@ -218,7 +218,7 @@ class Round(RoundWhatIfs):
                 yield way.decode.engine
 
     def _reconsider(self, engine: EngineState, requests: Sequence[AdmissionRequest]) -> None:
-        """Promises the engine to the set that the program chooses, where that is worth more than
+        """Promises the engine to the set that the admission DP chooses, where it is worth more than
         the set found by EDF. Displaced requests take another way or stay without one.
         """
         ways = ways_to(requests, engine)
@@ -233,7 +233,7 @@ class Round(RoundWhatIfs):
         what_if = copy(given) if given else self._seated(engine, before.table)
         for request in here:
             request.chosen = None
-        first, others = by_program(what_if, [*here, *free])
+        first, others = chosen_by_dp(what_if, [*here, *free])
         if not self._give_all(what_if, first, ways):
             others = [*first, *others]
         for request in others:

@@ -35,45 +35,45 @@ class _TargetedRequest:
     goal: Goal
     idle: Goal
     demand: Demand
-    held: Deferral
+    deferral: Deferral
 
 
 def decide_round(
     asked: Sequence[PendingRequest], state: ClusterState, now: float
 ) -> list[Decision | Deferral | None]:
     """Returns, for each request in the order given, a decision, or what is known of it while it is
-    held (None: not looked at yet).
+    deferred (None: not looked at yet).
 
     Promises are made for all requests of a tenant at once, one tenant after the other, and leave
     room for the next requests of the tenants before. Requests without targets are placed one per
-    round: the others are held until the first one is recorded. Where several tenants share the
+    round: the others are deferred until the first one is recorded. Where several tenants share the
     fleet, this holds for best effort as well.
     """
     round_ = Round(state, now)
     turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
-    decisions: list[Decision | Deferral | None] = [one.held for one in asked]
+    decisions: list[Decision | Deferral | None] = [one.deferral for one in asked]
     next_ = _next_in_turn(asked, turns)
     looked_at = _looked_at(asked, round_, turns, now, next_)
     queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
     with_targets = _with_targets(queries, round_, now)
     ready = [number for number in with_targets if not _only_waits_its_turn(asked[number])]
-    left_out = frozenset() if turns.several else state.left_out(now)
-    able = [n for n in ready if with_targets[n].query.targets.class_name not in left_out]
+    crowding_classes = frozenset() if turns.several else state.crowding_classes(now)
+    able = [n for n in ready if with_targets[n].query.targets.class_name not in crowding_classes]
     requests = _admission_requests(
         {number: with_targets[number] for number in able}, round_, turns, now
     )
-    for tenant, usual in turns.line:
+    for tenant, expected in turns.line:
         own = [request for request in requests.values() if request.query.tenant == tenant]
         if own:
             round_.promise(own)
-        if usual is not None and turns.several:
-            round_.set_aside(usual)
+        if expected is not None and turns.several:
+            round_.set_aside(expected)
     somebody_placed = False
     for number in looked_at:
         query, targeted = queries[number], with_targets.get(number)
         if targeted is not None:
             decision: Decision | Deferral = _answer(
-                targeted, requests.get(number), round_, left_out, now
+                targeted, requests.get(number), round_, crowding_classes, now
             )
         elif somebody_placed:
             continue
@@ -116,10 +116,12 @@ def _looked_at(
     """
     must, may = [], []
     for number, one in enumerate(asked):
-        if one.held is None or number == next_ or now >= one.held.latest_s:
+        if one.deferral is None or number == next_ or now >= one.deferral.latest_s:
             must.append(number)
-        elif not one.held.unpromised and not _steps_back(one.held, one.query, round_, turns, now):
-            may.append((one.held.looked_s, number))
+        elif not one.deferral.unpromised and not _is_deferred_long_prompt(
+            one.deferral, one.query, round_, turns, now
+        ):
+            may.append((one.deferral.looked_s, number))
 
     def tenant_of(number: int) -> str:
         return asked[number].query.tenant
@@ -128,14 +130,14 @@ def _looked_at(
     return turns.alternate(sorted(must + alternated[: max(0, MOST_AT_ONCE - len(must))]), tenant_of)
 
 
-def _steps_back(
-    held: Deferral, query: PlacementQuery, round_: Round, turns: Turns, now: float
+def _is_deferred_long_prompt(
+    deferral: Deferral, query: PlacementQuery, round_: Round, turns: Turns, now: float
 ) -> bool:
     """Whether the request is a long prompt to be deferred; never one of the first tenant."""
-    if now >= held.latest_s or turns.comes_first(query.tenant):
+    if now >= deferral.latest_s or turns.comes_first(query.tenant):
         return False
-    return round_.state.long_prompt_deferral.holds_back(
-        held.takes_s, held.due_s - now, round_.ahead_s
+    return round_.state.long_prompt_deferral.defers(
+        deferral.takes_s, deferral.due_s - now, round_.ahead_s
     )
 
 
@@ -163,13 +165,15 @@ def _with_idle_times(query: PlacementQuery, round_: Round, now: float) -> _Targe
     goal = goal_of(query, state, ways)
     ttft_s = math.inf if goal.ttft_s is None else goal.ttft_s
     demand = state.demand(query, ttft_s, now)
-    held = Deferral(
+    deferral = Deferral(
         takes_s=state.prompt_s(demand.least_to_compute),
         due_s=demand.due_s,
         latest_s=_latest_s(demand, goal, idle, state),
         looked_s=now,
     )
-    return _TargetedRequest(query=query, ways=ways, goal=goal, idle=idle, demand=demand, held=held)
+    return _TargetedRequest(
+        query=query, ways=ways, goal=goal, idle=idle, demand=demand, deferral=deferral
+    )
 
 
 def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> float:
@@ -186,9 +190,9 @@ def _admission_requests(
     able = [
         number
         for number, targeted in with_targets.items()
-        if not _steps_back(targeted.held, targeted.query, round_, turns, now)
+        if not _is_deferred_long_prompt(targeted.deferral, targeted.query, round_, turns, now)
     ]
-    able.sort(key=lambda number: with_targets[number].held.due_s)
+    able.sort(key=lambda number: with_targets[number].deferral.due_s)
     alternated = turns.alternate(able, lambda number: with_targets[number].query.tenant)
     return {
         number: _admission_request(with_targets[number], round_, now)
@@ -212,7 +216,7 @@ def _answer(
     targeted: _TargetedRequest,
     request: AdmissionRequest | None,
     round_: Round,
-    left_out: frozenset[str],
+    crowding_classes: frozenset[str],
     now: float,
 ) -> Decision | Deferral:
     if request is not None and request.chosen is not None:
@@ -223,18 +227,18 @@ def _answer(
         )
         return decision_of(placement, _first(request), request.goal, targeted.ways)
     never = answers.exceeds(targeted.idle, targeted.goal)
-    crowds = not never and targeted.query.targets.class_name in left_out
+    crowds = not never and targeted.query.targets.class_name in crowding_classes
     way = None
     if request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         way = round_.way_without_promise(request)
-    if not (never or crowds or way or now >= targeted.held.latest_s):
-        return targeted.held
+    if not (never or crowds or way or now >= targeted.deferral.latest_s):
+        return targeted.deferral
     request = request or _admission_request(targeted, round_, now)
     return _without_promise(targeted, request, round_, way, never=never, crowds=crowds)
 
 
 def _only_waits_its_turn(asked: PendingRequest) -> bool:
-    return asked.held is not None and asked.held.unpromised
+    return asked.deferral is not None and asked.deferral.unpromised
 
 
 def _runs_unpromised(decision: Decision | Deferral) -> bool:

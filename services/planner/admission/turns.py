@@ -18,8 +18,8 @@ def in_turn(
     *,
     others_first: bool,
 ) -> Decision | Deferral:
-    """The decision, or a hold where another request is to run first or its engine is backed up.
-    Requests beyond a tenant's share are held as long as the gateway waits.
+    """The decision, or a deferral where another request is to run first or its engine is backed up.
+    Requests beyond a tenant's share are deferred as long as the gateway waits.
     """
     assert isinstance(decision, Decision)
     decode = decision.placement.decode

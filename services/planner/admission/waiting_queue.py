@@ -11,7 +11,7 @@ from services.planner.admission.placement import Decision
 from shared.bounded import remember
 from shared.requests import Admission, Placement, PlacementQuery
 
-_KEPT_PLACES: Final = 65_536
+_MOST_DEFERRED: Final = 65_536
 
 
 class Decides(Protocol):
@@ -25,7 +25,7 @@ class Decides(Protocol):
     def commit(self, asked: PendingRequest, decision: Decision, now: float) -> Placement:
         """Records a decision; returns the placement to answer with."""
 
-    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
+    def defer(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:
         """Records and returns the answer of a call that ends undecided."""
 
     def withdraw(self, placement: Placement, now: float) -> None:
@@ -84,9 +84,7 @@ class WaitingQueue:
     numbers: WaitingLimits
     round_is_due: bool = False
     _calls: dict[Call, None] = field(default_factory=dict)
-    _places: OrderedDict[str, PendingRequest] = field(
-        default_factory=OrderedDict
-    )  # of deferred requests
+    _deferred: OrderedDict[str, PendingRequest] = field(default_factory=OrderedDict)
     _freed: bool = False  # since the last round
     _last_round_s: float = -math.inf
     _recheck_at_s: float = -math.inf
@@ -97,22 +95,22 @@ class WaitingQueue:
 
     def enter(self, query: PlacementQuery, limit_s: float, now: float) -> Call:
         """Adds a call, to be answered within `limit_s` or `hold_s`, whichever is less."""
-        asked = self._places.pop(query.request_id, None) or PendingRequest(
+        asked = self._deferred.pop(query.request_id, None) or PendingRequest(
             query=query, arrived_at_s=now - query.waited_s, first_asked_at_s=now
         )
         ends_at_s = now + min(limit_s, self.numbers.hold_s)
         call = Call(asked=replace(asked, query=query), ends_at_s=ends_at_s)
         self._calls[call] = None
-        if asked.held is None:
+        if asked.deferral is None:
             self.round_is_due = True
         else:
-            self._recheck_at_s = min(self._recheck_at_s, asked.held.latest_s)
+            self._recheck_at_s = min(self._recheck_at_s, asked.deferral.latest_s)
         return call
 
     def leave(self, call: Call, answer: Placement | None, now: float) -> None:
         """Removes a call that its caller gave up; withdraws its `answer`, if there is one."""
         self._calls.pop(call, None)
-        self._places.pop(call.asked.query.request_id, None)
+        self._deferred.pop(call.asked.query.request_id, None)
         if answer is not None:
             self.decider.withdraw(answer, now)
 
@@ -140,20 +138,20 @@ class WaitingQueue:
         """Defers the calls that have waited their time; makes a round due where room was freed
         since the last one, or a recheck is due.
         """
-        answers = self.put_off(until_s=now, now=now)
+        answers = self.defer(until_s=now, now=now)
         if self._freed or now >= self._recheck_at_s:
             self.round_is_due = True
         return answers
 
-    def put_off(self, *, until_s: float, now: float) -> list[Answer]:
+    def defer(self, *, until_s: float, now: float) -> list[Answer]:
         """Defers the calls that end by `until_s`; each keeps its place for its next call."""
         answers = []
         for call in self._in_order():
             if call.ends_at_s <= until_s:
                 asked = call.as_of(now)
-                placement = self.decider.put_off(asked, call.so_far, now)
+                placement = self.decider.defer(asked, call.so_far, now)
                 kept = replace(asked, decision_id=placement.decision_id)
-                remember(self._places, asked.query.request_id, kept, _KEPT_PLACES)
+                remember(self._deferred, asked.query.request_id, kept, _MOST_DEFERRED)
                 answers.append(self._answer(call, placement, now))
         return answers
 
@@ -177,7 +175,7 @@ class WaitingQueue:
                 call.so_far = decision
                 pause_s = min(pause_s, _hold_s(decision))
             elif decision is not None:
-                call.asked = replace(call.asked, held=decision)
+                call.asked = replace(call.asked, deferral=decision)
                 pause_s = min(pause_s, max(0.0, decision.latest_s - now))
         self._recheck_at_s = now + pause_s
         self.round_is_due = 0 < len(self._calls) < len(calls)

@@ -19,7 +19,7 @@ from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import GENERATED, REMAINING, TOTAL, Rows
 
-Places = npt.NDArray[np.int64]
+ClassIndices = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
 _PARTLY = 0.5  # blocks: the unused part of a last block, on average
 
@@ -29,15 +29,15 @@ class Classes:
 
     def __init__(self, answers: Survival) -> None:
         self._answers = answers
-        self._places: dict[str | None, int] = {None: -1}
+        self._indices: dict[str | None, int] = {None: -1}
         self._survivals: list[FloatArray] = []
         self._stacked: FloatArray | None = None
 
-    def places(self, names: Iterable[str | None]) -> Places:
+    def indices(self, names: Iterable[str | None]) -> ClassIndices:
         """The row of each class in `survivals`; -1 where too little is known."""
-        known = self._places
-        places = [known[name] if name in known else self._place(name) for name in names]
-        return np.array(places, dtype=np.int64)
+        known = self._indices
+        class_indices = [known[name] if name in known else self._index(name) for name in names]
+        return np.array(class_indices, dtype=np.int64)
 
     @property
     def survivals(self) -> FloatArray:
@@ -46,31 +46,33 @@ class Classes:
             self._stacked = np.array(self._survivals) if self._survivals else np.zeros((1, 1))
         return self._stacked
 
-    def _place(self, name: str | None) -> int:
-        survival, place = None if name is None else self._answers.longer(name), -1
+    def _index(self, name: str | None) -> int:
+        survival, index = None if name is None else self._answers.longer(name), -1
         if survival is not None:
-            place = len(self._survivals)
+            index = len(self._survivals)
             self._survivals.append(survival)
             self._stacked = None
-        self._places[name] = place
-        return place
+        self._indices[name] = index
+        return index
 
 
-def blocks_needed(rows: Rows, places: Places, survivals: FloatArray, block_tokens: int) -> float:
-    """A bound of the KV blocks that the rows need at once. `places` are their rows in `survivals`;
-    a request with -1 is taken to use up REMAINING.
+def blocks_needed(
+    rows: Rows, class_indices: ClassIndices, survivals: FloatArray, block_tokens: int
+) -> float:
+    """A bound of the KV blocks that the rows need at once. `class_indices` are their rows in
+    `survivals`; a request with -1 is taken to use up REMAINING.
     """
     if not len(rows):
         return 0.0
     means, variances = np.zeros(len(_AHEAD)), np.zeros(len(_AHEAD))
-    _add_up(rows, places, survivals, float(block_tokens), means, variances)
+    _add_up(rows, class_indices, survivals, float(block_tokens), means, variances)
     return math.ceil(float((means + KV_DEVIATIONS * np.sqrt(variances)).max()) - 1e-9)
 
 
 @compiled
 def _add_up(
     rows: Rows,
-    places: Places,
+    class_indices: ClassIndices,
     survivals: FloatArray,
     block_tokens: float,
     means: FloatArray,
@@ -81,7 +83,9 @@ def _add_up(
             ahead = _AHEAD[point]
             if rows[i, REMAINING] <= 0 or ahead >= max(rows[i, REMAINING], 1.0):
                 break
-            goes_on = _goes_on(survivals, places[i], rows[i, GENERATED], ahead, rows[i, TOTAL])
+            goes_on = _goes_on(
+                survivals, class_indices[i], rows[i, GENERATED], ahead, rows[i, TOTAL]
+            )
             grown = max(
                 ahead, min(block_tokens, rows[i, REMAINING])
             )  # a block each before any ends

@@ -25,7 +25,7 @@ class LongPromptDeferral:
         self.takes_s += FRESH_PROMPTS * (takes_s - self.takes_s)
         self.ttft_s += FRESH_PROMPTS * (ttft_s - self.ttft_s)
 
-    def holds_back(self, takes_s: float, left_s: float, ahead_s: float) -> bool:
+    def defers(self, takes_s: float, left_s: float, ahead_s: float) -> bool:
         """Whether to defer a prompt that takes `takes_s` and is due in `left_s`. Engines have
         `ahead_s` of promised prompts to compute on average.
         """

@@ -42,7 +42,7 @@ def prepare() -> None:
 
 
 def _solve(table: StepTable) -> None:
-    """Runs the multi-SLO program, which rounds run only for contested engines."""
+    """Runs the admission DP, which rounds run only for contested engines."""
     items = np.array([[0.0, 0.0, 0.0, 0.0, 1.0, 1.0], [1.0, 10.0, 0.0, 1.0, 1.0, 0.0]])
     problem = Problem(
         items=items,

@@ -72,7 +72,7 @@ class WaitingCalls:
     def close(self) -> None:
         """Defers all calls, since the planner stops."""
         self._drop_cancelled()
-        self._hand_out(self.queue.put_off(until_s=math.inf, now=self.clock.now()))
+        self._hand_out(self.queue.defer(until_s=math.inf, now=self.clock.now()))
 
     def _decide(self) -> None:
         self._rung = False

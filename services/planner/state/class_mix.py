@@ -107,13 +107,13 @@ class ClassMix:
         one.leaves += fresh * (max(LEAST_LEFT, work.leaves) - one.leaves)
         remember(self._classes, name, one, _KEPT_CLASSES)
 
-    def left_out(self, engines: int, now: float) -> frozenset[str]:
+    def crowding_classes(self, engines: int, now: float) -> frozenset[str]:
         """Classes that a fleet of so many engines should promise nothing now."""
         if len(self._classes) < 2:
             return frozenset()
         counted_s = MIX_MEMORY_S * -math.expm1(-max(1.0, now - self._began_s) / MIX_MEMORY_S)
         latest = list(self._classes.items())[-_CLASSES:]
-        return left_out(
+        return crowding_classes(
             [
                 ClassWork(
                     name=name,
@@ -128,7 +128,7 @@ class ClassMix:
         )
 
 
-def left_out(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
+def crowding_classes(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
     """The classes that, for their tight TPOT, cost others more value than they add."""
     shares = sorted({one.leaves for one in classes})
     if len(shares) < 2 or engines == 0:

@@ -141,10 +141,10 @@ class ClusterState(FleetEstimates):
         prompt_s = 0.0 if self.prefills_apart else self.prompt_s(demand.least_to_compute)
         return work_of(demand, self.expected_output_tokens(query), prompt_s, alone_s, table)
 
-    def left_out(self, now: float) -> frozenset[str]:
+    def crowding_classes(self, now: float) -> frozenset[str]:
         """Classes that are promised nothing now, since they would crowd out others."""
         decodes = sum(one.description.role is Role.DECODE for one in self.serving())
-        return self.class_mix.left_out(decodes, now)
+        return self.class_mix.crowding_classes(decodes, now)
 
     def _learn_of_prompt(self, explanation: Explanation, demand: Demand) -> None:
         placement = explanation.placement

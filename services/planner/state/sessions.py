@@ -1,12 +1,12 @@
-"""Sessions (a chat, a tool loop): passes targets on from round to round, and raises the value of
-later rounds.
+"""Sessions (a chat, a tool loop): passes targets on from call to call, and raises the value of
+later calls.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from services.planner.state.idle_sessions import IdleSessions
-from services.planner.tuning import MOST_WORTH, WORTH_PER_ROUND
+from services.planner.tuning import MOST_WORTH, WORTH_PER_CALL
 from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 
@@ -15,13 +15,13 @@ from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 class _Session:
     used_at_s: float
     targets: SloTargets | None = None
-    rounds: int = 0
+    calls: int = 0
     last_group_id: str = ""
-    home: str = ""  # the engine with the KV of the last round, which rests there
+    home: str = ""  # the engine with the KV of the last call, which rests there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Round:
+class _RunningCall:
     """One placed request of a session, until it ends."""
 
     session_key: str
@@ -38,12 +38,12 @@ class Sessions:
         self._limit = limit
         self._limit_s = limit_s
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._running: OrderedDict[str, _Round] = OrderedDict()  # by decision id
+        self._running: OrderedDict[str, _RunningCall] = OrderedDict()  # by decision id
         self.idle = IdleSessions()
 
     def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
-        """Returns the query with the targets of the session's last round that had any, where it has
-        none, and with a value that grows with each round. Unchanged without a session.
+        """Returns the query with the targets of the session's last call that had any, where it has
+        none, and with a value that grows with each call. Unchanged without a session.
 
         Takes the gateway's query, not one that was enriched before.
         """
@@ -55,17 +55,17 @@ class Sessions:
         if not own.asks_for_nothing:
             session.targets = own
         said = session.targets or own
-        value = own.value * min(MOST_WORTH, 1 + WORTH_PER_ROUND * session.rounds)
+        value = own.value * min(MOST_WORTH, 1 + WORTH_PER_CALL * session.calls)
         return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=value))
 
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
-        """Begins a round with an enriched query, if its request runs."""
+        """Begins a call with an enriched query, if its request runs."""
         session = self._known(query.session_key, now)
         if session is None or query.session_key is None or placement.decode is None:
             return
         session.used_at_s = now
         self.idle.end(query.session_key, session.home, now)
-        begun = _Round(
+        begun = _RunningCall(
             session_key=query.session_key,
             group_id=query.group_id,
             engine=placement.decode.name,
@@ -75,7 +75,7 @@ class Sessions:
         remember(self._running, placement.decision_id, begun, self._limit)
 
     def ended(self, outcome: Outcome, now: float) -> None:
-        """Ends a round; ignores unknown decisions.
+        """Ends a call; ignores unknown decisions.
 
         The KV of an answer's last token is never computed.
         """
@@ -86,7 +86,7 @@ class Sessions:
         if outcome.finished in ("error", "moved"):
             return
         if over.group_id != session.last_group_id:
-            session.rounds += 1
+            session.calls += 1
             session.last_group_id = over.group_id
         session.home = over.engine
         self.idle.begin(

@@ -30,7 +30,7 @@ _SOON_S: Final = 30.0  # since its last request, in which room is left for its n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usual:
+class ExpectedRequest:
     """A recent request of a tenant, which may come again."""
 
     demand: Demand
@@ -53,7 +53,7 @@ class Turns:
     """
 
     tenants: tuple[str, ...]
-    line: tuple[tuple[str, Usual | None], ...]
+    line: tuple[tuple[str, ExpectedRequest | None], ...]
     several: bool
 
     def comes_first(self, tenant: str) -> bool:
@@ -76,7 +76,7 @@ class _Account:
     counter: float = 0.0
     asked_at_s: float = 0.0
     waited_at_s: float = -math.inf  # the last round with a request that an earlier round left over
-    usual: Usual | None = None
+    expected: ExpectedRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class TenantShares:
         line = sorted(soon, key=self.counter)
         return Turns(
             tenants=tuple(tenant for tenant in line if tenant in since_s),
-            line=tuple((tenant, self._accounts[tenant].usual) for tenant in line),
+            line=tuple((tenant, self._accounts[tenant].expected) for tenant in line),
             several=len(self._accounts) > 1,
         )
 
@@ -122,8 +122,8 @@ class TenantShares:
         """Notes a demand with targets as one that the tenant may repeat."""
         account = self._accounts.get(query.tenant)
         if account is not None and demand.asks:
-            usual = Usual(demand=demand, class_name=query.targets.class_name)
-            account.usual = max(usual, account.usual or usual, key=_weight_now(now))
+            expected = ExpectedRequest(demand=demand, class_name=query.targets.class_name)
+            account.expected = max(expected, account.expected or expected, key=_weight_now(now))
 
     def placed(self, query: PlacementQuery, decision_id: str, answer_tokens: int) -> None:
         """Charges a request that runs for its prompt and an answer of `answer_tokens`."""
@@ -178,11 +178,11 @@ class TenantShares:
             self._accounts.popitem(last=False)
 
 
-def _weight_now(now: float) -> Callable[[Usual], float]:
+def _weight_now(now: float) -> Callable[[ExpectedRequest], float]:
     """Weighs a demand by its prompt tokens, halved with every minute of age."""
 
-    def weigh(usual: Usual) -> float:
-        age_s = now - usual.demand.arrived_at_s
-        return usual.demand.prompt_tokens * math.exp2(-age_s / _HALF_S)
+    def weigh(expected: ExpectedRequest) -> float:
+        age_s = now - expected.demand.arrived_at_s
+        return expected.demand.prompt_tokens * math.exp2(-age_s / _HALF_S)
 
     return weigh

@@ -133,7 +133,7 @@ def test_retries_beyond_the_last_arrival_are_not_counted() -> None:
     lives = new_lives(5)
     lives[:, ADMISSION] = [ADMITTED, REFUSED, ADMITTED, NEVER_CAME, REFUSED]
     tickets = tuple(
-        Ticket(life=n, call=call(), program_id=str(n), round=0, arrives_s=0.0, ttft_s=1.0)
+        Ticket(life=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0)
         for n in range(5)
     )
     record = Record(

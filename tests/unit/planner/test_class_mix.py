@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
-from services.planner.state.class_mix import ClassMix, ClassWork, Work, left_out, work_of
+from services.planner.state.class_mix import ClassMix, ClassWork, Work, crowding_classes, work_of
 from services.planner.state.cluster import ClusterState
 from shared.requests import OnRefuse, Pacing, SloTargets
 from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
@@ -31,24 +31,24 @@ classes = st.lists(
 
 
 def test_a_pace_that_leaves_others_nothing_is_left_out_of_one_engine() -> None:
-    assert left_out([TIGHT, LOOSE], engines=1) == {"tight"}
+    assert crowding_classes([TIGHT, LOOSE], engines=1) == {"tight"}
 
 
 def test_it_is_served_where_an_engine_of_its_own_can_be_spared() -> None:
-    assert left_out([TIGHT, LOOSE], engines=2) == frozenset()
+    assert crowding_classes([TIGHT, LOOSE], engines=2) == frozenset()
 
 
 def test_it_is_served_where_it_is_worth_what_it_takes() -> None:
     worth = ClassWork(name="tight", per_s=0.2, work_s=0.1, value=100.0, leaves=0.05)
 
-    assert left_out([worth, LOOSE], engines=1) == frozenset()
+    assert crowding_classes([worth, LOOSE], engines=1) == frozenset()
 
 
 @given(classes=classes, engines=st.integers(1, 64))
 def test_only_paces_tighter_than_all_that_stay_are_left_out(
     classes: list[ClassWork], engines: int
 ) -> None:
-    out = left_out(classes, engines)
+    out = crowding_classes(classes, engines)
 
     stay = [one.leaves for one in classes if one.name not in out]
     gone = [one.leaves for one in classes if one.name in out]
@@ -61,7 +61,7 @@ def test_no_class_is_left_out_while_all_can_be_served(classes: list[ClassWork]) 
     asked = sum(one.per_s * one.work_s for one in classes)
     tightest = min((one.leaves for one in classes), default=1.0)
 
-    assert left_out(classes, engines=math.ceil(asked / tightest) + 1) == frozenset()
+    assert crowding_classes(classes, engines=math.ceil(asked / tightest) + 1) == frozenset()
 
 
 def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
@@ -77,12 +77,12 @@ def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
 def test_what_is_asked_for_is_learned_from_requests() -> None:
     mix = mix_of(30.0)
 
-    assert mix.left_out(1, 30.0) == {"tight"}
-    assert mix.left_out(3, 30.0) == frozenset()
+    assert mix.crowding_classes(1, 30.0) == {"tight"}
+    assert mix.crowding_classes(3, 30.0) == frozenset()
 
 
 def test_a_load_that_is_over_leaves_no_class_out() -> None:
-    assert mix_of(30.0).left_out(1, 30.0 + 120.0) == frozenset()
+    assert mix_of(30.0).crowding_classes(1, 30.0 + 120.0) == frozenset()
 
 
 def test_memory_of_classes_is_bounded() -> None:

@@ -24,8 +24,8 @@ def prompt(tokens: int, due_s: float) -> FloatArray:
 def what_if_with(*rows: FloatArray, now: float = 0.0) -> EngineWhatIf:
     engine, classes = World.of(1).engines[0].state, Classes(Survival())
     standing = np.array(rows)
-    places = classes.places([None] * len(rows))
-    return EngineWhatIf(engine, TABLE, now, classes, standing, places, delivery_s=0.0)
+    class_indices = classes.indices([None] * len(rows))
+    return EngineWhatIf(engine, TABLE, now, classes, standing, class_indices, delivery_s=0.0)
 
 
 def decoding(number: int, lead: float) -> FloatArray:
@@ -53,7 +53,7 @@ def cutting_it_fine() -> EngineWhatIf:
     """An engine with a request that is on time, but short of the safety margin."""
     what_if = what_if_with(prompt(LONG_TOKENS, ALONE_S * (MARGIN + 0.02)))
     assert what_if.at_stake.all()
-    assert what_if.late_anyway.all()
+    assert what_if.late_in_baseline.all()
     return what_if
 
 

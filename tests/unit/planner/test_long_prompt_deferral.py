@@ -17,17 +17,17 @@ def taught(takes_s: float = 0.1, ttft_s: float = 0.5) -> LongPromptDeferral:
 def test_no_prompt_is_deferred_before_anything_is_known(
     takes_s: float, left_s: float, ahead_s: float
 ) -> None:
-    assert not LongPromptDeferral().holds_back(takes_s, left_s, ahead_s)
+    assert not LongPromptDeferral().defers(takes_s, left_s, ahead_s)
 
 
 @given(takes_s=SECONDS, left_s=SECONDS)
 def test_no_prompt_is_deferred_where_no_prompt_is_ahead(takes_s: float, left_s: float) -> None:
-    assert not taught().holds_back(takes_s, left_s, 0.0)
+    assert not taught().defers(takes_s, left_s, 0.0)
 
 
 @given(takes_s=SECONDS, ahead_s=SECONDS)
 def test_no_prompt_is_deferred_beyond_its_last_moment(takes_s: float, ahead_s: float) -> None:
-    assert not taught().holds_back(takes_s, 1.3 * takes_s, ahead_s)
+    assert not taught().defers(takes_s, 1.3 * takes_s, ahead_s)
 
 
 @given(takes_s=SECONDS, left_s=SECONDS, ahead_s=SECONDS, more=st.floats(1.0, 10.0))
@@ -35,9 +35,9 @@ def test_a_deferred_prompt_is_deferred_with_more_ahead_as_well(
     takes_s: float, left_s: float, ahead_s: float, more: float
 ) -> None:
     restraint = taught()
-    assume(restraint.holds_back(takes_s, left_s, ahead_s))
+    assume(restraint.defers(takes_s, left_s, ahead_s))
 
-    assert restraint.holds_back(takes_s, left_s, more * ahead_s)
+    assert restraint.defers(takes_s, left_s, more * ahead_s)
 
 
 @given(takes_s=SECONDS, ahead_s=SECONDS)
@@ -45,9 +45,9 @@ def test_of_two_prompts_with_time_the_cheaper_one_is_never_the_deferred_one(
     takes_s: float, ahead_s: float
 ) -> None:
     restraint, enough_s = taught(), 1000.0
-    assume(restraint.holds_back(takes_s, enough_s, ahead_s))
+    assume(restraint.defers(takes_s, enough_s, ahead_s))
 
-    assert restraint.holds_back(2 * takes_s, enough_s, ahead_s)
+    assert restraint.defers(2 * takes_s, enough_s, ahead_s)
 
 
 def test_a_long_prompt_is_measured_by_recent_prompts() -> None:
@@ -55,6 +55,6 @@ def test_a_long_prompt_is_measured_by_recent_prompts() -> None:
     for _ in range(500):
         dear.learn(1.0, 0.5)
 
-    assert cheap.holds_back(0.1, 10.0, 0.1)
-    assert not dear.holds_back(0.1, 10.0, 0.1)
+    assert cheap.defers(0.1, 10.0, 0.1)
+    assert not dear.defers(0.1, 10.0, 0.1)
     assert dear.takes_s == pytest.approx(1.0, rel=1e-3)

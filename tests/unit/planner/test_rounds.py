@@ -50,15 +50,15 @@ def held_after(
     found = decide_round(at(asked, now), state, now)
     assert all(isinstance(one, Deferral) for one in found)
     return [
-        replace(one, held=held)
+        replace(one, deferral=held)
         for one, held in zip(asked, found, strict=True)
         if isinstance(held, Deferral)
     ]
 
 
 def looked_s(one: PendingRequest) -> float:
-    assert one.held is not None
-    return one.held.looked_s
+    assert one.deferral is not None
+    return one.deferral.looked_s
 
 
 def test_of_many_that_are_held_all_are_looked_at_in_turn_and_twelve_at_once() -> None:
@@ -77,7 +77,7 @@ def test_of_many_that_are_held_all_are_looked_at_in_turn_and_twelve_at_once() ->
 def test_a_request_without_time_left_is_answered_however_many_wait() -> None:
     state = full()
     asked = held_after([ask(f"r{i}") for i in range(40)], state, LONG_AFTER_S)
-    assert all(one.held and one.held.latest_s < LONG_AFTER_S + 20 for one in asked)
+    assert all(one.deferral and one.deferral.latest_s < LONG_AFTER_S + 20 for one in asked)
 
     found = decide_round(at(asked, LONG_AFTER_S + 20), state, LONG_AFTER_S + 20)
 
@@ -99,7 +99,7 @@ def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:
     assert isinstance(also_cheap, Decision)
     assert isinstance(held, Deferral)
     last_moment = held.due_s - 1.3 * held.takes_s - 0.1
-    waiting = replace(dear, held=held)
+    waiting = replace(dear, deferral=held)
     for now, is_looked_at in ((last_moment - 1.0, False), (last_moment + 0.01, True)):
         (answer,) = decide_round(at([waiting], now), state, now)
         assert isinstance(answer, Deferral)

@@ -215,7 +215,7 @@ def test_without_a_promise_tenants_wait_their_turn_while_engines_are_busy_and_no
 
     later = NOW + 20.0
     late = [
-        replace(one, held=held, query=replace(one.query, waited_s=20.0))
+        replace(one, deferral=held, query=replace(one.query, waited_s=20.0))
         for one, held in zip(asked, found, strict=True)
         if isinstance(held, Deferral)
     ]
@@ -288,7 +288,7 @@ def test_of_one_tenant_every_decision_is_as_if_there_were_no_tenants(data: st.Da
                 if isinstance(answer, Decision):
                     commit(state, one.query, answer, now)
                 else:
-                    waiting.append(replace(one, held=answer))
+                    waiting.append(replace(one, deferral=answer))
         return told
 
     assert run({}) == run({"tenant": "acme", "weight": weight})

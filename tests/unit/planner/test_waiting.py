@@ -71,7 +71,7 @@ class FakeDecider:
     def commit(self, asked: PendingRequest, decision: Decision, now: float) -> Placement:  # noqa: ARG002
         return decision.placement
 
-    def put_off(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:  # noqa: ARG002
+    def defer(self, asked: PendingRequest, so_far: Decision | None, now: float) -> Placement:  # noqa: ARG002
         return (so_far or decision(Admission.DEFERRED)).placement
 
     def withdraw(self, placement: Placement, now: float) -> None:  # noqa: ARG002

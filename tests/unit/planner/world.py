@@ -183,7 +183,7 @@ class World:
 
     def _decide(self, waiting: list[Life]) -> list[Life]:
         asked = [
-            replace(asked_of(life, self.now), held=self.held.get(life.query.request_id))
+            replace(asked_of(life, self.now), deferral=self.held.get(life.query.request_id))
             for life in waiting
         ]
         still = []

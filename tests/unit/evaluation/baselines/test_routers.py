@@ -17,7 +17,7 @@ def ticket(life: int = 0, prompt: int = 100, program: str = "p", prefix: int = 0
         life=life,
         call=call(prompt, prefix_tokens=prefix),
         program_id=program,
-        round=0,
+        call_number=0,
         arrives_s=0.0,
         ttft_s=1.0,
     )

@@ -23,8 +23,8 @@ PROMPTS = st.lists(
 
 
 def ordered(rows: Rows) -> tuple[list[int], float, float]:
-    order, hurry, spare_s = order_prompts(rows, np.arange(len(rows)), TABLE, 0.0)
-    return order.tolist(), hurry, spare_s
+    order, prompt_load, spare_s = order_prompts(rows, np.arange(len(rows)), TABLE, 0.0)
+    return order.tolist(), prompt_load, spare_s
 
 
 def on_time(rows: Rows, order: list[int]) -> list[int]:
@@ -56,10 +56,10 @@ def test_as_many_prompts_are_on_time_as_any_choice_of_them_allows(rows: Rows) ->
 def test_prompts_that_can_all_be_on_time_go_by_deadline(rows: Rows) -> None:
     rows[:, DEADLINE] += 3.0
 
-    order, hurry, _ = ordered(rows)
+    order, prompt_load, _ = ordered(rows)
 
     assert order == np.argsort(rows[:, DEADLINE], kind="stable").tolist()
-    assert hurry < 1
+    assert prompt_load < 1
 
 
 @given(PROMPTS)

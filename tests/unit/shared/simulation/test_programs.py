@@ -136,7 +136,7 @@ class RefusesSecondCalls(InTurns):
     def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
         routes = super().place(waiting, now)
         return [
-            No() if ticket.round == 1 else route
+            No() if ticket.call_number == 1 else route
             for ticket, route in zip(waiting, routes, strict=True)
         ]
 
