@@ -23,7 +23,7 @@ classes:
 
 
 # One process where several systems run: each process compiles all of them in a fresh clone.
-SMALL = replace(QUICK, least_programs=30, most_programs=30, ratio=1.6, settings=1)
+SMALL = replace(QUICK, least_programs=30, most_programs=30, ratio=1.6, settings=2)
 
 
 @pytest.fixture
