@@ -22,7 +22,8 @@ classes:
 """
 
 
-SMALL = replace(QUICK, least_programs=30, most_programs=30, ratio=1.6, settings=1)
+# One process where several systems run: each process compiles all of them in a fresh clone.
+SMALL = replace(QUICK, least_programs=30, most_programs=30, ratio=1.6, settings=2)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_classes_of_ones_own_go_through_ours_and_a_baseline(classes: str) -> Non
 def test_of_all_systems_those_run_that_the_fleet_is_enough_for(
     classes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = SimulateOptions(classes=classes, rate=1.0, requests=4, system=("all",), jobs=2)
+    options = SimulateOptions(classes=classes, rate=1.0, requests=4, system=("all",), jobs=1)
 
     names = {point.task.system for point in simulate(options)}
 
@@ -104,7 +105,7 @@ def test_a_fleet_is_asked_for_one_load(classes: str, scenario: str) -> None:
 
 
 def test_a_plan_names_the_smallest_fleet_and_what_one_engine_less_would_miss(classes: str) -> None:
-    options = PlanOptions(classes=classes, rate=30.0, seconds=5.0, most=8, jobs=2)
+    options = PlanOptions(classes=classes, rate=30.0, seconds=5.0, most=8, jobs=1)
 
     sized = plan(options)
 
@@ -128,7 +129,7 @@ def test_capacity_of_classes_of_ones_own_is_kept_under_what_they_said(
         attainment=(0.9,),
         quick=True,
         out=str(tmp_path / "out"),
-        jobs=2,
+        jobs=1,
     )
 
     results = capacity.measure(options)

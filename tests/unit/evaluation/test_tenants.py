@@ -16,7 +16,7 @@ from shared.simulation.system import Ticket
 from shared.workloads.calls import Load
 from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
 
-_FROM_S, _UNTIL_S = 3.0, 10.0  # before, the planner learns how long answers are
+_FROM_S, _UNTIL_S = 3.0, 15.0  # before, the planner learns how long answers are
 
 
 class OfTenants(Planned):
