@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(options: PrefixesOptions) -> IndexCost:
     """Fills an index with random hashes as engines report them, and looks prompts up."""
-    chance = random.Random(_SEED)
+    chance = random.Random(_SEED)  # noqa: S311 - hashes of a measurement
     span_tokens = prefix_span_tokens(options.block_tokens)
     spans = options.kv_blocks * options.block_tokens // span_tokens
     prompt = _prompt(chance, options.prompt_tokens, span_tokens)
@@ -133,7 +133,8 @@ def _lookup_us(index: PrefixIndex, prompt: PromptHashes) -> float:
 
 
 def _table(cost: IndexCost) -> Table:
-    table = Table(title=f"Prefix index of {cost.engines} engines, spans of {cost.span_tokens} tokens")
+    title = f"Prefix index of {cost.engines} engines, spans of {cost.span_tokens} tokens"
+    table = Table(title=title)
     for name in ("spans", "bytes per span", "per block", "MiB in all", "look-up us", "unknown us"):
         table.add_column(name, justify="right")
     table.add_row(

@@ -79,7 +79,7 @@ def test_nothing_is_known_of_an_engine_that_tells_nothing_of_its_spans() -> None
 def test_what_is_found_is_the_beginning_that_was_stored_and_not_removed(
     told: list[tuple[int, int]], others: set[int], asked: int
 ) -> None:
-    """Each engine in turn has a beginning of a prompt of ten spans, longer or shorter than before."""
+    """Each engine has a beginning of a prompt of ten spans, longer or shorter than before."""
     index, prompts, spans = PrefixIndex(), list(range(10)), Counter[str]()
     for number, length in told:
         name = f"d{number}"
