@@ -121,12 +121,18 @@ ALL_OPTIONS = (
     Options("bench gpu", "bench_gpu", "services.bench.gpu.options:GpuBenchOptions"),
     Options("bench hardware", "bench_hardware", "services.bench.hardware:HardwareOptions"),
     Options("bench kv", "bench_kv", "services.bench.kv_options:KvOptions"),
+    Options("bench prefixes", "bench_prefixes", "services.bench.prefixes:PrefixesOptions"),
     Options("bench reality", "bench_reality", "services.bench.reality.options:RealityOptions"),
     Options("bench planner", "bench_planner", "services.bench.planner_options:PlannerBenchOptions"),
     Options(
         "python -m services.evaluation.follow",
         "follow",
         "services.evaluation.options:FollowOptions",
+    ),
+    Options(
+        "python -m services.evaluation.shared_prefixes",
+        "shared_prefixes",
+        "services.evaluation.options:SharedPrefixesOptions",
     ),
     Options(
         "python -m services.evaluation.counterfactual",

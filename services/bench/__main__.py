@@ -31,6 +31,7 @@ MODULES = {
         "services.bench.reality.command",
         "the running system beside the simulator, on the same requests",
     ),
+    "prefixes": ("services.bench.prefixes", "memory and look-ups of the planner's prefix index"),
     "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
 }
 

@@ -226,6 +226,7 @@ async def _cluster_client(
         planner_limits=PlannerLimits(
             place_s=options.place_limit_s, hold_limit_s=options.hold_limit_s
         ),
+        prefix_hashes=options.prefix_hashes,
     )
     client = ClusterClient(
         config,

@@ -44,6 +44,7 @@ class Cluster:
     planner_limits: PlannerLimits = field(default_factory=PlannerLimits)
     health_limits: HealthLimits = field(default_factory=HealthLimits)
     move_limits: MoveLimits = field(default_factory=MoveLimits)
+    prefix_hashes: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class ClusterCore(EngineCoreClient):
             model=model,
             max_model_len_tokens=max_model_len_tokens,
             deliver=self._outputs.put,
+            prefix_hashes=cluster.prefix_hashes,
         )
         # AsyncLLM reads both. The loss of an engine does not end this process.
         self.resources = SimpleNamespace(engine_dead=False)

@@ -137,6 +137,11 @@ class GatewayOptions:
         help="how long the planner may take to place a request before the gateway places it "
         "itself; set it above twice the planner's hold_s",
     )
+    prefix_hashes: bool = option(
+        True,
+        help="send the planner the hashes of prompts, by which it finds engines that have their "
+        "beginnings cached; --no-prefix-hashes: place prompts as if nothing were cached",
+    )
     first_reply_limit_s: Seconds = option(
         300.0, help="how long an engine may take to give a request's first token"
     )

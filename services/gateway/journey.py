@@ -37,7 +37,9 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """The collaborators and limits that all journeys of one gateway share."""
+    """The collaborators and limits that all journeys of one gateway share. `prefix_hashes`: the
+    planner gets the hashes of prompts.
+    """
 
     planner: PlannerLink
     engines: Engines
@@ -48,6 +50,7 @@ class Means:
     model: str
     max_model_len_tokens: int
     deliver: Callable[[EngineCoreOutputs], None]
+    prefix_hashes: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,7 +198,8 @@ class Journey:
 
     async def _place(self) -> None:
         held_from_s = self.means.clock.now() if self._legs else None
-        self._hashes = await prompt_hashes(self._rest, self.means.planner.engines)
+        if self.means.prefix_hashes:
+            self._hashes = await prompt_hashes(self._rest, self.means.planner.engines)
         await self.means.planner.place(
             self._query, self.record, self.scope.arrived_at_s, held_from_s=held_from_s
         )

@@ -17,6 +17,7 @@ from services.gateway.planner_link import PlannerLimits, PlannerLink
 from services.gateway.scope import RequestScope, SequenceRecord
 from services.gateway.wait_limits import WaitLimits
 from shared.clock import VirtualClock
+from shared.engines import EngineView
 from shared.errors import EngineDraining, EngineLost, EngineStalled, EngineUnreachable, NoEngine
 from shared.requests import (
     Admission,
@@ -42,6 +43,7 @@ from tests.unit.gateway.engine_fakes import (
     reply,
     says,
 )
+from tests.unit.planner.builders import make_engine
 
 LOST = EngineLost("gone")
 
@@ -169,6 +171,20 @@ def trip(
         return Trip(journey, engines, planner, delivered)
 
     return over
+
+
+@pytest.mark.parametrize("sends", [True, False])
+async def test_the_planner_gets_the_hashes_of_a_prompt_unless_they_are_switched_off(
+    sends: bool,
+) -> None:
+    run = trip(placed(D))(d=says(reply(5), ending()))
+    means = run.journey.means
+    run.journey.means = replace(means, prefix_hashes=sends)
+    means.planner._views = [EngineView(description=make_engine("d", prefix_span_tokens=16))]
+
+    await run.run()
+
+    assert [query.prompt_hashes is not None for query in run.planner.queries] == [sends]
 
 
 async def test_without_a_delivered_token_the_same_request_is_placed_again() -> None:

@@ -1,5 +1,6 @@
 """What engines tell of their prefix caches, and what of a prompt is found there."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -27,7 +28,7 @@ def stored(*hashes: int) -> PrefixNews:
 
 def test_an_engine_has_as_much_of_a_prompt_as_it_told_of_from_its_beginning() -> None:
     index = PrefixIndex()
-    index.hear(engine("d0"), stored(1, 2, 4))
+    index.hear(engine("d0"), stored(1, 2, 9))
     index.hear(engine("d1"), stored(1))
     index.hear(engine("d2"), stored(2, 3))
 
@@ -71,21 +72,36 @@ def test_nothing_is_known_of_an_engine_that_tells_nothing_of_its_spans() -> None
 
 
 @given(
-    told=st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, 9))), max_size=12),
-    asked=st.lists(st.integers(0, 9), unique=True, max_size=9),
+    told=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=12),
+    others=st.sets(st.integers(100, 120)),
+    asked=st.integers(1, 9),
 )
-def test_what_is_found_is_the_longest_beginning_of_what_was_stored_and_not_removed(
-    told: list[tuple[bool, set[int]]], asked: list[int]
+def test_what_is_found_is_the_beginning_that_was_stored_and_not_removed(
+    told: list[tuple[int, int]], others: set[int], asked: int
 ) -> None:
-    index, there = PrefixIndex(), set[int]()
-    for comes, hashes in told:
-        news = stored(*hashes) if comes else PrefixNews(removed=tuple(hashes))
-        index.hear(engine("d0"), news)
-        there = there | hashes if comes else there - hashes
+    """Each engine has a beginning of a prompt of ten spans, longer or shorter than before."""
+    index, prompts, spans = PrefixIndex(), list(range(10)), Counter[str]()
+    for number, length in told:
+        name = f"d{number}"
+        before, spans[name] = spans[name], length
+        removed = tuple(reversed(prompts[length:before]))
+        news = PrefixNews(stored=(*prompts[before:length], *others), removed=removed)
+        index.hear(engine(name), news)
 
-    tokens = index.found(prompt(asked)).get("d0", 0)
+    found = index.found(prompt(prompts[:asked]))
 
-    spans, over = divmod(tokens, SPAN_TOKENS)
-    assert over == 0
-    assert set(asked[:spans]) <= there
-    assert spans == len(asked) or asked[spans] not in there
+    least = {name: SPAN_TOKENS * min(asked, length) for name, length in spans.items() if length}
+    assert found == least
+
+
+@given(cached=st.sets(st.integers(0, 9)), asked=st.lists(st.integers(0, 9), unique=True))
+def test_where_there_are_gaps_what_is_found_ends_in_a_cached_span(
+    cached: set[int], asked: list[int]
+) -> None:
+    index = PrefixIndex()
+    index.hear(engine("d0"), stored(*cached))
+
+    spans = index.found(prompt(asked)).get("d0", 0) // SPAN_TOKENS
+
+    assert spans == 0 or asked[spans - 1] in cached
+    assert (spans > 0) == (bool(asked) and asked[0] in cached)

@@ -29,7 +29,7 @@ def ticket(life: int = 0, prompt: int = 1000, prefix: int = 800) -> Ticket:
         life=life,
         call=call(prompt, prefix_tokens=prefix, prefix_group="system" if prefix else None),
         program_id=f"p{life}",
-        round=0,
+        call_number=0,
         arrives_s=0.0,
         ttft_s=1.0,
     )
