@@ -1,12 +1,11 @@
 """What a policy of the planner's means for one engine. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from shared.engines import Policy
 from shared.scheduling.terms import Terms
-
-_MOST_WANT_DRAFTS: Final = 0.5  # of the drafts that a step with the longest of all would have
+from shared.scheduling.tuning import FULL_GRAPH_DRAFTS
 
 
 def step_limit(policy: Policy, engine_max_tokens: int) -> int:
@@ -38,4 +37,4 @@ def worth_a_full_graph(limits: Sequence[int | None], most_drafts: int) -> bool:
     request then drafts less than was planned, and the step has at most twice the tokens.
     """
     lengths = [most_drafts if one is None else min(one, most_drafts) for one in limits]
-    return bool(lengths) and sum(lengths) >= _MOST_WANT_DRAFTS * most_drafts * len(lengths)
+    return bool(lengths) and sum(lengths) >= FULL_GRAPH_DRAFTS * most_drafts * len(lengths)

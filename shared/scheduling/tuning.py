@@ -348,3 +348,15 @@ ACCEPTANCE_HALF_LIFE_S: Annotated[
         page="decisions/0010-draft-lengths-by-class.md",
     ),
 ] = 60.0
+
+FULL_GRAPH_DRAFTS: Annotated[
+    float,
+    Tuned(
+        unit="share of the drafts of a step in which each request has the most",
+        low=0.25,
+        high=1,
+        why="A step with all drafts has then at most twice the tokens, and one full CUDA graph runs "
+        "it. Reasoned from vLLM's sources, not measured: it needs a GPU.",
+        page="reference/vllm.md",
+    ),
+] = 0.5
