@@ -38,7 +38,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
         # Imported once, before the first fork: workers share its memory and start in a moment.
         from prometheus_client.multiprocess import mark_process_dead
 
-        import services.gateway.app  # noqa: F401
+        import services.gateway.app  # noqa: F401 - for its modules
 
         gc.collect()
         gc.freeze()
@@ -54,7 +54,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
         supervisor = Supervisor(
             count=options.workers,
             work=work,
-            on_ended=lambda pid: mark_process_dead(pid, folder),  # type: ignore[no-untyped-call]
+            on_ended=lambda pid: mark_process_dead(pid, folder),  # type: ignore[no-untyped-call] # it has no types
             clock=MonotonicClock(),
             stop_limit_s=options.drain_limit_s + _STOP_MARGIN_S,
             budget=RestartBudget(
