@@ -30,8 +30,7 @@ async def test_servers_are_asked_in_turns_and_what_they_spend_between_is_not_the
 
 def test_a_process_is_found_by_its_whole_command_line() -> None:
     command = [sys.executable, "-c", "print(flush=True); input()", "a word"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()  # before it runs, it has the command line of this test
