@@ -21,6 +21,7 @@ GATEWAY, DIRECT = "gateway", "direct"
 STREAMING, WHOLE = "gateway_streaming", "gateway_whole"
 _DESCRIPTION_REQUESTS = 8  # per worker: so many connections meet each of them, most likely
 _ASK_EVERY_S = 0.25
+_STEP_MS = 5.0
 _STUB_PROMPT = tuple(range(10, 42))  # tokens, so that nothing is tokenized
 
 Loads = Mapping[str, list[Load]]  # by what was asked, in the order of the loads
@@ -71,7 +72,8 @@ async def load_with_stub(parts: Parts, workers: int) -> Loads:
 async def compare_cpu(parts: Parts) -> dict[str, CpuPerRequest]:
     """CPU of the gateway's process, before a stub engine, and of the stock server's frontend."""
     options, clock = parts.options, MonotonicClock()
-    started = [parts.planner(), parts.stub(), parts.gateway(), parts.stock_frontend()]
+    stub = parts.stub(_STEP_MS)  # no two tokens come together, as from the stock server's engine
+    started = [parts.planner(), stub, parts.gateway(), parts.stock_frontend()]
     async with _clients(parts, started, clock) as clients:
         await _until_settled(clients, 1, clock)
         tokens = options.stub_output_tokens

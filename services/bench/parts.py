@@ -80,12 +80,13 @@ class Parts:
             self._part("profile", Rank.ENGINE, "services.bench.profile", flags, "")
         )
 
-    def stub(self) -> Part:
+    def stub(self, step_ms: float = 0.0) -> Part:
         flags = {
             "port": self.ports.engine,
             "planner": self.planner_address,
             "model": SERVED_NAME,
             "max-model-len": self.options.max_model_len,
+            "step-ms": step_ms,
         }
         module = "services.bench.stub_engine"
         return self._part("stub", Rank.ENGINE, module, flags, self.engine_address)

@@ -48,14 +48,16 @@ class StubOptions:
     planner: Address = option("127.0.0.1:8100", help="address of the planner")
     model: str = option("bench", help="name of the model that it claims to serve")
     max_model_len: int = option(2048, help="longest prompt plus answer in tokens")
+    step_ms: float = option(0.0, help="time from one token of a request to its next")
 
 
 class StubEngine(EngineServicer):
-    """Sends each request its tokens one by one, as fast as the connection takes them."""
+    """Sends each request its tokens one by one, `step_s` apart or as the connection takes them."""
 
-    def __init__(self, description: EngineDescription, clock: Clock) -> None:
+    def __init__(self, description: EngineDescription, clock: Clock, step_s: float = 0.0) -> None:
         self._description = description
         self._clock = clock
+        self._step_s = step_s
         self._streams: Streams[EngineCoreOutput] = Streams()
 
     async def Generate(  # noqa: N802 - gRPC's name
@@ -82,7 +84,7 @@ class StubEngine(EngineServicer):
         try:
             for output in outputs:
                 stream.give(output)
-                await asyncio.sleep(0)
+                await self._clock.sleep(self._step_s)
         finally:
             self._streams.remove(request_id)
 
@@ -216,7 +218,8 @@ async def run(options: StubOptions) -> int:
     clock, identity = MonotonicClock(), own_identity()
     server, _ = listen(options.host, options.port, identity)
     state, planner = EngineState(describe(options)), PlannerClient(options.planner, identity)
-    add_EngineServicer_to_server(StubEngine(state.description, clock), server)
+    stub = StubEngine(state.description, clock, options.step_ms / 1000)
+    add_EngineServicer_to_server(stub, server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # unknown to the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     await server.start()

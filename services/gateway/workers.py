@@ -38,7 +38,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
         # Imported once, before the first fork: workers share its memory and start in a moment.
         from prometheus_client.multiprocess import mark_process_dead
 
-        import services.gateway.app  # noqa: F401 - only to load it before the fork
+        import services.gateway.app  # noqa: F401 - for its modules
 
         gc.collect()
         gc.freeze()

@@ -29,13 +29,15 @@ async def test_servers_are_asked_in_turns_and_what_they_spend_between_is_not_the
 
 
 def test_a_process_is_found_by_its_whole_command_line() -> None:
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "a word"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", "a word"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
-        while not cpu_ms(process.pid):
-            pass
+        assert process.stdout is not None
+        process.stdout.readline()  # before it runs, it has the command line of this test
 
         assert pid_of(command) == process.pid
+        assert cpu_ms(process.pid) > 0
         with pytest.raises(ProcessMissing, match="another word"):
             pid_of([*command[:-1], "another word"])
-        process.stdin.close()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
