@@ -54,7 +54,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
         supervisor = Supervisor(
             count=options.workers,
             work=work,
-            on_ended=lambda pid: mark_process_dead(pid, folder),  # type: ignore[no-untyped-call] # it has no types
+            on_ended=lambda pid: mark_process_dead(pid, folder),  # type: ignore[no-untyped-call] # untyped
             clock=MonotonicClock(),
             stop_limit_s=options.drain_limit_s + _STOP_MARGIN_S,
             budget=RestartBudget(
