@@ -355,8 +355,8 @@ FULL_GRAPH_DRAFTS: Annotated[
         unit="share of the drafts of a step in which each request has the most",
         low=0.25,
         high=1,
-        why="A step with all drafts has then at most twice the tokens, and one full CUDA graph runs "
-        "it. Reasoned from vLLM's sources, not measured: it needs a GPU.",
+        why="A step with all drafts then has at most twice the tokens, and one full CUDA graph "
+        "runs it. Reasoned from vLLM's sources, not measured: it needs a GPU.",
         page="reference/vllm.md",
     ),
 ] = 0.5
