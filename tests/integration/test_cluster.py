@@ -282,7 +282,7 @@ def test_a_node_that_is_killed_outright_leaves_nothing(node: Node) -> None:
 
 def test_a_part_that_cannot_start_ends_the_node_with_its_last_words(tmp_path: Path) -> None:
     config = tmp_path / "slos.yaml"
-    config.write_text("decode: {max_step_tokens: -1}")
+    config.write_text("decode: {vllm: {no_such_setting: 1}}")  # only vLLM knows that
     flags = ("--model=tiny", "--auto-ports", f"--run-dir={tmp_path}", f"--config={config}")
 
     ended = subprocess.run(
@@ -295,4 +295,4 @@ def test_a_part_that_cannot_start_ends_the_node_with_its_last_words(tmp_path: Pa
 
     assert ended.returncode == 1
     assert re.search(r"decode-0 ended with status \d+. The end of its log", ended.stdout)
-    assert "max_step_tokens" in ended.stdout
+    assert "no_such_setting" in ended.stdout

@@ -109,7 +109,8 @@ def orphans() -> set[str]:
         with suppress(OSError):
             used = maps.read_text()
             names = {name for name in names if f"{_SHARED}/{name}" not in used}
-    return names
+    # A process that ended meanwhile has removed its own.
+    return {name for name in names if (_SHARED / name).exists()}
 
 
 def _all_of(part: Part) -> Iterator[psutil.Process]:
