@@ -51,6 +51,14 @@ class Ways:
         self.starts = _one_of_each_make(self.colocated, self.prefills)
         self.ends = _one_of_each_make(self.colocated, self.decodes)
 
+    def without_answers_on(self, closed: frozenset[str]) -> "Ways":
+        """The ways whose decode engine is none of these; all of them where no other is left."""
+        colocated = [engine for engine in self.colocated if engine.name not in closed]
+        if not colocated:
+            return self
+        decodes = [engine for engine in self.decodes if engine.name not in closed]
+        return replace(self, colocated=colocated, decodes=decodes)
+
     @property
     def on_one(self) -> list[EngineState]:
         """Engines that could take the whole request."""

@@ -58,9 +58,10 @@ def decide_round(
     with_targets = _with_targets(queries, round_, now)
     ready = [number for number in with_targets if not _only_waits_its_turn(asked[number])]
     crowding_classes = frozenset() if turns.several else state.crowding_classes(now)
+    beyond = {} if turns.several else state.beyond_tight_pool(now)
     able = [n for n in ready if with_targets[n].query.targets.class_name not in crowding_classes]
     requests = _admission_requests(
-        {number: with_targets[number] for number in able}, round_, turns, now
+        {number: with_targets[number] for number in able}, round_, turns, beyond, now
     )
     for tenant, expected in turns.line:
         own = [request for request in requests.values() if request.query.tenant == tenant]
@@ -184,7 +185,11 @@ def _latest_s(demand: Demand, goal: Goal, idle: Goal, state: ClusterState) -> fl
 
 
 def _admission_requests(
-    with_targets: Mapping[int, _TargetedRequest], round_: Round, turns: Turns, now: float
+    with_targets: Mapping[int, _TargetedRequest],
+    round_: Round,
+    turns: Turns,
+    beyond: Mapping[str, frozenset[str]],
+    now: float,
 ) -> dict[int, AdmissionRequest]:
     """The requests for which the round looks for ways, by number, at most MOST_AT_ONCE."""
     able = [
@@ -195,14 +200,23 @@ def _admission_requests(
     able.sort(key=lambda number: with_targets[number].deferral.due_s)
     alternated = turns.alternate(able, lambda number: with_targets[number].query.tenant)
     return {
-        number: _admission_request(with_targets[number], round_, now)
+        number: _admission_request(
+            with_targets[number],
+            round_,
+            now,
+            beyond.get(with_targets[number].query.targets.class_name, frozenset()),
+        )
         for number in alternated[:MOST_AT_ONCE]
     }
 
 
-def _admission_request(targeted: _TargetedRequest, round_: Round, now: float) -> AdmissionRequest:
+def _admission_request(
+    targeted: _TargetedRequest, round_: Round, now: float, closed: frozenset[str] = frozenset()
+) -> AdmissionRequest:
+    """The request with its ways, but for answers on the `closed` engines if others are open."""
     query, state = targeted.query, round_.state
-    ways = round_.fleet.least_of(targeted.ways, targeted.demand.cached_tokens)
+    open_ways = targeted.ways.without_answers_on(closed) if closed else targeted.ways
+    ways = round_.fleet.least_of(open_ways, targeted.demand.cached_tokens)
     return AdmissionRequest(
         query=query,
         goal=targeted.goal,

@@ -5,7 +5,8 @@ little of the engine to other requests, even where a single request has it: such
 more value than it adds. The fleet is modelled as a fluid in two pools, each with a tightest TPOT of
 its own. Each pool is filled with the classes of the greatest value per second of work (fractional
 knapsack; Dantzig, "Discrete-Variable Extremum Problems", 1957). Classes with a tighter TPOT than
-the best pools serve are left out.
+the best pools serve are left out. Where it is best to keep some engines free of the tightest TPOTs,
+classes with these stay on the other engines.
 """
 
 import math
@@ -74,6 +75,14 @@ class ClassWork:
     leaves: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TightPool:
+    """Classes whose requests are promised on so many engines only."""
+
+    classes: frozenset[str]
+    engines: int
+
+
 @dataclass(slots=True)
 class _Asked:
     """EWMAs over the requests of one class, and their number with exponential decay."""
@@ -111,31 +120,36 @@ class ClassMix:
         """Classes that a fleet of so many engines should promise nothing now."""
         if len(self._classes) < 2:
             return frozenset()
+        return crowding_classes(self._work(now), engines)
+
+    def tight_pool(self, engines: int, now: float) -> TightPool | None:
+        """Where a fleet of so many engines should serve its tightest TPOTs now; None: anywhere."""
+        if len(self._classes) < 2:
+            return None
+        return tight_pool(self._work(now), engines)
+
+    def _work(self, now: float) -> list[ClassWork]:
+        """The demand of the classes that were requested last."""
         counted_s = MIX_MEMORY_S * -math.expm1(-max(1.0, now - self._began_s) / MIX_MEMORY_S)
         latest = list(self._classes.items())[-_CLASSES:]
-        return crowding_classes(
-            [
-                ClassWork(
-                    name=name,
-                    per_s=one.faded(now) / counted_s,
-                    work_s=one.work_s,
-                    value=one.value,
-                    leaves=one.leaves,
-                )
-                for name, one in latest
-            ],
-            engines,
-        )
+        return [
+            ClassWork(
+                name=name,
+                per_s=one.faded(now) / counted_s,
+                work_s=one.work_s,
+                value=one.value,
+                leaves=one.leaves,
+            )
+            for name, one in latest
+        ]
 
 
 def crowding_classes(classes: Sequence[ClassWork], engines: int) -> frozenset[str]:
     """The classes that, for their tight TPOT, cost others more value than they add."""
     shares = sorted({one.leaves for one in classes})
-    if len(shares) < 2 or engines == 0:
+    if engines == 0 or _all_fit(classes, shares, engines):
         return frozenset()
-    if sum(one.per_s * one.work_s for one in classes) <= engines * shares[0]:
-        return frozenset()  # all fit beside the tightest TPOT: most rounds end here
-    by_gain = sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
+    by_gain = _by_gain(classes)
     all_together = _value_per_s(by_gain, shares, engines)
     if all_together >= ENOUGH_SERVED * sum(one.per_s * one.value for one in classes):
         return frozenset()
@@ -145,6 +159,39 @@ def crowding_classes(classes: Sequence[ClassWork], engines: int) -> frozenset[st
         if value > best:
             found, best = least, value
     return frozenset(one.name for one in classes if one.leaves < found)
+
+
+def tight_pool(classes: Sequence[ClassWork], engines: int) -> TightPool | None:
+    """The pool of the tightest TPOTs with which the fleet completes the most value. None where all
+    classes on all engines complete ENOUGH_SERVED of it, or the pool not WORTH_LEAVING_OUT times it.
+    """
+    shares = sorted({one.leaves for one in classes})
+    if engines < 2 or _all_fit(classes, shares, engines):
+        return None
+    by_gain = _by_gain(classes)
+    tight, found = shares[0], None
+    spread = _filled(by_gain, tight=tight, loose=tight, times=(engines, 0))
+    if spread >= ENOUGH_SERVED * sum(one.per_s * one.value for one in classes):
+        return None
+    best = WORTH_LEAVING_OUT * spread
+    for loose in shares[1:]:
+        for pool in _pool_sizes(engines - 1):
+            value = _filled(by_gain, tight=tight, loose=loose, times=(pool, engines - pool))
+            if value > best:
+                names = frozenset(one.name for one in classes if one.leaves < loose)
+                best, found = value, TightPool(classes=names, engines=pool)
+    return found
+
+
+def _all_fit(classes: Sequence[ClassWork], shares: Sequence[float], engines: int) -> bool:
+    """Whether all fit beside the tightest TPOT, or all have the same: most rounds end here."""
+    work_s = sum(one.per_s * one.work_s for one in classes)
+    return len(shares) < 2 or work_s <= engines * shares[0]
+
+
+def _by_gain(classes: Sequence[ClassWork]) -> list[ClassWork]:
+    """Those of the greatest value per second of work first."""
+    return sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
 
 
 def _value_per_s(by_gain: Sequence[ClassWork], shares: Sequence[float], engines: int) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from services.planner.estimators.long_prompt_deferral import LongPromptDeferral
@@ -145,6 +145,18 @@ class ClusterState(FleetEstimates):
         """Classes that are promised nothing now, since they would crowd out others."""
         decodes = sum(one.description.role is Role.DECODE for one in self.serving())
         return self.class_mix.crowding_classes(decodes, now)
+
+    def beyond_tight_pool(self, now: float) -> Mapping[str, frozenset[str]]:
+        """By class, the decode engines on which it is promised nothing now.
+
+        They are kept free of its TPOT, which would make all of their steps short. The pool is the
+        first engines by name, so that it stays the same from round to round.
+        """
+        names = sorted(one.name for one in self.serving() if one.description.role is Role.DECODE)
+        pool = self.class_mix.tight_pool(len(names), now)
+        if pool is None:
+            return {}
+        return dict.fromkeys(pool.classes, frozenset(names[pool.engines :]))
 
     def _learn_of_prompt(self, explanation: Explanation, demand: Demand) -> None:
         placement = explanation.placement

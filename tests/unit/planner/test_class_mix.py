@@ -1,6 +1,7 @@
 """Which classes a fleet serves together under overload."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,15 @@ from hypothesis import strategies as st
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
-from services.planner.state.class_mix import ClassMix, ClassWork, Work, crowding_classes, work_of
+from services.planner.state.class_mix import (
+    ClassMix,
+    ClassWork,
+    TightPool,
+    Work,
+    crowding_classes,
+    tight_pool,
+    work_of,
+)
 from services.planner.state.cluster import ClusterState
 from shared.requests import OnRefuse, Pacing, SloTargets
 from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
@@ -62,6 +71,35 @@ def test_no_class_is_left_out_while_all_can_be_served(classes: list[ClassWork]) 
     tightest = min((one.leaves for one in classes), default=1.0)
 
     assert crowding_classes(classes, engines=math.ceil(asked / tightest) + 1) == frozenset()
+
+
+def test_a_tight_pace_stays_on_as_few_engines_as_it_needs_under_overload() -> None:
+    loose = replace(LOOSE, per_s=10.0)
+
+    assert tight_pool([TIGHT, loose], engines=2) == TightPool(
+        classes=frozenset({"tight"}), engines=1
+    )
+
+
+@given(classes=classes, engines=st.integers(1, 64))
+def test_a_pool_leaves_engines_to_others_and_holds_the_tightest_paces(
+    classes: list[ClassWork], engines: int
+) -> None:
+    pool = tight_pool(classes, engines)
+
+    if pool is not None:
+        inside = [one.leaves for one in classes if one.name in pool.classes]
+        outside = [one.leaves for one in classes if one.name not in pool.classes]
+        assert 0 < pool.engines < engines
+        assert max(inside) < min(outside)
+
+
+@given(classes=classes)
+def test_no_class_has_a_pool_while_all_can_be_served_anywhere(classes: list[ClassWork]) -> None:
+    asked = sum(one.per_s * one.work_s for one in classes)
+    tightest = min((one.leaves for one in classes), default=1.0)
+
+    assert tight_pool(classes, engines=math.ceil(asked / tightest) + 1) is None
 
 
 def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
@@ -137,3 +175,26 @@ def test_requests_of_a_class_that_is_left_out_are_answered_at_once() -> None:
         assert isinstance(decision, Decision)
         assert decision.placement.runs == (on_refuse is OnRefuse.BEST_EFFORT)
         assert "leaves too little" in decision.placement.message
+
+
+def test_under_overload_tight_paces_are_promised_on_their_pool_alone() -> None:
+    state = make_cluster(make_engine("d0"), make_engine("d1"))
+    for number in range(300):
+        now = LONG_AFTER_S - 30.0 + number / 10
+        for _ in range(2):
+            state.class_mix.asked("loose", Work(work_s=0.05, leaves=0.9), 1.0, now)
+        state.class_mix.asked("tight", Work(work_s=0.001, leaves=0.05), 1.0, now)
+    targets = SloTargets(class_name="tight", ttft_s=20.0, tpot_s=0.5)
+    asked = [
+        PendingRequest(
+            query=make_query(f"r{number}", targets=targets),
+            arrived_at_s=LONG_AFTER_S,
+            first_asked_at_s=LONG_AFTER_S,
+        )
+        for number in range(4)
+    ]
+
+    decisions = decide_round(asked, state, LONG_AFTER_S)
+
+    engines = {one.placement.decode.name for one in decisions if isinstance(one, Decision)}
+    assert engines == {"d0"}
