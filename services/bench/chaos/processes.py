@@ -104,13 +104,18 @@ def orphans() -> set[str]:
     """Names of files in shared memory that no process has mapped."""
     if not _SHARED.is_dir():
         return set()
-    names = {one.name for one in _SHARED.iterdir()}
+    names: dict[int, str] = {}  # by inode: a semaphore is mapped before it gets its name
+    for one in _SHARED.iterdir():
+        with suppress(FileNotFoundError):
+            names[one.stat().st_ino] = one.name
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
-            used = maps.read_text()
-            names = {name for name in names if f"{_SHARED}/{name}" not in used}
+            for line in maps.read_text().splitlines():
+                *_, inode, path = line.split(maxsplit=5)
+                if path.startswith(f"{_SHARED}/"):
+                    names.pop(int(inode), None)
     # A process that ended meanwhile has removed its own.
-    return {name for name in names if (_SHARED / name).exists()}
+    return {name for name in names.values() if (_SHARED / name).exists()}
 
 
 def _all_of(part: Part) -> Iterator[psutil.Process]:
