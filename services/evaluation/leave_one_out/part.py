@@ -71,13 +71,12 @@ def _applications(evaluation: Evaluation, bar: float) -> Iterator[Trial]:
     }
     found = drive(searches, evaluation.crew, evaluation.points, evaluation.hear("rates"))
     for place, label in zip(places, labels, strict=True):
-        task = place.task(OURS, label, found[place.scenario].rate)
+        task = place.task(OURS, label, rounded(found[place.scenario].rate))
         for seed in _seeds(evaluation):
             yield Trial(
-                key=f"{place.scenario}, seed {seed}",
+                key=f"{place.scenario} at {task.rate:g}/s, seed {seed}",
                 load=replace(
                     task,
-                    rate=rounded(task.rate),
                     programs=_PROGRAMS,
                     seed=seed,
                     rule=Rule.ASKED.value,
