@@ -1,14 +1,11 @@
 """Outcomes on disk, one line of JSON each, so that no trial runs twice."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from services.evaluation.files import json_of
-from services.evaluation.json_lines import append_line, lines_of
+from services.evaluation.json_lines import append_result, results_of
 from services.evaluation.leave_one_out.change import Change
 from services.evaluation.leave_one_out.trials import Outcome
 from services.evaluation.systems import OURS
@@ -16,6 +13,7 @@ from services.evaluation.version import version_of
 from shared.errors import ConfigError
 
 FILE: Final = "leave-one-out.jsonl"
+_NAME: Final = "outcome"
 _OUTCOMES: Final = TypeAdapter(Outcome)
 
 
@@ -25,10 +23,11 @@ class KeptOutcomes:
     """
 
     def __init__(self, folder: Path, *, older: bool) -> None:
-        self._path, self._version, self._older = folder / FILE, version_of(OURS), older
+        self._path, self._version = folder / FILE, version_of(OURS)
+        results = results_of(self._path, _NAME, _OUTCOMES, None if older else self._version)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._kept = {(one.key, one.change): one.kept for one in self._read()}
+            self._kept = {(one.key, one.change): one.kept for one in results}
         except OSError as error:
             raise ConfigError(f"--out {folder} cannot be used: {error}") from error
 
@@ -38,14 +37,5 @@ class KeptOutcomes:
 
     def add(self, outcome: Outcome) -> None:
         """Adds an outcome and writes it to disk at once. Raises ConfigError where it cannot."""
-        append_line(self._path, json_of({"version": self._version, "outcome": outcome}))
+        append_result(self._path, _NAME, outcome, self._version)
         self._kept[outcome.key, outcome.change] = outcome.kept
-
-    def _read(self) -> Iterator[Outcome]:
-        for line in lines_of(self._path):
-            try:
-                plain = orjson.loads(line)
-                if self._older or plain["version"] == self._version:
-                    yield _OUTCOMES.validate_python(plain["outcome"])
-            except (ValueError, KeyError, TypeError, ValidationError):
-                continue

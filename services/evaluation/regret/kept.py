@@ -1,21 +1,19 @@
 """Results of loads on disk, one line of JSON each, so that no load is played twice."""
 
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from services.evaluation.files import json_of
-from services.evaluation.json_lines import append_line, lines_of
+from services.evaluation.json_lines import append_result, results_of
 from services.evaluation.regret.play import BASELINES, Regret
 from services.evaluation.systems import OURS
 from services.evaluation.version import version_of
 from shared.errors import ConfigError
 
 FILE: Final = "regrets.jsonl"
+_NAME: Final = "regret"
 _REGRETS: Final = TypeAdapter(Regret)
 
 
@@ -28,7 +26,7 @@ class KeptRegrets:
         self._path, self._version = folder / FILE, _version()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            found = list(self._read())
+            found = list(results_of(self._path, _NAME, _REGRETS, self._version))
         except OSError as error:
             raise ConfigError(f"--out {folder} cannot be used: {error}") from error
         self._regrets = {one.load.key: one for one in found}
@@ -38,17 +36,8 @@ class KeptRegrets:
 
     def add(self, regret: Regret) -> None:
         """Adds a result and writes it to disk at once. Raises ConfigError where it cannot."""
-        append_line(self._path, json_of({"version": self._version, "regret": regret}))
+        append_result(self._path, _NAME, regret, self._version)
         self._regrets[regret.load.key] = regret
-
-    def _read(self) -> Iterator[Regret]:
-        for line in lines_of(self._path):
-            try:
-                plain = orjson.loads(line)
-                if plain["version"] == self._version:
-                    yield _REGRETS.validate_python(plain["regret"])
-            except (ValueError, KeyError, TypeError, ValidationError):
-                continue
 
 
 def _version() -> str:

@@ -1,6 +1,6 @@
 """Loads whose prompts share prefixes: system prompts, chats without session ids, agents."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from services.evaluation.mix import UserClass, UserPrefix, UserTools, kind_of
@@ -36,13 +36,7 @@ _FEW = UserClass(
     tpot_ms=60.0,
     prefix=UserPrefix(tokens=3000, variants=4),
 )
-_MANY = UserClass(
-    prompt_tokens=150,
-    output_tokens=60,
-    ttft_ms=400.0,
-    tpot_ms=60.0,
-    prefix=UserPrefix(tokens=3000, variants=64),
-)
+_MANY = replace(_FEW, prefix=UserPrefix(tokens=3000, variants=64))
 _CHAT = UserClass(
     prompt_tokens=400,
     output_tokens=150,
