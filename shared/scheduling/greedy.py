@@ -25,7 +25,7 @@ from shared.batch_time.table import (
 from shared.compiled import compiled
 from shared.scheduling.prompt_order import due_order, order_prompts
 from shared.scheduling.prompt_times import prompt_s, saving_s
-from shared.scheduling.rows import DEADLINE, DRAFT, TPOT, Rows
+from shared.scheduling.rows import DEADLINE, DRAFT, GRACE, TPOT, Rows
 from shared.scheduling.shares import (
     LONGEST_S,
     Order,
@@ -204,9 +204,11 @@ def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float
     """
     until_s = np.inf
     for i in decodes:
-        slack_s = rows[i, DEADLINE] - now
-        if slack_s < least_s or rows[i, DRAFT] > 0:
-            slack_s = max(slack_s, _back_s(rows, i, least_s))
+        slack_s, back_s = rows[i, DEADLINE] - now, _back_s(rows, i, least_s)
+        if slack_s < least_s:
+            slack_s = max(slack_s, back_s)
+        elif rows[i, DRAFT] > 0:
+            slack_s = max(slack_s, min(back_s, rows[i, TPOT] + rows[i, GRACE]))
         until_s = min(until_s, slack_s)
     return until_s
 
