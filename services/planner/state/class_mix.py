@@ -26,6 +26,7 @@ from services.planner.tuning import (
 )
 from shared.batch_time import StepTable
 from shared.bounded import remember
+from shared.scheduling.speculation import Alone
 
 _KEPT_CLASSES: Final = 256
 _CLASSES: Final = 16  # the most recently requested classes are considered
@@ -43,10 +44,11 @@ class Work:
 
 
 def work_of(
-    demand: Demand, output_tokens: int, prompt_s: float, alone_s: float, table: StepTable
+    demand: Demand, output_tokens: int, prompt_s: float, alone: Alone, table: StepTable
 ) -> Work:
-    """The work of one request. `prompt_s` is the time of its prompt in full steps, `alone_s` the
-    TPOT of an idle engine.
+    """The work of one request. `prompt_s` is the time of its prompt in full steps, `alone` the
+    fastest decoding on an idle engine. A step with drafts may last as long as its mean tokens take
+    at the pace, but no longer than the pace and the slack of the answer's start.
 
     Under `pacing: deadlines` the time until the first token is due counts as slack of all tokens.
     """
@@ -61,7 +63,9 @@ def work_of(
     pace_s = demand.tpot_s
     if demand.grace.by_deadlines and math.isfinite(demand.due_s):
         pace_s += (demand.due_s - demand.arrived_at_s) / output_tokens
-    return Work(work_s=prompt_s + output_tokens * token_s, leaves=1.0 - alone_s / pace_s)
+    longest_s = min(pace_s * alone.gain, demand.grace.pace_s + demand.grace.later_s)
+    leaves = 1.0 - alone.tpot_s * alone.gain / longest_s
+    return Work(work_s=prompt_s + output_tokens * token_s, leaves=leaves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,9 +137,9 @@ class ClusterState(FleetEstimates):
         """The work of a request on a decode engine; no prompt where prefill engines serve."""
         most_drafts = max(one.description.max_speculation_tokens for one in self.engines.values())
         name, context_tokens = query.targets.class_name, query.prompt_tokens
-        alone_s = self.quickest_alone(table, most_drafts, context_tokens, name, now).tpot_s
+        alone = self.quickest_alone(table, most_drafts, context_tokens, name, now)
         prompt_s = 0.0 if self.prefills_apart else self.prompt_s(demand.least_to_compute)
-        return work_of(demand, self.expected_output_tokens(query), prompt_s, alone_s, table)
+        return work_of(demand, self.expected_output_tokens(query), prompt_s, alone, table)
 
     def crowding_classes(self, now: float) -> frozenset[str]:
         """Classes that are promised nothing now, since they would crowd out others."""
