@@ -200,7 +200,8 @@ def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float
     """Seconds until the earliest next token of these decodes is due.
 
     A decode that is late in any case catches up over several steps. So does a decode with drafts
-    that had poor luck: luck evens out, and of several that draft one always had poor luck.
+    that had poor luck: of several that draft one always had. Luck evens out only in answers that go
+    on, so it counts as far as the slack goes that a likely answer makes up for.
     """
     until_s = np.inf
     for i in decodes:

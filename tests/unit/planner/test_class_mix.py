@@ -20,6 +20,8 @@ from services.planner.state.class_mix import (
 )
 from services.planner.state.cluster import ClusterState
 from shared.requests import OnRefuse, Pacing, SloTargets
+from shared.scheduling.grace import grace_of
+from shared.scheduling.speculation import Alone
 from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
 
 TIGHT = ClassWork(name="tight", per_s=0.2, work_s=0.1, value=1.0, leaves=0.05)
@@ -139,8 +141,8 @@ def leaves(targets: SloTargets, state: ClusterState) -> float:
     demand = state.demand(query, targets.ttft_s or math.inf, LONG_AFTER_S)
     table = state.any_table
     assert table is not None
-    alone_s = table.decodes_s(1, 100.0)
-    return work_of(demand, 50, 0.1, alone_s, table).leaves
+    alone = Alone(drafts=0, gain=1.0, tpot_s=table.decodes_s(1, 100.0))
+    return work_of(demand, 50, 0.1, alone, table).leaves
 
 
 def test_a_pace_leaves_what_an_idle_step_does_not_take() -> None:
@@ -153,6 +155,24 @@ def test_a_pace_leaves_what_an_idle_step_does_not_take() -> None:
     assert math.isclose(leaves(SloTargets(tpot_s=2 * alone_s), state), 0.5)
     by_deadlines = SloTargets(ttft_s=50 * alone_s, tpot_s=alone_s, pacing=Pacing.DEADLINES)
     assert math.isclose(leaves(by_deadlines, state), 0.5)
+
+
+def test_the_shortest_likely_answer_bounds_what_its_drafts_leave() -> None:
+    state = make_cluster(make_engine())
+    table = state.any_table
+    assert table is not None
+    step_s, gain = table.decodes_s(1, 100.0), 2.5
+    tpot_s = 2 * step_s
+    demand = state.demand(make_query(targets=SloTargets(tpot_s=tpot_s)), math.inf, LONG_AFTER_S)
+
+    def left(later_tokens: int) -> float:
+        grace = grace_of(tpot_s, later_tokens, gain=gain)
+        drafting = Alone(drafts=3, gain=gain, tpot_s=step_s / gain)
+        return work_of(replace(demand, grace=grace), 50, 0.1, drafting, table).leaves
+
+    assert math.isclose(left(1), 1 - step_s / tpot_s)
+    assert math.isclose(left(100), 1 - step_s / (gain * tpot_s))
+    assert left(1) < left(4) < left(100)
 
 
 def test_requests_of_a_class_that_is_left_out_are_answered_at_once() -> None:

@@ -28,7 +28,9 @@ PACE_S = 0.05
 GAIN = 2.2
 
 
-def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> FloatArray:
+def decode(
+    due_s: float, *, draft: float = 0.0, gain: float = 1.0, grace_s: float = 0.0
+) -> FloatArray:
     row = new_row(
         tokens=500,
         computed=499,
@@ -36,6 +38,7 @@ def decode(due_s: float, *, draft: float = 0.0, gain: float = 1.0) -> FloatArray
         left=100,
         due_s=due_s,
         tpot_s=PACE_S,
+        grace_s=grace_s,
         draft=draft,
         gain=gain,
     )
@@ -80,11 +83,28 @@ def test_a_late_decode_leaves_prompts_most_of_what_its_pace_leaves_however_tight
 def test_poor_luck_with_drafts_leaves_prompts_the_steps_that_bring_it_back(due_s: float) -> None:
     prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
 
-    tokens, _, lasts_s = step(np.array([decode(due_s, draft=4, gain=GAIN), prompt]))
+    unlucky = decode(due_s, draft=4, gain=GAIN, grace_s=GAIN * PACE_S)
+
+    tokens, _, lasts_s = step(np.array([unlucky, prompt]))
 
     assert tokens[0] == 5
     assert tokens[1] > 500
     assert PACE_S < lasts_s <= back_s(PACE_S * GAIN) + 1e-9
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.01, 0.02])
+def test_a_step_with_drafts_lasts_no_longer_than_the_likely_shortest_answer_makes_up_for(
+    grace_s: float,
+) -> None:
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
+    fresh = decode(PACE_S + grace_s, draft=4, gain=GAIN, grace_s=grace_s)
+
+    tokens, _, lasts_s = step(np.array([fresh, prompt]))
+
+    assert tokens[0] == 5
+    assert tokens[1] > 0
+    assert PACE_S / 2 < lasts_s <= PACE_S + grace_s + 1e-9
+    assert PACE_S + grace_s < back_s(PACE_S * GAIN)
 
 
 def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
