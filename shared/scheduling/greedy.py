@@ -70,7 +70,7 @@ def serve(
     decodes = waiting(work, tokens, 2 * rank)
     prompts = waiting(work, tokens, 2 * rank + 1)
     least_s = _least_s(table)
-    free_s = min(bound_s, _envelope_s(rows, decodes, least_s, now))
+    free_s = min(bound_s, _envelope_s(rows, decodes, table, least_s, now))
     step_s = within_longest(free_s, left)
     all_s = _with_decodes_s(rows, decodes, counts, table)
     cannot_wait = decodes
@@ -196,7 +196,7 @@ def fitting(
 
 
 @compiled
-def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float:
+def _envelope_s(rows: Rows, decodes: Order, table: FloatArray, least_s: float, now: float) -> float:
     """Seconds until the earliest next token of these decodes is due.
 
     A decode that is late in any case catches up over several steps. So does a decode with drafts
@@ -209,9 +209,22 @@ def _envelope_s(rows: Rows, decodes: Order, least_s: float, now: float) -> float
         if slack_s < least_s:
             slack_s = max(slack_s, back_s)
         elif rows[i, DRAFT] > 0:
-            slack_s = max(slack_s, min(back_s, rows[i, TPOT] + rows[i, GRACE]))
+            slack_s = max(slack_s, _unlucky_s(rows, i, back_s, table))
         until_s = min(until_s, slack_s)
     return until_s
+
+
+@compiled
+def _unlucky_s(rows: Rows, i: int, back_s: float, table: FloatArray) -> float:
+    """The longest step that a decode with drafts allows. Where even a step of this decode alone is
+    longer than its pace and slack, all answers depend on luck that evens out.
+    """
+    until_s = rows[i, TPOT] + rows[i, GRACE]
+    if until_s >= back_s:
+        return back_s
+    alone = np.zeros(COUNTS)
+    add_decode(alone, rows, i)
+    return float(back_s if sure_s(table, alone) > until_s else until_s)
 
 
 @compiled

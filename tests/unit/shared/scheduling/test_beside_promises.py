@@ -15,6 +15,7 @@ from shared.scheduling.rows import (
     NO_SLO,
     PROMISED,
     RESIDENT,
+    TPOT,
     Rows,
     new_row,
 )
@@ -105,6 +106,19 @@ def test_a_step_with_drafts_lasts_no_longer_than_the_likely_shortest_answer_make
     assert tokens[1] > 0
     assert PACE_S / 2 < lasts_s <= PACE_S + grace_s + 1e-9
     assert PACE_S + grace_s < back_s(PACE_S * GAIN)
+
+
+def test_a_pace_that_no_step_of_its_own_can_keep_is_left_to_luck() -> None:
+    alone_s = step(np.array([decode(5.0, draft=4, gain=GAIN)]))[2]
+    tight = decode(0.999 * alone_s, draft=4, gain=GAIN)
+    tight[TPOT] = 0.999 * alone_s
+    prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
+
+    tokens, _, lasts_s = step(np.array([tight, prompt]))
+
+    assert tokens[0] == 5
+    assert tokens[1] > 0
+    assert alone_s < lasts_s <= back_s(tight[TPOT] * GAIN) + 1e-9
 
 
 def test_without_drafts_a_token_that_can_be_on_time_is() -> None:
