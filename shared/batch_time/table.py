@@ -14,7 +14,7 @@ import numpy.typing as npt
 from shared.batch_time.curve import StepCurve
 from shared.batch_time.forms import Feature
 from shared.batch_time.steps import Kind, Step
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 
 FloatArray = npt.NDArray[np.float64]
 HEADER = 8
@@ -133,7 +133,7 @@ def counts_of(step: Step) -> FloatArray:
     )
 
 
-@compiled
+@inlined
 def curve_s(table: FloatArray, counts: FloatArray) -> float:
     """The curve alone, for `counts` of COUNTS numbers; the features are those of `forms`."""
     decode_tokens = counts[DECODES] + counts[SPECULATED]
@@ -165,12 +165,12 @@ def curve_s(table: FloatArray, counts: FloatArray) -> float:
     return total + best
 
 
-@compiled
+@inlined
 def expected_s(table: FloatArray, counts: FloatArray) -> float:
     return float(table[1] * curve_s(table, counts))
 
 
-@compiled
+@inlined
 def sure_s(table: FloatArray, counts: FloatArray) -> float:
     """A mixed step's margin is no less than those of its parts."""
     margin = table[2]

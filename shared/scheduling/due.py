@@ -3,11 +3,11 @@
 import numpy as np
 
 from shared.batch_time.table import FloatArray
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.rows import DEADLINE, GENERATED, GRACE, TPOT
 
 
-@compiled
+@inlined
 def due_after(row: FloatArray, gain: float, now: float) -> float:
     """When the next token is due after `gain` tokens at `now`, which the row does not count yet."""
     if row[GENERATED] == 0 and row[GRACE] < np.inf:

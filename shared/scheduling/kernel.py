@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time.table import DECODES, PREFILL, FloatArray, sure_s
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.greedy import fitting, serve, waiting, within_longest
 from shared.scheduling.recovery import at_least_one, give_in_turn, make_room
 from shared.scheduling.rows import (
@@ -111,7 +111,7 @@ def _set_aside(
             return
 
 
-@compiled
+@inlined
 def _work_class_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
     """The class of work of a row; -1 where it cannot run."""
     if rows[i, REMAINING] <= 0 or rows[i, AVAILABLE] > now:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from shared.batch_time.table import COUNTS, FloatArray, expected_s, sure_s
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.rows import COMPUTED, DEADLINE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import Order, add_chunk, longest_chunk, missing
 from shared.scheduling.tuning import MAY_WAIT
@@ -42,7 +42,7 @@ def saving_s(
     return float(needed_s) if needed_s <= until_s + MAY_WAIT * tightest_s else 0.0
 
 
-@compiled
+@inlined
 def prompt_s(rows: Rows, i: int, table: FloatArray) -> float:
     """Expected seconds to compute the rest of a prompt in one step of its own."""
     counts = np.zeros(COUNTS)

@@ -18,7 +18,7 @@ from shared.batch_time.table import (
     FloatArray,
     expected_s,
 )
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.due import due_after
 from shared.scheduling.expired import ROUNDING_S, settle_expired
 from shared.scheduling.kernel import form
@@ -209,7 +209,7 @@ def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) 
         _produce(row, seen[i], gain, now, unsure_s)
 
 
-@compiled
+@inlined
 def _produce(row: FloatArray, seen: Times, gain: float, now: float, unsure_s: float) -> None:
     if row[DEADLINE] < np.inf:
         seen[3] = max(seen[3], now + unsure_s - row[DEADLINE])
@@ -226,7 +226,7 @@ def _produce(row: FloatArray, seen: Times, gain: float, now: float, unsure_s: fl
         row[RESIDENT] = row[COMPUTED] = row[TOTAL] = 0.0
 
 
-@compiled
+@inlined
 def _is_awaited(rows: Rows, i: int, now: float) -> bool:
     return bool(i >= 0 and rows[i, GENERATED] == 0 and now <= rows[i, DEADLINE])
 
