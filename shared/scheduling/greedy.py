@@ -32,7 +32,7 @@ from shared.scheduling.shares import (
     Tokens,
     WorkClasses,
     add_chunk,
-    add_decode,
+    add_decodes,
     give_chunk,
     give_decode,
     missing,
@@ -185,8 +185,7 @@ def fitting(
     while fit < too_many:
         middle = (fit + too_many + 1) // 2
         more[:] = kept
-        for i in decodes[fit:middle]:
-            add_decode(more, rows, i)
+        add_decodes(more, rows, decodes[fit:middle])
         if sure_s(table, more) <= until_s:
             kept[:] = more
             fit = middle
@@ -252,8 +251,7 @@ def _without_prompts_s(counts: FloatArray, table: FloatArray) -> float:
 @compiled
 def _with_decodes_s(rows: Rows, decodes: Order, counts: FloatArray, table: FloatArray) -> float:
     more = counts.copy()
-    for i in decodes:
-        add_decode(more, rows, i)
+    add_decodes(more, rows, decodes)
     return sure_s(table, more)
 
 

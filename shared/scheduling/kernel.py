@@ -93,9 +93,10 @@ def _classify(
     of_rank = np.zeros(_RANKS, dtype=np.int64)
     for i in range(len(rows)):
         left[MAX_RESIDENT] -= rows[i, RESIDENT]
-        work[i] = _work_class_of(rows, i, table, now)
-        if work[i] >= 0:
-            of_rank[work[i] // 2] += 1
+        work_class = _work_class_of(rows, i, table, now)
+        work[i] = work_class
+        if work_class >= 0:
+            of_rank[work_class >> 1] += 1
     return of_rank
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shared.batch_time.table import COUNTS, FloatArray, expected_s, sure_s
+from shared.batch_time.table import FloatArray, chunk_s, expected_s, sure_s
 from shared.compiled import compiled, inlined
 from shared.scheduling.rows import COMPUTED, DEADLINE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import Order, add_chunk, longest_chunk, missing
@@ -45,6 +45,4 @@ def saving_s(
 @inlined
 def prompt_s(rows: Rows, i: int, table: FloatArray) -> float:
     """Expected seconds to compute the rest of a prompt in one step of its own."""
-    counts = np.zeros(COUNTS)
-    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
-    return expected_s(table, counts)
+    return chunk_s(table, rows[i, COMPUTED], rows[i, TOTAL] - rows[i, COMPUTED])

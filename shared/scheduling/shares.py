@@ -54,6 +54,21 @@ def add_decode(counts: FloatArray, rows: Rows, i: int) -> None:
     counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], rows[i, COMPUTED])
 
 
+@compiled
+def add_decodes(counts: FloatArray, rows: Rows, those: Order) -> None:
+    """`add_decode` of each of them, in this order: sums of fractions depend on it."""
+    decodes, speculated, context = counts[DECODES], counts[SPECULATED], counts[DECODE_CONTEXT]
+    drafts, longest = counts[SPECULATION_STEPS], counts[LONGEST_CONTEXT]
+    for i in those:
+        decodes += 1
+        speculated += rows[i, DRAFT]
+        drafts = max(drafts, rows[i, DRAFT])
+        context += rows[i, COMPUTED]
+        longest = max(longest, rows[i, COMPUTED])
+    counts[DECODES], counts[SPECULATED], counts[DECODE_CONTEXT] = decodes, speculated, context
+    counts[SPECULATION_STEPS], counts[LONGEST_CONTEXT] = drafts, longest
+
+
 @inlined
 def add_chunk(counts: FloatArray, rows: Rows, i: int, size: float) -> None:
     counts[CHUNKS] += 1
