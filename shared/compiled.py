@@ -23,7 +23,20 @@ def compiled(function: F) -> F:
 
     Call it once with its real types at start-up, so that no request waits for the compiler.
     """
-    dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
+    return _compiled(function, inline=False)
+
+
+def inlined(function: F) -> F:
+    """`compiled`, with its machine code put in the place of each call from compiled code.
+
+    For short functions in inner loops: a call counts the references to each array that it passes,
+    which takes longer than a few sums.
+    """
+    return _compiled(function, inline=True)
+
+
+def _compiled(function: F, *, inline: bool) -> F:
+    dispatcher: Any = numba.njit(cache=True, nogil=True, forceinline=inline)(function)
     if cache := getattr(dispatcher, "_cache", None):
         # numba checks only the function's own file; its cache must also become stale when a
         # function that it calls has changed.

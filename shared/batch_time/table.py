@@ -14,7 +14,7 @@ import numpy.typing as npt
 from shared.batch_time.curve import StepCurve
 from shared.batch_time.forms import Feature
 from shared.batch_time.steps import Kind, Step
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 
 FloatArray = npt.NDArray[np.float64]
 HEADER = 8
@@ -133,13 +133,42 @@ def counts_of(step: Step) -> FloatArray:
     )
 
 
-@compiled
+@inlined
 def curve_s(table: FloatArray, counts: FloatArray) -> float:
-    """The curve alone, for `counts` of COUNTS numbers; the features are those of `forms`."""
-    decode_tokens = counts[DECODES] + counts[SPECULATED]
-    prefill = counts[PREFILL]
+    """The curve alone, for `counts` of COUNTS numbers."""
+    return _curve_s(
+        table,
+        counts[DECODES],
+        counts[SPECULATED],
+        counts[SPECULATION_STEPS],
+        counts[DECODE_CONTEXT],
+        counts[LONGEST_CONTEXT],
+        counts[CHUNKS],
+        counts[PREFILL],
+        counts[EARLIER],
+        counts[PAIRS],
+        counts[LONGEST_PROMPT],
+    )
+
+
+@inlined
+def _curve_s(
+    table: FloatArray,
+    decodes: float,
+    speculated: float,
+    speculation_steps: float,
+    decode_context: float,
+    longest_context: float,
+    chunks: float,
+    prefill: float,
+    earlier: float,
+    pairs: float,
+    longest_prompt: float,
+) -> float:
+    """The curve of counts that are no array; the features are those of `forms`."""
+    decode_tokens = decodes + speculated
     shared = prefill > 0
-    longest = max(counts[LONGEST_PROMPT], counts[LONGEST_CONTEXT]) if shared else 0.0
+    longest = max(longest_prompt, longest_context) if shared else 0.0
     total, best, group = 0.0, 0.0, -1.0
     for piece in range(int(table[0])):
         at = HEADER + piece * WIDTH
@@ -149,34 +178,43 @@ def curve_s(table: FloatArray, counts: FloatArray) -> float:
         seconds = (
             table[at + 1]
             + table[at + 2] * (prefill + decode_tokens)
-            + table[at + 3] * counts[SPECULATION_STEPS]
+            + table[at + 3] * speculation_steps
             + table[at + 4] * prefill
             + table[at + 5] * decode_tokens
-            + table[at + 6] * (counts[DECODES] + counts[CHUNKS])
-            + table[at + 7] * (counts[DECODE_CONTEXT] + counts[EARLIER])
-            + table[at + 8] * counts[DECODE_CONTEXT]
-            + table[at + 9] * counts[PAIRS]
+            + table[at + 6] * (decodes + chunks)
+            + table[at + 7] * (decode_context + earlier)
+            + table[at + 8] * decode_context
+            + table[at + 9] * pairs
             + table[at + 12] * longest
         )
         if shared:
-            seconds += table[at + 10] * counts[DECODE_CONTEXT]
-            seconds += table[at + 11] * counts[DECODES] * prefill
+            seconds += table[at + 10] * decode_context
+            seconds += table[at + 11] * decodes * prefill
         best = max(best, seconds)
     return total + best
 
 
-@compiled
+@inlined
 def expected_s(table: FloatArray, counts: FloatArray) -> float:
     return float(table[1] * curve_s(table, counts))
 
 
-@compiled
+@inlined
 def sure_s(table: FloatArray, counts: FloatArray) -> float:
     """A mixed step's margin is no less than those of its parts."""
     margin = table[2]
     if counts[PREFILL] > 0:
         margin = table[4] if counts[DECODES] > 0 else table[3]
     return float(table[1] * margin * curve_s(table, counts))
+
+
+@inlined
+def chunk_s(table: FloatArray, computed: float, size: float) -> float:
+    """Expected seconds of a step of nothing but one chunk, which follows `computed` tokens."""
+    pairs = size * (computed + size / 2)
+    longest = max(0.0, computed + size)
+    curve = _curve_s(table, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, size, computed, pairs, longest)
+    return float(table[1] * curve)
 
 
 @compiled

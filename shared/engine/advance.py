@@ -72,7 +72,7 @@ def _run(
         first = rows[i, GENERATED] == 0
         if rows[i, KIND] == PROMISED or rows[i, KIND] == EXPIRED:
             due_s = rows[i, DEADLINE]
-        rows[i, DEADLINE] = due_after(rows[i], 1.0, ends_s)
+        rows[i, DEADLINE] = due_after(rows, i, 1.0, ends_s)
         rows[i, GENERATED] += 1
         rows[i, REMAINING] -= 1
     rows[i, COMPUTED], rows[i, TOTAL] = computed, total

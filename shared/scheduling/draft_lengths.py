@@ -24,7 +24,7 @@ from shared.batch_time.table import (
     FloatArray,
     sure_s,
 )
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 
 Integers = npt.NDArray[np.int64]
 Produced = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def _improve(
     return changed
 
 
-@compiled
+@inlined
 def is_better(one: FloatArray, other: FloatArray, factor: float) -> bool:
     """Whether `one` violates the paces less than `other`, or equally and is worth more than
     `factor` times as much.
@@ -205,12 +205,12 @@ def step_of(lengths: Integers, shares: FloatArray, tiers: FloatArray) -> FloatAr
     return counts
 
 
-@compiled
+@inlined
 def _is_paced(tiers: FloatArray, tier: int) -> bool:
     return bool(tiers[tier, DECODING] > 0 and tiers[tier, TPOT_S] < np.inf)
 
 
-@compiled
+@inlined
 def _allowed_s(lengths: Integers, tiers: FloatArray, produced: Produced) -> float:
     """The longest step with which every paced tier keeps its pace; infinite without such a tier."""
     allowed_s = np.inf

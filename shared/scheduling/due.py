@@ -3,16 +3,16 @@
 import numpy as np
 
 from shared.batch_time.table import FloatArray
-from shared.compiled import compiled
-from shared.scheduling.rows import DEADLINE, GENERATED, GRACE, TPOT
+from shared.compiled import compiled, inlined
+from shared.scheduling.rows import DEADLINE, GENERATED, GRACE, TPOT, Rows
 
 
-@compiled
-def due_after(row: FloatArray, gain: float, now: float) -> float:
-    """When the next token is due after `gain` tokens at `now`, which the row does not count yet."""
-    if row[GENERATED] == 0 and row[GRACE] < np.inf:
-        return float(now + row[GRACE] + row[TPOT])
-    return float(row[DEADLINE] + row[TPOT] * gain)
+@inlined
+def due_after(rows: Rows, i: int, gain: float, now: float) -> float:
+    """When the next token of a row is due after `gain` tokens at `now`, which it does not count."""
+    if rows[i, GENERATED] == 0 and rows[i, GRACE] < np.inf:
+        return float(now + rows[i, GRACE] + rows[i, TPOT])
+    return float(rows[i, DEADLINE] + rows[i, TPOT] * gain)
 
 
 @compiled

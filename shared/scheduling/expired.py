@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from shared.batch_time.table import FloatArray
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -51,7 +51,7 @@ def settle_expired(rows: Rows, table: FloatArray, now: float) -> int:
     return settled
 
 
-@compiled
+@inlined
 def _turn_s(rows: Rows, i: int) -> float:
     """When an EXPIRED prompt is served at the cost of others: the looser its TTFT, the later."""
     due_s = rows[i, DEADLINE]

@@ -22,7 +22,7 @@ from shared.batch_time.table import (
     FloatArray,
     sure_s,
 )
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.prompt_order import due_order, order_prompts
 from shared.scheduling.prompt_times import prompt_s, saving_s
 from shared.scheduling.rows import DEADLINE, DRAFT, GRACE, TPOT, Rows
@@ -32,7 +32,7 @@ from shared.scheduling.shares import (
     Tokens,
     WorkClasses,
     add_chunk,
-    add_decode,
+    add_decodes,
     give_chunk,
     give_decode,
     missing,
@@ -146,7 +146,7 @@ def waiting(work: WorkClasses, tokens: Tokens, work_class: int) -> Order:
     return found[:count]
 
 
-@compiled
+@inlined
 def within_longest(until_s: float, left: FloatArray) -> float:
     """`until_s`, or the longest step that the engine's policy allows if that is shorter."""
     return float(min(until_s, left[LONGEST_S])) if left[LONGEST_S] > 0 else until_s
@@ -185,8 +185,7 @@ def fitting(
     while fit < too_many:
         middle = (fit + too_many + 1) // 2
         more[:] = kept
-        for i in decodes[fit:middle]:
-            add_decode(more, rows, i)
+        add_decodes(more, rows, decodes[fit:middle])
         if sure_s(table, more) <= until_s:
             kept[:] = more
             fit = middle
@@ -238,7 +237,7 @@ def _getting_ahead_s(rows: Rows, decodes: Order, least_s: float, now: float) -> 
     return until_s
 
 
-@compiled
+@inlined
 def _back_s(rows: Rows, i: int, least_s: float) -> float:
     """The shortest step that a late decode may force to return to its pace: CATCH_UP of the way
     from a step of one decode (`least_s`) to the pace. Where one decode takes nearly all of the
@@ -248,7 +247,7 @@ def _back_s(rows: Rows, i: int, least_s: float) -> float:
     return float(pace_s - (1 - CATCH_UP) * max(0.0, pace_s - least_s))
 
 
-@compiled
+@inlined
 def _least_s(table: FloatArray) -> float:
     """Seconds of a step of one decode."""
     alone = np.zeros(COUNTS)
@@ -256,7 +255,7 @@ def _least_s(table: FloatArray) -> float:
     return float(sure_s(table, alone))
 
 
-@compiled
+@inlined
 def _without_prompts_s(counts: FloatArray, table: FloatArray) -> float:
     """Seconds within which the step would surely end without its prompts."""
     decodes = counts.copy()
@@ -268,12 +267,11 @@ def _without_prompts_s(counts: FloatArray, table: FloatArray) -> float:
 @compiled
 def _with_decodes_s(rows: Rows, decodes: Order, counts: FloatArray, table: FloatArray) -> float:
     more = counts.copy()
-    for i in decodes:
-        add_decode(more, rows, i)
+    add_decodes(more, rows, decodes)
     return sure_s(table, more)
 
 
-@compiled
+@inlined
 def _with_prompt_s(rows: Rows, j: int, counts: FloatArray, table: FloatArray) -> float:
     more = counts.copy()
     add_chunk(more, rows, j, missing(rows, j))

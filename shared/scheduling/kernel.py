@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time.table import DECODES, PREFILL, FloatArray, sure_s
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.greedy import fitting, serve, waiting, within_longest
 from shared.scheduling.recovery import at_least_one, give_in_turn, make_room
 from shared.scheduling.rows import (
@@ -93,9 +93,10 @@ def _classify(
     of_rank = np.zeros(_RANKS, dtype=np.int64)
     for i in range(len(rows)):
         left[MAX_RESIDENT] -= rows[i, RESIDENT]
-        work[i] = _work_class_of(rows, i, table, now)
-        if work[i] >= 0:
-            of_rank[work[i] // 2] += 1
+        work_class = _work_class_of(rows, i, table, now)
+        work[i] = work_class
+        if work_class >= 0:
+            of_rank[work_class >> 1] += 1
     return of_rank
 
 
@@ -111,7 +112,7 @@ def _set_aside(
             return
 
 
-@compiled
+@inlined
 def _work_class_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
     """The class of work of a row; -1 where it cannot run."""
     if rows[i, REMAINING] <= 0 or rows[i, AVAILABLE] > now:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from shared.batch_time.table import COUNTS, FloatArray, expected_s, sure_s
-from shared.compiled import compiled
+from shared.batch_time.table import FloatArray, chunk_s, expected_s, sure_s
+from shared.compiled import compiled, inlined
 from shared.scheduling.rows import COMPUTED, DEADLINE, TOTAL, TPOT, Rows
 from shared.scheduling.shares import Order, add_chunk, longest_chunk, missing
 from shared.scheduling.tuning import MAY_WAIT
@@ -42,9 +42,7 @@ def saving_s(
     return float(needed_s) if needed_s <= until_s + MAY_WAIT * tightest_s else 0.0
 
 
-@compiled
+@inlined
 def prompt_s(rows: Rows, i: int, table: FloatArray) -> float:
     """Expected seconds to compute the rest of a prompt in one step of its own."""
-    counts = np.zeros(COUNTS)
-    add_chunk(counts, rows, i, rows[i, TOTAL] - rows[i, COMPUTED])
-    return expected_s(table, counts)
+    return chunk_s(table, rows[i, COMPUTED], rows[i, TOTAL] - rows[i, COMPUTED])

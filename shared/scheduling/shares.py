@@ -19,7 +19,7 @@ from shared.batch_time.table import (
     FloatArray,
     sure_s,
 )
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.rows import (
     COMPUTED,
     DRAFT,
@@ -45,7 +45,7 @@ MAX_TOKENS, LONGEST_S, FREE_BLOCKS, BLOCK_TOKENS, MAX_RESIDENT, SET_ASIDE, KEPT 
 LIMITS: Final = 7
 
 
-@compiled
+@inlined
 def add_decode(counts: FloatArray, rows: Rows, i: int) -> None:
     counts[DECODES] += 1
     counts[SPECULATED] += rows[i, DRAFT]
@@ -55,6 +55,21 @@ def add_decode(counts: FloatArray, rows: Rows, i: int) -> None:
 
 
 @compiled
+def add_decodes(counts: FloatArray, rows: Rows, those: Order) -> None:
+    """`add_decode` of each of them, in this order: sums of fractions depend on it."""
+    decodes, speculated, context = counts[DECODES], counts[SPECULATED], counts[DECODE_CONTEXT]
+    drafts, longest = counts[SPECULATION_STEPS], counts[LONGEST_CONTEXT]
+    for i in those:
+        decodes += 1
+        speculated += rows[i, DRAFT]
+        drafts = max(drafts, rows[i, DRAFT])
+        context += rows[i, COMPUTED]
+        longest = max(longest, rows[i, COMPUTED])
+    counts[DECODES], counts[SPECULATED], counts[DECODE_CONTEXT] = decodes, speculated, context
+    counts[SPECULATION_STEPS], counts[LONGEST_CONTEXT] = drafts, longest
+
+
+@inlined
 def add_chunk(counts: FloatArray, rows: Rows, i: int, size: float) -> None:
     counts[CHUNKS] += 1
     counts[PREFILL] += size
@@ -63,21 +78,21 @@ def add_chunk(counts: FloatArray, rows: Rows, i: int, size: float) -> None:
     counts[LONGEST_PROMPT] = max(counts[LONGEST_PROMPT], rows[i, COMPUTED] + size)
 
 
-@compiled
+@inlined
 def missing(rows: Rows, i: int) -> float:
     """Tokens of its prompt that are still to compute."""
     # A simulated row may have fractions of tokens: means of what drafts yield.
     return float(np.ceil(rows[i, TOTAL] - rows[i, COMPUTED]))
 
 
-@compiled
+@inlined
 def step_pace_s(rows: Rows, i: int) -> float:
     """Seconds from one step of a row to its next; with drafts a step yields more than a token."""
     gain = rows[i, TOKENS_PER_STEP] if rows[i, DRAFT] > 0 else 1.0
     return float(rows[i, TPOT] * gain)
 
 
-@compiled
+@inlined
 def give_decode(
     rows: Rows, work: WorkClasses, tokens: Tokens, counts: FloatArray, left: FloatArray, i: int
 ) -> None:
@@ -131,7 +146,7 @@ def longest_chunk(
     return low
 
 
-@compiled
+@inlined
 def take(
     rows: Rows, work: WorkClasses, tokens: Tokens, left: FloatArray, i: int, size: float
 ) -> bool:
@@ -174,18 +189,18 @@ def evict(rows: Rows, tokens: Tokens, left: FloatArray, i: int) -> None:
     left[MAX_RESIDENT] += rows[i, RESIDENT]
 
 
-@compiled
+@inlined
 def blocks_of(tokens: float, left: FloatArray) -> float:
     return float(np.ceil(tokens / left[BLOCK_TOKENS]))
 
 
-@compiled
+@inlined
 def held_blocks(rows: Rows, i: int, left: FloatArray) -> float:
     """KV blocks that a row holds."""
     return blocks_of(rows[i, COMPUTED], left) if holds_kv(rows, i) else 0.0
 
 
-@compiled
+@inlined
 def holds_kv(rows: Rows, i: int) -> bool:
     """Whether a row holds the KV of what it has computed. Prefix-cache hits of a prompt that has
     not begun stay free for others until it begins; KV that came from another engine does not.

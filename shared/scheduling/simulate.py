@@ -18,7 +18,7 @@ from shared.batch_time.table import (
     FloatArray,
     expected_s,
 )
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.due import due_after
 from shared.scheduling.expired import ROUNDING_S, settle_expired
 from shared.scheduling.kernel import form
@@ -182,9 +182,11 @@ def _note_lost(rows: Rows, seen: Times, kinds: FloatArray) -> None:
 def _guard_is_late(rows: Rows, seen: Times, guarded: Flags, now: float) -> bool:
     """Whether a guarded row is late, also by a token that was due and has not come yet."""
     for i in range(len(rows)):
-        if guarded[i] and rows[i, REMAINING] > 0:
+        if not guarded[i]:
+            continue
+        if rows[i, REMAINING] > 0:
             seen[i, 3] = max(seen[i, 3], now - rows[i, DEADLINE])
-        if guarded[i] and seen[i, 3] > ROUNDING_S:
+        if seen[i, 3] > ROUNDING_S:
             return True
     return False
 
@@ -195,38 +197,38 @@ def apply(rows: Rows, seen: Times, tokens: Tokens, now: float, unsure_s: float) 
     later.
     """
     for i in range(len(rows)):
-        row = rows[i]
         if tokens[i] < 0:
-            row[COMPUTED] = row[RESIDENT] = 0.0
+            rows[i, COMPUTED] = rows[i, RESIDENT] = 0.0
         if tokens[i] <= 0:
             continue
-        row[RESIDENT] = 1.0
-        decodes = row[TOTAL] - row[COMPUTED] <= ONE
-        row[COMPUTED] = row[TOTAL] if decodes else min(row[TOTAL], row[COMPUTED] + tokens[i])
-        if row[COMPUTED] < row[TOTAL]:
+        rows[i, RESIDENT] = 1.0
+        total, computed = rows[i, TOTAL], rows[i, COMPUTED]
+        decodes = total - computed <= ONE
+        rows[i, COMPUTED] = total if decodes else min(total, computed + tokens[i])
+        if rows[i, COMPUTED] < total:
             continue
-        gain = row[TOKENS_PER_STEP] if decodes and row[DRAFT] > 0 else 1.0
-        _produce(row, seen[i], gain, now, unsure_s)
+        gain = rows[i, TOKENS_PER_STEP] if decodes and rows[i, DRAFT] > 0 else 1.0
+        _produce(rows, seen, i, gain, now, unsure_s)
 
 
-@compiled
-def _produce(row: FloatArray, seen: Times, gain: float, now: float, unsure_s: float) -> None:
-    if row[DEADLINE] < np.inf:
-        seen[3] = max(seen[3], now + unsure_s - row[DEADLINE])
-    if seen[2] == 0:
-        seen[0] = now
-    seen[1] = now
-    seen[2] += gain
-    row[DEADLINE] = due_after(row, gain, now)
-    row[GENERATED] += gain
-    row[REMAINING] -= gain
-    row[COMPUTED] += gain - 1.0
-    row[TOTAL] += gain
-    if row[REMAINING] <= 0:
-        row[RESIDENT] = row[COMPUTED] = row[TOTAL] = 0.0
+@inlined
+def _produce(rows: Rows, seen: Times, i: int, gain: float, now: float, unsure_s: float) -> None:
+    if rows[i, DEADLINE] < np.inf:
+        seen[i, 3] = max(seen[i, 3], now + unsure_s - rows[i, DEADLINE])
+    if seen[i, 2] == 0:
+        seen[i, 0] = now
+    seen[i, 1] = now
+    seen[i, 2] += gain
+    rows[i, DEADLINE] = due_after(rows, i, gain, now)
+    rows[i, GENERATED] += gain
+    rows[i, REMAINING] -= gain
+    rows[i, COMPUTED] += gain - 1.0
+    rows[i, TOTAL] += gain
+    if rows[i, REMAINING] <= 0:
+        rows[i, RESIDENT] = rows[i, COMPUTED] = rows[i, TOTAL] = 0.0
 
 
-@compiled
+@inlined
 def _is_awaited(rows: Rows, i: int, now: float) -> bool:
     return bool(i >= 0 and rows[i, GENERATED] == 0 and now <= rows[i, DEADLINE])
 

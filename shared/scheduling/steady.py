@@ -16,7 +16,7 @@ from shared.batch_time.table import (
     expected_s,
     sure_s,
 )
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 from shared.scheduling.rows import (
     DEADLINE,
     DRAFT,
@@ -31,7 +31,7 @@ from shared.scheduling.shares import step_pace_s
 from shared.scheduling.tuning import AVERAGED
 
 
-@compiled
+@inlined
 def likely_s(sure: float, table: FloatArray, counts: FloatArray) -> float:
     """Seconds per step over many steps: most of the margin of a single step averages out."""
     expected = expected_s(table, counts)
@@ -98,7 +98,7 @@ def _utilization(rows: Rows, table: FloatArray) -> float:
     return float(likely_s(sure_s(table, counts), table, counts) / tightest_s)
 
 
-@compiled
+@inlined
 def _add_share(counts: FloatArray, rows: Rows, i: int, share: float) -> None:
     """Adds a decode that is in this share of the steps, with all of its tokens as context."""
     counts[DECODES] += share

@@ -7,13 +7,13 @@ order of their deadlines (EDF).
 import numpy as np
 
 from shared.batch_time.table import FloatArray
-from shared.compiled import compiled
+from shared.compiled import inlined
 from shared.scheduling.prompt_times import prompt_s
 from shared.scheduling.rows import DEADLINE, GENERATED, TPOT, Rows
 from shared.scheduling.tuning import MAY_BE_LATE
 
 
-@compiled
+@inlined
 def may_be_in_time(rows: Rows, i: int, table: FloatArray, now: float) -> bool:
     """Whether a request without a promise can still meet its targets."""
     if rows[i, DEADLINE] == np.inf:

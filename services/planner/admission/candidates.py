@@ -8,6 +8,7 @@ from itertools import islice
 from services.planner.admission.placement_options import Ways
 from services.planner.admission.predict import (
     DecodeForecast,
+    Loads,
     PrefillForecast,
     forecast_decode,
     forecast_prefill,
@@ -111,6 +112,7 @@ def rank(
     ways: Ways,
     goal: Goal,
     demand: Demand,
+    loads: Loads,
     now: float,
 ) -> list[Candidate]:
     """The ways that meet the goal first, then by predicted end; those of unknown end by load."""
@@ -121,13 +123,15 @@ def rank(
         now=now,
     )
     ends = {
-        engine: forecast_decode(state, engine, work.prompt_tokens, work.output_tokens, now)
+        engine: forecast_decode(
+            state, loads.of(engine), work.prompt_tokens, work.output_tokens, now
+        )
         for engine in {*ways.on_one, *ways.decodes}
     }
     starts = {
         engine: forecast_prefill(
             state,
-            engine,
+            loads.of(engine),
             work.prompt_tokens - demand.computed_on(engine.description),
             work.prompt_tokens,
             now,

@@ -4,6 +4,7 @@ from functools import cached_property
 
 from services.planner.admission.feasibility import EngineWhatIf
 from services.planner.admission.placement_options import Fleet
+from services.planner.admission.predict import Loads
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
@@ -18,6 +19,7 @@ class RoundWhatIfs:
     def __init__(self, state: ClusterState, now: float) -> None:
         self.state = state
         self.fleet = Fleet(state)
+        self.loads = Loads(state)
         self.now = now
         self._reached_at_s = now + state.client_latency.there_s  # when a request placed now arrives
         self._what_ifs: dict[str, EngineWhatIf] = {}

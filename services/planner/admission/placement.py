@@ -13,6 +13,7 @@ from services.planner.admission.candidates import (
     rank,
 )
 from services.planner.admission.placement_options import Ways, too_small
+from services.planner.admission.predict import Loads
 from services.planner.state.cluster import ClusterState
 from shared.requests import (
     Admission,
@@ -45,7 +46,7 @@ def decide(query: PlacementQuery, state: ClusterState, ways: Ways, now: float) -
         return no
     goal = goal_of(query, state, ways)
     demand = state.demand(query, math.inf, now)  # its targets are in the goal
-    candidates = rank(query, state, ways, goal, demand, now)
+    candidates = rank(query, state, ways, goal, demand, Loads(state), now)
     placement = _answer(query, state, ways, candidates[0], goal, now)
     return decision_of(placement, candidates, goal, ways)
 

@@ -39,12 +39,62 @@ class DecodeForecast:
         return self.room_s + self.decode_s
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """An engine's load, as forecasts need it.
+
+    Attributes:
+        requests: Requests there or on the way.
+        free_slots: How many more may run.
+        free_kv_tokens: KV tokens left for another request; negative: reserved beyond what is free.
+        context_tokens: Context tokens of each step with all requests there or on the way.
+        ahead_s: Seconds that the prompts there or on the way take; nan: unknown.
+    """
+
+    engine: EngineState
+    requests: int
+    free_slots: int
+    free_kv_tokens: int
+    context_tokens: int
+    ahead_s: float
+
+    def room_in_s(self, kv_tokens: int, now: float) -> float:
+        """Seconds until it has a free slot and room for `kv_tokens`; nan when unknown."""
+        if self.free_slots > 0 and self.free_kv_tokens >= kv_tokens:
+            return 0.0
+        return self.engine.room_in_s(kv_tokens, now)
+
+
+class Loads:
+    """The load of each engine, read when it is first needed and kept for a round."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self._known: dict[EngineState, EngineLoad] = {}
+
+    def of(self, engine: EngineState) -> EngineLoad:
+        known = self._known.get(engine)
+        if known is None:
+            known = self._known[engine] = self._read(engine)
+        return known
+
+    def _read(self, engine: EngineState) -> EngineLoad:
+        requests = engine.requests
+        return EngineLoad(
+            engine=engine,
+            requests=requests,
+            free_slots=engine.description.max_running_requests - requests,
+            free_kv_tokens=engine.free_kv_tokens,
+            context_tokens=engine.context_tokens + engine.unseen_kv_tokens,
+            ahead_s=_prefill_s(self._state, engine, engine.prefill_tokens_ahead, beside=engine),
+        )
+
+
 def forecast_prefill(
-    state: ClusterState, engine: EngineState, tokens: int, kv_tokens: int, now: float
+    state: ClusterState, load: EngineLoad, tokens: int, kv_tokens: int, now: float
 ) -> PrefillForecast:
     """Predicts computing `tokens` of a prompt, which needs room for `kv_tokens` first."""
-    room_s = engine.room_in_s(kv_tokens, now)
-    ahead_s = _prefill_s(state, engine, engine.prefill_tokens_ahead, beside=engine)
+    engine, ahead_s, room_s = load.engine, load.ahead_s, load.room_in_s(kv_tokens, now)
     return PrefillForecast(
         engine=engine,
         room_s=room_s,
@@ -54,16 +104,15 @@ def forecast_prefill(
 
 
 def forecast_decode(
-    state: ClusterState, engine: EngineState, prompt_tokens: int, output_tokens: int, now: float
+    state: ClusterState, load: EngineLoad, prompt_tokens: int, output_tokens: int, now: float
 ) -> DecodeForecast:
     """Predicts the TPOT at the middle of the output, as if all requests there were decoding."""
     own_context = prompt_tokens + output_tokens / 2
-    others = engine.requests
-    context = engine.context_tokens + engine.unseen_kv_tokens + own_context
-    tpot_s = step_s(state, engine, decode_tokens=others + 1, context_tokens=context)
+    context = load.context_tokens + own_context
+    tpot_s = step_s(state, load.engine, decode_tokens=load.requests + 1, context_tokens=context)
     return DecodeForecast(
-        engine=engine,
-        room_s=engine.room_in_s(prompt_tokens + output_tokens, now),
+        engine=load.engine,
+        room_s=load.room_in_s(prompt_tokens + output_tokens, now),
         tpot_s=tpot_s,
         decode_s=max(0, output_tokens - 1) * tpot_s,
     )
@@ -80,8 +129,8 @@ def transfer_s(
     names = prefill.engine.name, decode.engine.name
     moved_bytes = state.kv_bytes(prefill.engine, prompt_tokens)
     transports = prefill.engine.transports_to(decode.engine)
-    moved_s = state.transfers.likely_s(*names, moved_bytes, now, transports)
-    share = state.transfers.recomputed_share(*names, now)
+    link = state.transfers.link(*names, now, transports)
+    moved_s, share = link.likely_s(moved_bytes), link.recomputed_share
     return moved_s + share * prefill.prefill_s if share else moved_s
 
 

@@ -222,7 +222,7 @@ def _admission_request(
         goal=targeted.goal,
         demand=targeted.demand,
         kv_tokens=query.prompt_tokens + state.expected_output_tokens(query),
-        ways=rank(query, state, ways, targeted.goal, targeted.demand, now),
+        ways=rank(query, state, ways, targeted.goal, targeted.demand, round_.loads, now),
     )
 
 

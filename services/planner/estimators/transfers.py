@@ -46,6 +46,26 @@ _UNSEEN = _Fading()
 _NO_SPEED = Speed()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What is known of a pair of engines at one time.
+
+    Attributes:
+        line: The seconds that KV moves.
+        delay_s: What requests wait beyond that, on average.
+        recomputed_share: The share of transfers, 0 to 1, after which KV was computed again.
+    """
+
+    line: Line
+    delay_s: float
+    recomputed_share: float
+
+    def likely_s(self, moved_bytes: float) -> float:
+        """Expected seconds of a transfer of so many bytes."""
+        moving_s = self.line.seconds(moved_bytes)
+        return max(LEAST_TRANSFER_SHARE * moving_s, moving_s + self.delay_s)
+
+
 @dataclass(slots=True)
 class Transfers:
     """Transfers by the names of the prefill and the decode engine.
@@ -63,6 +83,23 @@ class Transfers:
     _of_transport: OrderedDict[str, Speed] = field(default_factory=OrderedDict)
     _last_used: OrderedDict[_Pair, str] = field(default_factory=OrderedDict)
     _reported: OrderedDict[str, KvTransfer] = field(default_factory=OrderedDict)
+    # Links as of one time, until something is learned: a round asks for few, once per request.
+    _links: dict[tuple[str, str, tuple[str, ...]], Link] = field(default_factory=dict)
+    _links_at_s: float = math.nan
+
+    def link(self, prefill: str, decode: str, now: float, transports: tuple[str, ...] = ()) -> Link:
+        """The pair as of `now`; both engines have `transports`."""
+        if now != self._links_at_s:
+            self._links.clear()
+            self._links_at_s = now
+        known = self._links.get((prefill, decode, transports))
+        if known is None:
+            known = self._links[prefill, decode, transports] = Link(
+                line=self._line(prefill, decode, now, transports),
+                delay_s=self._delays.get((prefill, decode), _UNSEEN).value(now),
+                recomputed_share=self.recomputed_share(prefill, decode, now),
+            )
+        return known
 
     def recomputed_share(self, prefill: str, decode: str, now: float) -> float:
         """The share of transfers, 0 to 1, after which the KV was computed again."""
@@ -77,12 +114,11 @@ class Transfers:
         transports: tuple[str, ...] = (),
     ) -> float:
         """Expected seconds of a transfer of so many bytes; both engines have `transports`."""
-        moving_s = self._moving_s(prefill, decode, moved_bytes, now, transports)
-        delay_s = self._delays.get((prefill, decode), _UNSEEN).value(now)
-        return max(LEAST_TRANSFER_SHARE * moving_s, moving_s + delay_s)
+        return self.link(prefill, decode, now, transports).likely_s(moved_bytes)
 
     def report(self, prefill: str, decode: str, transfer: KvTransfer, now: float) -> None:
         """Learns from a transfer that `decode` reports; `prefill` "": an unknown engine."""
+        self._links.clear()
         remember(self._reported, transfer.request_id, transfer, _KEPT_REPORTED)
         if prefill:
             _learn(self._recomputed, (prefill, decode), float(not transfer.used), now)
@@ -103,31 +139,25 @@ class Transfers:
         prefill, decode = explanation.placement.prefill, explanation.placement.decode
         if prefill is None or decode is None:
             return
+        self._links.clear()
         pair = (prefill.name, decode.name)
         reported = self._reported.pop(outcome.request_id, None)
         if reported is None:
             _learn(self._recomputed, pair, float(outcome.recomputed), now)
         if outcome.transfer_s is None or outcome.recomputed:
             return
-        moving_s = reported.seconds if reported else self._moving_s(*pair, moved_bytes, now, ())
+        moving_s = reported.seconds if reported else self._line(*pair, now, ()).seconds(moved_bytes)
         beyond_s = outcome.transfer_s - _step_s(outcome.transfer_s, outcome) - moving_s
         _learn(self._delays, pair, beyond_s, now)
 
-    def _moving_s(
-        self,
-        prefill: str,
-        decode: str,
-        moved_bytes: float,
-        now: float,
-        transports: tuple[str, ...],
-    ) -> float:
-        """Seconds over the transport that the pair used last, else the first that both have."""
+    def _line(self, prefill: str, decode: str, now: float, transports: tuple[str, ...]) -> Line:
+        """The time over the transport that the pair used last, else the first that both have."""
         transport = self._last_used.get((prefill, decode), "")
         if transports and transport not in transports:
             transport = transports[0]
         others = self._of_transport.get(transport, _NO_SPEED).factors(_AS_TOLD, now)
         own = self._speeds.get((prefill, decode, transport), _NO_SPEED).factors(others, now)
-        return self.told.scaled(own).seconds(moved_bytes)
+        return self.told.scaled(own)
 
 
 def _learn(store: OrderedDict[_Pair, _Fading], pair: _Pair, value: float, now: float) -> None:

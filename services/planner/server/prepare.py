@@ -6,6 +6,7 @@ from services.planner.admission.dynamic_program import Problem, best_set, holds
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.rounds import decide_round
 from services.planner.planner_config import PlannerConfig
+from services.planner.state import class_mix
 from services.planner.state.cluster import ClusterState
 from services.planner.state.step_history import StepHistory
 from shared.batch_time import RICH, Step, StepCurve, StepTable
@@ -39,6 +40,7 @@ def prepare() -> None:
     history.sums(engine.name, table, 0.0, 2.0)
     _solve(table)
     speculation.prepare(table)
+    class_mix.prepare()
 
 
 def _solve(table: StepTable) -> None:

@@ -11,10 +11,13 @@ classes with these stay on the other engines.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
+from services.planner.state import pools
 from services.planner.state.demand import Demand
 from services.planner.tuning import (
     ENOUGH_SERVED,
@@ -25,6 +28,7 @@ from services.planner.tuning import (
     WORTH_LEAVING_OUT,
 )
 from shared.batch_time import StepTable
+from shared.batch_time.table import FloatArray
 from shared.bounded import remember
 from shared.scheduling.speculation import Alone
 
@@ -156,16 +160,15 @@ def crowding_classes(classes: Sequence[ClassWork], engines: int) -> frozenset[st
     shares = sorted({one.leaves for one in classes})
     if engines == 0 or _all_fit(classes, shares, engines):
         return frozenset()
-    by_gain = _by_gain(classes)
-    all_together = _value_per_s(by_gain, shares, engines)
-    if all_together >= ENOUGH_SERVED * sum(one.per_s * one.value for one in classes):
-        return frozenset()
-    found, best = shares[0], WORTH_LEAVING_OUT * all_together
-    for place, least in enumerate(shares[1:], start=1):
-        value = _value_per_s(by_gain, shares[place:], engines)
-        if value > best:
-            found, best = least, value
-    return frozenset(one.name for one in classes if one.leaves < found)
+    best = pools.without_tight(
+        _by_gain(classes),
+        np.array(shares),
+        _pool_sizes(engines),
+        engines,
+        _enough(classes),
+        WORTH_LEAVING_OUT,
+    )
+    return frozenset(one.name for one in classes if one.leaves < shares[best])
 
 
 def tight_pool(classes: Sequence[ClassWork], engines: int) -> TightPool | None:
@@ -175,19 +178,24 @@ def tight_pool(classes: Sequence[ClassWork], engines: int) -> TightPool | None:
     shares = sorted({one.leaves for one in classes})
     if engines < 2 or _all_fit(classes, shares, engines):
         return None
-    by_gain = _by_gain(classes)
-    tight, found = shares[0], None
-    spread = _filled(by_gain, tight=tight, loose=tight, times=(engines, 0))
-    if spread >= ENOUGH_SERVED * sum(one.per_s * one.value for one in classes):
+    sizes = _pool_sizes(engines - 1)
+    loose, size = pools.kept_apart(
+        _by_gain(classes), np.array(shares), sizes, engines, _enough(classes), WORTH_LEAVING_OUT
+    )
+    if loose == 0:
         return None
-    best = WORTH_LEAVING_OUT * spread
-    for loose in shares[1:]:
-        for pool in _pool_sizes(engines - 1):
-            value = _filled(by_gain, tight=tight, loose=loose, times=(pool, engines - pool))
-            if value > best:
-                names = frozenset(one.name for one in classes if one.leaves < loose)
-                best, found = value, TightPool(classes=names, engines=pool)
-    return found
+    names = frozenset(one.name for one in classes if one.leaves < shares[loose])
+    return TightPool(classes=names, engines=int(sizes[size]))
+
+
+def prepare() -> None:
+    """Compiles the search, so that no round waits for it."""
+    classes = [
+        ClassWork(name=str(leaves), per_s=1.0, work_s=10.0, value=1.0, leaves=leaves)
+        for leaves in (0.1, 0.9)
+    ]
+    crowding_classes(classes, 2)
+    tight_pool(classes, 2)
 
 
 def _all_fit(classes: Sequence[ClassWork], shares: Sequence[float], engines: int) -> bool:
@@ -196,40 +204,17 @@ def _all_fit(classes: Sequence[ClassWork], shares: Sequence[float], engines: int
     return len(shares) < 2 or work_s <= engines * shares[0]
 
 
-def _by_gain(classes: Sequence[ClassWork]) -> list[ClassWork]:
-    """Those of the greatest value per second of work first."""
-    return sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
+def _enough(classes: Sequence[ClassWork]) -> float:
+    """The value per second of a fleet that serves nearly all requests."""
+    return ENOUGH_SERVED * sum(one.per_s * one.value for one in classes)
 
 
-def _value_per_s(by_gain: Sequence[ClassWork], shares: Sequence[float], engines: int) -> float:
-    """The greatest value per second with the classes that leave `shares[0]` or more."""
-    return max(
-        _filled(by_gain, tight=shares[0], loose=loose, times=(pool, engines - pool))
-        for loose in shares
-        for pool in _pool_sizes(engines)
-    )
+def _by_gain(classes: Sequence[ClassWork]) -> FloatArray:
+    """Rows of PER_S to LEAVES, those of the greatest value per second of work first."""
+    ordered = sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
+    return np.array([(one.per_s, one.work_s, one.value, one.leaves) for one in ordered])
 
 
-def _pool_sizes(engines: int) -> Iterator[int]:
+def _pool_sizes(engines: int) -> pools.Sizes:
     steps = min(engines, _POOL_SIZES)
-    return (max(1, round(engines * step / steps)) for step in range(1, steps + 1))
-
-
-def _filled(
-    by_gain: Sequence[ClassWork], *, tight: float, loose: float, times: tuple[int, int]
-) -> float:
-    """The value per second of two pools of `times` engines. The first serves classes that leave
-    `tight` or more, the second those that leave `loose` or more and fills first.
-    """
-    here, there, value = times[0] * tight, times[1] * loose, 0.0
-    for one in by_gain:
-        if one.leaves < tight:
-            continue
-        wanted = one.per_s * one.work_s
-        given = min(there, wanted) if one.leaves >= loose else 0.0
-        there -= given
-        more = min(here, wanted - given)
-        here -= more
-        served = (given + more) / wanted if wanted > 0 else 1.0
-        value += served * one.per_s * one.value
-    return value
+    return np.array([max(1, round(engines * step / steps)) for step in range(1, steps + 1)])

@@ -19,6 +19,7 @@ from services.planner.state.class_mix import (
     work_of,
 )
 from services.planner.state.cluster import ClusterState
+from services.planner.tuning import ENOUGH_SERVED, WORTH_LEAVING_OUT
 from shared.requests import OnRefuse, Pacing, SloTargets
 from shared.scheduling.grace import grace_of
 from shared.scheduling.speculation import Alone
@@ -218,3 +219,66 @@ def test_under_overload_tight_paces_are_promised_on_their_pool_alone() -> None:
 
     placed = [one.placement.decode for one in decisions if isinstance(one, Decision)]
     assert {engine.name for engine in placed if engine is not None} == {"d0"}
+
+
+def pool_sizes(engines: int) -> list[int]:
+    steps = min(engines, 8)
+    return [max(1, round(engines * step / steps)) for step in range(1, steps + 1)]
+
+
+def filled(classes: list[ClassWork], tight: float, loose: float, first: int, second: int) -> float:
+    here, there, value = first * tight, second * loose, 0.0
+    for one in sorted(classes, key=lambda one: one.work_s / one.value):
+        if one.leaves >= tight:
+            wanted = one.per_s * one.work_s
+            given = min(there, wanted) if one.leaves >= loose else 0.0
+            more = min(here, wanted - given)
+            there, here = there - given, here - more
+            value += ((given + more) / wanted if wanted > 0 else 1.0) * one.per_s * one.value
+    return value
+
+
+def is_short(classes: list[ClassWork], served: float, engines: int, tightest: float) -> bool:
+    work_s = sum(one.per_s * one.work_s for one in classes)
+    offered = sum(one.per_s * one.value for one in classes)
+    return work_s > engines * tightest and served < ENOUGH_SERVED * offered
+
+
+@given(classes=classes, engines=st.integers(1, 64))
+def test_the_classes_left_out_are_exactly_those_of_the_plain_search(
+    classes: list[ClassWork], engines: int
+) -> None:
+    def value(shares: list[float]) -> float:
+        return max(
+            filled(classes, shares[0], loose, size, engines - size)
+            for loose in shares
+            for size in pool_sizes(engines)
+        )
+
+    shares = sorted({one.leaves for one in classes})
+    out: set[str] = set()
+    if len(shares) > 1 and is_short(classes, value(shares), engines, shares[0]):
+        values = [WORTH_LEAVING_OUT * value(shares)]
+        values += [value(shares[place:]) for place in range(1, len(shares))]
+        least = shares[values.index(max(values))]
+        out = {one.name for one in classes if one.leaves < least}
+
+    assert crowding_classes(classes, engines) == out
+
+
+@given(classes=classes, engines=st.integers(2, 64))
+def test_the_tight_pool_is_exactly_that_of_the_plain_search(
+    classes: list[ClassWork], engines: int
+) -> None:
+    shares, found = sorted({one.leaves for one in classes}), None
+    spread = filled(classes, shares[0], shares[0], engines, 0) if shares else 0.0
+    if len(shares) > 1 and is_short(classes, spread, engines, shares[0]):
+        best = WORTH_LEAVING_OUT * spread
+        for loose in shares[1:]:
+            for size in pool_sizes(engines - 1):
+                value = filled(classes, shares[0], loose, size, engines - size)
+                if value > best:
+                    names = frozenset(one.name for one in classes if one.leaves < loose)
+                    best, found = value, TightPool(classes=names, engines=size)
+
+    assert tight_pool(classes, engines) == found

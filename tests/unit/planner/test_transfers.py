@@ -211,3 +211,26 @@ def test_kv_that_was_not_used_counts_once_as_lost() -> None:
 
     assert transfers.recomputed_share("p0", "d0", 0.0) == pytest.approx(3 / 4)
     assert transfers.likely_s("p0", "d0", MB, 0.0) == TOLD.seconds(MB)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.booleans(), st.floats(0, 60)), max_size=6)
+)
+def test_asking_for_a_link_does_not_change_what_is_said_of_it_later(
+    seen: list[tuple[bool, float, bool, float]],
+) -> None:
+    asked, unasked, now = Transfers(FORESEEN), Transfers(FORESEEN), 0.0
+    for reported, seconds, lost, later_s in seen:
+        for transfers in (asked, unasked):
+            if reported:
+                told = moved(size=BYTES, seconds=seconds)
+                told = replace(told, outcome="expired" if lost else KV_USED)
+                transfers.report("p0", "d0", told, now)
+            else:
+                ended = replace(outcome(transfer_s=seconds, step_s=0.05, tokens=9), recomputed=lost)
+                transfers.learn(explained(), ended, BYTES, now)
+        asked.link("p0", "d0", now)
+        now += later_s
+        asked.link("p0", "d0", now)
+
+    assert asked.link("p0", "d0", now) == unasked.link("p0", "d0", now)

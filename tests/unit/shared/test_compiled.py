@@ -7,11 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 BELOW = """\
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 
 FACTOR = {factor}
 
-@compiled
+@{kind}
 def below(x: float) -> float:
     return x + {added}
 """
@@ -48,14 +48,21 @@ def start(folder: Path) -> tuple[float, int]:
     return float(value), int(hits)
 
 
-@pytest.mark.parametrize("change", [{"factor": 2, "added": 20}, {"factor": 3, "added": 1}])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("compiled", {"factor": 2, "added": 20}),
+        ("compiled", {"factor": 3, "added": 1}),
+        ("inlined", {"factor": 2, "added": 20}),
+    ],
+)
 def test_compiled_code_is_kept_until_a_function_or_a_number_that_it_uses_changes(
-    tmp_path: Path, change: dict[str, int]
+    tmp_path: Path, kind: str, change: dict[str, int]
 ) -> None:
     (tmp_path / "above.py").write_text(ABOVE)
-    (tmp_path / "below.py").write_text(BELOW.format(factor=2, added=1))
+    (tmp_path / "below.py").write_text(BELOW.format(kind=kind, factor=2, added=1))
 
     assert start(tmp_path) == (4.0, 0)
     assert start(tmp_path) == (4.0, 1)
-    (tmp_path / "below.py").write_text(BELOW.format(**change))
+    (tmp_path / "below.py").write_text(BELOW.format(kind=kind, **change))
     assert start(tmp_path) == (change["factor"] * (1 + change["added"]), 0)

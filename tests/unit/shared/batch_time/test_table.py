@@ -1,8 +1,19 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.batch_time import ADDITIVE, PAPER, RICH, Form, Kind, Step, StepCurve, StepTable
+from shared.batch_time.table import (
+    CHUNKS,
+    COUNTS,
+    EARLIER,
+    LONGEST_PROMPT,
+    PAIRS,
+    PREFILL,
+    chunk_s,
+    expected_s,
+)
 
 COEFFICIENTS = st.floats(0, 1e-2)
 FORMS = st.sampled_from([PAPER, ADDITIVE, RICH])
@@ -99,3 +110,15 @@ def test_a_slower_engine_takes_longer_expected_and_promised(
     assert slower.expected_s(step) == pytest.approx(factor * table.expected_s(step))
     assert slower.sure_s(step) == pytest.approx(factor * table.sure_s(step))
     assert table.drift == 1.0
+
+
+@given(curves(), st.integers(0, 8000), st.floats(0, 2000))
+def test_a_chunk_alone_takes_exactly_what_a_step_of_it_takes(
+    curve: StepCurve, computed: int, size: float
+) -> None:
+    table, counts = StepTable.of(curve, drift=1.2).numbers, np.zeros(COUNTS)
+    counts[CHUNKS], counts[PREFILL], counts[EARLIER] = 1.0, size, computed
+    counts[PAIRS] = size * (computed + size / 2)
+    counts[LONGEST_PROMPT] = computed + size
+
+    assert chunk_s(table, float(computed), size) == expected_s(table, counts)
