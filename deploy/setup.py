@@ -40,6 +40,7 @@ TRY_TORCH = {
     CPU: "import torch",
     CUDA: "import torch, sys; sys.exit(None if torch.version.cuda else 'this is its CPU build')",
 }
+COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
 TORCH_CURES = {
     CPU: "name PyTorch's index of CPU builds in PIP_EXTRA_INDEX_URL",
     CUDA: "take indexes and folders of CPU builds out of PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS",
@@ -89,6 +90,7 @@ def set_up(profile: str, wanted: str = "") -> None:
     if engine == CPU:
         remove_left_out(venv)
     install(venv, "slos-serve itself", "--no-build-isolation", "-e", ".")
+    compile_packages(venv)
     check_torch(venv, engine)
     for smaller in (one for one in LOCKS if set(LOCKS[one]) <= set(LOCKS[profile])):
         stamp_of(venv, smaller).write_text(fingerprint(ROOT, smaller, engine))
@@ -140,17 +142,13 @@ def check_machine(
 ) -> None:
     """Raises SetupError when the packages do not exist for this Python or this machine."""
     if system != "linux" or machine not in MACHINES:
-        fit = " or ".join(MACHINES)
-        raise SetupError(
-            f"this is {system} on {machine}, vLLM needs Linux on {fit}: use a container"
-        )
+        needed = f"vLLM needs Linux on {' or '.join(MACHINES)}"
+        raise SetupError(f"this is {system} on {machine}, {needed}: use a container")
+    version = f"{python[0]}.{python[1]}"
     if python not in PYTHONS:
-        raise SetupError(
-            f"Python {python[0]}.{python[1]} does not fit: make PYTHON=python3.11 (or 3.12, 3.13)"
-        )
+        raise SetupError(f"Python {version} does not fit: make PYTHON=python3.11 (or 3.12, 3.13)")
     if not (find("venv") and find("ensurepip")):
-        package = f"python{python[0]}.{python[1]}-venv"
-        cure = f"install its venv module (Debian, Ubuntu: apt install {package})"
+        cure = f"install its venv module (Debian, Ubuntu: apt install python{version}-venv)"
         raise SetupError(f"this Python cannot make environments: {cure}")
 
 
@@ -195,9 +193,8 @@ def clear_half_installed(venv: Path) -> None:
 
 
 def remove_left_out(venv: Path) -> None:
-    there = [
-        name for name in LEFT_OUT if any(venv.glob(f"lib/python*/site-packages/{name}-*.dist-info"))
-    ]
+    packages = "lib/python*/site-packages"
+    there = [one for one in LEFT_OUT if any(venv.glob(f"{packages}/{one}-*.dist-info"))]
     if there:
         pip(venv, f"taking out {', '.join(there)}", "uninstall", "--yes", *there)
 
@@ -212,7 +209,15 @@ def check_torch(venv: Path, engine: str) -> None:
 
 def install(venv: Path, what: str, *arguments: str) -> None:
     """Only what is named, and only ready builds: nothing uninvited, no compiler needed."""
-    pip(venv, what, "install", "--no-deps", "--only-binary=:all:", "--progress-bar=off", *arguments)
+    manners = ("--no-deps", "--only-binary=:all:", "--no-compile", "--progress-bar=off")
+    pip(venv, what, "install", *manners, *arguments)
+
+
+def compile_packages(venv: Path) -> None:
+    """Byte code on all cores; pip uses one. Like pip it leaves out files for other Pythons."""
+    for packages in venv.glob("lib/python*/site-packages"):
+        command = [str(venv / "bin" / "python"), "-c", COMPILE, str(packages)]
+        run(command, "byte code of all packages", limit_s=STEP_LIMIT_S)
 
 
 def pip(venv: Path, what: str, action: str, *arguments: str) -> None:
@@ -270,8 +275,8 @@ def run(command: Sequence[str], what: str, *, limit_s: float) -> int:
 
 def environment() -> dict[str, str]:
     """Ours without what would send packages elsewhere or bring in those of others."""
-    stray = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX"}
-    stray |= {"PIP_REQUIRE_VIRTUALENV"}
+    pip = {f"PIP_{one}" for one in ("USER", "TARGET", "PREFIX", "REQUIRE_VIRTUALENV")}
+    stray = {"PYTHONPATH", "PYTHONHOME", *pip}
     return {name: value for name, value in os.environ.items() if name not in stray}
 
 
@@ -288,8 +293,7 @@ def show_progress(what: str, elapsed_s: float) -> None:
 
 
 def show_end(elapsed_s: float, *, good: bool) -> None:
-    seconds = "" if sys.stdout.isatty() else f" {elapsed_s:.0f} s"
-    print(f"{seconds} {'done' if good else 'failed'}", flush=True)
+    print("" if sys.stdout.isatty() else f" {elapsed_s:.0f} s", "done" if good else "failed")
 
 
 if __name__ == "__main__":

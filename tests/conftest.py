@@ -19,6 +19,12 @@ settings.register_profile("patient", deadline=None, max_examples=50)
 settings.register_profile("all cases", deadline=None, max_examples=500)
 settings.load_profile("all cases" if os.environ.get("SLOS_TEST_ALL_CASES") else "patient")
 
+# Workers of pytest and all that they start inherit it.
+_STARTUP = str(Path(__file__).parent / "startup")
+_PLACES = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+if _STARTUP not in _PLACES:
+    os.environ["PYTHONPATH"] = os.pathsep.join([_STARTUP, *_PLACES])
+
 _INTEGRATION = Path("tests/integration")
 _USE_COMPILED_CODE = (
     "planner",

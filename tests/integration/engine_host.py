@@ -26,7 +26,13 @@ from shared.rpc.slos_pb2_grpc import (
     PlannerServicer,
     add_PlannerServicer_to_server,
 )
-from tests.integration.node import START_LIMIT_S, free_ports, pids_with_text, wait_until
+from tests.integration.node import (
+    KV_CACHE_GIB,
+    START_LIMIT_S,
+    free_ports,
+    pids_with_text,
+    wait_until,
+)
 
 GREEDY = {"temperature": 0}
 _VERSIONS = itertools.count(2)  # of policies, the first of which an engine gets as it attaches
@@ -137,7 +143,7 @@ def engine_host(folder: Path, **flags: object) -> Iterator[Host]:
         "nixl-port": own.nixl,
         "metrics-port": own.metrics,
         "planner": f"127.0.0.1:{ports.planner}",
-        "kv-cache-gib": 0.2,
+        "kv-cache-gib": KV_CACHE_GIB,
         "run-dir": folder,
         **{name.replace("_", "-"): value for name, value in flags.items()},
     }

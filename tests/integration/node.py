@@ -26,6 +26,7 @@ from tests.processes import is_alive
 LOOPBACK = "127.0.0.1"
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 60.0
+KV_CACHE_GIB = 0.05  # 50 of the tiny model's longest prompts; each engine fills it with zeros
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loads no certificates, which takes long
 _PORTS, _WORKERS = 50, 16  # ports of one node; workers that have bases of their own
 
@@ -60,6 +61,10 @@ class Node:
     @property
     def engines(self) -> list[str]:
         return list(self.part_ports)[2:]
+
+    @property
+    def decodes(self) -> list[str]:
+        return [one for one in self.engines if one.startswith("decode")]
 
     def host_pid(self, part: str) -> int:
         (pid,) = pids_of_part(part, self.part_ports[part])
@@ -162,7 +167,7 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def running_node(
-    model: str, run_dir: Path, *more: str, kv_cache_gib: float = 0.5, decode: int = 1
+    model: str, run_dir: Path, *more: str, kv_cache_gib: float = KV_CACHE_GIB, decode: int = 1
 ) -> Iterator[Node]:
     """Starts a node, waits until it serves, and ends it unless the test has done so.
 

@@ -12,7 +12,7 @@ LIMIT_S = 560
 COMMAND = (sys.executable, "-m", "services.bench", "capacity", "--real", "--json")
 SMALL = (
     *("--model=tiny", "--token-budgets=64", "--rounds=1", "--point-s=2", "--first-rate=5"),
-    *("--speculation-tokens=0", "--overload=0", "--drain-s=60"),
+    *("--speculation-tokens=0", "--overload=0", "--drain-s=60", "--kv-cache-gib=0.05"),
 )
 
 

@@ -16,7 +16,7 @@ COMMAND = (sys.executable, "-m", "services.bench", "chaos", "--json")
 FAULTS = ("cut", "kill-core") if os.environ.get("SLOS_TEST_ALL_CASES") else ("cut",)
 SMALL = (
     *("--minutes=0.15", "--calm-s=1", "--seed=1", "--answers=10", "--clients=3"),
-    *("--prefill=1", "--decode=1", "--gateways=1"),
+    *("--prefill=1", "--decode=1", "--gateways=1", "--kv-cache-gib=0.05"),
     *(f"--faults={kind}" for kind in FAULTS),
 )
 

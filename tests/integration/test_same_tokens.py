@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 VOCABULARY_TOKENS = 49_152
 MODEL = "embedded"
+KV_CACHE_GIB = 0.2  # two of the longest prompts that the model takes
 ALL_CASES = "SLOS_TEST_ALL_CASES"  # set it for all forty; ten of them, every kind, otherwise
 # Of the decode engines; the forty answers are compared over each transport and over two at once.
 TRANSPORTS: list[tuple[str, ...]] = (
@@ -64,11 +65,14 @@ def test_the_answer_does_not_depend_on_the_way(
     first, *others = decode_transports
     config = tmp_path / "slos.yaml"
     config.write_text(
-        f"{{gateway: {{tool_call_parser: hermes}}, decode: {{kv_transport: {first}}}}}"
+        '{gateway: {tool_call_parser: hermes}, prefill: {profile: "off"}, '
+        f'decode: {{profile: "off", kv_transport: {first}}}}}'  # no request here has a target
     )
     (tmp_path / "node").mkdir()
     with (
-        running_node(MODEL, tmp_path / "node", "--config", str(config)) as node,
+        running_node(
+            MODEL, tmp_path / "node", "--config", str(config), kv_cache_gib=KV_CACHE_GIB
+        ) as node,
         more_decode_engines(node, tmp_path, others) as metrics_ports,
     ):
         misses: dict[str, list[str]] = {}
@@ -108,7 +112,8 @@ def more_decode_engines(node: Node, folder: Path, transports: Sequence[str]) -> 
                 "served-model-name": MODEL,
                 "dtype": "float32",
                 "max-model-len": 2048,
-                "kv-cache-gib": 0.5,
+                "kv-cache-gib": KV_CACHE_GIB,
+                "profile": "off",
                 "kv-transport": transport,
                 "cores": max(os.sched_getaffinity(0)),
             }
@@ -163,7 +168,7 @@ def ask(url: str, case: Case, *, salt: str) -> Json:
 def plain_vllm(folder: Path) -> Iterator[str]:
     """vLLM's own server in one process tree, with the threads and shapes of one of our engines."""
     port = free_ports()[0].gateway
-    cores = share_cpu(sorted(os.sched_getaffinity(0)), memory_gib(), 2, 0.5)[0].cores
+    cores = share_cpu(sorted(os.sched_getaffinity(0)), memory_gib(), 2, KV_CACHE_GIB)[0].cores
     flags = {
         "model": resolve_model(MODEL),
         "served-model-name": MODEL,
@@ -174,7 +179,7 @@ def plain_vllm(folder: Path) -> Iterator[str]:
         "max-model-len": 2048,
         "max-num-seqs": 64,
         "max-num-batched-tokens": 2048,
-        "kv-cache-memory-bytes": 1 << 29,
+        "kv-cache-memory-bytes": round(KV_CACHE_GIB * (1 << 30)),
         "tool-call-parser": "hermes",
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]

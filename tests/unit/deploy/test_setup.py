@@ -114,6 +114,22 @@ def test_a_cut_off_download_is_tried_once_more(
     assert len(tries) == 2
 
 
+def test_packages_are_compiled_though_one_of_them_holds_what_this_python_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "LOG", tmp_path / "setup.log")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "whole.py").write_text("a = 1")
+    (packages / "other.py").write_text("print 'of another Python'")
+
+    setup.compile_packages(tmp_path)
+
+    assert [one.name.split(".")[0] for one in packages.glob("__pycache__/*.pyc")] == ["whole"]
+
+
 def sources(root: Path) -> None:
     (root / "deploy" / "locks").mkdir(parents=True)
     locks = ("engine-cpu", "engine-cuda", "plots", "build")

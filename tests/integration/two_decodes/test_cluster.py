@@ -4,47 +4,28 @@ import asyncio
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from deploy.compose_test.dashboard import MAY_BE_EMPTY, unanswered
 from examples import agent, client
 from tests.integration.load import WAYS, Load, seen, understandable
-from tests.integration.node import (
-    START_LIMIT_S,
-    Node,
-    pids_with_text,
-    running_node,
-    wait_until,
-)
+from tests.integration.node import START_LIMIT_S, Node, wait_until
 from tests.integration.prometheus import running_prometheus
 
 pytestmark = pytest.mark.engines
 
-CLASSES = Path(__file__).parents[2] / "examples" / "classes.yaml"
-
-# test_moves.py kills the other parts; with SLOS_TEST_ALL_CASES each part is killed by itself.
+# test_moves.py ends the other parts; with SLOS_TEST_ALL_CASES each part is killed by itself.
 KILLED: list[tuple[str, ...]] = [("gateway",)]
 if os.environ.get("SLOS_TEST_ALL_CASES"):
     KILLED += [("planner",), ("prefill-0",), ("decode-0",), ("gateway", "decode-0")]
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    run_dir = tmp_path_factory.mktemp("node")
-    with running_node("tiny", run_dir, "--config", str(CLASSES)) as running:
-        yield running
-    assert pids_with_text(str(run_dir)) == []
 
 
 def chat(node: Node, **more: object) -> httpx.Response:
@@ -60,7 +41,7 @@ def test_a_report_tells_way_engines_and_what_was_achieved(node: Node, way: str) 
 
     report = answer["slo"]
     assert report["way"] == way
-    assert report["engines"]["decode"] == "decode-0"
+    assert report["engines"]["decode"] in node.decodes
     assert report["engines"]["prefill"] == ("prefill-0" if way == "disaggregated" else None)
     assert report["met"] is True
     assert 0 < report["achieved"]["ttft_ms"] < 60_000
@@ -160,7 +141,7 @@ def test_a_decision_can_be_explained_after_the_answer(node: Node) -> None:
     ).stdout
 
     assert report["decision_id"] in told
-    assert "decode-0" in told
+    assert report["engines"]["decode"] in told
 
 
 async def test_clients_that_hang_up_free_their_kv_and_harm_no_other_request(node: Node) -> None:
@@ -273,17 +254,11 @@ async def test_killed_parts_come_back_and_nothing_hangs(
     print(f"\n{killed} killed: {seen(told)}; again {waits}; at rest {rest_s:.1f} s later")
 
 
-def test_a_node_that_is_killed_outright_leaves_nothing(node: Node) -> None:
-    parts = psutil.Process(node.process.pid).children(recursive=True)
-    assert len(parts) > 5  # keeper, planner, gateway, two hosts with a core each
-
-    assert node.end(signal.SIGKILL) == -signal.SIGKILL
-
-
 def test_a_part_that_cannot_start_ends_the_node_with_its_last_words(tmp_path: Path) -> None:
     config = tmp_path / "slos.yaml"
     config.write_text("decode: {vllm: {no_such_setting: 1}}")  # only vLLM knows that
-    flags = ("--model=tiny", "--auto-ports", f"--run-dir={tmp_path}", f"--config={config}")
+    small = ("--model=tiny", "--prefill=0", "--kv-cache-gib=0.05")
+    flags = (*small, "--auto-ports", f"--run-dir={tmp_path}", f"--config={config}")
 
     ended = subprocess.run(
         [sys.executable, "-m", "services", *flags],
