@@ -53,6 +53,17 @@ def forecast_prefill(
     )
 
 
+def export_s(state: ClusterState, engine: EngineState, cached_tokens: int, now: float) -> float:
+    """Seconds until an engine has exported a cached prefix: its running step, then one step with
+    the token that it computes beside what is queued there. nan: unknown.
+    """
+    room_s = engine.room_in_s(cached_tokens + 1, now)
+    most_tokens = engine.description.max_step_tokens
+    step_tokens = min(engine.prefill_tokens_ahead + 1, max(1, most_tokens - engine.decode_tokens))
+    step_s = _prefill_s(state, engine, step_tokens, beside=engine)
+    return max(room_s, engine.free_at_s(now) - now) + step_s
+
+
 def forecast_decode(
     state: ClusterState, engine: EngineState, prompt_tokens: int, output_tokens: int, now: float
 ) -> DecodeForecast:

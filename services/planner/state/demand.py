@@ -90,6 +90,27 @@ class Demand:
             available_s=available_s,
         )
 
+    def export(
+        self,
+        cached_tokens: int,
+        available_s: float,
+        latest_s: float,
+        *,
+        best_effort: bool = False,
+    ) -> FloatArray:
+        """The row on an engine that exports a cached prefix by `latest_s`, for which it computes
+        one token.
+        """
+        return new_row(
+            key=self.key,
+            tokens=cached_tokens + 1,
+            computed=cached_tokens,
+            left=1,
+            due_s=min(latest_s, self.due_s - self.delivery_s) if self.asks else math.inf,
+            kind=self._kind(best_effort),
+            available_s=available_s,
+        )
+
     def answer_only(
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
     ) -> FloatArray:
