@@ -33,7 +33,7 @@ def rows_of(
         rows = [(end, whole(request, way, reached_at_s))]
         if way.pull is not None:
             latest_s = reached_at_s + way.pull.limit_s
-            rows.append((way.pull.source, demand.export(way.pull.tokens, reached_at_s, latest_s)))
+            rows.append((way.pull.source, demand.export(reached_at_s, latest_s)))
         return rows
     prompt = demand.prompt_only(hit(request, way), reached_at_s)
     first_s = now + max(0.0, way.ttft_s - request.query.waited_s)

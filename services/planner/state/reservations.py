@@ -29,7 +29,7 @@ def pulled(
     """
     tokens, from_s = source.tokens, whole.due_at_s
     row = demand.whole(tokens, begins_at_s, best_effort=best_effort)
-    export = demand.export(tokens, from_s, from_s + source.limit_s, best_effort=best_effort)
+    export = demand.export(from_s, from_s + source.limit_s, best_effort=best_effort)
     run = replace(whole, prefill_tokens=demand.prompt_tokens - tokens, row=row)
     there = replace(
         whole, prefill_tokens=1, kv_tokens=tokens + 1, ends_at_s=begins_at_s, row=export

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,7 +194,7 @@ def test_both_engines_reserve_what_a_pull_takes_of_them() -> None:
 
     (export,) = state.engines["a"].unseen.values()
     (run,) = state.engines["b"].unseen.values()
-    assert (export.row[TOTAL], export.row[COMPUTED], export.prefill_tokens) == (321, 320, 1)
+    assert (export.row[TOTAL], export.row[COMPUTED], export.kv_tokens) == (1, 0, 321)
     assert (run.row[TOTAL], run.row[COMPUTED], run.prefill_tokens) == (400, 320, 80)
     assert export.decision_id == run.decision_id == decision.placement.decision_id
 
@@ -202,13 +203,13 @@ ASKED = query(850, targets=SloTargets(ttft_s=0.6, on_refuse=OnRefuse.REFUSE))
 OTHER_TOKENS = 3300  # leave a's KV cache room for an export, and for no more
 
 
-def promising(*, pull_prefixes: bool = True, other_tokens: int = OTHER_TOKENS) -> ClusterState:
+def promising(*, pull_prefixes: bool = True) -> ClusterState:
     """a has 720 tokens of the prompt, and decodes a long answer."""
     state = cluster({"a": 45}, pull_prefixes=pull_prefixes)
     row = new_row(
         key=1,
-        tokens=other_tokens,
-        computed=other_tokens - 1,
+        tokens=OTHER_TOKENS,
+        computed=OTHER_TOKENS - 1,
         produced=1,
         left=20,
         kind=NO_SLO,
@@ -252,7 +253,11 @@ def test_the_source_promises_to_export_in_time() -> None:
 
 
 def test_a_pull_for_which_the_source_has_no_room_beside_others_is_not_promised() -> None:
-    decision = promised_in_a_round(promising(other_tokens=OTHER_TOKENS + 100), ASKED)
+    state = promising()
+    others = [new_row(key=number, tokens=9, left=9, produced=1) for number in range(2, 10)]
+    state.engines["a"].rows = np.array(others)
+
+    decision = promised_in_a_round(state, ASKED)
 
     assert decision.placement.admission is Admission.REFUSED
     (pulling,) = [way for way in decision.ways if way.source]
