@@ -1,5 +1,6 @@
 """When a cached prefix is pulled from another engine, and what then holds of both."""
 
+import io
 import math
 from dataclasses import replace
 from typing import Any
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from services.planner.admission.candidates import Candidate, goal_of, rank
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.placement_options import Fleet
 from services.planner.admission.rounds import decide_round
+from services.planner.server.explain import print_explanation
+from services.planner.server.metrics import PlannerMetrics
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_reservations import Reservation
 from shared.engines import KV_USED, KvTransfer, PrefixNews
@@ -167,6 +171,24 @@ def test_a_prefix_is_pulled_from_an_engine_that_has_other_prompts_to_compute() -
     assert placement.way is PlacementMode.COLOCATED
     assert placement.prefix_source is not None
     assert (placement.prefix_source.engine.name, placement.prefix_source.tokens) == ("a", 320)
+
+
+def test_explanation_and_metrics_tell_of_a_pull() -> None:
+    state, metrics, text = with_a_queue(), PlannerMetrics(), io.StringIO()
+    placement = place(state, query()).placement
+    explanation = state.explain(placement.decision_id)
+    assert explanation is not None
+
+    metrics.decided(placement, 0.0)
+    print_explanation(explanation, Console(file=text, width=80))
+
+    words = " ".join(text.getvalue().split())
+    assert "colocated on b, 320 prompt tokens pulled from a" in words
+    assert "b < a" in words
+    pulled = {"source": "a"}
+    value = metrics.registry.get_sample_value
+    assert value("slos_planner_prefix_pulls_total", pulled) == 1
+    assert value("slos_planner_prefix_pulled_tokens_total", pulled) == 320
 
 
 def test_a_prefix_is_computed_where_its_export_would_wait_for_longer() -> None:
