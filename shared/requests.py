@@ -155,6 +155,19 @@ class EngineRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixSource:
+    """An engine from whose prefix cache the decode engine pulls the beginning of a prompt.
+
+    `tokens` are cached there. Where the engine has not exported them within `limit_s`, the decode
+    engine computes them.
+    """
+
+    engine: EngineRef
+    tokens: int
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """The planner's answer. Predictions and retry times are None if unknown.
 
@@ -167,6 +180,7 @@ class Placement:
         pace_share: Share of each TPOT target that engines schedule for, to regain that slack.
         delivery_s: Time from engine to client; engines produce the first token this much earlier.
         pacing: The pacing in force.
+        prefix_source: Where the beginning of the prompt is pulled from, only if co-located.
     """
 
     decision_id: str
@@ -186,6 +200,7 @@ class Placement:
     pace_share: float = 1.0
     delivery_s: float = 0.0
     pacing: Pacing = Pacing.MEAN
+    prefix_source: PrefixSource | None = None
 
     @property
     def runs(self) -> bool:
@@ -240,7 +255,8 @@ class Outcome:
 class PlacementOption:
     """One placement option that the planner weighed; `rejected` says why it was not possible.
 
-    `prefill` and `decode` are engine names. Times are None if unknown; `ttft_s` and `finish_s`
+    `prefill` and `decode` are engine names; `source` is the engine whose cached prefix is pulled,
+    in `transfer_s`. Times are None if unknown; `ttft_s` and `finish_s`
     count from the arrival at the gateway.
     """
 
@@ -255,6 +271,7 @@ class PlacementOption:
     tpot_s: float | None = None
     finish_s: float | None = None
     rejected: str = ""
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ def route_of(placement: Placement, targets: SloTargets) -> Route:
     best_effort = placement.admission is Admission.BEST_EFFORT
     in_force = placement.ttft_s is not None or placement.tpot_s is not None
     kind = NO_SLO if targets.asks_for_nothing and not in_force else PROMISED
+    source = placement.prefix_source
     return Route(
         decode=placement.decode.name,
         prefill=placement.prefill.name if placement.prefill else None,
@@ -84,6 +85,9 @@ def route_of(placement: Placement, targets: SloTargets) -> Route:
         pace_share=placement.pace_share,
         delivery_s=placement.delivery_s,
         by_deadlines=placement.pacing is Pacing.DEADLINES,
+        source=source.engine.name if source else None,
+        pulled_tokens=source.tokens if source else 0,
+        export_limit_s=source.limit_s if source else 0.0,
     )
 
 

@@ -38,7 +38,8 @@ class Settings:
     own. `round_robin`: each request may run on one decode engine only, in turn. `way`: the only one
     that is allowed. `length_factor`: answers are taken to be so many times as long as those of
     their class were. `knows_prefixes`: queries have the hashes of prompts. `names_sessions`: calls
-    of one program name their session.
+    of one program name their session. `pulls_prefixes`: cached prefixes are pulled from other
+    engines where that is faster than to compute them.
     """
 
     speculation: bool = True
@@ -51,6 +52,7 @@ class Settings:
     length_factor: float = 1.0
     knows_prefixes: bool = True
     names_sessions: bool = True
+    pulls_prefixes: bool = False
 
 
 class Planned:
@@ -71,6 +73,7 @@ class Planned:
             kv_fixed_s=link.link_latency_s,
             admission_dp=settings.admission_dp,
             same_pace_first=settings.same_pace_first,
+            pull_prefixes=settings.pulls_prefixes,
         )
         self.state = ClusterState(numbers, epoch="s", now=0.0)
         self.state.lengths = ScaledLengths(settings.length_factor)

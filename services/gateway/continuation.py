@@ -16,7 +16,7 @@ from vllm.v1.engine import (
 )
 
 from shared.errors import InvalidRequest
-from shared.kv_transfer.settings import RESULT_KEY
+from shared.kv_transfer.settings import EXPORT_KEY, RESULT_KEY
 
 TRANSFER = "kv_transfer_params"
 MOST_PRIORITY = 10**12  # engines queue by milliseconds in 64 bits
@@ -131,6 +131,22 @@ def prefill_request(request: EngineCoreRequest, form: Form) -> EngineCoreRequest
         params.thinking_token_budget = None
         params.trace_decode_token_ids = None
     return _with_params(request, params, _PREPARE_TRANSFER)
+
+
+def export_request(request: EngineCoreRequest, cached_tokens: int) -> EngineCoreRequest:
+    """The first `cached_tokens` of the prompt and one more, which the engine computes; their KV
+    blocks are kept for another engine to fetch. An engine that has less cached exports that.
+    """
+    shorter = copy(request)
+    shorter.prompt_token_ids = request.prompt_token_ids[: cached_tokens + 1]
+    exported = prefill_request(shorter, Form.RESAMPLE)
+    exported.sampling_params.extra_args[TRANSFER][EXPORT_KEY] = True
+    return exported
+
+
+def pulling_request(request: EngineCoreRequest, exported: Prefilled) -> EngineCoreRequest:
+    """The whole request, on an engine that pulls the exported prefix and computes the rest."""
+    return _with_params(request, copy(request.sampling_params), exported.transfer)
 
 
 def decode_request(

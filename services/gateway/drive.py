@@ -20,6 +20,7 @@ from services.gateway.continuation import (
     must_stay_whole,
     output_budget_tokens,
     prefill_request,
+    pulling_request,
     read_prefill,
     resample_outputs,
     shift_events,
@@ -31,6 +32,7 @@ from services.gateway.engine_calls import Engines, Held, Reply
 from services.gateway.engine_health import EngineHealth
 from services.gateway.engine_terms import engine_terms, next_pace_s
 from services.gateway.moves import MOVABLE, Move, cause_of
+from services.gateway.prefix_export import export_prefix
 from services.gateway.remainder import Replay, named
 from services.gateway.scope import RequestScope, SequenceRecord, enter
 from services.gateway.wait_limits import WaitLimits, silence
@@ -44,7 +46,8 @@ from shared.errors import (
     EngineUnreachable,
     SlosError,
 )
-from shared.requests import EngineRef, Phase, Placement, PlacementMode
+from shared.requests import EngineRef, Phase, Placement, PlacementMode, PrefixSource
+from shared.rpc import slos_pb2 as pb
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +92,7 @@ class Drive:
         if self.held is not None:
             await self._run_rest(self.held)
         elif self.placement.way is PlacementMode.COLOCATED or self.placement.prefill is None:
-            await self._run_whole()
+            await self._run_pulled(self.placement.prefix_source)
         elif not must_stay_whole(self.request, self.max_model_len_tokens):
             await self._run_split(self.placement.prefill)
         elif output_budget_tokens(self.request, self.max_model_len_tokens) <= 1:
@@ -106,6 +109,36 @@ class Drive:
     async def _run_whole(self) -> None:
         self._enter(Phase.DECODING)
         await self._follow(self._decode_engine, self.request, self._deliver)
+
+    async def _run_pulled(self, source: PrefixSource | None) -> None:
+        """Runs all on the decode engine, which first pulls the prefix that `source` has cached."""
+        if source is None or must_stay_whole(self.request, self.max_model_len_tokens):
+            await self._run_whole()
+            return
+        self._enter(Phase.TRANSFERRING)
+        terms = self._terms(self.request)
+        if terms.HasField("ttft_s"):
+            terms.ttft_s = min(terms.ttft_s, terms.waited_s + source.limit_s)
+        request = named(self.request, self.leg)
+        exported = await export_prefix(request, source, terms, self.engines, self.health)
+        if exported is None:
+            await self._run_whole()
+            return
+        pulled = False
+
+        def on_reply(reply: Reply) -> None:
+            nonlocal pulled
+            pulled = True  # or computed instead, which frees the blocks as well
+            self.record.recomputed |= take_kv_result(reply.outputs)
+            self._enter(Phase.DECODING)
+            self._deliver(reply)
+
+        try:
+            rest = pulling_request(self.request, exported)
+            await self._follow(self._decode_engine, rest, on_reply)
+        finally:
+            if not pulled:
+                self.engines.release(source.engine, request.request_id)
 
     async def _run_one_token(self, prefill_engine: EngineRef) -> None:
         self._enter(Phase.DECODING)
@@ -166,7 +199,7 @@ class Drive:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
             request_id = named(self.request, self.leg).request_id
-            self.engines.wind_up(self.placement, request_id, reading)
+            self.engines.wind_up(engine, request_id, reading)
             raise
 
     async def _read_prefill(self, engine: EngineRef, form: Form) -> Prefilled | None:
@@ -195,14 +228,7 @@ class Drive:
     async def _follow_to_end(
         self, engine: EngineRef, request: EngineCoreRequest, on_reply: Callable[[Reply], None]
     ) -> None:
-        terms = engine_terms(
-            self.placement,
-            self.scope,
-            self.record,
-            self.clock.now(),
-            answered_tokens=len(request.prompt_token_ids or ()) - self.record.prompt_tokens,
-        )
-        replies = self.engines.generate(engine, named(request, self.leg), terms)
+        replies = self.engines.generate(engine, named(request, self.leg), self._terms(request))
         try:
             async with silence(self.limits) as patience, aclosing(replies):
                 with self.health.waiting(engine, patience) as heard:
@@ -217,6 +243,15 @@ class Drive:
                 raise EngineStalled("It does not answer.") from error
             raise DeadlinePassed(self._too_slow(engine)) from error
         raise EngineLost("It ended the stream without an end of the answer.")
+
+    def _terms(self, request: EngineCoreRequest) -> pb.EngineTerms:
+        return engine_terms(
+            self.placement,
+            self.scope,
+            self.record,
+            self.clock.now(),
+            answered_tokens=len(request.prompt_token_ids or ()) - self.record.prompt_tokens,
+        )
 
     def _take_in(self, reply: Reply) -> None:
         shift_events(reply.outputs, self.clock.now() - reply.core_time_s)

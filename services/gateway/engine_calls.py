@@ -8,7 +8,7 @@ from typing import Protocol
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 
 from services.gateway.continuation import Form, Prefilled
-from shared.requests import EngineRef, Placement
+from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 
 
@@ -52,6 +52,6 @@ class Engines(Protocol):
         """Frees, in the background, KV blocks that `engine` holds and no engine will fetch."""
 
     def wind_up(
-        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+        self, engine: EngineRef, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """Aborts a prefill in the background and frees its blocks."""
+        """Aborts a prefill on `engine` in the background and frees its blocks."""

@@ -15,7 +15,7 @@ from services.gateway.shared_outputs import Replies, SharedOutputs, in_our_words
 from shared.clock import Clock
 from shared.engine.wire import decode_outputs, encode_adapter, encode_request
 from shared.errors import EngineUnreachable, InvalidRequest, SlosError
-from shared.requests import EngineRef, Placement
+from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import open_channel
 from shared.rpc.identity import Identity
@@ -122,10 +122,10 @@ class EngineLinks:
         self._start(self._release(engine, request_id))
 
     def wind_up(
-        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+        self, engine: EngineRef, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """Aborts a prefill in the background and frees its blocks."""
-        self._start(self._wind_up(placement, request_id, prefill))
+        """Aborts a prefill on `engine` in the background and frees its blocks."""
+        self._start(self._wind_up(engine, request_id, prefill))
 
     async def prune(self, addresses: Collection[str], *, idle_s: float) -> None:
         """Closes the channels to engines that are not in `addresses` and unused for `idle_s`."""
@@ -194,15 +194,14 @@ class EngineLinks:
         )
 
     async def _wind_up(
-        self, placement: Placement, request_id: str, prefill: asyncio.Task[Prefilled | None]
+        self, engine: EngineRef, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
         """Releases after the abort, since the prompt may have finished just before it."""
         prefill.cancel()
-        if placement.prefill is not None:
-            await self._link(placement.prefill.address).abort(
-                pb.AbortRequest(request_ids=[request_id]), timeout=self._clean_up_limit_s
-            )
-            await self._release(placement.prefill, request_id)
+        await self._link(engine.address).abort(
+            pb.AbortRequest(request_ids=[request_id]), timeout=self._clean_up_limit_s
+        )
+        await self._release(engine, request_id)
 
 
 def _encoded(request: EngineCoreRequest) -> list[bytes]:

@@ -53,6 +53,10 @@ class PlannerOptions:
     kv_fixed_s: Annotated[float, Field(ge=0)] = option(
         0.005, help="seconds that a KV transfer takes beside its bytes"
     )
+    pull_prefixes: bool = option(
+        False,
+        help="pull a cached prefix from another engine where that is faster than to compute it",
+    )
     patience_s: Seconds = option(
         5.0, help="seconds that a request with a pace but no TTFT target waits for an engine"
     )
@@ -122,4 +126,5 @@ class PlannerOptions:
             retry_after_s=self.retry_after_s,
             patience_s=self.patience_s,
             kept_decisions=self.kept_decisions,
+            pull_prefixes=self.pull_prefixes,
         )

@@ -18,6 +18,8 @@ class PlannerConfig:
         admission_dp: The admission DP decides which requests get a contested engine; off: EDF.
         same_pace_first: Prefers engines that step as quickly already. This and `admission_dp` can
             be switched off to measure what they gain.
+        pull_prefixes: A cached prefix is pulled from another engine where that is faster than to
+            compute it.
     """
 
     model: str | None = None
@@ -31,3 +33,4 @@ class PlannerConfig:
     kept_decisions: int = 4096
     admission_dp: bool = True
     same_pace_first: bool = True
+    pull_prefixes: bool = False

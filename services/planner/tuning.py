@@ -820,6 +820,17 @@ MOST_CACHED: Annotated[
     ),
 ] = 4
 
+MOST_PULLS: Annotated[
+    int,
+    Tuned(
+        unit="engines",
+        low=1,
+        high=4,
+        why="Engines on which a request may pull a prefix, the quickest first; more would leave no "
+        "tries to the ways that compute it.",
+    ),
+] = 2
+
 MOST_TRIED: Annotated[
     int,
     Tuned(

@@ -28,6 +28,7 @@ from shared.engine.policy_limits import (
 from shared.engine.prefix_spans import PrefixSpans
 from shared.engine.request_rows import Late, RequestRows
 from shared.engine.step_ledger import Standing, StepBook, StepLedger
+from shared.engine.vllm_exports import cut_to_cached, exports
 from shared.engine.vllm_grammar import end_compilation
 from shared.engine.vllm_kv import kv_layout
 from shared.engine.vllm_prefixes import PrefixEvents
@@ -292,6 +293,9 @@ class SlosScheduler(SteeredScheduler):
     # -- the life of a request ----------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
+        if exports(request):
+            cached_tokens = self.kv_cache_manager.get_computed_blocks(request)[1]
+            cut_to_cached(request, cached_tokens, self.hash_block_size)
         super().add_request(request)
         self._slos_listen_at_s = -math.inf  # what was told before it came holds for its first step
         params = request.sampling_params

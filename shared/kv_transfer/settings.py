@@ -11,6 +11,9 @@ SETTINGS_KEY: Final = "slos"
 PORT_KEY: Final = "slos_kv"
 """The key of the KV port and its transports in the transfer parameters of a computed prompt."""
 
+EXPORT_KEY: Final = "slos_export"
+"""The key, in transfer parameters, of a request that only exports a cached prefix."""
+
 RESULT_KEY: Final = "slos_kv_result"
 """The key of the transfer's result in the transfer parameters of a decode engine's last output."""
 

@@ -20,6 +20,7 @@ from shared.requests import (
     Placement,
     PlacementMode,
     PlacementQuery,
+    PrefixSource,
     PromptHashes,
     Reason,
     SloTargets,
@@ -194,6 +195,7 @@ def placement_to_wire(placement: Placement) -> pb.Placement:
         pacing=placement.pacing.value,
         hold_s=placement.hold_s,
         retry_after_s=placement.retry_after_s,
+        prefix_source=_source_to_wire(placement.prefix_source),
     )
 
 
@@ -216,6 +218,24 @@ def placement_from_wire(wire: pb.Placement) -> Placement:
         pacing=Pacing(wire.pacing or Pacing.MEAN),
         hold_s=wire.hold_s if wire.HasField("hold_s") else None,
         retry_after_s=wire.retry_after_s if wire.HasField("retry_after_s") else None,
+        prefix_source=_source_from_wire(wire),
+    )
+
+
+def _source_to_wire(source: PrefixSource | None) -> pb.PrefixSource | None:
+    if source is None:
+        return None
+    return pb.PrefixSource(
+        engine=_ref_to_wire(source.engine), tokens=source.tokens, limit_s=source.limit_s
+    )
+
+
+def _source_from_wire(wire: pb.Placement) -> PrefixSource | None:
+    if not wire.HasField("prefix_source"):
+        return None
+    source = wire.prefix_source
+    return PrefixSource(
+        engine=_ref_from_wire(source.engine), tokens=source.tokens, limit_s=source.limit_s
     )
 
 

@@ -41,6 +41,7 @@ def considered_to_wire(considered: PlacementOption) -> pb.Option:
         tpot_s=considered.tpot_s,
         finish_s=considered.finish_s,
         rejected=considered.rejected,
+        source=considered.source or "",
     )
 
 
@@ -57,6 +58,7 @@ def considered_from_wire(wire: pb.Option) -> PlacementOption:
         tpot_s=wire.tpot_s if wire.HasField("tpot_s") else None,
         finish_s=wire.finish_s if wire.HasField("finish_s") else None,
         rejected=wire.rejected,
+        source=wire.source or None,
     )
 
 

@@ -787,6 +787,7 @@ class Placement(_message.Message):
     PACE_SHARE_FIELD_NUMBER: _builtins.int
     DELIVERY_S_FIELD_NUMBER: _builtins.int
     PACING_FIELD_NUMBER: _builtins.int
+    PREFIX_SOURCE_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     admission: _builtins.str
     reason: _builtins.str
@@ -809,6 +810,10 @@ class Placement(_message.Message):
     def prefill(self) -> Global___EngineRef: ...
     @_builtins.property
     def decode(self) -> Global___EngineRef: ...
+    @_builtins.property
+    def prefix_source(self) -> Global___PrefixSource:
+        """absent: the decode engine computes all that it has not cached"""
+
     def __init__(
         self,
         *,
@@ -829,10 +834,11 @@ class Placement(_message.Message):
         pace_share: _builtins.float | None = ...,
         delivery_s: _builtins.float = ...,
         pacing: _builtins.str = ...,
+        prefix_source: Global___PrefixSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "hold_s", b"hold_s", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "hold_s", b"hold_s", "pace_share", b"pace_share", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "prefix_source", b"prefix_source", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "delivery_s", b"delivery_s", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "pacing", b"pacing", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_pace_share", b"_pace_share", "_predicted_tpot_s", b"_predicted_tpot_s", "_predicted_ttft_s", b"_predicted_ttft_s", "_retry_after_s", b"_retry_after_s", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "admission", b"admission", "decision_id", b"decision_id", "decode", b"decode", "delivery_s", b"delivery_s", "grace_s", b"grace_s", "hold_s", b"hold_s", "message", b"message", "pace_share", b"pace_share", "pacing", b"pacing", "predicted_tpot_s", b"predicted_tpot_s", "predicted_ttft_s", b"predicted_ttft_s", "prefill", b"prefill", "prefix_source", b"prefix_source", "reason", b"reason", "retry_after_s", b"retry_after_s", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hold_s: _TypeAlias = _typing.Literal["hold_s"]  # noqa: Y015
     _WhichOneofArgType__hold_s: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s"]  # noqa: Y015
@@ -864,6 +870,36 @@ class Placement(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_s) -> _WhichOneofReturnType__ttft_s | None: ...
 
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class PrefixSource(_message.Message):
+    """An engine from whose prefix cache the decode engine pulls the beginning of the prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    LIMIT_S_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    """of the prompt that it has cached"""
+    limit_s: _builtins.float
+    """that it may take to export them; then they are computed"""
+    @_builtins.property
+    def engine(self) -> Global___EngineRef: ...
+    def __init__(
+        self,
+        *,
+        engine: Global___EngineRef | None = ...,
+        tokens: _builtins.int = ...,
+        limit_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "limit_s", b"limit_s", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefixSource: _TypeAlias = PrefixSource  # noqa: Y015
 
 @_typing.final
 class StepReport(_message.Message):
@@ -1559,6 +1595,7 @@ class Option(_message.Message):
     TPOT_S_FIELD_NUMBER: _builtins.int
     FINISH_S_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     way: _builtins.str
     prefill: _builtins.str
     decode: _builtins.str
@@ -1570,6 +1607,8 @@ class Option(_message.Message):
     tpot_s: _builtins.float
     finish_s: _builtins.float
     rejected: _builtins.str
+    source: _builtins.str
+    """the engine whose cached prefix is pulled; empty: none"""
     def __init__(
         self,
         *,
@@ -1584,10 +1623,11 @@ class Option(_message.Message):
         tpot_s: _builtins.float | None = ...,
         finish_s: _builtins.float | None = ...,
         rejected: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill", b"prefill", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "rejected", b"rejected", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill", b"prefill", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "rejected", b"rejected", "source", b"source", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decode_s: _TypeAlias = _typing.Literal["decode_s"]  # noqa: Y015
     _WhichOneofArgType__decode_s: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s"]  # noqa: Y015

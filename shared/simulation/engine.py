@@ -176,10 +176,17 @@ class SimEngine:
         If it `stays`, other requests can find it as well; otherwise it leaves the cache.
         """
         cached = self.cache.use(name) if stays else self.cache.take(name)
-        found = min(tokens, cached)
-        found -= found % self.hardware.block_size_tokens
+        found = self.whole_blocks(min(tokens, cached))
         self.found_tokens += found
         return found
+
+    def whole_blocks(self, tokens: int) -> int:
+        """The tokens that fill whole blocks."""
+        return tokens - tokens % self.hardware.block_size_tokens
+
+    def lend(self, life: int) -> None:
+        """Leases a cached prefix to a request of another engine. Its blocks stay in the cache."""
+        self._leases[life] = 0.0
 
     def keep(self, name: str, tokens: int) -> None:
         """Caches a prefix in blocks that were just freed, until they are needed."""

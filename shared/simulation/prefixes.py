@@ -24,6 +24,13 @@ class Prefixes:
         most = min(call.prefix_tokens, ticket.prompt_tokens - 1)
         return engine.find(name, most, stays=name in self._shared)
 
+    def cached(self, engine: SimEngine, ticket: Ticket) -> int:
+        """What `find` would return, which this does not count as a use."""
+        call = ticket.call
+        name = call.prefix_group or ticket.program_id
+        most = min(call.prefix_tokens, ticket.prompt_tokens - 1)
+        return engine.whole_blocks(min(most, engine.cache.tokens(name)))
+
     def keep(self, engine: SimEngine, ticket: Ticket, tokens: int) -> None:
         """Caches the prefixes that a request leaves on an engine; `tokens` of it were computed."""
         call = ticket.call

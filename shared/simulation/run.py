@@ -13,6 +13,7 @@ from shared.scheduling.rows import BEST_EFFORT, PROMISED
 from shared.scheduling.shares import SET_ASIDE
 from shared.simulation import lives as of
 from shared.simulation.engine import SimEngine
+from shared.simulation.exports import Exports
 from shared.simulation.judge import worst_pace_share
 from shared.simulation.links import Links
 from shared.simulation.prefixes import Prefixes
@@ -54,10 +55,14 @@ class Run:
         self._for_room: dict[str, deque[int]] = {name: deque() for name in self._engines}
         self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by life
         self._fetched: dict[int, Fetched] = {}  # what these will have been, by life
+        self._pulled: dict[int, int] = {}  # tokens of exported prefixes, by life
         self._recomputed: set[int] = set()  # lives whose KV did not arrive
         self._links = Links()
         self._retries = Retries(retry_s=self._conditions.retry_s)
         self._timeline = Timeline()
+        self._exports = Exports(
+            self._timeline, ready=self._exported, given_up=self._compute_instead
+        )
         self._to_decide = False
         self._recheck_s = self._until_s = math.inf
 
@@ -183,6 +188,10 @@ class Run:
         if engine is None:
             self._ask_again(ticket.life)
             return
+        if not self._exports_to(engine, ticket, route, now):
+            self._enter_engine(engine, ticket, route, now)
+
+    def _enter_engine(self, engine: SimEngine, ticket: Ticket, route: Route, now: float) -> None:
         computed = self._prefixes.find(engine, ticket)
         row = first_row(ticket, route, self._lives, computed=computed, now=now)
         engine.add(row, ticket.life, prefill_only=route.prefill is not None)
@@ -216,8 +225,10 @@ class Run:
         for life in moves:
             self._system.moved(engine, self._tickets[life])
             self._move_on(life, now)
+        self._exports.step_ended(engine, now)
         self._send(engine.name, now)
         self._wake(engine, now)
+        self._exports.idle(engine, now)
 
     def _stage_lateness(self, ticket: Ticket) -> float | None:
         life = self._lives[ticket.life]
@@ -262,6 +273,7 @@ class Run:
             self._send(end, now)
         else:
             self._release(life, now)
+            self._pulled.pop(life, None)
             self._ask_again(life)
 
     def _send(self, end: str, now: float) -> None:
@@ -284,25 +296,31 @@ class Run:
 
     def _move(self, engine: SimEngine, life: int, now: float) -> None:
         ticket, route = self._tickets[life], self._routes[life]
-        source, tokens, arrives_s = self._source(life), ticket.prompt_tokens, now
+        pulls = route.prefill is None
+        tokens = self._pulled.pop(life) if pulls else ticket.prompt_tokens
+        source, arrives_s = self._source(life), now
         if source is None:  # it died: its tokens are computed here
             tokens = 0
             self._recomputed.add(life)
         else:
             begins_s = self._fetched_from_s(engine, now)
+            own_tokens = self._prefixes.cached(engine, ticket) if pulls else 0
             arrives_s = self._links.move(
-                source.name, engine.name, tokens, engine.hardware, begins_s
+                source.name, engine.name, tokens - own_tokens, engine.hardware, begins_s
             )
             self._on_way[life] = engine, arrives_s
             self._fetched[life] = Fetched(
                 ticket=ticket,
                 source=source.name,
-                tokens=tokens,
+                tokens=tokens - own_tokens,
                 seconds=arrives_s - begins_s,
                 used=True,
             )
-            self._lives[life, of.MOVED] += arrives_s - now
-        row = second_row(ticket, route, self._lives, computed=tokens, available_s=arrives_s)
+            self._lives[life, of.MOVED] += 0.0 if pulls else arrives_s - now
+        if pulls:
+            row = first_row(ticket, route, self._lives, computed=tokens, now=arrives_s)
+        else:
+            row = second_row(ticket, route, self._lives, computed=tokens, available_s=arrives_s)
         engine.add(row, life)
         self._timeline.at(arrives_s, self._arrive, life, engine)
 
@@ -318,8 +336,9 @@ class Run:
         self._wake(engine, now)
 
     def _source(self, life: int) -> SimEngine | None:
-        """The engine that computed its prompt, if it still holds the KV."""
-        engine = self._serving.get(self._routes[life].prefill or "")
+        """The engine that computed its prompt or exported a prefix, if it still holds the KV."""
+        route = self._routes[life]
+        engine = self._serving.get(route.prefill or route.source or "")
         return engine if engine is not None and engine.has_lease(life) else None
 
     def _release(self, life: int, now: float) -> None:
@@ -327,8 +346,41 @@ class Run:
         if source is not None:
             source.release(life)
             ticket = self._tickets[life]
-            self._prefixes.keep(source, ticket, ticket.prompt_tokens)
+            if self._routes[life].prefill is not None:
+                self._prefixes.keep(source, ticket, ticket.prompt_tokens)
             self._wake(source, now)
+
+    # ---- prefixes that are pulled
+
+    def _exports_to(self, engine: SimEngine, ticket: Ticket, route: Route, now: float) -> bool:
+        """Has the route's source export its cached prefix, if it has more than the engine."""
+        source, life = self._serving.get(route.source or ""), ticket.life
+        if source is None:
+            return False
+        if self._prefixes.cached(source, ticket) <= self._prefixes.cached(engine, ticket):
+            self._system.moved(source, ticket)
+            return False
+        self._pulled[life] = min(route.pulled_tokens, self._prefixes.find(source, ticket))
+        source.lend(life)
+        self._exports.begin(source, life, route.export_limit_s, now)
+        return True
+
+    def _exported(self, source: SimEngine, life: int, now: float) -> None:
+        self._system.moved(source, self._tickets[life])
+        self._move_on(life, now)
+
+    def _compute_instead(self, source: SimEngine, life: int, now: float) -> None:
+        """Has the engine compute a prefix that was not exported within its limit."""
+        del self._pulled[life]
+        ticket, route = self._tickets[life], self._routes[life]
+        if source.alive:
+            self._system.moved(source, ticket)
+            source.release(life)
+        engine = self._serving.get(route.decode)
+        if engine is None:
+            self._ask_again(life)
+        else:
+            self._enter_engine(engine, ticket, route, now)
 
     # ---- engines that die
 
@@ -342,16 +394,21 @@ class Run:
         lost = [*engine.clear(), *waited]
         waited.clear()
         for life in lost:
+            self._pulled.pop(life, None)
             self._on_way.pop(life, None)
             self._fetched.pop(life, None)
             self._release(life, now)
             self._ask_again(life)
-        for life in [one for one in self._on_way if self._routes[one].prefill == name]:
+        self._exports.lost(engine, now)
+        for life in [one for one in self._on_way if self._gives_kv(name, one)]:
             end, _ = self._on_way.pop(life)
             end.lose(life, now)
             self._recomputed.add(life)
             self._system.fetched(end, replace(self._fetched.pop(life), tokens=0, used=False))
             self._wake(end, now)
+
+    def _gives_kv(self, name: str, life: int) -> bool:
+        return name in (self._routes[life].prefill, self._routes[life].source)
 
     def _join(self, name: str, _: float) -> None:
         """Returns an engine to the fleet, empty."""

@@ -54,6 +54,9 @@ class Route:
         pace_share: Share of each TPOT target that engines schedule for.
         delivery_s: The first token is due this much earlier.
         by_deadlines: Deadline pacing: later tokens count from the first one's due time.
+        source: The engine whose cached prefix is pulled, if any.
+        pulled_tokens: At most so many tokens are pulled.
+        export_limit_s: The longest time that the source may take to export them.
     """
 
     decode: str
@@ -65,6 +68,9 @@ class Route:
     pace_share: float = 1.0
     delivery_s: float = 0.0
     by_deadlines: bool = False
+    source: str | None = None
+    pulled_tokens: int = 0
+    export_limit_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +141,9 @@ class System(Protocol):
         """
 
     def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        """Called when a request with a computed prompt leaves this engine for its decode engine."""
+        """Called when a request with a computed prompt leaves this engine for its decode engine, or
+        this engine is done with an export.
+        """
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         """KV that this engine was to fetch is there, or will not come."""

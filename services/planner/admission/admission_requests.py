@@ -49,11 +49,9 @@ class AdmissionRequest:
 def ways_to(
     requests: Sequence[AdmissionRequest], engine: EngineState
 ) -> dict[int, Candidate | None]:
-    """The co-located way of each request on this engine, by the request's id; None without one."""
+    """The way of each request on this engine alone, by the request's id; None without one."""
     return {
-        id(request): next(
-            (w for w in request.ways if w.colocated and w.decode.engine is engine), None
-        )
+        id(request): next((w for w in request.ways if w.on_one and w.decode.engine is engine), None)
         for request in requests
     }
 

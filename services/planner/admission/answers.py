@@ -186,6 +186,7 @@ def _run(
         pace_share=pace_share,
         delivery_s=delivery_s,
         pacing=query.targets.pacing if _ttft_in_force(goal) is not None else Pacing.MEAN,
+        prefix_source=None if best.pull is None else best.pull.wire,
     )
 
 

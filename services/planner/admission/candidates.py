@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from services.planner.admission.placement_options import Ways
@@ -16,10 +16,11 @@ from services.planner.admission.predict import (
     idle_tpot_s,
     transfer_s,
 )
+from services.planner.admission.prefix_pulls import Pull, best_pull, sources_of
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
-from services.planner.tuning import BEST_OF_SIDE
+from services.planner.tuning import BEST_OF_SIDE, MOST_PULLS
 from shared.requests import PlacementMode, PlacementOption, PlacementQuery
 
 
@@ -33,7 +34,10 @@ class Goal:
 
 @dataclass(slots=True)
 class Candidate:
-    """One way of one request. Unknown times are nan; co-located, both engines are the same."""
+    """One way of one request. Unknown times are nan; co-located, both engines are the same.
+
+    With a `pull`, the queue includes the time until the prefix has arrived.
+    """
 
     prefill: PrefillForecast
     decode: DecodeForecast
@@ -42,6 +46,17 @@ class Candidate:
     finish_s: float
     colocated: bool
     rejected: str = ""  # why a simulation ruled it out
+    pull: Pull | None = None
+
+    @property
+    def on_one(self) -> bool:
+        """Whether one engine does all of it."""
+        return self.colocated and self.pull is None
+
+    @property
+    def gap_s(self) -> float:
+        """The time that KV moves after the first token."""
+        return 0.0 if self.colocated else self.transfer_s
 
     def misses_ttft(self, goal: Goal) -> bool:
         return goal.ttft_s is not None and not self.ttft_s <= goal.ttft_s
@@ -70,6 +85,7 @@ class Candidate:
             tpot_s=known(self.decode.tpot_s),
             finish_s=known(self.finish_s),
             rejected=rejected,
+            source=None if self.pull is None else self.pull.source.name,
         )
 
 
@@ -139,6 +155,9 @@ def rank(
         for engine in {*ways.on_one, *ways.prefills}
     }
     candidates = [_colocated(work, starts[engine], ends[engine]) for engine in ways.on_one]
+    sources = sources_of(query, state, demand, now)
+    if sources:
+        candidates += _pulled(work, candidates, sources, state, demand)
     if ways.pairs_exist:
         first = [starts[engine] for engine in ways.prefills]
         candidates += _pairs(work, state, first, [ends[engine] for engine in ways.decodes], goal)
@@ -151,6 +170,26 @@ def _colocated(work: Work, start: PrefillForecast, end: DecodeForecast) -> Candi
     whole = PrefillForecast(end.engine, end.room_s, queue_s, start.prefill_s)
     ttft_s = work.waited_s + whole.ready_in_s
     return Candidate(whole, end, 0.0, ttft_s, ttft_s + end.decode_s, colocated=True)
+
+
+def _pulled(
+    work: Work,
+    computed: list[Candidate],
+    sources: list[EngineState],
+    state: ClusterState,
+    demand: Demand,
+) -> list[Candidate]:
+    """The quickest ways that pull a prefix where that is faster than to compute it."""
+    ways = []
+    for way in computed:
+        others = [source for source in sources if source is not way.decode.engine]
+        found = best_pull(way.prefill, others, state, demand, work.now)
+        if found is not None:
+            pull, start = found
+            pulled = _colocated(work, start, way.decode)
+            ways.append(replace(pulled, transfer_s=pull.moved_s, pull=pull))
+    ways.sort(key=lambda way: _unknown_last(way.finish_s, way.decode.engine))
+    return ways[:MOST_PULLS]
 
 
 def _pairs(
@@ -184,12 +223,13 @@ def _pair(
 _Place = tuple[bool, float, int, str]
 
 
-def _order(candidate: Candidate, goal: Goal) -> tuple[bool, _Place, int, bool, str]:
+def _order(candidate: Candidate, goal: Goal) -> tuple[bool, _Place, int, bool, bool, str]:
     return (
         candidate.misses(goal),
         _unknown_last(candidate.finish_s, candidate.prefill.engine),
         candidate.decode.engine.requests,
         not candidate.colocated,
+        candidate.pull is not None,
         candidate.decode.engine.name,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.requests import PlacementQuery
+from shared.scheduling.rows import GENERATED, KIND, PROMISED, TPOT
 
 
 @dataclass(slots=True)
@@ -101,6 +102,27 @@ def forecast_prefill(
         queue_s=math.nan if math.isnan(room_s) or math.isnan(ahead_s) else max(room_s, ahead_s),
         prefill_s=_prefill_s(state, engine, tokens, beside=engine),
     )
+
+
+def export_s(state: ClusterState, engine: EngineState, cached_tokens: int, now: float) -> float:
+    """Seconds until an engine has exported a cached prefix: its running step, then one step with
+    the token that it computes beside what is queued there. That step is no longer than the tightest
+    pace that the engine holds. nan: unknown.
+    """
+    room_s = engine.room_in_s(cached_tokens + 1, now)
+    most_tokens = engine.description.max_step_tokens
+    step_tokens = min(engine.prefill_tokens_ahead + 1, max(1, most_tokens - engine.decode_tokens))
+    step_s = _prefill_s(state, engine, step_tokens, beside=engine)
+    alone_s = _prefill_s(state, engine, 1, beside=engine)
+    step_s = max(alone_s, min(step_s, _tightest_pace_s(engine)))
+    return max(room_s, engine.free_at_s(now) - now) + step_s
+
+
+def _tightest_pace_s(engine: EngineState) -> float:
+    """The least TPOT promised to a request that decodes there; infinite without one."""
+    rows = engine.rows
+    paces_s = rows[(rows[:, KIND] == PROMISED) & (rows[:, GENERATED] > 0), TPOT]
+    return float(paces_s.min()) if len(paces_s) else math.inf
 
 
 def forecast_decode(

@@ -17,10 +17,10 @@ from services.planner.admission.admission_requests import (
 from services.planner.admission.candidates import Candidate
 from services.planner.admission.engine_what_ifs import RoundWhatIfs
 from services.planner.admission.feasibility import EngineWhatIf, Feasibility
+from services.planner.admission.way_rows import hit, rows_of, stands_in, whole
 from services.planner.state.engine_state import EngineState
 from services.planner.tuning import MOST_TRIED, SLOWER, TRIED_WITHOUT_PROMISE
 from shared.batch_time.table import FloatArray
-from shared.engines import Role
 from shared.requests import Reason
 
 
@@ -62,8 +62,8 @@ class Round(RoundWhatIfs):
         Where a promise failed for want of KV, promised requests will soon preempt others. A request
         that would be late after a preemption is deferred for a promise instead.
         """
-        colocated = (way for way in request.ways if way.colocated)
-        for way in islice(colocated, TRIED_WITHOUT_PROMISE):
+        on_one = (way for way in request.ways if way.on_one)
+        for way in islice(on_one, TRIED_WITHOUT_PROMISE):
             what_if = self.what_if(way.decode.engine)
             if what_if is None:
                 continue
@@ -81,7 +81,7 @@ class Round(RoundWhatIfs):
         """The quickest way on one engine, with times as simulated beside the promises. Other ways
         come only without one: their KV would wait on the prefill engine, in the way of promises.
         """
-        best = next((way for way in request.ways if way.colocated), request.ways[0])
+        best = next((way for way in request.ways if way.on_one), request.ways[0])
         parts = self._parts(request, best)
         if parts:
             trial = parts[0].what_if.leftover(parts[0].row)
@@ -90,8 +90,8 @@ class Round(RoundWhatIfs):
         return best
 
     def _all_on_one(self, requests: Sequence[AdmissionRequest]) -> bool:
-        """Promises all requests together, if they hold, where each has one co-located way only."""
-        if any(len(request.ways) > 1 or not request.ways[0].colocated for request in requests):
+        """Promises all requests together, if they hold, where each has one way on one engine."""
+        if any(len(request.ways) > 1 or not request.ways[0].on_one for request in requests):
             return False
         engine = requests[0].ways[0].decode.engine
         what_if = self.what_if(engine)
@@ -123,15 +123,15 @@ class Round(RoundWhatIfs):
     def _whole(
         self, request: AdmissionRequest, way: Candidate, *, best_effort: bool = False
     ) -> FloatArray:
-        hit = _hit(request, way)
-        return request.demand.whole(hit, self._reached_at_s, best_effort=best_effort)
+        return whole(request, way, self._reached_at_s, best_effort=best_effort)
 
     # ---- one request
 
     def _place(self, request: AdmissionRequest) -> bool:
-        full: dict[str, str] = {}  # prefill engines that failed, and why
+        full: dict[str, str] = {}  # prefill engines and sources that failed, and why
         for way in islice(self._in_order(request), MOST_TRIED):
-            start = "" if way.colocated else way.prefill.engine.name
+            source = "" if way.pull is None else way.pull.source.name
+            start = source if way.colocated else way.prefill.engine.name
             if start in full:
                 way.rejected = full[start]
                 continue
@@ -141,8 +141,9 @@ class Round(RoundWhatIfs):
                 self._give(request, way, parts, trials)
                 return True
             request.trials.append(trials[-1])
-            way.rejected = trials[-1].obstacle(parts[len(trials) - 1].what_if.engine.name)
-            if start and len(trials) == 1:
+            failed = parts[len(trials) - 1].what_if.engine.name
+            way.rejected = trials[-1].obstacle(failed)
+            if start == failed:
                 full[start] = way.rejected
         return False
 
@@ -174,35 +175,29 @@ class Round(RoundWhatIfs):
         }
         pinned = {one: 0 < slow_s < what_if.tightest_s < math.inf for one, what_if in able.items()}
 
-        def rank(way: Candidate) -> tuple[bool, int, bool, float, float]:
+        def rank(way: Candidate) -> tuple[bool, int, bool, bool, float, float]:
             engine = way.decode.engine
             return (
                 pinned[engine],
-                -_hit(request, way),
+                -hit(request, way),
+                way.pull is not None,
                 way.finish_s > SLOWER * quickest[engine],
                 able[engine].utilization,
                 _or_inf(way.finish_s),
             )
 
         ways = [way for way in request.ways if way.decode.engine in able]
-        for stands_in in (False, True):  # most requests need no stand-in, which saves its sort
-            yield from sorted((way for way in ways if _stands_in(way) is stands_in), key=rank)
+        for against in (False, True):  # most requests need no stand-in, which saves its sort
+            yield from sorted((way for way in ways if stands_in(way) is against), key=rank)
 
     def _parts(self, request: AdmissionRequest, way: Candidate) -> list[_Part]:
-        start = self.what_if(way.prefill.engine)
-        end = self.what_if(way.decode.engine)
-        if start is None or end is None:
-            return []
-        if way.colocated:
-            return [_Part(start, self._whole(request, way), request.class_name)]
-        demand = request.demand
-        prompt = demand.prompt_only(_hit(request, way), self._reached_at_s)
-        first_s = self.now + max(0.0, way.ttft_s - request.query.waited_s)
-        answer = demand.answer_only(first_s, first_s + way.transfer_s)
-        return [
-            _Part(start, prompt, request.class_name),
-            _Part(end, answer, request.class_name),
-        ]
+        parts = []
+        for engine, row in rows_of(request, way, self._reached_at_s, self.now):
+            what_if = self.what_if(engine)
+            if what_if is None:
+                return []
+            parts.append(_Part(what_if, row, request.class_name))
+        return parts
 
     # ---- many requests for one engine
 
@@ -210,7 +205,7 @@ class Round(RoundWhatIfs):
         """Engines that were promised in this round. On other engines, a request that was left over
         found no room alone, so several would not either.
         """
-        names = set()
+        names = _moving_kv(requests)
         for request in requests:
             way = request.chosen
             if way is not None and way.colocated and way.decode.engine.name not in names:
@@ -262,12 +257,11 @@ class Round(RoundWhatIfs):
             request.chosen = way
 
 
-def _stands_in(way: Candidate) -> bool:
-    """Whether the way uses an engine against its role: it decodes on a prefill engine, or computes
-    the prompt on a decode engine from which the KV has to move.
-    """
-    start, end = way.prefill.engine.description.role, way.decode.engine.description.role
-    return end is Role.PREFILL or (not way.colocated and start is not Role.PREFILL)
+def _moving_kv(requests: Sequence[AdmissionRequest]) -> set[str]:
+    """Engines that export or pull a prefix by a promise of this round."""
+    pulling = [one.chosen for one in requests if one.chosen is not None and one.chosen.pull]
+    ends = {way.decode.engine.name for way in pulling}
+    return ends | {way.pull.source.name for way in pulling if way.pull is not None}
 
 
 def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
@@ -279,21 +273,17 @@ def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
     return trials
 
 
-def _hit(request: AdmissionRequest, way: Candidate) -> int:
-    """Tokens of the prompt that its prefill engine has cached."""
-    return request.demand.computed_on(way.prefill.engine.description)
-
-
 def _foretell(
     request: AdmissionRequest, way: Candidate, trials: Sequence[Feasibility], delivery_s: float
 ) -> None:
     """Replaces the way's estimated times by simulated ones."""
+    trials = trials[:1] if way.colocated else trials  # a source does not pace the answer
     first_s = trials[0].first_s + delivery_s - request.demand.arrived_at_s
     way.finish_s += first_s - way.ttft_s
     way.ttft_s = first_s
     if not math.isnan(trials[-1].pace_s):
         later_tokens = max(1, request.kv_tokens - request.demand.prompt_tokens - 1)
-        way.decode.tpot_s = trials[-1].pace_s + way.transfer_s / later_tokens
+        way.decode.tpot_s = trials[-1].pace_s + way.gap_s / later_tokens
 
 
 def _or_inf(seconds: float) -> float:

@@ -234,7 +234,7 @@ def _answer(
     now: float,
 ) -> Decision | Deferral:
     if request is not None and request.chosen is not None:
-        grace = request.demand.grace_when_moved(request.chosen.transfer_s)
+        grace = request.demand.grace_when_moved(request.chosen.gap_s)
         delivery_s = request.demand.delivery_s
         placement = answers.promised(
             request.query, "", request.chosen, request.goal, grace, delivery_s

@@ -88,7 +88,11 @@ def _answered(placement: Placement) -> str:
     if placement.decode is None:
         return words
     engines = [ref.name for ref in (placement.prefill, placement.decode) if ref]
-    return f"{words}, {placement.way} on {' then '.join(engines)}"
+    words += f", {placement.way} on {' then '.join(engines)}"
+    source = placement.prefix_source
+    if source is None:
+        return words
+    return f"{words}, {source.tokens} prompt tokens pulled from {source.engine.name}"
 
 
 def _ended(outcome: Outcome | None, placement: Placement) -> str:
@@ -166,4 +170,5 @@ def _remarks(explanation: Explanation) -> Iterator[str]:
 
 
 def _engines(considered: PlacementOption) -> str:
-    return " > ".join(name for name in (considered.prefill, considered.decode) if name)
+    engines = " > ".join(name for name in (considered.prefill, considered.decode) if name)
+    return f"{engines} < {considered.source}" if considered.source else engines

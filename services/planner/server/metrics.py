@@ -33,6 +33,16 @@ class PlannerMetrics:
         self._decisions = self._counter(
             "slos_planner_decisions_total", "Decisions made.", "admission", "way", "reason"
         )
+        self._pulls = self._counter(
+            "slos_planner_prefix_pulls_total",
+            "Placements that pull a cached prefix, by the engine that has it.",
+            "source",
+        )
+        self._pulled_tokens = self._counter(
+            "slos_planner_prefix_pulled_tokens_total",
+            "Prompt tokens of these placements that are pulled.",
+            "source",
+        )
         self._decision_seconds = Histogram(
             "slos_planner_decision_seconds",
             "Seconds that one round of decisions took.",
@@ -90,6 +100,10 @@ class PlannerMetrics:
     def decided(self, placement: Placement, waited_s: float) -> None:
         """Counts an answer; `waited_s` is the time since the request's first call."""
         self._decisions.labels(placement.admission, placement.way, placement.reason).inc()
+        source = placement.prefix_source
+        if source is not None:
+            self._pulls.labels(source.engine.name).inc()
+            self._pulled_tokens.labels(source.engine.name).inc(source.tokens)
         if placement.admission is not Admission.DEFERRED:
             self._wait_seconds.observe(waited_s)
 

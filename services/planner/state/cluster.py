@@ -14,7 +14,7 @@ from services.planner.state.demand import Demand
 from services.planner.state.engine_reservations import Reservation
 from services.planner.state.engine_state import EngineState
 from services.planner.state.fleet_estimates import FleetEstimates
-from services.planner.state.reservations import colocated, split
+from services.planner.state.reservations import colocated, pulled, split
 from services.planner.state.tenants import TenantShares
 from shared.batch_time import StepTable
 from shared.bounded import remember
@@ -214,7 +214,13 @@ class ClusterState(FleetEstimates):
             due_at_s=now + self.client_latency.there_s,
             ends_at_s=ends_at_s,
         )
-        if prefill is None:
+        source = placement.prefix_source
+        if source is not None and source.engine.name in self.engines:
+            begins_at_s = now + (chosen.queue_s or 0.0)
+            run, export = pulled(whole, demand, source, begins_at_s, best_effort=best_effort)
+            end.hold(run)
+            self.engines[source.engine.name].hold(export)
+        elif prefill is None:
             end.hold(colocated(whole, demand, end, best_effort=best_effort))
         else:
             first_at_s = now + first_in_s

@@ -90,6 +90,24 @@ class Demand:
             available_s=available_s,
         )
 
+    def export(
+        self, available_s: float, latest_s: float, *, best_effort: bool = False
+    ) -> FloatArray:
+        """The row on an engine that exports a cached prefix by `latest_s`: one token to compute.
+
+        The cached blocks are those of running requests, or free now: they are only held for the
+        time of a transfer.
+        """
+        return new_row(
+            key=self.key,
+            tokens=1,
+            computed=0,
+            left=1,
+            due_s=min(latest_s, self.due_s - self.delivery_s) if self.asks else math.inf,
+            kind=self._kind(best_effort),
+            available_s=available_s,
+        )
+
     def answer_only(
         self, first_token_s: float, arrives_s: float, *, best_effort: bool = False
     ) -> FloatArray:

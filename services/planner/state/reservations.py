@@ -5,6 +5,7 @@ from dataclasses import replace
 from services.planner.state.demand import Demand
 from services.planner.state.engine_reservations import Reservation
 from services.planner.state.engine_state import EngineState
+from shared.requests import PrefixSource
 
 
 def colocated(
@@ -13,6 +14,27 @@ def colocated(
     """The hold of a request that runs on one engine, from `whole.due_at_s` on."""
     computed = demand.computed_on(engine.description)
     return replace(whole, row=demand.whole(computed, whole.due_at_s, best_effort=best_effort))
+
+
+def pulled(
+    whole: Reservation,
+    demand: Demand,
+    source: PrefixSource,
+    begins_at_s: float,
+    *,
+    best_effort: bool,
+) -> tuple[Reservation, Reservation]:
+    """The holds of a request on its engine, which begins when the prefix has arrived, and on the
+    engine that exports it.
+    """
+    tokens, from_s = source.tokens, whole.due_at_s
+    row = demand.whole(tokens, begins_at_s, best_effort=best_effort)
+    export = demand.export(from_s, from_s + source.limit_s, best_effort=best_effort)
+    run = replace(whole, prefill_tokens=demand.prompt_tokens - tokens, row=row)
+    there = replace(
+        whole, prefill_tokens=1, kv_tokens=tokens + 1, ends_at_s=begins_at_s, row=export
+    )
+    return run, there
 
 
 def split(

@@ -8,7 +8,7 @@ from typing import Any
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
 from services.gateway.engine_calls import Reply
-from shared.requests import EngineRef, Placement
+from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 
 P, D, E = (EngineRef(name=name, engine_id=name, address=name) for name in ("p", "d", "e"))
@@ -72,7 +72,7 @@ class FakeEngines:
     def release(self, engine: EngineRef, request_id: str) -> None:
         self.released.append((engine.name, request_id))
 
-    def wind_up(self, placement: Placement, request_id: str, prefill: Any) -> None:  # noqa: ARG002
+    def wind_up(self, engine: EngineRef, request_id: str, prefill: Any) -> None:  # noqa: ARG002
         self.wound_up.append(request_id)
         prefill.cancel()
 
