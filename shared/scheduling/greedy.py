@@ -32,6 +32,7 @@ from shared.scheduling.shares import (
     Tokens,
     WorkClasses,
     add_chunk,
+    add_decode,
     add_decodes,
     give_chunk,
     give_decode,
