@@ -105,17 +105,6 @@ class Transfers:
         """The share of transfers, 0 to 1, after which the KV was computed again."""
         return self._recomputed.get((prefill, decode), _UNSEEN).value(now)
 
-    def likely_s(
-        self,
-        prefill: str,
-        decode: str,
-        moved_bytes: float,
-        now: float,
-        transports: tuple[str, ...] = (),
-    ) -> float:
-        """Expected seconds of a transfer of so many bytes; both engines have `transports`."""
-        return self.link(prefill, decode, now, transports).likely_s(moved_bytes)
-
     def report(self, prefill: str, decode: str, transfer: KvTransfer, now: float) -> None:
         """Learns from a transfer that `decode` reports; `prefill` "": an unknown engine."""
         self._links.clear()

@@ -67,8 +67,8 @@ def test_the_step_that_first_uses_it_is_no_part_of_its_way(tokens: int) -> None:
             explained(), outcome(transfer_s=0.25, step_s=0.05, tokens=tokens), BYTES, 0.0
         )
 
-    assert transfers.likely_s("p0", "d0", BYTES, 0.0) == pytest.approx(0.2, rel=0.1)
-    assert transfers.likely_s("p0", "d1", BYTES, 0.0) == FORESEEN_S
+    assert transfers.link("p0", "d0", 0.0).likely_s(BYTES) == pytest.approx(0.2, rel=0.1)
+    assert transfers.link("p0", "d1", 0.0).likely_s(BYTES) == FORESEEN_S
 
 
 def test_what_stays_on_one_engine_teaches_nothing() -> None:
@@ -78,11 +78,13 @@ def test_what_stays_on_one_engine_teaches_nothing() -> None:
         explained(moved=False), outcome(transfer_s=0.25, step_s=0.05, tokens=9), BYTES, 0.0
     )
 
-    assert transfers.likely_s("p0", "d0", BYTES, 0.0) == FORESEEN_S
+    assert transfers.link("p0", "d0", 0.0).likely_s(BYTES) == FORESEEN_S
 
 
 def test_the_more_transfers_were_slow_the_more_of_it_is_believed() -> None:
-    likely_s = [after(seen_s=[0.0] * times).likely_s("p0", "d0", BYTES, 0.0) for times in range(4)]
+    likely_s = [
+        after(seen_s=[0.0] * times).link("p0", "d0", 0.0).likely_s(BYTES) for times in range(4)
+    ]
 
     assert likely_s[0] == FORESEEN_S
     assert likely_s[1] == pytest.approx(FORESEEN_S + 0.18 / 2)
@@ -93,7 +95,7 @@ def test_the_more_transfers_were_slow_the_more_of_it_is_believed() -> None:
 def test_the_delay_of_an_unused_pair_decays(times: int) -> None:
     slow = after(seen_s=[0.0] * times, transfer_s=5.0)
 
-    likely_s = [slow.likely_s("p0", "d0", BYTES, now) for now in (0.0, 60.0, 120.0, 1e6)]
+    likely_s = [slow.link("p0", "d0", now).likely_s(BYTES) for now in (0.0, 60.0, 120.0, 1e6)]
 
     assert likely_s == sorted(likely_s, reverse=True)
     assert likely_s[-1] == pytest.approx(FORESEEN_S)
@@ -105,7 +107,7 @@ def test_kv_that_got_lost_is_forgiven_as_well() -> None:
     shares = [losing.recomputed_share("p0", "d0", now) for now in (0.0, 60.0, 1e6)]
 
     assert shares == pytest.approx([3 / 4, 1.5 / 2.5, 0.0])
-    assert losing.likely_s("p0", "d0", BYTES, 0.0) == FORESEEN_S
+    assert losing.link("p0", "d0", 0.0).likely_s(BYTES) == FORESEEN_S
 
 
 MB = 1_000_000
@@ -142,7 +144,7 @@ links = st.builds(Line, fixed_s=st.floats(1e-3, 0.1), s_per_byte=st.floats(1e-10
 def test_a_link_that_is_as_it_was_told_stays_so(link: Line, size: int) -> None:
     transfers = told_of(Transfers(link), link, [MB, 10 * MB, size])
 
-    assert transfers.likely_s("p0", "d0", size, 0.0) == pytest.approx(link.seconds(size))
+    assert transfers.link("p0", "d0", 0.0).likely_s(size) == pytest.approx(link.seconds(size))
 
 
 @given(links)
@@ -152,7 +154,7 @@ def test_speed_is_learned_by_size(link: Line) -> None:
 
     for size in (10_000, 400 * MB):
         within = (TOLD.seconds(size) - link.seconds(size)) / 5
-        error_s = transfers.likely_s("p0", "d0", size, 0.0) - link.seconds(size)
+        error_s = transfers.link("p0", "d0", 0.0).likely_s(size) - link.seconds(size)
         assert abs(error_s) <= abs(within) + 0.1 * TOLD.seconds(size)
 
 
@@ -162,28 +164,28 @@ def test_each_transport_of_a_pair_has_a_speed_of_its_own() -> None:
     told_of(transfers, slow, [10 * MB] * 20, transport="zmq")
 
     likely_s = {
-        one: transfers.likely_s("p0", "d0", 10 * MB, 0.0, (one,)) for one in ("nixl", "zmq")
+        one: transfers.link("p0", "d0", 0.0, (one,)).likely_s(10 * MB) for one in ("nixl", "zmq")
     }
 
     assert likely_s["nixl"] < TOLD.seconds(10 * MB) < likely_s["zmq"]
-    assert transfers.likely_s("p0", "d0", 10 * MB, 0.0) == likely_s["zmq"]  # the last one used
+    assert transfers.link("p0", "d0", 0.0).likely_s(10 * MB) == likely_s["zmq"]  # the last one used
 
 
 def test_a_pair_that_was_not_seen_is_taken_to_be_as_its_transport_is_elsewhere() -> None:
     slow = Line(fixed_s=0.05, s_per_byte=1e-8)
     transfers = told_of(Transfers(TOLD), slow, [10 * MB] * 20, transport="zmq")
 
-    other_s = transfers.likely_s("p1", "d1", 10 * MB, 0.0, ("zmq",))
+    other_s = transfers.link("p1", "d1", 0.0, ("zmq",)).likely_s(10 * MB)
 
-    assert TOLD.seconds(10 * MB) < other_s <= transfers.likely_s("p0", "d0", 10 * MB, 0.0)
-    assert transfers.likely_s("p1", "d1", 10 * MB, 0.0, ("nixl",)) == TOLD.seconds(10 * MB)
+    assert TOLD.seconds(10 * MB) < other_s <= transfers.link("p0", "d0", 0.0).likely_s(10 * MB)
+    assert transfers.link("p1", "d1", 0.0, ("nixl",)).likely_s(10 * MB) == TOLD.seconds(10 * MB)
 
 
 @pytest.mark.parametrize("times", [1, 20])
 def test_a_speed_that_is_not_seen_again_fades(times: int) -> None:
     slow = told_of(Transfers(TOLD), Line(fixed_s=5.0), [10 * MB] * times)
 
-    likely_s = [slow.likely_s("p0", "d0", 10 * MB, now) for now in (0.0, 60.0, 120.0, 1e6)]
+    likely_s = [slow.link("p0", "d0", now).likely_s(10 * MB) for now in (0.0, 60.0, 120.0, 1e6)]
 
     assert likely_s == sorted(likely_s, reverse=True)
     assert likely_s[-1] == pytest.approx(TOLD.seconds(10 * MB))
@@ -197,7 +199,7 @@ def test_what_the_engine_reported_is_not_counted_again_as_delay() -> None:
         ended = replace(outcome(transfer_s=0.25, step_s=0.05, tokens=9), request_id=str(number))
         transfers.learn(explained(), ended, BYTES, 0.0)
 
-    assert transfers.likely_s("p0", "d0", BYTES, 0.0) == pytest.approx(0.2, rel=0.1)
+    assert transfers.link("p0", "d0", 0.0).likely_s(BYTES) == pytest.approx(0.2, rel=0.1)
 
 
 def test_kv_that_was_not_used_counts_once_as_lost() -> None:
@@ -210,7 +212,7 @@ def test_kv_that_was_not_used_counts_once_as_lost() -> None:
         transfers.learn(explained(), replace(ended, request_id=str(number)), MB, 0.0)
 
     assert transfers.recomputed_share("p0", "d0", 0.0) == pytest.approx(3 / 4)
-    assert transfers.likely_s("p0", "d0", MB, 0.0) == TOLD.seconds(MB)
+    assert transfers.link("p0", "d0", 0.0).likely_s(MB) == TOLD.seconds(MB)
 
 
 @given(
