@@ -183,10 +183,16 @@ def plain_vllm(folder: Path) -> Iterator[str]:
         "tool-call-parser": "hermes",
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    one_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # for the engine core and its worker
     with (folder / "plain.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *SWITCHES],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **thread_environment(cores, 1)},
+            env={
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                **thread_environment(cores, 1),
+                **one_process,
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
         )
