@@ -157,7 +157,7 @@ def rank(
     candidates = [_colocated(work, starts[engine], ends[engine]) for engine in ways.on_one]
     sources = sources_of(query, state, demand, now)
     if sources:
-        candidates += _pulled(work, candidates, sources, state, demand)
+        candidates += _pulled(work, candidates, sources, state, demand, loads)
     if ways.pairs_exist:
         first = [starts[engine] for engine in ways.prefills]
         candidates += _pairs(work, state, first, [ends[engine] for engine in ways.decodes], goal)
@@ -178,12 +178,13 @@ def _pulled(
     sources: list[EngineState],
     state: ClusterState,
     demand: Demand,
+    loads: Loads,
 ) -> list[Candidate]:
     """The quickest ways that pull a prefix where that is faster than to compute it."""
     ways = []
     for way in computed:
         others = [source for source in sources if source is not way.decode.engine]
-        found = best_pull(way.prefill, others, state, demand, work.now)
+        found = best_pull(way.prefill, others, state, demand, loads, work.now)
         if found is not None:
             pull, start = found
             pulled = _colocated(work, start, way.decode)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from services.planner.admission.predict import PrefillForecast, export_s, forecast_prefill
+from services.planner.admission.predict import Loads, PrefillForecast, export_s, forecast_prefill
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
@@ -73,6 +73,7 @@ def best_pull(
     sources: Iterable[EngineState],
     state: ClusterState,
     demand: Demand,
+    loads: Loads,
     now: float,
 ) -> tuple[Pull, PrefillForecast] | None:
     """The pull that saves the most on the engine of `start`, and its prompt with it; None where
@@ -85,7 +86,7 @@ def best_pull(
         if tokens <= own_tokens:
             continue
         forecast = forecast_prefill(
-            state, engine, demand.prompt_tokens - tokens, demand.prompt_tokens, now
+            state, loads.of(engine), demand.prompt_tokens - tokens, demand.prompt_tokens, now
         )
         saved_s = start.prefill_s - forecast.prefill_s
         pull = Pull(
@@ -130,6 +131,6 @@ def _moved_s(
 ) -> float:
     names, moved_bytes = (source.name, engine.name), state.kv_bytes(source, tokens)
     transports = source.transports_to(engine)
-    lost_share = state.transfers.recomputed_share(*names, now)
-    moved_s = state.transfers.likely_s(*names, moved_bytes, now, transports)
-    return moved_s + lost_share * saved_s if lost_share else moved_s
+    link = state.transfers.link(*names, now, transports)
+    moved_s, share = link.likely_s(moved_bytes), link.recomputed_share
+    return moved_s + share * saved_s if share else moved_s

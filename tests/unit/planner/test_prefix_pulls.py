@@ -15,6 +15,7 @@ from services.planner.admission.candidates import Candidate, goal_of, rank
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.placement_options import Fleet
+from services.planner.admission.predict import Loads
 from services.planner.admission.rounds import decide_round
 from services.planner.server.explain import print_explanation
 from services.planner.server.metrics import PlannerMetrics
@@ -65,7 +66,8 @@ def query(prompt_tokens: int = PROMPT_TOKENS, **changed: Any) -> PlacementQuery:
 def ranked(state: ClusterState, asked: PlacementQuery) -> list[Candidate]:
     ways = Fleet(state).open_ways(asked, LONG_AFTER_S)
     demand = state.demand(asked, math.inf, LONG_AFTER_S)
-    return rank(asked, state, ways, goal_of(asked, state, ways), demand, LONG_AFTER_S)
+    goal = goal_of(asked, state, ways)
+    return rank(asked, state, ways, goal, demand, Loads(state), LONG_AFTER_S)
 
 
 def crowd(state: ClusterState, engine: str, **report: Any) -> None:
