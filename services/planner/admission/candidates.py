@@ -58,6 +58,15 @@ class Candidate:
         """The time that KV moves after the first token."""
         return 0.0 if self.colocated else self.transfer_s
 
+    @property
+    def times(self) -> tuple[float, float, float]:
+        """What a simulation changes: TTFT, the end and the TPOT."""
+        return self.ttft_s, self.finish_s, self.decode.tpot_s
+
+    @times.setter
+    def times(self, times: tuple[float, float, float]) -> None:
+        self.ttft_s, self.finish_s, self.decode.tpot_s = times
+
     def misses_ttft(self, goal: Goal) -> bool:
         return goal.ttft_s is not None and not self.ttft_s <= goal.ttft_s
 

@@ -1,7 +1,7 @@
 """Finds promises for all waiting requests at once: which can be kept, where, and in which way."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
@@ -214,7 +214,8 @@ class Round(RoundWhatIfs):
 
     def _reconsider(self, engine: EngineState, requests: Sequence[AdmissionRequest]) -> None:
         """Promises the engine to the set that the admission DP chooses, where it is worth more than
-        the set found by EDF. Displaced requests take another way or stay without one.
+        the set found by EDF. Displaced requests take another way or stay without one. Ends as soon
+        as the requests that are left cannot make it worth more, and then changes nothing.
         """
         ways = ways_to(requests, engine)
         here = [
@@ -226,19 +227,24 @@ class Round(RoundWhatIfs):
         before = self._what_ifs[engine.name]
         given = self._given.get(engine.name)
         what_if = copy(given) if given else self._seated(engine, before.table)
+        told = [(way, way.times) for way in ways.values() if way is not None]
         for request in here:
             request.chosen = None
         first, others = chosen_by_dp(what_if, [*here, *free])
-        if not self._give_all(what_if, first, ways):
-            others = [*first, *others]
-        for request in others:
+        tried, worth = [*first, *others], total_value(here)
+        left = others if self._give_all(what_if, first, ways) else tried
+        for place, request in enumerate(left):
+            if total_value([*_chosen(tried), *left[place:]]) <= worth:
+                break
             self._give_one(what_if, request, ways[id(request)])
-        kept = [request for request in (*first, *others) if request.chosen is not None]
-        if total_value(kept) <= total_value(here):
+        kept = _chosen(tried)
+        if total_value(kept) <= worth:
             for request in kept:
                 request.chosen = None
             for request in here:
                 request.chosen = ways[id(request)]
+            for way, times in told:
+                way.times = times
             return
         self._what_ifs[engine.name] = what_if
         for request in here:
@@ -255,6 +261,10 @@ class Round(RoundWhatIfs):
             what_if.give(row[None], [request.class_name])
             _foretell(request, way, [trial], what_if.delivery_s)
             request.chosen = way
+
+
+def _chosen(requests: Iterable[AdmissionRequest]) -> list[AdmissionRequest]:
+    return [request for request in requests if request.chosen is not None]
 
 
 def _moving_kv(requests: Sequence[AdmissionRequest]) -> set[str]:

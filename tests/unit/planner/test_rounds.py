@@ -19,6 +19,7 @@ from tests.unit.planner.builders import (
     make_query,
     make_report,
 )
+from tests.unit.planner.world import lives_at
 
 TARGETS = SloTargets(ttft_s=20.0, tpot_s=0.5, on_refuse=OnRefuse.REFUSE)
 
@@ -169,3 +170,36 @@ def test_without_room_only_a_pace_that_outlasts_a_preemption_runs_without_a_prom
     (found,) = decide_round([ask("r", targets=targets)], state, LONG_AFTER_S)
 
     assert isinstance(found, Decision) == (steps_in_a_pace > 2)
+
+
+@pytest.mark.parametrize("seed", [10, 25, 31, 38])
+@pytest.mark.parametrize("requests", [8, 12])
+def test_the_program_displaces_nobody_for_what_is_worth_no_more(requests: int, seed: int) -> None:
+    """More requests of one value at once than an engine can promise. Times are foretold anew only
+    where promises change.
+    """
+
+    def promised(*, admission_dp: bool) -> dict[str, float | None]:
+        state = make_cluster(make_engine(), admission_dp=admission_dp)
+        lives = lives_at(5000.0, requests, seed)
+        queries = [replace(life.query, waited_s=0.0) for life in lives]
+        pending = [
+            PendingRequest(query=one, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
+            for one in queries
+        ]
+        found = decide_round(pending, state, LONG_AFTER_S)
+        return {
+            query.request_id: answer.chosen.ttft_s
+            for query, answer in zip(queries, found, strict=True)
+            if isinstance(answer, Decision)
+            and answer.chosen is not None
+            and answer.placement.admission is Admission.ADMITTED
+        }
+
+    by_deadline, chosen = promised(admission_dp=False), promised(admission_dp=True)
+
+    assert 0 < len(by_deadline) < requests
+    if len(chosen) == len(by_deadline):
+        assert chosen == by_deadline
+    else:
+        assert len(chosen) > len(by_deadline)
