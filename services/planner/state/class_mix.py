@@ -52,8 +52,7 @@ def work_of(
 ) -> Work:
     """The work of one request. `prompt_s` is the time of its prompt in full steps, `alone` the
     fastest decoding on an idle engine. A step with drafts may last as long as its mean tokens take
-    at the pace, but no longer than the pace and the slack of the answer's start where it can be
-    that short.
+    at the pace, but no longer than the pace and the slack of the answer's start.
 
     Under `pacing: deadlines` the time until the first token is due counts as slack of all tokens.
     """
@@ -68,11 +67,10 @@ def work_of(
     pace_s = demand.tpot_s
     if demand.grace.by_deadlines and math.isfinite(demand.due_s):
         pace_s += (demand.due_s - demand.arrived_at_s) / output_tokens
-    step_s, longest_s = alone.tpot_s * alone.gain, pace_s * alone.gain
     likely_s = demand.grace.pace_s + demand.grace.later_s
-    if step_s <= likely_s:
-        longest_s = min(longest_s, likely_s)
-    return Work(work_s=prompt_s + output_tokens * token_s, leaves=1.0 - step_s / longest_s)
+    longest_s = min(pace_s * alone.gain, likely_s)
+    leaves = 1.0 - alone.tpot_s * alone.gain / longest_s
+    return Work(work_s=prompt_s + output_tokens * token_s, leaves=leaves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
