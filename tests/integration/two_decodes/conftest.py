@@ -1,5 +1,5 @@
 """One node for the tests of this folder: a prefill engine and two decode engines, with LoRA and the
-classes of the example. The last test of test_moves.py kills it.
+classes of the example. test_sudden_end.py, the last file, kills it.
 """
 
 import json
