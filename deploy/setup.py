@@ -275,8 +275,8 @@ def run(command: Sequence[str], what: str, *, limit_s: float) -> int:
 
 def environment() -> dict[str, str]:
     """Ours without what would send packages elsewhere or bring in those of others."""
-    pip = {f"PIP_{one}" for one in ("USER", "TARGET", "PREFIX", "REQUIRE_VIRTUALENV")}
-    stray = {"PYTHONPATH", "PYTHONHOME", *pip}
+    of_pip = {f"PIP_{one}" for one in ("USER", "TARGET", "PREFIX", "REQUIRE_VIRTUALENV")}
+    stray = {"PYTHONPATH", "PYTHONHOME", *of_pip}
     return {name: value for name, value in os.environ.items() if name not in stray}
 
 
@@ -293,7 +293,8 @@ def show_progress(what: str, elapsed_s: float) -> None:
 
 
 def show_end(elapsed_s: float, *, good: bool) -> None:
-    print("" if sys.stdout.isatty() else f" {elapsed_s:.0f} s", "done" if good else "failed")
+    seconds = "" if sys.stdout.isatty() else f" {elapsed_s:.0f} s"
+    print(seconds, "done" if good else "failed", flush=True)
 
 
 if __name__ == "__main__":

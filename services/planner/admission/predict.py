@@ -147,13 +147,24 @@ def transfer_s(
     prompt_tokens: int,
     now: float,
 ) -> float:
-    """Expected seconds to move the KV, or to compute it again as often as it is lost."""
-    names = prefill.engine.name, decode.engine.name
-    moved_bytes = state.kv_bytes(prefill.engine, prompt_tokens)
-    transports = prefill.engine.transports_to(decode.engine)
-    link = state.transfers.link(*names, now, transports)
-    moved_s, share = link.likely_s(moved_bytes), link.recomputed_share
-    return moved_s + share * prefill.prefill_s if share else moved_s
+    """Expected seconds to move the KV of a prompt, see `moving_s`."""
+    return moving_s(state, prefill.engine, decode.engine, prompt_tokens, prefill.prefill_s, now)
+
+
+def moving_s(
+    state: ClusterState,
+    source: EngineState,
+    target: EngineState,
+    tokens: int,
+    computing_s: float,
+    now: float,
+) -> float:
+    """Expected seconds to move the KV of `tokens`, or to compute it again, which takes
+    `computing_s`, as often as it is lost.
+    """
+    link = state.transfers.link(source.name, target.name, now, source.transports_to(target))
+    moved_s, share = link.likely_s(state.kv_bytes(source, tokens)), link.recomputed_share
+    return moved_s + share * computing_s if share else moved_s
 
 
 def idle_prefill_s(state: ClusterState, engine: EngineState, prompt_tokens: int) -> float:

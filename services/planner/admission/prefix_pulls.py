@@ -4,7 +4,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from services.planner.admission.predict import Loads, PrefillForecast, export_s, forecast_prefill
+from services.planner.admission.predict import (
+    Loads,
+    PrefillForecast,
+    export_s,
+    forecast_prefill,
+    moving_s,
+)
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.engine_state import EngineState
@@ -94,7 +100,7 @@ def best_pull(
             tokens=tokens,
             own_tokens=own_tokens,
             ready_s=export_s(state, source, tokens, now),
-            moved_s=_moved_s(state, source, engine, tokens - own_tokens, saved_s, now),
+            moved_s=moving_s(state, source, engine, tokens - own_tokens, saved_s, now),
             saved_s=saved_s,
         )
         if pull.gain_s > (0.0 if best is None else best.gain_s):
@@ -119,18 +125,3 @@ def _pulled_tokens(source: EngineState, engine: EngineState, demand: Demand) -> 
         return 0
     tokens = min(demand.computed_on(there), demand.prompt_tokens - 2)
     return max(0, tokens - tokens % there.block_size_tokens)
-
-
-def _moved_s(
-    state: ClusterState,
-    source: EngineState,
-    engine: EngineState,
-    tokens: int,
-    saved_s: float,
-    now: float,
-) -> float:
-    names, moved_bytes = (source.name, engine.name), state.kv_bytes(source, tokens)
-    transports = source.transports_to(engine)
-    link = state.transfers.link(*names, now, transports)
-    moved_s, share = link.likely_s(moved_bytes), link.recomputed_share
-    return moved_s + share * saved_s if share else moved_s

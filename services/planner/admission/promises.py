@@ -269,9 +269,9 @@ def _chosen(requests: Iterable[AdmissionRequest]) -> list[AdmissionRequest]:
 
 def _moving_kv(requests: Sequence[AdmissionRequest]) -> set[str]:
     """Engines that export or pull a prefix by a promise of this round."""
-    pulling = [one.chosen for one in requests if one.chosen is not None and one.chosen.pull]
-    ends = {way.decode.engine.name for way in pulling}
-    return ends | {way.pull.source.name for way in pulling if way.pull is not None}
+    ways = [one.chosen for one in requests if one.chosen is not None]
+    moving = [(way.decode.engine, way.pull.source) for way in ways if way.pull is not None]
+    return {engine.name for pair in moving for engine in pair}
 
 
 def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
