@@ -92,6 +92,7 @@ class RequestRows(Generic[Request]):
         self._last_serial = 0
         self._out_of_turn = 0
         self._staged: set[str] = set()  # their pace will change
+        self._held: dict[str, float] = {}  # when they could run before they were held
         self._aging = Aging()
         # Compiled here rather than in the first step.
         self.take_off_freely({})
@@ -144,6 +145,7 @@ class RequestRows(Generic[Request]):
             self.former.remove(slot)
             self._out_of_turn -= not seat.in_turn
             self._aging.left(request_id)
+            self._held.pop(request_id, None)
             self._requests[slot], self._serials[slot] = None, 0
             self._staged.discard(request_id)
 
@@ -160,6 +162,14 @@ class RequestRows(Generic[Request]):
                 row[KIND] = NO_SLO
             else:
                 self._aging.left(request_id)  # it has begun meanwhile
+
+    def hold(self, request_ids: Collection[str]) -> None:
+        """Steps are formed without these until the next call, which names all anew."""
+        for request_id, available_s in self._held.items():
+            self.row(request_id)[AVAILABLE] = available_s
+        self._held = {one: float(self.row(one)[AVAILABLE]) for one in request_ids}
+        for request_id in self._held:
+            self.row(request_id)[AVAILABLE] = math.inf
 
     def terms(self, request_id: str) -> Terms:
         return self._seats[request_id].terms

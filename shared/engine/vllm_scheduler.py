@@ -91,6 +91,7 @@ class SlosScheduler(SteeredScheduler):
         if now_s >= self._slos_listen_at_s:
             self._slos_listen_at_s = now_s + _LISTEN_EVERY_S
             self._slos_listen()
+        self._slos_rows.hold(self.slos_without_adapter())
         if self._slos_is_free:
             return self._slos_run_freely(now_s, throttle_prefills)
         self._slos_rows.age(now_s)

@@ -88,6 +88,16 @@ class SteeredScheduler(AsyncScheduler):
                 self._enqueue(request)
         return [one for one in pool if one not in wanted]
 
+    def slos_without_adapter(self) -> list[str]:
+        """Waiting requests whose LoRA adapter has no room beside those of all that run."""
+        if not self.lora_config:
+            return []
+        running = {_adapter(one) for one in self.running} - {0}
+        if len(running) < self.lora_config.max_loras:
+            return []
+        waiting = (*self.kv_holding_waiting, *self.waiting)
+        return [one.request_id for one in waiting if _adapter(one) not in running | {0}]
+
     def _with_room_for_adapters(self, starting: Iterable[Request]) -> Iterator[Request]:
         """Those with a LoRA adapter that has room beside those of all that run.
 

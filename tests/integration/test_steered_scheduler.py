@@ -145,6 +145,14 @@ class Load:
         raise AssertionError(f"left: {[*self.scheduler.requests]}")
 
 
+@dataclass(slots=True)
+class VirtualClock:
+    now_s: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_tiny_model(tmp_path_factory.mktemp("model")))
@@ -243,19 +251,27 @@ def test_a_promise_among_many_that_asked_for_nothing_is_kept_and_then_they_go_on
     assert one.given == one.wanted
 
 
+@pytest.mark.parametrize("step_s", [1e-4, 1e-3, 0.02, 0.5])
 @pytest.mark.parametrize("seed", range(4))
-def test_no_more_adapters_run_at_once_than_vllm_can_hold(model: str, seed: int) -> None:
+def test_no_more_adapters_run_at_once_than_vllm_can_hold(
+    model: str, seed: int, step_s: float
+) -> None:
     with load(model, requests=8, blocks=60, seed=seed) as one:
+        clock = VirtualClock()
+        one.scheduler.slos_now_s = clock
         one.scheduler.lora_config = LoRAConfig(max_loras=2)
         chance = one.chance
         for _ in range(60):
-            terms = some_terms(chance, now_s=now())
+            terms = some_terms(chance, now_s=clock())
             adapter = chance.randrange(5)
             one.ask(terms, chance.randrange(1, 120), chance.randrange(1, 30), adapter=adapter)
+            clock.now_s += step_s * chance.random()
             one.step()
             running = {r.lora_request.lora_int_id for r in one.scheduler.running if r.lora_request}
             assert len(running) <= 2
-        one.run_dry()
+        for _ in range(600):
+            clock.now_s += step_s * chance.random()
+            one.step()
 
     assert one.given == one.wanted
 
