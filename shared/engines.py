@@ -40,6 +40,7 @@ class EngineDescription:
         kv_address: Its transport; an engine with several gives `kv_addresses`, best first.
         step_time: Its table of step times (`shared.batch_time.StepTable`); empty if it has none.
         prefix_span_tokens: Tokens of each hash in its `PrefixNews`; 0 if it sends none.
+        adapter_slots: LoRA adapters whose requests run at once; 0 without LoRA.
     """
 
     name: str
@@ -60,6 +61,7 @@ class EngineDescription:
     step_time: bytes = b""
     kv_addresses: tuple[KvAddress, ...] = ()
     prefix_span_tokens: int = 0
+    adapter_slots: int = 0
 
     @property
     def transports(self) -> tuple[str, ...]:
@@ -145,6 +147,7 @@ class StepReport:
         kv_transfers_failed: Transfers that failed, so that the prompt was computed again here.
         kv_transfers: Transfers that ended since the last report.
         prefixes: Changes of its prefix cache since the last report.
+        adapters: Numbers of the LoRA adapters of its requests.
     """
 
     step: int
@@ -176,6 +179,7 @@ class StepReport:
     step_time: bytes = b""
     kv_transfers: tuple[KvTransfer, ...] = ()
     prefixes: PrefixNews = field(default_factory=PrefixNews)
+    adapters: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:

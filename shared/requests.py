@@ -121,6 +121,7 @@ class PlacementQuery:
         weight: The tenant's share when not all can be served.
         client_id: The client's `x-request-id`, for records; two clients may send the same one.
         prompt_hashes: Show which engines hold KV of the prompt's beginning; None if unknown.
+        adapter: The number of its LoRA adapter; 0 without one.
     """
 
     request_id: str
@@ -138,6 +139,7 @@ class PlacementQuery:
     weight: float = 1.0
     client_id: str = ""
     prompt_hashes: PromptHashes | None = None
+    adapter: int = 0
 
     @property
     def session_key(self) -> str | None:

@@ -231,6 +231,7 @@ class Journey:
             client_id=self.scope.client_id,
             avoid=tuple(dict.fromkeys((*avoid, held.engine.engine_id) if held else avoid)),
             prompt_hashes=self._hashes,
+            adapter=request.lora_request.lora_int_id if request.lora_request else 0,
         )
 
     def _targets_after_move(self) -> SloTargets:

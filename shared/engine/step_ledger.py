@@ -102,6 +102,7 @@ class Standing:
     waiting: int
     free_kv_blocks: int
     queued_prefill_tokens: int
+    adapters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,7 @@ class StepLedger:
             "requests": to_wire(rows, now),
             "step_time": self.times.news(now),
             "prefixes": prefixes,
+            "adapters": standing.adapters,
         }
         *before, last = self._ended or [_nothing(now)]
         told = [self._report(one, standing, now) for one in before]

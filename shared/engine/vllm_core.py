@@ -312,6 +312,7 @@ class EngineCore:
             prefix_span_tokens=prefix_span_tokens(self.kv.block_tokens)
             if cache.enable_prefix_caching
             else 0,
+            adapter_slots=self.config.lora_config.max_loras if self.takes_adapters else 0,
             metrics_address=f"{options.metrics_host}:{options.metrics_port}"
             if options.metrics_port
             else "",

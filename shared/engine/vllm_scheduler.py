@@ -285,6 +285,7 @@ class SlosScheduler(SteeredScheduler):
             waiting=waiting,
             free_kv_blocks=self._slos_free_blocks(),
             queued_prefill_tokens=rows.queued_prefill_tokens,
+            adapters=self.slos_adapters,
         )
         prefixes = self._slos_prefixes.take()
         reports = self._slos_ledger.reports(standing, rows.rows, prefixes, now_s)

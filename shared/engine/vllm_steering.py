@@ -88,6 +88,13 @@ class SteeredScheduler(AsyncScheduler):
                 self._enqueue(request)
         return [one for one in pool if one not in wanted]
 
+    @property
+    def slos_adapters(self) -> tuple[int, ...]:
+        """The LoRA adapters of all requests."""
+        if not self.lora_config:
+            return ()
+        return tuple(sorted({_adapter(one) for one in self.requests.values()} - {0}))
+
     def slos_without_adapter(self) -> list[str]:
         """Waiting requests whose LoRA adapter has no room beside those of all that run."""
         if not self.lora_config:

@@ -53,6 +53,7 @@ def description_to_wire(engine: EngineDescription) -> pb.EngineDescription:
         step_time=engine.step_time,
         kv_addresses=[_kv_address_to_wire(one) for one in engine.kv_addresses],
         prefix_span_tokens=engine.prefix_span_tokens,
+        adapter_slots=engine.adapter_slots,
     )
 
 
@@ -81,6 +82,7 @@ def description_from_wire(wire: pb.EngineDescription) -> EngineDescription:
         step_time=wire.step_time,
         kv_addresses=tuple(_kv_address_from_wire(one) for one in wire.kv_addresses),
         prefix_span_tokens=wire.prefix_span_tokens,
+        adapter_slots=wire.adapter_slots,
     )
 
 
@@ -131,6 +133,7 @@ def query_to_wire(query: PlacementQuery) -> pb.PlacementQuery:
         weight=query.weight,
         client_id=query.client_id,
         prompt_hashes=_hashes_to_wire(query.prompt_hashes),
+        adapter=query.adapter,
     )
 
 
@@ -153,6 +156,7 @@ def query_from_wire(wire: pb.PlacementQuery) -> PlacementQuery:
         prompt_hashes=_hashes_from_wire(wire.prompt_hashes)
         if wire.HasField("prompt_hashes")
         else None,
+        adapter=wire.adapter,
     )
 
 
@@ -270,6 +274,7 @@ def report_to_wire(report: StepReport) -> pb.StepReport:
         step_time=report.step_time,
         kv_transfers=[transfer_to_wire(each) for each in report.kv_transfers],
         prefixes=_prefixes_to_wire(report.prefixes),
+        adapters=report.adapters,
     )
 
 
@@ -314,6 +319,7 @@ def report_from_wire(wire: pb.StepReport) -> StepReport:
         step_time=wire.step_time,
         kv_transfers=tuple(transfer_from_wire(each) for each in wire.kv_transfers),
         prefixes=_prefixes_from_wire(wire.prefixes) if wire.HasField("prefixes") else _NOTHING,
+        adapters=tuple(wire.adapters),
     )
 
 

@@ -98,6 +98,7 @@ class EngineDescription(_message.Message):
     STEP_TIME_FIELD_NUMBER: _builtins.int
     KV_ADDRESSES_FIELD_NUMBER: _builtins.int
     PREFIX_SPAN_TOKENS_FIELD_NUMBER: _builtins.int
+    ADAPTER_SLOTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     engine_id: _builtins.str
     role: Global___Role.ValueType
@@ -116,6 +117,8 @@ class EngineDescription(_message.Message):
     """table of step times, see shared/batch_time/table.py"""
     prefix_span_tokens: _builtins.int
     """of each hash in its PrefixNews; 0: it sends none"""
+    adapter_slots: _builtins.int
+    """LoRA adapters that run at once; 0: none"""
     @_builtins.property
     def kv_address(self) -> Global___KvAddress: ...
     @_builtins.property
@@ -143,10 +146,11 @@ class EngineDescription(_message.Message):
         step_time: _builtins.bytes = ...,
         kv_addresses: _abc.Iterable[Global___KvAddress] | None = ...,
         prefix_span_tokens: _builtins.int = ...,
+        adapter_slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["kv_address", b"kv_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_size_tokens", b"block_size_tokens", "engine_id", b"engine_id", "kv_address", b"kv_address", "kv_addresses", b"kv_addresses", "kv_blocks", b"kv_blocks", "kv_bytes_per_token", b"kv_bytes_per_token", "max_model_len_tokens", b"max_model_len_tokens", "max_running_requests", b"max_running_requests", "max_speculation_tokens", b"max_speculation_tokens", "max_step_tokens", b"max_step_tokens", "metrics_address", b"metrics_address", "model", b"model", "name", b"name", "prefix_span_tokens", b"prefix_span_tokens", "role", b"role", "step_time", b"step_time", "vllm_version", b"vllm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_slots", b"adapter_slots", "address", b"address", "block_size_tokens", b"block_size_tokens", "engine_id", b"engine_id", "kv_address", b"kv_address", "kv_addresses", b"kv_addresses", "kv_blocks", b"kv_blocks", "kv_bytes_per_token", b"kv_bytes_per_token", "max_model_len_tokens", b"max_model_len_tokens", "max_running_requests", b"max_running_requests", "max_speculation_tokens", b"max_speculation_tokens", "max_step_tokens", b"max_step_tokens", "metrics_address", b"metrics_address", "model", b"model", "name", b"name", "prefix_span_tokens", b"prefix_span_tokens", "role", b"role", "step_time", b"step_time", "vllm_version", b"vllm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -649,6 +653,7 @@ class PlacementQuery(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     PROMPT_HASHES_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     group_id: _builtins.str
     session_id: _builtins.str
@@ -664,6 +669,8 @@ class PlacementQuery(_message.Message):
     """of its tenant, where not all can be served; absent: 1"""
     client_id: _builtins.str
     """the client's id, for records only"""
+    adapter: _builtins.int
+    """number of its LoRA adapter; 0: none"""
     @_builtins.property
     def targets(self) -> Global___SloTargets: ...
     @_builtins.property
@@ -692,10 +699,11 @@ class PlacementQuery(_message.Message):
         weight: _builtins.float | None = ...,
         client_id: _builtins.str = ...,
         prompt_hashes: Global___PromptHashes | None = ...,
+        adapter: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "forced_way", b"forced_way", "prompt_hashes", b"prompt_hashes", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "avoid", b"avoid", "client_id", b"client_id", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_hashes", b"prompt_hashes", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "waited_s", b"waited_s", "weight", b"weight", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way", "_session_id", b"_session_id", "_tenant", b"_tenant", "_weight", b"_weight", "adapter", b"adapter", "avoid", b"avoid", "client_id", b"client_id", "forced_way", b"forced_way", "group_id", b"group_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_hashes", b"prompt_hashes", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "session_id", b"session_id", "targets", b"targets", "tenant", b"tenant", "waited_s", b"waited_s", "weight", b"weight", "whole_on_one_engine", b"whole_on_one_engine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forced_way: _TypeAlias = _typing.Literal["forced_way"]  # noqa: Y015
     _WhichOneofArgType__forced_way: _TypeAlias = _typing.Literal["_forced_way", b"_forced_way"]  # noqa: Y015
@@ -934,6 +942,7 @@ class StepReport(_message.Message):
     STEP_TIME_FIELD_NUMBER: _builtins.int
     KV_TRANSFERS_FIELD_NUMBER: _builtins.int
     PREFIXES_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     ended_at_s: _builtins.float
     duration_s: _builtins.float
@@ -971,6 +980,10 @@ class StepReport(_message.Message):
 
     @_builtins.property
     def prefixes(self) -> Global___PrefixNews: ...
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """numbers of the LoRA adapters of its requests"""
+
     def __init__(
         self,
         *,
@@ -1003,10 +1016,11 @@ class StepReport(_message.Message):
         step_time: _builtins.bytes = ...,
         kv_transfers: _abc.Iterable[Global___KvTransfer] | None = ...,
         prefixes: Global___PrefixNews | None = ...,
+        adapters: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prefixes", b"prefixes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers", b"kv_transfers", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "prefixes", b"prefixes", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "adapters", b"adapters", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers", b"kv_transfers", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "prefixes", b"prefixes", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

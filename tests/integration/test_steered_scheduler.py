@@ -269,6 +269,12 @@ def test_no_more_adapters_run_at_once_than_vllm_can_hold(
             one.step()
             running = {r.lora_request.lora_int_id for r in one.scheduler.running if r.lora_request}
             assert len(running) <= 2
+            asked = {
+                r.lora_request.lora_int_id
+                for r in one.scheduler.requests.values()
+                if r.lora_request
+            }
+            assert set(one.scheduler.slos_adapters) == asked
         for _ in range(600):
             clock.now_s += step_s * chance.random()
             one.step()

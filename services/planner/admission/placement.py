@@ -12,7 +12,7 @@ from services.planner.admission.candidates import (
     goal_of,
     rank,
 )
-from services.planner.admission.placement_options import Ways, too_small
+from services.planner.admission.placement_options import Ways, why_unfit
 from services.planner.admission.predict import Loads
 from services.planner.state.cluster import ClusterState
 from shared.requests import (
@@ -77,9 +77,9 @@ def _impossible(query: PlacementQuery, state: ClusterState) -> str:
 def _nowhere(query: PlacementQuery, state: ClusterState, now: float) -> Placement:
     numbers = state.numbers
     serving = list(state.serving())
-    if serving and all(too_small(engine, query) for engine in serving):
+    if serving and all(why_unfit(engine, query) for engine in serving):
         widest = max(serving, key=lambda engine: engine.description.max_model_len_tokens)
-        message = f"No engine could ever hold this request: {too_small(widest, query)}."
+        message = f"No engine could ever run this request: {why_unfit(widest, query)}."
         return answers.refused(query, "", Reason.NEVER, message)
     message = _who_is_missing(state, bool(serving))
     if state.in_grace(now):

@@ -1,6 +1,6 @@
 """Finds the engines that may take a request, in which way, and why the others may not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from services.planner.state.cluster import ClusterState
@@ -50,6 +50,16 @@ class Ways:
     def count_makes(self) -> None:
         self.starts = _one_of_each_make(self.colocated, self.prefills)
         self.ends = _one_of_each_make(self.colocated, self.decodes)
+
+    def over(self, engines: Callable[[EngineState], bool]) -> "Ways":
+        """The ways that use these engines alone. No way may be left."""
+        return replace(
+            self,
+            colocated=list(filter(engines, self.colocated)),
+            stand_ins=list(filter(engines, self.stand_ins)),
+            prefills=list(filter(engines, self.prefills)),
+            decodes=list(filter(engines, self.decodes)),
+        )
 
     def without_answers_on(self, closed: frozenset[str]) -> "Ways":
         """The ways whose decode engine is none of these; all of them where no other is left."""
@@ -101,7 +111,7 @@ class Fleet:
         """All possible ways; engines in `query.avoid` count only where there is no other."""
         ways = replace(self._whole, rejected=[*self._whole.rejected])
         serving = [one for one in self._serving if one.description.engine_id not in query.avoid]
-        fewer = self._leave_out_small(query, ways, serving)
+        fewer = self._leave_out_unfit(query, ways, serving)
         fewer |= _obey_caller(query, ways)
         fewer |= self._keep_group_together(query, ways, now)
         if query.avoid and not ways.exist:
@@ -147,7 +157,7 @@ class Fleet:
         others = [engine for engine in by_load[:most] if engine not in first]
         return [*first, *others][:most]
 
-    def _leave_out_small(
+    def _leave_out_unfit(
         self, query: PlacementQuery, ways: Ways, serving: list[EngineState]
     ) -> bool:
         """Rejects engines that could never run the request or are to be avoided; whether there are
@@ -155,12 +165,12 @@ class Fleet:
         """
         needed = query.prompt_tokens + query.max_output_tokens
         fits = needed <= self._least_tokens and query.prompt_tokens < self._least_tokens
-        if fits and len(serving) == len(self._serving):
+        if fits and len(serving) == len(self._serving) and not query.adapter:
             return False
-        why = {engine: too_small(engine, query) for engine in serving}
+        why = {engine: why_unfit(engine, query) for engine in serving}
         ways.fill(
             [engine for engine in serving if not why[engine]],
-            [engine for engine in serving if holds_prompt(engine, query)],
+            [engine for engine in serving if takes_prompt(engine, query)],
         )
         for engine in self._serving:
             if said := why.get(engine, f"{engine.name} failed a gateway of late"):
@@ -202,8 +212,10 @@ def _most_tokens(engine: EngineState) -> int:
     return min(description.max_model_len_tokens, description.kv_capacity_tokens)
 
 
-def too_small(engine: EngineState, query: PlacementQuery) -> str:
+def why_unfit(engine: EngineState, query: PlacementQuery) -> str:
     """Why the request could never run on it; empty when it could."""
+    if query.adapter and not engine.description.adapter_slots:
+        return f"{engine.name} runs without LoRA"
     needed = query.prompt_tokens + query.max_output_tokens
     limit = engine.description.max_model_len_tokens
     if needed > limit:
@@ -214,9 +226,10 @@ def too_small(engine: EngineState, query: PlacementQuery) -> str:
     return ""
 
 
-def holds_prompt(engine: EngineState, query: PlacementQuery) -> bool:
-    """Whether the engine can hold the prompt and its first token."""
-    return query.prompt_tokens < _most_tokens(engine)
+def takes_prompt(engine: EngineState, query: PlacementQuery) -> bool:
+    """Whether the engine can compute the prompt and its first token."""
+    takes_adapter = not query.adapter or engine.description.adapter_slots > 0
+    return takes_adapter and query.prompt_tokens < _most_tokens(engine)
 
 
 def _preferred(engines: list[EngineState], role: Role) -> list[EngineState]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.planner.admission import answers
+from services.planner.admission.adapter_room import AdapterRoom
 from services.planner.admission.admission_requests import AdmissionRequest
 from services.planner.admission.candidates import (
     Candidate,
@@ -50,6 +51,7 @@ def decide_round(
     fleet, this holds for best effort as well.
     """
     round_ = Round(state, now)
+    adapter_room = AdapterRoom(state.serving())
     turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
     decisions: list[Decision | Deferral | None] = [one.deferral for one in asked]
     next_ = _next_in_turn(asked, turns)
@@ -61,7 +63,7 @@ def decide_round(
     beyond = {} if turns.several else state.beyond_tight_pool(now)
     able = [n for n in ready if with_targets[n].query.targets.class_name not in crowding_classes]
     requests = _admission_requests(
-        {number: with_targets[number] for number in able}, round_, turns, beyond, now
+        {number: with_targets[number] for number in able}, round_, turns, beyond, adapter_room, now
     )
     for tenant, expected in turns.line:
         own = [request for request in requests.values() if request.query.tenant == tenant]
@@ -79,7 +81,9 @@ def decide_round(
         elif somebody_placed:
             continue
         else:
-            decision = decide(query, state, round_.fleet.open_ways(query, now), now)
+            ways = round_.fleet.open_ways(query, now)
+            with_room = adapter_room.ways_for(query.adapter, ways)
+            decision = decide(query, state, with_room if with_room.exist else ways, now)
         if turns.several and _runs_unpromised(decision):
             others_first = somebody_placed or _comes_behind(asked, number, next_, turns)
             decision = in_turn(query, decision, state, now, others_first=others_first)
@@ -189,9 +193,12 @@ def _admission_requests(
     round_: Round,
     turns: Turns,
     beyond: Mapping[str, frozenset[str]],
+    adapter_room: AdapterRoom,
     now: float,
 ) -> dict[int, AdmissionRequest]:
-    """The requests for which the round looks for ways, by number, at most MOST_AT_ONCE."""
+    """The requests for which the round looks for ways, by number, at most MOST_AT_ONCE. A request
+    whose adapter has no room on any engine gets no promise in this round.
+    """
     able = [
         number
         for number, targeted in with_targets.items()
@@ -199,23 +206,21 @@ def _admission_requests(
     ]
     able.sort(key=lambda number: with_targets[number].deferral.due_s)
     alternated = turns.alternate(able, lambda number: with_targets[number].query.tenant)
-    return {
-        number: _admission_request(
-            with_targets[number],
-            round_,
-            now,
-            beyond.get(with_targets[number].query.targets.class_name, frozenset()),
-        )
-        for number in alternated[:MOST_AT_ONCE]
-    }
+    requests = {}
+    for number in alternated[:MOST_AT_ONCE]:
+        targeted = with_targets[number]
+        closed = beyond.get(targeted.query.targets.class_name)
+        ways = targeted.ways.without_answers_on(closed) if closed else targeted.ways
+        ways = adapter_room.ways_for(targeted.query.adapter, ways)
+        if ways.exist:
+            requests[number] = _admission_request(targeted, ways, round_, now)
+    return requests
 
 
 def _admission_request(
-    targeted: _TargetedRequest, round_: Round, now: float, closed: frozenset[str] = frozenset()
+    targeted: _TargetedRequest, open_ways: Ways, round_: Round, now: float
 ) -> AdmissionRequest:
-    """The request with its ways, but for answers on the `closed` engines if others are open."""
     query, state = targeted.query, round_.state
-    open_ways = targeted.ways.without_answers_on(closed) if closed else targeted.ways
     ways = round_.fleet.least_of(open_ways, targeted.demand.cached_tokens)
     return AdmissionRequest(
         query=query,
@@ -247,7 +252,7 @@ def _answer(
         way = round_.way_without_promise(request)
     if not (never or crowds or way or now >= targeted.deferral.latest_s):
         return targeted.deferral
-    request = request or _admission_request(targeted, round_, now)
+    request = request or _admission_request(targeted, targeted.ways, round_, now)
     return _without_promise(targeted, request, round_, way, never=never, crowds=crowds)
 
 

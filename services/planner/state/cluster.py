@@ -213,6 +213,7 @@ class ClusterState(FleetEstimates):
             class_name=query.targets.class_name,
             due_at_s=now + self.client_latency.there_s,
             ends_at_s=ends_at_s,
+            adapter=query.adapter,
         )
         source = placement.prefix_source
         if source is not None and source.engine.name in self.engines:

@@ -16,6 +16,7 @@ class Reservation:
 
     `kv_tokens` is a 90 % bound of prompt and answer, by class. `ends_at_s` is the predicted end,
     None when unknown. `row` is the request as the engine will see it, on the planner's clock.
+    `adapter` is the number of its LoRA adapter, 0 without one.
     """
 
     decision_id: str
@@ -26,6 +27,7 @@ class Reservation:
     due_at_s: float
     ends_at_s: float | None = None
     row: FloatArray = field(default_factory=lambda: empty(1)[0])
+    adapter: int = 0
 
     @property
     def key(self) -> float:

@@ -128,6 +128,12 @@ class EngineState(Reservations):
         )
 
     @property
+    def adapters(self) -> frozenset[int]:
+        """The LoRA adapters of its requests, with those on the way."""
+        reported = self.report.adapters if self.report else ()
+        return frozenset((*reported, *(hold.adapter for hold in self.unseen.values()))) - {0}
+
+    @property
     def requests(self) -> int:
         """Requests that it reported or that are on the way."""
         reported = self.report.running + self.report.waiting if self.report else 0
