@@ -193,7 +193,7 @@ def _with_speculation(
     promised = bool((engine.rows[:, KIND] == PROMISED).any())  # by what the drafts in force give
     before = [one.drafts_of(policy) for one in groups] if promised else [None]
     kept = [one for one in before if one is not None] if None not in before else None
-    drafts = _drafts(engine, table, tiers, kept)
+    drafts = _drafts(engine, table, tiers, kept, policy.longest_step_s or math.inf)
     names = {*asked, *(name for one in groups for name in one.names)}
     paces_s = {name: asked.get(name, Asked()).tpot_s for name in names}
     return replace(
@@ -206,7 +206,11 @@ def _with_speculation(
 
 
 def _drafts(
-    engine: EngineNow, table: StepTable, tiers: Sequence[Tier], before: Sequence[int] | None
+    engine: EngineNow,
+    table: StepTable,
+    tiers: Sequence[Tier],
+    before: Sequence[int] | None,
+    longest_step_s: float,
 ) -> tuple[int, ...]:
     """The best draft length of each tier. All are 0 where the KV cache lacks one more block for
     each decode; blocks of best effort count as free.
@@ -218,6 +222,7 @@ def _drafts(
         most_drafts=engine.description.max_speculation_tokens,
         most_tokens=engine.description.max_step_tokens,
         prompt_tokens_each=_prompt_tokens_to_come(engine.rows),
+        longest_step_s=longest_step_s,
     )
     return best_speculation(tiers, bounds, guard=Caution.LOW, before=before).drafts
 

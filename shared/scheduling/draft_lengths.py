@@ -29,9 +29,10 @@ from shared.compiled import compiled, inlined
 Integers = npt.NDArray[np.int64]
 Produced = npt.NDArray[np.float64]
 TPOT_S, DECODING, CONTEXT = range(3)
-# Bounds of a step, in one array: its most tokens, and the prompt tokens to compute for each token
-# that is produced (inf: as many as fit).
-MOST_TOKENS, PROMPT_TOKENS_EACH = range(2)
+# Bounds of a step, in one array: its most tokens, the prompt tokens to compute for each token that
+# is produced (inf: as many as fit), and the seconds that prompts may lengthen it to.
+MOST_TOKENS, PROMPT_TOKENS_EACH, LONGEST_S = range(3)
+BOUNDS: Final = 3
 # Results of a choice of lengths: the excess of its steps without prefills over the tightest pace,
 # as a share of that pace; its worth; the seconds and the prefill tokens of its steps.
 VIOLATION, WORTH, STEP_S, PREFILL_TOKENS = range(4)
@@ -179,6 +180,7 @@ def _weighed(
     room = bounds[MOST_TOKENS] - np.ceil(counts[DECODES] + counts[SPECULATED] - _ROUNDING)
     found[VIOLATION] = max(0.0, too_long) if room >= 0 else np.inf
     until_s, each = _allowed_s(lengths, tiers, produced), bounds[PROMPT_TOKENS_EACH]
+    until_s = min(until_s, bounds[LONGEST_S])
     wanted = max(0.0, min(room, np.ceil(each * given)) if each < np.inf else room)
     tokens = _room(table, counts, until_s, int(wanted))
     step_s = float(sure_s(table, counts))

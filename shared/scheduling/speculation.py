@@ -28,6 +28,8 @@ from shared.compiled import compiled
 from shared.scheduling import draft_lengths
 from shared.scheduling.acceptance import Caution, mean_tokens, produced_by_length
 from shared.scheduling.draft_lengths import (
+    BOUNDS,
+    LONGEST_S,
     MOST_TOKENS,
     PREFILL_TOKENS,
     PROMPT_TOKENS_EACH,
@@ -56,22 +58,24 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What bounds a plan: step times, the longest draft, the most tokens of a step; and how many
-    prompt tokens have to be computed for each token that the requests produce (infinite: prompts
-    never end).
+    """What bounds a plan: step times, the longest draft, the most tokens of a step; how many prompt
+    tokens have to be computed for each token that the requests produce (infinite: prompts never
+    end); and how long a step with prompts may last.
     """
 
     table: StepTable
     most_drafts: int
     most_tokens: int
     prompt_tokens_each: float = math.inf
+    longest_step_s: float = math.inf
 
     @property
     def bounds(self) -> FloatArray:
         """The bounds as an array for compiled code."""
-        bounds = np.zeros(2)
+        bounds = np.zeros(BOUNDS)
         bounds[MOST_TOKENS] = self.most_tokens
         bounds[PROMPT_TOKENS_EACH] = self.prompt_tokens_each
+        bounds[LONGEST_S] = self.longest_step_s
         return bounds
 
 

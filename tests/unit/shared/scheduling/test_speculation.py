@@ -125,6 +125,7 @@ def engines(draw: st.DrawFn, most_drafts: int = 5) -> Engine:
         most_drafts=draw(st.integers(0, most_drafts)),
         most_tokens=draw(st.sampled_from([256, 512, 2048, 16_384])),
         prompt_tokens_each=draw(st.sampled_from([0.0, 0.5, 5.0, 100.0, math.inf])),
+        longest_step_s=draw(st.sampled_from([0.03, 0.2, math.inf])),
     )
 
 
@@ -236,6 +237,27 @@ def test_no_other_lengths_that_keep_the_paces_leave_much_more_for_prefills(
         best = max(one.prefill_per_s for one in able)
 
         assert plan.prefill_per_s >= best / 1.06
+
+
+@given(TIERS, engines(most_drafts=3), CAUTIONS)
+def test_no_plan_has_longer_steps_for_prompts_than_the_engine_may_form(
+    tiers: list[Tier], here: Engine, caution: Caution
+) -> None:
+    for plan in (best_speculation(tiers, here, caution=caution), *every_plan(tiers, here, caution)):
+        assert plan.prefill_tokens == 0 or plan.step_s <= here.longest_step_s
+
+
+def test_drafts_that_pay_only_in_longer_steps_are_not_planned() -> None:
+    tiers, here = [Tier(tpot_s=0.1, decoding=30, alpha=0.8)], engine(OPT_13B)
+    long, short = (
+        best_speculation(tiers, replace(here, longest_step_s=longest_s))
+        for longest_s in (math.inf, 0.12)
+    )
+    lengths = (long.drafts[0] + 1,)
+    cut = plan_of(lengths, tiers, replace(here, longest_step_s=0.12))
+
+    assert long.drafts[0] > short.drafts[0]
+    assert cut.prefill_per_s < short.prefill_per_s < long.prefill_per_s
 
 
 def test_a_chunk_is_the_best_of_all_chunks() -> None:
