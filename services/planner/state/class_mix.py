@@ -39,12 +39,15 @@ _POOL_SIZES: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one request costs: `work_s` seconds of an engine in a full batch. Its TPOT `leaves` this
-    share of the engine's time to all work.
+    """What one request costs: `work_s` seconds of an engine in a full batch. While it decodes, for
+    `decodes_s`, its TPOT `leaves` this share of the engine's time to all work. Its own first token
+    may wait for `waits_s`.
     """
 
     work_s: float
     leaves: float
+    decodes_s: float
+    waits_s: float
 
 
 def work_of(
@@ -69,8 +72,12 @@ def work_of(
         pace_s += (demand.due_s - demand.arrived_at_s) / output_tokens
     likely_s = demand.grace.pace_s + demand.grace.later_s
     longest_s = min(pace_s * alone.gain, likely_s)
-    leaves = 1.0 - alone.tpot_s * alone.gain / longest_s
-    return Work(work_s=prompt_s + output_tokens * token_s, leaves=leaves)
+    return Work(
+        work_s=prompt_s + output_tokens * token_s,
+        leaves=1.0 - alone.tpot_s * alone.gain / longest_s,
+        decodes_s=output_tokens * pace_s if math.isfinite(pace_s) else 0.0,
+        waits_s=min(MIX_MEMORY_S, demand.due_s - demand.arrived_at_s),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,8 @@ class ClassWork:
     work_s: float
     value: float
     leaves: float
+    decodes_s: float
+    waits_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +111,8 @@ class _Asked:
     work_s: float = 0.0
     value: float = 0.0
     leaves: float = 0.0
+    decodes_s: float = 0.0
+    waits_s: float = 0.0
 
     def faded(self, now: float) -> float:
         return self.requests * math.exp((self.at_s - now) / MIX_MEMORY_S)
@@ -123,6 +134,8 @@ class ClassMix:
         one.work_s += fresh * (work.work_s - one.work_s)
         one.value += fresh * (value - one.value)
         one.leaves += fresh * (max(LEAST_LEFT, work.leaves) - one.leaves)
+        one.decodes_s += fresh * (work.decodes_s - one.decodes_s)
+        one.waits_s += fresh * (work.waits_s - one.waits_s)
         remember(self._classes, name, one, _KEPT_CLASSES)
 
     def crowding_classes(self, engines: int, now: float) -> frozenset[str]:
@@ -148,6 +161,8 @@ class ClassMix:
                 work_s=one.work_s,
                 value=one.value,
                 leaves=one.leaves,
+                decodes_s=one.decodes_s,
+                waits_s=one.waits_s,
             )
             for name, one in latest
         ]
@@ -189,7 +204,15 @@ def tight_pool(classes: Sequence[ClassWork], engines: int) -> TightPool | None:
 def prepare() -> None:
     """Compiles the search, so that no round waits for it."""
     classes = [
-        ClassWork(name=str(leaves), per_s=1.0, work_s=10.0, value=1.0, leaves=leaves)
+        ClassWork(
+            name=str(leaves),
+            per_s=1.0,
+            work_s=10.0,
+            value=1.0,
+            leaves=leaves,
+            decodes_s=1.0,
+            waits_s=1.0,
+        )
         for leaves in (0.1, 0.9)
     ]
     crowding_classes(classes, 2)
@@ -208,9 +231,14 @@ def _enough(classes: Sequence[ClassWork]) -> float:
 
 
 def _by_gain(classes: Sequence[ClassWork]) -> FloatArray:
-    """Rows of PER_S to LEAVES, those of the greatest value per second of work first."""
+    """Rows of PER_S to WAITS_S, those of the greatest value per second of work first."""
     ordered = sorted(classes, key=lambda one: one.work_s / max(one.value, 1e-9))
-    return np.array([(one.per_s, one.work_s, one.value, one.leaves) for one in ordered])
+    return np.array(
+        [
+            (one.per_s, one.work_s, one.value, one.leaves, one.decodes_s, one.waits_s)
+            for one in ordered
+        ]
+    )
 
 
 def _pool_sizes(engines: int) -> pools.Sizes:

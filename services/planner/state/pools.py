@@ -1,7 +1,7 @@
 """Divides an overloaded fleet into two pools of the greatest value per second. Compiled.
 
 The first pool serves classes that leave a share `tight` of an engine or more to all work, the
-second one those that leave `loose` or more. Classes are rows of PER_S to LEAVES, those of the
+second one those that leave `loose` or more. Classes are rows of PER_S to WAITS_S, those of the
 greatest value per second of work first (fractional knapsack; Dantzig, 1957).
 """
 
@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.batch_time.table import FloatArray
-from shared.compiled import compiled
+from shared.compiled import compiled, inlined
 
 Sizes = npt.NDArray[np.int64]
-# The columns: requests per second; of each its seconds of an engine, its value, and the share of
-# the engine's time that its TPOT leaves to all work.
-PER_S, WORK_S, VALUE, LEAVES = range(4)
+# The columns: requests per second; of each its seconds of an engine, its value, the share of the
+# engine's time that its TPOT leaves to all work while it decodes, for how many seconds it does, and
+# how long its first token may wait.
+PER_S, WORK_S, VALUE, LEAVES, DECODES_S, WAITS_S = range(6)
 
 
 @compiled
@@ -80,7 +81,14 @@ def _most_value(classes: FloatArray, shares: FloatArray, sizes: Sizes, engines: 
 @compiled
 def filled(classes: FloatArray, tight: float, loose: float, first: int, second: int) -> float:
     """The value per second of pools of `first` and `second` engines; the second fills first."""
-    here, there, value = first * tight, second * loose, 0.0
+    value = 0.0
+    if tight == loose:
+        left = left_to_work(classes, tight, np.inf, first + second)
+        here, there = first * left, second * left
+    else:
+        apart = loose if second > 0 else np.inf
+        here = first * left_to_work(classes, tight, apart, first)
+        there = second * left_to_work(classes, loose, np.inf, second)
     for i in range(len(classes)):
         if classes[i, LEAVES] < tight:
             continue
@@ -92,3 +100,33 @@ def filled(classes: FloatArray, tight: float, loose: float, first: int, second: 
         served = (given + more) / wanted if wanted > 0 else 1.0
         value += served * classes[i, PER_S] * classes[i, VALUE]
     return value
+
+
+@inlined
+def _busy_s(per_s: float, lasts_s: float) -> float:
+    """The mean busy period of an M/G/infinity queue: arrivals per second that stay for so long."""
+    return float(np.expm1(per_s * lasts_s) / per_s) if per_s > 0 else lasts_s
+
+
+@compiled
+def left_to_work(classes: FloatArray, tight: float, loose: float, engines: int) -> float:
+    """The mean share of an engine's time that is left to all work by the classes that leave from
+    `tight` to below `loose` and are spread over so many engines.
+
+    At any time the tightest class that decodes on the engine counts. The decodes of a class there
+    are taken as those of an M/G/infinity queue. Where its busy periods are longer than the looser
+    classes can wait, it counts as always there.
+    """
+    without, left = 1.0, 0.0  # `without`: the share of time without a tighter class
+    for i in np.argsort(classes[:, LEAVES]):
+        if engines == 0 or not tight <= classes[i, LEAVES] < loose:
+            continue
+        waits_s, per_s = np.inf, classes[i, PER_S] / engines
+        for j in range(len(classes)):
+            if classes[i, LEAVES] < classes[j, LEAVES] < loose:
+                waits_s = min(waits_s, classes[j, WAITS_S])
+        busy_s = _busy_s(per_s, classes[i, DECODES_S])
+        present = 1.0 if busy_s > waits_s else -np.expm1(-per_s * classes[i, DECODES_S])
+        left += without * present * classes[i, LEAVES]
+        without *= 1.0 - present
+    return float(left + without)

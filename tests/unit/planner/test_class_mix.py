@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,14 +21,20 @@ from services.planner.state.class_mix import (
     work_of,
 )
 from services.planner.state.cluster import ClusterState
+from services.planner.state.pools import left_to_work
 from services.planner.tuning import ENOUGH_SERVED, WORTH_LEAVING_OUT
 from shared.requests import OnRefuse, Pacing, SloTargets
 from shared.scheduling.grace import grace_of
 from shared.scheduling.speculation import Alone
 from tests.unit.planner.builders import LONG_AFTER_S, make_cluster, make_engine, make_query
 
-TIGHT = ClassWork(name="tight", per_s=0.2, work_s=0.1, value=1.0, leaves=0.05)
-LOOSE = ClassWork(name="loose", per_s=5.0, work_s=0.1, value=1.0, leaves=0.9)
+ALWAYS_S = 1e6  # an answer that never ends
+TIGHT = ClassWork(
+    name="tight", per_s=0.2, work_s=0.1, value=1.0, leaves=0.05, decodes_s=ALWAYS_S, waits_s=0.0
+)
+LOOSE = ClassWork(
+    name="loose", per_s=5.0, work_s=0.1, value=1.0, leaves=0.9, decodes_s=ALWAYS_S, waits_s=0.0
+)
 
 shares = st.floats(0.01, 1.0)
 classes = st.lists(
@@ -37,9 +45,34 @@ classes = st.lists(
         work_s=st.floats(0.001, 2.0),
         value=st.floats(0.1, 5.0),
         leaves=shares,
+        decodes_s=st.sampled_from([0.0, 0.1, 5.0, ALWAYS_S]),
+        waits_s=st.sampled_from([0.1, 1.0, 100.0]),
     ),
     max_size=6,
 )
+
+
+@given(classes=classes, engines=st.integers(1, 64))
+def test_what_is_left_to_work_is_between_the_tightest_pace_and_all(
+    classes: list[ClassWork], engines: int
+) -> None:
+    if classes:
+        tightest, left = min(one.leaves for one in classes), left_by(classes, engines)
+        busy = [replace(one, per_s=1.0, decodes_s=100 * engines) for one in classes]
+
+        assert tightest - 1e-9 <= left <= 1 + 1e-9
+        assert left <= left_by(classes, engines + 1) + 1e-9
+        assert left_by(busy, engines) == pytest.approx(tightest)
+
+
+def left_by(
+    classes: list[ClassWork], engines: int, tight: float = 0.0, loose: float = math.inf
+) -> float:
+    rows = [
+        (one.per_s, one.work_s, one.value, one.leaves, one.decodes_s, one.waits_s)
+        for one in classes
+    ]
+    return left_to_work(np.array(rows), tight, loose, engines)
 
 
 def test_a_pace_that_leaves_others_nothing_is_left_out_of_one_engine() -> None:
@@ -50,8 +83,24 @@ def test_it_is_served_where_an_engine_of_its_own_can_be_spared() -> None:
     assert crowding_classes([TIGHT, LOOSE], engines=2) == frozenset()
 
 
+def test_a_pace_that_binds_an_engine_for_a_small_part_of_the_time_is_served() -> None:
+    rare = replace(TIGHT, decodes_s=0.5)  # a tenth of the time
+    patient = replace(LOOSE, per_s=8.0, waits_s=2.0)
+
+    assert crowding_classes([TIGHT, patient], engines=1) == {"tight"}
+    assert crowding_classes([rare, patient], engines=1) == frozenset()
+    often = replace(rare, per_s=20.0, work_s=0.01)
+    assert crowding_classes([often, patient], engines=1) == {"tight"}
+
+
+def test_a_pace_that_others_cannot_wait_for_counts_as_always_there() -> None:
+    rare, hurried = replace(TIGHT, decodes_s=0.5), replace(LOOSE, per_s=8.0, waits_s=0.4)
+
+    assert crowding_classes([rare, hurried], engines=1) == {"tight"}
+
+
 def test_it_is_served_where_it_is_worth_what_it_takes() -> None:
-    worth = ClassWork(name="tight", per_s=0.2, work_s=0.1, value=100.0, leaves=0.05)
+    worth = replace(TIGHT, value=100.0)
 
     assert crowding_classes([worth, LOOSE], engines=1) == frozenset()
 
@@ -109,9 +158,9 @@ def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
     mix = ClassMix()
     for number in range(round(seconds * 10)):
         now = number / 10
-        mix.asked("loose", Work(work_s=0.1, leaves=0.9), 1.0, now)
+        mix.asked("loose", Work(work_s=0.1, leaves=0.9, decodes_s=9.0, waits_s=1.0), 1.0, now)
         if number % round(10 / tight_per_s) == 0:
-            mix.asked("tight", Work(work_s=0.1, leaves=0.05), 1.0, now)
+            mix.asked("tight", Work(work_s=0.1, leaves=0.05, decodes_s=9.0, waits_s=1.0), 1.0, now)
     return mix
 
 
@@ -129,7 +178,12 @@ def test_a_load_that_is_over_leaves_no_class_out() -> None:
 def test_memory_of_classes_is_bounded() -> None:
     mix = ClassMix()
     for number in range(1000):
-        mix.asked(f"class-{number}", Work(work_s=0.1, leaves=0.5), 1.0, number / 100)
+        mix.asked(
+            f"class-{number}",
+            Work(work_s=0.1, leaves=0.5, decodes_s=9.0, waits_s=1.0),
+            1.0,
+            number / 100,
+        )
 
     assert len(mix._classes) == 256
 
@@ -137,13 +191,24 @@ def test_memory_of_classes_is_bounded() -> None:
 # ---- what a request takes
 
 
-def leaves(targets: SloTargets, state: ClusterState) -> float:
+def work(targets: SloTargets, state: ClusterState) -> Work:
     query = make_query(targets=targets)
     demand = state.demand(query, targets.ttft_s or math.inf, LONG_AFTER_S)
     table = state.any_table
     assert table is not None
     alone = Alone(drafts=0, gain=1.0, tpot_s=table.decodes_s(1, 100.0))
-    return work_of(demand, 50, 0.1, alone, table).leaves
+    return work_of(demand, 50, 0.1, alone, table)
+
+
+def leaves(targets: SloTargets, state: ClusterState) -> float:
+    return work(targets, state).leaves
+
+
+def test_an_answer_binds_steps_for_as_long_as_its_pace_allows_it_to_take() -> None:
+    state = make_cluster(make_engine())
+
+    assert work(SloTargets(tpot_s=0.1), state).decodes_s == pytest.approx(5.0)
+    assert work(SloTargets(ttft_s=1.0), state).decodes_s == 0.0
 
 
 def test_a_pace_leaves_what_an_idle_step_does_not_take() -> None:
@@ -181,8 +246,12 @@ def test_requests_of_a_class_that_is_left_out_are_answered_at_once() -> None:
     state = make_cluster(make_engine())
     for number in range(300):
         now = LONG_AFTER_S - 30.0 + number / 10
-        state.class_mix.asked("loose", Work(work_s=0.1, leaves=0.9), 1.0, now)
-        state.class_mix.asked("tight", Work(work_s=0.01, leaves=0.05), 1.0, now)
+        state.class_mix.asked(
+            "loose", Work(work_s=0.1, leaves=0.9, decodes_s=9.0, waits_s=1.0), 1.0, now
+        )
+        state.class_mix.asked(
+            "tight", Work(work_s=0.01, leaves=0.05, decodes_s=9.0, waits_s=1.0), 1.0, now
+        )
     for on_refuse in OnRefuse:
         targets = SloTargets(class_name="tight", ttft_s=20.0, tpot_s=0.5, on_refuse=on_refuse)
         asked = PendingRequest(
@@ -203,8 +272,12 @@ def test_under_overload_tight_paces_are_promised_on_their_pool_alone() -> None:
     for number in range(300):
         now = LONG_AFTER_S - 30.0 + number / 10
         for _ in range(2):
-            state.class_mix.asked("loose", Work(work_s=0.05, leaves=0.9), 1.0, now)
-        state.class_mix.asked("tight", Work(work_s=0.001, leaves=0.05), 1.0, now)
+            state.class_mix.asked(
+                "loose", Work(work_s=0.05, leaves=0.9, decodes_s=9.0, waits_s=1.0), 1.0, now
+            )
+        state.class_mix.asked(
+            "tight", Work(work_s=0.001, leaves=0.05, decodes_s=9.0, waits_s=1.0), 1.0, now
+        )
     targets = SloTargets(class_name="tight", ttft_s=20.0, tpot_s=0.5)
     asked = [
         PendingRequest(
@@ -227,8 +300,12 @@ def pool_sizes(engines: int) -> list[int]:
 
 
 def filled(classes: list[ClassWork], tight: float, loose: float, first: int, second: int) -> float:
-    here, there, value = first * tight, second * loose, 0.0
-    for one in sorted(classes, key=lambda one: one.work_s / one.value):
+    ordered, value = sorted(classes, key=lambda one: one.work_s / one.value), 0.0
+    apart = loose if second > 0 and tight < loose else math.inf
+    together = first + second if tight == loose else first
+    here = first * left_by(ordered, together, tight, apart)
+    there = second * left_by(ordered, together if tight == loose else second, loose)
+    for one in ordered:
         if one.leaves >= tight:
             wanted = one.per_s * one.work_s
             given = min(there, wanted) if one.leaves >= loose else 0.0
