@@ -18,7 +18,7 @@ from shared.simulation.lives import (
     WORST_LATE,
     Lives,
 )
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 from shared.workloads.calls import Load
 
 Counts = npt.NDArray[np.int64]
@@ -62,9 +62,11 @@ class Attainment:
         self._owners: npt.NDArray[np.int64] = np.zeros(self._calls.sum(), dtype=np.int64)
         self._known = 0
 
-    def bounds(self, tickets: Sequence[Ticket], lives: Lives, rule: Rule, now: float) -> Bounds:
+    def bounds(
+        self, requests: Sequence[SimRequest], lives: Lives, rule: Rule, now: float
+    ) -> Bounds:
         """The bounds that are certain at `now`; where it is infinite, all open calls are missed."""
-        owners, programs = self._owner_of(tickets), len(self._calls)
+        owners, programs = self._owner_of(requests), len(self._calls)
         kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
         missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
         found = [
@@ -88,10 +90,10 @@ class Attainment:
         kept_ones, missed_ones = (kept_calls == calls).sum(), (missed_calls > 0).sum()
         return float(kept_ones) / whole, 1 - float(missed_ones) / whole
 
-    def _owner_of(self, tickets: Sequence[Ticket]) -> npt.NDArray[np.int64]:
-        for ticket in tickets[self._known :]:
-            self._owners[ticket.life] = self._numbers[ticket.program_id]
-        self._known = len(tickets)
+    def _owner_of(self, requests: Sequence[SimRequest]) -> npt.NDArray[np.int64]:
+        for request in requests[self._known :]:
+            self._owners[request.life] = self._numbers[request.program_id]
+        self._known = len(requests)
         return self._owners[: self._known]
 
 
@@ -117,11 +119,11 @@ class EarlyEnd:
         self._every_s = max(load[-1].arrives_s, 1.0) / _LOOKS
         self._looked_s = 0.0
 
-    def __call__(self, tickets: Sequence[Ticket], lives: Lives, now: float) -> bool:
+    def __call__(self, requests: Sequence[SimRequest], lives: Lives, now: float) -> bool:
         if now < self._looked_s + self._every_s:
             return False
         self._looked_s = now
-        bounds = self._attainment.bounds(tickets, lives, self._rule, now)
+        bounds = self._attainment.bounds(requests, lives, self._rule, now)
         self.ended_early = all(bounds.passes(bar) is not None for bar in self._bars)
         return self.ended_early
 

@@ -63,7 +63,7 @@ class Attached:
         """Notes the end of a KV transfer from another engine, whether it succeeded or failed."""
         self.transfers.append(
             KvTransfer(
-                request_id=fetched.ticket.name,
+                request_id=fetched.request.name,
                 peer_engine_id=engine_id_of(fetched.source),
                 transport=self.state.description.transports[0],
                 bytes=int(fetched.tokens * kv_bytes_per_token),

@@ -85,7 +85,7 @@ def calming(load: Load, slower: float) -> Load:
 
 def _attained(record: Record, attainment: Attainment, now: float) -> dict[str, tuple[float, float]]:
     found = {
-        rule.value: attainment.bounds(record.tickets, record.lives, rule, now) for rule in Rule
+        rule.value: attainment.bounds(record.requests, record.lives, rule, now) for rule in Rule
     }
     return {rule: (bounds.at_least, bounds.at_most) for rule, bounds in found.items()}
 

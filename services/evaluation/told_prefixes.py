@@ -8,17 +8,17 @@ from typing import Final
 from shared.engines import PrefixNews
 from shared.requests import PromptHashes
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 
 SPAN_TOKENS: Final = 64
 
 
-def prompt_hashes(ticket: Ticket) -> PromptHashes | None:
+def prompt_hashes(request: SimRequest) -> PromptHashes | None:
     """Hashes of the part of a prompt that may be cached; None where there is none."""
-    call = ticket.call
+    call = request.call
     if not call.prefix_tokens:
         return None
-    name = call.prefix_group or ticket.program_id
+    name = call.prefix_group or request.program_id
     return PromptHashes(span_tokens=SPAN_TOKENS, hashes=tuple(_hashes(name, 0, call.prefix_tokens)))
 
 

@@ -93,7 +93,7 @@ class Share:
 
 def judge(record: Record) -> list[Share]:
     """All requests under the name `all`, then each class if there are several."""
-    names = [ticket.call.class_name for ticket in record.tickets]
+    names = [request.call.class_name for request in record.requests]
     classes = np.array(names)
     shares = [share_of("all", record.lives)]
     if len(set(names)) < 2:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shared.simulation.engine import SimEngine
 from shared.simulation.lives import Lives
-from shared.simulation.system import Route, Ticket
+from shared.simulation.system import Route, SimRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +55,11 @@ class Retry:
 class Record:
     """The result of a run.
 
-    `tickets` and `lives` correspond: one for each call of the load that arrived, or that its
+    `requests` and `lives` correspond: one for each call of the load that arrived, or that its
     program never reached. For a request in `retries` they are those of the retry.
     """
 
-    tickets: tuple[Ticket, ...]
+    requests: tuple[SimRequest, ...]
     lives: Lives
     routes: dict[int, Route]
     engines: tuple[SimEngine, ...]
@@ -68,4 +68,4 @@ class Record:
 
 
 # Called during the run; True ends the run early.
-Watch = Callable[[Sequence[Ticket], Lives, float], bool]
+Watch = Callable[[Sequence[SimRequest], Lives, float], bool]

@@ -1,4 +1,4 @@
-"""Converts a ticket to its row in the lives of a run, and to its rows in engines."""
+"""Converts a request to its row in the lives of a run, and to its rows in engines."""
 
 import math
 
@@ -19,13 +19,13 @@ from shared.simulation.lives import (
     Lives,
     paces_s,
 )
-from shared.simulation.system import Route, Ticket
+from shared.simulation.system import Route, SimRequest
 
 
-def want(lives: Lives, ticket: Ticket) -> None:
-    """Writes the ticket's targets and lengths into its life."""
-    call, life = ticket.call, lives[ticket.life]
-    life[ARRIVES], life[TTFT] = ticket.arrives_s, ticket.ttft_s
+def want(lives: Lives, request: SimRequest) -> None:
+    """Writes the request's targets and lengths into its life."""
+    call, life = request.call, lives[request.life]
+    life[ARRIVES], life[TTFT] = request.arrives_s, request.ttft_s
     life[OUTPUT], life[ACCEPTANCE] = call.output_tokens, call.acceptance
     life[BY_DEADLINES] = call.pacing is Pacing.DEADLINES
     life[PACE] = call.stages[0].tpot_s
@@ -34,20 +34,20 @@ def want(lives: Lives, ticket: Ticket) -> None:
 
 
 def first_row(
-    ticket: Ticket, route: Route, lives: Lives, *, computed: int, now: float
+    request: SimRequest, route: Route, lives: Lives, *, computed: int, now: float
 ) -> FloatArray:
     """The row in the engine that computes its prompt, with `computed` tokens cached."""
     split = route.prefill is not None
-    pace_s = route.pace_share * _pace_s(lives, ticket.life)
-    due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s
-    if ticket.produced:
-        due_s = _next_due_s(ticket, route, lives)
+    pace_s = route.pace_share * _pace_s(lives, request.life)
+    due_s = request.arrives_s + request.ttft_s - route.delivery_s
+    if request.produced:
+        due_s = _next_due_s(request, route, lives)
     return new_row(
         key=route.key,
-        tokens=ticket.prompt_tokens,
+        tokens=request.prompt_tokens,
         computed=computed,
-        produced=ticket.produced,
-        left=1 if split else ticket.call.max_output_tokens - ticket.produced,
+        produced=request.produced,
+        left=1 if split else request.call.max_output_tokens - request.produced,
         due_s=due_s,
         tpot_s=math.inf if split else pace_s,
         grace_s=math.inf if route.by_deadlines else route.grace_s,
@@ -57,31 +57,31 @@ def first_row(
 
 
 def second_row(
-    ticket: Ticket, route: Route, lives: Lives, *, computed: int, available_s: float
+    request: SimRequest, route: Route, lives: Lives, *, computed: int, available_s: float
 ) -> FloatArray:
     """The row in the engine that decodes after another's prefill; KV arrives at `available_s`."""
     return new_row(
         key=route.key,
-        tokens=ticket.prompt_tokens + 1,
+        tokens=request.prompt_tokens + 1,
         computed=computed,
-        produced=ticket.produced + 1,
-        left=ticket.call.max_output_tokens - ticket.produced - 1,
-        due_s=_next_due_s(ticket, route, lives),
-        tpot_s=route.pace_share * _pace_s(lives, ticket.life),
+        produced=request.produced + 1,
+        left=request.call.max_output_tokens - request.produced - 1,
+        due_s=_next_due_s(request, route, lives),
+        tpot_s=route.pace_share * _pace_s(lives, request.life),
         grace_s=math.inf if route.by_deadlines else 0.0,
         kind=route.kind,
         available_s=available_s,
     )
 
 
-def _next_due_s(ticket: Ticket, route: Route, lives: Lives) -> float:
+def _next_due_s(request: SimRequest, route: Route, lives: Lives) -> float:
     """When the next token of a request with some tokens is due."""
-    life = lives[ticket.life]
+    life = lives[request.life]
     if route.by_deadlines:
-        first_due_s = ticket.arrives_s + ticket.ttft_s - route.delivery_s
+        first_due_s = request.arrives_s + request.ttft_s - route.delivery_s
         return first_due_s + float(paces_s(life, life[TOKENS]))
-    grace_s = 0.0 if ticket.produced else route.grace_s
-    return float(life[LAST]) + grace_s + route.pace_share * _pace_s(lives, ticket.life)
+    grace_s = 0.0 if request.produced else route.grace_s
+    return float(life[LAST]) + grace_s + route.pace_share * _pace_s(lives, request.life)
 
 
 def _pace_s(lives: Lives, life: int) -> float:

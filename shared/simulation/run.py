@@ -20,7 +20,7 @@ from shared.simulation.prefixes import Prefixes
 from shared.simulation.record import Conditions, Outage, Record, Watch
 from shared.simulation.retries import Retries
 from shared.simulation.rows_of import first_row, second_row, want
-from shared.simulation.system import Ended, Fetched, No, Route, System, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, SimRequest, System
 from shared.simulation.timeline import Timeline
 from shared.simulation.zero_load import ttft_s
 from shared.workloads.calls import Load, Program
@@ -46,12 +46,12 @@ class Run:
         self._hardware = engines[0].hardware  # defines the zero-load times of slowdowns
         self._coming = iter(sorted(load, key=lambda program: program.arrives_s))
         self._prefixes = Prefixes(load)
-        self._tickets: list[Ticket] = []
+        self._requests: list[SimRequest] = []
         self._programs: list[Program] = []  # by life
         self._unfinished: dict[str, tuple[Program, int]] = {}  # its next call, by program
         self._lives = of.new_lives(sum(len(program.calls) for program in load))
         self._routes: dict[int, Route] = {}
-        self._waiting: list[Ticket] = []
+        self._waiting: list[SimRequest] = []
         self._for_room: dict[str, deque[int]] = {name: deque() for name in self._engines}
         self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by life
         self._fetched: dict[int, Fetched] = {}  # what these will have been, by life
@@ -79,8 +79,8 @@ class Run:
         for program, number in self._unfinished.values():
             self._give_up(program, number, self._timeline.now)
         return Record(
-            tickets=tuple(self._tickets),
-            lives=self._lives[: len(self._tickets)],
+            requests=tuple(self._requests),
+            lives=self._lives[: len(self._requests)],
             routes=self._routes,
             engines=tuple(self._engines.values()),
             ended_s=self._timeline.now,
@@ -92,7 +92,7 @@ class Run:
             now = self._timeline.go_on()
             if self._waiting and (self._to_decide or now >= self._recheck_s):
                 self._decide(now)
-            if self._watch and self._watch(self._tickets, self._lives[: len(self._tickets)], now):
+            if self._watch and self._watch(self._requests, self._lives[: len(self._requests)], now):
                 return
 
     def _decide(self, now: float) -> None:
@@ -101,14 +101,14 @@ class Run:
         self._system.hear(self._serving, now)
         answers = self._system.place(asked, now)
         self._waiting = [
-            ticket for ticket, route in zip(asked, answers, strict=True) if route is None
+            request for request, route in zip(asked, answers, strict=True) if route is None
         ]
         reaches_s = now + self._conditions.decision_s + self._conditions.network_s
-        for ticket, route in zip(asked, answers, strict=True):
+        for request, route in zip(asked, answers, strict=True):
             if isinstance(route, Route):
-                self._place(ticket, route, reaches_s, now)
+                self._place(request, route, reaches_s, now)
             elif isinstance(route, No):
-                self._refuse(ticket, route.retry_after_s, now)
+                self._refuse(request, route.retry_after_s, now)
         if self._waiting:
             self._recheck_s = now + self._system.recheck_s
             self._timeline.at(self._recheck_s, lambda _: None)
@@ -127,18 +127,18 @@ class Run:
 
     def _come(self, program: Program, number: int, now: float) -> None:
         """A call of a program reaches the gateway."""
-        ticket = self._enter(program, number, now)
-        self._waiting.append(ticket)
+        request = self._enter(program, number, now)
+        self._waiting.append(request)
         self._to_decide = True
         if number + 1 < len(program.calls):
             self._unfinished[program.program_id] = program, number + 1
         else:
             self._unfinished.pop(program.program_id, None)
 
-    def _enter(self, program: Program, number: int, now: float) -> Ticket:
+    def _enter(self, program: Program, number: int, now: float) -> SimRequest:
         call = program.calls[number]
-        ticket = Ticket(
-            life=len(self._tickets),
+        request = SimRequest(
+            life=len(self._requests),
             call=call,
             program_id=program.program_id,
             call_number=number,
@@ -146,62 +146,64 @@ class Run:
             ttft_s=ttft_s(call, self._hardware),
             in_session=len(program.calls) > 1,
         )
-        self._tickets.append(ticket)
+        self._requests.append(request)
         self._programs.append(program)
-        want(self._lives, ticket)
-        return ticket
+        want(self._lives, request)
+        return request
 
     def _give_up(self, program: Program, first: int, now: float) -> None:
         """Records the remaining calls of a program as missed, like refused ones."""
         for number in range(first, len(program.calls)):
-            ticket = self._enter(program, number, now)
-            self._lives[ticket.life, of.ADMISSION] = of.NEVER_CAME
+            request = self._enter(program, number, now)
+            self._lives[request.life, of.ADMISSION] = of.NEVER_CAME
 
-    def _refuse(self, ticket: Ticket, named_s: float | None, now: float) -> None:
-        again_s = self._retries.again_s(ticket.life, named_s, now)
+    def _refuse(self, request: SimRequest, named_s: float | None, now: float) -> None:
+        again_s = self._retries.again_s(request.life, named_s, now)
         if again_s is not None:
             self._until_s = max(self._until_s, again_s + self._conditions.drain_s)
-            self._timeline.at(again_s, self._come_again, ticket.life)
+            self._timeline.at(again_s, self._come_again, request.life)
             return
-        got = self._lives[ticket.life]
+        got = self._lives[request.life]
         got[of.ADMISSION], got[of.PLACED] = of.REFUSED, now
-        program = self._programs[ticket.life]
+        program = self._programs[request.life]
         self._unfinished.pop(program.program_id, None)
-        self._give_up(program, ticket.call_number + 1, now)
+        self._give_up(program, request.call_number + 1, now)
 
     def _come_again(self, life: int, now: float) -> None:
         """Retries a refused request: its targets count from now on."""
-        ticket = self._tickets[life] = replace(self._tickets[life], arrives_s=now)
-        want(self._lives, ticket)
-        self._waiting.append(ticket)
+        request = self._requests[life] = replace(self._requests[life], arrives_s=now)
+        want(self._lives, request)
+        self._waiting.append(request)
         self._to_decide = True
 
-    def _place(self, ticket: Ticket, route: Route, reaches_s: float, now: float) -> None:
+    def _place(self, request: SimRequest, route: Route, reaches_s: float, now: float) -> None:
         kind = of.BEST_EFFORT if route.kind == BEST_EFFORT else of.ADMITTED
-        self._lives[ticket.life, of.ADMISSION] = kind
-        self._lives[ticket.life, of.PLACED] = now
-        self._routes[ticket.life] = route
-        self._timeline.at(reaches_s, self._reach, ticket, route)
+        self._lives[request.life, of.ADMISSION] = kind
+        self._lives[request.life, of.PLACED] = now
+        self._routes[request.life] = route
+        self._timeline.at(reaches_s, self._reach, request, route)
 
-    def _reach(self, ticket: Ticket, route: Route, now: float) -> None:
+    def _reach(self, request: SimRequest, route: Route, now: float) -> None:
         engine = self._serving.get(route.prefill or route.decode)
         if engine is None:
-            self._ask_again(ticket.life)
+            self._ask_again(request.life)
             return
-        if not self._exports_to(engine, ticket, route, now):
-            self._enter_engine(engine, ticket, route, now)
+        if not self._exports_to(engine, request, route, now):
+            self._enter_engine(engine, request, route, now)
 
-    def _enter_engine(self, engine: SimEngine, ticket: Ticket, route: Route, now: float) -> None:
-        computed = self._prefixes.find(engine, ticket)
-        row = first_row(ticket, route, self._lives, computed=computed, now=now)
-        engine.add(row, ticket.life, prefill_only=route.prefill is not None)
+    def _enter_engine(
+        self, engine: SimEngine, request: SimRequest, route: Route, now: float
+    ) -> None:
+        computed = self._prefixes.find(engine, request)
+        row = first_row(request, route, self._lives, computed=computed, now=now)
+        engine.add(row, request.life, prefill_only=route.prefill is not None)
         self._wake(engine, now)
 
     def _ask_again(self, life: int) -> None:
         """Places a request again after the loss of its engine, with its tokens to compute again."""
         given = int(self._lives[life, of.TOKENS])
-        ticket = self._tickets[life] = replace(self._tickets[life], produced=given)
-        self._waiting.append(ticket)
+        request = self._requests[life] = replace(self._requests[life], produced=given)
+        self._waiting.append(request)
         self._to_decide = True
 
     # ---- steps
@@ -223,31 +225,31 @@ class Run:
         for life in ended:
             self._end(engine, life)
         for life in moves:
-            self._system.moved(engine, self._tickets[life])
+            self._system.moved(engine, self._requests[life])
             self._move_on(life, now)
         self._exports.step_ended(engine, now)
         self._send(engine.name, now)
         self._wake(engine, now)
         self._exports.idle(engine, now)
 
-    def _stage_lateness(self, ticket: Ticket) -> float | None:
-        life = self._lives[ticket.life]
-        if ticket.call.pacing is Pacing.DEADLINES and math.isfinite(life[of.TTFT]):
+    def _stage_lateness(self, request: SimRequest) -> float | None:
+        life = self._lives[request.life]
+        if request.call.pacing is Pacing.DEADLINES and math.isfinite(life[of.TTFT]):
             return 1.0 + float(life[of.WORST_LATE] / life[of.TTFT])
-        if len(ticket.call.stages) < 2:
+        if len(request.call.stages) < 2:
             return None
-        return float(worst_pace_share(self._lives[[ticket.life]])[0])
+        return float(worst_pace_share(self._lives[[request.life]])[0])
 
     def _end(self, engine: SimEngine, life: int) -> None:
-        ticket, got = self._tickets[life], self._lives[life]
-        program, after = self._programs[life], ticket.call_number + 1
+        request, got = self._requests[life], self._lives[life]
+        program, after = self._programs[life], request.call_number + 1
         tokens, last_s = int(got[of.TOKENS]), float(got[of.LAST])
-        self._prefixes.keep(engine, ticket, ticket.call.prompt_tokens + tokens - 1)
+        self._prefixes.keep(engine, request, request.call.prompt_tokens + tokens - 1)
         first_s, second_s = float(got[of.FIRST]), float(got[of.SECOND])
         moved = got[of.MOVED] > 0 and tokens > 1
         self._system.ended(
             Ended(
-                ticket=ticket,
+                request=request,
                 tokens=tokens,
                 placed_s=float(got[of.PLACED]) + self._conditions.decision_s,
                 started_s=float(got[of.STARTED]) + self._conditions.network_s,
@@ -255,7 +257,7 @@ class Run:
                 last_s=last_s,
                 moved_s=second_s - first_s if moved else None,
                 recomputed=life in self._recomputed,
-                stage_lateness=self._stage_lateness(ticket),
+                stage_lateness=self._stage_lateness(request),
             )
         )
         if after < len(program.calls):
@@ -292,25 +294,25 @@ class Run:
         engine.limits[SET_ASIDE] = sum(self._blocks_to_come(engine, life) for life in promised)
 
     def _blocks_to_come(self, engine: SimEngine, life: int) -> float:
-        return engine.blocks_for(self._tickets[life].prompt_tokens + 1)
+        return engine.blocks_for(self._requests[life].prompt_tokens + 1)
 
     def _move(self, engine: SimEngine, life: int, now: float) -> None:
-        ticket, route = self._tickets[life], self._routes[life]
+        request, route = self._requests[life], self._routes[life]
         pulls = route.prefill is None
-        tokens = self._pulled.pop(life) if pulls else ticket.prompt_tokens
+        tokens = self._pulled.pop(life) if pulls else request.prompt_tokens
         source, arrives_s = self._source(life), now
         if source is None:  # it died: its tokens are computed here
             tokens = 0
             self._recomputed.add(life)
         else:
             begins_s = self._fetched_from_s(engine, now)
-            own_tokens = self._prefixes.cached(engine, ticket) if pulls else 0
+            own_tokens = self._prefixes.cached(engine, request) if pulls else 0
             arrives_s = self._links.move(
                 source.name, engine.name, tokens - own_tokens, engine.hardware, begins_s
             )
             self._on_way[life] = engine, arrives_s
             self._fetched[life] = Fetched(
-                ticket=ticket,
+                request=request,
                 source=source.name,
                 tokens=tokens - own_tokens,
                 seconds=arrives_s - begins_s,
@@ -318,9 +320,9 @@ class Run:
             )
             self._lives[life, of.MOVED] += 0.0 if pulls else arrives_s - now
         if pulls:
-            row = first_row(ticket, route, self._lives, computed=tokens, now=arrives_s)
+            row = first_row(request, route, self._lives, computed=tokens, now=arrives_s)
         else:
-            row = second_row(ticket, route, self._lives, computed=tokens, available_s=arrives_s)
+            row = second_row(request, route, self._lives, computed=tokens, available_s=arrives_s)
         engine.add(row, life)
         self._timeline.at(arrives_s, self._arrive, life, engine)
 
@@ -345,42 +347,42 @@ class Run:
         source = self._source(life)
         if source is not None:
             source.release(life)
-            ticket = self._tickets[life]
+            request = self._requests[life]
             if self._routes[life].prefill is not None:
-                self._prefixes.keep(source, ticket, ticket.prompt_tokens)
+                self._prefixes.keep(source, request, request.prompt_tokens)
             self._wake(source, now)
 
     # ---- prefixes that are pulled
 
-    def _exports_to(self, engine: SimEngine, ticket: Ticket, route: Route, now: float) -> bool:
+    def _exports_to(self, engine: SimEngine, request: SimRequest, route: Route, now: float) -> bool:
         """Has the route's source export its cached prefix, if it has more than the engine."""
-        source, life = self._serving.get(route.source or ""), ticket.life
+        source, life = self._serving.get(route.source or ""), request.life
         if source is None:
             return False
-        if self._prefixes.cached(source, ticket) <= self._prefixes.cached(engine, ticket):
-            self._system.moved(source, ticket)
+        if self._prefixes.cached(source, request) <= self._prefixes.cached(engine, request):
+            self._system.moved(source, request)
             return False
-        self._pulled[life] = min(route.pulled_tokens, self._prefixes.find(source, ticket))
+        self._pulled[life] = min(route.pulled_tokens, self._prefixes.find(source, request))
         source.lend(life)
         self._exports.begin(source, life, route.export_limit_s, now)
         return True
 
     def _exported(self, source: SimEngine, life: int, now: float) -> None:
-        self._system.moved(source, self._tickets[life])
+        self._system.moved(source, self._requests[life])
         self._move_on(life, now)
 
     def _compute_instead(self, source: SimEngine, life: int, now: float) -> None:
         """Has the engine compute a prefix that was not exported within its limit."""
         del self._pulled[life]
-        ticket, route = self._tickets[life], self._routes[life]
+        request, route = self._requests[life], self._routes[life]
         if source.alive:
-            self._system.moved(source, ticket)
+            self._system.moved(source, request)
             source.release(life)
         engine = self._serving.get(route.decode)
         if engine is None:
             self._ask_again(life)
         else:
-            self._enter_engine(engine, ticket, route, now)
+            self._enter_engine(engine, request, route, now)
 
     # ---- engines that die
 

@@ -30,7 +30,7 @@ from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions, Outage
 from shared.simulation.run import Run
-from shared.simulation.system import Ended, Fetched, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, No, Route, SimRequest
 from tests.unit.shared.simulation.fleet import NOISE, drafting, fleet, hardware, random_load
 
 pytestmark = pytest.mark.timeout(120)
@@ -120,9 +120,9 @@ class RecordingCore(PlannerCore):
 class EverySecondRunsAnyway(Planned):
     """Every second request runs without a promise where it can have none."""
 
-    def _query(self, ticket: Ticket) -> PlacementQuery:
-        query = super()._query(ticket)
-        on_refuse = OnRefuse.BEST_EFFORT if ticket.life % 2 else OnRefuse.REFUSE
+    def _query(self, request: SimRequest) -> PlacementQuery:
+        query = super()._query(request)
+        on_refuse = OnRefuse.BEST_EFFORT if request.life % 2 else OnRefuse.REFUSE
         return replace(query, targets=replace(query.targets, on_refuse=on_refuse))
 
 
@@ -131,7 +131,7 @@ class EventByEvent:
 
     def __init__(self, inner: Planned) -> None:
         self.inner = inner
-        self._waiting: list[Ticket] = []
+        self._waiting: list[SimRequest] = []
         self._early: dict[int, Route | No] = {}  # answers that the run has not asked for yet
 
     @property
@@ -143,7 +143,7 @@ class EventByEvent:
             self.inner.hear({name: engine}, now)
             self._decide(now)
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
         self._waiting = [one for one in waiting if one.life not in self._early]
         self._decide(now)
         return [self._early.pop(one.life, None) for one in waiting]
@@ -153,8 +153,8 @@ class EventByEvent:
         self._decide(now)
         return formed
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        self.inner.moved(engine, ticket)
+    def moved(self, engine: SimEngine, request: SimRequest) -> None:
+        self.inner.moved(engine, request)
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         self.inner.fetched(engine, fetched)
@@ -176,11 +176,11 @@ class EventByEvent:
 
     def _decide(self, now: float) -> None:
         waiting, still = self._waiting, []
-        for ticket, answer in zip(waiting, self.inner.place(waiting, now), strict=True):
+        for request, answer in zip(waiting, self.inner.place(waiting, now), strict=True):
             if answer is None:
-                still.append(ticket)
+                still.append(request)
             else:
-                self._early[ticket.life] = answer
+                self._early[request.life] = answer
         self._waiting = still
 
 

@@ -13,7 +13,7 @@ from shared.engines import Role
 from shared.scheduling.rows import COMPUTED, NO_SLO, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Route, Ticket
+from shared.simulation.system import Route, SimRequest
 
 Engines = Mapping[str, SimEngine]
 _REQUEST_TOKENS = 128.0  # prompt tokens that weigh as much as one more request on an engine
@@ -23,7 +23,7 @@ _ON_ITS_WAY_S = 0.1  # after this an engine shows what was sent to it, or is don
 class Router(Protocol):
     """Routes the requests of one run."""
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
         """Chooses the engines of a request; None where no engine can give it tokens."""
 
     def ended(self, life: int) -> None:
@@ -46,13 +46,13 @@ class Traffic:
     _kv_tokens: Counter[str] = field(default_factory=Counter)
     _under_way: dict[int, _Sent] = field(default_factory=dict)
 
-    def sent(self, ticket: Ticket, prefill: str, decode: str, tokens: int, now: float) -> None:
+    def sent(self, request: SimRequest, prefill: str, decode: str, tokens: int, now: float) -> None:
         """Notes a request; `prefill` computes `tokens` of its prompt."""
-        self.ended(ticket.life)
-        self._decodes_on[ticket.life] = decode, ticket.prompt_tokens
+        self.ended(request.life)
+        self._decodes_on[request.life] = decode, request.prompt_tokens
         self._requests[decode] += 1
-        self._kv_tokens[decode] += ticket.prompt_tokens
-        self._under_way[ticket.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
+        self._kv_tokens[decode] += request.prompt_tokens
+        self._under_way[request.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
 
     def ended(self, life: int) -> None:
         """Forgets a request."""
@@ -103,12 +103,12 @@ class LeastLoaded:
     by_deadlines: bool = False
     _traffic: Traffic = field(default_factory=Traffic)
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
-        name = least_loaded(ticket, engines, self._traffic, now)
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
+        name = least_loaded(request, engines, self._traffic, now)
         if name is None:
             return None
-        self._traffic.sent(ticket, name, name, uncached(ticket, engines[name]), now)
-        key = self.keys.get(ticket.call.class_name, 0)
+        self._traffic.sent(request, name, name, uncached(request, engines[name]), now)
+        key = self.keys.get(request.call.class_name, 0)
         return Route(decode=name, kind=NO_SLO, key=key, by_deadlines=self.by_deadlines)
 
     def ended(self, life: int) -> None:
@@ -124,24 +124,24 @@ class Split:
     threshold_tokens: int = 0
     _traffic: Traffic = field(default_factory=Traffic)
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
-        decode = self._decode(ticket, engines, now)
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
+        decode = self._decode(request, engines, now)
         if decode is None:
             return None
-        tokens = uncached(ticket, engines[decode])
+        tokens = uncached(request, engines[decode])
         prefill = None
         if tokens >= self.threshold_tokens:
             prefill = _least(
                 (self._traffic.queued_tokens(engine, now), engine.name)
                 for engine in of_role(engines, Role.PREFILL)
             )
-        self._traffic.sent(ticket, prefill or decode, decode, tokens, now)
+        self._traffic.sent(request, prefill or decode, decode, tokens, now)
         return Route(decode=decode, prefill=prefill, kind=NO_SLO)
 
-    def _decode(self, ticket: Ticket, engines: Engines, now: float) -> str | None:
+    def _decode(self, request: SimRequest, engines: Engines, now: float) -> str | None:
         """The decode engine; without a threshold its load is its number of requests alone."""
         if self.threshold_tokens:
-            return least_loaded(ticket, engines, self._traffic, now)
+            return least_loaded(request, engines, self._traffic, now)
         return _least(
             (self._traffic.requests(engine), engine.name)
             for engine in of_role(engines, Role.DECODE)
@@ -155,19 +155,19 @@ def of_role(engines: Engines, role: Role) -> list[SimEngine]:
     return [engine for engine in engines.values() if engine.role is role]
 
 
-def uncached(ticket: Ticket, engine: SimEngine) -> int:
+def uncached(request: SimRequest, engine: SimEngine) -> int:
     """Tokens of the prompt that this engine would have to compute."""
-    call = ticket.call
-    kept = engine.cache.tokens(call.prefix_group or ticket.program_id) if call.prefix_tokens else 0
-    return ticket.prompt_tokens - min(call.prefix_tokens, kept)
+    call = request.call
+    kept = engine.cache.tokens(call.prefix_group or request.program_id) if call.prefix_tokens else 0
+    return request.prompt_tokens - min(call.prefix_tokens, kept)
 
 
-def least_loaded(ticket: Ticket, engines: Engines, traffic: Traffic, now: float) -> str | None:
+def least_loaded(request: SimRequest, engines: Engines, traffic: Traffic, now: float) -> str | None:
     """The name of the least loaded decode engine."""
     return _least(
         (
             traffic.queued_tokens(engine, now)
-            + uncached(ticket, engine)
+            + uncached(request, engine)
             + _REQUEST_TOKENS * traffic.requests(engine),
             engine.name,
         )

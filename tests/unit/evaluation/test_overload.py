@@ -19,7 +19,7 @@ from services.evaluation.scenarios import QUICK, load_of
 from services.evaluation.study import Capacity, Cell
 from shared.simulation.lives import ADMISSION, ADMITTED, NEVER_CAME, REFUSED, new_lives
 from shared.simulation.record import Record, Retry
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 from tests.unit.evaluation.builders import make_point, make_task
 from tests.unit.shared.simulation.fleet import call
 
@@ -132,12 +132,12 @@ def test_retries_are_read_as_they_were_written() -> None:
 def test_retries_beyond_the_last_arrival_are_not_counted() -> None:
     lives = new_lives(5)
     lives[:, ADMISSION] = [ADMITTED, REFUSED, ADMITTED, NEVER_CAME, REFUSED]
-    tickets = tuple(
-        Ticket(life=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0)
+    requests = tuple(
+        SimRequest(life=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0)
         for n in range(5)
     )
     record = Record(
-        tickets=tickets,
+        requests=requests,
         lives=lives,
         routes={},
         engines=(),

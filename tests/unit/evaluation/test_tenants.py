@@ -12,7 +12,7 @@ from shared.simulation.judge import Rule, kept
 from shared.simulation.lives import ADMISSION, ARRIVES, BEST_EFFORT, FIRST, TOKENS
 from shared.simulation.record import Conditions, Record
 from shared.simulation.run import Run
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 from shared.workloads.calls import Load
 from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
 
@@ -24,15 +24,15 @@ class OfTenants(Planned):
 
     weights: Mapping[str, float] = {}
 
-    def _query(self, ticket: Ticket) -> PlacementQuery:
-        query, name = super()._query(ticket), tenant_of(ticket)
+    def _query(self, request: SimRequest) -> PlacementQuery:
+        query, name = super()._query(request), tenant_of(request)
         if name not in self.weights:
             return query
         return replace(query, tenant=name, weight=self.weights[name])
 
 
-def tenant_of(ticket: Ticket) -> str:
-    return ticket.program_id.split("-")[0]
+def tenant_of(request: SimRequest) -> str:
+    return request.program_id.split("-")[0]
 
 
 def load(rates: Mapping[str, float]) -> Load:
@@ -65,7 +65,7 @@ class Got:
 
 def got(record: Record) -> dict[str, Got]:
     lives = record.lives
-    names = np.array([tenant_of(ticket) for ticket in record.tickets])
+    names = np.array([tenant_of(request) for request in record.requests])
     in_time = kept(lives, Rule.ASKED)
     counted = (lives[:, ARRIVES] >= _FROM_S) & (lives[:, ARRIVES] < _UNTIL_S)
     began = (lives[:, FIRST] >= _FROM_S) & (lives[:, FIRST] < _UNTIL_S)

@@ -38,7 +38,7 @@ def test_everybody_gets_an_answer_from_engines_with_little_kv(name: str) -> None
     for setting in first_and_last(name):
         record, engines = run(name, setting)
 
-        assert len(record.tickets) == sum(len(program.calls) for program in LOAD)
+        assert len(record.requests) == sum(len(program.calls) for program in LOAD)
         assert finished(record.lives).all(), setting.label
         assert record.lives[:, EVICTED].sum() > 0
         assert (record.lives[:, TOKENS] == record.lives[:, OUTPUT]).all()

@@ -48,7 +48,7 @@ def run(
 
     load = random_load(seed, 25)
     record = Run(load, system, engines, conditions, watch).record()
-    assert len(record.tickets) == requests(load)
+    assert len(record.requests) == requests(load)
     return record, system, faults
 
 
@@ -80,7 +80,7 @@ def test_all_get_their_tokens_once_and_blocks_and_work_are_conserved(
     assert faults == []
     assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
     assert (lives[:, ADMISSION] == ADMITTED).all()
-    ended = [end.ticket.life for end in system.ends]
+    ended = [end.request.life for end in system.ends]
     assert sorted(ended) == list(range(len(lives)))
     assert all(engine.leased_blocks == 0 and not len(engine.rows) for engine in record.engines)
 
@@ -93,7 +93,7 @@ def test_what_is_computed_is_prompts_and_outputs_and_what_was_dropped_less_what_
     record, _, _ = run(seed, blocks, size)
 
     needed = sum(
-        ticket.call.prompt_tokens + ticket.call.output_tokens - 1 for ticket in record.tickets
+        request.call.prompt_tokens + request.call.output_tokens - 1 for request in record.requests
     )
     computed, dropped, found = (
         sum(getattr(engine, name) for engine in record.engines)
@@ -112,10 +112,10 @@ def test_engines_that_die_lose_no_request_and_give_no_token_twice(
     lives = record.lives
     assert faults == []
     assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
-    ended = [end.ticket.life for end in system.ends]
+    ended = [end.request.life for end in system.ends]
     assert sorted(ended) == list(range(len(lives)))
     assert [end.tokens for end in system.ends] == [
-        end.ticket.call.output_tokens for end in system.ends
+        end.request.call.output_tokens for end in system.ends
     ]
     assert all(engine.leased_blocks == 0 for engine in record.engines)
 

@@ -24,7 +24,7 @@ from shared.simulation.lives import (
 )
 from shared.simulation.record import Conditions
 from shared.simulation.run import Run
-from shared.simulation.system import No, Route, Ticket
+from shared.simulation.system import No, Route, SimRequest
 from shared.workloads.calls import Call, Load, StageLoad
 from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
 
@@ -133,11 +133,11 @@ def test_a_stage_begins_anew_however_far_ahead_the_one_before_was() -> None:
 
 
 class RefusesSecondCalls(InTurns):
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
         routes = super().place(waiting, now)
         return [
-            No() if ticket.call_number == 1 else route
-            for ticket, route in zip(waiting, routes, strict=True)
+            No() if request.call_number == 1 else route
+            for request, route in zip(waiting, routes, strict=True)
         ]
 
 
@@ -155,7 +155,7 @@ class RefusesUntil(InTurns):
         super().__init__()
         self.until_s, self.named_s = until_s, named_s
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
         if now < self.until_s:
             return [No(retry_after_s=self.named_s) for _ in waiting]
         return list(super().place(waiting, now))
