@@ -89,10 +89,10 @@ class Attached:
 
     def draft(self, engine: SimEngine, class_of: Mapping[int, str]) -> None:
         """Notes the drafts that the last step accepted, and sets the draft length of each row by
-        its class. `class_of`: class names by life.
+        its class. `class_of`: class names by index of the request.
         """
         self._note_drafts(engine, class_of)
-        rows, names = engine.rows, [class_of[life] for life in engine.who.tolist()]
+        rows, names = engine.rows, [class_of[index] for index in engine.indexes.tolist()]
         rows[:, DRAFT] = self._allowed(names)
         gains = {name: self.drafts.gain(name) for name in set(names)}
         rows[:, TOKENS_PER_STEP] = [gains[name] for name in names]
@@ -103,11 +103,11 @@ class Attached:
         if past is None:
             return
         became = zip(
-            past.lives.tolist(), past.drafted.tolist(), past.accepted.tolist(), strict=True
+            past.indexes.tolist(), past.drafted.tolist(), past.accepted.tolist(), strict=True
         )
-        for life, drafted, accepted in became:
-            if life in class_of:
-                self.drafts.observe(class_of[life], int(drafted), int(accepted))
+        for index, drafted, accepted in became:
+            if index in class_of:
+                self.drafts.observe(class_of[index], int(drafted), int(accepted))
 
     def _allowed(self, names: Sequence[str]) -> list[float]:
         return [float(self.policy.drafts_of(name) or 0) for name in names]

@@ -92,9 +92,9 @@ class Planned:
         self._engines: Mapping[str, SimEngine] = {}  # the engines that serve
         self._attached: dict[str, Attached] = {}
         self._waiting: dict[str, SimRequest] = {}  # in the planner's queue, by request id
-        self._placed: dict[int, Placement] = {}  # by life
-        self._classes: dict[int, str] = {}  # by life
-        self._moves: dict[int, int] = {}  # by life: how often it lost an engine
+        self._placed: dict[int, Placement] = {}  # by index of the request
+        self._classes: dict[int, str] = {}  # by index
+        self._moves: dict[int, int] = {}  # how often it lost an engine
         self._look_at_s = math.inf
         self._tidied_s = 0.0
         for engine in engines:
@@ -137,30 +137,30 @@ class Planned:
         """Ids of all decode engines but the one that is next in turn."""
         fleet = [engine.description for engine in self.state.engines.values()]
         ids = [one.engine_id for one in fleet if one.role is Role.DECODE]
-        turn = request.life % max(1, len(ids))
+        turn = request.index % max(1, len(ids))
         return [*ids[:turn], *ids[turn + 1 :]]
 
     def _take(self, request: SimRequest, answer: Answer) -> Route | No:
         placement, targets = answer.placement, answer.call.asked.query.targets
         if placement.decode is None:
             return No(retry_after_s=placement.retry_after_s)
-        self._placed[request.life] = placement
-        self._classes[request.life] = request.call.class_name
+        self._placed[request.index] = placement
+        self._classes[request.index] = request.call.class_name
         return route_of(placement, targets)
 
     def _settle_moved(self, request: SimRequest, now: float) -> None:
         """Settles the earlier decision of a request that has lost its engine."""
-        placement = self._placed.pop(request.life, None)
+        placement = self._placed.pop(request.index, None)
         if placement is not None:
-            moves = self._moves[request.life] = self._moves.get(request.life, 0) + 1
+            moves = self._moves[request.index] = self._moves.get(request.index, 0) + 1
             outcome = moved_outcome(request, placement.decision_id, moves - 1)
             self._core.settle([outcome], now)
 
     def ended(self, ended: Ended) -> None:
         """The gateway settles the request, and its engine reports it as finished."""
-        life = ended.request.life
-        placement, moves = self._placed.pop(life), self._moves.pop(life, 0)
-        del self._classes[life]
+        index = ended.request.index
+        placement, moves = self._placed.pop(index), self._moves.pop(index, 0)
+        del self._classes[index]
         engine = self._attached.get(placement.decode.name) if placement.decode else None
         if engine is not None:
             engine.finished.append(ended.request.name)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from shared.requests import Pacing
 from shared.scheduling.rows import BEST_EFFORT, PROMISED
 from shared.scheduling.shares import SET_ASIDE
-from shared.simulation import lives as of
+from shared.simulation import request_metrics as of
 from shared.simulation.engine import SimEngine
 from shared.simulation.exports import Exports
 from shared.simulation.judge import worst_pace_share
@@ -19,7 +19,7 @@ from shared.simulation.links import Links
 from shared.simulation.prefixes import Prefixes
 from shared.simulation.record import Conditions, Outage, Record, Watch
 from shared.simulation.retries import Retries
-from shared.simulation.rows_of import first_row, second_row, want
+from shared.simulation.rows_of import first_row, second_row, write_targets
 from shared.simulation.system import Ended, Fetched, No, Route, SimRequest, System
 from shared.simulation.timeline import Timeline
 from shared.simulation.zero_load import ttft_s
@@ -47,16 +47,16 @@ class Run:
         self._coming = iter(sorted(load, key=lambda program: program.arrives_s))
         self._prefixes = Prefixes(load)
         self._requests: list[SimRequest] = []
-        self._programs: list[Program] = []  # by life
+        self._programs: list[Program] = []  # by index
         self._unfinished: dict[str, tuple[Program, int]] = {}  # its next call, by program
-        self._lives = of.new_lives(sum(len(program.calls) for program in load))
+        self._metrics = of.new_request_metrics(sum(len(program.calls) for program in load))
         self._routes: dict[int, Route] = {}
         self._waiting: list[SimRequest] = []
         self._for_room: dict[str, deque[int]] = {name: deque() for name in self._engines}
-        self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by life
-        self._fetched: dict[int, Fetched] = {}  # what these will have been, by life
-        self._pulled: dict[int, int] = {}  # tokens of exported prefixes, by life
-        self._recomputed: set[int] = set()  # lives whose KV did not arrive
+        self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by index
+        self._fetched: dict[int, Fetched] = {}  # what these will have been, by index
+        self._pulled: dict[int, int] = {}  # tokens of exported prefixes, by index
+        self._recomputed: set[int] = set()  # indexes of requests whose KV did not arrive
         self._links = Links()
         self._retries = Retries(retry_s=self._conditions.retry_s)
         self._timeline = Timeline()
@@ -80,7 +80,7 @@ class Run:
             self._give_up(program, number, self._timeline.now)
         return Record(
             requests=tuple(self._requests),
-            lives=self._lives[: len(self._requests)],
+            metrics=self._metrics[: len(self._requests)],
             routes=self._routes,
             engines=tuple(self._engines.values()),
             ended_s=self._timeline.now,
@@ -92,7 +92,9 @@ class Run:
             now = self._timeline.go_on()
             if self._waiting and (self._to_decide or now >= self._recheck_s):
                 self._decide(now)
-            if self._watch and self._watch(self._requests, self._lives[: len(self._requests)], now):
+            if self._watch and self._watch(
+                self._requests, self._metrics[: len(self._requests)], now
+            ):
                 return
 
     def _decide(self, now: float) -> None:
@@ -138,7 +140,7 @@ class Run:
     def _enter(self, program: Program, number: int, now: float) -> SimRequest:
         call = program.calls[number]
         request = SimRequest(
-            life=len(self._requests),
+            index=len(self._requests),
             call=call,
             program_id=program.program_id,
             call_number=number,
@@ -148,45 +150,45 @@ class Run:
         )
         self._requests.append(request)
         self._programs.append(program)
-        want(self._lives, request)
+        write_targets(self._metrics, request)
         return request
 
     def _give_up(self, program: Program, first: int, now: float) -> None:
         """Records the remaining calls of a program as missed, like refused ones."""
         for number in range(first, len(program.calls)):
             request = self._enter(program, number, now)
-            self._lives[request.life, of.ADMISSION] = of.NEVER_CAME
+            self._metrics[request.index, of.ADMISSION] = of.NEVER_CAME
 
     def _refuse(self, request: SimRequest, named_s: float | None, now: float) -> None:
-        again_s = self._retries.again_s(request.life, named_s, now)
+        again_s = self._retries.again_s(request.index, named_s, now)
         if again_s is not None:
             self._until_s = max(self._until_s, again_s + self._conditions.drain_s)
-            self._timeline.at(again_s, self._come_again, request.life)
+            self._timeline.at(again_s, self._come_again, request.index)
             return
-        got = self._lives[request.life]
+        got = self._metrics[request.index]
         got[of.ADMISSION], got[of.PLACED] = of.REFUSED, now
-        program = self._programs[request.life]
+        program = self._programs[request.index]
         self._unfinished.pop(program.program_id, None)
         self._give_up(program, request.call_number + 1, now)
 
-    def _come_again(self, life: int, now: float) -> None:
+    def _come_again(self, index: int, now: float) -> None:
         """Retries a refused request: its targets count from now on."""
-        request = self._requests[life] = replace(self._requests[life], arrives_s=now)
-        want(self._lives, request)
+        request = self._requests[index] = replace(self._requests[index], arrives_s=now)
+        write_targets(self._metrics, request)
         self._waiting.append(request)
         self._to_decide = True
 
     def _place(self, request: SimRequest, route: Route, reaches_s: float, now: float) -> None:
         kind = of.BEST_EFFORT if route.kind == BEST_EFFORT else of.ADMITTED
-        self._lives[request.life, of.ADMISSION] = kind
-        self._lives[request.life, of.PLACED] = now
-        self._routes[request.life] = route
+        self._metrics[request.index, of.ADMISSION] = kind
+        self._metrics[request.index, of.PLACED] = now
+        self._routes[request.index] = route
         self._timeline.at(reaches_s, self._reach, request, route)
 
     def _reach(self, request: SimRequest, route: Route, now: float) -> None:
         engine = self._serving.get(route.prefill or route.decode)
         if engine is None:
-            self._ask_again(request.life)
+            self._ask_again(request.index)
             return
         if not self._exports_to(engine, request, route, now):
             self._enter_engine(engine, request, route, now)
@@ -195,14 +197,14 @@ class Run:
         self, engine: SimEngine, request: SimRequest, route: Route, now: float
     ) -> None:
         computed = self._prefixes.find(engine, request)
-        row = first_row(request, route, self._lives, computed=computed, now=now)
-        engine.add(row, request.life, prefill_only=route.prefill is not None)
+        row = first_row(request, route, self._metrics, computed=computed, now=now)
+        engine.add(row, request.index, prefill_only=route.prefill is not None)
         self._wake(engine, now)
 
-    def _ask_again(self, life: int) -> None:
+    def _ask_again(self, index: int) -> None:
         """Places a request again after the loss of its engine, with its tokens to compute again."""
-        given = int(self._lives[life, of.TOKENS])
-        request = self._requests[life] = replace(self._requests[life], produced=given)
+        given = int(self._metrics[index, of.TOKENS])
+        request = self._requests[index] = replace(self._requests[index], produced=given)
         self._waiting.append(request)
         self._to_decide = True
 
@@ -211,7 +213,7 @@ class Run:
     def _wake(self, engine: SimEngine, now: float) -> None:
         if not engine.is_idle or not engine.alive:
             return
-        if engine.begin(self._system.form, self._lives, now):
+        if engine.begin(self._system.form, self._metrics, now):
             self._timeline.at(engine.ends_s, self._end_step, engine)
         else:
             self._send(engine.name, now)  # evictions may have made room
@@ -220,29 +222,29 @@ class Run:
         """Ends a step of the engine, handles its finished requests, and begins the next step."""
         if engine.ends_s != now:  # it has died since
             return
-        ended, moves = engine.end(self._lives, now + self._conditions.network_s)
+        ended, moves = engine.end(self._metrics, now + self._conditions.network_s)
         self._to_decide |= bool(ended or moves)
-        for life in ended:
-            self._end(engine, life)
-        for life in moves:
-            self._system.moved(engine, self._requests[life])
-            self._move_on(life, now)
+        for index in ended:
+            self._end(engine, index)
+        for index in moves:
+            self._system.moved(engine, self._requests[index])
+            self._move_on(index, now)
         self._exports.step_ended(engine, now)
         self._send(engine.name, now)
         self._wake(engine, now)
         self._exports.idle(engine, now)
 
     def _stage_lateness(self, request: SimRequest) -> float | None:
-        life = self._lives[request.life]
-        if request.call.pacing is Pacing.DEADLINES and math.isfinite(life[of.TTFT]):
-            return 1.0 + float(life[of.WORST_LATE] / life[of.TTFT])
+        got = self._metrics[request.index]
+        if request.call.pacing is Pacing.DEADLINES and math.isfinite(got[of.TTFT]):
+            return 1.0 + float(got[of.WORST_LATE] / got[of.TTFT])
         if len(request.call.stages) < 2:
             return None
-        return float(worst_pace_share(self._lives[[request.life]])[0])
+        return float(worst_pace_share(self._metrics[[request.index]])[0])
 
-    def _end(self, engine: SimEngine, life: int) -> None:
-        request, got = self._requests[life], self._lives[life]
-        program, after = self._programs[life], request.call_number + 1
+    def _end(self, engine: SimEngine, index: int) -> None:
+        request, got = self._requests[index], self._metrics[index]
+        program, after = self._programs[index], request.call_number + 1
         tokens, last_s = int(got[of.TOKENS]), float(got[of.LAST])
         self._prefixes.keep(engine, request, request.call.prompt_tokens + tokens - 1)
         first_s, second_s = float(got[of.FIRST]), float(got[of.SECOND])
@@ -256,7 +258,7 @@ class Run:
                 first_s=first_s,
                 last_s=last_s,
                 moved_s=second_s - first_s if moved else None,
-                recomputed=life in self._recomputed,
+                recomputed=index in self._recomputed,
                 stage_lateness=self._stage_lateness(request),
             )
         )
@@ -267,16 +269,16 @@ class Run:
 
     # ---- KV on its way
 
-    def _move_on(self, life: int, now: float) -> None:
+    def _move_on(self, index: int, now: float) -> None:
         """Moves a request with a computed prompt to the engine that decodes it."""
-        end = self._routes[life].decode
+        end = self._routes[index].decode
         if end in self._serving:
-            self._for_room[end].append(life)
+            self._for_room[end].append(index)
             self._send(end, now)
         else:
-            self._release(life, now)
-            self._pulled.pop(life, None)
-            self._ask_again(life)
+            self._release(index, now)
+            self._pulled.pop(index, None)
+            self._ask_again(index)
 
     def _send(self, end: str, now: float) -> None:
         """Starts transfers of requests that wait for room on this engine, promised ones first.
@@ -286,69 +288,69 @@ class Run:
         engine, waiting = self._serving[end], self._for_room[end]
         if not waiting:
             return
-        promised = deque(life for life in waiting if self._routes[life].kind == PROMISED)
+        promised = deque(index for index in waiting if self._routes[index].kind == PROMISED)
         line = promised or waiting.copy()
         while line and engine.free_blocks >= self._blocks_to_come(engine, line[0]):
             waiting.remove(line[0])
             self._move(engine, line.popleft(), now)
-        engine.limits[SET_ASIDE] = sum(self._blocks_to_come(engine, life) for life in promised)
+        engine.limits[SET_ASIDE] = sum(self._blocks_to_come(engine, index) for index in promised)
 
-    def _blocks_to_come(self, engine: SimEngine, life: int) -> float:
-        return engine.blocks_for(self._requests[life].prompt_tokens + 1)
+    def _blocks_to_come(self, engine: SimEngine, index: int) -> float:
+        return engine.blocks_for(self._requests[index].prompt_tokens + 1)
 
-    def _move(self, engine: SimEngine, life: int, now: float) -> None:
-        request, route = self._requests[life], self._routes[life]
+    def _move(self, engine: SimEngine, index: int, now: float) -> None:
+        request, route = self._requests[index], self._routes[index]
         pulls = route.prefill is None
-        tokens = self._pulled.pop(life) if pulls else request.prompt_tokens
-        source, arrives_s = self._source(life), now
+        tokens = self._pulled.pop(index) if pulls else request.prompt_tokens
+        source, arrives_s = self._source(index), now
         if source is None:  # it died: its tokens are computed here
             tokens = 0
-            self._recomputed.add(life)
+            self._recomputed.add(index)
         else:
             begins_s = self._fetched_from_s(engine, now)
             own_tokens = self._prefixes.cached(engine, request) if pulls else 0
             arrives_s = self._links.move(
                 source.name, engine.name, tokens - own_tokens, engine.hardware, begins_s
             )
-            self._on_way[life] = engine, arrives_s
-            self._fetched[life] = Fetched(
+            self._on_way[index] = engine, arrives_s
+            self._fetched[index] = Fetched(
                 request=request,
                 source=source.name,
                 tokens=tokens - own_tokens,
                 seconds=arrives_s - begins_s,
                 used=True,
             )
-            self._lives[life, of.MOVED] += 0.0 if pulls else arrives_s - now
+            self._metrics[index, of.MOVED] += 0.0 if pulls else arrives_s - now
         if pulls:
-            row = first_row(request, route, self._lives, computed=tokens, now=arrives_s)
+            row = first_row(request, route, self._metrics, computed=tokens, now=arrives_s)
         else:
-            row = second_row(request, route, self._lives, computed=tokens, available_s=arrives_s)
-        engine.add(row, life)
-        self._timeline.at(arrives_s, self._arrive, life, engine)
+            row = second_row(request, route, self._metrics, computed=tokens, available_s=arrives_s)
+        engine.add(row, index)
+        self._timeline.at(arrives_s, self._arrive, index, engine)
 
     def _fetched_from_s(self, engine: SimEngine, now: float) -> float:
         waits = self._conditions.fetched_at_steps and not engine.is_idle
         return engine.ends_s if waits else now
 
-    def _arrive(self, life: int, engine: SimEngine, now: float) -> None:
-        if self._on_way.get(life) == (engine, now):
-            del self._on_way[life]
-            self._system.fetched(engine, self._fetched.pop(life))
-            self._release(life, now)
+    def _arrive(self, index: int, engine: SimEngine, now: float) -> None:
+        if self._on_way.get(index) == (engine, now):
+            del self._on_way[index]
+            self._system.fetched(engine, self._fetched.pop(index))
+            self._release(index, now)
         self._wake(engine, now)
 
-    def _source(self, life: int) -> SimEngine | None:
+    def _source(self, index: int) -> SimEngine | None:
         """The engine that computed its prompt or exported a prefix, if it still holds the KV."""
-        route = self._routes[life]
+        route = self._routes[index]
         engine = self._serving.get(route.prefill or route.source or "")
-        return engine if engine is not None and engine.has_lease(life) else None
+        return engine if engine is not None and engine.has_lease(index) else None
 
-    def _release(self, life: int, now: float) -> None:
-        source = self._source(life)
+    def _release(self, index: int, now: float) -> None:
+        source = self._source(index)
         if source is not None:
-            source.release(life)
-            request = self._requests[life]
-            if self._routes[life].prefill is not None:
+            source.release(index)
+            request = self._requests[index]
+            if self._routes[index].prefill is not None:
                 self._prefixes.keep(source, request, request.prompt_tokens)
             self._wake(source, now)
 
@@ -356,31 +358,31 @@ class Run:
 
     def _exports_to(self, engine: SimEngine, request: SimRequest, route: Route, now: float) -> bool:
         """Has the route's source export its cached prefix, if it has more than the engine."""
-        source, life = self._serving.get(route.source or ""), request.life
+        source, index = self._serving.get(route.source or ""), request.index
         if source is None:
             return False
         if self._prefixes.cached(source, request) <= self._prefixes.cached(engine, request):
             self._system.moved(source, request)
             return False
-        self._pulled[life] = min(route.pulled_tokens, self._prefixes.find(source, request))
-        source.lend(life)
-        self._exports.begin(source, life, route.export_limit_s, now)
+        self._pulled[index] = min(route.pulled_tokens, self._prefixes.find(source, request))
+        source.lend(index)
+        self._exports.begin(source, index, route.export_limit_s, now)
         return True
 
-    def _exported(self, source: SimEngine, life: int, now: float) -> None:
-        self._system.moved(source, self._requests[life])
-        self._move_on(life, now)
+    def _exported(self, source: SimEngine, index: int, now: float) -> None:
+        self._system.moved(source, self._requests[index])
+        self._move_on(index, now)
 
-    def _compute_instead(self, source: SimEngine, life: int, now: float) -> None:
+    def _compute_instead(self, source: SimEngine, index: int, now: float) -> None:
         """Has the engine compute a prefix that was not exported within its limit."""
-        del self._pulled[life]
-        request, route = self._requests[life], self._routes[life]
+        del self._pulled[index]
+        request, route = self._requests[index], self._routes[index]
         if source.alive:
             self._system.moved(source, request)
-            source.release(life)
+            source.release(index)
         engine = self._serving.get(route.decode)
         if engine is None:
-            self._ask_again(life)
+            self._ask_again(index)
         else:
             self._enter_engine(engine, request, route, now)
 
@@ -395,22 +397,22 @@ class Run:
         waited = self._for_room[name]
         lost = [*engine.clear(), *waited]
         waited.clear()
-        for life in lost:
-            self._pulled.pop(life, None)
-            self._on_way.pop(life, None)
-            self._fetched.pop(life, None)
-            self._release(life, now)
-            self._ask_again(life)
+        for index in lost:
+            self._pulled.pop(index, None)
+            self._on_way.pop(index, None)
+            self._fetched.pop(index, None)
+            self._release(index, now)
+            self._ask_again(index)
         self._exports.lost(engine, now)
-        for life in [one for one in self._on_way if self._gives_kv(name, one)]:
-            end, _ = self._on_way.pop(life)
-            end.lose(life, now)
-            self._recomputed.add(life)
-            self._system.fetched(end, replace(self._fetched.pop(life), tokens=0, used=False))
+        for index in [one for one in self._on_way if self._gives_kv(name, one)]:
+            end, _ = self._on_way.pop(index)
+            end.lose(index, now)
+            self._recomputed.add(index)
+            self._system.fetched(end, replace(self._fetched.pop(index), tokens=0, used=False))
             self._wake(end, now)
 
-    def _gives_kv(self, name: str, life: int) -> bool:
-        return name in (self._routes[life].prefill, self._routes[life].source)
+    def _gives_kv(self, name: str, index: int) -> bool:
+        return name in (self._routes[index].prefill, self._routes[index].source)
 
     def _join(self, name: str, _: float) -> None:
         """Returns an engine to the fleet, empty."""

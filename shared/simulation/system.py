@@ -17,13 +17,13 @@ class SimRequest:
     """A request of a simulated run, as its serving system knows it.
 
     Attributes:
-        life: Its row in the run's lives.
+        index: That of its row in the run's metrics.
         ttft_s: Its target; infinite without one.
         in_session: Its program has several calls.
         produced: Tokens from an engine that is gone.
     """
 
-    life: int
+    index: int
     call: Call
     program_id: str
     call_number: int

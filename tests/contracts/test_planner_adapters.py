@@ -122,7 +122,7 @@ class EverySecondRunsAnyway(Planned):
 
     def _query(self, request: SimRequest) -> PlacementQuery:
         query = super()._query(request)
-        on_refuse = OnRefuse.BEST_EFFORT if request.life % 2 else OnRefuse.REFUSE
+        on_refuse = OnRefuse.BEST_EFFORT if request.index % 2 else OnRefuse.REFUSE
         return replace(query, targets=replace(query.targets, on_refuse=on_refuse))
 
 
@@ -144,9 +144,9 @@ class EventByEvent:
             self._decide(now)
 
     def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
-        self._waiting = [one for one in waiting if one.life not in self._early]
+        self._waiting = [one for one in waiting if one.index not in self._early]
         self._decide(now)
-        return [self._early.pop(one.life, None) for one in waiting]
+        return [self._early.pop(one.index, None) for one in waiting]
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         formed = self.inner.form(engine, tokens, counts, now)
@@ -180,7 +180,7 @@ class EventByEvent:
             if answer is None:
                 still.append(request)
             else:
-                self._early[request.life] = answer
+                self._early[request.index] = answer
         self._waiting = still
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from services.bench.capacity.judge import Judged
 from services.bench.spread import percentile
 from shared.simulation.judge import Rule, finished, kept, tpots_s, ttfts_s
-from shared.simulation.lives import ADMISSION, ADMITTED, LAST, SECOND, TOKENS
 from shared.simulation.record import Record
+from shared.simulation.request_metrics import ADMISSION, ADMITTED, LAST, SECOND, TOKENS
 
 ATTAINED_WITHIN: Final = 0.05  # of all requests
 TIMES_WITHIN: Final = 0.15  # of the measured time
@@ -46,11 +46,11 @@ def seen(judged: Sequence[Judged]) -> list[Outcome]:
 
 def simulated(record: Record) -> list[Outcome]:
     """The outcomes of a simulation, in the order of arrival."""
-    lives = record.lives
-    counts = finished(lives) & (lives[:, ADMISSION] == ADMITTED)
+    metrics = record.metrics
+    counts = finished(metrics) & (metrics[:, ADMISSION] == ADMITTED)
     with np.errstate(invalid="ignore", divide="ignore"):  # nan for answers of two tokens
-        laters_s = (lives[:, LAST] - lives[:, SECOND]) / (lives[:, TOKENS] - 2)
-    times_s = zip(ttfts_s(lives), tpots_s(lives), laters_s, strict=True)
+        laters_s = (metrics[:, LAST] - metrics[:, SECOND]) / (metrics[:, TOKENS] - 2)
+    times_s = zip(ttfts_s(metrics), tpots_s(metrics), laters_s, strict=True)
     return [
         Outcome(
             met=bool(met),
@@ -59,7 +59,7 @@ def simulated(record: Record) -> list[Outcome]:
             later_s=float(later_s) if done else math.nan,
         )
         for met, done, (ttft_s, tpot_s, later_s) in zip(
-            kept(lives, Rule.MEAN), counts, times_s, strict=True
+            kept(metrics, Rule.MEAN), counts, times_s, strict=True
         )
     ]
 

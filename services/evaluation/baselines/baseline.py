@@ -63,7 +63,7 @@ class Baseline:
 
     def ended(self, ended: Ended) -> None:
         """Lets the router forget the request."""
-        self._router.ended(ended.request.life)
+        self._router.ended(ended.request.index)
 
     def lost(self, engine: SimEngine, now: float) -> None:
         """Nothing to do: its requests are placed anew, which the router notices by itself."""

@@ -29,7 +29,7 @@ class RoundRobin:
         self._sent += 1
         return Route(decode=decode[self._sent % len(decode)].name, kind=NO_SLO)
 
-    def ended(self, life: int) -> None:
+    def ended(self, index: int) -> None:
         """Nothing to do: turns do not depend on load."""
 
 
@@ -54,8 +54,8 @@ class LeastCost:
         self._traffic.sent(request, name, name, uncached(request, engines[name]), now)
         return Route(decode=name, kind=NO_SLO)
 
-    def ended(self, life: int) -> None:
-        self._traffic.ended(life)
+    def ended(self, index: int) -> None:
+        self._traffic.ended(index)
 
 
 def by_requests(

@@ -26,7 +26,7 @@ class Router(Protocol):
     def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
         """Chooses the engines of a request; None where no engine can give it tokens."""
 
-    def ended(self, life: int) -> None:
+    def ended(self, index: int) -> None:
         """Called when a request has all its tokens."""
 
 
@@ -41,23 +41,23 @@ class _Sent:
 class Traffic:
     """What is on its way to engines or on them, by what the router itself sent."""
 
-    _decodes_on: dict[int, tuple[str, int]] = field(default_factory=dict)  # with tokens, by life
+    _decodes_on: dict[int, tuple[str, int]] = field(default_factory=dict)  # with tokens, by index
     _requests: Counter[str] = field(default_factory=Counter)
     _kv_tokens: Counter[str] = field(default_factory=Counter)
     _under_way: dict[int, _Sent] = field(default_factory=dict)
 
     def sent(self, request: SimRequest, prefill: str, decode: str, tokens: int, now: float) -> None:
         """Notes a request; `prefill` computes `tokens` of its prompt."""
-        self.ended(request.life)
-        self._decodes_on[request.life] = decode, request.prompt_tokens
+        self.ended(request.index)
+        self._decodes_on[request.index] = decode, request.prompt_tokens
         self._requests[decode] += 1
         self._kv_tokens[decode] += request.prompt_tokens
-        self._under_way[request.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
+        self._under_way[request.index] = _Sent(at_s=now, engine=prefill, tokens=tokens)
 
-    def ended(self, life: int) -> None:
+    def ended(self, index: int) -> None:
         """Forgets a request."""
-        self._under_way.pop(life, None)
-        if (sent := self._decodes_on.pop(life, None)) is not None:
+        self._under_way.pop(index, None)
+        if (sent := self._decodes_on.pop(index, None)) is not None:
             engine, tokens = sent
             self._requests[engine] -= 1
             self._kv_tokens[engine] -= tokens
@@ -83,10 +83,10 @@ class Traffic:
 
     def _coming(self, engine: SimEngine, now: float) -> list[_Sent]:
         coming = []
-        for life, sent in list(self._under_way.items()):
+        for index, sent in list(self._under_way.items()):
             if now - sent.at_s > _ON_ITS_WAY_S:
-                del self._under_way[life]
-            elif sent.engine == engine.name and not (engine.who == life).any():
+                del self._under_way[index]
+            elif sent.engine == engine.name and not (engine.indexes == index).any():
                 coming.append(sent)
         return coming
 
@@ -111,8 +111,8 @@ class LeastLoaded:
         key = self.keys.get(request.call.class_name, 0)
         return Route(decode=name, kind=NO_SLO, key=key, by_deadlines=self.by_deadlines)
 
-    def ended(self, life: int) -> None:
-        self._traffic.ended(life)
+    def ended(self, index: int) -> None:
+        self._traffic.ended(index)
 
 
 @dataclass(slots=True)
@@ -147,8 +147,8 @@ class Split:
             for engine in of_role(engines, Role.DECODE)
         )
 
-    def ended(self, life: int) -> None:
-        self._traffic.ended(life)
+    def ended(self, index: int) -> None:
+        self._traffic.ended(index)
 
 
 def of_role(engines: Engines, role: Role) -> list[SimEngine]:

@@ -24,8 +24,8 @@ from services.evaluation.systems import (
 from shared.hardware.profile import profiled
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, ttfts_s
-from shared.simulation.lives import FIRST
 from shared.simulation.record import Conditions
+from shared.simulation.request_metrics import FIRST
 from shared.simulation.run import Run
 from shared.simulation.system import System
 from shared.workloads.calls import Load
@@ -104,9 +104,9 @@ def play_one(
     conditions = Conditions(drain_s=drain_s(programs, table))
     record = Run(programs, system, engines, conditions).record()
     prompts = sum(request.prompt_tokens for request in record.requests)
-    ttft_s = ttfts_s(record.lives[~np.isnan(record.lives[:, FIRST])])
+    ttft_s = ttfts_s(record.metrics[~np.isnan(record.metrics[:, FIRST])])
     p50_s, p95_s = np.quantile(ttft_s, (0.5, 0.95)).tolist()
-    bounds = Attainment(programs).bounds(record.requests, record.lives, Rule.ASKED, math.inf)
+    bounds = Attainment(programs).bounds(record.requests, record.metrics, Rule.ASKED, math.inf)
     return Played(
         load=load.name,
         engines=size,

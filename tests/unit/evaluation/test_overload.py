@@ -17,8 +17,14 @@ from services.evaluation.points import Point, RetryCounts, Task, from_line, to_l
 from services.evaluation.results import Overload, Results, Retried
 from services.evaluation.scenarios import QUICK, load_of
 from services.evaluation.study import Capacity, Cell
-from shared.simulation.lives import ADMISSION, ADMITTED, NEVER_CAME, REFUSED, new_lives
 from shared.simulation.record import Record, Retry
+from shared.simulation.request_metrics import (
+    ADMISSION,
+    ADMITTED,
+    NEVER_CAME,
+    REFUSED,
+    new_request_metrics,
+)
 from shared.simulation.system import SimRequest
 from tests.unit.evaluation.builders import make_point, make_task
 from tests.unit.shared.simulation.fleet import call
@@ -130,22 +136,24 @@ def test_retries_are_read_as_they_were_written() -> None:
 
 
 def test_retries_beyond_the_last_arrival_are_not_counted() -> None:
-    lives = new_lives(5)
-    lives[:, ADMISSION] = [ADMITTED, REFUSED, ADMITTED, NEVER_CAME, REFUSED]
+    metrics = new_request_metrics(5)
+    metrics[:, ADMISSION] = [ADMITTED, REFUSED, ADMITTED, NEVER_CAME, REFUSED]
     requests = tuple(
-        SimRequest(life=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0)
+        SimRequest(
+            index=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0
+        )
         for n in range(5)
     )
     record = Record(
         requests=requests,
-        lives=lives,
+        metrics=metrics,
         routes={},
         engines=(),
         ended_s=9.0,
         retries=(
-            Retry(life=0, refused_s=1.0, again_s=2.0),
-            Retry(life=1, refused_s=1.0, again_s=3.0),
-            Retry(life=2, refused_s=3.0, again_s=8.0),
+            Retry(index=0, refused_s=1.0, again_s=2.0),
+            Retry(index=1, refused_s=1.0, again_s=3.0),
+            Retry(index=2, refused_s=3.0, again_s=8.0),
         ),
     )
 

@@ -16,7 +16,8 @@ from shared.hardware.profile import measured
 from shared.requests import Pacing, PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import (
+from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.request_metrics import (
     ADMISSION,
     ADMITTED,
     BEST_EFFORT,
@@ -26,7 +27,6 @@ from shared.simulation.lives import (
     TOKENS,
     UNDECIDED,
 )
-from shared.simulation.record import Conditions, Outage, Record
 from shared.simulation.run import Run
 from shared.simulation.system import No, Route, SimRequest
 from shared.workloads.calls import requests
@@ -54,10 +54,10 @@ def run(seed: int, size: tuple[int, int], *, refuse: bool = False, lost: bool = 
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("lost", [False, True])
 def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
-    lives = run(3, size, lost=lost).lives
+    metrics = run(3, size, lost=lost).metrics
 
-    assert set(lives[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
-    assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
+    assert set(metrics[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
+    assert (metrics[:, TOKENS] == metrics[:, OUTPUT]).all()
 
 
 @pytest.mark.parametrize("size", _FLEETS)
@@ -75,8 +75,8 @@ def test_by_deadlines_no_token_of_whoever_is_promised_is_late(
             for one in load
         )
         engines = fleet(hardware(kv_blocks=300, max_running_requests=16), *size, seed=seed)
-        lives = Run(asked, Planned(Settings(), engines), engines, Conditions()).record().lives
-        admitted = lives[lives[:, ADMISSION] == ADMITTED]
+        metrics = Run(asked, Planned(Settings(), engines), engines, Conditions()).record().metrics
+        admitted = metrics[metrics[:, ADMISSION] == ADMITTED]
         promised[pacing] = len(admitted)
         late[pacing] = int((~kept(admitted, Rule.DEADLINES)).sum())
 
@@ -105,21 +105,21 @@ def test_engines_that_have_a_profile_learn_how_slow_they_have_become(learns: boo
 
 @pytest.mark.parametrize("size", _FLEETS[1:3])
 def test_every_call_of_the_load_is_served_refused_or_never_comes(size: tuple[int, int]) -> None:
-    lives = run(4, size, refuse=True).lives
+    metrics = run(4, size, refuse=True).metrics
 
-    admission = lives[:, ADMISSION]
-    assert len(lives) == requests(random_load(4, 60))
+    admission = metrics[:, ADMISSION]
+    assert len(metrics) == requests(random_load(4, 60))
     assert not (admission == UNDECIDED).any()
     served = np.isin(admission, (ADMITTED, BEST_EFFORT))
-    assert (lives[served, TOKENS] == lives[served, OUTPUT]).all()
-    assert (lives[~served, TOKENS] == 0).all()
+    assert (metrics[served, TOKENS] == metrics[served, OUTPUT]).all()
+    assert (metrics[~served, TOKENS] == 0).all()
     assert np.isin(admission[~served], (REFUSED, NEVER_CAME)).all()
 
 
 def test_the_same_run_twice_is_the_same() -> None:
     first, again = (run(5, (2, 1), lost=True) for _ in range(2))
 
-    assert first.lives.tobytes() == again.lives.tobytes()
+    assert first.metrics.tobytes() == again.metrics.tobytes()
     assert first.routes == again.routes
 
 

@@ -9,8 +9,8 @@ import pytest
 from services.evaluation.planned import Planned, Settings
 from shared.requests import PlacementQuery
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import ADMISSION, ARRIVES, BEST_EFFORT, FIRST, TOKENS
 from shared.simulation.record import Conditions, Record
+from shared.simulation.request_metrics import ADMISSION, ARRIVES, BEST_EFFORT, FIRST, TOKENS
 from shared.simulation.run import Run
 from shared.simulation.system import SimRequest
 from shared.workloads.calls import Load
@@ -64,15 +64,15 @@ class Got:
 
 
 def got(record: Record) -> dict[str, Got]:
-    lives = record.lives
+    metrics = record.metrics
     names = np.array([tenant_of(request) for request in record.requests])
-    in_time = kept(lives, Rule.ASKED)
-    counted = (lives[:, ARRIVES] >= _FROM_S) & (lives[:, ARRIVES] < _UNTIL_S)
-    began = (lives[:, FIRST] >= _FROM_S) & (lives[:, FIRST] < _UNTIL_S)
+    in_time = kept(metrics, Rule.ASKED)
+    counted = (metrics[:, ARRIVES] >= _FROM_S) & (metrics[:, ARRIVES] < _UNTIL_S)
+    began = (metrics[:, FIRST] >= _FROM_S) & (metrics[:, FIRST] < _UNTIL_S)
     return {
         name: Got(
             attainment=float(in_time[counted & (names == name)].mean()),
-            tokens=float((100 + lives[began & (names == name), TOKENS]).sum()),
+            tokens=float((100 + metrics[began & (names == name), TOKENS]).sum()),
         )
         for name in sorted(set(names.tolist()))
     }
@@ -109,6 +109,6 @@ def test_a_tenant_alone_is_served_as_if_there_were_none() -> None:
 
     without, alone = run(rates, {}, best_effort=True), run(rates, {"a": 3.0}, best_effort=True)
 
-    assert (without.lives[:, ADMISSION] == BEST_EFFORT).any()
-    assert alone.lives.tobytes() == without.lives.tobytes()
+    assert (without.metrics[:, ADMISSION] == BEST_EFFORT).any()
+    assert alone.metrics.tobytes() == without.metrics.tobytes()
     assert alone.routes == without.routes

@@ -12,8 +12,8 @@ from tests.unit.shared.simulation.fleet import drafting, fleet, hardware
 
 def formed(baseline: Baseline, *rows: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
     engine: SimEngine = fleet(drafting(hardware()))[0]
-    for life, row in enumerate(rows):
-        engine.add(row, life)
+    for index, row in enumerate(rows):
+        engine.add(row, index)
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
     baseline.form(engine, tokens, counts, 0.0)
     return [int(one) for one in tokens]

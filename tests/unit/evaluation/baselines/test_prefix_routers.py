@@ -24,11 +24,11 @@ def engines(decode_engines: int = 2) -> dict[str, SimEngine]:
     return {one.name: one for one in fleet(hardware(), decode_engines, 0)}
 
 
-def request(life: int = 0, prompt: int = 1000, prefix: int = 800) -> SimRequest:
+def request(index: int = 0, prompt: int = 1000, prefix: int = 800) -> SimRequest:
     return SimRequest(
-        life=life,
+        index=index,
         call=call(prompt, prefix_tokens=prefix, prefix_group="system" if prefix else None),
-        program_id=f"p{life}",
+        program_id=f"p{index}",
         call_number=0,
         arrives_s=0.0,
         ttft_s=1.0,

@@ -12,9 +12,9 @@ def engines(decode: int = 2, prefill: int = 0) -> dict[str, SimEngine]:
     return {one.name: one for one in fleet(hardware(), decode, prefill)}
 
 
-def request(life: int = 0, prompt: int = 100, program: str = "p", prefix: int = 0) -> SimRequest:
+def request(index: int = 0, prompt: int = 100, program: str = "p", prefix: int = 0) -> SimRequest:
     return SimRequest(
-        life=life,
+        index=index,
         call=call(prompt, prefix_tokens=prefix),
         program_id=program,
         call_number=0,
@@ -39,7 +39,7 @@ def test_what_is_on_its_way_counts_once() -> None:
     fleet_, router = engines(), LeastLoaded()
     sizes = (1000, 700, 400)
 
-    ways = [router.route(request(life, size), fleet_, 0.0) for life, size in enumerate(sizes)]
+    ways = [router.route(request(index, size), fleet_, 0.0) for index, size in enumerate(sizes)]
     fleet_["d0"].add(prompt(1000), 0)
     ways.append(router.route(request(3, 10), fleet_, 0.01))
 
@@ -89,7 +89,7 @@ def test_prompts_go_to_the_shortest_queue_and_decodes_where_the_fewest_are() -> 
     fleet_, router = engines(2, 2), Split()
     fleet_["p0"].add(prompt(300), 9)
 
-    routes = [router.route(request(life, 200), fleet_, 0.0) for life in range(3)]
+    routes = [router.route(request(index, 200), fleet_, 0.0) for index in range(3)]
 
     assert [one and (one.prefill, one.decode) for one in routes] == [
         ("p1", "d0"),
@@ -131,7 +131,7 @@ def test_without_prefill_engines_everything_stays_and_without_others_it_waits() 
 
 def test_queued_tokens_are_those_of_prompts() -> None:
     engine = engines()["d0"]
-    for life, row in enumerate((prompt(100, computed=32), decode(5000), prompt(1))):
-        engine.add(row, life)
+    for index, row in enumerate((prompt(100, computed=32), decode(5000), prompt(1))):
+        engine.add(row, index)
 
     assert queued_tokens(engine.after) == 68

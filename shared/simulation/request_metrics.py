@@ -1,4 +1,4 @@
-"""The targets and results of every request of a run, as one row of numbers each (its life).
+"""The targets and results of every request of a run, as one row of numbers each.
 
 Times are seconds of the run. A request has up to two stages, each with its own TPOT target
 (`PACE`, `LATER_PACE`). The first token is due at the arrival plus the TTFT target, each later one
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from shared.compiled import compiled
 
-Lives = npt.NDArray[np.float64]
+RequestMetrics = npt.NDArray[np.float64]
 (
     # targets and load
     ARRIVES,
@@ -45,45 +45,46 @@ UNDECIDED, ADMITTED, BEST_EFFORT, REFUSED, NEVER_CAME = range(5)
 _WINDOW_TOKENS = 10
 
 
-def new_lives(requests: int) -> Lives:
+def new_request_metrics(requests: int) -> RequestMetrics:
     """Rows of requests without targets and results."""
-    lives = np.zeros((requests, COLUMNS))
-    lives[:, [TTFT, PACE, LATER_PACE, CHANGES_AT]] = math.inf
-    lives[:, [PLACED, STARTED, FIRST, SECOND, CHANGED, LAST]] = math.nan
-    lives[:, WORST_LATE] = -math.inf
-    return lives
+    metrics = np.zeros((requests, COLUMNS))
+    metrics[:, [TTFT, PACE, LATER_PACE, CHANGES_AT]] = math.inf
+    metrics[:, [PLACED, STARTED, FIRST, SECOND, CHANGED, LAST]] = math.nan
+    metrics[:, WORST_LATE] = -math.inf
+    return metrics
 
 
 @compiled
-def give(life: npt.NDArray[np.float64], tokens: float, now: float) -> None:
+def give(request: npt.NDArray[np.float64], tokens: float, now: float) -> None:
     """Records `tokens` tokens of one request that come at `now`."""
     for _ in range(int(tokens)):
-        n = life[TOKENS]
+        n = request[TOKENS]
         if n == 0:
-            life[FIRST] = life[WINDOW] = now
+            request[FIRST] = request[WINDOW] = now
         elif n == 1:
-            life[SECOND] = now
-        due_s = life[ARRIVES] + life[TTFT] + paces_s(life, n)
-        life[WORST_LATE] = max(life[WORST_LATE], now - due_s)
+            request[SECOND] = now
+        due_s = request[ARRIVES] + request[TTFT] + paces_s(request, n)
+        request[WORST_LATE] = max(request[WORST_LATE], now - due_s)
         if n > 0 and n % _WINDOW_TOKENS == 0:
-            allowed_s = paces_s(life, n) - paces_s(life, n - _WINDOW_TOKENS)
-            if now - life[WINDOW] > allowed_s + 1e-9:
-                life[SLOW_WINDOWS] += 1
-            life[WINDOW] = now
-        life[LAST] = now
-        life[TOKENS] = n + 1
-        if n + 1 == life[CHANGES_AT]:
-            life[CHANGED] = now
+            allowed_s = paces_s(request, n) - paces_s(request, n - _WINDOW_TOKENS)
+            if now - request[WINDOW] > allowed_s + 1e-9:
+                request[SLOW_WINDOWS] += 1
+            request[WINDOW] = now
+        request[LAST] = now
+        request[TOKENS] = n + 1
+        if n + 1 == request[CHANGES_AT]:
+            request[CHANGED] = now
 
 
 @compiled
-def paces_s(life: npt.NDArray[np.float64], tokens: float) -> float:
+def paces_s(request: npt.NDArray[np.float64], tokens: float) -> float:
     """Target seconds from the first token to the one `tokens` later."""
-    early = min(tokens, life[CHANGES_AT] - 1)  # each stage's first token has that stage's target
+    # Each stage's first token has that stage's target.
+    early = min(tokens, request[CHANGES_AT] - 1)
     late = tokens - early
     total_s = 0.0
     if early > 0:
-        total_s += early * life[PACE]
+        total_s += early * request[PACE]
     if late > 0:
-        total_s += late * life[LATER_PACE]
+        total_s += late * request[LATER_PACE]
     return total_s
