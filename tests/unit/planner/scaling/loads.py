@@ -60,7 +60,7 @@ def window(
 
 
 def twice(asks: Asks) -> Asks:
-    """Each request has a twin at the same time."""
+    """Each request comes twice, at the same time."""
     return np.repeat(asks, 2, axis=0)
 
 

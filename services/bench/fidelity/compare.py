@@ -1,4 +1,4 @@
-"""Compares the running system with its calibrated simulation (twin) on the same requests."""
+"""Compares the running system with its calibrated simulation on the same requests."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -113,9 +113,9 @@ class Compared:
 
     Attributes:
         others_cores: Cores that other processes used meanwhile.
-        slower: Factor of the twin's step times over the profile.
-        twin: All runs of the twin together.
-        runs: Its runs one by one; they differ by the noise of their steps alone.
+        slower: Factor of the simulated step times over the profile.
+        simulated: All simulations together.
+        runs: The simulations one by one; they differ by the noise of their steps alone.
     """
 
     system: str
@@ -124,33 +124,33 @@ class Compared:
     others_cores: float
     slower: float
     real: Side
-    twin: Side
+    simulated: Side
     runs: Sequence[Side]
 
     @property
     def attained_off(self) -> float:
         """Simulated less measured attainment."""
-        return self.twin.attained - self.real.attained
+        return self.simulated.attained - self.real.attained
 
     @property
     def times_off(self) -> dict[str, float]:
         """Simulated over measured, less 1."""
+        simulated_s, real_s = self.simulated.times_s, self.real.times_s
         return {
-            name: self.twin.times_s[name] / self.real.times_s[name] - 1 if self.has(name) else 0.0
-            for name in TIMES
+            name: simulated_s[name] / real_s[name] - 1 if self.has(name) else 0.0 for name in TIMES
         }
 
     @property
     def by_chance(self) -> dict[str, tuple[float, float]]:
         """The least and the greatest of the runs over all of them, less 1: the effect of noise."""
         return {
-            name: _ends(run.times_s[name] / self.twin.times_s[name] - 1 for run in self.runs)
+            name: _ends(run.times_s[name] / self.simulated.times_s[name] - 1 for run in self.runs)
             for name in TIMES
         }
 
     def has(self, name: str) -> bool:
         """Whether both sides have this time."""
-        return not math.isnan(self.real.times_s[name] + self.twin.times_s[name])
+        return not math.isnan(self.real.times_s[name] + self.simulated.times_s[name])
 
     @property
     def is_true(self) -> bool:
@@ -165,7 +165,7 @@ class Compared:
             "others_cores": round(self.others_cores, 2),
             "slower": round(self.slower, 3),
             "real": self.real.as_json(),
-            "simulated": self.twin.as_json(),
+            "simulated": self.simulated.as_json(),
             "attained_off": round(self.attained_off, 4),
             "times_off": {name: round(off, 4) for name, off in self.times_off.items()},
             "by_chance": {

@@ -1,4 +1,4 @@
-"""The twin of a system whose steps and ways are known finds out what a profile cannot say."""
+"""The simulation of a system finds, by calibration, what a profile cannot say."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import pytest
 
 from services.bench.capacity.judge import Ended, Judged, Seen
 from services.bench.capacity.workload import Offered
-from services.bench.reality.compare import Compared, Outcome, Side, seen
-from services.bench.reality.own_engine import OwnEngine
-from services.bench.reality.twin import Twin, load_of, stock
+from services.bench.fidelity.calibrated_sim import CalibratedSim, load_of, stock
+from services.bench.fidelity.compare import Compared, Outcome, Side, seen
+from services.bench.fidelity.own_engine import OwnEngine
 from tests.unit.shared.simulation.fleet import TABLE, hardware
 
 _WAIT_S = 10.0
@@ -27,12 +27,12 @@ def judged(offered: Offered, outcome: Outcome | None = None) -> Judged:
     return Judged(seen=one, ttft_target_s=0.2, tpot_target_s=0.1)
 
 
-def plain(step_s: float = 0.05) -> Twin:
+def plain(step_s: float = 0.05) -> CalibratedSim:
     engine = OwnEngine(hardware=hardware(step_s=step_s), table=TABLE, profile={})
     return stock(engine, 128)
 
 
-def test_a_twin_finds_out_how_slow_its_machine_is_and_what_passes_on_the_way() -> None:
+def test_calibration_finds_the_slowness_of_the_machine_and_the_time_outside_of_engines() -> None:
     true = replace(plain(), slower=1.3, on_the_way_s=0.03)
     before = [asked(float(second)) for second in range(10)]
     outcomes = true.outcomes([judged(one) for one in before], wait_s=_WAIT_S, seed=1)
@@ -53,7 +53,7 @@ def test_what_kv_takes_to_move_is_no_pace() -> None:
     assert outcome.later_s == pytest.approx(0.1)
 
 
-def test_the_twin_is_asked_for_what_the_system_was_asked_for() -> None:
+def test_the_simulation_gets_the_requests_that_the_system_got() -> None:
     wanted = [judged(asked(0.5, output=7)), judged(asked(1.5))]
 
     load = load_of(wanted)
@@ -64,7 +64,7 @@ def test_the_twin_is_asked_for_what_the_system_was_asked_for() -> None:
     assert call.stages[0].tpot_s == 0.1
 
 
-def test_a_budget_of_tokens_bounds_the_steps_of_the_twin() -> None:
+def test_a_budget_of_tokens_bounds_the_simulated_steps() -> None:
     long = replace(asked(0.0, output=1), prompt_tokens=300)
 
     (outcome,) = plain().outcomes([judged(long)], wait_s=_WAIT_S, seed=1)
@@ -101,7 +101,7 @@ def test_true_is_within_5_points_and_15_percent(
         others_cores=0.0,
         slower=1.0,
         real=side(0.9, 1.0),
-        twin=side(attained, time_s),
+        simulated=side(attained, time_s),
         runs=[side(attained, time_s)],
     )
 

@@ -1,4 +1,4 @@
-"""`slos-serve bench reality`: compares the running system with the simulator on equal requests."""
+"""`slos-serve bench fidelity`: compares the running system with the simulator on equal requests."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ from services.bench.capacity.command import folder, say
 from services.bench.capacity.options import CapacityOptions
 from services.bench.capacity.stage import stage
 from services.bench.capacity.systems import Systems
+from services.bench.fidelity.options import FidelityOptions
+from services.bench.fidelity.own_engine import profile, read
+from services.bench.fidelity.plot import draw
+from services.bench.fidelity.report import as_json, table
+from services.bench.fidelity.run import FidelityRun
 from services.bench.machine import Machine
-from services.bench.reality.course import Course
-from services.bench.reality.options import RealityOptions
-from services.bench.reality.own_engine import profile, read
-from services.bench.reality.plot import draw
-from services.bench.reality.report import as_json, table
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
@@ -30,11 +30,11 @@ _WIDTH = 200  # of the table where there is no terminal
 def main(argv: Sequence[str]) -> int:
     """Compares and prints. Raises ConfigError, DeadlinePassed, and errors of the systems."""
     options = load(
-        RealityOptions,
-        section="bench_reality",
+        FidelityOptions,
+        section="bench_fidelity",
         argv=argv,
         environ=os.environ,
-        prog="slos-serve bench reality",
+        prog="slos-serve bench fidelity",
     )
     if not (options.stock or options.ours or options.fleet):
         raise ConfigError("--no-stock --no-ours --no-fleet leaves nothing to compare.")
@@ -42,26 +42,26 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("say --real: the simulator is compared with engines on this machine.")
     machine = Machine.read()
     with folder(options.run_dir) as run_dir:
-        course = asyncio.run(_run(options, run_dir))
+        run = asyncio.run(_run(options, run_dir))
     if options.json:
-        print(json.dumps(as_json(course, machine, asdict(options))), flush=True)
+        print(json.dumps(as_json(run, machine, asdict(options))), flush=True)
     else:
         console = Console()
         wide = console if console.is_terminal else Console(width=_WIDTH)
-        wide.print(table(course.compared))
+        wide.print(table(run.compared))
         console.print(machine.line(), highlight=False, soft_wrap=True)
     if options.plot:
-        draw(course, Path(options.plot).expanduser())
+        draw(run, Path(options.plot).expanduser())
     return 0
 
 
-async def _profile(options: RealityOptions, systems: Systems) -> Path:
+async def _profile(options: FidelityOptions, systems: Systems) -> Path:
     say("profiling the engine")
     part = systems.profile()
     return await profile(part, options.start_limit_s, times=options.profiles)
 
 
-async def _run(options: RealityOptions, run_dir: Path) -> Course:
+async def _run(options: FidelityOptions, run_dir: Path) -> FidelityRun:
     model = resolve_model(options.model, say=say)
     systems = Systems(
         options=CapacityOptions(
@@ -81,7 +81,7 @@ async def _run(options: RealityOptions, run_dir: Path) -> Course:
     clock = MonotonicClock()
     limits = {"start_limit_s": options.start_limit_s, "answer_limit_s": options.answer_limit_s}
     async with stage(clock, **limits, say=say) as made:
-        course = Course(
+        run = FidelityRun(
             options=options,
             systems=systems,
             stage=made,
@@ -90,5 +90,5 @@ async def _run(options: RealityOptions, run_dir: Path) -> Course:
             configuration=run_dir / "classes.yaml",
             engine=engine,
         )
-        await course.all()
-    return course
+        await run.all()
+    return run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.bench.reality.own_engine import profile, read
+from services.bench.fidelity.own_engine import profile, read
 from services.node.plan import Part, Rank
 from shared.batch_time import Step, to_plain
 from shared.batch_time.profile_fit import fit_of

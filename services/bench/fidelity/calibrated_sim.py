@@ -1,4 +1,4 @@
-"""Simulates a running system (its twin): the same requests, step times from its profile."""
+"""Simulates a running system: the same requests, step times from its profile."""
 
 import math
 import statistics
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from services.bench.capacity.judge import Judged
-from services.bench.reality.compare import Outcome, seen, simulated
-from services.bench.reality.own_engine import OwnEngine
+from services.bench.fidelity.compare import Outcome, seen, simulated
+from services.bench.fidelity.own_engine import OwnEngine
 from services.evaluation.baselines.baseline import Baseline
 from services.evaluation.baselines.routers import LeastLoaded
 from services.evaluation.baselines.vllm import chunks
@@ -28,7 +28,7 @@ Build = Callable[[Sequence[SimEngine]], System]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Twin:
+class CalibratedSim:
     """A simulated system before it runs.
 
     Attributes:
@@ -67,12 +67,14 @@ class Twin:
         record = Run(load, self.build(engines), engines, conditions).record()
         return simulated(record)[len(earlier) :]
 
-    def calibrated(self, seen_before: Sequence[Judged], *, wait_s: float, seed: int) -> "Twin":
+    def calibrated(
+        self, seen_before: Sequence[Judged], *, wait_s: float, seed: int
+    ) -> "CalibratedSim":
         """Fits `slower` and `on_the_way_s` to requests other than the compared ones.
 
         `slower`, the change of the machine's speed since the profile, comes from bisection on the
         TPOT after the second token. `on_the_way_s`, the overhead of servers and network, comes from
-        TTFT. The twin is unchanged if no answer had three tokens.
+        TTFT. The simulation is unchanged if no answer had three tokens.
         """
         real = seen(seen_before)
         paces_s = [one.later_s for one in real]
@@ -80,23 +82,23 @@ class Twin:
             return self
         low, high = _SLOWER
         for _ in range(_HALVINGS):
-            twin = replace(self, slower=math.sqrt(low * high))
-            outcomes = twin.outcomes(seen_before, wait_s=wait_s, seed=seed)
+            sim = replace(self, slower=math.sqrt(low * high))
+            outcomes = sim.outcomes(seen_before, wait_s=wait_s, seed=seed)
             if _median_off(paces_s, [one.later_s for one in outcomes]) > 0:
-                low = twin.slower
+                low = sim.slower
             else:
-                high = twin.slower
-        twin = replace(self, slower=math.sqrt(low * high))
-        timed = twin.outcomes(seen_before, wait_s=wait_s, seed=seed)
+                high = sim.slower
+        sim = replace(self, slower=math.sqrt(low * high))
+        timed = sim.outcomes(seen_before, wait_s=wait_s, seed=seed)
         way_s = _median_off([one.ttft_s for one in real], [one.ttft_s for one in timed])
-        return replace(twin, on_the_way_s=max(0.0, way_s))
+        return replace(sim, on_the_way_s=max(0.0, way_s))
 
 
-def _median_off(real_s: Sequence[float], twin_s: Sequence[float]) -> float:
+def _median_off(real_s: Sequence[float], sim_s: Sequence[float]) -> float:
     """The median difference of the requests with both times; 0 if there are none."""
-    pairs = zip(real_s, twin_s, strict=True)
-    found = [real - twin for real, twin in pairs if real == real and twin == twin]  # not nan
-    return statistics.median(found) if found else 0.0
+    differences_s = [real - sim for real, sim in zip(real_s, sim_s, strict=True)]
+    known_s = [one for one in differences_s if not math.isnan(one)]
+    return statistics.median(known_s) if known_s else 0.0
 
 
 def load_of(judged: Sequence[Judged], *, from_s: float = 0.0, first: int = 0) -> Load:
@@ -104,7 +106,7 @@ def load_of(judged: Sequence[Judged], *, from_s: float = 0.0, first: int = 0) ->
     return tuple(
         Program(
             program_id=f"r{number}",
-            application="reality",
+            application="fidelity",
             arrives_s=from_s + one.seen.offered.at_s,
             calls=(_call(one),),
         )
@@ -127,10 +129,10 @@ def _call(judged: Judged) -> Call:
     )
 
 
-def stock(engine: OwnEngine, step_tokens: int) -> Twin:
-    """The twin of vLLM with a token budget for each step."""
+def stock(engine: OwnEngine, step_tokens: int) -> CalibratedSim:
+    """Simulates vLLM with a token budget for each step."""
     bounded = replace(engine.hardware, max_step_tokens=step_tokens)
-    return Twin(
+    return CalibratedSim(
         hardware=bounded,
         table=engine.table,
         roles=(Role.DECODE,),
@@ -138,13 +140,13 @@ def stock(engine: OwnEngine, step_tokens: int) -> Twin:
     )
 
 
-def ours(engine: OwnEngine, roles: tuple[Role, ...]) -> Twin:
-    """The twin of our system with engines in these roles, which learn from their steps.
+def ours(engine: OwnEngine, roles: tuple[Role, ...]) -> CalibratedSim:
+    """Simulates our system with engines in these roles, which learn from their steps.
 
     It refuses requests that it cannot admit.
     """
     settings = Settings(speculation=False, best_effort=False)
-    return Twin(
+    return CalibratedSim(
         hardware=engine.hardware,
         table=engine.table,
         roles=roles,

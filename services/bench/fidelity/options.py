@@ -1,4 +1,4 @@
-"""Options of `bench reality`."""
+"""Options of `bench fidelity`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,8 +10,8 @@ from shared.options import option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RealityOptions:
-    """Options of `bench reality`; all but `real` may be left out."""
+class FidelityOptions:
+    """Options of `bench fidelity`; all but `real` may be left out."""
 
     real: bool = option(False, help="start real engines on this machine")
     model: str = option("embedded", help="embedded, tiny, a model folder or a hub name")
@@ -48,7 +48,7 @@ class RealityOptions:
     profiles: Count = option(
         3, help="number of profiles of the engine: a machine's speed changes over time"
     )
-    plot: str = option("", help="file for the scatter plot, e.g. reality.svg")
+    plot: str = option("", help="file for the scatter plot, e.g. fidelity.svg")
     run_dir: str = option("", help="folder for profile and logs; default: a temporary one")
     start_limit_s: Positive = option(240.0, help="how long the start of one system may take")
     answer_limit_s: Positive = option(120.0, help="how long one answer may take")

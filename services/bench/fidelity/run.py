@@ -1,4 +1,4 @@
-"""Runs `bench reality`: starts, measures, ends and simulates each system in turn."""
+"""Runs `bench fidelity`: starts, measures, ends and simulates each system in turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from services.bench.capacity.points import Point
 from services.bench.capacity.stage import Say, Stage
 from services.bench.capacity.systems import OURS, STOCK, System, Systems
 from services.bench.capacity.workload import Load, poisson
+from services.bench.fidelity.calibrated_sim import CalibratedSim, ours, stock
+from services.bench.fidelity.compare import Compared, Outcome, Side, seen
+from services.bench.fidelity.options import FidelityOptions
+from services.bench.fidelity.own_engine import OwnEngine
 from services.bench.machine import busy_s, own_s
-from services.bench.reality.compare import Compared, Outcome, Side, seen
-from services.bench.reality.options import RealityOptions
-from services.bench.reality.own_engine import OwnEngine
-from services.bench.reality.twin import Twin, ours, stock
 from shared.clock import Clock
 from shared.engines import Role
 
@@ -30,16 +30,16 @@ FLEET: Final = f"{OURS}, prefill and decode"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A system, and its twin before it is calibrated."""
+    """A system, and its simulation before that is calibrated."""
 
     system: System
-    twin: Twin
+    sim: CalibratedSim
     wanted: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """The calibration of a twin, by requests other than the compared ones."""
+    """The calibration of a simulation, by requests other than the compared ones."""
 
     system: str
     slower: float
@@ -47,10 +47,10 @@ class Calibrated:
 
 
 @dataclass(slots=True, kw_only=True)
-class Course:
+class FidelityRun:
     """One run; `compared` and `requests` have its results so far."""
 
-    options: RealityOptions
+    options: FidelityOptions
     systems: Systems
     stage: Stage
     clock: Clock
@@ -79,17 +79,17 @@ class Course:
     def _pairs(self) -> list[Pair]:
         options, systems = self.options, self.systems
         name = f"{STOCK}-{options.step_tokens}"
-        twin = stock(self.engine, options.step_tokens)
+        sim = stock(self.engine, options.step_tokens)
         system = systems.stock(name, options.step_tokens)  # all targets come from its idle times
-        pairs = [Pair(system=system, twin=twin, wanted=options.stock)]
+        pairs = [Pair(system=system, sim=sim, wanted=options.stock)]
         if options.ours:
-            twin = ours(self.engine, (Role.DECODE,))
-            pairs.append(Pair(system=systems.ours(OURS, self.configuration), twin=twin))
+            sim = ours(self.engine, (Role.DECODE,))
+            pairs.append(Pair(system=systems.ours(OURS, self.configuration), sim=sim))
         if options.fleet:
             roles = ("prefill", "decode")
-            twin = ours(self.engine, (Role.PREFILL, Role.DECODE))
+            sim = ours(self.engine, (Role.PREFILL, Role.DECODE))
             system = systems.ours_in_two(FLEET, self.configuration, roles)
-            pairs.append(Pair(system=system, twin=twin))
+            pairs.append(Pair(system=system, sim=sim))
         return pairs
 
     async def _start(self, system: System) -> tuple[Asked, Measure]:
@@ -114,19 +114,19 @@ class Course:
     async def _compare(self, pair: Pair, asked: Asked, measure: Measure) -> None:
         before = await self._point(asked, measure, self.options.calibrating_load)
         wait_s, seed = self._wait_s(before), self.options.seed
-        twin = pair.twin.calibrated(before.judged, wait_s=wait_s, seed=seed)
+        sim = pair.sim.calibrated(before.judged, wait_s=wait_s, seed=seed)
         self.calibrated.append(
             Calibrated(
                 system=asked.name,
-                slower=round(twin.slower, 3),
-                on_the_way_ms=1000 * twin.on_the_way_s,
+                slower=round(sim.slower, 3),
+                on_the_way_ms=1000 * sim.on_the_way_s,
             )
         )
         self.say(f"{self.calibrated[-1]}")
         earlier = list(before.judged)
         for multiple in self.options.loads:
             point = await self._point(asked, measure, multiple)
-            self._note(point, twin, earlier)
+            self._note(point, sim, earlier)
             earlier += point.judged
 
     async def _point(self, asked: Asked, measure: Measure, multiple: float) -> Point:
@@ -140,10 +140,10 @@ class Course:
         self.say(f"{point.line()}; others took {self._others_cores:.2f} cores meanwhile")
         return point
 
-    def _note(self, point: Point, twin: Twin, earlier: Sequence[Judged]) -> None:
+    def _note(self, point: Point, sim: CalibratedSim, earlier: Sequence[Judged]) -> None:
         real, wait_s = seen(point.judged), self._wait_s(point)
-        twins = [
-            twin.outcomes(
+        simulated = [
+            sim.outcomes(
                 point.judged, wait_s=wait_s, seed=self.options.seed + number, before=earlier
             )
             for number in range(self.options.twins)
@@ -153,13 +153,13 @@ class Course:
             rate_rps=point.rate_rps,
             requests=len(point.judged),
             others_cores=self._others_cores,
-            slower=twin.slower,
+            slower=sim.slower,
             real=Side.of(real),
-            twin=Side.of([outcome for outcomes in twins for outcome in outcomes]),
-            runs=[Side.of(outcomes) for outcomes in twins],
+            simulated=Side.of([outcome for outcomes in simulated for outcome in outcomes]),
+            runs=[Side.of(outcomes) for outcomes in simulated],
         )
         self.compared.append(compared)
-        self.requests.setdefault(point.system, []).extend(zip(real, twins[0], strict=True))
+        self.requests.setdefault(point.system, []).extend(zip(real, simulated[0], strict=True))
         self.say(f"{compared.as_json()}")
 
     def _wait_s(self, point: Point) -> float:
