@@ -5,10 +5,8 @@ The serving system decides the tokens of each step.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, FloatArray
@@ -23,6 +21,7 @@ from shared.simulation.prefix_cache import PrefixCache
 from shared.simulation.request_metrics import EVICTED, RequestMetrics
 from shared.simulation.steps import (
     SUMS,
+    Drafted,
     Flags,
     Indexes,
     Sent,
@@ -35,15 +34,6 @@ from shared.simulation.steps import (
 Former = Callable[["SimEngine", Tokens, FloatArray, float], float]
 _FIRST_PLACES = 64
 _NO_NUMBERS: FloatArray = np.zeros(0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drafted:
-    """Drafted and accepted tokens of the last step, by index of the request."""
-
-    indexes: Indexes
-    drafted: npt.NDArray[np.float64]
-    accepted: npt.NDArray[np.float64]
 
 
 class SimEngine:

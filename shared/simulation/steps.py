@@ -1,5 +1,7 @@
 """Applies a step of a simulated engine to rows and metrics, in compiled code."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,6 +40,15 @@ STAYS, ENDED, PREFILLED = 0, 1, 2
 # Offsets into the sums of a step.
 GIVEN, DROPPED, RESIDENTS, DRAFTING, USED_BLOCKS = range(5)
 SUMS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafted:
+    """Drafted and accepted tokens of the last step, by index of the request."""
+
+    indexes: Indexes
+    drafted: npt.NDArray[np.float64]
+    accepted: npt.NDArray[np.float64]
 
 
 @compiled

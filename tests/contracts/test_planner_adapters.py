@@ -314,7 +314,7 @@ def recorded(
     system = EventByEvent(EverySecondRunsAnyway(Settings(), engines))
     outages = (Outage(engine="d0", from_s=0.3, until_s=1.4),)
     run = Run(load, system, engines, Conditions(network_s=0.0, outages=outages))
-    run._timeline.at(2.0, lambda now: system.drain(engines[-1].name, now))
+    run._state.timeline.at(2.0, lambda now: system.drain(engines[-1].name, now))
     run.record()
     numbers = system.inner.state.numbers
     return RecordingCore.events, RecordingCore.played, ClusterState(numbers, epoch="s", now=0.0)
