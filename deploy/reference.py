@@ -115,7 +115,6 @@ ALL_OPTIONS = (
     Options("regret", "regret", "services.evaluation.options:RegretOptions"),
     Options("bench capacity", "bench_capacity", "services.bench.capacity.options:CapacityOptions"),
     Options("bench chaos", "bench_chaos", "services.bench.chaos.options:ChaosOptions"),
-    Options("bench day", "bench_day", "services.bench.day.options:DayOptions"),
     Options("bench fidelity", "bench_fidelity", "services.bench.fidelity.options:FidelityOptions"),
     Options("bench fit", "bench_fit", "services.bench.fit_options:FitOptions"),
     Options("bench gateway", "bench_gateway", "services.bench.gateway_options:GatewayBenchOptions"),
@@ -124,6 +123,7 @@ ALL_OPTIONS = (
     Options("bench kv", "bench_kv", "services.bench.kv_options:KvOptions"),
     Options("bench prefixes", "bench_prefixes", "services.bench.prefixes:PrefixesOptions"),
     Options("bench planner", "bench_planner", "services.bench.planner_options:PlannerBenchOptions"),
+    Options("bench soak", "bench_soak", "services.bench.soak.options:SoakOptions"),
     Options(
         "python -m services.evaluation.follow",
         "follow",

@@ -10,16 +10,12 @@ from shared.errors import ConfigError
 from shared.option_values import nearest
 
 PROGRAM = "slos-serve bench"
-RENAMED = {"reality": "fidelity"}  # old names, which still work in this release
+RENAMED = {"day": "soak", "reality": "fidelity"}  # old names, which still work in this release
 MODULES = {
     "capacity": ("services.bench.capacity.command", "the greatest load within SLOs, beside vLLM's"),
     "chaos": (
         "services.bench.chaos.command",
         "faults in a fleet under load: processes die, hang, lose links; every answer is compared",
-    ),
-    "day": (
-        "services.bench.day.command",
-        "a recorded day: predicted beside real times, misses by cause",
     ),
     "fidelity": (
         "services.bench.fidelity.command",
@@ -35,6 +31,10 @@ MODULES = {
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
     "prefixes": ("services.bench.prefixes", "memory and look-ups of the planner's prefix index"),
     "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
+    "soak": (
+        "services.bench.soak.command",
+        "a bursty load, recorded: predicted beside real times, misses by cause",
+    ),
 }
 
 

@@ -20,8 +20,8 @@ from services.bench.chaos.options import ChaosOptions
 from services.bench.chaos.processes import orphans, processes_with
 from services.bench.chaos.report import tables
 from services.bench.chaos.summary import summary_json
-from services.bench.day.records import DECISIONS, read_decisions
 from services.bench.machine import Machine
+from services.bench.soak.records import DECISIONS, read_decisions
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan, plan_node
 from services.node.ports import assign_ports

@@ -13,7 +13,7 @@ from services.bench.chaos.report import tables
 from services.bench.chaos.summary import summary_json
 from services.bench.chaos.verdicts import Lived
 from shared.requests import Explanation
-from tests.unit.bench.day.days import outcome, record
+from tests.unit.bench.soak.requests import outcome, record
 
 
 def answer(words: str = "abc") -> Heard:

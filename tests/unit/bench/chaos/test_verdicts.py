@@ -15,7 +15,7 @@ from services.bench.chaos.verdicts import (
     twice_promised,
     verdict,
 )
-from tests.unit.bench.day.days import outcome, record
+from tests.unit.bench.soak.requests import outcome, record
 
 
 def heard(*events: dict[str, Any], gateway: int = 0, ended_at_s: float = 2.0) -> Heard:

@@ -1,4 +1,7 @@
-"""Summarizes a day: attainment by placement mode and class, prediction errors, causes of misses."""
+"""Summarizes a soak test.
+
+It has attainment by placement mode and class, prediction errors, and causes of misses.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,7 +10,7 @@ from typing import Any, Final
 
 from services.bench.capacity.judge import Ended
 from services.bench.capacity.points import interval
-from services.bench.day.causes import (
+from services.bench.soak.causes import (
     Cause,
     Miss,
     Part,
@@ -16,7 +19,7 @@ from services.bench.day.causes import (
     start_parts,
     was_promised,
 )
-from services.bench.day.records import Day, Lived
+from services.bench.soak.records import RecordedRequest, SoakResult
 from services.bench.spread import percentile
 from shared.requests import Admission, StepSums
 
@@ -24,8 +27,8 @@ NOWHERE: Final = "not placed"
 WORST_SHOWN: Final = 10
 
 # Predicted, real and target seconds; None if one of them is missing.
-Times = Callable[[Lived], tuple[float, float, float] | None]
-Parts = Callable[[Lived], Sequence[Part] | None]
+Times = Callable[[RecordedRequest], tuple[float, float, float] | None]
+Parts = Callable[[RecordedRequest], Sequence[Part] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,26 +50,26 @@ class Beside:
         }
 
 
-def start_times(lived: Lived) -> tuple[float, float, float] | None:
+def start_times(request: RecordedRequest) -> tuple[float, float, float] | None:
     """TTFT: predicted at the gateway, real at the client, and target."""
-    predicted_s = lived.record.placement.predicted_ttft_s if lived.record else None
-    real_s = lived.judged.seen.ttft_s
+    predicted_s = request.record.placement.predicted_ttft_s if request.record else None
+    real_s = request.judged.seen.ttft_s
     if predicted_s is None or real_s is None:
         return None
-    return predicted_s, real_s, lived.judged.ttft_target_s
+    return predicted_s, real_s, request.judged.ttft_target_s
 
 
-def pace_times(lived: Lived) -> tuple[float, float, float] | None:
-    predicted_s = lived.record.placement.predicted_tpot_s if lived.record else None
-    real_s = lived.judged.seen.tpot_s
+def pace_times(request: RecordedRequest) -> tuple[float, float, float] | None:
+    predicted_s = request.record.placement.predicted_tpot_s if request.record else None
+    real_s = request.judged.seen.tpot_s
     if predicted_s is None or real_s is None:
         return None
-    return predicted_s, real_s, lived.judged.tpot_target_s
+    return predicted_s, real_s, request.judged.tpot_target_s
 
 
-def beside(lived: Sequence[Lived], times: Times) -> Beside:
+def beside(requests: Sequence[RecordedRequest], times: Times) -> Beside:
     """Errors of the admitted requests that ended."""
-    known = [times(one) for one in lived if was_promised(one) and _ended(one)]
+    known = [times(one) for one in requests if was_promised(one) and _ended(one)]
     triples = [one for one in known if one is not None]
     return Beside(
         errors_s=[real_s - predicted_s for predicted_s, real_s, _ in triples],
@@ -79,43 +82,43 @@ class Group:
     """Requests of one placement mode or of one class."""
 
     name: str
-    lived: Sequence[Lived]
+    requests: Sequence[RecordedRequest]
 
     def as_json(self) -> dict[str, Any]:
         """Counts and errors. A request without a decision (planner away) counts as lost."""
-        attained = sum(one.judged.is_met for one in self.lived)
-        low, high = interval(attained, len(self.lived))
+        attained = sum(one.judged.is_met for one in self.requests)
+        low, high = interval(attained, len(self.requests))
         return {
-            "requests": len(self.lived),
-            "admitted": sum(was_promised(one) for one in self.lived),
-            "refused": sum(one.judged.seen.ended is Ended.REFUSED for one in self.lived),
-            "best_effort": sum(_is_best_effort(one) for one in self.lived),
-            "lost": sum(not _ended(one) for one in self.lived),
+            "requests": len(self.requests),
+            "admitted": sum(was_promised(one) for one in self.requests),
+            "refused": sum(one.judged.seen.ended is Ended.REFUSED for one in self.requests),
+            "best_effort": sum(_is_best_effort(one) for one in self.requests),
+            "lost": sum(not _ended(one) for one in self.requests),
             "attained": attained,
-            "attained_share": round(attained / len(self.lived), 4),
+            "attained_share": round(attained / len(self.requests), 4),
             "attained_95": [round(low, 4), round(high, 4)],
-            "broken": sum(miss_of(one) is not None for one in self.lived),
-            "ttft": beside(self.lived, start_times).as_json(),
-            "tpot": beside(self.lived, pace_times).as_json(),
+            "broken": sum(miss_of(one) is not None for one in self.requests),
+            "ttft": beside(self.requests, start_times).as_json(),
+            "tpot": beside(self.requests, pace_times).as_json(),
             "beyond": {
-                "ttft": beyond_json(self.lived, start_parts),
-                "tpot": beyond_json(self.lived, pace_parts),
+                "ttft": beyond_json(self.requests, start_parts),
+                "tpot": beyond_json(self.requests, pace_parts),
             },
         }
 
 
-def by_way(day: Day) -> list[Group]:
-    return _groups(day, _way)
+def by_way(soak: SoakResult) -> list[Group]:
+    return _groups(soak, _way)
 
 
-def by_class(day: Day) -> list[Group]:
-    return _groups(day, lambda one: one.judged.seen.offered.class_name)
+def by_class(soak: SoakResult) -> list[Group]:
+    return _groups(soak, lambda one: one.judged.seen.offered.class_name)
 
 
-def beyond_json(lived: Sequence[Lived], parts_of: Parts) -> dict[str, Any]:
+def beyond_json(requests: Sequence[RecordedRequest], parts_of: Parts) -> dict[str, Any]:
     """Excess of each cause over its prediction, of all admitted requests, kept or broken."""
     excess: dict[Cause, list[float]] = {}
-    for one in lived:
+    for one in requests:
         for part in (parts_of(one) or ()) if was_promised(one) else ():
             excess.setdefault(part.cause, []).append(part.excess_s)
     return {
@@ -124,9 +127,9 @@ def beyond_json(lived: Sequence[Lived], parts_of: Parts) -> dict[str, Any]:
     }
 
 
-def misses(day: Day) -> list[Miss]:
+def misses(soak: SoakResult) -> list[Miss]:
     """Broken promises, the worst first."""
-    found = [miss for miss in map(miss_of, day.lived) if miss is not None]
+    found = [miss for miss in map(miss_of, soak.requests) if miss is not None]
     return sorted(found, key=lambda miss: -miss.late_by)
 
 
@@ -140,7 +143,7 @@ def causes_json(found: Sequence[Miss]) -> dict[str, Any]:
         taken_s = [miss.excess_s.get(cause, 0.0) for miss in own]
         counted[cause] = {
             "misses": len(own),
-            "ways": dict(Counter(_way(miss.lived) for miss in own)),
+            "ways": dict(Counter(_way(miss.request) for miss in own)),
             "ttft": sum(miss.missed_ttft for miss in own),
             "tpot": sum(miss.missed_tpot for miss in own),
             "excess_p50_ms": round(1000 * percentile(taken_s, 50), 1),
@@ -151,12 +154,12 @@ def causes_json(found: Sequence[Miss]) -> dict[str, Any]:
 
 def miss_json(miss: Miss) -> dict[str, Any]:
     """One broken promise with its numbers."""
-    judged, record = miss.lived.judged, miss.lived.record
+    judged, record = miss.request.judged, miss.request.record
     seen, placement = judged.seen, record.placement if record else None
     return {
         "decision_id": placement.decision_id if placement else "",
         "class": seen.offered.class_name,
-        "way": _way(miss.lived),
+        "way": _way(miss.request),
         "cause": miss.cause,
         "late_by": round(miss.late_by, 3),
         "ttft_ms": _ms(seen.ttft_s),
@@ -169,13 +172,13 @@ def miss_json(miss: Miss) -> dict[str, Any]:
     }
 
 
-def steps_json(day: Day) -> dict[str, Any]:
+def steps_json(soak: SoakResult) -> dict[str, Any]:
     """By engine: the ratio of real to expected step time, and the share of steps beyond `sure_s`.
 
     A step counts once for each request that waited for it.
     """
     sums: dict[str, list[StepSums]] = {}
-    for one in day.lived:
+    for one in soak.requests:
         for each in (one.record.before_first, one.record.after_first) if one.record else ():
             if each is not None:
                 sums.setdefault(each.engine, []).append(each)
@@ -189,54 +192,57 @@ def steps_json(day: Day) -> dict[str, Any]:
     }
 
 
-def summary_json(day: Day) -> dict[str, Any]:
-    found = misses(day)
+def summary_json(soak: SoakResult) -> dict[str, Any]:
+    found = misses(soak)
     return {
-        "requests": len(day.lived),
-        "decisions_of_other_requests": day.others,
-        "all": Group(name="all", lived=day.lived).as_json() if day.lived else {},
-        "ways": {group.name: group.as_json() for group in by_way(day)},
-        "classes": {group.name: group.as_json() for group in by_class(day)},
-        "not_promised": _reasons(day),
+        "requests": len(soak.requests),
+        "decisions_of_other_requests": soak.others,
+        "all": Group(name="all", requests=soak.requests).as_json() if soak.requests else {},
+        "ways": {group.name: group.as_json() for group in by_way(soak)},
+        "classes": {group.name: group.as_json() for group in by_class(soak)},
+        "not_promised": _reasons(soak),
         "causes": causes_json(found),
-        "steps": steps_json(day),
+        "steps": steps_json(soak),
         "misses": [miss_json(miss) for miss in found],
     }
 
 
-def _reasons(day: Day) -> dict[str, int]:
+def _reasons(soak: SoakResult) -> dict[str, int]:
     """Requests without a promise, by reason."""
-    return dict(Counter(_reason(one) for one in day.lived if not was_promised(one)))
+    return dict(Counter(_reason(one) for one in soak.requests if not was_promised(one)))
 
 
-def _reason(lived: Lived) -> str:
+def _reason(request: RecordedRequest) -> str:
     """The reason in the record; without a record, the one in the answer."""
-    return lived.record.placement.reason.value if lived.record else lived.judged.seen.reason
+    return request.record.placement.reason.value if request.record else request.judged.seen.reason
 
 
-def _groups(day: Day, key: Callable[[Lived], str]) -> list[Group]:
-    found: dict[str, list[Lived]] = {}
-    for one in day.lived:
+def _groups(soak: SoakResult, key: Callable[[RecordedRequest], str]) -> list[Group]:
+    found: dict[str, list[RecordedRequest]] = {}
+    for one in soak.requests:
         found.setdefault(key(one), []).append(one)
-    return [Group(name=name, lived=found[name]) for name in sorted(found)]
+    return [Group(name=name, requests=found[name]) for name in sorted(found)]
 
 
-def _way(lived: Lived) -> str:
-    placement = lived.record.placement if lived.record else None
+def _way(request: RecordedRequest) -> str:
+    placement = request.record.placement if request.record else None
     return placement.way.value if placement and placement.runs else NOWHERE
 
 
-def _is_best_effort(lived: Lived) -> bool:
-    if lived.record is None:
-        return lived.judged.seen.was_best_effort
-    return lived.record.placement.admission is Admission.BEST_EFFORT
+def _is_best_effort(request: RecordedRequest) -> bool:
+    if request.record is None:
+        return request.judged.seen.was_best_effort
+    return request.record.placement.admission is Admission.BEST_EFFORT
 
 
-def _ended(lived: Lived) -> bool:
+def _ended(request: RecordedRequest) -> bool:
     """Whether it has an outcome, or was refused and needs none."""
-    if lived.record is None:
+    if request.record is None:
         return False
-    return lived.record.outcome is not None or lived.record.placement.admission is Admission.REFUSED
+    return (
+        request.record.outcome is not None
+        or request.record.placement.admission is Admission.REFUSED
+    )
 
 
 def _total(sums: Sequence[StepSums], name: str) -> float:

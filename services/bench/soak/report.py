@@ -1,12 +1,12 @@
-"""Renders the summary of `bench day` as tables."""
+"""Renders the summary of `bench soak` as tables."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rich.table import Table
 
-from services.bench.day.causes import Cause
-from services.bench.day.summary import WORST_SHOWN
+from services.bench.soak.causes import Cause
+from services.bench.soak.summary import WORST_SHOWN
 
 _WORTH_A_WORD_MS: Final = 5.0
 

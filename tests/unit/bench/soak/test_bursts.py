@@ -1,4 +1,4 @@
-"""The made day: bursty, quiet and busy, always the same, and with exactly as much as is asked."""
+"""The made load: bursty, quiet and busy, always the same, and with exactly as much as is asked."""
 
 from itertools import pairwise
 from statistics import fmean, pstdev
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.bench.capacity.classes import mix
 from services.bench.capacity.workload import Offered
-from services.bench.day.bursts import TENTHS, bursty, busy_and_quiet
+from services.bench.soak.bursts import TENTHS, bursty, busy_and_quiet
 
 LOAD = bursty(mix("mixed"), 1, 20_000, 4.0)
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.bench.capacity.judge import Ended
-from services.bench.day.causes import Cause, Part, miss_of, pace_parts, start_parts, was_promised
-from services.bench.day.records import Lived
+from services.bench.soak.causes import Cause, Part, miss_of, pace_parts, start_parts, was_promised
+from services.bench.soak.records import RecordedRequest
 from shared.requests import Admission, PlacementMode, Reason
-from tests.unit.bench.day.days import (
+from tests.unit.bench.soak.requests import (
     GAPS,
     TTFT_S,
     judged,
@@ -32,8 +32,8 @@ def total(parts: Sequence[Part] | None) -> tuple[float, float]:
     return sum(part.real_s for part in parts), sum(part.predicted_s for part in parts)
 
 
-def cause_of(lived: Lived) -> Cause | None:
-    miss = miss_of(lived)
+def cause_of(request: RecordedRequest) -> Cause | None:
+    miss = miss_of(request)
     return miss.cause if miss else None
 
 
@@ -53,9 +53,9 @@ def test_the_parts_of_a_start_add_up_to_the_token_or_its_deadline_and_to_what_wa
     gateway_s += 0.1
     ended = outcome(ttft_s=gateway_s, held_s=held_s, queue_s=queue_s, prefill_s=prefill_s)
     before = sums(real_s=5.0 + model_s, expected_s=5.0)
-    lived = Lived(judged=judged(gateway_s + way_s), record=record(ended, before=before))
+    request = RecordedRequest(judged=judged(gateway_s + way_s), record=record(ended, before=before))
 
-    real_s, predicted_s = total(start_parts(lived))
+    real_s, predicted_s = total(start_parts(request))
 
     assert real_s == pytest.approx(min(gateway_s + way_s, TTFT_S))
     assert predicted_s == pytest.approx(0.5)
@@ -66,16 +66,16 @@ def test_the_parts_of_a_pace_add_up_to_the_time_from_the_first_token_to_the_last
     tpot_s: float, transfer_s: float, model_s: float
 ) -> None:
     after = sums(real_s=5.0 + model_s, expected_s=5.0)
-    lived = moved(outcome(tpot_s=tpot_s, transfer_s=transfer_s), tpot_s=0.3, after=after)
+    request = moved(outcome(tpot_s=tpot_s, transfer_s=transfer_s), tpot_s=0.3, after=after)
 
-    real_s, predicted_s = total(pace_parts(lived))
+    real_s, predicted_s = total(pace_parts(request))
 
     assert real_s == pytest.approx(0.3 * GAPS)
     assert predicted_s == pytest.approx(0.05 * GAPS + (0.02 if transfer_s else 0.0))
 
 
 @pytest.mark.parametrize(
-    ("lived", "cause"),
+    ("recorded", "cause"),
     [
         (late_start(held_s=1.6), Cause.DELIVERY),  # 0.1 s of these before the decision
         (late_start(queue_s=1.6), Cause.QUEUE),
@@ -93,8 +93,10 @@ def test_the_parts_of_a_pace_add_up_to_the_time_from_the_first_token_to_the_last
         ),
     ],
 )
-def test_the_cause_is_what_took_most_beyond_what_was_predicted(lived: Lived, cause: Cause) -> None:
-    miss = miss_of(lived)
+def test_the_cause_is_what_took_most_beyond_what_was_predicted(
+    recorded: RecordedRequest, cause: Cause
+) -> None:
+    miss = miss_of(recorded)
 
     assert miss is not None
     assert miss.cause is cause
@@ -104,17 +106,17 @@ def test_the_cause_is_what_took_most_beyond_what_was_predicted(lived: Lived, cau
 def test_a_first_token_that_waited_for_the_kv_charges_the_transfer_to_the_start_alone() -> None:
     ended = outcome(ttft_s=2.5, transfer_s=2.0, tpot_s=0.05)
     one = record(ended, transfer_s=0.02, way=PlacementMode.DISAGGREGATED)
-    lived = Lived(judged=judged(2.5), record=one)
+    request = RecordedRequest(judged=judged(2.5), record=one)
 
-    assert cause_of(lived) is Cause.TRANSFER
-    pace = pace_parts(lived)
+    assert cause_of(request) is Cause.TRANSFER
+    pace = pace_parts(request)
     assert pace is not None
     assert next(part for part in pace if part.cause is Cause.TRANSFER).real_s == 0
 
 
 def test_only_the_target_that_was_missed_is_looked_at() -> None:
     slow_prompt = outcome(ttft_s=0.9, prefill_s=0.7, tpot_s=0.11)
-    miss = miss_of(Lived(judged=judged(0.9, 0.11), record=record(slow_prompt)))
+    miss = miss_of(RecordedRequest(judged=judged(0.9, 0.11), record=record(slow_prompt)))
 
     assert miss is not None
     assert (miss.cause, miss.missed_ttft, miss.missed_tpot) == (Cause.DECODE, False, True)
@@ -122,15 +124,19 @@ def test_only_the_target_that_was_missed_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    "lived",
+    "recorded",
     [
-        Lived(judged=judged(2.0), record=record(None)),
-        Lived(judged=judged(None, ended=Ended.FAILED), record=record(outcome(ttft_s=None))),
-        Lived(judged=judged(None, ended=Ended.CUT, cut_at_s=9.0), record=record(None)),
+        RecordedRequest(judged=judged(2.0), record=record(None)),
+        RecordedRequest(
+            judged=judged(None, ended=Ended.FAILED), record=record(outcome(ttft_s=None))
+        ),
+        RecordedRequest(judged=judged(None, ended=Ended.CUT, cut_at_s=9.0), record=record(None)),
     ],
 )
-def test_a_promise_whose_end_nobody_knows_is_lost_and_not_dropped(lived: Lived) -> None:
-    assert cause_of(lived) is Cause.LOST
+def test_a_promise_whose_end_nobody_knows_is_lost_and_not_dropped(
+    recorded: RecordedRequest,
+) -> None:
+    assert cause_of(recorded) is Cause.LOST
 
 
 def test_what_was_kept_or_never_promised_is_no_miss() -> None:
@@ -140,14 +146,14 @@ def test_what_was_kept_or_never_promised_is_no_miss() -> None:
 
     assert miss_of(kept()) is None
     for not_promised in (best_effort, free, None):
-        lived = Lived(judged=late, record=not_promised)
-        assert not was_promised(lived)
-        assert miss_of(lived) is None
+        request = RecordedRequest(judged=late, record=not_promised)
+        assert not was_promised(request)
+        assert miss_of(request) is None
 
 
 def test_a_request_that_started_late_is_not_asked_why_it_went_on_slowly() -> None:
     slow = outcome(ttft_s=2.0, queue_s=1.6, tpot_s=2.0)
-    miss = miss_of(Lived(judged=judged(2.0, 2.0), record=record(slow)))
+    miss = miss_of(RecordedRequest(judged=judged(2.0, 2.0), record=record(slow)))
 
     assert miss is not None
     assert (miss.cause, miss.missed_ttft, miss.missed_tpot) == (Cause.QUEUE, True, True)
@@ -168,6 +174,6 @@ def test_quicker_steps_than_expected_are_no_excuse() -> None:
 
 def test_one_token_has_no_pace() -> None:
     one = replace(judged(2.0).seen, token_times_s=(2.0,))
-    lived = replace(kept(), judged=replace(judged(2.0), seen=one))
+    request = replace(kept(), judged=replace(judged(2.0), seen=one))
 
-    assert pace_parts(lived) is None
+    assert pace_parts(request) is None

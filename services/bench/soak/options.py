@@ -1,4 +1,4 @@
-"""Options of `bench day`."""
+"""Options of `bench soak`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,8 +13,8 @@ Multiple = Annotated[float, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DayOptions:
-    """Options of `bench day`; targets are multiples of the idle node's times."""
+class SoakOptions:
+    """Options of `bench soak`; targets are multiples of the idle node's times."""
 
     minutes: Positive = option(10.0, help="how long requests arrive")
     rate: Annotated[float, Field(ge=0)] = option(
@@ -45,8 +45,8 @@ class DayOptions:
     drain_s: Positive = option(30.0, help="how long open requests may take at the end")
     start_limit_s: Positive = option(300.0, help="how long the start of the node may take")
     run_dir: str = option(
-        "", help="folder for decisions, answers and logs; default: .slos/day/TIME"
+        "", help="folder for decisions, answers and logs; default: .slos/soak/TIME"
     )
     records: str = option("", help="sum up this folder of an earlier run; nothing is started")
-    plot: str = option("", help="file for the plot of the day, e.g. day.svg")
+    plot: str = option("", help="file for the plot of the run, e.g. soak.svg")
     json: bool = option(False, help="print one JSON object instead of tables")

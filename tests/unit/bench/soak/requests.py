@@ -1,10 +1,10 @@
-"""Requests of a day, made by hand: what the client saw and what the planner kept of it."""
+"""Requests of a soak test, made by hand: what the client saw and what the planner recorded."""
 
 from typing import Any
 
 from services.bench.capacity.judge import Ended, Judged, Seen
 from services.bench.capacity.workload import Offered
-from services.bench.day.records import Lived, name_of
+from services.bench.soak.records import RecordedRequest, name_of
 from shared.requests import (
     Admission,
     EngineRef,
@@ -105,21 +105,23 @@ def record(
     )
 
 
-def late_start(*, before: StepSums | None = None, seen_s: float = 2.0, **times: float) -> Lived:
+def late_start(
+    *, before: StepSums | None = None, seen_s: float = 2.0, **times: float
+) -> RecordedRequest:
     """The first token came late; `times` say where it was lost."""
     ended = outcome(ttft_s=sum(outcome_parts(times).values()), **times)
-    return Lived(judged=judged(seen_s), record=record(ended, before=before))
+    return RecordedRequest(judged=judged(seen_s), record=record(ended, before=before))
 
 
 def outcome_parts(times: dict[str, float]) -> dict[str, float]:
     return {"held_s": 0.1, "queue_s": 0.1, "prefill_s": 0.3} | times
 
 
-def kept() -> Lived:
-    return Lived(judged=judged(0.5), record=record(outcome()))
+def kept() -> RecordedRequest:
+    return RecordedRequest(judged=judged(0.5), record=record(outcome()))
 
 
-def moved(ended: Outcome, *, tpot_s: float = 0.2, after: StepSums | None = None) -> Lived:
+def moved(ended: Outcome, *, tpot_s: float = 0.2, after: StepSums | None = None) -> RecordedRequest:
     """Disaggregated, with 0.02 s foreseen for the KV, and too slow after the first token."""
     one = record(ended, transfer_s=0.02, after=after, way=PlacementMode.DISAGGREGATED, prefill=P)
-    return Lived(judged=judged(0.5, tpot_s), record=one)
+    return RecordedRequest(judged=judged(0.5, tpot_s), record=one)

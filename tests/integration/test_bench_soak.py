@@ -1,4 +1,4 @@
-"""`bench day` with real engines: everything that came is in the records, with its end."""
+"""`bench soak` with real engines: everything that came is in the records, with its end."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 LIMIT_S = 560
-COMMAND = (sys.executable, "-m", "services.bench", "day", "--json")
+COMMAND = (sys.executable, "-m", "services.bench", "soak", "--json")
 # Engines fill their KV cache with zeros as they start.
 ENGINE = json.dumps({"num_gpu_blocks_override": 1024})
 SMALL = ("--model=tiny", "--minutes=0.1", "--rate=5", "--drain-s=60")
@@ -18,7 +18,7 @@ SMALL = ("--model=tiny", "--minutes=0.1", "--rate=5", "--drain-s=60")
 
 @pytest.mark.engines
 @pytest.mark.timeout(LIMIT_S + 20)
-def test_a_short_day_loses_no_request_and_can_be_summed_up_again(tmp_path: Path) -> None:
+def test_a_short_soak_test_loses_no_request_and_can_be_summed_up_again(tmp_path: Path) -> None:
     def run(*words: str) -> dict[str, Any]:
         ended = subprocess.run(
             [*COMMAND, *words],
@@ -32,12 +32,12 @@ def test_a_short_day_loses_no_request_and_can_be_summed_up_again(tmp_path: Path)
         found: dict[str, Any] = json.loads(ended.stdout)
         return found
 
-    plot = tmp_path / "day.svg"
-    lived = run(*SMALL, f"--run-dir={tmp_path}", f"--plot={plot}")
+    plot = tmp_path / "soak.svg"
+    first = run(*SMALL, f"--run-dir={tmp_path}", f"--plot={plot}")
     again = run(f"--records={tmp_path}")
 
-    assert (lived["requests"], lived["all"]["requests"], lived["all"]["lost"]) == (30, 30, 0)
-    assert lived["decisions_of_other_requests"] == 19  # warm-up and idle times
+    assert (first["requests"], first["all"]["requests"], first["all"]["lost"]) == (30, 30, 0)
+    assert first["decisions_of_other_requests"] == 19  # warm-up and idle times
     assert plot.stat().st_size > 1000
-    assert again["all"] == lived["all"]
-    assert again["causes"] == lived["causes"]
+    assert again["all"] == first["all"]
+    assert again["causes"] == first["causes"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.bench.day.records import Lived
+from services.bench.soak.records import RecordedRequest
 from shared.requests import Admission, Explanation, Outcome, PlacementOption, Reason, StepSums
 
 
@@ -43,7 +43,7 @@ class Miss:
         late_by: The greatest ratio of real to target time.
     """
 
-    lived: Lived
+    request: RecordedRequest
     cause: Cause
     excess_s: dict[Cause, float]
     missed_ttft: bool
@@ -51,9 +51,9 @@ class Miss:
     late_by: float
 
 
-def was_promised(lived: Lived) -> bool:
+def was_promised(request: RecordedRequest) -> bool:
     """Whether the planner's record shows an admission with targets; False without a record."""
-    placement = lived.record.placement if lived.record else None
+    placement = request.record.placement if request.record else None
     return (
         placement is not None
         and placement.admission is Admission.ADMITTED
@@ -61,16 +61,16 @@ def was_promised(lived: Lived) -> bool:
     )
 
 
-def miss_of(lived: Lived) -> Miss | None:
+def miss_of(request: RecordedRequest) -> Miss | None:
     """The broken promise of a request; None if it was kept or never given."""
-    if not was_promised(lived) or lived.judged.is_met:
+    if not was_promised(request) or request.judged.is_met:
         return None
-    seen, judged = lived.judged.seen, lived.judged
+    seen, judged = request.judged.seen, request.judged
     ttft = (seen.ttft_s or 0.0) / judged.ttft_target_s
     tpot = (seen.tpot_s or 0.0) / judged.tpot_target_s
-    excess = _excess(lived, missed_ttft=ttft > 1)
+    excess = _excess(request, missed_ttft=ttft > 1)
     return Miss(
-        lived=lived,
+        request=request,
         cause=max(excess, key=lambda one: excess[one]) if excess else Cause.LOST,
         excess_s=excess,
         missed_ttft=ttft > 1,
@@ -79,12 +79,12 @@ def miss_of(lived: Lived) -> Miss | None:
     )
 
 
-def _excess(lived: Lived, *, missed_ttft: bool) -> dict[Cause, float]:
+def _excess(request: RecordedRequest, *, missed_ttft: bool) -> dict[Cause, float]:
     """Excess seconds by cause, for the first target missed; empty if unknown.
 
     After a missed TTFT the promise is void, so TPOT is then not explained.
     """
-    parts = (start_parts(lived) if missed_ttft else pace_parts(lived)) or ()
+    parts = (start_parts(request) if missed_ttft else pace_parts(request)) or ()
     return {part.cause: part.excess_s for part in parts}
 
 
@@ -100,13 +100,13 @@ class _Clipped:
         return taken_s
 
 
-def start_parts(lived: Lived) -> Sequence[Part] | None:
+def start_parts(request: RecordedRequest) -> Sequence[Part] | None:
     """Splits the time to the first token, or to its due time if it came later.
 
     Real seconds add up to that time at the client, predicted ones to the predicted TTFT. None if a
     time is missing.
     """
-    record, seen_s = lived.record, lived.judged.seen.ttft_s
+    record, seen_s = request.record, request.judged.seen.ttft_s
     if record is None or record.outcome is None or seen_s is None:
         return None
     outcome, predicted_s = record.outcome, record.placement.predicted_ttft_s
@@ -114,7 +114,7 @@ def start_parts(lived: Lived) -> Sequence[Part] | None:
         return None
     if outcome.held_s is None or outcome.queue_s is None or outcome.prefill_s is None:
         return None
-    until_s = min(seen_s, lived.judged.ttft_target_s)
+    until_s = min(seen_s, request.judged.ttft_target_s)
     delivery_s = min(seen_s - outcome.ttft_s, until_s)
     clipped = _Clipped(until_s - delivery_s)
     waited_s = clipped.take(record.query.waited_s)
@@ -144,9 +144,9 @@ def start_parts(lived: Lived) -> Sequence[Part] | None:
     )
 
 
-def pace_parts(lived: Lived) -> Sequence[Part] | None:
+def pace_parts(request: RecordedRequest) -> Sequence[Part] | None:
     """Splits the time from the first token to the last in the same way; None without a second."""
-    record, seen = lived.record, lived.judged.seen
+    record, seen = request.record, request.judged.seen
     if record is None or record.outcome is None or seen.tpot_s is None:
         return None
     outcome, pace_s = record.outcome, record.placement.predicted_tpot_s

@@ -1,4 +1,4 @@
-"""`slos-serve bench day`: runs a node under a bursty load and explains every miss."""
+"""`slos-serve bench soak`: runs a node under a bursty load and explains every miss."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from services.bench.capacity.judge import Judged
-from services.bench.day.options import DayOptions
-from services.bench.day.plot import draw
-from services.bench.day.records import DECISIONS, keep_answers, read_day, unreadable
-from services.bench.day.report import tables
-from services.bench.day.run import Course, load_of
-from services.bench.day.summary import summary_json
 from services.bench.machine import Machine
+from services.bench.soak.options import SoakOptions
+from services.bench.soak.plot import draw
+from services.bench.soak.records import DECISIONS, keep_answers, read_soak, unreadable
+from services.bench.soak.report import tables
+from services.bench.soak.run import SoakRun, load_of
+from services.bench.soak.summary import summary_json
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan
 from services.node.up import run_node
@@ -31,39 +31,43 @@ from shared.options import load
 
 _WIDTH: Final = 180  # of the tables where there is no terminal
 _MODEL_LEN: Final = 2048  # as in the demo
-_RESULT: Final = "day.json"
+_RESULT: Final = "soak.json"
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs and prints. Raises ConfigError, and the errors of the node's start."""
     options = load(
-        DayOptions, section="bench_day", argv=argv, environ=os.environ, prog="slos-serve bench day"
+        SoakOptions,
+        section="bench_soak",
+        argv=argv,
+        environ=os.environ,
+        prog="slos-serve bench soak",
     )
     machine = Machine.read()
     folder = Path(options.records or _run_dir(options)).expanduser().resolve()
     if not options.records:
-        _live(options, folder)
+        _serve(options, folder)
     try:
-        day = read_day(folder)
+        soak = read_soak(folder)
     except ValidationError as error:
         raise unreadable(folder, error) from error
-    result = {**summary_json(day), **_about(options, machine, folder)}
+    result = {**summary_json(soak), **_about(options, machine, folder)}
     if not options.records:
         (folder / _RESULT).write_text(json.dumps(result, indent=1))
     _print(result, machine, as_json=options.json)
     if options.plot:  # last: the numbers are printed even if it fails
-        draw(day, Path(options.plot).expanduser())
+        draw(soak, Path(options.plot).expanduser())
     return 0
 
 
-def _live(options: DayOptions, folder: Path) -> None:
+def _serve(options: SoakOptions, folder: Path) -> None:
     """Starts the node, runs the load and stops it; its planner records the decisions."""
     load_of(options)  # an unreadable trace fails before anything starts
     judged: list[Judged] = []
 
     async def use(plan: NodePlan) -> int:
-        course = Course(options=options, clock=MonotonicClock(), say=_say)
-        judged.extend(await course.live(plan.url, plan.model_name))
+        run = SoakRun(options=options, clock=MonotonicClock(), say=_say)
+        judged.extend(await run.send_all(plan.url, plan.model_name))
         return 0
 
     node = NodeOptions(
@@ -79,7 +83,7 @@ def _live(options: DayOptions, folder: Path) -> None:
     config = str(_configuration(folder))
     status = run_node(node, config=config, use=use, console=Console(stderr=True))
     if status or not judged:
-        raise ConfigError(f"The day ended early; logs are in {folder / 'logs'}.")
+        raise ConfigError(f"The soak test ended early; logs are in {folder / 'logs'}.")
     keep_answers(folder, judged)
 
 
@@ -94,16 +98,18 @@ def _configuration(folder: Path) -> Path:
     return path
 
 
-def _run_dir(options: DayOptions) -> Path:
+def _run_dir(options: SoakOptions) -> Path:
     """A new folder. Raises ConfigError if it holds a run already."""
     now = datetime.fromtimestamp(wall_time_s(), UTC)
-    folder = Path(options.run_dir or f".slos/day/{now:%Y%m%d-%H%M%S}").expanduser()
+    folder = Path(options.run_dir or f".slos/soak/{now:%Y%m%d-%H%M%S}").expanduser()
     if (folder / DECISIONS).exists():
-        raise ConfigError(f"{folder} holds a day already: name another folder with --run-dir.")
+        raise ConfigError(
+            f"{folder} holds a soak test already: name another folder with --run-dir."
+        )
     return folder
 
 
-def _about(options: DayOptions, machine: Machine, folder: Path) -> dict[str, Any]:
+def _about(options: SoakOptions, machine: Machine, folder: Path) -> dict[str, Any]:
     return {"options": asdict(options), "machine": machine.as_json(), "run_dir": str(folder)}
 
 

@@ -1,4 +1,4 @@
-"""Runs a day on a started node: measures it idle, then sends all requests on time."""
+"""Runs a soak test on a started node: measures it idle, then sends all requests on time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from services.bench.capacity.open_loop import OpenLoop
 from services.bench.capacity.pace import first_rate
 from services.bench.capacity.trace import TraceScale, read_trace
 from services.bench.capacity.workload import Load, Offered, Prompts
-from services.bench.day.bursts import bursty, busy_and_quiet
-from services.bench.day.options import DayOptions
-from services.bench.day.records import name_of
 from services.bench.http_client import http_session
+from services.bench.soak.bursts import bursty, busy_and_quiet
+from services.bench.soak.options import SoakOptions
+from services.bench.soak.records import name_of
 from shared.clock import Clock
 
 _ANSWER_LIMIT_S: Final = 120.0
@@ -26,15 +26,15 @@ _NAME: Final = "node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """One day. `say` takes lines of progress."""
+class SoakRun:
+    """One soak test. `say` takes lines of progress."""
 
-    options: DayOptions
+    options: SoakOptions
     clock: Clock
     say: Callable[[str], None]
 
-    async def live(self, url: str, model: str) -> list[Judged]:
-        """Runs the day; all requests in order. Raises AnswerFailed if the idle node fails."""
+    async def send_all(self, url: str, model: str) -> list[Judged]:
+        """Runs the test; all requests in order. Raises AnswerFailed if the idle node fails."""
         async with http_session(_ANSWER_LIMIT_S) as session:
             client = StreamClient(session=session, url=url, model=model)
             asked = Asked(name=_NAME, client=client, knows_slos=True)
@@ -46,7 +46,7 @@ class Course:
             )
             await measure.warm_up(asked)
             targets = await self._targets(measure, asked)
-            return await self._send_all(client, measure.text_ids, targets)
+            return await self._send_offered(client, measure.text_ids, targets)
 
     async def _targets(self, measure: Measure, asked: Asked) -> Targets:
         measured = await measure.zero_load(asked)
@@ -63,11 +63,11 @@ class Course:
             ),
         )
 
-    async def _send_all(
+    async def _send_offered(
         self, client: StreamClient, ids: Sequence[int], targets: Targets
     ) -> list[Judged]:
         offered = self._offered(targets)
-        prompts = Prompts(ids, f"{self.options.seed} day")
+        prompts = Prompts(ids, f"{self.options.seed} soak")
         asks = {
             id(one): Ask(
                 prompt=prompts.next(one.prompt_tokens),
@@ -113,7 +113,7 @@ class Course:
         }
 
 
-def load_of(options: DayOptions) -> Load:
+def load_of(options: SoakOptions) -> Load:
     """The load. Raises ConfigError if the trace cannot be read."""
     if not options.trace:
         return bursty(mix(MIXED), options.seed, _MOST_REQUESTS, options.burstiness)

@@ -8,7 +8,7 @@ from typing import Final
 
 from services.bench.capacity.workload import Load, Offered, poisson
 
-# The rate in each tenth of the day, relative to the mean: a quiet start, two peaks, a quiet end.
+# The rate in each tenth of the run, relative to the mean: a quiet start, two peaks, a quiet end.
 TENTHS: Final = (0.5, 0.8, 1.6, 1.2, 0.5, 0.6, 1.2, 1.9, 1.1, 0.6)
 
 
@@ -28,7 +28,7 @@ def busy_and_quiet(offered: Sequence[Offered], seconds: float) -> list[Offered]:
 
 
 def _moved(share: float) -> float:
-    """The share of the day by which this share of all requests has come."""
+    """The share of the run by which this share of all requests has come."""
     left, total = share * sum(TENTHS), 0.0
     for number, busy in enumerate(TENTHS):
         if left <= total + busy:

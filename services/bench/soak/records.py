@@ -1,4 +1,4 @@
-"""Stores and reads the records of a day, and matches answers with decisions.
+"""Stores and reads the records of a soak test, and matches answers with decisions.
 
 The records are JSON lines: the planner's decisions, and the answers at the clients.
 """
@@ -18,7 +18,7 @@ from shared.requests import Explanation
 
 DECISIONS: Final = "decisions.jsonl"
 ANSWERS: Final = "answers.jsonl"
-_NAME: Final = re.compile(r"day-(\d+)")
+_NAME: Final = re.compile(r"(?:soak|day)-(\d+)")  # day: of earlier releases
 _EXPLANATION: Final = TypeAdapter(Explanation)
 
 
@@ -34,7 +34,7 @@ _ANSWERED: Final = TypeAdapter(Answered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lived:
+class RecordedRequest:
     """One request at client and planner; `record` is None if the planner has none."""
 
     judged: Judged
@@ -42,19 +42,19 @@ class Lived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
+class SoakResult:
     """All requests in the order of sending.
 
     `others` counts decisions about other requests: those that measured the idle node.
     """
 
-    lived: Sequence[Lived]
+    requests: Sequence[RecordedRequest]
     others: int = 0
 
 
 def name_of(number: int) -> str:
     """The id under which a request is sent."""
-    return f"day-{number}"
+    return f"soak-{number}"
 
 
 def keep_answers(folder: Path, judged: Sequence[Judged]) -> None:
@@ -65,8 +65,8 @@ def keep_answers(folder: Path, judged: Sequence[Judged]) -> None:
     (folder / ANSWERS).write_bytes(b"".join(lines))
 
 
-def read_day(folder: Path) -> Day:
-    """The day in a folder. Raises ConfigError if it holds none."""
+def read_soak(folder: Path) -> SoakResult:
+    """The soak test in a folder. Raises ConfigError if it holds none."""
     answered = [_ANSWERED.validate_json(line) for line in _lines(folder / ANSWERS)]
     return matched({one.number: one.judged for one in answered}, read_decisions(folder))
 
@@ -76,18 +76,19 @@ def read_decisions(folder: Path) -> list[Explanation]:
     return [_EXPLANATION.validate_json(line) for line in _decision_lines(folder)]
 
 
-def matched(judged: Mapping[int, Judged], decisions: Sequence[Explanation]) -> Day:
+def matched(judged: Mapping[int, Judged], decisions: Sequence[Explanation]) -> SoakResult:
     """Matches each answer with its decision; answers without one are kept."""
     by_number = {number_of(one): one for one in decisions}
-    lived = [
-        Lived(judged=one, record=by_number.get(number)) for number, one in sorted(judged.items())
+    requests = [
+        RecordedRequest(judged=one, record=by_number.get(number))
+        for number, one in sorted(judged.items())
     ]
     others = sum(number_of(one) not in judged for one in decisions)
-    return Day(lived=lived, others=others)
+    return SoakResult(requests=requests, others=others)
 
 
 def number_of(decision: Explanation) -> int | None:
-    """The number of a request; None for one that is not of the day."""
+    """The number of a request; None for one that the soak test did not send."""
     found = _NAME.fullmatch(decision.query.client_id)
     return int(found[1]) if found else None
 
@@ -105,9 +106,9 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from path.read_bytes().splitlines()
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): name the folder of a day with --records."
+            f"{path} cannot be read ({error.strerror}): name the folder of a run with --records."
         ) from error
 
 
 def unreadable(folder: Path, error: ValidationError) -> ConfigError:
-    return ConfigError(f"{folder} holds lines that are no records of a day: {error}")
+    return ConfigError(f"{folder} holds lines that are no records of a soak test: {error}")
