@@ -14,11 +14,11 @@ from typing import Any, Final
 import yaml
 from rich.console import Console
 
-from services.bench.chaos.course import Course, Found
 from services.bench.chaos.fleet import Fleet, linked
 from services.bench.chaos.options import ChaosOptions
 from services.bench.chaos.processes import orphans, processes_with
 from services.bench.chaos.report import tables
+from services.bench.chaos.run import ChaosRun, Found
 from services.bench.chaos.summary import summary_json
 from services.bench.machine import Machine
 from services.bench.soak.records import DECISIONS, read_decisions
@@ -90,8 +90,8 @@ async def _serve(
     clock: Clock = MonotonicClock()
 
     async def use(_plan: NodePlan) -> int:
-        course = Course(options=options, fleet=fleet, clock=clock, say=_say)
-        await course.run(found)
+        run = ChaosRun(options=options, fleet=fleet, clock=clock, say=_say)
+        await run.run(found)
         return 0
 
     async with AsyncExitStack() as links:

@@ -9,7 +9,7 @@ _SHOWN: Final = 300  # characters of an error
 
 
 @dataclass(slots=True, kw_only=True)
-class Heard:
+class Answer:
     """One answer. Times are the clock's; `longest_pause_s` is the longest gap between events."""
 
     number: int
@@ -28,7 +28,7 @@ class Heard:
     disconnected: bool = False
 
     @property
-    def answer(self) -> tuple[dict[int, str], dict[int, str], int]:
+    def content(self) -> tuple[dict[int, str], dict[int, str], int]:
         """The parts that must be equal each time that a request is sent."""
         return self.texts, self.finishes, self.tokens
 

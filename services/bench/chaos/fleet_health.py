@@ -22,31 +22,31 @@ _ANSWER_LIMIT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wholeness:
+class FleetHealth:
     """Asks every process directly, not over a link."""
 
     fleet: Fleet
     clock: Clock
 
-    async def wait(self, limit_s: float, gone: int | None = None) -> None:
+    async def wait_until_serving(self, limit_s: float, gone: int | None = None) -> None:
         """Waits until every process serves and the planner has every engine.
 
         It first waits for the end of the process `gone`, a pid. Raises DeadlinePassed.
         """
         until_s = self.clock.now() + limit_s
-        while (gone is not None and psutil.pid_exists(gone)) or not await self._is_whole():
+        while (gone is not None and psutil.pid_exists(gone)) or not await self._all_serve():
             if self.clock.now() >= until_s:
                 raise DeadlinePassed(f"Not all parts serve after {limit_s:g} s.")
             await self.clock.sleep(_ASK_EVERY_S)
 
-    async def rest(self, limit_s: float) -> str:
+    async def wait_until_idle(self, limit_s: float) -> str:
         """Waits up to `limit_s` until engines hold nothing; returns what they hold, else empty."""
         until_s = self.clock.now() + limit_s
         while (held := await self._held()) and self.clock.now() < until_s:
             await self.clock.sleep(_ASK_EVERY_S)
         return ", ".join(f"{name}: {what}" for name, what in held.items())
 
-    async def _is_whole(self) -> bool:
+    async def _all_serve(self) -> bool:
         plan = self.fleet.plan
         ready = await asyncio.gather(*(is_ready(part) for part in plan.parts))
         return all(ready) and plan.engine_names <= await self._serving()

@@ -25,7 +25,7 @@ _ANSWER_LIMIT_S: Final = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Deeds:
+class FaultInjector:
     """Injects faults. `wrongly_answered` lists hostile requests with a wrong answer."""
 
     fleet: Fleet
@@ -37,7 +37,7 @@ class Deeds:
     wrongly_answered: list[str] = field(default_factory=list)
     _fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    async def do(self, fault: Fault) -> int | None:
+    async def inject(self, fault: Fault) -> int | None:
         """Injects a fault and waits for its end; the pid of the process that it kills, if any."""
         if fault.kind in LINK_FAULTS:
             await self._disturb(self.fleet.link(fault.target), fault)
@@ -88,15 +88,15 @@ class Deeds:
             limit_files(part, full=False)
 
     async def _for(
-        self, seconds: float, at_once: int, deed: Callable[[float], Awaitable[None]]
+        self, seconds: float, at_once: int, client: Callable[[float], Awaitable[None]]
     ) -> None:
         until_s = self.clock.now() + seconds
 
-        async def client() -> None:
+        async def repeat() -> None:
             while self.clock.now() < until_s:
-                await deed(until_s)
+                await client(until_s)
 
-        await asyncio.gather(*(client() for _ in range(at_once)))
+        await asyncio.gather(*(repeat() for _ in range(at_once)))
 
     async def _send_hostile(self, _until_s: float) -> None:
         url = self._any_gateway()

@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from services.bench.chaos.answer import Answer
 from services.bench.chaos.clients import Clients
-from services.bench.chaos.deeds import Deeds
 from services.bench.chaos.faults import Fault, drawn
 from services.bench.chaos.fleet import Fleet
-from services.bench.chaos.heard import Heard
+from services.bench.chaos.fleet_health import FleetHealth
+from services.bench.chaos.injector import FaultInjector
 from services.bench.chaos.options import ChaosOptions
 from services.bench.chaos.processes import Use, use_of
 from services.bench.chaos.requests import catalogue
 from services.bench.chaos.task_counts import tasks_on
-from services.bench.chaos.verdicts import Lived
-from services.bench.chaos.wholeness import Wholeness
+from services.bench.chaos.verdicts import FaultRecord
 from services.bench.http_client import http_session
 from shared.clock import Clock
 from shared.errors import DeadlinePassed, SlosError
 
 _ANSWER_LIMIT_S: Final = 180.0
-_WHOLE_LIMIT_S: Final = 300.0
-_REST_LIMIT_S: Final = 120.0  # leases of unfetched KV expire within 30 s
+_RECOVERY_LIMIT_S: Final = 300.0
+_IDLE_LIMIT_S: Final = 120.0  # leases of unfetched KV expire within 30 s
 _UNDISTURBED_AT_ONCE: Final = 2
 
 
@@ -37,9 +37,9 @@ class Found:
 
     began_at_s: float = 0.0
     ended_at_s: float = 0.0
-    undisturbed: dict[int, Heard] = field(default_factory=dict)
-    heard: list[Heard] = field(default_factory=list)
-    lived: list[Lived] = field(default_factory=list)
+    undisturbed: dict[int, Answer] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
+    faults: list[FaultRecord] = field(default_factory=list)
     hostile_answers: int = 0
     wrongly_answered: list[str] = field(default_factory=list)
     used_before: dict[str, Use] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class ChaosRun:
     """One run on a started fleet. `say` takes lines of progress."""
 
     options: ChaosOptions
@@ -59,19 +59,19 @@ class Course:
     async def run(self, found: Found) -> None:
         """Runs the test and fills `found`. Raises NotUndisturbed."""
         requests = catalogue(self.fleet.plan.model_name, self.options.answers, self.options.seed)
-        wholeness = Wholeness(fleet=self.fleet, clock=self.clock)
+        health = FleetHealth(fleet=self.fleet, clock=self.clock)
         async with http_session(_ANSWER_LIMIT_S) as session:
             clients = Clients(
                 session=session,
                 gateways=[part.address for part in self.fleet.gateways],
                 clock=self.clock,
             )
-            await wholeness.wait(_WHOLE_LIMIT_S)
-            heard = await clients.each(requests, _UNDISTURBED_AT_ONCE)
-            _check(heard)
-            found.undisturbed = {one.number: one for one in heard}
-            self.say(f"{len(heard)} requests answered undisturbed")
-            deeds = Deeds(
+            await health.wait_until_serving(_RECOVERY_LIMIT_S)
+            answers = await clients.each(requests, _UNDISTURBED_AT_ONCE)
+            _check(answers)
+            found.undisturbed = {one.number: one for one in answers}
+            self.say(f"{len(answers)} requests answered undisturbed")
+            injector = FaultInjector(
                 fleet=self.fleet,
                 session=session,
                 requests=requests,
@@ -85,15 +85,15 @@ class Course:
             )
             found.began_at_s = self.clock.now()
             try:
-                await self._disturb(deeds, wholeness, found)
+                await self._disturb(injector, health, found)
             finally:
                 done.set()
                 await load
             found.ended_at_s = self.clock.now()
-        found.heard = clients.heard
-        found.hostile_answers = deeds.hostile_answers
-        found.wrongly_answered = deeds.wrongly_answered
-        found.held = await wholeness.rest(_REST_LIMIT_S)
+        found.answers = clients.answers
+        found.hostile_answers = injector.hostile_answers
+        found.wrongly_answered = injector.wrongly_answered
+        found.held = await health.wait_until_idle(_IDLE_LIMIT_S)
         found.used_after = await self._use()
 
     async def _use(self) -> dict[str, Use]:
@@ -101,7 +101,7 @@ class Course:
         tasks = await tasks_on({part.name: self.fleet.metrics_page(part) for part in parts})
         return use_of(parts, tasks)
 
-    async def _disturb(self, deeds: Deeds, wholeness: Wholeness, found: Found) -> None:
+    async def _disturb(self, injector: FaultInjector, health: FleetHealth, found: Found) -> None:
         chance = random.Random(self.options.seed)  # noqa: S311 - chance, not a secret
         until_s = self.clock.now() + 60 * self.options.minutes
         for fault in drawn(self.options.faults, self.fleet.targets, chance):
@@ -109,27 +109,31 @@ class Course:
             if self.clock.now() + calm_s >= until_s:
                 break
             await self.clock.sleep(calm_s)
-            found.lived.append(await self._live(fault, deeds, wholeness))
+            found.faults.append(await self._inject(fault, injector, health))
         await self.clock.sleep(until_s - self.clock.now())
 
-    async def _live(self, fault: Fault, deeds: Deeds, wholeness: Wholeness) -> Lived:
+    async def _inject(
+        self, fault: Fault, injector: FaultInjector, health: FleetHealth
+    ) -> FaultRecord:
         began_at_s = self.clock.now()
-        killed = await deeds.do(fault)
+        killed = await injector.inject(fault)
         ended_at_s = self.clock.now()
         try:
-            await wholeness.wait(_WHOLE_LIMIT_S, gone=killed)
-            whole_at_s = self.clock.now()
+            await health.wait_until_serving(_RECOVERY_LIMIT_S, gone=killed)
+            recovered_at_s = self.clock.now()
         except DeadlinePassed:
-            whole_at_s = None
-        again = "not whole again" if whole_at_s is None else f"{whole_at_s - ended_at_s:.1f} s"
-        self.say(f"{fault}: all serve again after {again}")
-        return Lived(
-            fault=fault, began_at_s=began_at_s, ended_at_s=ended_at_s, whole_at_s=whole_at_s
+            recovered_at_s = None
+        if recovered_at_s is None:
+            self.say(f"{fault}: not all serve again")
+        else:
+            self.say(f"{fault}: all serve again after {recovered_at_s - ended_at_s:.1f} s")
+        return FaultRecord(
+            fault=fault, began_at_s=began_at_s, ended_at_s=ended_at_s, recovered_at_s=recovered_at_s
         )
 
 
-def _check(heard: list[Heard]) -> None:
-    for one in heard:
+def _check(answers: list[Answer]) -> None:
+    for one in answers:
         if one.refusal or one.fault or not one.finishes:
             what = one.refusal or one.fault or "no end"
             raise NotUndisturbed(f"Request {one.number} ({one.kind}) has no answer: {what}")
