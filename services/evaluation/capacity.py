@@ -67,11 +67,11 @@ def measure(options: CapacityOptions) -> Results:
     for scenario in filter(is_of_classes, scenarios):
         for line in too_long(scenario, hardware or hardware_for(scenario), options.seed):
             say(line)
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
             seed=options.seed,
-            crew=crew,
+            pool=pool,
             points=ledger,
             results=results,
             folder=Path(options.out),

@@ -57,11 +57,11 @@ def evaluate(options: EvaluateOptions) -> Results:
         raise ConfigError(f"--data {options.data}: there is no such folder")
     ledger = Ledger(Path(options.out), older=options.older)
     results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
             seed=options.seed,
-            crew=crew,
+            pool=pool,
             points=ledger,
             results=results,
             folder=Path(options.out),

@@ -60,8 +60,8 @@ def plan(options: PlanOptions) -> Sized:
     """Simulates fleets of different sizes and splits. Raises ConfigError before that."""
     for line in too_long(_scenario(options), options.hardware, options.seed):
         say(line)
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
-        return drive({"": _sizing(options)}, crew, Known(), shown.hear("plan"))[""]
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
+        return drive({"": _sizing(options)}, pool, Known(), shown.hear("plan"))[""]
 
 
 def _sizing(options: PlanOptions) -> Sizing:

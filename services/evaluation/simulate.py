@@ -92,8 +92,8 @@ def simulate(options: SimulateOptions) -> list[Point]:
     for line in too_long(asked.scenario, asked.hardware, options.seed):
         say(line)
     searches = {system: fixed(own) for system, own in tasks.items()}
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
-        found = drive(searches, crew, Known(), shown.hear("simulate"))
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
+        found = drive(searches, pool, Known(), shown.hear("simulate"))
     return [best(one.points, Rule.ASKED) for one in found.values()]
 
 

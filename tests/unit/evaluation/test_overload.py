@@ -50,13 +50,13 @@ class Stub:
         return self._ready.pop(0)
 
 
-def make_evaluation(crew: Stub) -> Evaluation:
+def make_evaluation(pool: Stub) -> Evaluation:
     cell = Cell(scenario="Mixed", system="slos-serve", replicas=1, bar=0.9)
     found = Capacity(cell=cell, rate=4.0, failed=5.0, setting="drafts of 4", points=1)
     return Evaluation(
         effort=QUICK,
         seed=1,
-        crew=crew,
+        pool=pool,
         points=Known(),
         results=Results(effort="quick", seed=1, machine="", capacities=[found]),
         folder=Path(),
@@ -66,11 +66,11 @@ def make_evaluation(crew: Stub) -> Evaluation:
 
 
 def test_an_overload_lasts_as_long_as_the_load_at_capacity() -> None:
-    crew = Stub()
+    pool = Stub()
 
-    overload(make_evaluation(crew), ("slos-serve",), 0.9)
+    overload(make_evaluation(pool), ("slos-serve",), 0.9)
 
-    mixed = [task for task in crew.asked if task.scenario == "Mixed"]
+    mixed = [task for task in pool.asked if task.scenario == "Mixed"]
     assert [task.rate for task in mixed] == [4.0 * one for one in MULTIPLES]
     lasted_s = [task.programs / task.rate for task in mixed if task.rate >= 4.0]
     assert max(lasted_s) == pytest.approx(min(lasted_s), rel=0.02)
@@ -78,14 +78,14 @@ def test_an_overload_lasts_as_long_as_the_load_at_capacity() -> None:
 
 
 def test_clients_that_come_again_take_no_best_effort() -> None:
-    crew = Stub()
-    evaluation = make_evaluation(crew)
+    pool = Stub()
+    evaluation = make_evaluation(pool)
 
     retries(evaluation, 0.9)
 
-    assert {task.system for task in crew.asked} == {"slos-serve: no best effort"}
-    assert {task.retry_s for task in crew.asked} == {0.0, 1.0}
-    calm = {task.calm_rate for task in crew.asked if task.scenario == "Mixed"}
+    assert {task.system for task in pool.asked} == {"slos-serve: no best effort"}
+    assert {task.retry_s for task in pool.asked} == {0.0, 1.0}
+    calm = {task.calm_rate for task in pool.asked if task.scenario == "Mixed"}
     assert calm == {0.0, 3.2}
     assert len(evaluation.results.retries) == 2 * len(SCENARIOS) * len(RETRIED)
 

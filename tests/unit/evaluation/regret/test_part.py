@@ -23,7 +23,7 @@ def test_loads_that_were_played_are_told_and_not_played_again(tmp_path: Path) ->
     evaluation = Evaluation(
         effort=replace(QUICK, regret_loads=LOADS),
         seed=7,
-        crew=Stub(),
+        pool=Stub(),
         points=Known(),
         results=results,
         folder=tmp_path,
