@@ -86,7 +86,7 @@ def _fleet(name: str) -> Fleet:
 
 
 def _replayed(fleet: Fleet, question: Question) -> float:
-    fates = replay(question.asks, question.site, fleet.prefill, fleet.decode, until_s=0.0)
+    fates = replay(question.demands, question.site, fleet.prefill, fleet.decode, until_s=0.0)
     return fates.since(-question.window_s).share
 
 
