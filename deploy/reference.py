@@ -20,7 +20,7 @@ from services.planner import tuning as planner_tuning
 from services.planner.server.metrics import PlannerMetrics
 from shared.batch_time import tuning as batch_time_tuning
 from shared.engines import EngineDescription, Role
-from shared.options import describe
+from shared.option_table import describe
 from shared.scheduling import tuning as scheduling_tuning
 from shared.telemetry.engine_metrics import EngineMetrics
 from shared.telemetry.task_count import count_tasks
