@@ -7,7 +7,7 @@ from typing import Final
 
 from services.bench.parts import STOCK, Ports
 from services.node.plan import Part, Rank
-from services.node.processes import Crew, Death, Keeper, tail
+from services.node.processes import Death, Keeper, Processes, tail
 from services.node.ready import http_ok, is_ready, wait_until_ready
 from shared.clock import Clock
 from shared.errors import DeadlinePassed, PlannerUnavailable, SlosError
@@ -42,20 +42,22 @@ async def running(parts: Sequence[Part], clock: Clock, limit_s: float) -> AsyncI
     Raises DeadlinePassed, and PartDied with the end of the process's log.
     """
     with Keeper() as keeper:
-        crew = Crew(clock=clock, keeper=keeper, say=lambda _: None)
+        processes = Processes(clock=clock, keeper=keeper, say=lambda _: None)
         try:
             for part in parts:
-                await crew.start(part)
-            await _until_ready(parts, crew, clock, limit_s)
+                await processes.start(part)
+            await _until_ready(parts, processes, clock, limit_s)
             yield
         finally:
             for rank in Rank:
-                await crew.stop(part.name for part in parts if part.rank is rank)
+                await processes.stop(part.name for part in parts if part.rank is rank)
 
 
-async def _until_ready(parts: Sequence[Part], crew: Crew, clock: Clock, limit_s: float) -> None:
+async def _until_ready(
+    parts: Sequence[Part], processes: Processes, clock: Clock, limit_s: float
+) -> None:
     ready = asyncio.create_task(_all_ready(parts, clock))
-    dying = asyncio.create_task(crew.death())
+    dying = asyncio.create_task(processes.death())
     try:
         async with asyncio.timeout(limit_s):
             await asyncio.wait([ready, dying], return_when=asyncio.FIRST_COMPLETED)

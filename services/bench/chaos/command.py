@@ -25,7 +25,8 @@ from services.bench.soak.records import DECISIONS, read_decisions
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan, plan_node
 from services.node.ports import assign_ports
-from services.node.up import serve, survey
+from services.node.survey import survey
+from services.node.up import serve
 from shared.clock import Clock, MonotonicClock, wall_time_s
 from shared.errors import ConfigError
 from shared.options import load
