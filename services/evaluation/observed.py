@@ -7,7 +7,7 @@ import numpy as np
 from shared.batch_time.table import DECODES, PREFILL, SPECULATED, FloatArray
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, Fetched, No, Route, SimRequest, System
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest, System
 
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -28,7 +28,7 @@ class Observed:
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
         self._system.hear(engines, now)
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | Refusal | None]:
         started_s = self._clock()
         answers = self._system.place(waiting, now)
         self._decisions_s.append(self._clock() - started_s)

@@ -24,7 +24,7 @@ from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, Fetched, No, Route, SimRequest
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 
 _TIDY_EVERY_S: Final = 1.0
 _ROUNDING_S: Final = 1e-9
@@ -110,7 +110,7 @@ class Planned:
         ends_s = (one.ends_s for one in self._engines.values() if one.ends_s > self._now)
         return min(self._look_at_s, min(ends_s, default=math.inf)) - self._now
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         """Asks for all new requests, and again for deferred ones that are due; returns the
         decisions made by now.
         """
@@ -140,10 +140,10 @@ class Planned:
         turn = request.index % max(1, len(ids))
         return [*ids[:turn], *ids[turn + 1 :]]
 
-    def _take(self, request: SimRequest, answer: Answer) -> Route | No:
+    def _take(self, request: SimRequest, answer: Answer) -> Route | Refusal:
         placement, targets = answer.placement, answer.call.asked.query.targets
         if placement.decode is None:
-            return No(retry_after_s=placement.retry_after_s)
+            return Refusal(retry_after_s=placement.retry_after_s)
         self._placed[request.index] = placement
         self._classes[request.index] = request.call.class_name
         return route_of(placement, targets)

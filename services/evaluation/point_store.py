@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 FILE = "points.jsonl"
 
 
-class Ledger:
+class PointStore:
     """The points of one folder. Points of other versions of the code are left out, unless `older`
     allows them. Truncated lines are skipped.
     """

@@ -3,7 +3,7 @@
 from services.evaluation.points import Point, Task
 
 
-class Known:
+class PointsInMemory:
     """Points in memory."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from shared.simulation.record import Conditions, Outage, Record, Watch
 from shared.simulation.retries import Retries
 from shared.simulation.rows_of import first_row, write_targets
 from shared.simulation.run_state import RunState
-from shared.simulation.system import Ended, No, Route, SimRequest, System
+from shared.simulation.system import Ended, Refusal, Route, SimRequest, System
 from shared.simulation.transfers import Transfers
 from shared.simulation.zero_load import ttft_s
 from shared.workloads.calls import Load, Program
@@ -99,7 +99,7 @@ class Run:
         for request, route in zip(asked, answers, strict=True):
             if isinstance(route, Route):
                 self._place(request, route, reaches_s, now)
-            elif isinstance(route, No):
+            elif isinstance(route, Refusal):
                 self._refuse(request, route.retry_after_s, now)
         if self._waiting:
             self._recheck_s = now + self._state.system.recheck_s

@@ -74,7 +74,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class No:
+class Refusal:
     """A refusal. `retry_after_s` is the wait that the answer names, None if it names none."""
 
     retry_after_s: float | None = None
@@ -131,7 +131,7 @@ class System(Protocol):
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Observes the state of the engines, before each `place`."""
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | Refusal | None]:
         """The decision on each waiting request; None defers it."""
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:

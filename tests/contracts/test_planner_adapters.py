@@ -30,7 +30,7 @@ from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions, Outage
 from shared.simulation.run import Run
-from shared.simulation.system import Ended, Fetched, No, Route, SimRequest
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 from tests.unit.shared.simulation.fleet import NOISE, drafting, fleet, hardware, random_load
 
 pytestmark = pytest.mark.timeout(120)
@@ -132,7 +132,7 @@ class EventByEvent:
     def __init__(self, inner: Planned) -> None:
         self.inner = inner
         self._waiting: list[SimRequest] = []
-        self._early: dict[int, Route | No] = {}  # answers that the run has not asked for yet
+        self._early: dict[int, Route | Refusal] = {}  # answers that the run has not asked for yet
 
     @property
     def recheck_s(self) -> float:
@@ -143,7 +143,7 @@ class EventByEvent:
             self.inner.hear({name: engine}, now)
             self._decide(now)
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         self._waiting = [one for one in waiting if one.index not in self._early]
         self._decide(now)
         return [self._early.pop(one.index, None) for one in waiting]

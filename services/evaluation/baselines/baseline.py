@@ -9,7 +9,7 @@ from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import Rows
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, Fetched, No, Route, SimRequest
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 
 StepFormer = Callable[[Rows, Tokens, FloatArray, FloatArray, FloatArray, float], float]
 
@@ -42,7 +42,7 @@ class Baseline:
         """Stores the engines as they are."""
         self._engines = engines
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         """Routes requests at once, in order of arrival."""
         return [self._router.route(request, self._engines, now) for request in waiting]
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from services.evaluation.figures import figures
-from services.evaluation.known import Known
 from services.evaluation.markdown import NOT_RUN
 from services.evaluation.measure import calming, retry_counts
 from services.evaluation.overload import MULTIPLES, RETRIED, SCENARIOS, overload, retries
 from services.evaluation.overload_report import overload_tables, retries_table
 from services.evaluation.parts import Evaluation
 from services.evaluation.points import Point, RetryCounts, Task, from_line, to_line
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.results import Overload, Results, Retried
 from services.evaluation.scenarios import QUICK, load_of
 from services.evaluation.study import Capacity, Cell
@@ -57,7 +57,7 @@ def make_evaluation(pool: Stub) -> Evaluation:
         effort=QUICK,
         seed=1,
         pool=pool,
-        points=Known(),
+        points=PointsInMemory(),
         results=Results(effort="quick", seed=1, machine="", capacities=[found]),
         folder=Path(),
         hear=lambda _part: lambda _ended, _all, _task: None,

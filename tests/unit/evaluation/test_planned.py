@@ -28,7 +28,7 @@ from shared.simulation.request_metrics import (
     UNDECIDED,
 )
 from shared.simulation.run import Run
-from shared.simulation.system import No, Route, SimRequest
+from shared.simulation.system import Refusal, Route, SimRequest
 from shared.workloads.calls import requests
 from tests.unit.shared.simulation.fleet import (
     NOISE,
@@ -130,7 +130,7 @@ class Watched(Planned):
         super().__init__(settings, engines)
         self.too_many: list[int] = []
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         told = self.state.engines["p0"]
         on_way = sum(hold.due_at_s > now - _ON_WAY_S for hold in told.unseen.values())
         self.too_many.append(len(told.unseen) - on_way)

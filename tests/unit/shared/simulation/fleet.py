@@ -15,7 +15,7 @@ from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions
-from shared.simulation.system import Ended, Fetched, No, Route, SimRequest
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 from shared.workloads.calls import Call, Load, Program, StageLoad
 
 AT_ONCE = Conditions(network_s=0.0, decision_s=0.0)
@@ -134,7 +134,7 @@ class InTurns:
     def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
         self.names = list(engines)
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         return [self._route(self.names) for request in waiting if request.arrives_s <= now]
 
     def _route(self, names: list[str]) -> Route | None:

@@ -24,7 +24,7 @@ from shared.simulation.request_metrics import (
     UNDECIDED,
 )
 from shared.simulation.run import Run
-from shared.simulation.system import No, Route, SimRequest
+from shared.simulation.system import Refusal, Route, SimRequest
 from shared.workloads.calls import Call, Load, StageLoad
 from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
 
@@ -133,10 +133,10 @@ def test_a_stage_begins_anew_however_far_ahead_the_one_before_was() -> None:
 
 
 class RefusesSecondCalls(InTurns):
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         routes = super().place(waiting, now)
         return [
-            No() if request.call_number == 1 else route
+            Refusal() if request.call_number == 1 else route
             for request, route in zip(waiting, routes, strict=True)
         ]
 
@@ -155,9 +155,9 @@ class RefusesUntil(InTurns):
         super().__init__()
         self.until_s, self.named_s = until_s, named_s
 
-    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         if now < self.until_s:
-            return [No(retry_after_s=self.named_s) for _ in waiting]
+            return [Refusal(retry_after_s=self.named_s) for _ in waiting]
         return list(super().place(waiting, now))
 
 
