@@ -1,6 +1,6 @@
 """`evaluate --parts leave-one-out`: every tuned number halved and doubled, on the same loads.
 
-A number whose two changes are both within noise on all loads has a rule that may be removed.
+Where both changes of a number are within noise on all loads, its rule may be removed.
 """
 
 from collections.abc import Iterator, Sequence
