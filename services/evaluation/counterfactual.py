@@ -86,8 +86,8 @@ def _fleet(name: str) -> Fleet:
 
 
 def _replayed(fleet: Fleet, question: Question) -> float:
-    fates = replay(question.demands, question.site, fleet.prefill, fleet.decode, until_s=0.0)
-    return fates.since(-question.window_s).share
+    verdicts = replay(question.demands, question.site, fleet.prefill, fleet.decode, until_s=0.0)
+    return verdicts.since(-question.window_s).share
 
 
 def _simulated(fleet: Fleet, options: CounterfactualOptions) -> tuple[float, Question, float]:

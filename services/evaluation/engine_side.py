@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.evaluation.engine_reports import engine_id_of, report_of
-from services.evaluation.told_prefixes import ToldPrefixes
+from services.evaluation.reported_prefixes import ReportedPrefixes
 from services.planner.state.engine_state import EngineState
 from shared.engine.step_ledger import DraftLedger, StepBook
 from shared.engine.step_times import StepTimes
@@ -34,7 +34,7 @@ class Attached:
     finished: list[str] = field(default_factory=list)
     transfers: list[KvTransfer] = field(default_factory=list)
     told_at_s: float = 0.0
-    _prefixes: ToldPrefixes = field(default_factory=ToldPrefixes)
+    _prefixes: ReportedPrefixes = field(default_factory=ReportedPrefixes)
     _told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
     _learned: tuple[int, float] = (0, 0.0)  # steps, and the seconds of all of them
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.evaluation.engine_reports import MODEL
-from services.evaluation.told_prefixes import prompt_hashes
+from services.evaluation.reported_prefixes import prompt_hashes
 from shared.requests import (
     Admission,
     OnRefuse,

@@ -25,8 +25,8 @@ class Observed:
     def recheck_s(self) -> float:
         return self._system.recheck_s
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
-        self._system.hear(engines, now)
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
+        self._system.observe(engines, now)
 
     def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | Refusal | None]:
         started_s = self._clock()

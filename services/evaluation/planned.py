@@ -169,7 +169,7 @@ class Planned:
 
     # ---- engines
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Lets engines report when a step has begun or ended, or a request has come or left."""
         self._engines = engines
         for engine in engines.values():

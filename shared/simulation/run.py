@@ -90,7 +90,7 @@ class Run:
     def _decide(self, now: float) -> None:
         self._to_decide = False
         asked = self._waiting
-        self._state.system.hear(self._state.serving, now)
+        self._state.system.observe(self._state.serving, now)
         answers = self._state.system.place(asked, now)
         self._waiting = [
             request for request, route in zip(asked, answers, strict=True) if route is None

@@ -149,13 +149,13 @@ def finish(
     ended, moved = 0, 0
     for i in range(len(rows)):
         tokens[i] = 0
-        fate = STAYS
+        state = STAYS
         if seen[i, 2] > 0:
-            fate = _settle(rows[i], metrics[indexes[i]], seen[i, 2], prefill_only[i], now)
-        if fate == ENDED:
+            state = _settle(rows[i], metrics[indexes[i]], seen[i, 2], prefill_only[i], now)
+        if state == ENDED:
             ended_indexes[ended] = indexes[i]
             ended += 1
-        elif fate == PREFILLED:
+        elif state == PREFILLED:
             sent[moved, 0], sent[moved, 1] = indexes[i], before[i, TOTAL]
             moved += 1
         elif ended + moved > 0:

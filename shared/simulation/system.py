@@ -128,7 +128,7 @@ class System(Protocol):
     @property
     def recheck_s(self) -> float: ...
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Observes the state of the engines, before each `place`."""
 
     def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | Refusal | None]:

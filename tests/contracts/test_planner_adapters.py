@@ -138,9 +138,9 @@ class EventByEvent:
     def recheck_s(self) -> float:
         return self.inner.recheck_s
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
         for name, engine in engines.items():
-            self.inner.hear({name: engine}, now)
+            self.inner.observe({name: engine}, now)
             self._decide(now)
 
     def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:

@@ -38,7 +38,7 @@ class Baseline:
         self._budget_tokens = budget_tokens or {}
         self._engines: Mapping[str, SimEngine] = {}
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
         """Stores the engines as they are."""
         self._engines = engines
 

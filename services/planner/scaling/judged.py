@@ -9,7 +9,7 @@ from services.planner.tuning import TELLING_TOKENS
 from shared.compiled import compiled
 from shared.scheduling.expired import ROUNDING_S
 
-# The fate of a request: open, in time, late for want of one role, without targets, or impossible.
+# Verdicts: open, in time, late for want of one role, without targets, or impossible.
 OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
 
 
@@ -22,7 +22,7 @@ def missed(demands: Demands, i: int, short_of: int) -> int:
 
 @compiled
 def judged_of(demands: Demands, got: Floats, i: int) -> int:
-    """The fate of a request that has all its tokens."""
+    """The verdict of a request that has all its tokens."""
     if has_no_slo(demands, i):
         return NOT_ASKED
     if got[i, FIRST] > demands[i, ARRIVES] + demands[i, DUE] + ROUNDING_S:
@@ -36,7 +36,7 @@ def judged_of(demands: Demands, got: Floats, i: int) -> int:
 
 @compiled
 def so_far(demands: Demands, got: Floats, i: int, now: float, short_of: int) -> int:
-    """The fate of an unfinished request: open while it may still be in time."""
+    """The verdict of an unfinished request: open while it may still be in time."""
     if has_no_slo(demands, i):
         return NOT_ASKED
     if got[i, GIVEN] == 0:

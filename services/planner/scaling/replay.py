@@ -109,15 +109,15 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fates:
-    """The fate of each request of a replay, in order of arrival."""
+class Verdicts:
+    """The verdict of each request of a replay, in order of arrival."""
 
     arrives_s: Floats
-    fates: Ints
+    verdicts: Ints
 
     def since(self, from_s: float) -> Replayed:
         """The counts over requests that came at `from_s` or later."""
-        judged = self.fates[self.arrives_s >= from_s]
+        judged = self.verdicts[self.arrives_s >= from_s]
         return Replayed(
             kept=int((judged == KEPT).sum()),
             short_of_prefill=int((judged == MISSED_PREFILL).sum()),
@@ -126,16 +126,18 @@ class Fates:
         )
 
 
-def replay(demands: Demands, site: Site, prefills: int, decodes: int, *, until_s: float) -> Fates:
+def replay(
+    demands: Demands, site: Site, prefills: int, decodes: int, *, until_s: float
+) -> Verdicts:
     """Replays `demands`, in order of arrival; judges open requests at `until_s` as they stand."""
     most = int(min(_MOST_PLACES, 2 * site.limits[:, MAX_RESIDENT].max(), len(demands) + 1))
     tables = site.prefill_table, site.decode_table
     fleet = empty_fleet(prefills, decodes, most, site.limits, tables)
-    fates = np.zeros(len(demands), dtype=np.int64)
+    verdicts = np.zeros(len(demands), dtype=np.int64)
     got = np.zeros((len(demands), GOT))
     got[:, LATE] = -np.inf
-    run(fleet, demands, got, fates, site.link_fixed_s, site.link_token_s, until_s)
-    return Fates(arrives_s=demands[:, ARRIVES], fates=fates)
+    run(fleet, demands, got, verdicts, site.link_fixed_s, site.link_token_s, until_s)
+    return Verdicts(arrives_s=demands[:, ARRIVES], verdicts=verdicts)
 
 
 @compiled
@@ -143,12 +145,12 @@ def run(
     fleet: Engines,
     demands: Demands,
     got: Floats,
-    fates: Ints,
+    verdicts: Ints,
     link_fixed_s: float,
     link_token_s: float,
     until_s: float,
 ) -> None:
-    """Fills `fates` and `got`, by request."""
+    """Fills `verdicts` and `got`, by request."""
     waiting, homes = np.empty(_MOST_WAITING, dtype=np.int64), np.full(len(demands), -1)
     short_of = np.full(len(demands), SHORT_OF_DECODE)
     left = np.empty(fleet.rows.shape[1], dtype=np.int64)
@@ -161,29 +163,35 @@ def run(
             break
         freed = True
         if arrives_s <= fleet.next_s[engine]:
-            waits = _come(fleet, demands, fates, coming, waiting, waits, short_of)
+            waits = _come(fleet, demands, verdicts, coming, waiting, waits, short_of)
             coming += 1
         else:
             freed = _go_on(
-                fleet, engine, demands, got, fates, homes, left, now, link_fixed_s, link_token_s
+                fleet, engine, demands, got, verdicts, homes, left, now, link_fixed_s, link_token_s
             )
         if freed and waits > 0:
-            waits = _place(fleet, demands, fates, homes, waiting, waits, short_of, now)
+            waits = _place(fleet, demands, verdicts, homes, waiting, waits, short_of, now)
     for i in range(coming):
-        if fates[i] == OPEN:
-            fates[i] = so_far(demands, got, i, until_s, short_of[i])
+        if verdicts[i] == OPEN:
+            verdicts[i] = so_far(demands, got, i, until_s, short_of[i])
 
 
 @compiled
 def _come(
-    fleet: Engines, demands: Demands, fates: Ints, i: int, waiting: Ints, waits: int, short_of: Ints
+    fleet: Engines,
+    demands: Demands,
+    verdicts: Ints,
+    i: int,
+    waiting: Ints,
+    waits: int,
+    short_of: Ints,
 ) -> int:
     """Adds an arriving request to those that wait; returns how many do."""
     if not has_no_slo(demands, i) and not _possible(fleet, demands, i):
-        fates[i] = NEVER
+        verdicts[i] = NEVER
         return waits
     if waits == len(waiting):
-        fates[waiting[0]] = missed(demands, waiting[0], short_of[waiting[0]])
+        verdicts[waiting[0]] = missed(demands, waiting[0], short_of[waiting[0]])
         waits = _drop(waiting, waits, 0)
     waiting[waits] = i
     return waits + 1
@@ -203,7 +211,7 @@ def _go_on(
     engine: int,
     demands: Demands,
     got: Floats,
-    fates: Ints,
+    verdicts: Ints,
     homes: Ints,
     left: Ints,
     now: float,
@@ -224,7 +232,7 @@ def _go_on(
                 fleet.next_s[home] = min(fleet.next_s[home], arrives_s)
         else:
             _leave(fleet, home, i)
-            fates[i] = judged_of(demands, got, i)
+            verdicts[i] = judged_of(demands, got, i)
     begin_step(fleet, engine, now)
     return leaving > 0
 
@@ -250,7 +258,7 @@ def _drop(numbers: Ints, used: int, place: int) -> int:
 def _place(
     fleet: Engines,
     demands: Demands,
-    fates: Ints,
+    verdicts: Ints,
     homes: Ints,
     waiting: Ints,
     waits: int,
@@ -270,7 +278,7 @@ def _place(
         if first >= 0:
             _enter(fleet, demands, homes, i, first, chosen[0], now)
         elif not plain and now > _latest_s(fleet, demands, i):
-            fates[i] = missed(demands, i, short_of[i])
+            verdicts[i] = missed(demands, i, short_of[i])
         else:
             waiting[kept] = i
             kept += 1

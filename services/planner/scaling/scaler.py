@@ -93,9 +93,9 @@ class _Fleets:
     def __call__(self, size: FleetSize) -> Replayed:
         if size not in self._known:
             demands = self._question.demands
-            fates = replay(demands, self._site, size.prefill, size.decode, until_s=0.0)
-            whole = fates.since(-self._question.window_s)
-            lately = self._lenient(fates.since(-self._question.window_s * _LATELY))
+            verdicts = replay(demands, self._site, size.prefill, size.decode, until_s=0.0)
+            whole = verdicts.since(-self._question.window_s)
+            lately = self._lenient(verdicts.since(-self._question.window_s * _LATELY))
             self._known[size] = min(whole, lately, key=lambda one: one.attained)
         return self._known[size]
 

@@ -152,9 +152,9 @@ def test_an_engine_that_did_nothing_tells_nothing_again() -> None:
     system = Planned(Settings(), engines)
     by_name = {engine.name: engine for engine in engines}
 
-    system.hear(by_name, 1.0)
+    system.observe(by_name, 1.0)
     first = {name: system.state.engines[name].report for name in by_name}
-    system.hear(by_name, 2.0)
+    system.observe(by_name, 2.0)
 
     assert all(system.state.engines[name].report is first[name] for name in by_name)
     assert all(first.values())

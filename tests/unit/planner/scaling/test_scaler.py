@@ -41,8 +41,8 @@ def test_what_is_needed_attains_the_goal_and_needs_nothing_more(
 
     again = answer(question(demands, needed))
 
-    fates = replay(demands, site(), needed.prefill, needed.decode, until_s=0.0)
-    assert fates.since(-WINDOW_S).share >= 0.95
+    verdicts = replay(demands, site(), needed.prefill, needed.decode, until_s=0.0)
+    assert verdicts.since(-WINDOW_S).share >= 0.95
     assert again.needed == needed
 
 

@@ -131,7 +131,7 @@ class InTurns:
     placed: int = 0
     names: list[str] = field(default_factory=list)
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
         self.names = list(engines)
 
     def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:

@@ -23,7 +23,7 @@ def prompt_hashes(request: SimRequest) -> PromptHashes | None:
 
 
 @dataclass(slots=True)
-class ToldPrefixes:
+class ReportedPrefixes:
     """The prefix cache of one engine as the planner knows it: tokens by the name of a prefix."""
 
     _tokens: dict[str, int] = field(default_factory=dict)
