@@ -92,7 +92,7 @@ def test_clients_that_come_again_take_no_best_effort() -> None:
 
 def overloaded(system: str, multiple: float, kept: float) -> Overload:
     point = make_point(make_task(system=system), kept)
-    everyone = point.classes[0]
+    all_requests = point.classes[0]
     return Overload(
         scenario="Mixed",
         system=system,
@@ -101,7 +101,7 @@ def overloaded(system: str, multiple: float, kept: float) -> Overload:
         rate=4.0 * multiple,
         programs=50,
         kept=kept,
-        classes=(everyone, replace(everyone, name="chat", requests=25)),
+        classes=(all_requests, replace(all_requests, name="chat", requests=25)),
     )
 
 

@@ -1,6 +1,4 @@
-"""Our planner on simulated engines: whoever is let in is served in full, and the same run twice is
-the same.
-"""
+"""Our planner on simulated engines: it serves each request that it lets in, reproducibly."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,7 +51,7 @@ def run(seed: int, size: tuple[int, int], *, refuse: bool = False, lost: bool = 
 
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("lost", [False, True])
-def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
+def test_each_request_that_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
     metrics = run(3, size, lost=lost).metrics
 
     assert set(metrics[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
@@ -62,7 +60,7 @@ def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool
 
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("seed", [3, 4])
-def test_by_deadlines_no_token_of_whoever_is_promised_is_late(
+def test_by_deadlines_no_token_of_a_promised_request_is_late(
     size: tuple[int, int], seed: int
 ) -> None:
     """On engines without noise; promised by the mean, some are."""

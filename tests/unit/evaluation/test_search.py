@@ -68,7 +68,7 @@ def test_nothing_is_found_where_nothing_passes() -> None:
     assert found.setting == "b"  # the one that held out longest
 
 
-def test_by_a_high_bar_who_kept_most_goes_on_however_early_that_was_known() -> None:
+def test_by_a_high_bar_the_setting_that_kept_most_goes_on_however_early_that_was_known() -> None:
     """The others kept less than a lower bar, and it took longer to know."""
     names = ["a", "b", "c", "most"]
     asked = capacity(task_of, names, bar=0.98, first=4.0, bound=100.0, ratio=1.05)
@@ -169,7 +169,7 @@ def test_searches_that_ask_the_same_measure_it_once() -> None:
 
 @pytest.mark.parametrize("system", list(SYSTEMS))
 @pytest.mark.parametrize("replicas", [1, 4])
-def test_whoever_measures_knows_every_setting_that_is_asked_for(system: str, replicas: int) -> None:
+def test_a_worker_knows_every_setting_that_is_asked_for(system: str, replicas: int) -> None:
     place = Place("Mixed", replicas, QUICK, 1)
 
     for label in place.settings(system):

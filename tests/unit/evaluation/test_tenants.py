@@ -78,7 +78,7 @@ def got(record: Record) -> dict[str, Got]:
     }
 
 
-def test_who_keeps_below_its_share_is_served_while_another_floods() -> None:
+def test_a_tenant_below_its_share_is_served_while_another_floods() -> None:
     rates = {"flood": 40.0, "calm": 3.0}
 
     without = got(run(rates, {}))

@@ -108,7 +108,7 @@ def test_true_is_within_5_points_and_15_percent(
     assert one.is_true is is_true
 
 
-def test_who_got_no_answer_has_no_times_and_is_missed() -> None:
+def test_a_request_without_an_answer_has_no_times_and_is_missed() -> None:
     outcomes = seen(
         [judged(asked(0.0)), judged(asked(0.0), Outcome(met=True, ttft_s=0.1, tpot_s=0.05))]
     )

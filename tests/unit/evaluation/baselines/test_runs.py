@@ -34,7 +34,7 @@ def run(
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_everybody_gets_an_answer_from_engines_with_little_kv(name: str) -> None:
+def test_each_request_gets_an_answer_from_engines_with_little_kv(name: str) -> None:
     for setting in first_and_last(name):
         record, engines = run(name, setting)
 
@@ -46,7 +46,7 @@ def test_everybody_gets_an_answer_from_engines_with_little_kv(name: str) -> None
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_everybody_gets_an_answer_though_an_engine_dies(name: str) -> None:
+def test_each_request_gets_an_answer_though_an_engine_dies(name: str) -> None:
     setting = first_and_last(name)[-1]
     outages = (Outage(engine=f"{setting.roles[-1].value}1", from_s=1.0, until_s=4.0),)
 

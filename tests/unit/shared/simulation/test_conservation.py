@@ -59,7 +59,7 @@ def _faults(engines: Sequence[SimEngine], now: float) -> list[str]:
         held = np.ceil(rows[:, COMPUTED] / block)
         used = held.sum() + engine.leased_blocks
         if engine.is_idle and used + engine.free_blocks != engine.hardware.kv_blocks:
-            found.append(f"{engine.name} has blocks of nobody at {now}")
+            found.append(f"{engine.name} has blocks of no request at {now}")
         if not 0 <= engine.cache.blocks <= engine.free_blocks:
             found.append(f"{engine.name} caches where nothing is free at {now}")
         more = np.ceil((rows[:, TOTAL] + rows[:, DRAFT]) / block) - held

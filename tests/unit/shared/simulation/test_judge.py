@@ -1,4 +1,4 @@
-"""Rules and causes, against what somebody would say who looks at one request after the other."""
+"""Rules and causes, against a check of one request after the other."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_kept_is_what_looking_at_each_says(many: list[tuple[RequestMetrics, list
 
 
 @given(st.lists(stories(), min_size=1, max_size=10))
-def test_everybody_who_missed_has_one_cause(many: list[tuple[RequestMetrics, list[float]]]) -> None:
+def test_each_missed_request_has_one_cause(many: list[tuple[RequestMetrics, list[float]]]) -> None:
     metrics = np.array([request for request, _ in many])
 
     share = share_of("all", metrics)
@@ -110,7 +110,7 @@ def test_everybody_who_missed_has_one_cause(many: list[tuple[RequestMetrics, lis
 
 
 @given(stories())
-def test_whoever_keeps_every_deadline_had_its_first_token_in_time(
+def test_a_request_that_keeps_every_deadline_had_its_first_token_in_time(
     story: tuple[RequestMetrics, list[float]],
 ) -> None:
     request, came_s = story
@@ -137,7 +137,7 @@ def test_a_miss_is_put_down_to_what_took_longest(
     assert causes(request[None]) == {cause: 1}
 
 
-def test_times_of_nobody_are_not_known() -> None:
+def test_times_of_no_request_are_not_known() -> None:
     share = share_of("all", new_request_metrics(1))
 
     assert math.isnan(share.ttft_s[0])

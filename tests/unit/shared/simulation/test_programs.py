@@ -59,7 +59,7 @@ def test_a_call_finds_whole_blocks_of_what_its_program_left_and_nothing_of_other
     assert engines[0].found_tokens == 2 * sum(16 * count for count in blocks)
 
 
-def test_nothing_is_found_before_anybody_has_left_something() -> None:
+def test_nothing_is_found_before_a_request_has_left_something() -> None:
     engines, simulation = run((program("a", 0.0, call(prompt=100, prefix_tokens=90)),))
 
     simulation.record()
@@ -201,7 +201,7 @@ class HoldsAll(InTurns):
         return None
 
 
-def test_who_waits_at_the_end_and_what_would_have_followed_is_missed() -> None:
+def test_a_request_that_waits_at_the_end_and_those_after_it_are_missed() -> None:
     conditions = Conditions(drain_s=1.0)
 
     record = Run(chat("a", 0.0, rounds=2), HoldsAll(), fleet(hardware()), conditions).record()

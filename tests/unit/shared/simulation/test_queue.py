@@ -49,7 +49,7 @@ def test_every_wait_is_that_of_the_one_before_and_its_service_less_the_time_betw
     assert waits_s[1:] == pytest.approx(np.maximum(0.0, follow_s), abs=1e-9)
 
 
-def test_an_engine_works_for_as_long_as_somebody_waits() -> None:
+def test_an_engine_works_for_as_long_as_a_request_waits() -> None:
     record = serve(0.7, 500, seed=2)
 
     (engine,) = record.engines
