@@ -1,8 +1,8 @@
 """Writes deploy/locks from the packages of the environment it runs in.
 
 To upgrade: install what you want into .venv with pip, run `make test`, then `make lock`. A lock
-holds what its extra in pyproject.toml asks for and all that this asks for in turn, each at the
-version installed here, so that every image gets exactly what was tested.
+holds what its extra in pyproject.toml asks for and all that this asks for in turn. Each package has
+the version installed here, so that every image gets exactly what was tested.
 
 The packages of `engine-cuda` are not installed where there is no GPU: `make lock-cuda` has pip
 resolve them in a dry run, with the versions of `engine-cpu` wherever both need a package.
@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "deploy" / "locks"
 IMAGES = ("planner", "gateway", "engine-cpu", "plots", "ray", "dev", "build")
-EXTRAS = {"gateway": "gateway-cpu"}  # of an image whose extra has another name
+EXTRAS = {"gateway": "gateway-cpu"}  # extras by image where the names differ
 ON_TOP = ("ray", "dev")
 CUDA = "engine-cuda"
 # Free in the dry run: the builds for CPU, and what vLLM's build for CUDA pins to other versions.
@@ -76,7 +76,7 @@ def shared_versions(lock: str) -> str:
 
 
 def exactly(requirement: Requirement) -> str:
-    """As pip reads it; `===` keeps pip from torch's build for CPU, whose version ends in `+cpu`."""
+    """As pip reads it; `===` keeps pip from the CPU build of torch, version `...+cpu`."""
     line = str(requirement)
     return line.replace("==", "===") if requirement.name == "torch" else line
 

@@ -20,7 +20,7 @@ from services.planner import tuning as planner_tuning
 from services.planner.server.metrics import PlannerMetrics
 from shared.batch_time import tuning as batch_time_tuning
 from shared.engines import EngineDescription, Role
-from shared.options import describe
+from shared.option_table import describe
 from shared.scheduling import tuning as scheduling_tuning
 from shared.telemetry.engine_metrics import EngineMetrics
 from shared.telemetry.task_count import count_tasks
@@ -115,15 +115,15 @@ ALL_OPTIONS = (
     Options("regret", "regret", "services.evaluation.options:RegretOptions"),
     Options("bench capacity", "bench_capacity", "services.bench.capacity.options:CapacityOptions"),
     Options("bench chaos", "bench_chaos", "services.bench.chaos.options:ChaosOptions"),
-    Options("bench day", "bench_day", "services.bench.day.options:DayOptions"),
+    Options("bench fidelity", "bench_fidelity", "services.bench.fidelity.options:FidelityOptions"),
     Options("bench fit", "bench_fit", "services.bench.fit_options:FitOptions"),
     Options("bench gateway", "bench_gateway", "services.bench.gateway_options:GatewayBenchOptions"),
     Options("bench gpu", "bench_gpu", "services.bench.gpu.options:GpuBenchOptions"),
     Options("bench hardware", "bench_hardware", "services.bench.hardware:HardwareOptions"),
     Options("bench kv", "bench_kv", "services.bench.kv_options:KvOptions"),
     Options("bench prefixes", "bench_prefixes", "services.bench.prefixes:PrefixesOptions"),
-    Options("bench reality", "bench_reality", "services.bench.reality.options:RealityOptions"),
     Options("bench planner", "bench_planner", "services.bench.planner_options:PlannerBenchOptions"),
+    Options("bench soak", "bench_soak", "services.bench.soak.options:SoakOptions"),
     Options(
         "python -m services.evaluation.follow",
         "follow",

@@ -3,8 +3,8 @@
 python examples/agent.py "Is it warm in Rome?"
 
 Each round sends the whole conversation under one session name. The planner then sends it to the
-engine that has the KV of the rounds before, gives it the targets of the first round, and counts
-it as worth more the later it is.
+engine that has the KV of the rounds before, with the targets of the first round. The later a round
+is, the more it is worth.
 """
 
 import argparse

@@ -1,49 +1,26 @@
 """Options of a process: each a flag, an environment variable and a YAML key, strict everywhere."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from enum import Enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from shared.errors import ConfigError
-from shared.option_values import Given, allowed, convert, kind, nearest, parse_yaml
+from shared.option_table import (
+    CHECK_FLAG,
+    CONFIG_FLAG,
+    CONFIG_VARIABLE,
+    SECTIONS,
+    Option,
+    help_text,
+    option,
+    options_of,
+    variable_prefix,
+)
+from shared.option_values import Given, convert, nearest, parse_yaml
+
+__all__ = ["CHECK_FLAG", "SECTIONS", "load", "option"]
 
 T = TypeVar("T")
-SECTIONS = (
-    "gateway",
-    "planner",
-    "prefill",
-    "decode",
-    "node",
-    "scale",
-    "down",
-    "simulate",
-    "capacity",
-    "plan",
-    "evaluate",
-)
-_CONFIG_FLAG, _CONFIG_VARIABLE = "--config", "SLOS_CONFIG"
-CHECK_FLAG = "--check"
-
-
-def option(
-    default: Any,
-    *,
-    help: str,  # noqa: A002 - the word that argparse uses
-    variable: str = "",
-    secret: bool = False,
-) -> Any:
-    """A dataclass field that is an option. Each load gets its own copy of a list or a dict.
-
-    `variable` is an environment variable that all sections share, in place of the section's own.
-    A `secret` has no flag: every user of the machine can read command lines.
-    """
-    metadata = {"help": help, "variable": variable, "secret": secret}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 def load(
@@ -63,9 +40,9 @@ def load(
     Raises ConfigError, one line, on anything unknown or unfit; SystemExit(0) once `-h` is answered,
     and where `--check` finds no fault.
     """
-    known = {one.name: one for one in _options(options, section)}
+    known = {one.name: one for one in options_of(options, section)}
     if {"-h", "--help"} & set(argv):
-        print(_help(known.values(), prog, can_check=check is not None))
+        print(help_text(known.values(), prog, can_check=check is not None))
         raise SystemExit(0)
     only_check = check is not None and CHECK_FLAG in argv
     words = [word for word in argv if not (only_check and word == CHECK_FLAG)]
@@ -82,10 +59,10 @@ def _read(
     section: str,
     argv: Sequence[str],
     environ: Mapping[str, str],
-    known: Mapping[str, "_Option"],
+    known: Mapping[str, Option],
 ) -> T:
     flags, config = _read_flags(argv, known)
-    config = config or environ.get(_CONFIG_VARIABLE) or None
+    config = config or environ.get(CONFIG_VARIABLE) or None
     given = _read_yaml(config, section, known) if config else {}
     given |= _read_environment(environ, section, known)
     given |= flags
@@ -100,114 +77,8 @@ def _read(
         raise ConfigError(f"{section}: {error}") from error
 
 
-def describe(options: type[Any], section: str) -> str:
-    """A Markdown table of all options of a section, for the documentation."""
-    rows = [
-        "| flag, YAML key | environment variable | default | what it does |",
-        "|---|---|---|---|",
-    ]
-    for one in _options(options, section):
-        cells = (
-            f"`{section}.{one.name}`" if one.is_secret else f"`{one.flag}`, `{section}.{one.name}`",
-            f"`{one.variable}`",
-            f"`{one.default_text}`",
-        )
-        rows.append(" | ".join(("| " + cells[0], *cells[1:], one.help.replace("|", "\\|") + " |")))
-    return "\n".join(rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Option:
-    """One option: its names, type, default and help."""
-
-    name: str
-    section: str
-    annotation: Any
-    help: str
-    default: Any
-    required: bool
-    shared_variable: str
-    is_secret: bool
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return self.shared_variable or f"{_prefix(self.section)}{self.name.upper()}"
-
-    @property
-    def is_flag_alone(self) -> bool:
-        return kind(self.annotation) is bool
-
-    @property
-    def is_list(self) -> bool:
-        return kind(self.annotation) in (tuple, list)
-
-    @property
-    def default_text(self) -> str:
-        if self.required:
-            return "none, must be given"
-        if isinstance(self.default, Enum):
-            return str(self.default.value)
-        if self.default is None or self.default == "":
-            return "none" if self.default is None else '""'
-        plain = isinstance(self.default, (bool, dict, tuple, list))
-        return json.dumps(self.default, default=_plain) if plain else str(self.default)
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass inside a default as a mapping, for JSON."""
-    return asdict(value)
-
-
-def _help(known: Iterable[_Option], prog: str, *, can_check: bool) -> str:
-    lines = [
-        f"usage: {prog} [options]",
-        "",
-        "An option is a flag, an environment variable and a YAML key; the first one given counts.",
-        "",
-        f"  {_CONFIG_FLAG} FILE",
-        f"      YAML file with the sections {', '.join(SECTIONS)}",
-        f"      environment: {_CONFIG_VARIABLE}",
-    ]
-    if can_check:
-        lines += [
-            f"  {CHECK_FLAG}",
-            "      only say whether the options are valid: exit status 0 or 2",
-        ]
-    for one in known:
-        negation = f", --no-{one.flag[2:]}" if one.is_flag_alone else ""
-        name = "(no flag)" if one.is_secret else f"{one.flag}{negation}"
-        lines.append(f"  {name} ({allowed(one.annotation)})")
-        lines.append(f"      {one.help}")
-        lines.append(f"      environment: {one.variable}; default: {one.default_text}")
-    return "\n".join(lines)
-
-
-def _prefix(section: str) -> str:
-    return f"SLOS_{section.upper()}_"
-
-
-def _options(options: type[Any], section: str) -> Iterator[_Option]:
-    hints = get_type_hints(options, include_extras=True)
-    for one in fields(options):
-        factory = one.default_factory
-        yield _Option(
-            name=one.name,
-            section=section,
-            annotation=hints[one.name],
-            help=one.metadata.get("help", ""),
-            default=factory() if factory is not MISSING else one.default,
-            required=one.default is MISSING and factory is MISSING,
-            shared_variable=one.metadata.get("variable", ""),
-            is_secret=one.metadata.get("secret", False),
-        )
-
-
 def _read_flags(
-    argv: Sequence[str], known: Mapping[str, _Option]
+    argv: Sequence[str], known: Mapping[str, Option]
 ) -> tuple[dict[str, Given], str | None]:
     """The values of flags by option name, and the file that `--config` names."""
     names = {one.flag: one for one in known.values()}
@@ -217,7 +88,7 @@ def _read_flags(
     rest = iter(argv)
     for word in rest:
         flag, equals, text = word.partition("=")
-        if flag == _CONFIG_FLAG:
+        if flag == CONFIG_FLAG:
             config = text if equals else _next_word(rest, flag)
         elif flag in negations and not equals:
             _add(given, negations[flag], "false", flag)
@@ -228,7 +99,7 @@ def _read_flags(
             value = text if equals else "true" if alone else _next_word(rest, flag)
             _add(given, names[flag], value, flag)
         else:
-            raise ConfigError(_unknown_word(word, flag, [*names, *negations, _CONFIG_FLAG]))
+            raise ConfigError(_unknown_word(word, flag, [*names, *negations, CONFIG_FLAG]))
     return given, config
 
 
@@ -238,7 +109,7 @@ def _unknown_word(word: str, flag: str, flags: Sequence[str]) -> str:
     return f"unknown flag {flag}{nearest(flag, flags)}"
 
 
-def _secret_as_flag(one: _Option) -> str:
+def _secret_as_flag(one: Option) -> str:
     return (
         f"{one.flag} would show a secret to every user of this machine: set {one.variable}, or "
         f"{one.section}.{one.name} in the YAML file, or name a file where there is an option for it"
@@ -252,7 +123,7 @@ def _next_word(rest: Iterator[str], flag: str) -> str:
     return word
 
 
-def _add(given: dict[str, Given], one: _Option, text: str, flag: str) -> None:
+def _add(given: dict[str, Given], one: Option, text: str, flag: str) -> None:
     """Adds a flag's value. Repeated flags extend a list; other options allow one flag."""
     before = given.get(one.name)
     if before and not one.is_list:
@@ -262,13 +133,13 @@ def _add(given: dict[str, Given], one: _Option, text: str, flag: str) -> None:
 
 
 def _read_environment(
-    environ: Mapping[str, str], section: str, known: Mapping[str, _Option]
+    environ: Mapping[str, str], section: str, known: Mapping[str, Option]
 ) -> dict[str, Given]:
     by_variable = {one.variable: one.name for one in known.values()}
     ours = {
         name: text
         for name, text in environ.items()
-        if name.startswith(_prefix(section)) or name in by_variable
+        if name.startswith(variable_prefix(section)) or name in by_variable
     }
     for name in ours:
         if name not in by_variable:
@@ -279,7 +150,7 @@ def _read_environment(
     }
 
 
-def _read_yaml(path: str, section: str, known: Mapping[str, _Option]) -> dict[str, Given]:
+def _read_yaml(path: str, section: str, known: Mapping[str, Option]) -> dict[str, Given]:
     """The values of this section of the file. Other sections are checked by their services."""
     try:
         text = Path(path).read_text(encoding="utf-8")

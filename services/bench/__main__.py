@@ -1,5 +1,6 @@
 """`slos-serve bench WHAT`: finds the measurement and passes it the remaining arguments."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,15 +10,16 @@ from shared.errors import ConfigError
 from shared.option_values import nearest
 
 PROGRAM = "slos-serve bench"
+RENAMED = {"day": "soak", "reality": "fidelity"}  # old names, which still work in this release
 MODULES = {
     "capacity": ("services.bench.capacity.command", "the greatest load within SLOs, beside vLLM's"),
     "chaos": (
         "services.bench.chaos.command",
         "faults in a fleet under load: processes die, hang, lose links; every answer is compared",
     ),
-    "day": (
-        "services.bench.day.command",
-        "a recorded day: predicted beside real times, misses by cause",
+    "fidelity": (
+        "services.bench.fidelity.command",
+        "the running system beside the simulator, on the same requests",
     ),
     "fit": ("services.bench.fit", "errors of fitted step times, the paper's form beside ours"),
     "gateway": ("services.bench.gateway", "what the gateway adds, and how much it can take"),
@@ -27,12 +29,12 @@ MODULES = {
     ),
     "hardware": ("services.bench.hardware", "errors of simulated engines; makes their tables"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
-    "reality": (
-        "services.bench.reality.command",
-        "the running system beside the simulator, on the same requests",
-    ),
     "prefixes": ("services.bench.prefixes", "memory and look-ups of the planner's prefix index"),
     "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
+    "soak": (
+        "services.bench.soak.command",
+        "a bursty load, recorded: predicted beside real times, misses by cause",
+    ),
 }
 
 
@@ -41,11 +43,24 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
-    known = MODULES.get(argv[0])
+    known = MODULES.get(_present_name(argv[0]))
     if known is None:
         raise ConfigError(f"unknown measurement {argv[0]}{nearest(argv[0], MODULES)}")
     # Imports this module alone: some of them load vLLM, which takes seconds.
     return int(import_module(known[0]).main(argv[1:]))
+
+
+def _present_name(name: str) -> str:
+    """The name of the measurement; an old name is told, and its variables are taken over."""
+    present = RENAMED.get(name)
+    if present is None:
+        return name
+    print(f"{PROGRAM} {name} is now {PROGRAM} {present}; {name} goes away", file=sys.stderr)
+    for variable, text in list(os.environ.items()):
+        if variable.startswith(f"SLOS_BENCH_{name.upper()}_"):
+            suffix = variable.removeprefix(f"SLOS_BENCH_{name.upper()}_")
+            os.environ.setdefault(f"SLOS_BENCH_{present.upper()}_{suffix}", text)
+    return present
 
 
 def usage() -> str:

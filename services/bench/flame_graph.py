@@ -14,7 +14,7 @@ _WIDTH, _ROW, _TOP = 1200.0, 15, 40
 _LEAST_SHARE = 0.004  # of the whole; narrower frames are left out
 _LETTER_WIDTH, _LEAST_LETTERS = 6.2, 4
 _FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]+):\d+\)")
-# Prefixes of files by color: whose work a frame is.
+# Prefixes of files by color: the part that a frame belongs to.
 _COLORS = {
     "#e8743b": ("services/", "shared/"),
     "#5899da": ("vllm/", "torch/", "transformers/", "tokenizers/"),

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from services.bench.crew import pick_ports
 from services.bench.gateway_measure import (
     Loads,
     compare_cpu,
@@ -23,6 +22,7 @@ from services.bench.gateway_report import GatewayResult
 from services.bench.load import Load
 from services.bench.machine import Machine
 from services.bench.parts import Parts
+from services.bench.processes import pick_ports
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load

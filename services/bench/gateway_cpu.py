@@ -23,7 +23,7 @@ class ProcessMissing(SlosError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One server; `pid` is the process whose threads count, without its children."""
+    """One server; `pid` is the process that is measured: its threads, without its children."""
 
     ask: Callable[[], Awaitable[Answer]]
     pid: int

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from services.bench.answers import Answer
 from services.bench.compare import Ask, Comparison, compare, turns
-from services.bench.crew import running
 from services.bench.engine_client import EngineClient, engine_client
 from services.bench.gateway_cpu import CpuPerRequest, Server, cpu_in_turns, pid_of
 from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.http_client import HttpClient, http_session
 from services.bench.load import ClosedLoop, Load
 from services.bench.parts import SERVED_NAME, STOCK, Parts
+from services.bench.processes import running
 from services.bench.prompts import Prompt, texts
 from services.node.plan import Part
 from shared.clock import Clock, MonotonicClock

@@ -28,7 +28,7 @@ def as_in_paper(
         for size in replicas
         for system in (OURS, *BASELINES)
     }
-    found = drive(searches, evaluation.crew, evaluation.points, evaluation.hear("paper"))
+    found = drive(searches, evaluation.pool, evaluation.points, evaluation.hear("paper"))
     evaluation.results.as_in_paper += list(found.values())
 
 

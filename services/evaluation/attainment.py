@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.simulation.judge import Mask, Rule, finished, kept
-from shared.simulation.lives import (
+from shared.simulation.request_metrics import (
     ADMISSION,
     ARRIVES,
     BY_DEADLINES,
@@ -16,9 +16,9 @@ from shared.simulation.lives import (
     SLOW_WINDOWS,
     TTFT,
     WORST_LATE,
-    Lives,
+    RequestMetrics,
 )
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 from shared.workloads.calls import Load
 
 Counts = npt.NDArray[np.int64]
@@ -62,11 +62,13 @@ class Attainment:
         self._owners: npt.NDArray[np.int64] = np.zeros(self._calls.sum(), dtype=np.int64)
         self._known = 0
 
-    def bounds(self, tickets: Sequence[Ticket], lives: Lives, rule: Rule, now: float) -> Bounds:
+    def bounds(
+        self, requests: Sequence[SimRequest], metrics: RequestMetrics, rule: Rule, now: float
+    ) -> Bounds:
         """The bounds that are certain at `now`; where it is infinite, all open calls are missed."""
-        owners, programs = self._owner_of(tickets), len(self._calls)
-        kept_calls = np.bincount(owners[kept(lives, rule)], minlength=programs)
-        missed_calls = np.bincount(owners[_missed(lives, rule, now)], minlength=programs)
+        owners, programs = self._owner_of(requests), len(self._calls)
+        kept_calls = np.bincount(owners[kept(metrics, rule)], minlength=programs)
+        missed_calls = np.bincount(owners[_missed(metrics, rule, now)], minlength=programs)
         found = [
             self._of_group(kept_calls[group], missed_calls[group], self._calls[group])
             for group in self._groups
@@ -88,10 +90,10 @@ class Attainment:
         kept_ones, missed_ones = (kept_calls == calls).sum(), (missed_calls > 0).sum()
         return float(kept_ones) / whole, 1 - float(missed_ones) / whole
 
-    def _owner_of(self, tickets: Sequence[Ticket]) -> npt.NDArray[np.int64]:
-        for ticket in tickets[self._known :]:
-            self._owners[ticket.life] = self._numbers[ticket.program_id]
-        self._known = len(tickets)
+    def _owner_of(self, requests: Sequence[SimRequest]) -> npt.NDArray[np.int64]:
+        for request in requests[self._known :]:
+            self._owners[request.index] = self._numbers[request.program_id]
+        self._known = len(requests)
         return self._owners[: self._known]
 
 
@@ -117,26 +119,26 @@ class EarlyEnd:
         self._every_s = max(load[-1].arrives_s, 1.0) / _LOOKS
         self._looked_s = 0.0
 
-    def __call__(self, tickets: Sequence[Ticket], lives: Lives, now: float) -> bool:
+    def __call__(self, requests: Sequence[SimRequest], metrics: RequestMetrics, now: float) -> bool:
         if now < self._looked_s + self._every_s:
             return False
         self._looked_s = now
-        bounds = self._attainment.bounds(tickets, lives, self._rule, now)
+        bounds = self._attainment.bounds(requests, metrics, self._rule, now)
         self.ended_early = all(bounds.passes(bar) is not None for bar in self._bars)
         return self.ended_early
 
 
-def _missed(lives: Lives, rule: Rule, now: float) -> Mask:
+def _missed(metrics: RequestMetrics, rule: Rule, now: float) -> Mask:
     """The calls that can no longer keep their targets."""
-    due_s = lives[:, ARRIVES] + lives[:, TTFT] + _ROUNDING_S
-    unstarted = np.isnan(lives[:, FIRST]) & (due_s < now)
-    refused = lives[:, ADMISSION] == REFUSED
-    ended: Mask = refused | unstarted | (finished(lives) & ~kept(lives, rule))
-    late = lives[:, WORST_LATE] > _ROUNDING_S
+    due_s = metrics[:, ARRIVES] + metrics[:, TTFT] + _ROUNDING_S
+    unstarted = np.isnan(metrics[:, FIRST]) & (due_s < now)
+    refused = metrics[:, ADMISSION] == REFUSED
+    ended: Mask = refused | unstarted | (finished(metrics) & ~kept(metrics, rule))
+    late = metrics[:, WORST_LATE] > _ROUNDING_S
     if rule is Rule.DEADLINES:
         ended |= late
     elif rule is Rule.ASKED:
-        ended |= late & (lives[:, BY_DEADLINES] > 0)
+        ended |= late & (metrics[:, BY_DEADLINES] > 0)
     elif rule is Rule.WINDOWS:
-        ended |= lives[:, SLOW_WINDOWS] > 0
+        ended |= metrics[:, SLOW_WINDOWS] > 0
     return ended

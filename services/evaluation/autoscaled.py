@@ -73,7 +73,7 @@ class AutoscaledRun(Run):
         self._last_s = max(program.arrives_s for program in load)
         self.moments: list[Moment] = []
         self._fill(engines, start)
-        self._timeline.at(orchestrator.every_s, self._scale)
+        self._state.timeline.at(orchestrator.every_s, self._scale)
 
     def _fill(self, engines: Sequence[SimEngine], start: FleetSize) -> None:
         most = {Role.PREFILL: start.prefill, Role.DECODE: start.decode}
@@ -83,7 +83,7 @@ class AutoscaledRun(Run):
                 pool.serving.append(engine.name)
             else:
                 pool.spare.append(engine.name)
-                del self._serving[engine.name]
+                del self._state.serving[engine.name]
 
     def _scale(self, now: float) -> None:
         question = self._scaler.question(self._planned.state, now)
@@ -96,7 +96,7 @@ class AutoscaledRun(Run):
                 self._follow(Role.PREFILL, desired.prefill, now)
                 self._follow(Role.DECODE, desired.decode, now)
         if now + self._orchestrator.every_s <= self._last_s:
-            self._timeline.at(now + self._orchestrator.every_s, self._scale)
+            self._state.timeline.at(now + self._orchestrator.every_s, self._scale)
 
     def _note(self, desired: FleetSize, now: float) -> None:
         prefill, decode = self._pools[Role.PREFILL], self._pools[Role.DECODE]
@@ -114,14 +114,14 @@ class AutoscaledRun(Run):
         while pool.wanted < desired and pool.spare:
             name = pool.spare.pop(0)
             pool.starting.append(name)
-            self._timeline.at(now + self._orchestrator.start_s, self._attach, role, name)
+            self._state.timeline.at(now + self._orchestrator.start_s, self._attach, role, name)
         while pool.wanted > desired and pool.starting:
             pool.spare.insert(0, pool.starting.pop())
         while pool.wanted > desired:
             name = pool.serving.pop()
             pool.leaving.append(name)
             self._planned.drain(name, now)
-            self._timeline.at(now + _LOOKS_EVERY_S, self._retire, role, name)
+            self._state.timeline.at(now + _LOOKS_EVERY_S, self._retire, role, name)
 
     def _attach(self, role: Role, name: str, now: float) -> None:
         pool = self._pools[role]
@@ -133,8 +133,9 @@ class AutoscaledRun(Run):
     def _retire(self, role: Role, name: str, now: float) -> None:
         """Removes an engine once it has neither requests nor KV that another engine will pull."""
         engine = self._engines[name]
-        if len(engine.rows) or engine.leased_blocks or self._for_room[name] or self._expected(name):
-            self._timeline.at(now + _LOOKS_EVERY_S, self._retire, role, name)
+        holds_kv = engine.leased_blocks or self._transfers.has_waiting(name)
+        if len(engine.rows) or holds_kv or self._expected(name):
+            self._state.timeline.at(now + _LOOKS_EVERY_S, self._retire, role, name)
             return
         self._die(name, now)
         pool = self._pools[role]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
 from services.evaluation.options import CapacityOptions
 from services.evaluation.output import write_report
 from services.evaluation.parts import Evaluation, systems_of
+from services.evaluation.point_store import PointStore
 from services.evaluation.report import capacity_tables, settings_table
 from services.evaluation.results import RULES, Results
 from services.evaluation.scenarios import (
@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
 def measure(options: CapacityOptions) -> Results:
     """Runs all searches for capacity, then measures attainment over load."""
     effort, bar = QUICK if options.quick else FULL, min(options.attainment)
-    ledger = Ledger(Path(options.out), older=options.older)
-    scenarios, systems = _scenarios(options, ledger), systems_of(options.systems)
+    store = PointStore(Path(options.out), older=options.older)
+    scenarios, systems = _scenarios(options, store), systems_of(options.systems)
     results = Results(
         effort=effort.name,
         seed=options.seed,
@@ -63,16 +63,16 @@ def measure(options: CapacityOptions) -> Results:
     )
     hardware = options.hardware
     if hardware.endswith((".toml", ".json")):  # others are names of tables
-        hardware = ledger.keep(hardware)
+        hardware = store.keep(hardware)
     for scenario in filter(is_of_classes, scenarios):
         for line in too_long(scenario, hardware or hardware_for(scenario), options.seed):
             say(line)
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
             seed=options.seed,
-            crew=crew,
-            points=ledger,
+            pool=pool,
+            points=store,
             results=results,
             folder=Path(options.out),
             hear=shown.hear,
@@ -82,7 +82,7 @@ def measure(options: CapacityOptions) -> Results:
         replicas, bars = sorted(set(options.replicas)), sorted(set(options.attainment))
         evaluation.capacity(scenarios, systems, replicas, bars)
         evaluation.curves(scenarios, systems, bar, replicas[0])
-    count(results, ledger)
+    count(results, store)
     return results
 
 
@@ -92,16 +92,16 @@ def _rule(options: CapacityOptions) -> Rule:
     return Rule.ASKED if options.classes else Rule.MEAN
 
 
-def _scenarios(options: CapacityOptions, ledger: Ledger) -> Sequence[str]:
+def _scenarios(options: CapacityOptions, store: PointStore) -> Sequence[str]:
     if options.classes:
         read_mix(Path(options.classes))
-        return [f"{CLASSES}:{ledger.keep(options.classes)}"]
+        return [f"{CLASSES}:{store.keep(options.classes)}"]
     return [application_of(name).name for name in options.scenarios] or scenario_names()
 
 
-def count(results: Results, ledger: Ledger) -> None:
-    """Notes the number of points in a ledger and their CPU time."""
-    points = list(ledger)
+def count(results: Results, store: PointStore) -> None:
+    """Notes the number of points in a store and their CPU time."""
+    points = list(store)
     results.points = len(points)
     results.measured_s = sum(point.cpu_s for point in points)
 

@@ -25,8 +25,8 @@ from shared.entry import exit_status
 from shared.hardware.profile import profiled
 from shared.options import load as load_options
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import ARRIVES
 from shared.simulation.record import Conditions
+from shared.simulation.request_metrics import ARRIVES
 from shared.simulation.run import Run
 
 _HALF = 0.5  # share of the load that is judged: the later part
@@ -86,8 +86,8 @@ def _fleet(name: str) -> Fleet:
 
 
 def _replayed(fleet: Fleet, question: Question) -> float:
-    fates = replay(question.asks, question.site, fleet.prefill, fleet.decode, until_s=0.0)
-    return fates.since(-question.window_s).share
+    verdicts = replay(question.demands, question.site, fleet.prefill, fleet.decode, until_s=0.0)
+    return verdicts.since(-question.window_s).share
 
 
 def _simulated(fleet: Fleet, options: CounterfactualOptions) -> tuple[float, Question, float]:
@@ -104,11 +104,11 @@ def _simulated(fleet: Fleet, options: CounterfactualOptions) -> tuple[float, Que
     took_s = cpu_time_s() - began_s
     end_s = max(program.arrives_s for program in load)
     window_s = _HALF * end_s
-    later = record.lives[:, ARRIVES] >= end_s - window_s
-    numbers = ScalingNumbers(window_s=window_s, most_requests=len(record.lives))
+    later = record.metrics[:, ARRIVES] >= end_s - window_s
+    numbers = ScalingNumbers(window_s=window_s, most_requests=len(record.metrics))
     question = Scaler(numbers=numbers, started_at_s=0.0).question(system.state, end_s)
     assert question is not None
-    return float(kept(record.lives, Rule.ASKED)[later].mean()), question, took_s
+    return float(kept(record.metrics, Rule.ASKED)[later].mean()), question, took_s
 
 
 def _print(compared: Sequence[Compared], options: CounterfactualOptions) -> None:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 Asking = Generator[Task, Point, T]  # yields tasks, receives points, returns a result
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Measures points in parallel."""
 
     jobs: int
@@ -39,7 +39,7 @@ class _Round:
 
 def drive(
     searches: Mapping[str, Asking[T]],
-    crew: Crew,
+    pool: WorkerPool,
     points: Points,
     heard: Callable[[int, int, Task], None] = lambda _ended, _all, _task: None,
 ) -> dict[str, T]:
@@ -51,10 +51,10 @@ def drive(
         _advance(state, name, search, None, points)
     while state.open:
         for _, task in state.open.values():
-            if len(state.running) < crew.jobs and task not in state.running:
+            if len(state.running) < pool.jobs and task not in state.running:
                 state.running.append(task)
-                crew.start(task)
-        point = crew.next()
+                pool.start(task)
+        point = pool.next()
         points.add(point)
         state.running.remove(point.task)
         _hand_on(state, points)

@@ -2,7 +2,7 @@
 
 import math
 
-from services.evaluation.told_prefixes import SPAN_TOKENS
+from services.evaluation.reported_prefixes import SPAN_TOKENS
 from shared.engines import (
     Drafts,
     EngineDescription,

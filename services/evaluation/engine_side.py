@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.evaluation.engine_reports import engine_id_of, report_of
-from services.evaluation.told_prefixes import ToldPrefixes
+from services.evaluation.reported_prefixes import ReportedPrefixes
 from services.planner.state.engine_state import EngineState
 from shared.engine.step_ledger import DraftLedger, StepBook
 from shared.engine.step_times import StepTimes
@@ -34,7 +34,7 @@ class Attached:
     finished: list[str] = field(default_factory=list)
     transfers: list[KvTransfer] = field(default_factory=list)
     told_at_s: float = 0.0
-    _prefixes: ToldPrefixes = field(default_factory=ToldPrefixes)
+    _prefixes: ReportedPrefixes = field(default_factory=ReportedPrefixes)
     _told: tuple[int, float, int] = (-1, 0.0, 0)  # steps, end of the running one, requests
     _learned: tuple[int, float] = (0, 0.0)  # steps, and the seconds of all of them
 
@@ -63,7 +63,7 @@ class Attached:
         """Notes the end of a KV transfer from another engine, whether it succeeded or failed."""
         self.transfers.append(
             KvTransfer(
-                request_id=fetched.ticket.name,
+                request_id=fetched.request.name,
                 peer_engine_id=engine_id_of(fetched.source),
                 transport=self.state.description.transports[0],
                 bytes=int(fetched.tokens * kv_bytes_per_token),
@@ -89,10 +89,10 @@ class Attached:
 
     def draft(self, engine: SimEngine, class_of: Mapping[int, str]) -> None:
         """Notes the drafts that the last step accepted, and sets the draft length of each row by
-        its class. `class_of`: class names by life.
+        its class. `class_of`: class names by index of the request.
         """
         self._note_drafts(engine, class_of)
-        rows, names = engine.rows, [class_of[life] for life in engine.who.tolist()]
+        rows, names = engine.rows, [class_of[index] for index in engine.indexes.tolist()]
         rows[:, DRAFT] = self._allowed(names)
         gains = {name: self.drafts.gain(name) for name in set(names)}
         rows[:, TOKENS_PER_STEP] = [gains[name] for name in names]
@@ -103,11 +103,11 @@ class Attached:
         if past is None:
             return
         became = zip(
-            past.lives.tolist(), past.drafted.tolist(), past.accepted.tolist(), strict=True
+            past.indexes.tolist(), past.drafted.tolist(), past.accepted.tolist(), strict=True
         )
-        for life, drafted, accepted in became:
-            if life in class_of:
-                self.drafts.observe(class_of[life], int(drafted), int(accepted))
+        for index, drafted, accepted in became:
+            if index in class_of:
+                self.drafts.observe(class_of[index], int(drafted), int(accepted))
 
     def _allowed(self, names: Sequence[str]) -> list[float]:
         return [float(self.policy.drafts_of(name) or 0) for name in names]

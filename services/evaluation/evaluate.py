@@ -7,13 +7,13 @@ from pathlib import Path
 from services.evaluation.as_in_paper import as_in_paper
 from services.evaluation.capacity import count, show
 from services.evaluation.leave_one_out.part import chosen_numbers, leave_one_out
-from services.evaluation.ledger import Ledger
 from services.evaluation.measure import measure_point
 from services.evaluation.options import EvaluateOptions
 from services.evaluation.output import write_document, write_report
 from services.evaluation.outsiders import outsiders
 from services.evaluation.overload import overload, retries
 from services.evaluation.parts import Evaluation, systems_of
+from services.evaluation.point_store import PointStore
 from services.evaluation.regret.part import drawn_loads
 from services.evaluation.results import Results
 from services.evaluation.scenarios import FULL, QUICK, scenario_names
@@ -55,14 +55,14 @@ def evaluate(options: EvaluateOptions) -> Results:
         raise ConfigError(f"--code-trace {options.code_trace}: there is no such file")
     if options.data and not Path(options.data).is_dir():
         raise ConfigError(f"--data {options.data}: there is no such folder")
-    ledger = Ledger(Path(options.out), older=options.older)
+    store = PointStore(Path(options.out), older=options.older)
     results = Results(effort=effort.name, seed=options.seed, machine=machine_line())
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
         evaluation = Evaluation(
             effort=effort,
             seed=options.seed,
-            crew=crew,
-            points=ledger,
+            pool=pool,
+            points=store,
             results=results,
             folder=Path(options.out),
             hear=shown.hear,
@@ -75,7 +75,7 @@ def evaluate(options: EvaluateOptions) -> Results:
         for name, run in PARTS.items():
             if name in options.parts or (not options.parts and name != _LEAVE_ONE_OUT):
                 run(evaluation)
-                count(results, ledger)
+                count(results, store)
                 write_report(results, Path(options.out))
     return results
 

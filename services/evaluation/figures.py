@@ -25,7 +25,7 @@ _COLOURS: Final = (
     "#17becf",
     "#393b79",
 )
-_FATES: Final = {
+_OUTCOMES: Final = {
     "admitted": "#2ca02c",
     "held": "#1f77b4",
     "best_effort": "#ff9f40",
@@ -149,10 +149,10 @@ def _burst(field: Any, burst: Burst) -> None:
     times = [one.from_s for one in burst.timeline]
     edges = [*times, times[-1] + burst.bin_s]
     bottom = [0.0] * len(times)
-    for fate, colour in _FATES.items():
-        heights = [getattr(one, fate) / burst.bin_s for one in burst.timeline]
+    for outcome, colour in _OUTCOMES.items():
+        heights = [getattr(one, outcome) / burst.bin_s for one in burst.timeline]
         top = [low + high for low, high in zip(bottom, heights, strict=True)]
-        label = fate.replace("_", " ")
+        label = outcome.replace("_", " ")
         field.stairs(top, edges, baseline=bottom, fill=True, color=colour, label=label)
         bottom = top
     kept = [one.kept / burst.bin_s for one in burst.timeline]

@@ -24,8 +24,8 @@ from shared.entry import exit_status
 from shared.hardware.profile import profiled
 from shared.options import load as load_options
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import ARRIVES
 from shared.simulation.record import Conditions, Record
+from shared.simulation.request_metrics import ARRIVES
 from shared.workloads.calls import Load
 
 _WIDTH = 120  # columns of tables without a terminal
@@ -151,13 +151,13 @@ def _phases(
     fixed: tuple[Record, list[Moment]],
 ) -> Iterator[Phase]:
     (record, moments), (first, _) = following, fixed
-    good, good_fixed = kept(record.lives, Rule.ASKED), kept(first.lives, Rule.ASKED)
+    good, good_fixed = kept(record.metrics, Rule.ASKED), kept(first.metrics, Rule.ASKED)
     for number, rate in enumerate(options.rates):
         start_s, end_s = number * options.phase_s, (number + 1) * options.phase_s
-        arrives = record.lives[:, ARRIVES]
+        arrives = record.metrics[:, ARRIVES]
         here = (arrives >= start_s) & (arrives < end_s)
         late = here & (arrives >= (start_s + end_s) / 2)
-        there = (first.lives[:, ARRIVES] >= start_s) & (first.lives[:, ARRIVES] < end_s)
+        there = (first.metrics[:, ARRIVES] >= start_s) & (first.metrics[:, ARRIVES] < end_s)
         then = [one for one in moments if start_s < one.at_s <= end_s]
         sizes = sorted((one.serving.engines, str(one.serving)) for one in then)
         yield Phase(

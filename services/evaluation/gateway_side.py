@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.evaluation.engine_reports import MODEL
-from services.evaluation.told_prefixes import prompt_hashes
+from services.evaluation.reported_prefixes import prompt_hashes
 from shared.requests import (
     Admission,
     OnRefuse,
@@ -17,7 +17,7 @@ from shared.requests import (
     SloTargets,
 )
 from shared.scheduling.rows import BEST_EFFORT, NO_SLO, PROMISED, key_of
-from shared.simulation.system import Ended, Route, Ticket
+from shared.simulation.system import Ended, Route, SimRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,34 +35,34 @@ class Wants:
 
 
 def query_of(
-    ticket: Ticket, wants: Wants, now: float, *, avoid: Sequence[str] = ()
+    request: SimRequest, wants: Wants, now: float, *, avoid: Sequence[str] = ()
 ) -> PlacementQuery:
     """The gateway's query at `now`; `avoid` are ids of engines."""
     return PlacementQuery(
-        request_id=ticket.name,
-        group_id=ticket.name,
-        session_id=ticket.program_id if wants.sessions and ticket.in_session else None,
+        request_id=request.name,
+        group_id=request.name,
+        session_id=request.program_id if wants.sessions and request.in_session else None,
         model=MODEL,
-        targets=_targets(ticket, wants),
-        prompt_tokens=ticket.prompt_tokens,
-        max_output_tokens=_most_output_tokens(ticket, wants),
-        waited_s=now - ticket.arrives_s,
+        targets=_targets(request, wants),
+        prompt_tokens=request.prompt_tokens,
+        max_output_tokens=_most_output_tokens(request, wants),
+        waited_s=now - request.arrives_s,
         forced_way=wants.way,
         avoid=tuple(avoid),
-        prompt_hashes=prompt_hashes(ticket) if wants.prefixes else None,
+        prompt_hashes=prompt_hashes(request) if wants.prefixes else None,
     )
 
 
-def _most_output_tokens(ticket: Ticket, wants: Wants) -> int:
+def _most_output_tokens(request: SimRequest, wants: Wants) -> int:
     """The most that the call allows and that the model's length leaves."""
-    left = ticket.call.max_output_tokens - ticket.produced
-    return max(1, min(left, wants.most_tokens - ticket.prompt_tokens))
+    left = request.call.max_output_tokens - request.produced
+    return max(1, min(left, wants.most_tokens - request.prompt_tokens))
 
 
-def _targets(ticket: Ticket, wants: Wants) -> SloTargets:
-    targets = ticket.call.targets(OnRefuse.BEST_EFFORT if wants.best_effort else OnRefuse.REFUSE)
-    asks_start = math.isfinite(ticket.ttft_s) and not ticket.produced
-    ttft_s = ticket.ttft_s if asks_start else None
+def _targets(request: SimRequest, wants: Wants) -> SloTargets:
+    targets = request.call.targets(OnRefuse.BEST_EFFORT if wants.best_effort else OnRefuse.REFUSE)
+    asks_start = math.isfinite(request.ttft_s) and not request.produced
+    ttft_s = request.ttft_s if asks_start else None
     return replace(targets, ttft_s=ttft_s, ttft_slowdown=None)
 
 
@@ -93,17 +93,17 @@ def route_of(placement: Placement, targets: SloTargets) -> Route:
 
 def outcome_of(ended: Ended, decision_id: str, moves: int) -> Outcome:
     """The outcome of a request that ended, after it moved to another engine `moves` times."""
-    ticket, later_s = ended.ticket, ended.last_s - ended.first_s
+    request, later_s = ended.request, ended.last_s - ended.first_s
     return Outcome(
         decision_id=decision_id,
-        request_id=ticket.name,
-        finished="length" if ended.tokens >= ticket.call.max_output_tokens else "stop",
+        request_id=request.name,
+        finished="length" if ended.tokens >= request.call.max_output_tokens else "stop",
         output_tokens=ended.tokens,
-        ttft_s=ended.first_s - ticket.arrives_s,
+        ttft_s=ended.first_s - request.arrives_s,
         tpot_s=later_s / (ended.tokens - 1) if ended.tokens > 1 else None,
         recomputed=ended.recomputed,
         transfer_s=ended.moved_s,
-        held_s=ended.placed_s - ticket.arrives_s,
+        held_s=ended.placed_s - request.arrives_s,
         queue_s=ended.started_s - ended.placed_s,
         prefill_s=ended.first_s - ended.started_s,
         stage_lateness=ended.stage_lateness,
@@ -111,14 +111,14 @@ def outcome_of(ended: Ended, decision_id: str, moves: int) -> Outcome:
     )
 
 
-def moved_outcome(ticket: Ticket, decision_id: str, moves: int) -> Outcome:
+def moved_outcome(request: SimRequest, decision_id: str, moves: int) -> Outcome:
     """The outcome of a decision that is void because its engine is gone; the request goes on
     elsewhere.
     """
     return Outcome(
         decision_id=decision_id,
-        request_id=ticket.name,
+        request_id=request.name,
         finished="moved",
-        output_tokens=ticket.produced,
+        output_tokens=request.produced,
         moves=moves,
     )

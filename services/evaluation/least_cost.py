@@ -1,14 +1,14 @@
 """The least engine time that the calls of a load cost under any scheduler: a lower bound.
 
-Relaxed: every step has the size that is best for all, mixing prompts and decodes costs nothing,
-tiles are never padded, nothing is computed twice, every prefix stays cached, and each call drafts
-as many tokens as suit it best (how many are accepted remains chance).
+Relaxed: every step has the size that is best for all. Mixing prompts and decodes costs nothing,
+tiles are never padded, nothing is computed twice, and every prefix stays cached. Each call drafts
+as many tokens as suit it best; how many are accepted remains chance.
 
 Kept, for any number S of steps that read N tokens together: a step's fixed part and layers f(n) are
-convex in its tokens, so S steps cost at least S f(N/S), which lies above every tangent c1 N + c0 S
-of it. And S is at least what KV memory (the contexts that all decodes read must fit into memory,
-step by step), the number of running requests and the longest step require. With a tangent and one
-of these three, the cost is a sum over calls, so each call is computed alone.
+convex in its tokens. So S steps cost at least S f(N/S), which lies above each of its tangents
+c1 N + c0 S. The least S follows from KV memory, the number of running requests and the longest
+step. (The contexts that all decodes read must fit into memory, step by step.) With a tangent and
+one of these three bounds, the cost is a sum over calls, so each call is computed alone.
 """
 
 from collections.abc import Iterator, Sequence

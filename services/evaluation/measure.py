@@ -16,7 +16,8 @@ from services.evaluation.variants import build, setting_of, table_of
 from services.evaluation.version import version_of
 from shared.clock import cpu_time_s
 from shared.simulation.judge import Rule, Share, judge, kept
-from shared.simulation.lives import (
+from shared.simulation.record import Conditions, Record
+from shared.simulation.request_metrics import (
     ADMISSION,
     ADMITTED,
     ARRIVES,
@@ -25,7 +26,6 @@ from shared.simulation.lives import (
     PLACED,
     REFUSED,
 )
-from shared.simulation.record import Conditions, Record
 from shared.simulation.run import Run
 from shared.workloads.calls import Load
 
@@ -85,7 +85,7 @@ def calming(load: Load, slower: float) -> Load:
 
 def _attained(record: Record, attainment: Attainment, now: float) -> dict[str, tuple[float, float]]:
     found = {
-        rule.value: attainment.bounds(record.tickets, record.lives, rule, now) for rule in Rule
+        rule.value: attainment.bounds(record.requests, record.metrics, rule, now) for rule in Rule
     }
     return {rule: (bounds.at_least, bounds.at_most) for rule, bounds in found.items()}
 
@@ -111,11 +111,11 @@ def retry_counts(record: Record, last_s: float) -> RetryCounts:
     """Counts retries of a run in which the last program arrives at `last_s`. Later retries are not
     counted: they find an emptying fleet.
     """
-    admission = record.lives[:, ADMISSION]
+    admission = record.metrics[:, ADMISSION]
     waits_s = [one.again_s - one.refused_s for one in record.retries]
-    again = [one.life for one in record.retries if one.again_s <= last_s]
-    second = {one.life for one in record.retries}
-    unnamed = sum(int(life) not in second for life in np.flatnonzero(admission == REFUSED))
+    again = [one.index for one in record.retries if one.again_s <= last_s]
+    second = {one.index for one in record.retries}
+    unnamed = sum(int(index) not in second for index in np.flatnonzero(admission == REFUSED))
     p50, p90 = np.quantile(waits_s, (0.5, 0.9)).tolist() if waits_s else (math.nan, math.nan)
     return RetryCounts(
         first=int((admission != NEVER_CAME).sum()),
@@ -129,11 +129,11 @@ def retry_counts(record: Record, last_s: float) -> RetryCounts:
 
 def timeline(record: Record, bin_s: float) -> Sequence[Bin]:
     """Counts requests by admission and by kept targets, for each part of the run."""
-    lives = record.lives
-    numbers = (lives[:, ARRIVES] // bin_s).astype(np.int64)
-    admission, good = lives[:, ADMISSION], kept(lives, Rule.ASKED)
+    metrics = record.metrics
+    numbers = (metrics[:, ARRIVES] // bin_s).astype(np.int64)
+    admission, good = metrics[:, ADMISSION], kept(metrics, Rule.ASKED)
     admitted = admission == ADMITTED
-    waited = admitted & (lives[:, PLACED] - lives[:, ARRIVES] > _HELD_S)
+    waited = admitted & (metrics[:, PLACED] - metrics[:, ARRIVES] > _HELD_S)
     groups = (admitted & ~waited, waited, admission == BEST_EFFORT, admission == REFUSED, good)
     last = int(numbers.max()) + 1 if len(numbers) else 0
     counts = [np.bincount(numbers[group], minlength=last).tolist() for group in groups]

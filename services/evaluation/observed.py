@@ -7,7 +7,7 @@ import numpy as np
 from shared.batch_time.table import DECODES, PREFILL, SPECULATED, FloatArray
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, Fetched, No, Route, System, Ticket
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest, System
 
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -25,10 +25,10 @@ class Observed:
     def recheck_s(self) -> float:
         return self._system.recheck_s
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
-        self._system.hear(engines, now)
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
+        self._system.observe(engines, now)
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> Sequence[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | Refusal | None]:
         started_s = self._clock()
         answers = self._system.place(waiting, now)
         self._decisions_s.append(self._clock() - started_s)
@@ -41,8 +41,8 @@ class Observed:
             self._step_tokens.append(counts[DECODES] + counts[PREFILL] + counts[SPECULATED])
         return formed
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        self._system.moved(engine, ticket)
+    def moved(self, engine: SimEngine, request: SimRequest) -> None:
+        self._system.moved(engine, request)
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         self._system.fetched(engine, fetched)

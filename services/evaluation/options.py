@@ -176,7 +176,7 @@ class CounterfactualOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedPrefixesOptions:
-    """Systems beside each other on loads whose prompts share prefixes."""
+    """Systems beside each other on loads of prompts that share prefixes."""
 
     engines: tuple[Count, ...] = option((4, 16), help="engines of the fleets")
     loads: tuple[str, ...] = option((), help="by name; default: all")

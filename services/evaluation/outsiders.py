@@ -59,7 +59,7 @@ def outsiders(evaluation: Evaluation, systems: Sequence[str]) -> None:
         for system in systems
         for rule in RULES
     }
-    found = drive(searches, evaluation.crew, evaluation.points, evaluation.hear("outsiders"))
+    found = drive(searches, evaluation.pool, evaluation.points, evaluation.hear("outsiders"))
     for one in published:
         bound = _place(evaluation, one).bound(one.share) / hardware_of(one.hardware).gpus
         own = [

@@ -108,7 +108,7 @@ def _tasks(
 def _driven(
     evaluation: Evaluation, searches: dict[str, Search], part: str
 ) -> dict[str, tuple[Point, ...]]:
-    found = drive(searches, evaluation.crew, evaluation.points, evaluation.hear(part))
+    found = drive(searches, evaluation.pool, evaluation.points, evaluation.hear(part))
     return {name: one.points for name, one in found.items()}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from services.evaluation.drive import Crew, Points, drive
+from services.evaluation.drive import Points, WorkerPool, drive
 from services.evaluation.points import Point, Task
 from services.evaluation.results import RULES, Bound, Burst, Load, Results, Scale
 from services.evaluation.scenarios import TRACE, Effort, hardware_of
@@ -36,7 +36,7 @@ class Evaluation:
 
     effort: Effort
     seed: int
-    crew: Crew
+    pool: WorkerPool
     points: Points
     results: Results
     folder: Path
@@ -75,7 +75,7 @@ class Evaluation:
             for scenario in scenarios
             for system in systems
         }
-        for found in drive(searches, self.crew, self.points, self.hear(rule)).values():
+        for found in drive(searches, self.pool, self.points, self.hear(rule)).values():
             self.results.capacities += found
         self._bounds(scenarios, replicas, bars)
 
@@ -100,7 +100,7 @@ class Evaluation:
                 for scenario in scenarios
                 for system in systems
             }
-            found = drive(searches, self.crew, self.points, self.hear(rule))
+            found = drive(searches, self.pool, self.points, self.hear(rule))
             self.results.capacities += found.values()
 
     def _by_rule(
@@ -139,7 +139,7 @@ class Evaluation:
             for scenario in scenarios
             for system in systems
         }
-        for found in drive(searches, self.crew, self.points, self.hear("curves")).values():
+        for found in drive(searches, self.pool, self.points, self.hear("curves")).values():
             self.results.loads += [self._load(point) for point in found.points]
 
     def _curve(
@@ -177,7 +177,7 @@ class Evaluation:
             for scenario in (_QUICK_ABLATED if self.effort.name == "quick" else _ABLATED)
             for system in (OURS, *(ablated(name) for name in ABLATIONS))
         }
-        found = drive(searches, self.crew, self.points, self.hear("ablations"))
+        found = drive(searches, self.pool, self.points, self.hear("ablations"))
         self.results.ablations += list(found.values())
 
     def _ablation(self, scenario: str, system: str, bar: float) -> Generator[Task, Point, Capacity]:
@@ -210,7 +210,7 @@ class Evaluation:
         lasts_s = place.programs(_BURST_REPLICAS) / _BURST_REPLICAS / rate
         bin_s = max(0.5, round(lasts_s / 120, 1))
         searches = {task.system: fixed([replace(task, bars=(), bin_s=bin_s)]) for task in tasks}
-        for found in drive(searches, self.crew, self.points, self.hear("bursts")).values():
+        for found in drive(searches, self.pool, self.points, self.hear("bursts")).values():
             self.results.bursts += [self._burst(point) for point in found.points]
 
     def _on_trace(self, task: Task) -> Task:
@@ -239,7 +239,7 @@ class Evaluation:
         """Finds the capacity of ours on more and more replicas."""
         sizes = _QUICK_SIZES if self.effort.name == "quick" else _SIZES
         searches = {scenario: self._scales(scenario, sizes, bar) for scenario in _SCALED}
-        for found in drive(searches, self.crew, self.points, self.hear("scaling")).values():
+        for found in drive(searches, self.pool, self.points, self.hear("scaling")).values():
             self.results.scaling += found
 
     def _scales(

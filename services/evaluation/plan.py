@@ -13,11 +13,11 @@ from rich.table import Table
 
 from services.evaluation.drive import drive
 from services.evaluation.files import json_of
-from services.evaluation.known import Known
 from services.evaluation.measure import measure_point
 from services.evaluation.mix import read_mix
 from services.evaluation.options import PlanOptions
 from services.evaluation.points import ClassTimes, Point, Task, rounded
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.results import percent
 from services.evaluation.scenarios import CLASSES
 from services.evaluation.sizing import Sized, Sizing, smallest
@@ -60,8 +60,8 @@ def plan(options: PlanOptions) -> Sized:
     """Simulates fleets of different sizes and splits. Raises ConfigError before that."""
     for line in too_long(_scenario(options), options.hardware, options.seed):
         say(line)
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
-        return drive({"": _sizing(options)}, crew, Known(), shown.hear("plan"))[""]
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
+        return drive({"": _sizing(options)}, pool, PointsInMemory(), shown.hear("plan"))[""]
 
 
 def _sizing(options: PlanOptions) -> Sizing:

@@ -24,7 +24,7 @@ from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, Fetched, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 
 _TIDY_EVERY_S: Final = 1.0
 _ROUNDING_S: Final = 1e-9
@@ -91,10 +91,10 @@ class Planned:
         self._profile = profile
         self._engines: Mapping[str, SimEngine] = {}  # the engines that serve
         self._attached: dict[str, Attached] = {}
-        self._waiting: dict[str, Ticket] = {}  # in the planner's queue, by request id
-        self._placed: dict[int, Placement] = {}  # by life
-        self._classes: dict[int, str] = {}  # by life
-        self._moves: dict[int, int] = {}  # by life: how often it lost an engine
+        self._waiting: dict[str, SimRequest] = {}  # in the planner's queue, by request id
+        self._placed: dict[int, Placement] = {}  # by index of the request
+        self._classes: dict[int, str] = {}  # by index
+        self._moves: dict[int, int] = {}  # how often it lost an engine
         self._look_at_s = math.inf
         self._tidied_s = 0.0
         for engine in engines:
@@ -110,66 +110,66 @@ class Planned:
         ends_s = (one.ends_s for one in self._engines.values() if one.ends_s > self._now)
         return min(self._look_at_s, min(ends_s, default=math.inf)) - self._now
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         """Asks for all new requests, and again for deferred ones that are due; returns the
         decisions made by now.
         """
         self._now, core = now, self._core
         looks = now >= self._look_at_s - _ROUNDING_S
         deferred = [self._waiting[_name(one)] for one in (core.look_again(now) if looks else ())]
-        new = [ticket for ticket in waiting if ticket.name not in self._waiting]
+        new = [request for request in waiting if request.name not in self._waiting]
         answers = [*self._ask(new, now), *self._ask(deferred, now)]
         self._look_at_s = core.waiting.next_look_s(now)
         found = {_name(one): self._take(self._waiting.pop(_name(one)), one) for one in answers}
-        return [found.get(ticket.name) for ticket in waiting]
+        return [found.get(request.name) for request in waiting]
 
-    def _ask(self, tickets: Sequence[Ticket], now: float) -> list[Answer]:
-        for ticket in tickets:
-            self._settle_moved(ticket, now)
-            self._waiting[ticket.name] = ticket
-        return self._core.place([self._query(one) for one in tickets], now, limit_s=math.inf)
+    def _ask(self, requests: Sequence[SimRequest], now: float) -> list[Answer]:
+        for request in requests:
+            self._settle_moved(request, now)
+            self._waiting[request.name] = request
+        return self._core.place([self._query(one) for one in requests], now, limit_s=math.inf)
 
-    def _query(self, ticket: Ticket) -> PlacementQuery:
-        avoid = self._others_turn(ticket) if self._settings.round_robin else ()
-        return query_of(ticket, self._wants, self._now, avoid=avoid)
+    def _query(self, request: SimRequest) -> PlacementQuery:
+        avoid = self._others_turn(request) if self._settings.round_robin else ()
+        return query_of(request, self._wants, self._now, avoid=avoid)
 
-    def _others_turn(self, ticket: Ticket) -> list[str]:
+    def _others_turn(self, request: SimRequest) -> list[str]:
         """Ids of all decode engines but the one that is next in turn."""
         fleet = [engine.description for engine in self.state.engines.values()]
         ids = [one.engine_id for one in fleet if one.role is Role.DECODE]
-        turn = ticket.life % max(1, len(ids))
+        turn = request.index % max(1, len(ids))
         return [*ids[:turn], *ids[turn + 1 :]]
 
-    def _take(self, ticket: Ticket, answer: Answer) -> Route | No:
+    def _take(self, request: SimRequest, answer: Answer) -> Route | Refusal:
         placement, targets = answer.placement, answer.call.asked.query.targets
         if placement.decode is None:
-            return No(retry_after_s=placement.retry_after_s)
-        self._placed[ticket.life] = placement
-        self._classes[ticket.life] = ticket.call.class_name
+            return Refusal(retry_after_s=placement.retry_after_s)
+        self._placed[request.index] = placement
+        self._classes[request.index] = request.call.class_name
         return route_of(placement, targets)
 
-    def _settle_moved(self, ticket: Ticket, now: float) -> None:
+    def _settle_moved(self, request: SimRequest, now: float) -> None:
         """Settles the earlier decision of a request that has lost its engine."""
-        placement = self._placed.pop(ticket.life, None)
+        placement = self._placed.pop(request.index, None)
         if placement is not None:
-            moves = self._moves[ticket.life] = self._moves.get(ticket.life, 0) + 1
-            outcome = moved_outcome(ticket, placement.decision_id, moves - 1)
+            moves = self._moves[request.index] = self._moves.get(request.index, 0) + 1
+            outcome = moved_outcome(request, placement.decision_id, moves - 1)
             self._core.settle([outcome], now)
 
     def ended(self, ended: Ended) -> None:
         """The gateway settles the request, and its engine reports it as finished."""
-        life = ended.ticket.life
-        placement, moves = self._placed.pop(life), self._moves.pop(life, 0)
-        del self._classes[life]
+        index = ended.request.index
+        placement, moves = self._placed.pop(index), self._moves.pop(index, 0)
+        del self._classes[index]
         engine = self._attached.get(placement.decode.name) if placement.decode else None
         if engine is not None:
-            engine.finished.append(ended.ticket.name)
+            engine.finished.append(ended.request.name)
         outcome = outcome_of(ended, placement.decision_id, moves)
         self._core.settle([outcome], ended.last_s)
 
     # ---- engines
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Lets engines report when a step has begun or ended, or a request has come or left."""
         self._engines = engines
         for engine in engines.values():
@@ -191,9 +191,9 @@ class Planned:
         settle_expired(rows, table, now)
         return float(form(rows, tokens, counts, table, engine.limits, now))
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+    def moved(self, engine: SimEngine, request: SimRequest) -> None:
         """Notes the request as finished for the engine's next report."""
-        self._attached[engine.name].finished.append(ticket.name)
+        self._attached[engine.name].finished.append(request.name)
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         """Notes the transfer for the engine's next report."""

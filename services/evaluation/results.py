@@ -109,9 +109,10 @@ class Retried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outsider:
-    """A published load: the share of requests that must be in time, the factor on its prompts, the
-    upper bound of the rate (programs per second per GPU), and the capacities of all systems by
-    several rules.
+    """A published load, and the capacities of all systems on it by several rules.
+
+    `share` of the requests must be in time; `scale` is the factor on its prompts; `bound` is the
+    upper bound of the rate, in programs per second per GPU.
     """
 
     scenario: str

@@ -1,5 +1,6 @@
-"""Finds the highest rate at which a system keeps enough of its targets, in its best setting. It is
-a generator that yields tasks and receives points.
+"""Finds the highest rate at which a system keeps enough of its targets, in its best setting.
+
+A search is a generator that yields tasks and receives points.
 """
 
 import math
@@ -111,8 +112,8 @@ class _Race:
 
 
 def _merit(failed: Point) -> tuple[bool, float]:
-    """Ranks failed settings: first those that passed a lower bar, by the share that they may have
-    kept, then the others by how long they lasted, as a run ends once its failure is certain.
+    """Ranks failed settings. First come those that passed a lower bar, by the share that they may
+    have kept; then the others, by how long they ran: a run ends once its failure is certain.
     """
     rule, bars = failed.task.rule, failed.task.bars
     if bars and failed.passes(rule, min(bars)):

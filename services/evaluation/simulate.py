@@ -13,10 +13,10 @@ from rich.table import Table
 from services.evaluation.drive import drive
 from services.evaluation.files import json_of
 from services.evaluation.fleets import Fleet, fleet_of, parse_fleet
-from services.evaluation.known import Known
 from services.evaluation.measure import measure_point
 from services.evaluation.options import SimulateOptions
 from services.evaluation.points import Point, Task, best, rounded
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.results import RULES
 from services.evaluation.scenarios import (
     CLASSES,
@@ -92,8 +92,8 @@ def simulate(options: SimulateOptions) -> list[Point]:
     for line in too_long(asked.scenario, asked.hardware, options.seed):
         say(line)
     searches = {system: fixed(own) for system, own in tasks.items()}
-    with workers(jobs_of(options.jobs), measure_point) as crew, progressing() as shown:
-        found = drive(searches, crew, Known(), shown.hear("simulate"))
+    with workers(jobs_of(options.jobs), measure_point) as pool, progressing() as shown:
+        found = drive(searches, pool, PointsInMemory(), shown.hear("simulate"))
     return [best(one.points, Rule.ASKED) for one in found.values()]
 
 

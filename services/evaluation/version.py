@@ -24,7 +24,7 @@ _OURS: Final = (
     "services/evaluation/gateway_side.py",
     "services/evaluation/planned.py",
     "services/evaluation/scaled_lengths.py",
-    "services/evaluation/told_prefixes.py",
+    "services/evaluation/reported_prefixes.py",
     "shared/engine/step_ledger.py",
     "shared/engine/step_times.py",
 )

@@ -85,7 +85,7 @@ class _Running:
 
 
 @dataclass(slots=True)
-class Crew:
+class Processes:
     """All processes of a node.
 
     With `restarts`, a part that was ready once is started again when it dies, also while others

@@ -3,39 +3,30 @@
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from services.node.config import NodeOptions
-from services.node.gpu_shares import GpuShare, share_gpus
-from services.node.gpus import read_gpus
-from services.node.machine import answered_device, ask_device, memory_gib
 from services.node.on_ray.config import UpOptions
 from services.node.on_ray.up import run_on_ray
 from services.node.part_options import check_part_options
-from services.node.plan import NodePlan, Part, Rank, Surroundings, plan_node
+from services.node.plan import NodePlan, Part, Rank, plan_node
 from services.node.ports import Claims, assign_ports
-from services.node.processes import Crew, Death, Keeper, tail
+from services.node.processes import Death, Keeper, Processes, tail
 from services.node.progress import Progress
 from services.node.ready import wait_until_attached, wait_until_ready
-from services.node.shares import CpuShare, share_cpu
 from services.node.signs import Patience, sign_of
+from services.node.survey import CONFIG_VARIABLE, run_dir_of, survey, unsurveyed
 from shared.clock import Clock, MonotonicClock
-from shared.cluster_secret import IDENTITY_VARIABLE, read_secret
-from shared.engine.environment import CPU
-from shared.errors import ConfigError
-from shared.models import is_local, resolve_model
+from shared.cluster_secret import read_secret
 from shared.options import load
 from shared.ports import LOOPBACK
 from shared.telemetry.log_files import cut_back
 
-_CONFIG: Final = "SLOS_CONFIG"
 _LOGS_EVERY_S: Final = 60.0
 _LOG_LIMIT_BYTES: Final = 64 << 20  # of each part, and as much again set aside
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -71,8 +62,8 @@ def run_node(
     ports = assign_ports(options)  # first, since making the model may take a while
     with closing(Claims()) as claims:
         claims.ports(ports, options)
-        claims.run_dir(_run_dir(options))
-        check_part_options(plan_node(options, ports, _unsurveyed(options, config)).parts)
+        claims.run_dir(run_dir_of(options))
+        check_part_options(plan_node(options, ports, unsurveyed(options, config)).parts)
         around = survey(options, config, console)
         return asyncio.run(serve(options, plan_node(options, ports, around), use, console))
 
@@ -87,90 +78,7 @@ def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     words = [part for word in argv for part in word.split("=", 1)]
     if "--config" in words:
         return words[words.index("--config") + 1]
-    return environ.get(_CONFIG) or None
-
-
-def _unsurveyed(options: NodeOptions, config: str | None) -> Surroundings:
-    """What is known before the machine is read: enough for all options but cores and memory."""
-    return Surroundings(
-        model=options.model,
-        model_is_local=False,
-        shares=[],
-        run_dir=_run_dir(options),
-        environ=_environment(config, options.cluster_secret_file),
-    )
-
-
-def survey(options: NodeOptions, config: str | None, console: Console) -> Surroundings:
-    """Reads the machine and prepares the model, which is slow at a first start."""
-    run_dir = _run_dir(options)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot make {run_dir} ({error.strerror}): name another folder with --run-dir."
-        ) from error
-    asked = ask_device()  # runs while the model is prepared
-    model = resolve_model(
-        options.model, say=lambda line: console.print(line, highlight=False, soft_wrap=True)
-    )
-    device = answered_device(asked)
-    return Surroundings(
-        model=model,
-        model_is_local=is_local(model),
-        shares=_cpu_shares(options) if device == CPU else [],
-        gpu_shares=_gpu_shares(options, device, console),
-        run_dir=run_dir,
-        environ=_environment(config, options.cluster_secret_file),
-    )
-
-
-def _run_dir(options: NodeOptions) -> Path:
-    return Path(options.run_dir).expanduser().resolve()
-
-
-def _environment(config: str | None, secret_file: str) -> dict[str, str]:
-    """Variables of every part; files as absolute paths."""
-    named = {_CONFIG: config, IDENTITY_VARIABLE: secret_file}
-    return {key: str(Path(path).expanduser().resolve()) for key, path in named.items() if path}
-
-
-def _cpu_shares(options: NodeOptions) -> list[CpuShare]:
-    if options.gpus_per_engine:
-        raise ConfigError(
-            "vLLM computes on CPU here, so that --gpus-per-engine has no GPU to give: see "
-            "`slos-serve doctor`, or leave it out."
-        )
-    cores = sorted(os.sched_getaffinity(0))
-    return share_cpu(cores, memory_gib(), options.engines, options.kv_cache_gib)
-
-
-def _gpu_shares(options: NodeOptions, device: str, console: Console) -> list[GpuShare]:
-    """GPUs of each engine. Empty on CPU and on GPUs other than NVIDIA's, which engines choose."""
-    if device == CPU:
-        return []
-    try:
-        gpus = read_gpus(os.environ)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ConfigError(f"nvidia-smi: {error}: see `slos-serve doctor`.") from error
-    if not device:
-        raise ConfigError(
-            "vLLM finds no GPU here, and its build for CUDA does not compute on CPU: see "
-            "`slos-serve doctor`, or make ENGINE=engine-cpu."
-        )
-    if not gpus:
-        return []
-    each = options.gpus_of_an_engine
-    shares = share_gpus(gpus, options.engines, each, options.gpu_memory_utilization)
-    idle = {one.index for one in gpus} - {number for share in shares for number in share.gpus}
-    if idle:
-        console.print(
-            f"{len(idle)} of {len(gpus)} GPUs stay idle: more engines with --prefill and --decode, "
-            "larger ones with --gpus-per-engine.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return shares
+    return environ.get(CONFIG_VARIABLE) or None
 
 
 class _Node:
@@ -184,36 +92,42 @@ class _Node:
 
     async def run(self, use: Use) -> int:
         with Keeper() as keeper:
-            crew = Crew(
+            processes = Processes(
                 clock=self._clock,
                 keeper=keeper,
                 say=self._say,
                 restarts=self._options.restart,
             )
-            told_to_stop = _stop_on_signals(crew)
+            told_to_stop = _stop_on_signals(processes)
             try:
-                return await self._serve(crew, told_to_stop, use)
+                return await self._serve(processes, told_to_stop, use)
             finally:
                 self._say("Stopping: gateway first, then engines, then planner.")
-                await self._stop(crew)
+                await self._stop(processes)
 
-    async def _serve(self, crew: Crew, told_to_stop: asyncio.Event, use: Use) -> int:
+    async def _serve(self, processes: Processes, told_to_stop: asyncio.Event, use: Use) -> int:
         for part in self._plan.parts:
             if not part.after:
-                await crew.start(part)
-        status = await self._unless_ended(self._until_ready(crew), crew, told_to_stop)
+                await processes.start(part)
+        status = await self._unless_ended(self._until_ready(processes), processes, told_to_stop)
         if status is None:
-            status = await self._unless_ended(use(self._plan), crew, told_to_stop)
+            status = await self._unless_ended(use(self._plan), processes, told_to_stop)
         if status is None:
-            status = await self._unless_ended(self._bound_logs(), crew, told_to_stop)
+            status = await self._unless_ended(self._bound_logs(), processes, told_to_stop)
         return status or 0
 
     async def _unless_ended(
-        self, work: Coroutine[Any, Any, int | None], crew: Crew, told_to_stop: asyncio.Event
+        self,
+        work: Coroutine[Any, Any, int | None],
+        processes: Processes,
+        told_to_stop: asyncio.Event,
     ) -> int | None:
         """The result of `work`, unless a part dies for good (1) or a signal stops the node (0)."""
         working = asyncio.create_task(work)
-        dying, told = asyncio.create_task(crew.death()), asyncio.create_task(told_to_stop.wait())
+        dying, told = (
+            asyncio.create_task(processes.death()),
+            asyncio.create_task(told_to_stop.wait()),
+        )
         tasks = (working, dying, told)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -225,13 +139,13 @@ class _Node:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _until_ready(self, crew: Crew) -> None:
+    async def _until_ready(self, processes: Processes) -> None:
         """Waits for all parts. Raises DeadlinePassed when none makes progress for too long."""
         names = [part.name for part in self._plan.parts]
         self._say(f"Starting {', '.join(names)} (logs: {self._plan.parts[0].log.parent})")
         with Progress.of(self._console, names) as progress:
-            ready = asyncio.create_task(self._all_ready(crew, progress))
-            ticker = asyncio.create_task(self._tick(crew, progress))
+            ready = asyncio.create_task(self._all_ready(processes, progress))
+            ticker = asyncio.create_task(self._tick(processes, progress))
             try:
                 done, _ = await asyncio.wait([ready, ticker], return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
@@ -240,15 +154,15 @@ class _Node:
                     task.cancel()
                 await asyncio.gather(ready, ticker, return_exceptions=True)
 
-    async def _all_ready(self, crew: Crew, progress: Progress) -> None:
+    async def _all_ready(self, processes: Processes, progress: Progress) -> None:
         stands = {part.name: asyncio.Event() for part in self._plan.parts}
 
         async def one(part: Part) -> None:
             if part.after:
                 await stands[part.after].wait()
-                await crew.start(part)
+                await processes.start(part)
             progress.ready(part.name, await wait_until_ready(part, self._clock))
-            crew.stands(part.name)
+            processes.stands(part.name)
             stands[part.name].set()
 
         async with asyncio.TaskGroup() as group:
@@ -256,14 +170,14 @@ class _Node:
                 group.create_task(one(part))
         await wait_until_attached(self._plan, self._clock)
 
-    async def _tick(self, crew: Crew, progress: Progress) -> None:
+    async def _tick(self, processes: Processes, progress: Progress) -> None:
         started_at_s = self._clock.now()
         patience = Patience(self._options.start_limit_s)
         logs = {part.name: part.log for part in self._plan.parts}
         while True:
             await asyncio.sleep(1.0)
             progress.tick(self._clock.now() - started_at_s)
-            signs = {name: sign_of(logs[name], crew.pid_of(name)) for name in progress.awaited}
+            signs = {name: sign_of(logs[name], processes.pid_of(name)) for name in progress.awaited}
             patience.observe(signs, self._clock.now())
 
     async def _bound_logs(self) -> None:
@@ -273,9 +187,9 @@ class _Node:
             for part in self._plan.parts:
                 await asyncio.to_thread(cut_back, part.log, _LOG_LIMIT_BYTES)
 
-    async def _stop(self, crew: Crew) -> None:
+    async def _stop(self, processes: Processes) -> None:
         for rank in Rank:
-            await crew.stop(part.name for part in self._plan.parts if part.rank is rank)
+            await processes.stop(part.name for part in self._plan.parts if part.rank is rank)
 
     def _tell_death(self, death: Death) -> int:
         self._say(f"{death}. The end of its log ({death.log}):")
@@ -286,13 +200,13 @@ class _Node:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _stop_on_signals(crew: Crew) -> asyncio.Event:
+def _stop_on_signals(processes: Processes) -> asyncio.Event:
     """An event that the first signal sets; the second one kills all processes at once."""
     told = asyncio.Event()
 
     def stop() -> None:
         if told.is_set():
-            crew.kill()
+            processes.kill()
         told.set()
 
     for number in _STOP_SIGNALS:

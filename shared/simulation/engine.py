@@ -5,10 +5,8 @@ The serving system decides the tokens of each step.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.batch_time import StepTable
 from shared.batch_time.table import COUNTS, FloatArray
@@ -19,13 +17,14 @@ from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, RESIDENT, Rows, empty
 from shared.scheduling.shares import EVICT, FREE_BLOCKS, Tokens
 from shared.simulation.chance import Chance
-from shared.simulation.lives import EVICTED, Lives
 from shared.simulation.prefix_cache import PrefixCache
+from shared.simulation.request_metrics import EVICTED, RequestMetrics
 from shared.simulation.steps import (
     SUMS,
+    Drafted,
     Flags,
+    Indexes,
     Sent,
-    Who,
     finish,
     let_go,
     start,
@@ -34,16 +33,7 @@ from shared.simulation.steps import (
 
 Former = Callable[["SimEngine", Tokens, FloatArray, float], float]
 _FIRST_PLACES = 64
-_NOBODY: FloatArray = np.zeros(0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drafted:
-    """Drafted and accepted tokens of the last step, by life."""
-
-    lives: Who
-    drafted: npt.NDArray[np.float64]
-    accepted: npt.NDArray[np.float64]
+_NO_NUMBERS: FloatArray = np.zeros(0)
 
 
 class SimEngine:
@@ -51,7 +41,7 @@ class SimEngine:
 
     Attributes:
         rows: One row per request, in the order of arrival.
-        who: Their lives: indexes of rows in the run's `Lives`.
+        indexes: For each row, the index of its request in the run's `RequestMetrics`.
         after: The rows as they will be when the running step has ended.
         table: The step times that the system knows, which are not the true ones.
         computed_tokens: Tokens computed in all steps.
@@ -74,13 +64,13 @@ class SimEngine:
         self.limits = self._own_limits()
         self._block = float(hardware.block_size_tokens)
         self._own_blocks = float(hardware.kv_blocks)
-        self._leases: dict[int, float] = {}  # blocks, by life
+        self._leases: dict[int, float] = {}  # blocks, by index of the request
         self._count = 0
         self._rows, self._after = empty(_FIRST_PLACES), empty(_FIRST_PLACES)
-        self._who: Who = np.zeros(_FIRST_PLACES, dtype=np.int64)
+        self._indexes: Indexes = np.zeros(_FIRST_PLACES, dtype=np.int64)
         self._prefill_only: Flags = np.zeros(_FIRST_PLACES, dtype=np.bool_)
         self._tokens: Tokens = np.zeros(_FIRST_PLACES, dtype=np.int64)
-        self._ended: Who = np.zeros(_FIRST_PLACES, dtype=np.int64)
+        self._ended: Indexes = np.zeros(_FIRST_PLACES, dtype=np.int64)
         self._sent: Sent = np.zeros((_FIRST_PLACES, 2), dtype=np.int64)
         self._seen = np.zeros((_FIRST_PLACES, 4))
         self._sums = np.zeros(SUMS)
@@ -95,8 +85,8 @@ class SimEngine:
         return (self._rows if self.is_idle else self._after)[: self._count]
 
     @property
-    def who(self) -> Who:
-        return self._who[: self._count]
+    def indexes(self) -> Indexes:
+        return self._indexes[: self._count]
 
     @property
     def prefill_only(self) -> Flags:
@@ -118,44 +108,45 @@ class SimEngine:
     def blocks_for(self, tokens: int) -> float:
         return float(math.ceil(tokens / self.hardware.block_size_tokens))
 
-    def add(self, row: FloatArray, life: int, *, prefill_only: bool = False) -> None:
+    def add(self, row: FloatArray, index: int, *, prefill_only: bool = False) -> None:
         """Adds a request, also during a step. Its computed tokens were found in a cache or sent."""
         place = self._count
-        if place == len(self._who):
+        if place == len(self._indexes):
             self._grow()
         self._rows[place] = self._after[place] = row
-        self._who[place], self._prefill_only[place] = life, prefill_only
+        self._indexes[place], self._prefill_only[place] = index, prefill_only
         self._tokens[place] = self._seen[place, 2] = 0
         self._count = place + 1
         if self.cache.blocks:
             self.cache.shrink(max(0.0, self.free_blocks))
 
-    def begin(self, form: Former, lives: Lives, now: float) -> bool:
+    def begin(self, form: Former, metrics: RequestMetrics, now: float) -> bool:
         """Forms a step and starts it; whether there was one. Raises RuntimeError beyond limits."""
         self.ends_s = math.inf
         if not self._count:
             return False
         if not self._form(form, now) and not self._form_in_more_room(form, now):
-            self._drop_evicted(lives)
+            self._drop_evicted(metrics)
             return False
         lasts_s = self._lasts_s()
         ends_s = now + self.hardware.host_overhead_s + lasts_s
-        self._start(lives, now, ends_s)
+        self._start(metrics, now, ends_s)
         self.ends_s = ends_s
         self.steps, self.busy_s = self.steps + 1, self.busy_s + lasts_s
         return True
 
-    def end(self, lives: Lives, given_s: float) -> tuple[list[int], list[int]]:
+    def end(self, metrics: RequestMetrics, given_s: float) -> tuple[list[int], list[int]]:
         """Ends the step at `given_s`, when its tokens reach their clients.
 
-        Returns the lives with all their tokens, and those with a computed prompt that move on.
+        Returns the indexes of requests that have all their tokens, and of requests whose prompt is
+        computed and that move on.
         """
         self._rows, self._after = self._after, self._rows
         self.ends_s = math.inf
         ended, moved = finish(
             self._rows[: self._count],
-            self._who,
-            lives,
+            self._indexes,
+            metrics,
             self._seen,
             self._tokens,
             self._prefill_only,
@@ -166,9 +157,9 @@ class SimEngine:
         )
         self._count -= ended + moved
         sent = self._sent[:moved].tolist() if moved else []
-        for life, tokens in sent:
-            self._lease(life, tokens)
-        return self._ended[:ended].tolist() if ended else [], [life for life, _ in sent]
+        for index, tokens in sent:
+            self._lease(index, tokens)
+        return self._ended[:ended].tolist() if ended else [], [index for index, _ in sent]
 
     def find(self, name: str, tokens: int, *, stays: bool) -> int:
         """Cached tokens of a prefix, in whole blocks, at most `tokens`.
@@ -184,31 +175,31 @@ class SimEngine:
         """The tokens that fill whole blocks."""
         return tokens - tokens % self.hardware.block_size_tokens
 
-    def lend(self, life: int) -> None:
+    def lend(self, index: int) -> None:
         """Leases a cached prefix to a request of another engine. Its blocks stay in the cache."""
-        self._leases[life] = 0.0
+        self._leases[index] = 0.0
 
     def keep(self, name: str, tokens: int) -> None:
         """Caches a prefix in blocks that were just freed, until they are needed."""
         self.cache.keep(name, tokens)
         self.cache.shrink(max(0.0, self.free_blocks))
 
-    def release(self, life: int) -> None:
+    def release(self, index: int) -> None:
         """Frees the KV of a request that has moved on."""
-        self.leased_blocks -= self._leases.pop(life, 0.0)
+        self.leased_blocks -= self._leases.pop(index, 0.0)
 
-    def has_lease(self, life: int) -> bool:
-        return life in self._leases
+    def has_lease(self, index: int) -> bool:
+        return index in self._leases
 
-    def lose(self, life: int, now: float) -> None:
+    def lose(self, index: int, now: float) -> None:
         """Notes that a request's KV transfer failed: its prompt is computed here."""
-        place = int(np.flatnonzero(self.who == life)[0])
+        place = int(np.flatnonzero(self.indexes == index)[0])
         for rows in (self._rows, self._after):
             rows[place, AVAILABLE], rows[place, COMPUTED] = now, 0.0
 
     def clear(self) -> list[int]:
-        """Ends the engine; returns the lives that it had."""
-        had: list[int] = self.who.tolist()
+        """Ends the engine; returns the indexes of its requests."""
+        had: list[int] = self.indexes.tolist()
         self._count = 0
         self.cache = PrefixCache(self.hardware.block_size_tokens)
         self._leases.clear()
@@ -223,8 +214,8 @@ class SimEngine:
             max_resident=self.hardware.max_running_requests,
         )
 
-    def _lease(self, life: int, tokens: int) -> None:
-        blocks = self._leases[life] = self.blocks_for(tokens)
+    def _lease(self, index: int, tokens: int) -> None:
+        blocks = self._leases[index] = self.blocks_for(tokens)
         self.leased_blocks += blocks
 
     def _form(self, form: Former, now: float) -> bool:
@@ -239,22 +230,22 @@ class SimEngine:
         self.dropped_tokens += dropped
         return dropped > 0 and self._form(form, now)
 
-    def _drop_evicted(self, lives: Lives) -> None:
+    def _drop_evicted(self, metrics: RequestMetrics) -> None:
         """Applies the evictions of a former that has formed no step."""
         evicted = self._tokens[: self._count] == EVICT
-        lives[self.who[evicted], EVICTED] += 1
+        metrics[self.indexes[evicted], EVICTED] += 1
         self.dropped_tokens += float(self.rows[evicted, COMPUTED].sum())
         for column in (COMPUTED, RESIDENT):
             self.rows[evicted, column] = 0.0
         self._tokens[: self._count] = 0
 
-    def _start(self, lives: Lives, now: float, ends_s: float) -> None:
+    def _start(self, metrics: RequestMetrics, now: float, ends_s: float) -> None:
         count, sums = self._count, self._sums
         rows, after, seen = self._rows[:count], self._after[:count], self._seen[:count]
-        tokens, who = self._tokens[:count], self._who[:count]
-        uniforms = self._chance.uniforms(count) if self.hardware.draft else _NOBODY
+        tokens, indexes = self._tokens[:count], self._indexes[:count]
+        uniforms = self._chance.uniforms(count) if self.hardware.draft else _NO_NUMBERS
         block = self._block
-        start(rows, after, seen, tokens, who, lives, uniforms, sums, block, now, ends_s)
+        start(rows, after, seen, tokens, indexes, metrics, uniforms, sums, block, now, ends_s)
         given, dropped, residents, drafting, used = sums.tolist()
         self.computed_tokens += given
         self.dropped_tokens += dropped
@@ -280,7 +271,7 @@ class SimEngine:
             (self._tokens[: self._count] > 1) & (rows[:, DRAFT] > 0) & (seen[:, 2] > 0)
         )
         return Drafted(
-            lives=self.who[drafting],
+            indexes=self.indexes[drafting],
             drafted=rows[drafting, DRAFT],
             accepted=seen[drafting, 2] - 1,
         )
@@ -293,10 +284,10 @@ class SimEngine:
         return lasts_s
 
     def _grow(self) -> None:
-        more = len(self._who)
+        more = len(self._indexes)
         self._rows = np.concatenate([self._rows, empty(more)])
         self._after = np.concatenate([self._after, empty(more)])
-        self._who = np.concatenate([self._who, np.zeros_like(self._who)])
+        self._indexes = np.concatenate([self._indexes, np.zeros_like(self._indexes)])
         self._prefill_only = np.concatenate([self._prefill_only, np.zeros(more, dtype=np.bool_)])
         self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
         self._ended = np.concatenate([self._ended, np.zeros_like(self._ended)])

@@ -8,7 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from shared.simulation.lives import (
+from shared.simulation.record import Record
+from shared.simulation.request_metrics import (
     ADMISSION,
     ADMITTED,
     ARRIVES,
@@ -31,9 +32,8 @@ from shared.simulation.lives import (
     TTFT,
     UNDECIDED,
     WORST_LATE,
-    Lives,
+    RequestMetrics,
 )
-from shared.simulation.record import Record
 
 Mask = npt.NDArray[np.bool_]
 _ROUNDING_S = 1e-6
@@ -93,28 +93,28 @@ class Share:
 
 def judge(record: Record) -> list[Share]:
     """All requests under the name `all`, then each class if there are several."""
-    names = [ticket.call.class_name for ticket in record.tickets]
+    names = [request.call.class_name for request in record.requests]
     classes = np.array(names)
-    shares = [share_of("all", record.lives)]
+    shares = [share_of("all", record.metrics)]
     if len(set(names)) < 2:
         return shares
-    return shares + [share_of(one, record.lives[classes == one]) for one in sorted(set(names))]
+    return shares + [share_of(one, record.metrics[classes == one]) for one in sorted(set(names))]
 
 
-def share_of(name: str, lives: Lives) -> Share:
-    """Sums over these lives."""
-    admission = lives[:, ADMISSION]
-    promised = lives[admission == ADMITTED]
+def share_of(name: str, metrics: RequestMetrics) -> Share:
+    """Sums over these requests."""
+    admission = metrics[:, ADMISSION]
+    promised = metrics[admission == ADMITTED]
     first_s, pace_s = ttfts_s(promised), tpots_s(promised)
     return Share(
         name=name,
-        requests=len(lives),
+        requests=len(metrics),
         admitted=len(promised),
         best_effort=int((admission == BEST_EFFORT).sum()),
         refused=int((admission == REFUSED).sum()),
         promises_kept=int(kept(promised, Rule.ASKED).sum()),
-        kept={rule: int(kept(lives, rule).sum()) for rule in Rule},
-        causes=causes(lives),
+        kept={rule: int(kept(metrics, rule).sum()) for rule in Rule},
+        causes=causes(metrics),
         ttft_s=_quantiles(first_s),
         tpot_s=_quantiles(pace_s),
         ttft_share=_quantiles(first_s / promised[:, TTFT])[1],
@@ -122,62 +122,62 @@ def share_of(name: str, lives: Lives) -> Share:
     )
 
 
-def kept(lives: Lives, rule: Rule) -> Mask:
+def kept(metrics: RequestMetrics, rule: Rule) -> Mask:
     """Whether each request ran, finished and was in time, promised or not."""
     if rule is Rule.ASKED:
-        by_deadlines = lives[:, BY_DEADLINES] > 0
-        return np.where(by_deadlines, kept(lives, Rule.DEADLINES), kept(lives, Rule.MEAN))
-    served = (lives[:, ADMISSION] == ADMITTED) | (lives[:, ADMISSION] == BEST_EFFORT)
-    done = served & finished(lives)
+        by_deadlines = metrics[:, BY_DEADLINES] > 0
+        return np.where(by_deadlines, kept(metrics, Rule.DEADLINES), kept(metrics, Rule.MEAN))
+    served = (metrics[:, ADMISSION] == ADMITTED) | (metrics[:, ADMISSION] == BEST_EFFORT)
+    done = served & finished(metrics)
     if rule is Rule.DEADLINES:
-        result: Mask = done & (lives[:, WORST_LATE] <= _ROUNDING_S)
+        result: Mask = done & (metrics[:, WORST_LATE] <= _ROUNDING_S)
         return result
-    started: Mask = done & (ttfts_s(lives) <= lives[:, TTFT] + _ROUNDING_S)
+    started: Mask = done & (ttfts_s(metrics) <= metrics[:, TTFT] + _ROUNDING_S)
     if rule is Rule.WINDOWS:
-        held: Mask = started & (lives[:, SLOW_WINDOWS] == 0)
+        held: Mask = started & (metrics[:, SLOW_WINDOWS] == 0)
         return held
-    paced: Mask = started & (worst_pace_share(lives) <= 1 + _ROUNDING_S)
+    paced: Mask = started & (worst_pace_share(metrics) <= 1 + _ROUNDING_S)
     return paced
 
 
-def finished(lives: Lives) -> Mask:
+def finished(metrics: RequestMetrics) -> Mask:
     """Whether each request has all its tokens."""
-    result: Mask = lives[:, TOKENS] >= lives[:, OUTPUT]
+    result: Mask = metrics[:, TOKENS] >= metrics[:, OUTPUT]
     return result
 
 
-def ttfts_s(lives: Lives) -> npt.NDArray[np.float64]:
+def ttfts_s(metrics: RequestMetrics) -> npt.NDArray[np.float64]:
     """Seconds from the arrival to the first token; nan without one."""
-    result: npt.NDArray[np.float64] = lives[:, FIRST] - lives[:, ARRIVES]
+    result: npt.NDArray[np.float64] = metrics[:, FIRST] - metrics[:, ARRIVES]
     return result
 
 
-def tpots_s(lives: Lives) -> npt.NDArray[np.float64]:
+def tpots_s(metrics: RequestMetrics) -> npt.NDArray[np.float64]:
     """Mean time per token after the first; nan for fewer than two."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean_s = (lives[:, LAST] - lives[:, FIRST]) / (lives[:, TOKENS] - 1)
-    return np.where(lives[:, TOKENS] > 1, mean_s, np.nan)
+        mean_s = (metrics[:, LAST] - metrics[:, FIRST]) / (metrics[:, TOKENS] - 1)
+    return np.where(metrics[:, TOKENS] > 1, mean_s, np.nan)
 
 
-def worst_pace_share(lives: Lives) -> npt.NDArray[np.float64]:
+def worst_pace_share(metrics: RequestMetrics) -> npt.NDArray[np.float64]:
     """The greatest ratio of a stage's TPOT to its target; 0 without a second token."""
-    early = np.minimum(lives[:, TOKENS], lives[:, CHANGES_AT]) - 1
-    late = lives[:, TOKENS] - lives[:, CHANGES_AT]
-    ends_s = np.where(late > 0, lives[:, CHANGED], lives[:, LAST])
+    early = np.minimum(metrics[:, TOKENS], metrics[:, CHANGES_AT]) - 1
+    late = metrics[:, TOKENS] - metrics[:, CHANGES_AT]
+    ends_s = np.where(late > 0, metrics[:, CHANGED], metrics[:, LAST])
     with np.errstate(invalid="ignore", divide="ignore"):
-        first = (ends_s - lives[:, FIRST]) / (early * lives[:, PACE])
-        second = (lives[:, LAST] - lives[:, CHANGED]) / (late * lives[:, LATER_PACE])
+        first = (ends_s - metrics[:, FIRST]) / (early * metrics[:, PACE])
+        second = (metrics[:, LAST] - metrics[:, CHANGED]) / (late * metrics[:, LATER_PACE])
     result: npt.NDArray[np.float64] = np.maximum(
         np.where(early > 0, first, 0.0), np.where(late > 0, second, 0.0)
     )
     return result
 
 
-def causes(lives: Lives) -> dict[Cause, int]:
+def causes(metrics: RequestMetrics) -> dict[Cause, int]:
     """Missed requests by main cause."""
     found = dict.fromkeys(Cause, 0)
-    for life in lives[~kept(lives, Rule.ASKED)]:
-        found[_cause(life)] += 1
+    for request in metrics[~kept(metrics, Rule.ASKED)]:
+        found[_cause(request)] += 1
     return {cause: count for cause, count in found.items() if count}
 
 
@@ -189,18 +189,18 @@ _OF_ADMISSION = {
 }
 
 
-def _cause(life: npt.NDArray[np.float64]) -> Cause:
-    if cause := _OF_ADMISSION.get(int(life[ADMISSION])):
+def _cause(request: npt.NDArray[np.float64]) -> Cause:
+    if cause := _OF_ADMISSION.get(int(request[ADMISSION])):
         return cause
-    if not life[TOKENS] >= life[OUTPUT]:
+    if not request[TOKENS] >= request[OUTPUT]:
         return Cause.UNFINISHED
-    if life[FIRST] - life[ARRIVES] <= life[TTFT] + _ROUNDING_S:
-        starved = life[MOVED] > (life[LAST] - life[FIRST]) / 2
+    if request[FIRST] - request[ARRIVES] <= request[TTFT] + _ROUNDING_S:
+        starved = request[MOVED] > (request[LAST] - request[FIRST]) / 2
         return Cause.TRANSFER if starved else Cause.DECODE
     waits = {
-        Cause.HELD: life[PLACED] - life[ARRIVES],
-        Cause.QUEUE: life[STARTED] - life[PLACED],
-        Cause.PREFILL: life[FIRST] - life[STARTED],
+        Cause.HELD: request[PLACED] - request[ARRIVES],
+        Cause.QUEUE: request[STARTED] - request[PLACED],
+        Cause.PREFILL: request[FIRST] - request[STARTED],
     }
     return max(waits, key=lambda cause: waits[cause])
 

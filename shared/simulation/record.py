@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shared.simulation.engine import SimEngine
-from shared.simulation.lives import Lives
-from shared.simulation.system import Route, Ticket
+from shared.simulation.request_metrics import RequestMetrics
+from shared.simulation.system import Route, SimRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +43,10 @@ class Conditions:
 class Retry:
     """The retry at `again_s` of a request that was refused at `refused_s`, in seconds of the run.
 
-    `life` is its row in the lives.
+    `index` is that of its row in the metrics.
     """
 
-    life: int
+    index: int
     refused_s: float
     again_s: float
 
@@ -55,12 +55,12 @@ class Retry:
 class Record:
     """The result of a run.
 
-    `tickets` and `lives` correspond: one for each call of the load that arrived, or that its
+    `requests` and `metrics` correspond: one for each call of the load that arrived, or that its
     program never reached. For a request in `retries` they are those of the retry.
     """
 
-    tickets: tuple[Ticket, ...]
-    lives: Lives
+    requests: tuple[SimRequest, ...]
+    metrics: RequestMetrics
     routes: dict[int, Route]
     engines: tuple[SimEngine, ...]
     ended_s: float
@@ -68,4 +68,4 @@ class Record:
 
 
 # Called during the run; True ends the run early.
-Watch = Callable[[Sequence[Ticket], Lives, float], bool]
+Watch = Callable[[Sequence[SimRequest], RequestMetrics, float], bool]

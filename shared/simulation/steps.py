@@ -1,4 +1,6 @@
-"""Applies a step of a simulated engine to rows and lives, in compiled code."""
+"""Applies a step of a simulated engine to rows and metrics, in compiled code."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import EVICT, Tokens, holds_kv
 from shared.scheduling.simulate import Times, apply
-from shared.simulation.lives import (
+from shared.simulation.request_metrics import (
     ACCEPTANCE,
     CHANGES_AT,
     EVICTED,
@@ -27,17 +29,26 @@ from shared.simulation.lives import (
     PACE,
     STARTED,
     TOKENS,
-    Lives,
+    RequestMetrics,
     give,
 )
 
-Who = npt.NDArray[np.int64]
+Indexes = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Sent = npt.NDArray[np.int64]
 STAYS, ENDED, PREFILLED = 0, 1, 2
 # Offsets into the sums of a step.
 GIVEN, DROPPED, RESIDENTS, DRAFTING, USED_BLOCKS = range(5)
 SUMS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafted:
+    """Drafted and accepted tokens of the last step, by index of the request."""
+
+    indexes: Indexes
+    drafted: npt.NDArray[np.float64]
+    accepted: npt.NDArray[np.float64]
 
 
 @compiled
@@ -70,8 +81,8 @@ def start(
     after: Rows,
     seen: Times,
     tokens: Tokens,
-    who: Who,
-    lives: Lives,
+    indexes: Indexes,
+    metrics: RequestMetrics,
     uniforms: FloatArray,
     sums: FloatArray,
     block_tokens: float,
@@ -87,16 +98,16 @@ def start(
     seen[:, 2] = 0.0
     after[:] = rows
     for i in range(len(rows)):
-        life = lives[who[i]]
+        request = metrics[indexes[i]]
         if tokens[i] == EVICT:
-            life[EVICTED] += 1
+            request[EVICTED] += 1
             sums[DROPPED] += rows[i, COMPUTED]
         elif tokens[i] > 0:
             sums[GIVEN] += tokens[i]
-            if np.isnan(life[STARTED]):
-                life[STARTED] = now
+            if np.isnan(request[STARTED]):
+                request[STARTED] = now
             if tokens[i] > 1 and rows[i, DRAFT] > 0 and len(uniforms):
-                after[i, TOKENS_PER_STEP] = _gain(rows[i, DRAFT], life, uniforms[i])
+                after[i, TOKENS_PER_STEP] = _gain(rows[i, DRAFT], request, uniforms[i])
                 sums[DRAFTING] += 1
     apply(after, seen, tokens, ends_s, 0.0)
     for i in range(len(rows)):
@@ -107,61 +118,61 @@ def start(
 
 
 @compiled
-def _gain(drafts: float, life: FloatArray, chance: float) -> float:
+def _gain(drafts: float, request: FloatArray, chance: float) -> float:
     """One token plus the accepted drafts, by one uniform number; at most the tokens left."""
-    most = min(drafts, life[OUTPUT] - life[TOKENS] - 1)
-    reached, gain = life[ACCEPTANCE], 1.0
+    most = min(drafts, request[OUTPUT] - request[TOKENS] - 1)
+    reached, gain = request[ACCEPTANCE], 1.0
     while gain <= most and chance < reached:
         gain += 1
-        reached *= life[ACCEPTANCE]
+        reached *= request[ACCEPTANCE]
     return gain
 
 
 @compiled
 def finish(
     rows: Rows,
-    who: Who,
-    lives: Lives,
+    indexes: Indexes,
+    metrics: RequestMetrics,
     seen: Times,
     tokens: Tokens,
     prefill_only: Flags,
     before: Rows,
-    ended_lives: Who,
+    ended_indexes: Indexes,
     sent: Sent,
     now: float,
 ) -> tuple[int, int]:
-    """Records the tokens of a step in their lives; the rows that stay move up, in order.
+    """Records the tokens of a step in the metrics; the rows that stay move up, in order.
 
-    Fills `ended_lives` with the lives that have all their tokens, and `sent` with life and tokens
-    of each request that moves on after its prefill. Returns the number of both.
+    Fills `ended_indexes` with the requests that have all their tokens, and `sent` with index and
+    tokens of each request that moves on after its prefill. Returns the number of both.
     """
     ended, moved = 0, 0
     for i in range(len(rows)):
         tokens[i] = 0
-        fate = STAYS
+        state = STAYS
         if seen[i, 2] > 0:
-            fate = _settle(rows[i], lives[who[i]], seen[i, 2], prefill_only[i], now)
-        if fate == ENDED:
-            ended_lives[ended] = who[i]
+            state = _settle(rows[i], metrics[indexes[i]], seen[i, 2], prefill_only[i], now)
+        if state == ENDED:
+            ended_indexes[ended] = indexes[i]
             ended += 1
-        elif fate == PREFILLED:
-            sent[moved, 0], sent[moved, 1] = who[i], before[i, TOTAL]
+        elif state == PREFILLED:
+            sent[moved, 0], sent[moved, 1] = indexes[i], before[i, TOTAL]
             moved += 1
         elif ended + moved > 0:
             place = i - ended - moved
             rows[place] = rows[i]
-            who[place], prefill_only[place] = who[i], prefill_only[i]
+            indexes[place], prefill_only[place] = indexes[i], prefill_only[i]
     return ended, moved
 
 
 @compiled
 def _settle(
-    row: FloatArray, life: FloatArray, gained: float, prefill_only: bool, now: float
+    row: FloatArray, request: FloatArray, gained: float, prefill_only: bool, now: float
 ) -> int:
-    before = life[TOKENS]
-    give(life, gained, now)
-    if before < life[CHANGES_AT] <= life[TOKENS]:
-        change_pace(row, row[TPOT] * (life[LATER_PACE] / life[PACE]), 0, now)
-    if life[TOKENS] >= life[OUTPUT]:
+    before = request[TOKENS]
+    give(request, gained, now)
+    if before < request[CHANGES_AT] <= request[TOKENS]:
+        change_pace(row, row[TPOT] * (request[LATER_PACE] / request[PACE]), 0, now)
+    if request[TOKENS] >= request[OUTPUT]:
         return ENDED
     return PREFILLED if prefill_only else STAYS

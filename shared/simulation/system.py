@@ -13,17 +13,17 @@ from shared.workloads.calls import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
-    """A request that waits to be placed.
+class SimRequest:
+    """A request of a simulated run, as its serving system knows it.
 
     Attributes:
-        life: Its row in the run's lives.
+        index: That of its row in the run's metrics.
         ttft_s: Its target; infinite without one.
         in_session: Its program has several calls.
         produced: Tokens from an engine that is gone.
     """
 
-    life: int
+    index: int
     call: Call
     program_id: str
     call_number: int
@@ -74,7 +74,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class No:
+class Refusal:
     """A refusal. `retry_after_s` is the wait that the answer names, None if it names none."""
 
     retry_after_s: float | None = None
@@ -94,7 +94,7 @@ class Ended:
         stage_lateness: As in `shared.requests.Outcome`.
     """
 
-    ticket: Ticket
+    request: SimRequest
     tokens: int
     placed_s: float
     started_s: float
@@ -111,7 +111,7 @@ class Fetched:
     `used` false: it will not come, for that engine is gone.
     """
 
-    ticket: Ticket
+    request: SimRequest
     source: str
     tokens: int
     seconds: float
@@ -128,10 +128,10 @@ class System(Protocol):
     @property
     def recheck_s(self) -> float: ...
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
         """Observes the state of the engines, before each `place`."""
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> Sequence[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> Sequence[Route | Refusal | None]:
         """The decision on each waiting request; None defers it."""
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
@@ -140,7 +140,7 @@ class System(Protocol):
         It has the contract of `shared.scheduling.kernel.form`.
         """
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+    def moved(self, engine: SimEngine, request: SimRequest) -> None:
         """Called when a request with a computed prompt leaves this engine for its decode engine, or
         this engine is done with an export.
         """

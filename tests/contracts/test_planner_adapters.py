@@ -30,7 +30,7 @@ from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions, Outage
 from shared.simulation.run import Run
-from shared.simulation.system import Ended, Fetched, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 from tests.unit.shared.simulation.fleet import NOISE, drafting, fleet, hardware, random_load
 
 pytestmark = pytest.mark.timeout(120)
@@ -120,9 +120,9 @@ class RecordingCore(PlannerCore):
 class EverySecondRunsAnyway(Planned):
     """Every second request runs without a promise where it can have none."""
 
-    def _query(self, ticket: Ticket) -> PlacementQuery:
-        query = super()._query(ticket)
-        on_refuse = OnRefuse.BEST_EFFORT if ticket.life % 2 else OnRefuse.REFUSE
+    def _query(self, request: SimRequest) -> PlacementQuery:
+        query = super()._query(request)
+        on_refuse = OnRefuse.BEST_EFFORT if request.index % 2 else OnRefuse.REFUSE
         return replace(query, targets=replace(query.targets, on_refuse=on_refuse))
 
 
@@ -131,30 +131,30 @@ class EventByEvent:
 
     def __init__(self, inner: Planned) -> None:
         self.inner = inner
-        self._waiting: list[Ticket] = []
-        self._early: dict[int, Route | No] = {}  # answers that the run has not asked for yet
+        self._waiting: list[SimRequest] = []
+        self._early: dict[int, Route | Refusal] = {}  # answers that the run has not asked for yet
 
     @property
     def recheck_s(self) -> float:
         return self.inner.recheck_s
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:
         for name, engine in engines.items():
-            self.inner.hear({name: engine}, now)
+            self.inner.observe({name: engine}, now)
             self._decide(now)
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
-        self._waiting = [one for one in waiting if one.life not in self._early]
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
+        self._waiting = [one for one in waiting if one.index not in self._early]
         self._decide(now)
-        return [self._early.pop(one.life, None) for one in waiting]
+        return [self._early.pop(one.index, None) for one in waiting]
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         formed = self.inner.form(engine, tokens, counts, now)
         self._decide(now)
         return formed
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
-        self.inner.moved(engine, ticket)
+    def moved(self, engine: SimEngine, request: SimRequest) -> None:
+        self.inner.moved(engine, request)
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         self.inner.fetched(engine, fetched)
@@ -176,11 +176,11 @@ class EventByEvent:
 
     def _decide(self, now: float) -> None:
         waiting, still = self._waiting, []
-        for ticket, answer in zip(waiting, self.inner.place(waiting, now), strict=True):
+        for request, answer in zip(waiting, self.inner.place(waiting, now), strict=True):
             if answer is None:
-                still.append(ticket)
+                still.append(request)
             else:
-                self._early[ticket.life] = answer
+                self._early[request.index] = answer
         self._waiting = still
 
 
@@ -314,7 +314,7 @@ def recorded(
     system = EventByEvent(EverySecondRunsAnyway(Settings(), engines))
     outages = (Outage(engine="d0", from_s=0.3, until_s=1.4),)
     run = Run(load, system, engines, Conditions(network_s=0.0, outages=outages))
-    run._timeline.at(2.0, lambda now: system.drain(engines[-1].name, now))
+    run._state.timeline.at(2.0, lambda now: system.drain(engines[-1].name, now))
     run.record()
     numbers = system.inner.state.numbers
     return RecordingCore.events, RecordingCore.played, ClusterState(numbers, epoch="s", now=0.0)

@@ -8,9 +8,9 @@ import aiohttp
 
 from services.bench.capacity.client import StreamClient
 from services.bench.capacity.systems import System
-from services.bench.crew import running
 from services.bench.http_client import http_session
 from services.bench.parts import SERVED_NAME
+from services.bench.processes import running
 from shared.clock import Clock
 
 Say = Callable[[str], None]

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.bench.capacity.options import CapacityOptions
-from services.bench.crew import pick_ports
 from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.parts import Parts
+from services.bench.processes import pick_ports
 from services.node.plan import Part
 from shared.ports import LOOPBACK
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from services.bench.chaos.heard import Heard
+from services.bench.chaos.answer import Answer
 from services.bench.chaos.requests import Request
 from shared.clock import Clock
 
@@ -26,13 +26,13 @@ class Clients:
     session: aiohttp.ClientSession
     gateways: Sequence[str]
     clock: Clock
-    heard: list[Heard] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
-    async def each(self, requests: Sequence[Request], at_once: int) -> list[Heard]:
+    async def each(self, requests: Sequence[Request], at_once: int) -> list[Answer]:
         """Sends every request once, `at_once` at a time."""
         places = asyncio.Semaphore(at_once)
 
-        async def one(request: Request) -> Heard:
+        async def one(request: Request) -> Answer:
             async with places:
                 return await self.ask(request, gateway=request.number % len(self.gateways))
 
@@ -49,17 +49,17 @@ class Clients:
             while not done.is_set():
                 gateway = (gateway + 1) % len(self.gateways)
                 salt = uuid.uuid4().hex if chance.random() < 0.5 else ""
-                heard = await self.ask(chance.choice(requests), gateway=gateway, salt=salt)
-                self.heard.append(heard)
-                if heard.refusal or heard.fault:
+                answer = await self.ask(chance.choice(requests), gateway=gateway, salt=salt)
+                self.answers.append(answer)
+                if answer.refusal or answer.fault:
                     await self.clock.sleep(_BACK_OFF_S)
 
         await asyncio.gather(*(client(number) for number in range(clients)))
 
-    async def ask(self, request: Request, *, gateway: int, salt: str = "") -> Heard:
+    async def ask(self, request: Request, *, gateway: int, salt: str = "") -> Answer:
         """Sends one request. A failing server raises nothing."""
         began_at_s = self.clock.now()
-        heard = Heard(
+        answer = Answer(
             number=request.number,
             kind=request.kind,
             gateway=gateway,
@@ -69,23 +69,25 @@ class Clients:
         url = f"{self.gateways[gateway]}{request.path}"
         try:
             async with self.session.post(url, json=request.once(salt)) as response:
-                await self._read(response, request, heard)
+                await self._read(response, request, answer)
         except (aiohttp.ClientError, TimeoutError) as error:
-            heard.fault, heard.disconnected = repr(error), True
-        heard.ended_at_s = self.clock.now()
-        return heard
+            answer.fault, answer.disconnected = repr(error), True
+        answer.ended_at_s = self.clock.now()
+        return answer
 
-    async def _read(self, response: aiohttp.ClientResponse, request: Request, heard: Heard) -> None:
+    async def _read(
+        self, response: aiohttp.ClientResponse, request: Request, answer: Answer
+    ) -> None:
         if response.status != HTTPStatus.OK:
-            heard.refuse(response.status, _object(await response.read()))
+            answer.refuse(response.status, _object(await response.read()))
         elif not request.body["stream"]:
-            heard.take(_object(await response.read()))
-            heard.note(self.clock.now())
+            answer.take(_object(await response.read()))
+            answer.note(self.clock.now())
         else:
             async for line in response.content:
                 if line.startswith(_DATA) and not line.startswith(_DONE, len(_DATA)):
-                    heard.note(self.clock.now())
-                    heard.take(_object(line[len(_DATA) :]))
+                    answer.note(self.clock.now())
+                    answer.take(_object(line[len(_DATA) :]))
 
 
 def _object(body: bytes) -> dict[str, Any]:

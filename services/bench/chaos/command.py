@@ -14,18 +14,19 @@ from typing import Any, Final
 import yaml
 from rich.console import Console
 
-from services.bench.chaos.course import Course, Found
 from services.bench.chaos.fleet import Fleet, linked
 from services.bench.chaos.options import ChaosOptions
 from services.bench.chaos.processes import orphans, processes_with
 from services.bench.chaos.report import tables
+from services.bench.chaos.run import ChaosRun, Found
 from services.bench.chaos.summary import summary_json
-from services.bench.day.records import DECISIONS, read_decisions
 from services.bench.machine import Machine
+from services.bench.soak.records import DECISIONS, read_decisions
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan, plan_node
 from services.node.ports import assign_ports
-from services.node.up import serve, survey
+from services.node.survey import survey
+from services.node.up import serve
 from shared.clock import Clock, MonotonicClock, wall_time_s
 from shared.errors import ConfigError
 from shared.options import load
@@ -90,8 +91,8 @@ async def _serve(
     clock: Clock = MonotonicClock()
 
     async def use(_plan: NodePlan) -> int:
-        course = Course(options=options, fleet=fleet, clock=clock, say=_say)
-        await course.run(found)
+        run = ChaosRun(options=options, fleet=fleet, clock=clock, say=_say)
+        await run.run(found)
         return 0
 
     async with AsyncExitStack() as links:

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.bench.chaos.course import Found
-from services.bench.chaos.heard import Heard
+from services.bench.chaos.answer import Answer
+from services.bench.chaos.run import Found
 from services.bench.chaos.verdicts import (
-    Lived,
+    FaultRecord,
     Verdict,
     faults_of_answers,
     growth,
@@ -25,9 +25,13 @@ def summary_json(
     `left` names processes and shared memory that outlived the fleet.
     """
     problems = [
-        *faults_of_answers(found.heard, found.undisturbed, found.lived),
+        *faults_of_answers(found.answers, found.undisturbed, found.faults),
         *(f"hostile: {line}" for line in found.wrongly_answered),
-        *(f"{one.fault}: not all serve again" for one in found.lived if one.whole_at_s is None),
+        *(
+            f"{one.fault}: not all serve again"
+            for one in found.faults
+            if one.recovered_at_s is None
+        ),
         *(f"{name} was answered twice" for name in twice_promised(decisions)),
         *growth(found.used_before, found.used_after, kv_cache_gib),
         *([f"still held: {found.held}"] if found.held else []),
@@ -35,12 +39,12 @@ def summary_json(
     ]
     return {
         "seconds": round(found.ended_at_s - found.began_at_s, 1),
-        "all": _counts(found.heard, found),
+        "all": _counts(found.answers, found),
         "kinds": {
-            kind: _counts([one for one in found.heard if one.kind == kind], found)
-            for kind in sorted({one.kind for one in found.heard})
+            kind: _counts([one for one in found.answers if one.kind == kind], found)
+            for kind in sorted({one.kind for one in found.answers})
         },
-        "faults": [_fault(one, found) for one in found.lived],
+        "faults": [_fault(one, found) for one in found.faults],
         "hostile_answers": found.hostile_answers,
         "decisions": len(decisions),
         "used": {
@@ -54,26 +58,27 @@ def summary_json(
     }
 
 
-def _counts(heard: Sequence[Heard], found: Found) -> dict[str, Any]:
-    became = Counter(verdict(one, found.undisturbed, found.lived) for one in heard)
-    causes = Counter(str(move.get("cause")) for one in heard for move in one.moves)
-    refusals = Counter(one.refusal for one in heard if one.refusal)
+def _counts(answers: Sequence[Answer], found: Found) -> dict[str, Any]:
+    became = Counter(verdict(one, found.undisturbed, found.faults) for one in answers)
+    causes = Counter(str(move.get("cause")) for one in answers for move in one.moves)
+    refusals = Counter(one.refusal for one in answers if one.refusal)
     return {
-        "answers": len(heard),
+        "answers": len(answers),
         **{one.name.lower(): became[one] for one in Verdict},
-        "longest_pause_s": round(max((one.longest_pause_s for one in heard), default=0.0), 2),
+        "longest_pause_s": round(max((one.longest_pause_s for one in answers), default=0.0), 2),
         "moves": dict(causes),
         "refusals": dict(refusals.most_common(3)),
     }
 
 
-def _fault(lived: Lived, found: Found) -> dict[str, Any]:
-    concerned = [one for one in found.heard if lived.concerns(one)]
-    whole = None if lived.whole_at_s is None else round(lived.whole_at_s - lived.ended_at_s, 1)
+def _fault(record: FaultRecord, found: Found) -> dict[str, Any]:
+    concerned = [one for one in found.answers if record.concerns(one)]
+    recovered_at_s, ended_at_s = record.recovered_at_s, record.ended_at_s
+    recovery_s = None if recovered_at_s is None else round(recovered_at_s - ended_at_s, 1)
     return {
-        "at_s": round(lived.began_at_s - found.began_at_s, 1),
-        "fault": str(lived.fault),
-        "serve_again_s": whole,
+        "at_s": round(record.began_at_s - found.began_at_s, 1),
+        "fault": str(record.fault),
+        "serve_again_s": recovery_s,
         **_without(_counts(concerned, found), "refusals"),
     }
 

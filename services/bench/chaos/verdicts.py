@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from services.bench.chaos.answer import Answer
 from services.bench.chaos.faults import Fault, Kind
-from services.bench.chaos.heard import Heard
 from services.bench.chaos.processes import Use, is_core
 from shared.requests import Explanation
 
@@ -32,34 +32,36 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lived:
-    """One fault and its times. `whole_at_s` is when all engines served again."""
+class FaultRecord:
+    """One fault and its times. `recovered_at_s` is when all engines served again."""
 
     fault: Fault
     began_at_s: float
     ended_at_s: float
-    whole_at_s: float | None  # None: not within the time limit
+    recovered_at_s: float | None  # None: not within the time limit
 
     @property
     def over_at_s(self) -> float:
-        return self.ended_at_s if self.whole_at_s is None else self.whole_at_s
+        return self.ended_at_s if self.recovered_at_s is None else self.recovered_at_s
 
-    def concerns(self, heard: Heard) -> bool:
-        return heard.began_at_s < self.over_at_s and heard.ended_at_s > self.began_at_s
+    def concerns(self, answer: Answer) -> bool:
+        return answer.began_at_s < self.over_at_s and answer.ended_at_s > self.began_at_s
 
-    def took_gateway(self, heard: Heard) -> bool:
+    def took_gateway(self, answer: Answer) -> bool:
         """Whether the fault killed the gateway of this request, and so its connection."""
         killed = self.fault.kind is Kind.KILL_HOST
-        return killed and self.fault.target == f"gateway-{heard.gateway}" and self.concerns(heard)
+        return killed and self.fault.target == f"gateway-{answer.gateway}" and self.concerns(answer)
 
 
-def verdict(heard: Heard, undisturbed: Mapping[int, Heard], lived: Sequence[Lived]) -> Verdict:
-    if heard.refusal:
+def verdict(
+    answer: Answer, undisturbed: Mapping[int, Answer], faults: Sequence[FaultRecord]
+) -> Verdict:
+    if answer.refusal:
         return Verdict.REFUSED
-    if heard.fault:
-        lost = heard.disconnected and any(one.took_gateway(heard) for one in lived)
+    if answer.fault:
+        lost = answer.disconnected and any(one.took_gateway(answer) for one in faults)
         return Verdict.GATEWAY_LOST if lost else Verdict.FAILED
-    right = heard.answer == undisturbed[heard.number].answer
+    right = answer.content == undisturbed[answer.number].content
     return Verdict.RIGHT if right else Verdict.WRONG
 
 
@@ -97,20 +99,20 @@ def growth(
 
 
 def faults_of_answers(
-    heard: Sequence[Heard], undisturbed: Mapping[int, Heard], lived: Sequence[Lived]
+    answers: Sequence[Answer], undisturbed: Mapping[int, Answer], faults: Sequence[FaultRecord]
 ) -> list[str]:
     """Lines on the first answers that were wrong or failed."""
     found = []
-    for one in heard:
-        became = verdict(one, undisturbed, lived)
+    for one in answers:
+        became = verdict(one, undisturbed, faults)
         if became in (Verdict.WRONG, Verdict.FAILED):
-            during = ", ".join(str(fault.fault) for fault in lived if fault.concerns(one))
+            during = ", ".join(str(fault.fault) for fault in faults if fault.concerns(one))
             what = one.fault or _difference(one, undisturbed[one.number])
             found.append(f"{one.kind} {one.number} {became.value} during [{during}]: {what}")
     return found[:_SHOWN]
 
 
-def _difference(one: Heard, other: Heard) -> str:
+def _difference(one: Answer, other: Answer) -> str:
     if one.texts == other.texts:
         return f"{one.finishes} {one.tokens} tokens, not {other.finishes} {other.tokens}"
     indexes = sorted({*one.texts, *other.texts})

@@ -1,1 +1,1 @@
-"""Other people's systems on simulated engines, each in its best setting."""
+"""Other systems on simulated engines, each in its best setting."""

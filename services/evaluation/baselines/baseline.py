@@ -9,7 +9,7 @@ from shared.batch_time.table import FloatArray
 from shared.scheduling.rows import Rows
 from shared.scheduling.shares import MAX_TOKENS, Tokens
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ended, Fetched, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 
 StepFormer = Callable[[Rows, Tokens, FloatArray, FloatArray, FloatArray, float], float]
 
@@ -38,13 +38,13 @@ class Baseline:
         self._budget_tokens = budget_tokens or {}
         self._engines: Mapping[str, SimEngine] = {}
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
         """Stores the engines as they are."""
         self._engines = engines
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         """Routes requests at once, in order of arrival."""
-        return [self._router.route(ticket, self._engines, now) for ticket in waiting]
+        return [self._router.route(request, self._engines, now) for request in waiting]
 
     def form(self, engine: SimEngine, tokens: Tokens, counts: FloatArray, now: float) -> float:
         """Sets drafts, then forms the step."""
@@ -55,7 +55,7 @@ class Baseline:
         limits, table = engine.limits, engine.table.numbers
         return float(self._form_step(engine.rows, tokens, counts, table, limits, now))
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None:
+    def moved(self, engine: SimEngine, request: SimRequest) -> None:
         """Nothing to do: the router counts the request until its end."""
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
@@ -63,7 +63,7 @@ class Baseline:
 
     def ended(self, ended: Ended) -> None:
         """Lets the router forget the request."""
-        self._router.ended(ended.ticket.life)
+        self._router.ended(ended.request.index)
 
     def lost(self, engine: SimEngine, now: float) -> None:
         """Nothing to do: its requests are placed anew, which the router notices by itself."""

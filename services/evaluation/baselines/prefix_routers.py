@@ -10,10 +10,10 @@ from services.evaluation.baselines.routers import Engines, Traffic, of_role, unc
 from shared.engines import Role
 from shared.scheduling.rows import NO_SLO
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Route, Ticket
+from shared.simulation.system import Route, SimRequest
 
 # The cost of a request on each engine; the least is taken.
-Costs = Callable[[Ticket, Sequence[SimEngine], Traffic, float], Sequence[float]]
+Costs = Callable[[SimRequest, Sequence[SimEngine], Traffic, float], Sequence[float]]
 
 
 @dataclass(slots=True)
@@ -22,14 +22,14 @@ class RoundRobin:
 
     _sent: int = 0
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:  # noqa: ARG002 - a Router
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:  # noqa: ARG002 - a Router
         decode = of_role(engines, Role.DECODE)
         if not decode:
             return None
         self._sent += 1
         return Route(decode=decode[self._sent % len(decode)].name, kind=NO_SLO)
 
-    def ended(self, life: int) -> None:
+    def ended(self, index: int) -> None:
         """Nothing to do: turns do not depend on load."""
 
 
@@ -42,24 +42,24 @@ class LeastCost:
     costs: Costs
     _traffic: Traffic = field(default_factory=Traffic)
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
         decode = of_role(engines, Role.DECODE)
         if not decode:
             return None
-        costs = self.costs(ticket, decode, self._traffic, now)
+        costs = self.costs(request, decode, self._traffic, now)
         _, _, name = min(
             (cost, self._traffic.requests(engine), engine.name)
             for cost, engine in zip(costs, decode, strict=True)
         )
-        self._traffic.sent(ticket, name, name, uncached(ticket, engines[name]), now)
+        self._traffic.sent(request, name, name, uncached(request, engines[name]), now)
         return Route(decode=name, kind=NO_SLO)
 
-    def ended(self, life: int) -> None:
-        self._traffic.ended(life)
+    def ended(self, index: int) -> None:
+        self._traffic.ended(index)
 
 
 def by_requests(
-    ticket: Ticket,  # noqa: ARG001 - a Costs
+    request: SimRequest,  # noqa: ARG001 - a Costs
     engines: Sequence[SimEngine],
     traffic: Traffic,
     now: float,  # noqa: ARG001 - a Costs
@@ -74,10 +74,10 @@ def dynamo_costs(prefill_scale: float) -> Costs:
     """
 
     def costs(
-        ticket: Ticket, engines: Sequence[SimEngine], traffic: Traffic, now: float
+        request: SimRequest, engines: Sequence[SimEngine], traffic: Traffic, now: float
     ) -> list[float]:
         return [
-            prefill_scale * (traffic.queued_tokens(engine, now) + uncached(ticket, engine))
+            prefill_scale * (traffic.queued_tokens(engine, now) + uncached(request, engine))
             + traffic.kv_tokens(engine)
             for engine in engines
         ]
@@ -106,14 +106,14 @@ def llmd_costs(weights: ScorerWeights) -> Costs:
     """The negative of the weighted sum of scores, of which llm-d takes the greatest."""
 
     def costs(
-        ticket: Ticket, engines: Sequence[SimEngine], traffic: Traffic, now: float
+        request: SimRequest, engines: Sequence[SimEngine], traffic: Traffic, now: float
     ) -> list[float]:
         queued = [traffic.waiting(engine, now) for engine in engines]
         active = [traffic.requests(engine) for engine in engines]
         least, span = min(queued), max(queued) - min(queued)
         most = max(active)
         return [
-            -weights.prefix * (1 - uncached(ticket, engine) / ticket.prompt_tokens)
+            -weights.prefix * (1 - uncached(request, engine) / request.prompt_tokens)
             - weights.kv * engine.free_blocks / engine.hardware.kv_blocks
             - weights.queue * (1 - (queue - least) / span if span else 1.0)
             - weights.active * (1 - requests / most if most else 1.0)

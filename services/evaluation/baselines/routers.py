@@ -13,7 +13,7 @@ from shared.engines import Role
 from shared.scheduling.rows import COMPUTED, NO_SLO, RESIDENT, TOTAL, Rows
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Route, Ticket
+from shared.simulation.system import Route, SimRequest
 
 Engines = Mapping[str, SimEngine]
 _REQUEST_TOKENS = 128.0  # prompt tokens that weigh as much as one more request on an engine
@@ -23,10 +23,10 @@ _ON_ITS_WAY_S = 0.1  # after this an engine shows what was sent to it, or is don
 class Router(Protocol):
     """Routes the requests of one run."""
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
         """Chooses the engines of a request; None where no engine can give it tokens."""
 
-    def ended(self, life: int) -> None:
+    def ended(self, index: int) -> None:
         """Called when a request has all its tokens."""
 
 
@@ -41,23 +41,23 @@ class _Sent:
 class Traffic:
     """What is on its way to engines or on them, by what the router itself sent."""
 
-    _decodes_on: dict[int, tuple[str, int]] = field(default_factory=dict)  # with tokens, by life
+    _decodes_on: dict[int, tuple[str, int]] = field(default_factory=dict)  # with tokens, by index
     _requests: Counter[str] = field(default_factory=Counter)
     _kv_tokens: Counter[str] = field(default_factory=Counter)
     _under_way: dict[int, _Sent] = field(default_factory=dict)
 
-    def sent(self, ticket: Ticket, prefill: str, decode: str, tokens: int, now: float) -> None:
+    def sent(self, request: SimRequest, prefill: str, decode: str, tokens: int, now: float) -> None:
         """Notes a request; `prefill` computes `tokens` of its prompt."""
-        self.ended(ticket.life)
-        self._decodes_on[ticket.life] = decode, ticket.prompt_tokens
+        self.ended(request.index)
+        self._decodes_on[request.index] = decode, request.prompt_tokens
         self._requests[decode] += 1
-        self._kv_tokens[decode] += ticket.prompt_tokens
-        self._under_way[ticket.life] = _Sent(at_s=now, engine=prefill, tokens=tokens)
+        self._kv_tokens[decode] += request.prompt_tokens
+        self._under_way[request.index] = _Sent(at_s=now, engine=prefill, tokens=tokens)
 
-    def ended(self, life: int) -> None:
+    def ended(self, index: int) -> None:
         """Forgets a request."""
-        self._under_way.pop(life, None)
-        if (sent := self._decodes_on.pop(life, None)) is not None:
+        self._under_way.pop(index, None)
+        if (sent := self._decodes_on.pop(index, None)) is not None:
             engine, tokens = sent
             self._requests[engine] -= 1
             self._kv_tokens[engine] -= tokens
@@ -83,10 +83,10 @@ class Traffic:
 
     def _coming(self, engine: SimEngine, now: float) -> list[_Sent]:
         coming = []
-        for life, sent in list(self._under_way.items()):
+        for index, sent in list(self._under_way.items()):
             if now - sent.at_s > _ON_ITS_WAY_S:
-                del self._under_way[life]
-            elif sent.engine == engine.name and not (engine.who == life).any():
+                del self._under_way[index]
+            elif sent.engine == engine.name and not (engine.indexes == index).any():
                 coming.append(sent)
         return coming
 
@@ -103,16 +103,16 @@ class LeastLoaded:
     by_deadlines: bool = False
     _traffic: Traffic = field(default_factory=Traffic)
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
-        name = least_loaded(ticket, engines, self._traffic, now)
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
+        name = least_loaded(request, engines, self._traffic, now)
         if name is None:
             return None
-        self._traffic.sent(ticket, name, name, uncached(ticket, engines[name]), now)
-        key = self.keys.get(ticket.call.class_name, 0)
+        self._traffic.sent(request, name, name, uncached(request, engines[name]), now)
+        key = self.keys.get(request.call.class_name, 0)
         return Route(decode=name, kind=NO_SLO, key=key, by_deadlines=self.by_deadlines)
 
-    def ended(self, life: int) -> None:
-        self._traffic.ended(life)
+    def ended(self, index: int) -> None:
+        self._traffic.ended(index)
 
 
 @dataclass(slots=True)
@@ -124,50 +124,50 @@ class Split:
     threshold_tokens: int = 0
     _traffic: Traffic = field(default_factory=Traffic)
 
-    def route(self, ticket: Ticket, engines: Engines, now: float) -> Route | None:
-        decode = self._decode(ticket, engines, now)
+    def route(self, request: SimRequest, engines: Engines, now: float) -> Route | None:
+        decode = self._decode(request, engines, now)
         if decode is None:
             return None
-        tokens = uncached(ticket, engines[decode])
+        tokens = uncached(request, engines[decode])
         prefill = None
         if tokens >= self.threshold_tokens:
             prefill = _least(
                 (self._traffic.queued_tokens(engine, now), engine.name)
                 for engine in of_role(engines, Role.PREFILL)
             )
-        self._traffic.sent(ticket, prefill or decode, decode, tokens, now)
+        self._traffic.sent(request, prefill or decode, decode, tokens, now)
         return Route(decode=decode, prefill=prefill, kind=NO_SLO)
 
-    def _decode(self, ticket: Ticket, engines: Engines, now: float) -> str | None:
+    def _decode(self, request: SimRequest, engines: Engines, now: float) -> str | None:
         """The decode engine; without a threshold its load is its number of requests alone."""
         if self.threshold_tokens:
-            return least_loaded(ticket, engines, self._traffic, now)
+            return least_loaded(request, engines, self._traffic, now)
         return _least(
             (self._traffic.requests(engine), engine.name)
             for engine in of_role(engines, Role.DECODE)
         )
 
-    def ended(self, life: int) -> None:
-        self._traffic.ended(life)
+    def ended(self, index: int) -> None:
+        self._traffic.ended(index)
 
 
 def of_role(engines: Engines, role: Role) -> list[SimEngine]:
     return [engine for engine in engines.values() if engine.role is role]
 
 
-def uncached(ticket: Ticket, engine: SimEngine) -> int:
+def uncached(request: SimRequest, engine: SimEngine) -> int:
     """Tokens of the prompt that this engine would have to compute."""
-    call = ticket.call
-    kept = engine.cache.tokens(call.prefix_group or ticket.program_id) if call.prefix_tokens else 0
-    return ticket.prompt_tokens - min(call.prefix_tokens, kept)
+    call = request.call
+    kept = engine.cache.tokens(call.prefix_group or request.program_id) if call.prefix_tokens else 0
+    return request.prompt_tokens - min(call.prefix_tokens, kept)
 
 
-def least_loaded(ticket: Ticket, engines: Engines, traffic: Traffic, now: float) -> str | None:
+def least_loaded(request: SimRequest, engines: Engines, traffic: Traffic, now: float) -> str | None:
     """The name of the least loaded decode engine."""
     return _least(
         (
             traffic.queued_tokens(engine, now)
-            + uncached(ticket, engine)
+            + uncached(request, engine)
             + _REQUEST_TOKENS * traffic.requests(engine),
             engine.name,
         )

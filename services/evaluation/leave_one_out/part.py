@@ -1,6 +1,6 @@
 """`evaluate --parts leave-one-out`: every tuned number halved and doubled, on the same loads.
 
-A number whose two changes are both within noise on all loads has a rule that may be removed.
+Where both changes of a number are within noise on all loads, its rule may be removed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ def leave_one_out(evaluation: Evaluation, bar: float) -> None:
     changes = [(one, change) for one in chosen for change in changes_of(one)]
     told = evaluation.show("leave-one-out")
     for done, change in enumerate((None, *(change for _, change in changes))):
-        _play(trials, change, evaluation.crew.jobs, kept, folder)
+        _play(trials, change, evaluation.pool.jobs, kept, folder)
         told(done, len(changes), str(change) if change else "unchanged")
     evaluation.results.effects += [_effect(one, change, trials, kept) for one, change in changes]
 
@@ -69,7 +69,7 @@ def _applications(evaluation: Evaluation, bar: float) -> Iterator[Trial]:
         cell.scenario: place.search(cell, [label])
         for cell, place, label in zip(cells, places, labels, strict=True)
     }
-    found = drive(searches, evaluation.crew, evaluation.points, evaluation.hear("rates"))
+    found = drive(searches, evaluation.pool, evaluation.points, evaluation.hear("rates"))
     for place, label in zip(places, labels, strict=True):
         task = place.task(OURS, label, rounded(found[place.scenario].rate))
         for seed in _seeds(evaluation):
@@ -111,11 +111,11 @@ def _play(
     if not left:
         return
     changed = partial(begin, [change] if change else [], str(folder / "kernels"))
-    with workers(jobs, partial(run, folder=folder), begin=changed) as crew:
+    with workers(jobs, partial(run, folder=folder), begin=changed) as pool:
         for one in left:
-            crew.start(replace(one, change=change))
+            pool.start(replace(one, change=change))
         for _ in left:
-            kept.add(crew.next())
+            kept.add(pool.next())
 
 
 def _effect(

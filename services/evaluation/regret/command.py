@@ -50,12 +50,12 @@ def regret(options: RegretOptions, told: Told) -> list[Regret]:
         clock=clock.now,
     )
     played = partial(play, folder=folder / LOADS)
-    with workers(jobs_of(options.jobs), played) as crew:
-        _drive(search, crew, kept, told)
+    with workers(jobs_of(options.jobs), played) as pool:
+        _drive(search, pool, kept, told)
     return list(search.known.values())
 
 
-class _Crew(Protocol):
+class _WorkerPool(Protocol):
     jobs: int
 
     def start(self, task: RegretLoad) -> None: ...
@@ -63,7 +63,7 @@ class _Crew(Protocol):
     def next(self) -> Regret: ...
 
 
-def _drive(search: Search, crew: _Crew, kept: KeptRegrets, told: Told) -> None:
+def _drive(search: Search, pool: _WorkerPool, kept: KeptRegrets, told: Told) -> None:
     """Plays as many loads at once as there are workers, and skips known ones."""
     running = 0
     for one in search:
@@ -71,17 +71,17 @@ def _drive(search: Search, crew: _Crew, kept: KeptRegrets, told: Told) -> None:
         if known is not None:
             search.add(known)
             continue
-        crew.start(one)
+        pool.start(one)
         running += 1
-        if running == crew.jobs:
-            _take(search, crew, kept, told)
+        if running == pool.jobs:
+            _take(search, pool, kept, told)
             running -= 1
     for _ in range(running):
-        _take(search, crew, kept, told)
+        _take(search, pool, kept, told)
 
 
-def _take(search: Search, crew: _Crew, kept: KeptRegrets, told: Told) -> None:
-    found = crew.next()
+def _take(search: Search, pool: _WorkerPool, kept: KeptRegrets, told: Told) -> None:
+    found = pool.next()
     kept.add(found)
     search.add(found)
     played = len(search.known)

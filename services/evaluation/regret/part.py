@@ -14,7 +14,7 @@ def drawn_loads(evaluation: Evaluation) -> None:
         loads=evaluation.effort.regret_loads,
         out=str(folder),
         seed=evaluation.seed,
-        jobs=evaluation.crew.jobs,
+        jobs=evaluation.pool.jobs,
     )
     evaluation.results.regrets = regret(options, evaluation.show("regret"))
     evaluation.results.regret_loads = str(folder / LOADS)

@@ -1,1 +1,1 @@
-"""Compares systems on loads whose prompts share prefixes."""
+"""Compares systems on loads of prompts that share prefixes."""

@@ -1,4 +1,4 @@
-"""Loads whose prompts share prefixes: system prompts, chats without session ids, agents."""
+"""Loads of prompts that share prefixes: system prompts, chats without session ids, agents."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final

@@ -24,8 +24,8 @@ from services.evaluation.systems import (
 from shared.hardware.profile import profiled
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, ttfts_s
-from shared.simulation.lives import FIRST
 from shared.simulation.record import Conditions
+from shared.simulation.request_metrics import FIRST
 from shared.simulation.run import Run
 from shared.simulation.system import System
 from shared.workloads.calls import Load
@@ -103,17 +103,17 @@ def play_one(
     system = _system(name, setting, engines, programs)
     conditions = Conditions(drain_s=drain_s(programs, table))
     record = Run(programs, system, engines, conditions).record()
-    prompts = sum(ticket.prompt_tokens for ticket in record.tickets)
-    ttft_s = ttfts_s(record.lives[~np.isnan(record.lives[:, FIRST])])
+    prompts = sum(request.prompt_tokens for request in record.requests)
+    ttft_s = ttfts_s(record.metrics[~np.isnan(record.metrics[:, FIRST])])
     p50_s, p95_s = np.quantile(ttft_s, (0.5, 0.95)).tolist()
-    bounds = Attainment(programs).bounds(record.tickets, record.lives, Rule.ASKED, math.inf)
+    bounds = Attainment(programs).bounds(record.requests, record.metrics, Rule.ASKED, math.inf)
     return Played(
         load=load.name,
         engines=size,
         system=name,
         setting=setting.label,
         hit_rate=sum(engine.found_tokens for engine in engines) / prompts,
-        could_hit=sum(ticket.call.prefix_tokens for ticket in record.tickets) / prompts,
+        could_hit=sum(request.call.prefix_tokens for request in record.requests) / prompts,
         ttft_s=(p50_s, p95_s),
         kept=bounds.at_least,
     )

@@ -1,11 +1,9 @@
-"""Ray and Ray Serve. Each actor supervises one process; requests go to the processes directly.
+"""A fleet on a Ray cluster: starts, inspects, scales and removes it.
 
 Serve keeps the wanted number of actors of each service, one application per service, each actor in
-a placement group of one bundle. The planner is a named actor, which Ray restarts.
+a placement group of one bundle.
 """
 
-import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,38 +12,24 @@ from typing import Any, Final
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from services.node.on_ray.config import FleetOptions
-from services.node.on_ray.fleet_planner import FleetPlanner
 from services.node.on_ray.members import Member
-from services.node.on_ray.place import (
-    Here,
-    Service,
-    first_counts,
-    part_on,
-    placement,
-    planner_on,
-    reached_at,
-    reserved,
-    stop_limit_s,
+from services.node.on_ray.place import Service, first_counts, placement, reserved, stop_limit_s
+from services.node.on_ray.ray_actors import (
+    ANSWER_LIMIT_S,
+    NAMESPACE,
+    PLANNER,
+    Replica,
+    ScalePolicy,
 )
 from services.node.on_ray.state import ServiceState, state_of
-from services.node.on_ray.supervised import Supervised, end_actor_with, here
-from services.node.processes import Keeper
-from services.node.ready import is_alive
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError, DeadlinePassed, EngineLost
 
-_NAMESPACE: Final = "slos-serve"
-_PLANNER: Final = "slos-planner"
 _CONNECT_TRIES: Final = 3
-_ANSWER_LIMIT_S: Final = 30.0
-_LAST_WORDS_S: Final = 2.0
 _HEALTH_EVERY_S: Final = 5.0
 _HEALTH_LIMIT_S: Final = 60.0
-_ALIVE_LIMIT_S: Final = 20.0
-_ASK_TARGET_EVERY_S: Final = 1.0
 _ASK_EVERY_S: Final = 0.5
 
 
@@ -58,7 +42,7 @@ def connect(on: str) -> None:
         try:
             ray.init(
                 address=None if on == "ray" else on,
-                namespace=_NAMESPACE,
+                namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level="ERROR",
                 ignore_reinit_error=True,
@@ -86,113 +70,6 @@ def has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0))
 
 
-def _here(fleet: FleetOptions) -> Here:
-    return here(fleet, ray.util.get_node_ip_address())
-
-
-class _PlannerActor(FleetPlanner):
-    """The planner's process as a named actor, with the methods of `FleetPlanner`."""
-
-    def __init__(self, fleet: FleetOptions) -> None:
-        supervised = Supervised.start(planner_on(fleet, _here(fleet)), Keeper().__enter__())
-        super().__init__(fleet, supervised, MonotonicClock())
-        end_actor_with(supervised, after_s=_LAST_WORDS_S)
-
-
-_Planner = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_PlannerActor)
-
-
-def planner_of(fleet: FleetOptions) -> Any:
-    """The planner's actor; the first caller makes it, on the cluster's head node if possible."""
-    return _Planner.options(
-        name=_PLANNER,
-        namespace=_NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(_head_node(), soft=True),
-    ).remote(fleet)
-
-
-def _head_node() -> str:
-    """The node that lives as long as the cluster."""
-    heads = [node for node in ray.nodes() if node["Resources"].get("node:__internal_head__")]
-    return str((heads or ray.nodes())[0]["NodeID"])
-
-
-class Replica:
-    """One actor of a service: serves while its process is ready, and drains at its end."""
-
-    _supervised: Supervised | None = None
-
-    # Serve awaits it
-    async def __init__(self, fleet: FleetOptions, service: Service) -> None:  # type: ignore[misc]
-        self._clock = MonotonicClock()
-        self._planner = planner_of(fleet)
-        self._planner_address = await self._planner.address.remote()
-        node = _here(fleet)
-        name = f"{service}-{serve.get_replica_context().replica_id.unique_id}"
-        part = part_on(fleet, node, service, name, self._planner_address)
-        self._supervised = supervised = Supervised.start(part, Keeper().__enter__())
-        await supervised.until_ready(self._clock, fleet.up.start_limit_s)
-        self._member = Member(
-            name=name,
-            service=service,
-            address=reached_at(part.address, fleet.up.host, node.address),
-            node=ray.get_runtime_context().get_node_id(),
-            actor_process=os.getpid(),
-            process=supervised.process.pid,
-        )
-        await self._planner.hear.remote(self._member)
-        end_actor_with(supervised, after_s=0.0)
-
-    async def check_health(self) -> None:
-        """Raises when the process is not alive or the planner has moved; Serve replaces an actor
-        after three times.
-        """
-        assert self._supervised is not None
-        await self._supervised.until_ready(self._clock, _ALIVE_LIMIT_S, ask=is_alive)
-        address = await self._planner.hear.remote(self._member)
-        if address != self._planner_address:
-            raise EngineLost(f"The planner moved from {self._planner_address} to {address}.")
-
-    def __del__(self) -> None:
-        """Drains and ends the process; Serve calls this once and waits for it."""
-        if self._supervised is not None and not self._supervised.stopping:
-            self._planner.forget.remote(self._supervised.part.name)
-            self._supervised.stop()
-
-
-class ScalePolicy:
-    """Serve's autoscaling policy of one service: returns the target of the planner's actor.
-
-    Serve's control loop calls it; a thread asks the actor, so that the loop does not wait.
-    """
-
-    def __init__(self, service: str) -> None:
-        self._service = service
-        self._clock = MonotonicClock()
-        self._asked_at_s = -_ASK_TARGET_EVERY_S
-        self._asking: threading.Thread | None = None
-        self._wanted: int | None = None
-
-    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        present = context.target_num_replicas
-        now = self._clock.now()
-        asking = self._asking is not None and self._asking.is_alive()
-        if not asking and now - self._asked_at_s >= _ASK_TARGET_EVERY_S:
-            self._asked_at_s = now
-            self._asking = threading.Thread(target=self._ask, args=(present,), daemon=True)
-            self._asking.start()
-        wanted, self._wanted = self._wanted, None
-        return (present if wanted is None else wanted), {}
-
-    def _ask(self, present: int) -> None:
-        with suppress(ray.exceptions.RayError, ValueError):  # no planner now: the number stays
-            actor = ray.get_actor(_PLANNER, namespace=_NAMESPACE)
-            answer = actor.wanted.remote(self._service, present)
-            self._wanted = ray.get(answer, timeout=_ANSWER_LIMIT_S)
-
-
 def application(fleet: FleetOptions, service: Service) -> serve.Application:
     """A service as Serve deploys it, for `slos-serve up` and for RayService."""
     needs, first = reserved(fleet, service), first_counts(fleet)[service]
@@ -211,7 +88,7 @@ def application(fleet: FleetOptions, service: Service) -> serve.Application:
             upscale_delay_s=0.0,  # `Targets` has its own delays
             downscale_delay_s=0.0,
             policy=AutoscalingPolicy(
-                policy_function=f"{__name__}:{ScalePolicy.__name__}",
+                policy_function=f"{ScalePolicy.__module__}:{ScalePolicy.__name__}",
                 policy_kwargs={"service": service.value},
             ),
         ),
@@ -265,7 +142,7 @@ def fix(counts: Mapping[Service, int | None]) -> None:
     _get(_running_planner().fix.remote({one.value: count for one, count in counts.items()}))
 
 
-def _get(reference: Any, limit_s: float = _ANSWER_LIMIT_S) -> Any:
+def _get(reference: Any, limit_s: float = ANSWER_LIMIT_S) -> Any:
     """The answer of an actor. Raises its exception without Ray's traces, or EngineLost."""
     try:
         return ray.get(reference, timeout=limit_s)
@@ -277,7 +154,7 @@ def _get(reference: Any, limit_s: float = _ANSWER_LIMIT_S) -> Any:
 
 def _running_planner() -> Any:
     try:
-        return ray.get_actor(_PLANNER, namespace=_NAMESPACE)
+        return ray.get_actor(PLANNER, namespace=NAMESPACE)
     except ValueError as error:
         raise ConfigError(
             "No slos-serve runs on this Ray cluster: start it with `slos-serve up --on ...`. What "

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.scaling.demanded import (
+from services.planner.scaling.recent_demand import (
     ARRIVES,
     CACHED,
     DRAFT,
@@ -18,7 +18,7 @@ from services.planner.scaling.demanded import (
     OUTPUT,
     PACE,
     PROMPT,
-    Asks,
+    Demands,
 )
 from shared.batch_time.table import COUNTS, FloatArray
 from shared.compiled import compiled
@@ -43,7 +43,7 @@ class Engines(NamedTuple):
 
     Attributes:
         rows: (engines, places, COLUMNS): the requests of each.
-        who: The numbers of these requests.
+        indexes: Those of these requests in the replayed `Demands`.
         tokens: What the running step gives each of them.
         used: How many places are taken.
         next_s: When the running step ends, or when an idle engine looks again.
@@ -55,7 +55,7 @@ class Engines(NamedTuple):
     """
 
     rows: npt.NDArray[np.float64]
-    who: Ints
+    indexes: Ints
     tokens: Ints
     used: Ints
     next_s: Floats
@@ -82,50 +82,50 @@ def limits_of(fleet: Engines, engine: int) -> FloatArray:
 
 
 @compiled
-def add_prompt(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> None:
+def add_prompt(fleet: Engines, engine: int, demands: Demands, i: int, now: float) -> None:
     """Adds a request with its prompt to compute; a prefill engine gives its first token only."""
     row = _new_row(fleet, engine, i)
-    row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT], asks[i, CACHED]
-    row[of.REMAINING] = 1.0 if engine < fleet.prefills else asks[i, OUTPUT]
-    row[of.DEADLINE], row[of.AVAILABLE] = asks[i, ARRIVES] + asks[i, DUE], now
-    row[of.KIND] = kind_of(asks, i)
+    row[of.TOTAL], row[of.COMPUTED] = demands[i, PROMPT], demands[i, CACHED]
+    row[of.REMAINING] = 1.0 if engine < fleet.prefills else demands[i, OUTPUT]
+    row[of.DEADLINE], row[of.AVAILABLE] = demands[i, ARRIVES] + demands[i, DUE], now
+    row[of.KIND] = kind_of(demands, i)
     if engine >= fleet.prefills:
-        _set_pace(row, asks, i)
+        _set_pace(row, demands, i)
 
 
 @compiled
 def add_answer(
-    fleet: Engines, engine: int, asks: Asks, i: int, first_s: float, arrives_s: float
+    fleet: Engines, engine: int, demands: Demands, i: int, first_s: float, arrives_s: float
 ) -> None:
     """Adds a request that got its first token at `first_s`; its KV arrives at `arrives_s`."""
     row = _new_row(fleet, engine, i)
-    row[of.TOTAL], row[of.COMPUTED] = asks[i, PROMPT] + 1.0, asks[i, PROMPT]
-    row[of.GENERATED], row[of.REMAINING] = 1.0, asks[i, OUTPUT] - 1.0
-    row[of.AVAILABLE], row[of.KIND] = arrives_s, kind_of(asks, i)
-    _set_pace(row, asks, i)
-    counts_from_s = first_s + max(asks[i, LATER], arrives_s - first_s)
-    if asks[i, LATER] == np.inf:
-        counts_from_s = asks[i, ARRIVES] + asks[i, DUE]
-    row[of.DEADLINE] = counts_from_s + asks[i, PACE]
+    row[of.TOTAL], row[of.COMPUTED] = demands[i, PROMPT] + 1.0, demands[i, PROMPT]
+    row[of.GENERATED], row[of.REMAINING] = 1.0, demands[i, OUTPUT] - 1.0
+    row[of.AVAILABLE], row[of.KIND] = arrives_s, kind_of(demands, i)
+    _set_pace(row, demands, i)
+    counts_from_s = first_s + max(demands[i, LATER], arrives_s - first_s)
+    if demands[i, LATER] == np.inf:
+        counts_from_s = demands[i, ARRIVES] + demands[i, DUE]
+    row[of.DEADLINE] = counts_from_s + demands[i, PACE]
 
 
 @compiled
-def kind_of(asks: Asks, i: int) -> float:
-    asks_for_nothing = asks[i, DUE] == np.inf and asks[i, PACE] == np.inf
-    return NO_SLO if asks_for_nothing else PROMISED
+def kind_of(demands: Demands, i: int) -> float:
+    has_no_slo = demands[i, DUE] == np.inf and demands[i, PACE] == np.inf
+    return NO_SLO if has_no_slo else PROMISED
 
 
 @compiled
-def _set_pace(row: FloatArray, asks: Asks, i: int) -> None:
-    row[of.TPOT], row[of.GRACE] = asks[i, PACE], asks[i, LATER]
-    row[of.DRAFT], row[of.TOKENS_PER_STEP] = asks[i, DRAFT], asks[i, GAIN]
+def _set_pace(row: FloatArray, demands: Demands, i: int) -> None:
+    row[of.TPOT], row[of.GRACE] = demands[i, PACE], demands[i, LATER]
+    row[of.DRAFT], row[of.TOKENS_PER_STEP] = demands[i, DRAFT], demands[i, GAIN]
 
 
 @compiled
 def _new_row(fleet: Engines, engine: int, i: int) -> FloatArray:
     place = fleet.used[engine]
     fleet.used[engine] += 1
-    fleet.who[engine, place], fleet.tokens[engine, place] = i, 0
+    fleet.indexes[engine, place], fleet.tokens[engine, place] = i, 0
     row: FloatArray = fleet.rows[engine, place]
     row[:] = 0.0
     row[of.TOKENS_PER_STEP], row[of.TPOT] = 1.0, np.inf
@@ -182,14 +182,14 @@ def end_step(fleet: Engines, engine: int, got: Floats, left: Ints, now: float) -
     leaving = 0
     for i in range(count):
         tokens[i] = 0
-        one = fleet.who[engine, i]
+        one = fleet.indexes[engine, i]
         if seen[i, GIVEN] > 0:
             _note(got[one], seen[i], now)
         if rows[i, of.REMAINING] <= 0:
             left[leaving] = one
             leaving += 1
         elif leaving > 0:
-            fleet.who[engine, i - leaving] = one
+            fleet.indexes[engine, i - leaving] = one
             for column in range(COLUMNS):
                 rows[i - leaving, column] = rows[i, column]
     fleet.used[engine] -= leaving
@@ -212,7 +212,7 @@ def empty_fleet(
     engines = prefills + decodes
     return Engines(
         rows=np.zeros((engines, places, COLUMNS)),
-        who=np.zeros((engines, places), dtype=np.int64),
+        indexes=np.zeros((engines, places), dtype=np.int64),
         tokens=np.zeros((engines, places), dtype=np.int64),
         used=np.zeros(engines, dtype=np.int64),
         next_s=np.full(engines, np.inf),

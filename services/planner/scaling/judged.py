@@ -2,43 +2,43 @@
 
 import numpy as np
 
-from services.planner.scaling.demanded import ARRIVES, DUE, LATER, TPOT, Asks
 from services.planner.scaling.fleet_rows import FIRST, GIVEN, LAST, LATE, Floats
-from services.planner.scaling.routes import SHORT_OF_PREFILL, asks_for_nothing
+from services.planner.scaling.recent_demand import ARRIVES, DUE, LATER, TPOT, Demands
+from services.planner.scaling.routes import SHORT_OF_PREFILL, has_no_slo
 from services.planner.tuning import TELLING_TOKENS
 from shared.compiled import compiled
 from shared.scheduling.expired import ROUNDING_S
 
-# The fate of a request: open, in time, late for want of one role, without targets, or impossible.
+# Verdicts: open, in time, late for want of one role, without targets, or impossible.
 OPEN, KEPT, MISSED_PREFILL, MISSED_DECODE, NOT_ASKED, NEVER = range(6)
 
 
 @compiled
-def missed(asks: Asks, i: int, short_of: int) -> int:
-    if asks_for_nothing(asks, i):
+def missed(demands: Demands, i: int, short_of: int) -> int:
+    if has_no_slo(demands, i):
         return NOT_ASKED
     return MISSED_PREFILL if short_of == SHORT_OF_PREFILL else MISSED_DECODE
 
 
 @compiled
-def judged_of(asks: Asks, got: Floats, i: int) -> int:
-    """The fate of a request that has all its tokens."""
-    if asks_for_nothing(asks, i):
+def judged_of(demands: Demands, got: Floats, i: int) -> int:
+    """The verdict of a request that has all its tokens."""
+    if has_no_slo(demands, i):
         return NOT_ASKED
-    if got[i, FIRST] > asks[i, ARRIVES] + asks[i, DUE] + ROUNDING_S:
+    if got[i, FIRST] > demands[i, ARRIVES] + demands[i, DUE] + ROUNDING_S:
         return MISSED_PREFILL
-    if asks[i, LATER] == np.inf:
+    if demands[i, LATER] == np.inf:
         return MISSED_DECODE if got[i, LATE] > ROUNDING_S else KEPT
     later = got[i, GIVEN] - 1
     took_s = got[i, LAST] - got[i, FIRST]
-    return MISSED_DECODE if later > 0 and took_s > later * asks[i, TPOT] + ROUNDING_S else KEPT
+    return MISSED_DECODE if later > 0 and took_s > later * demands[i, TPOT] + ROUNDING_S else KEPT
 
 
 @compiled
-def so_far(asks: Asks, got: Floats, i: int, now: float, short_of: int) -> int:
-    """The fate of an unfinished request: open while it may still be in time."""
-    if asks_for_nothing(asks, i):
+def so_far(demands: Demands, got: Floats, i: int, now: float, short_of: int) -> int:
+    """The verdict of an unfinished request: open while it may still be in time."""
+    if has_no_slo(demands, i):
         return NOT_ASKED
     if got[i, GIVEN] == 0:
-        return missed(asks, i, short_of) if now > asks[i, ARRIVES] + asks[i, DUE] else OPEN
-    return judged_of(asks, got, i) if got[i, GIVEN] >= TELLING_TOKENS else OPEN
+        return missed(demands, i, short_of) if now > demands[i, ARRIVES] + demands[i, DUE] else OPEN
+    return judged_of(demands, got, i) if got[i, GIVEN] >= TELLING_TOKENS else OPEN

@@ -9,13 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from services.planner.scaling.demanded import (
-    ARRIVES,
-    DUE,
-    OUTPUT,
-    PROMPT,
-    Asks,
-)
 from services.planner.scaling.fleet_rows import (
     GOT,
     LATE,
@@ -38,10 +31,17 @@ from services.planner.scaling.judged import (
     missed,
     so_far,
 )
+from services.planner.scaling.recent_demand import (
+    ARRIVES,
+    DUE,
+    OUTPUT,
+    PROMPT,
+    Demands,
+)
 from services.planner.scaling.routes import (
     SHORT_OF_DECODE,
     SHORT_OF_PREFILL,
-    asks_for_nothing,
+    has_no_slo,
     own_s,
     route,
     route_plain,
@@ -109,15 +109,15 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fates:
-    """The fate of each request of a replay, in order of arrival."""
+class Verdicts:
+    """The verdict of each request of a replay, in order of arrival."""
 
     arrives_s: Floats
-    fates: Ints
+    verdicts: Ints
 
     def since(self, from_s: float) -> Replayed:
         """The counts over requests that came at `from_s` or later."""
-        judged = self.fates[self.arrives_s >= from_s]
+        judged = self.verdicts[self.arrives_s >= from_s]
         return Replayed(
             kept=int((judged == KEPT).sum()),
             short_of_prefill=int((judged == MISSED_PREFILL).sum()),
@@ -126,84 +126,92 @@ class Fates:
         )
 
 
-def replay(asks: Asks, site: Site, prefills: int, decodes: int, *, until_s: float) -> Fates:
-    """Replays `asks`, in order of arrival; judges open requests at `until_s` as they stand."""
-    most = int(min(_MOST_PLACES, 2 * site.limits[:, MAX_RESIDENT].max(), len(asks) + 1))
+def replay(
+    demands: Demands, site: Site, prefills: int, decodes: int, *, until_s: float
+) -> Verdicts:
+    """Replays `demands`, in order of arrival; judges open requests at `until_s` as they stand."""
+    most = int(min(_MOST_PLACES, 2 * site.limits[:, MAX_RESIDENT].max(), len(demands) + 1))
     tables = site.prefill_table, site.decode_table
     fleet = empty_fleet(prefills, decodes, most, site.limits, tables)
-    fates = np.zeros(len(asks), dtype=np.int64)
-    got = np.zeros((len(asks), GOT))
+    verdicts = np.zeros(len(demands), dtype=np.int64)
+    got = np.zeros((len(demands), GOT))
     got[:, LATE] = -np.inf
-    run(fleet, asks, got, fates, site.link_fixed_s, site.link_token_s, until_s)
-    return Fates(arrives_s=asks[:, ARRIVES], fates=fates)
+    run(fleet, demands, got, verdicts, site.link_fixed_s, site.link_token_s, until_s)
+    return Verdicts(arrives_s=demands[:, ARRIVES], verdicts=verdicts)
 
 
 @compiled
 def run(
     fleet: Engines,
-    asks: Asks,
+    demands: Demands,
     got: Floats,
-    fates: Ints,
+    verdicts: Ints,
     link_fixed_s: float,
     link_token_s: float,
     until_s: float,
 ) -> None:
-    """Fills `fates` and `got`, by request."""
-    waiting, homes = np.empty(_MOST_WAITING, dtype=np.int64), np.full(len(asks), -1)
-    short_of = np.full(len(asks), SHORT_OF_DECODE)
+    """Fills `verdicts` and `got`, by request."""
+    waiting, homes = np.empty(_MOST_WAITING, dtype=np.int64), np.full(len(demands), -1)
+    short_of = np.full(len(demands), SHORT_OF_DECODE)
     left = np.empty(fleet.rows.shape[1], dtype=np.int64)
     waits, coming = 0, 0
     while True:
         engine = int(np.argmin(fleet.next_s))
-        arrives_s = asks[coming, ARRIVES] if coming < len(asks) else np.inf
+        arrives_s = demands[coming, ARRIVES] if coming < len(demands) else np.inf
         now = min(fleet.next_s[engine], arrives_s)
         if now > until_s or now == np.inf:
             break
         freed = True
         if arrives_s <= fleet.next_s[engine]:
-            waits = _come(fleet, asks, fates, coming, waiting, waits, short_of)
+            waits = _come(fleet, demands, verdicts, coming, waiting, waits, short_of)
             coming += 1
         else:
             freed = _go_on(
-                fleet, engine, asks, got, fates, homes, left, now, link_fixed_s, link_token_s
+                fleet, engine, demands, got, verdicts, homes, left, now, link_fixed_s, link_token_s
             )
         if freed and waits > 0:
-            waits = _place(fleet, asks, fates, homes, waiting, waits, short_of, now)
+            waits = _place(fleet, demands, verdicts, homes, waiting, waits, short_of, now)
     for i in range(coming):
-        if fates[i] == OPEN:
-            fates[i] = so_far(asks, got, i, until_s, short_of[i])
+        if verdicts[i] == OPEN:
+            verdicts[i] = so_far(demands, got, i, until_s, short_of[i])
 
 
 @compiled
 def _come(
-    fleet: Engines, asks: Asks, fates: Ints, i: int, waiting: Ints, waits: int, short_of: Ints
+    fleet: Engines,
+    demands: Demands,
+    verdicts: Ints,
+    i: int,
+    waiting: Ints,
+    waits: int,
+    short_of: Ints,
 ) -> int:
     """Adds an arriving request to those that wait; returns how many do."""
-    if not asks_for_nothing(asks, i) and not _possible(fleet, asks, i):
-        fates[i] = NEVER
+    if not has_no_slo(demands, i) and not _possible(fleet, demands, i):
+        verdicts[i] = NEVER
         return waits
     if waits == len(waiting):
-        fates[waiting[0]] = missed(asks, waiting[0], short_of[waiting[0]])
+        verdicts[waiting[0]] = missed(demands, waiting[0], short_of[waiting[0]])
         waits = _drop(waiting, waits, 0)
     waiting[waits] = i
     return waits + 1
 
 
 @compiled
-def _possible(fleet: Engines, asks: Asks, i: int) -> bool:
+def _possible(fleet: Engines, demands: Demands, i: int) -> bool:
     """Whether an idle engine can meet its TTFT."""
     table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
-    first_s = expected_s(table, np.zeros(COUNTS)) + own_s(table, asks, i)
-    return bool(first_s <= asks[i, DUE])
+    first_s = expected_s(table, np.zeros(COUNTS)) + own_s(table, demands, i)
+    return bool(first_s <= demands[i, DUE])
 
 
 @compiled
 def _go_on(
     fleet: Engines,
     engine: int,
-    asks: Asks,
+    demands: Demands,
     got: Floats,
-    fates: Ints,
+    verdicts: Ints,
     homes: Ints,
     left: Ints,
     now: float,
@@ -217,14 +225,14 @@ def _go_on(
     for k in range(leaving):
         i = left[k]
         home = homes[i]
-        if engine < fleet.prefills and asks[i, OUTPUT] > 1:
-            arrives_s = now + link_fixed_s + link_token_s * asks[i, PROMPT]
-            add_answer(fleet, home, asks, i, now, arrives_s)
+        if engine < fleet.prefills and demands[i, OUTPUT] > 1:
+            arrives_s = now + link_fixed_s + link_token_s * demands[i, PROMPT]
+            add_answer(fleet, home, demands, i, now, arrives_s)
             if not fleet.stepping[home]:
                 fleet.next_s[home] = min(fleet.next_s[home], arrives_s)
         else:
             _leave(fleet, home, i)
-            fates[i] = judged_of(asks, got, i)
+            verdicts[i] = judged_of(demands, got, i)
     begin_step(fleet, engine, now)
     return leaving > 0
 
@@ -249,8 +257,8 @@ def _drop(numbers: Ints, used: int, place: int) -> int:
 @compiled
 def _place(
     fleet: Engines,
-    asks: Asks,
-    fates: Ints,
+    demands: Demands,
+    verdicts: Ints,
     homes: Ints,
     waiting: Ints,
     waits: int,
@@ -261,16 +269,16 @@ def _place(
     chosen, kept, tried = np.empty(1, dtype=np.int64), 0, 0
     for k in range(waits):
         i = waiting[k]
-        plain, first = asks_for_nothing(asks, i), SHORT_OF_DECODE
+        plain, first = has_no_slo(demands, i), SHORT_OF_DECODE
         newest = k == waits - 1
         if tried < _MOST_TRIED or newest:
             tried += 1
-            first = route_plain(fleet, chosen) if plain else route(fleet, asks, i, now, chosen)
+            first = route_plain(fleet, chosen) if plain else route(fleet, demands, i, now, chosen)
             short_of[i] = min(first, SHORT_OF_PREFILL)
         if first >= 0:
-            _enter(fleet, asks, homes, i, first, chosen[0], now)
-        elif not plain and now > _latest_s(fleet, asks, i):
-            fates[i] = missed(asks, i, short_of[i])
+            _enter(fleet, demands, homes, i, first, chosen[0], now)
+        elif not plain and now > _latest_s(fleet, demands, i):
+            verdicts[i] = missed(demands, i, short_of[i])
         else:
             waiting[kept] = i
             kept += 1
@@ -279,19 +287,19 @@ def _place(
 
 @compiled
 def _enter(
-    fleet: Engines, asks: Asks, homes: Ints, i: int, first: int, home: int, now: float
+    fleet: Engines, demands: Demands, homes: Ints, i: int, first: int, home: int, now: float
 ) -> None:
     homes[i] = home
     fleet.promised[home, fleet.promises[home]] = i
     fleet.promises[home] += 1
-    add_prompt(fleet, first, asks, i, now)
+    add_prompt(fleet, first, demands, i, now)
     if not fleet.stepping[first]:
         fleet.next_s[first] = now
 
 
 @compiled
-def _latest_s(fleet: Engines, asks: Asks, i: int) -> float:
-    if asks[i, DUE] == np.inf:
-        return float(asks[i, ARRIVES] + PATIENCE_S)
+def _latest_s(fleet: Engines, demands: Demands, i: int) -> float:
+    if demands[i, DUE] == np.inf:
+        return float(demands[i, ARRIVES] + PATIENCE_S)
     table = fleet.prefill_table if fleet.prefills > 0 else fleet.decode_table
-    return float(asks[i, ARRIVES] + asks[i, DUE] - own_s(table, asks, i))
+    return float(demands[i, ARRIVES] + demands[i, DUE] - own_s(table, demands, i))

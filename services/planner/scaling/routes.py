@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from services.planner.scaling.demanded import (
+from services.planner.scaling.fleet_rows import Engines, Ints, kind_of, limits_of, table_of
+from services.planner.scaling.recent_demand import (
     ARRIVES,
     CACHED,
     DRAFT,
@@ -17,9 +18,8 @@ from services.planner.scaling.demanded import (
     OUTPUT,
     PACE,
     PROMPT,
-    Asks,
+    Demands,
 )
-from services.planner.scaling.fleet_rows import Engines, Ints, kind_of, limits_of, table_of
 from services.planner.tuning import KV_MARGIN, MOST_OF_DECODES
 from shared.batch_time.table import (
     CHUNKS,
@@ -49,15 +49,15 @@ SHORT_OF_PREFILL, SHORT_OF_DECODE = -1, -2
 
 
 @compiled
-def route(fleet: Engines, asks: Asks, i: int, now: float, chosen: Ints) -> int:
+def route(fleet: Engines, demands: Demands, i: int, now: float, chosen: Ints) -> int:
     """Returns the engine that computes the prompt, and in `chosen` the one that decodes; or
     SHORT_OF_PREFILL or SHORT_OF_DECODE.
     """
     engines = len(fleet.used)
     shares = np.full(engines, np.inf)
     for engine in range(fleet.prefills, engines):
-        if _has_room(fleet, engine, asks, i):
-            share = _share(fleet, engine, asks, i)
+        if _has_room(fleet, engine, demands, i):
+            share = _share(fleet, engine, demands, i)
             if share <= 1 or fleet.promises[engine] == 0:
                 shares[engine] = share
     why = SHORT_OF_DECODE
@@ -66,7 +66,7 @@ def route(fleet: Engines, asks: Asks, i: int, now: float, chosen: Ints) -> int:
         if shares[decode] == np.inf:
             return why
         why = SHORT_OF_PREFILL
-        first, _ready_s = quickest(fleet, decode, asks, i, now)
+        first, _ready_s = quickest(fleet, decode, demands, i, now)
         if first >= 0:
             chosen[0] = decode
             return first
@@ -75,23 +75,25 @@ def route(fleet: Engines, asks: Asks, i: int, now: float, chosen: Ints) -> int:
 
 
 @compiled
-def quickest(fleet: Engines, decode: int, asks: Asks, i: int, now: float) -> tuple[int, float]:
+def quickest(
+    fleet: Engines, decode: int, demands: Demands, i: int, now: float
+) -> tuple[int, float]:
     """The engine where the prompt is computed soonest, and when; -1 where it is late everywhere, or
     makes another one late.
     """
     best, best_s = -1, np.inf
     for engine in range(fleet.prefills + 1):
         where = decode if engine == fleet.prefills else engine
-        ready_s = _ready_s(fleet, where, asks, i, now)
+        ready_s = _ready_s(fleet, where, demands, i, now)
         if ready_s < best_s:
             best, best_s = where, ready_s
     return best, best_s
 
 
 @compiled
-def own_s(table: FloatArray, asks: Asks, i: int) -> float:
+def own_s(table: FloatArray, demands: Demands, i: int) -> float:
     """Seconds that its prompt adds to steps."""
-    return _takes_s(table, asks[i, CACHED], asks[i, PROMPT])
+    return _takes_s(table, demands[i, CACHED], demands[i, PROMPT])
 
 
 @compiled
@@ -105,16 +107,16 @@ def _takes_s(table: FloatArray, computed: float, total: float) -> float:
 
 
 @compiled
-def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> float:
+def _ready_s(fleet: Engines, engine: int, demands: Demands, i: int, now: float) -> float:
     """When its first token would come here with prompts in EDF order; infinite where that is late,
     or makes a prompt late that is in time without it.
     """
     table, limits = table_of(fleet, engine), limits_of(fleet, engine)
-    due_s, own = asks[i, ARRIVES] + asks[i, DUE], own_s(table, asks, i)
+    due_s, own = demands[i, ARRIVES] + demands[i, DUE], own_s(table, demands, i)
     step_s = expected_s(table, np.zeros(COUNTS))
     slower = 1.0
     if engine >= fleet.prefills:
-        left = 1.0 - min(MOST_OF_DECODES, _share(fleet, engine, asks, -1))
+        left = 1.0 - min(MOST_OF_DECODES, _share(fleet, engine, demands, -1))
         slower = 1.0 / left
     starts_s = fleet.next_s[engine] if fleet.stepping[engine] else now
     count = fleet.used[engine]
@@ -148,7 +150,7 @@ def _ready_s(fleet: Engines, engine: int, asks: Asks, i: int, now: float) -> flo
 
 
 @compiled
-def _share(fleet: Engines, engine: int, asks: Asks, newcomer: int) -> float:
+def _share(fleet: Engines, engine: int, demands: Demands, newcomer: int) -> float:
     """The share of a decode engine's time that the TPOTs of its requests take, as in
     `scheduling.steady`, with one more request (-1: none).
     """
@@ -157,45 +159,45 @@ def _share(fleet: Engines, engine: int, asks: Asks, newcomer: int) -> float:
     for j in range(promises + 1):
         i = fleet.promised[engine, j] if j < promises else newcomer
         if i >= 0:
-            tightest_s = min(tightest_s, _step_pace_s(asks, i))
+            tightest_s = min(tightest_s, _step_pace_s(demands, i))
     if tightest_s == np.inf:
         return 0.0
     counts = np.zeros(COUNTS)
     for j in range(promises + 1):
         i = fleet.promised[engine, j] if j < promises else newcomer
-        if i >= 0 and asks[i, PACE] < np.inf:
-            share = tightest_s / _step_pace_s(asks, i)
-            context = asks[i, PROMPT] + _HALF * asks[i, OUTPUT]
+        if i >= 0 and demands[i, PACE] < np.inf:
+            share = tightest_s / _step_pace_s(demands, i)
+            context = demands[i, PROMPT] + _HALF * demands[i, OUTPUT]
             counts[DECODES] += share
-            counts[SPECULATED] += share * asks[i, DRAFT]
-            counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], asks[i, DRAFT])
+            counts[SPECULATED] += share * demands[i, DRAFT]
+            counts[SPECULATION_STEPS] = max(counts[SPECULATION_STEPS], demands[i, DRAFT])
             counts[DECODE_CONTEXT] += share * context
             counts[LONGEST_CONTEXT] = max(counts[LONGEST_CONTEXT], context)
     return float(likely_s(sure_s(table, counts), table, counts) / tightest_s)
 
 
 @compiled
-def _step_pace_s(asks: Asks, i: int) -> float:
-    gain = asks[i, GAIN] if asks[i, DRAFT] > 0 else 1.0
-    return float(asks[i, PACE] * gain)
+def _step_pace_s(demands: Demands, i: int) -> float:
+    gain = demands[i, GAIN] if demands[i, DRAFT] > 0 else 1.0
+    return float(demands[i, PACE] * gain)
 
 
 @compiled
-def _has_room(fleet: Engines, engine: int, asks: Asks, i: int) -> bool:
+def _has_room(fleet: Engines, engine: int, demands: Demands, i: int) -> bool:
     limits, promises = limits_of(fleet, engine), fleet.promises[engine]
     if promises + 1 > min(limits[MAX_RESIDENT], fleet.promised.shape[1]):
         return False
     if promises == 0:
         return True
-    blocks = _blocks(asks, i, limits)
+    blocks = _blocks(demands, i, limits)
     for j in range(promises):
-        blocks += _blocks(asks, fleet.promised[engine, j], limits)
+        blocks += _blocks(demands, fleet.promised[engine, j], limits)
     return bool(KV_MARGIN * blocks <= limits[FREE_BLOCKS])
 
 
 @compiled
-def _blocks(asks: Asks, i: int, limits: FloatArray) -> float:
-    return float(np.ceil((asks[i, PROMPT] + _HALF * asks[i, OUTPUT]) / limits[BLOCK_TOKENS]))
+def _blocks(demands: Demands, i: int, limits: FloatArray) -> float:
+    return float(np.ceil((demands[i, PROMPT] + _HALF * demands[i, OUTPUT]) / limits[BLOCK_TOKENS]))
 
 
 @compiled
@@ -221,5 +223,5 @@ def _emptiest(fleet: Engines, load: Ints, start: int, end: int) -> int:
 
 
 @compiled
-def asks_for_nothing(asks: Asks, i: int) -> bool:
-    return kind_of(asks, i) != PROMISED
+def has_no_slo(demands: Demands, i: int) -> bool:
+    return kind_of(demands, i) != PROMISED

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 
 from services.planner.policies import longest_step_s
-from services.planner.scaling.demanded import ARRIVES, DUE, Asks
 from services.planner.scaling.fleet_rows import Floats
 from services.planner.scaling.fleet_size import FleetSize, grown, shrunk
 from services.planner.scaling.hysteresis import Hysteresis
 from services.planner.scaling.numbers import ScalingNumbers
+from services.planner.scaling.recent_demand import ARRIVES, DUE, Demands
 from services.planner.scaling.replay import Replayed, Site, replay
 from services.planner.scaling.work import least_for_work
 from services.planner.state.cluster import ClusterState
@@ -37,7 +37,7 @@ class Question:
     fleet every `unit`-th request is replayed, on a fleet smaller by the same factor.
     """
 
-    asks: Asks
+    demands: Demands
     site: Site
     size: FleetSize
     numbers: ScalingNumbers
@@ -61,7 +61,7 @@ def answer(question: Question) -> Answer:
     numbers, size = question.numbers, question.size.divided(question.unit)
     most = max(1, numbers.most_engines // question.unit)
     now, slower = _Fleets(question), _Fleets(question, slower=1 + numbers.headroom)
-    least = least_for_work(question.asks, question.site, size, question.window_s)
+    least = least_for_work(question.demands, question.site, size, question.window_s)
     needed = grown(now, size.at_least(least), numbers.attainment, most)
     enough = size
     if needed == size:
@@ -92,10 +92,10 @@ class _Fleets:
 
     def __call__(self, size: FleetSize) -> Replayed:
         if size not in self._known:
-            asks = self._question.asks
-            fates = replay(asks, self._site, size.prefill, size.decode, until_s=0.0)
-            whole = fates.since(-self._question.window_s)
-            lately = self._lenient(fates.since(-self._question.window_s * _LATELY))
+            demands = self._question.demands
+            verdicts = replay(demands, self._site, size.prefill, size.decode, until_s=0.0)
+            whole = verdicts.since(-self._question.window_s)
+            lately = self._lenient(verdicts.since(-self._question.window_s * _LATELY))
             self._known[size] = min(whole, lately, key=lambda one: one.attained)
         return self._known[size]
 
@@ -130,8 +130,8 @@ class Scaler:
         if size is None or site is None:
             return None
         self._site = site
-        asks = state.demanded.since(now - 2 * self.numbers.window_s, state.lengths)
-        return _question(asks, site, size, self.numbers, now)
+        demands = state.recent_demand.since(now - 2 * self.numbers.window_s, state.lengths)
+        return _question(demands, site, size, self.numbers, now)
 
     def take(self, question: Question, answer: Answer, now: float) -> None:
         assert self._hysteresis is not None
@@ -210,18 +210,18 @@ def size_of(state: ClusterState) -> FleetSize:
 
 
 def _question(
-    asks: Asks, site: Site, size: FleetSize, numbers: ScalingNumbers, now: float
+    demands: Demands, site: Site, size: FleetSize, numbers: ScalingNumbers, now: float
 ) -> Question:
     unit = 1
-    if len(asks) > numbers.most_requests:
-        unit = max(1, min(len(asks) // numbers.most_requests, size.engines // _UNIT_ENGINES))
-    asks = asks[::unit][-numbers.most_requests :].copy()
-    asks[:, ARRIVES] -= now
-    span_s = -float(asks[0, ARRIVES]) if len(asks) else 0.0
+    if len(demands) > numbers.most_requests:
+        unit = max(1, min(len(demands) // numbers.most_requests, size.engines // _UNIT_ENGINES))
+    demands = demands[::unit][-numbers.most_requests :].copy()
+    demands[:, ARRIVES] -= now
+    span_s = -float(demands[0, ARRIVES]) if len(demands) else 0.0
     window_s = min(numbers.window_s, max(span_s / 2, min(span_s, numbers.window_s / 2)))
     return Question(
-        asks=asks,
-        site=site.bounded(_longest_step_s(asks, site)),
+        demands=demands,
+        site=site.bounded(_longest_step_s(demands, site)),
         size=size,
         numbers=numbers,
         unit=unit,
@@ -229,9 +229,9 @@ def _question(
     )
 
 
-def _longest_step_s(asks: Asks, site: Site) -> float:
+def _longest_step_s(demands: Demands, site: Site) -> float:
     """The limit of a step's time, as engines are told it."""
-    return longest_step_s(StepTable(site.decode_table), float(asks[:, DUE].min(initial=np.inf)))
+    return longest_step_s(StepTable(site.decode_table), float(demands[:, DUE].min(initial=np.inf)))
 
 
 def _limits(engine: EngineState) -> Floats:

@@ -33,9 +33,9 @@ def warm_up() -> None:
         link_fixed_s=0.0,
         link_token_s=0.0,
     )
-    asks = np.array([[-1.0, 32.0, 0.0, 4.0, 1e3, 1e3, 1e3, 0.0, 0.0, 1.0]])
+    demands = np.array([[-1.0, 32.0, 0.0, 4.0, 1e3, 1e3, 1e3, 0.0, 0.0, 1.0]])
     question = Question(
-        asks=asks,
+        demands=demands,
         site=site,
         size=FleetSize(prefill=1, decode=1),
         numbers=ScalingNumbers(),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from services.planner.estimators.long_prompt_deferral import LongPromptDeferral
 from services.planner.estimators.refusals import Refusals
 from services.planner.planner_config import PlannerConfig
-from services.planner.scaling.demanded import Demanded
+from services.planner.scaling.recent_demand import RecentDemand
 from services.planner.state.class_mix import ClassMix, Work, work_of
 from services.planner.state.demand import Demand
 from services.planner.state.engine_reservations import Reservation
@@ -45,7 +45,7 @@ class ClusterState(FleetEstimates):
         self.long_prompt_deferral = LongPromptDeferral()
         self.class_mix = ClassMix()
         self.refusals = Refusals()
-        self.demanded = Demanded()
+        self.recent_demand = RecentDemand()
 
     # ---- engines
 
@@ -95,7 +95,7 @@ class ClusterState(FleetEstimates):
         """Releases what an ended request held and learns from it; ignores unknown decisions."""
         self.sessions.ended(outcome, now)
         self.tenants.ended(outcome.decision_id, outcome.output_tokens)
-        self.demanded.ended(outcome.request_id, outcome.output_tokens)
+        self.recent_demand.ended(outcome.request_id, outcome.output_tokens)
         for engine in self.engines.values():
             engine.release(outcome.decision_id)
         explanation = self._explanations.get(outcome.decision_id)
@@ -119,7 +119,7 @@ class ClusterState(FleetEstimates):
         demand = self.demand(query, ttft_s, now)
         if placement.reason is not Reason.NEVER:
             self.tenants.asks(query, demand, now)
-            self.demanded.asked(query.request_id, query.targets.class_name, demand)
+            self.recent_demand.add(query.request_id, query.targets.class_name, demand)
         table = self.any_table
         if table is not None and demand.asks and placement.admission is not Admission.DEFERRED:
             work, name = self._work_of(query, demand, table, now), query.targets.class_name

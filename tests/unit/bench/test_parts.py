@@ -69,3 +69,13 @@ def test_on_a_gpu_both_engines_get_the_same_share_of_it_and_vllm_s_own_limits() 
     assert flags(stock.command, "gpu-memory-utilization") == {"gpu-memory-utilization": "0.4"}
     assert not {*of_cpu} & {*ours.command, *stock.command}
     assert "OMP_NUM_THREADS" not in {**ours.environ, **stock.environ}
+
+
+def test_the_old_name_of_a_measurement_works_with_its_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.environ", {"SLOS_BENCH_REALITY_POINT_S": "none"})
+
+    with pytest.raises(ConfigError, match="SLOS_BENCH_FIDELITY_POINT_S"):
+        main(["reality"])
+    assert "slos-serve bench fidelity" in capsys.readouterr().err

@@ -21,7 +21,7 @@ def make_task(*, setting: str = "a", rate: float = 1.0, system: str = "vllm") ->
 
 def make_point(task: Task, share: float, *, ended_s: float = 10.0) -> Point:
     """A point that was not ended early, with the same share by every rule."""
-    everyone = ClassTimes(
+    all_requests = ClassTimes(
         name="all",
         requests=100,
         admitted=90,
@@ -40,7 +40,7 @@ def make_point(task: Task, share: float, *, ended_s: float = 10.0) -> Point:
         version=version_of(task.system),
         complete=True,
         attained={rule.value: (share, share) for rule in Rule},
-        classes=(everyone,),
+        classes=(all_requests,),
         batches=(0,) * 15,
         decision_ms=(1.0, 2.0, 0.5),
         ended_s=ended_s,

@@ -16,8 +16,8 @@ from services.evaluation.planned import Planned, Settings
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import ADMISSION, ARRIVES, OUTPUT, REFUSED, TOKENS
 from shared.simulation.record import Conditions, Record
+from shared.simulation.request_metrics import ADMISSION, ARRIVES, OUTPUT, REFUSED, TOKENS
 from shared.workloads.calls import Load, Program
 from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
 
@@ -81,8 +81,8 @@ def run(
 
 
 def attained(record: Record, from_s: float, until_s: float) -> float:
-    arrives = record.lives[:, ARRIVES]
-    return float(kept(record.lives, Rule.ASKED)[(arrives >= from_s) & (arrives < until_s)].mean())
+    arrives = record.metrics[:, ARRIVES]
+    return float(kept(record.metrics, Rule.ASKED)[(arrives >= from_s) & (arrives < until_s)].mean())
 
 
 def test_the_fleet_that_follows_keeps_what_the_first_one_misses() -> None:
@@ -104,10 +104,10 @@ def test_a_load_that_doubles_and_halves_moves_the_number_up_once_and_down_once()
 
 
 def test_no_request_is_lost_or_refused_by_scaling() -> None:
-    lives = run(MIXED)[0].lives
+    metrics = run(MIXED)[0].metrics
 
-    assert not (lives[:, ADMISSION] == REFUSED).any()
-    assert np.array_equal(lives[:, TOKENS], lives[:, OUTPUT])
+    assert not (metrics[:, ADMISSION] == REFUSED).any()
+    assert np.array_equal(metrics[:, TOKENS], metrics[:, OUTPUT])
 
 
 def test_engines_that_start_are_not_asked_for_again() -> None:

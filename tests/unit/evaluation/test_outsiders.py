@@ -81,14 +81,14 @@ def test_by_request_each_request_counts_for_itself(rate: float) -> None:
     whole = measure_point(task)
     early = measure_point(replace(task, bars=(0.9,)))
 
-    everyone = whole.classes[0]
-    assert everyone.requests > 40
+    all_requests = whole.classes[0]
+    assert all_requests.requests > 40
     assert {rule.value: whole.attained[rule][0] for rule in Rule} == pytest.approx(
-        everyone.attained
+        all_requests.attained
     )
     assert early.passes("mean", 0.9) is whole.passes("mean", 0.9)
-    assert early.bounds("mean").at_least <= everyone.attained["mean"] + 1e-9
-    assert early.bounds("mean").at_most >= everyone.attained["mean"] - 1e-9
+    assert early.bounds("mean").at_least <= all_requests.attained["mean"] + 1e-9
+    assert early.bounds("mean").at_most >= all_requests.attained["mean"] - 1e-9
 
 
 def test_each_rule_has_a_line_of_its_own() -> None:

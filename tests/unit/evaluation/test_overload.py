@@ -7,19 +7,25 @@ import numpy as np
 import pytest
 
 from services.evaluation.figures import figures
-from services.evaluation.known import Known
 from services.evaluation.markdown import NOT_RUN
 from services.evaluation.measure import calming, retry_counts
 from services.evaluation.overload import MULTIPLES, RETRIED, SCENARIOS, overload, retries
 from services.evaluation.overload_report import overload_tables, retries_table
 from services.evaluation.parts import Evaluation
 from services.evaluation.points import Point, RetryCounts, Task, from_line, to_line
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.results import Overload, Results, Retried
 from services.evaluation.scenarios import QUICK, load_of
 from services.evaluation.study import Capacity, Cell
-from shared.simulation.lives import ADMISSION, ADMITTED, NEVER_CAME, REFUSED, new_lives
 from shared.simulation.record import Record, Retry
-from shared.simulation.system import Ticket
+from shared.simulation.request_metrics import (
+    ADMISSION,
+    ADMITTED,
+    NEVER_CAME,
+    REFUSED,
+    new_request_metrics,
+)
+from shared.simulation.system import SimRequest
 from tests.unit.evaluation.builders import make_point, make_task
 from tests.unit.shared.simulation.fleet import call
 
@@ -44,14 +50,14 @@ class Stub:
         return self._ready.pop(0)
 
 
-def make_evaluation(crew: Stub) -> Evaluation:
+def make_evaluation(pool: Stub) -> Evaluation:
     cell = Cell(scenario="Mixed", system="slos-serve", replicas=1, bar=0.9)
     found = Capacity(cell=cell, rate=4.0, failed=5.0, setting="drafts of 4", points=1)
     return Evaluation(
         effort=QUICK,
         seed=1,
-        crew=crew,
-        points=Known(),
+        pool=pool,
+        points=PointsInMemory(),
         results=Results(effort="quick", seed=1, machine="", capacities=[found]),
         folder=Path(),
         hear=lambda _part: lambda _ended, _all, _task: None,
@@ -60,11 +66,11 @@ def make_evaluation(crew: Stub) -> Evaluation:
 
 
 def test_an_overload_lasts_as_long_as_the_load_at_capacity() -> None:
-    crew = Stub()
+    pool = Stub()
 
-    overload(make_evaluation(crew), ("slos-serve",), 0.9)
+    overload(make_evaluation(pool), ("slos-serve",), 0.9)
 
-    mixed = [task for task in crew.asked if task.scenario == "Mixed"]
+    mixed = [task for task in pool.asked if task.scenario == "Mixed"]
     assert [task.rate for task in mixed] == [4.0 * one for one in MULTIPLES]
     lasted_s = [task.programs / task.rate for task in mixed if task.rate >= 4.0]
     assert max(lasted_s) == pytest.approx(min(lasted_s), rel=0.02)
@@ -72,21 +78,21 @@ def test_an_overload_lasts_as_long_as_the_load_at_capacity() -> None:
 
 
 def test_clients_that_come_again_take_no_best_effort() -> None:
-    crew = Stub()
-    evaluation = make_evaluation(crew)
+    pool = Stub()
+    evaluation = make_evaluation(pool)
 
     retries(evaluation, 0.9)
 
-    assert {task.system for task in crew.asked} == {"slos-serve: no best effort"}
-    assert {task.retry_s for task in crew.asked} == {0.0, 1.0}
-    calm = {task.calm_rate for task in crew.asked if task.scenario == "Mixed"}
+    assert {task.system for task in pool.asked} == {"slos-serve: no best effort"}
+    assert {task.retry_s for task in pool.asked} == {0.0, 1.0}
+    calm = {task.calm_rate for task in pool.asked if task.scenario == "Mixed"}
     assert calm == {0.0, 3.2}
     assert len(evaluation.results.retries) == 2 * len(SCENARIOS) * len(RETRIED)
 
 
 def overloaded(system: str, multiple: float, kept: float) -> Overload:
     point = make_point(make_task(system=system), kept)
-    everyone = point.classes[0]
+    all_requests = point.classes[0]
     return Overload(
         scenario="Mixed",
         system=system,
@@ -95,7 +101,7 @@ def overloaded(system: str, multiple: float, kept: float) -> Overload:
         rate=4.0 * multiple,
         programs=50,
         kept=kept,
-        classes=(everyone, replace(everyone, name="chat", requests=25)),
+        classes=(all_requests, replace(all_requests, name="chat", requests=25)),
     )
 
 
@@ -130,22 +136,24 @@ def test_retries_are_read_as_they_were_written() -> None:
 
 
 def test_retries_beyond_the_last_arrival_are_not_counted() -> None:
-    lives = new_lives(5)
-    lives[:, ADMISSION] = [ADMITTED, REFUSED, ADMITTED, NEVER_CAME, REFUSED]
-    tickets = tuple(
-        Ticket(life=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0)
+    metrics = new_request_metrics(5)
+    metrics[:, ADMISSION] = [ADMITTED, REFUSED, ADMITTED, NEVER_CAME, REFUSED]
+    requests = tuple(
+        SimRequest(
+            index=n, call=call(), program_id=str(n), call_number=0, arrives_s=0.0, ttft_s=1.0
+        )
         for n in range(5)
     )
     record = Record(
-        tickets=tickets,
-        lives=lives,
+        requests=requests,
+        metrics=metrics,
         routes={},
         engines=(),
         ended_s=9.0,
         retries=(
-            Retry(life=0, refused_s=1.0, again_s=2.0),
-            Retry(life=1, refused_s=1.0, again_s=3.0),
-            Retry(life=2, refused_s=3.0, again_s=8.0),
+            Retry(index=0, refused_s=1.0, again_s=2.0),
+            Retry(index=1, refused_s=1.0, again_s=3.0),
+            Retry(index=2, refused_s=3.0, again_s=8.0),
         ),
     )
 

@@ -1,6 +1,4 @@
-"""Our planner on simulated engines: whoever is let in is served in full, and the same run twice is
-the same.
-"""
+"""Our planner on simulated engines: it serves each request that it lets in, reproducibly."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +14,8 @@ from shared.hardware.profile import measured
 from shared.requests import Pacing, PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import (
+from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.request_metrics import (
     ADMISSION,
     ADMITTED,
     BEST_EFFORT,
@@ -26,9 +25,8 @@ from shared.simulation.lives import (
     TOKENS,
     UNDECIDED,
 )
-from shared.simulation.record import Conditions, Outage, Record
 from shared.simulation.run import Run
-from shared.simulation.system import No, Route, Ticket
+from shared.simulation.system import Refusal, Route, SimRequest
 from shared.workloads.calls import requests
 from tests.unit.shared.simulation.fleet import (
     NOISE,
@@ -53,16 +51,16 @@ def run(seed: int, size: tuple[int, int], *, refuse: bool = False, lost: bool = 
 
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("lost", [False, True])
-def test_whoever_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
-    lives = run(3, size, lost=lost).lives
+def test_each_request_that_is_let_in_gets_all_its_tokens(size: tuple[int, int], lost: bool) -> None:
+    metrics = run(3, size, lost=lost).metrics
 
-    assert set(lives[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
-    assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
+    assert set(metrics[:, ADMISSION]) <= {ADMITTED, BEST_EFFORT}
+    assert (metrics[:, TOKENS] == metrics[:, OUTPUT]).all()
 
 
 @pytest.mark.parametrize("size", _FLEETS)
 @pytest.mark.parametrize("seed", [3, 4])
-def test_by_deadlines_no_token_of_whoever_is_promised_is_late(
+def test_by_deadlines_no_token_of_a_promised_request_is_late(
     size: tuple[int, int], seed: int
 ) -> None:
     """On engines without noise; promised by the mean, some are."""
@@ -75,8 +73,8 @@ def test_by_deadlines_no_token_of_whoever_is_promised_is_late(
             for one in load
         )
         engines = fleet(hardware(kv_blocks=300, max_running_requests=16), *size, seed=seed)
-        lives = Run(asked, Planned(Settings(), engines), engines, Conditions()).record().lives
-        admitted = lives[lives[:, ADMISSION] == ADMITTED]
+        metrics = Run(asked, Planned(Settings(), engines), engines, Conditions()).record().metrics
+        admitted = metrics[metrics[:, ADMISSION] == ADMITTED]
         promised[pacing] = len(admitted)
         late[pacing] = int((~kept(admitted, Rule.DEADLINES)).sum())
 
@@ -105,21 +103,21 @@ def test_engines_that_have_a_profile_learn_how_slow_they_have_become(learns: boo
 
 @pytest.mark.parametrize("size", _FLEETS[1:3])
 def test_every_call_of_the_load_is_served_refused_or_never_comes(size: tuple[int, int]) -> None:
-    lives = run(4, size, refuse=True).lives
+    metrics = run(4, size, refuse=True).metrics
 
-    admission = lives[:, ADMISSION]
-    assert len(lives) == requests(random_load(4, 60))
+    admission = metrics[:, ADMISSION]
+    assert len(metrics) == requests(random_load(4, 60))
     assert not (admission == UNDECIDED).any()
     served = np.isin(admission, (ADMITTED, BEST_EFFORT))
-    assert (lives[served, TOKENS] == lives[served, OUTPUT]).all()
-    assert (lives[~served, TOKENS] == 0).all()
+    assert (metrics[served, TOKENS] == metrics[served, OUTPUT]).all()
+    assert (metrics[~served, TOKENS] == 0).all()
     assert np.isin(admission[~served], (REFUSED, NEVER_CAME)).all()
 
 
 def test_the_same_run_twice_is_the_same() -> None:
     first, again = (run(5, (2, 1), lost=True) for _ in range(2))
 
-    assert first.lives.tobytes() == again.lives.tobytes()
+    assert first.metrics.tobytes() == again.metrics.tobytes()
     assert first.routes == again.routes
 
 
@@ -130,7 +128,7 @@ class Watched(Planned):
         super().__init__(settings, engines)
         self.too_many: list[int] = []
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         told = self.state.engines["p0"]
         on_way = sum(hold.due_at_s > now - _ON_WAY_S for hold in told.unseen.values())
         self.too_many.append(len(told.unseen) - on_way)
@@ -152,9 +150,9 @@ def test_an_engine_that_did_nothing_tells_nothing_again() -> None:
     system = Planned(Settings(), engines)
     by_name = {engine.name: engine for engine in engines}
 
-    system.hear(by_name, 1.0)
+    system.observe(by_name, 1.0)
     first = {name: system.state.engines[name].report for name in by_name}
-    system.hear(by_name, 2.0)
+    system.observe(by_name, 2.0)
 
     assert all(system.state.engines[name].report is first[name] for name in by_name)
     assert all(first.values())

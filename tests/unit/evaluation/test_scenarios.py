@@ -81,6 +81,6 @@ def test_points_grow_with_what_can_be_served_within_bounds() -> None:
     assert programs_for("ChatBot", QUICK, 4, 5.0) == 4 * programs_for("ChatBot", QUICK, 1, 5.0)
 
 
-def test_a_scenario_that_nobody_knows_names_the_nearest() -> None:
+def test_an_unknown_scenario_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean Coder"):
         application_of("codr")

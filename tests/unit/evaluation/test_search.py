@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.evaluation.drive import drive
-from services.evaluation.known import Known
-from services.evaluation.ledger import Ledger
+from services.evaluation.point_store import PointStore
 from services.evaluation.points import Task
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.scenarios import QUICK
 from services.evaluation.search import Found, Search, capacity
 from services.evaluation.study import Cell, Place
@@ -30,7 +30,9 @@ def search(names: list[str], *, ratio: float = 1.05, first: float = 4.0) -> Sear
 
 def find(capacities: dict[str, float], *, ratio: float = 1.05, first: float = 4.0) -> Found:
     found = drive(
-        {"": search(list(capacities), ratio=ratio, first=first)}, Meter(capacities), Known()
+        {"": search(list(capacities), ratio=ratio, first=first)},
+        Meter(capacities),
+        PointsInMemory(),
     )
     return found[""]
 
@@ -66,7 +68,7 @@ def test_nothing_is_found_where_nothing_passes() -> None:
     assert found.setting == "b"  # the one that held out longest
 
 
-def test_by_a_high_bar_who_kept_most_goes_on_however_early_that_was_known() -> None:
+def test_by_a_high_bar_the_setting_that_kept_most_goes_on_however_early_that_was_known() -> None:
     """The others kept less than a lower bar, and it took longer to know."""
     names = ["a", "b", "c", "most"]
     asked = capacity(task_of, names, bar=0.98, first=4.0, bound=100.0, ratio=1.05)
@@ -98,7 +100,7 @@ def test_most_settings_are_tried_once_only() -> None:
     capacities = {str(number): 5.0 + number / 100 for number in range(60)}
     meter = Meter(capacities)
 
-    drive({"": search(list(capacities))}, meter, Known())
+    drive({"": search(list(capacities))}, meter, PointsInMemory())
 
     assert len(meter.asked) < 60 + 20 + 12 + 10
 
@@ -146,12 +148,12 @@ def test_a_search_that_was_killed_goes_on_where_it_was_and_finds_the_same(
 ) -> None:
     capacities = {"a": 3.0, "b": 7.0, "c": 2.0}
     whole = Meter(capacities)
-    expected = drive({"": search(list(capacities))}, whole, Known())[""]
+    expected = drive({"": search(list(capacities))}, whole, PointsInMemory())[""]
 
     with pytest.raises(Killed):
-        drive({"": search(list(capacities))}, Dying(capacities, after), Ledger(tmp_path))
+        drive({"": search(list(capacities))}, Dying(capacities, after), PointStore(tmp_path))
     again = Meter(capacities)
-    found = drive({"": search(list(capacities))}, again, Ledger(tmp_path))[""]
+    found = drive({"": search(list(capacities))}, again, PointStore(tmp_path))[""]
 
     assert found == expected
     assert len(again.asked) == len(whole.asked) - after
@@ -160,14 +162,14 @@ def test_a_search_that_was_killed_goes_on_where_it_was_and_finds_the_same(
 def test_searches_that_ask_the_same_measure_it_once() -> None:
     meter = Meter({"a": 3.0})
 
-    drive({"one": search(["a"]), "two": search(["a"])}, meter, Known())
+    drive({"one": search(["a"]), "two": search(["a"])}, meter, PointsInMemory())
 
     assert len({(task.setting, task.rate) for task in meter.asked}) == len(meter.asked)
 
 
 @pytest.mark.parametrize("system", list(SYSTEMS))
 @pytest.mark.parametrize("replicas", [1, 4])
-def test_whoever_measures_knows_every_setting_that_is_asked_for(system: str, replicas: int) -> None:
+def test_a_worker_knows_every_setting_that_is_asked_for(system: str, replicas: int) -> None:
     place = Place("Mixed", replicas, QUICK, 1)
 
     for label in place.settings(system):

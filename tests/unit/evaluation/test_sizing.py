@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.evaluation.drive import drive
-from services.evaluation.known import Known
 from services.evaluation.options import PlanOptions
 from services.evaluation.plan import fleets, programs_of, sentences
 from services.evaluation.points import Point, Task
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.sizing import Sized, smallest
 from services.evaluation.systems import OURS
 from services.evaluation.tuning_cases import tuning_case_of
@@ -42,7 +42,7 @@ def size(least: dict[str, int], most: int = 64) -> Sized:
         return replace(make_task(setting=label), engines=engines, replicas=engines, bars=(0.9,))
 
     search = smallest(lambda _: list(least), task_of, bar=0.9, most=most)
-    return drive({"": search}, Fleets(least), Known())[""]
+    return drive({"": search}, Fleets(least), PointsInMemory())[""]
 
 
 @settings(max_examples=40)

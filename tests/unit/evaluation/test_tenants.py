@@ -9,10 +9,10 @@ import pytest
 from services.evaluation.planned import Planned, Settings
 from shared.requests import PlacementQuery
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import ADMISSION, ARRIVES, BEST_EFFORT, FIRST, TOKENS
 from shared.simulation.record import Conditions, Record
+from shared.simulation.request_metrics import ADMISSION, ARRIVES, BEST_EFFORT, FIRST, TOKENS
 from shared.simulation.run import Run
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 from shared.workloads.calls import Load
 from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
 
@@ -24,15 +24,15 @@ class OfTenants(Planned):
 
     weights: Mapping[str, float] = {}
 
-    def _query(self, ticket: Ticket) -> PlacementQuery:
-        query, name = super()._query(ticket), tenant_of(ticket)
+    def _query(self, request: SimRequest) -> PlacementQuery:
+        query, name = super()._query(request), tenant_of(request)
         if name not in self.weights:
             return query
         return replace(query, tenant=name, weight=self.weights[name])
 
 
-def tenant_of(ticket: Ticket) -> str:
-    return ticket.program_id.split("-")[0]
+def tenant_of(request: SimRequest) -> str:
+    return request.program_id.split("-")[0]
 
 
 def load(rates: Mapping[str, float]) -> Load:
@@ -64,21 +64,21 @@ class Got:
 
 
 def got(record: Record) -> dict[str, Got]:
-    lives = record.lives
-    names = np.array([tenant_of(ticket) for ticket in record.tickets])
-    in_time = kept(lives, Rule.ASKED)
-    counted = (lives[:, ARRIVES] >= _FROM_S) & (lives[:, ARRIVES] < _UNTIL_S)
-    began = (lives[:, FIRST] >= _FROM_S) & (lives[:, FIRST] < _UNTIL_S)
+    metrics = record.metrics
+    names = np.array([tenant_of(request) for request in record.requests])
+    in_time = kept(metrics, Rule.ASKED)
+    counted = (metrics[:, ARRIVES] >= _FROM_S) & (metrics[:, ARRIVES] < _UNTIL_S)
+    began = (metrics[:, FIRST] >= _FROM_S) & (metrics[:, FIRST] < _UNTIL_S)
     return {
         name: Got(
             attainment=float(in_time[counted & (names == name)].mean()),
-            tokens=float((100 + lives[began & (names == name), TOKENS]).sum()),
+            tokens=float((100 + metrics[began & (names == name), TOKENS]).sum()),
         )
         for name in sorted(set(names.tolist()))
     }
 
 
-def test_who_keeps_below_its_share_is_served_while_another_floods() -> None:
+def test_a_tenant_below_its_share_is_served_while_another_floods() -> None:
     rates = {"flood": 40.0, "calm": 3.0}
 
     without = got(run(rates, {}))
@@ -109,6 +109,6 @@ def test_a_tenant_alone_is_served_as_if_there_were_none() -> None:
 
     without, alone = run(rates, {}, best_effort=True), run(rates, {"a": 3.0}, best_effort=True)
 
-    assert (without.lives[:, ADMISSION] == BEST_EFFORT).any()
-    assert alone.lives.tobytes() == without.lives.tobytes()
+    assert (without.metrics[:, ADMISSION] == BEST_EFFORT).any()
+    assert alone.metrics.tobytes() == without.metrics.tobytes()
     assert alone.routes == without.routes

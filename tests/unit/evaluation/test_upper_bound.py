@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from services.evaluation.drive import drive
-from services.evaluation.known import Known
 from services.evaluation.least_cost import least_costs
 from services.evaluation.measure import measure_point
 from services.evaluation.points import Point, Task
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.scenarios import QUICK, counted_of, hardware_for, hardware_of, load_of
 from services.evaluation.study import Cell, Place
 from services.evaluation.upper_bound import lasting_rate, upper_bound
@@ -39,7 +39,7 @@ def test_no_system_carries_more_than_the_bound(scenario: str, system: str) -> No
     setting = next(iter(place.settings(system)))
 
     search = place.search(Cell(scenario=scenario, system=system, replicas=1, bar=0.9), [setting])
-    found = drive({"": search}, Here(), Known())[""]
+    found = drive({"": search}, Here(), PointsInMemory())[""]
 
     load = load_of(scenario, rate=1.0, programs=place.programs(1), seed=3)
     counted = load[counted_of(lasting=True, programs=len(load))]

@@ -12,10 +12,10 @@ _PARENT = """
 from services.evaluation.workers import workers
 from tests.unit.evaluation.test_workers import wait_for_ever
 from tests.unit.evaluation.builders import make_task
-with workers(1, wait_for_ever) as crew:
-    print(*[one.pid for one in crew._pool._pool], flush=True)
-    crew.start(make_task())
-    crew.next()
+with workers(1, wait_for_ever) as pool:
+    print(*[one.pid for one in pool._pool._pool], flush=True)
+    pool.start(make_task())
+    pool.next()
 """
 
 

@@ -109,7 +109,7 @@ def test_auto_dtype_is_float32_on_cpu_only() -> None:
     assert flag(part(plan(shares=0), "gateway"), "--dtype") == "auto"
 
 
-def test_what_nobody_set_stays_with_the_part() -> None:
+def test_options_that_were_not_set_stay_with_the_part() -> None:
     gpu = part(plan(shares=0), "prefill-0")
 
     for name in ("--cores", "--kv-cache-gib", "--max-model-len", "--max-step-tokens"):

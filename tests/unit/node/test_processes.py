@@ -10,7 +10,7 @@ import pytest
 
 from services.node.keeper import left_over
 from services.node.plan import Part, Rank
-from services.node.processes import Crew, Keeper, tail
+from services.node.processes import Keeper, Processes, tail
 from shared.clock import MonotonicClock
 from tests.processes import is_alive
 
@@ -67,45 +67,49 @@ def keeper() -> Iterator[Keeper]:
 
 
 @pytest.fixture
-async def crew(keeper: Keeper) -> AsyncIterator[Crew]:
-    made = Crew(clock=MonotonicClock(), keeper=keeper, say=lambda _: None, first_back_off_s=0.05)
+async def processes(keeper: Keeper) -> AsyncIterator[Processes]:
+    made = Processes(
+        clock=MonotonicClock(), keeper=keeper, say=lambda _: None, first_back_off_s=0.05
+    )
     yield made
     made.kill()
     await made.stop(["it"])
 
 
-async def test_what_a_part_writes_is_in_its_log(crew: Crew, tmp_path: Path) -> None:
+async def test_what_a_part_writes_is_in_its_log(processes: Processes, tmp_path: Path) -> None:
     one = part(ENDS_WELL, tmp_path)
 
-    await crew.start(one)
+    await processes.start(one)
 
     assert "here" in await until_said(one.log, "here")
 
 
 async def test_a_part_that_dies_is_reported_with_its_status_and_last_words(
-    crew: Crew, tmp_path: Path
+    processes: Processes, tmp_path: Path
 ) -> None:
-    await crew.start(part(DIES, tmp_path))
+    await processes.start(part(DIES, tmp_path))
 
-    death = await crew.death()
+    death = await processes.death()
 
     assert str(death) == "it ended with status 1"
     assert tail(death.log).splitlines() == ["one", "because"]
 
 
-async def test_a_killed_part_is_reported_with_its_signal(crew: Crew, tmp_path: Path) -> None:
+async def test_a_killed_part_is_reported_with_its_signal(
+    processes: Processes, tmp_path: Path
+) -> None:
     one = part("import os\nos.kill(os.getpid(), 9)", tmp_path)
 
-    await crew.start(one)
+    await processes.start(one)
 
-    assert str(await crew.death()) == "it was killed by signal 9"
+    assert str(await processes.death()) == "it was killed by signal 9"
 
 
 async def test_a_part_that_dies_is_started_again_with_back_off(
     keeper: Keeper, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    crew = Crew(
+    processes = Processes(
         clock=MonotonicClock(),
         keeper=keeper,
         say=said.append,
@@ -114,40 +118,42 @@ async def test_a_part_that_dies_is_started_again_with_back_off(
     )
     one = part(DIES, tmp_path)
 
-    await crew.start(one)
-    crew.stands("it")
+    await processes.start(one)
+    processes.stands("it")
     await until_said(one.log, "because", times=4)  # so three restarts were told
-    await crew.stop(["it"])
+    await processes.stop(["it"])
 
     waits = [line.split(" in ")[1].split(" s ")[0] for line in said]
     assert waits[:3] == ["0.05", "0.1", "0.2"]
 
 
 async def test_a_part_that_never_stood_is_not_started_again(keeper: Keeper, tmp_path: Path) -> None:
-    crew = Crew(clock=MonotonicClock(), keeper=keeper, say=lambda _: None, restarts=True)
+    processes = Processes(clock=MonotonicClock(), keeper=keeper, say=lambda _: None, restarts=True)
 
-    await crew.start(part(DIES, tmp_path))
+    await processes.start(part(DIES, tmp_path))
 
     async with asyncio.timeout(10):
-        assert (await crew.death()).name == "it"
+        assert (await processes.death()).name == "it"
 
 
-async def test_a_part_runs_on_the_cores_that_it_was_given(crew: Crew, tmp_path: Path) -> None:
+async def test_a_part_runs_on_the_cores_that_it_was_given(
+    processes: Processes, tmp_path: Path
+) -> None:
     core = max(os.sched_getaffinity(0))
     script = "import os\nprint('on', sorted(os.sched_getaffinity(0)), flush=True)"
     one = replace(part(script, tmp_path), cores=(core, 10_000))
 
-    await crew.start(one)
+    await processes.start(one)
 
     assert f"on [{core}]" in await until_said(one.log, "on")
 
 
 async def test_cores_of_another_machine_are_no_reason_not_to_run(
-    crew: Crew, tmp_path: Path
+    processes: Processes, tmp_path: Path
 ) -> None:
     one = replace(part(ENDS_WELL, tmp_path), cores=(10_000,))
 
-    await crew.start(one)
+    await processes.start(one)
 
     assert "here" in await until_said(one.log, "here")
 
@@ -155,7 +161,7 @@ async def test_cores_of_another_machine_are_no_reason_not_to_run(
 async def test_a_part_that_waits_to_be_started_again_stops_at_once(
     keeper: Keeper, tmp_path: Path
 ) -> None:
-    crew = Crew(
+    processes = Processes(
         clock=MonotonicClock(),
         keeper=keeper,
         say=lambda _: None,
@@ -163,48 +169,50 @@ async def test_a_part_that_waits_to_be_started_again_stops_at_once(
         first_back_off_s=50.0,
     )
     one = part(DIES, tmp_path)
-    await crew.start(one)
-    crew.stands("it")
+    await processes.start(one)
+    processes.stands("it")
     await until_said(one.log, "because")
 
     async with asyncio.timeout(40):  # less than the wait for its next start
-        await crew.stop(["it"])
+        await processes.stop(["it"])
 
     assert one.log.read_text().count("because") == 1
 
 
 async def test_a_part_that_does_not_listen_is_killed_after_its_limit(
-    crew: Crew, tmp_path: Path
+    processes: Processes, tmp_path: Path
 ) -> None:
     one = part(DEAF, tmp_path, stop_limit_s=0.2)
-    await crew.start(one)
+    await processes.start(one)
     await until_said(one.log, "here")
 
     async with asyncio.timeout(40):
-        await crew.stop(["it"])
+        await processes.stop(["it"])
 
 
 async def test_stopping_twice_or_what_was_never_started_is_no_error(
-    crew: Crew, tmp_path: Path
+    processes: Processes, tmp_path: Path
 ) -> None:
     one = part(HAS_A_CHILD, tmp_path)
-    await crew.start(one)
+    await processes.start(one)
     child = int((await until_said(one.log, "child")).split()[1])
 
-    await crew.stop(["it", "another"])
-    await crew.stop(["it"])
+    await processes.stop(["it", "another"])
+    await processes.stop(["it"])
 
     await until_gone(child)
     assert not is_alive(child)
 
 
 @pytest.mark.parametrize("script", [HAS_A_CHILD, DIES_BEFORE_ITS_CHILD])
-async def test_what_a_part_started_ends_with_it(crew: Crew, tmp_path: Path, script: str) -> None:
+async def test_what_a_part_started_ends_with_it(
+    processes: Processes, tmp_path: Path, script: str
+) -> None:
     one = part(script, tmp_path)
-    await crew.start(one)
+    await processes.start(one)
     grandchild = int((await until_said(one.log, "child")).split()[1])
 
-    await crew.stop(["it"])
+    await processes.stop(["it"])
 
     await until_gone(grandchild)
 
@@ -213,16 +221,16 @@ UP = """
 import asyncio, sys
 from pathlib import Path
 from services.node.plan import Part, Rank
-from services.node.processes import Crew, Keeper
+from services.node.processes import Processes, Keeper
 from shared.clock import MonotonicClock
 
 async def main():
     with Keeper() as keeper:
-        crew = Crew(clock=MonotonicClock(), keeper=keeper, say=print)
+        processes = Processes(clock=MonotonicClock(), keeper=keeper, say=print)
         command = (sys.executable, "-c", sys.argv[2])
         part = Part(name="it", rank=Rank.ENGINE, command=command, address="", log=Path(sys.argv[1]),
                     stop_limit_s=5.0)
-        await crew.start(part)
+        await processes.start(part)
         print("started", flush=True)
         await asyncio.sleep(60)
 

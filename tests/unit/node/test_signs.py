@@ -14,7 +14,7 @@ def test_a_start_may_last_for_ever_while_it_makes_progress() -> None:
         patience.observe({"decode-0": second}, float(second))
 
 
-def test_a_start_without_progress_ends_after_the_limit_and_names_who_is_late() -> None:
+def test_a_start_without_progress_ends_after_the_limit_and_names_the_late_parts() -> None:
     patience = Patience(limit_s=10.0)
     patience.observe({"prefill-0": 1, "decode-0": 1}, 0.0)
     patience.observe({"decode-0": 1}, 8.0)  # the other is ready, which is progress

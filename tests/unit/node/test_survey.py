@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.node import up
+from services.node import survey
 from services.node.config import NodeOptions
 from services.node.plan import Surroundings
 from shared.errors import ConfigError
@@ -21,10 +21,10 @@ class Machine:
 
     def has(self, device: str, gpus: int = 0) -> None:
         patch: Any = self._monkeypatch
-        patch.setattr(up, "ask_device", lambda: None)
-        patch.setattr(up, "answered_device", lambda _asked: device)
-        patch.setattr(up, "resolve_model", lambda _model, say: "/model")  # noqa: ARG005 - by name
-        patch.setattr(up, "memory_gib", lambda: 64.0)
+        patch.setattr(survey, "ask_device", lambda: None)
+        patch.setattr(survey, "answered_device", lambda _asked: device)
+        patch.setattr(survey, "resolve_model", lambda _model, say: "/model")  # noqa: ARG005 - by name
+        patch.setattr(survey, "memory_gib", lambda: 64.0)
         patch.setenv("PATH", str(self._folder))
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if gpus:
@@ -37,7 +37,7 @@ class Machine:
 
     def survey(self, **options: Any) -> Surroundings:
         run_dir = str(self._folder / "run")
-        return up.survey(NodeOptions(run_dir=run_dir, **options), None, self.console)
+        return survey.survey(NodeOptions(run_dir=run_dir, **options), None, self.console)
 
     @property
     def said(self) -> str:

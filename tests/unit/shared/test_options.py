@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from shared.errors import ConfigError
-from shared.options import describe, load, option
+from shared.option_table import describe
+from shared.options import load, option
 
 
 class Colour(StrEnum):

@@ -66,7 +66,7 @@ async def test_two_systems_get_the_same_prompts_and_another_turn_gets_others() -
     assert not {tuple(ask.prompt) for ask in one} & {tuple(ask.prompt) for ask in later}
 
 
-async def test_only_who_knows_slos_is_told_class_and_ttft() -> None:
+async def test_only_a_system_that_knows_slos_gets_class_and_ttft() -> None:
     told = [ask.slo for ask in await prompts(0, knows_slos=True)]
 
     assert [ask.slo for ask in await prompts(0)] == [None] * 10

@@ -16,7 +16,7 @@ PROMPTS = Prompts(list(range(1000)), 1)
 
 @dataclass
 class Steps:
-    """Gives a token to everybody each 10 ms, whoever asks; fails the `fails`-th request."""
+    """Gives each request a token every 10 ms; fails the `fails`-th request."""
 
     fails: int = 0
     asked: list[int] = field(default_factory=list)

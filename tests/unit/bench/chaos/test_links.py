@@ -105,10 +105,10 @@ async def test_a_late_link_keeps_the_order_of_what_it_passes(pair: Pair) -> None
     writer.close()
 
 
-async def test_a_link_to_nobody_ends_connections(pair: Pair) -> None:
+async def test_a_link_to_a_closed_port_ends_connections(pair: Pair) -> None:
     with FreePorts() as ports:
-        nobody = ports.pick()
-    pair.link.there = (LOOPBACK, nobody)
+        closed = ports.pick()
+    pair.link.there = (LOOPBACK, closed)
 
     reader, writer = await pair.connect()
 

@@ -5,19 +5,19 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from services.bench.chaos.course import Found
+from services.bench.chaos.answer import Answer
 from services.bench.chaos.faults import Fault, Kind
-from services.bench.chaos.heard import Heard
 from services.bench.chaos.processes import Use
 from services.bench.chaos.report import tables
+from services.bench.chaos.run import Found
 from services.bench.chaos.summary import summary_json
-from services.bench.chaos.verdicts import Lived
+from services.bench.chaos.verdicts import FaultRecord
 from shared.requests import Explanation
-from tests.unit.bench.day.days import outcome, record
+from tests.unit.bench.soak.requests import outcome, record
 
 
-def answer(words: str = "abc") -> Heard:
-    one = Heard(number=0, kind="greedy", gateway=0, began_at_s=1.0, ended_at_s=2.0)
+def answer(words: str = "abc") -> Answer:
+    one = Answer(number=0, kind="greedy", gateway=0, began_at_s=1.0, ended_at_s=2.0)
     one.texts, one.finishes, one.tokens = {0: words}, {0: "length"}, 3
     return one
 
@@ -27,13 +27,13 @@ def run() -> Found:
         began_at_s=0.0,
         ended_at_s=60.0,
         undisturbed={0: answer()},
-        heard=[answer()],
-        lived=[
-            Lived(
+        answers=[answer()],
+        faults=[
+            FaultRecord(
                 fault=Fault(kind=Kind.KILL_CORE, target="decode-0"),
                 began_at_s=0.5,
                 ended_at_s=0.5,
-                whole_at_s=9.5,
+                recovered_at_s=9.5,
             )
         ],
         used_before={"planner": Use(pid=1, rss_mib=200.0, files=20, threads=11)},
@@ -55,7 +55,7 @@ def test_a_run_without_problems_has_none_and_its_numbers() -> None:
 
 
 def wrong(found: Found) -> None:
-    found.heard.append(answer("abX"))
+    found.answers.append(answer("abX"))
 
 
 def hostile(found: Found) -> None:
@@ -72,7 +72,9 @@ def grown(found: Found) -> None:
 
 def lame(found: Found) -> None:
     fault = Fault(kind=Kind.STOP_HOST, target="planner", lasts_s=5.0)
-    found.lived.append(Lived(fault=fault, began_at_s=20.0, ended_at_s=25.0, whole_at_s=None))
+    found.faults.append(
+        FaultRecord(fault=fault, began_at_s=20.0, ended_at_s=25.0, recovered_at_s=None)
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,22 @@ from typing import Any
 
 import pytest
 
+from services.bench.chaos.answer import Answer
 from services.bench.chaos.faults import Fault, Kind
-from services.bench.chaos.heard import Heard
 from services.bench.chaos.processes import Use
 from services.bench.chaos.verdicts import (
-    Lived,
+    FaultRecord,
     Verdict,
     faults_of_answers,
     growth,
     twice_promised,
     verdict,
 )
-from tests.unit.bench.day.days import outcome, record
+from tests.unit.bench.soak.requests import outcome, record
 
 
-def heard(*events: dict[str, Any], gateway: int = 0, ended_at_s: float = 2.0) -> Heard:
-    one = Heard(number=0, kind="greedy", gateway=gateway, began_at_s=1.0, ended_at_s=ended_at_s)
+def answer(*events: dict[str, Any], gateway: int = 0, ended_at_s: float = 2.0) -> Answer:
+    one = Answer(number=0, kind="greedy", gateway=gateway, began_at_s=1.0, ended_at_s=ended_at_s)
     for event in events:
         one.take(event)
     return one
@@ -29,21 +29,23 @@ def text(words: str, index: int = 0, finish: str | None = None) -> dict[str, Any
     return {"choices": [{"index": index, "text": words, "finish_reason": finish}]}
 
 
-def lived(kind: Kind, target: str, began_at_s: float = 0.0, over_at_s: float = 10.0) -> Lived:
-    return Lived(
+def fault_record(
+    kind: Kind, target: str, began_at_s: float = 0.0, over_at_s: float = 10.0
+) -> FaultRecord:
+    return FaultRecord(
         fault=Fault(kind=kind, target=target),
         began_at_s=began_at_s,
         ended_at_s=began_at_s,
-        whole_at_s=over_at_s,
+        recovered_at_s=over_at_s,
     )
 
 
 USAGE = {"choices": [], "usage": {"completion_tokens": 3}}
-UNDISTURBED = {0: heard(text("abc"), text("def", finish="length"), USAGE)}
+UNDISTURBED = {0: answer(text("abc"), text("def", finish="length"), USAGE)}
 
 
 def test_the_same_answer_in_other_pieces_is_right() -> None:
-    one = heard(text("a"), text("bcdef"), text("", finish="length"), USAGE)
+    one = answer(text("a"), text("bcdef"), text("", finish="length"), USAGE)
 
     assert verdict(one, UNDISTURBED, []) is Verdict.RIGHT
 
@@ -63,16 +65,16 @@ def test_the_same_answer_in_other_pieces_is_right() -> None:
 def test_an_answer_that_differs_is_wrong_and_told_with_its_faults(
     events: tuple[dict[str, Any], ...],
 ) -> None:
-    one = heard(*events)
+    one = answer(*events)
 
     assert verdict(one, UNDISTURBED, []) is Verdict.WRONG
-    (line,) = faults_of_answers([one], UNDISTURBED, [lived(Kind.CUT, "to decode-0")])
+    (line,) = faults_of_answers([one], UNDISTURBED, [fault_record(Kind.CUT, "to decode-0")])
     assert "wrong during [cut to decode-0]" in line
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_in_the_shape_of_openai_is_clear(status: int) -> None:
-    one = heard()
+    one = answer()
     one.refuse(status, {"error": {"message": "no engine", "code": "no_engine"}})
 
     assert verdict(one, UNDISTURBED, []) is Verdict.REFUSED
@@ -83,14 +85,14 @@ def test_a_refusal_in_the_shape_of_openai_is_clear(status: int) -> None:
     [(500, {"error": {"message": "m", "code": "c"}}), (503, {}), (503, {"error": "no"})],
 )
 def test_any_other_error_has_failed(status: int, body: dict[str, Any]) -> None:
-    one = heard()
+    one = answer()
     one.refuse(status, body)
 
     assert verdict(one, UNDISTURBED, []) is Verdict.FAILED
 
 
 def test_an_error_within_a_stream_has_failed() -> None:
-    one = heard(text("abc"), {"error": {"message": "engine lost"}})
+    one = answer(text("abc"), {"error": {"message": "engine lost"}})
 
     assert verdict(one, UNDISTURBED, []) is Verdict.FAILED
 
@@ -98,15 +100,17 @@ def test_an_error_within_a_stream_has_failed() -> None:
 @pytest.mark.parametrize(
     ("fault", "becomes"),
     [
-        (lived(Kind.KILL_HOST, "gateway-1"), Verdict.GATEWAY_LOST),
-        (lived(Kind.KILL_HOST, "gateway-0"), Verdict.FAILED),
-        (lived(Kind.STOP_HOST, "gateway-1"), Verdict.FAILED),
-        (lived(Kind.KILL_HOST, "gateway-1", began_at_s=5.0), Verdict.FAILED),
+        (fault_record(Kind.KILL_HOST, "gateway-1"), Verdict.GATEWAY_LOST),
+        (fault_record(Kind.KILL_HOST, "gateway-0"), Verdict.FAILED),
+        (fault_record(Kind.STOP_HOST, "gateway-1"), Verdict.FAILED),
+        (fault_record(Kind.KILL_HOST, "gateway-1", began_at_s=5.0), Verdict.FAILED),
     ],
     ids=["its own", "another", "not killed", "later"],
 )
-def test_only_a_killed_gateway_excuses_a_lost_connection(fault: Lived, becomes: Verdict) -> None:
-    one = heard(gateway=1)
+def test_only_a_killed_gateway_excuses_a_lost_connection(
+    fault: FaultRecord, becomes: Verdict
+) -> None:
+    one = answer(gateway=1)
     one.fault, one.disconnected = "reset", True
 
     assert verdict(one, UNDISTURBED, [fault]) is becomes
@@ -147,7 +151,7 @@ def use(
 
 
 @pytest.mark.parametrize(
-    ("events", "answer"),
+    ("events", "content"),
     [
         (
             [
@@ -192,12 +196,12 @@ def use(
     ],
     ids=["chat", "tools", "responses", "messages"],
 )
-def test_streams_of_all_routes_are_read(events: list[dict[str, Any]], answer: object) -> None:
-    assert heard(*events).answer == answer
+def test_streams_of_all_routes_are_read(events: list[dict[str, Any]], content: object) -> None:
+    assert answer(*events).content == content
 
 
 def test_pauses_are_between_what_came() -> None:
-    one = heard()
+    one = answer()
     one.heard_at_s = 1.0
     for now_s in (1.5, 4.0, 4.2):
         one.note(now_s)

@@ -12,8 +12,8 @@ from tests.unit.shared.simulation.fleet import drafting, fleet, hardware
 
 def formed(baseline: Baseline, *rows: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
     engine: SimEngine = fleet(drafting(hardware()))[0]
-    for life, row in enumerate(rows):
-        engine.add(row, life)
+    for index, row in enumerate(rows):
+        engine.add(row, index)
     tokens, counts = np.zeros(len(rows), dtype=np.int64), np.zeros(COUNTS)
     baseline.form(engine, tokens, counts, 0.0)
     return [int(one) for one in tokens]
@@ -30,7 +30,7 @@ def test_steps_are_never_longer_than_the_engine_allows() -> None:
 
 
 @pytest.mark.parametrize(("most", "tokens"), [(None, 4), (2, 4), (1, 1)])
-def test_nobody_drafts_where_more_requests_are_than_may(most: int | None, tokens: int) -> None:
+def test_no_request_drafts_where_more_run_than_may_draft(most: int | None, tokens: int) -> None:
     baseline = Baseline(LeastLoaded(), chunks(), drafts=3, drafting_requests=most)
 
     assert formed(baseline, decode(), decode()) == [tokens, tokens]

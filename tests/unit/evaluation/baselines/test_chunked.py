@@ -32,17 +32,17 @@ def test_a_prefix_in_the_cache_is_not_computed_again() -> None:
     assert step(BY_ARRIVAL, prompt(300, computed=256), prompt(100)).tokens == [44, 100]
 
 
-def test_nobody_takes_a_place_that_is_not_there() -> None:
+def test_no_request_takes_a_place_that_is_not_there() -> None:
     assert step(BY_ARRIVAL, decode(), prompt(100), max_resident=1).tokens == [1, 0]
 
 
-def test_who_came_from_elsewhere_starts_before_prompts_do() -> None:
+def test_requests_with_kv_from_elsewhere_start_before_prompts() -> None:
     moved = decode(runs=False)
 
     assert step(BY_ARRIVAL, prompt(600), moved, max_resident=1).tokens == [0, 1]
 
 
-def test_the_last_that_runs_gives_way_and_nobody_starts_in_that_step() -> None:
+def test_the_last_that_runs_is_preempted_and_no_request_starts_in_that_step() -> None:
     full = [decode(context=160) for _ in range(3)]  # ten full blocks each
 
     formed = step(BY_ARRIVAL, *full, prompt(16), free_blocks=0)
@@ -50,7 +50,7 @@ def test_the_last_that_runs_gives_way_and_nobody_starts_in_that_step() -> None:
     assert formed.tokens == [1, 1, EVICT, 0]
 
 
-def test_a_prompt_without_room_for_all_of_it_waits_and_nobody_passes_it() -> None:
+def test_a_prompt_without_room_for_all_of_it_waits_and_none_passes_it() -> None:
     formed = step(BY_ARRIVAL, decode(context=161), prompt(600), prompt(16), free_blocks=33)
 
     assert formed.tokens == [1, 0, 0]
@@ -104,7 +104,7 @@ def test_a_row_that_gives_way_returns_the_token_of_the_draft_model() -> None:
     assert step(form, *rows, max_tokens=4, free_blocks=0).tokens == [EVICT, 1, 1]
 
 
-def test_nobody_drafts_before_the_first_token() -> None:
+def test_no_request_drafts_before_its_first_token() -> None:
     formed = step(BY_ARRIVAL, prompt(1), prompt(33, computed=32), drafts=3)
 
     assert formed.tokens == [1, 1]

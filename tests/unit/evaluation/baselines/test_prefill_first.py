@@ -13,11 +13,11 @@ def test_decodes_stall_while_prompts_wait() -> None:
     assert formed.counts[DECODES] == 0
 
 
-def test_without_prompts_everybody_decodes() -> None:
+def test_without_prompts_all_requests_decode() -> None:
     assert step(VLLM, decode(), decode(runs=False), decode()).tokens == [1, 1, 1]
 
 
-def test_prompts_go_together_up_to_the_budget_and_nobody_passes_one() -> None:
+def test_prompts_go_together_up_to_the_budget_and_none_is_passed() -> None:
     rows = prompt(1500), prompt(600), prompt(10)
 
     assert step(VLLM, *rows, max_tokens=8192).tokens == [1500, 0, 0]
@@ -55,7 +55,7 @@ def test_every_decode_verifies_its_drafts() -> None:
     assert step(VLLM, decode(), decode(), drafts=4).tokens == [5, 5]
 
 
-def test_nobody_takes_a_place_that_is_not_there() -> None:
+def test_no_request_takes_a_place_that_is_not_there() -> None:
     rows = decode(), decode(runs=False), prompt(100)
 
     assert step(VLLM, *rows, max_resident=1).tokens == [1, 0, 0]

@@ -12,7 +12,7 @@ from services.evaluation.baselines.prefix_routers import (
 )
 from services.evaluation.baselines.routers import Router
 from shared.simulation.engine import SimEngine
-from shared.simulation.system import Ticket
+from shared.simulation.system import SimRequest
 from tests.unit.evaluation.baselines.steps import decode, prompt
 from tests.unit.shared.simulation.fleet import call, fleet, hardware
 
@@ -24,11 +24,11 @@ def engines(decode_engines: int = 2) -> dict[str, SimEngine]:
     return {one.name: one for one in fleet(hardware(), decode_engines, 0)}
 
 
-def ticket(life: int = 0, prompt: int = 1000, prefix: int = 800) -> Ticket:
-    return Ticket(
-        life=life,
+def request(index: int = 0, prompt: int = 1000, prefix: int = 800) -> SimRequest:
+    return SimRequest(
+        index=index,
         call=call(prompt, prefix_tokens=prefix, prefix_group="system" if prefix else None),
-        program_id=f"p{life}",
+        program_id=f"p{index}",
         call_number=0,
         arrives_s=0.0,
         ttft_s=1.0,
@@ -36,7 +36,7 @@ def ticket(life: int = 0, prompt: int = 1000, prefix: int = 800) -> Ticket:
 
 
 def sent(router: Router, fleet_: dict[str, SimEngine], number: int, now: float = 0.0) -> str:
-    route = router.route(ticket(number), fleet_, now)
+    route = router.route(request(number), fleet_, now)
     assert route is not None
     return route.decode
 
@@ -121,4 +121,4 @@ def test_active_requests_count_for_llmd_where_they_have_a_weight() -> None:
     ],
 )
 def test_without_engines_a_request_waits(router: Router) -> None:
-    assert router.route(ticket(), {}, 0.0) is None
+    assert router.route(request(), {}, 0.0) is None

@@ -5,8 +5,8 @@ from services.evaluation.systems import OURS, SYSTEMS
 from shared.engines import Role
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import finished
-from shared.simulation.lives import EVICTED, OUTPUT, TOKENS
 from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.request_metrics import EVICTED, OUTPUT, TOKENS
 from shared.simulation.run import Run
 from tests.unit.shared.simulation.fleet import TABLE, drafting, hardware, random_load
 
@@ -34,25 +34,25 @@ def run(
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_everybody_gets_an_answer_from_engines_with_little_kv(name: str) -> None:
+def test_each_request_gets_an_answer_from_engines_with_little_kv(name: str) -> None:
     for setting in first_and_last(name):
         record, engines = run(name, setting)
 
-        assert len(record.tickets) == sum(len(program.calls) for program in LOAD)
-        assert finished(record.lives).all(), setting.label
-        assert record.lives[:, EVICTED].sum() > 0
-        assert (record.lives[:, TOKENS] == record.lives[:, OUTPUT]).all()
+        assert len(record.requests) == sum(len(program.calls) for program in LOAD)
+        assert finished(record.metrics).all(), setting.label
+        assert record.metrics[:, EVICTED].sum() > 0
+        assert (record.metrics[:, TOKENS] == record.metrics[:, OUTPUT]).all()
         assert all(engine.free_blocks == TIGHT.kv_blocks for engine in engines)
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_everybody_gets_an_answer_though_an_engine_dies(name: str) -> None:
+def test_each_request_gets_an_answer_though_an_engine_dies(name: str) -> None:
     setting = first_and_last(name)[-1]
     outages = (Outage(engine=f"{setting.roles[-1].value}1", from_s=1.0, until_s=4.0),)
 
     record, _ = run(name, setting, Conditions(outages=outages))
 
-    assert finished(record.lives).all()
+    assert finished(record.metrics).all()
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -62,7 +62,7 @@ def test_the_same_run_has_the_same_record(name: str) -> None:
     once, again = run(name, setting)[0], run(name, setting)[0]
 
     assert once.ended_s == again.ended_s
-    assert (once.lives[:, TOKENS] == again.lives[:, TOKENS]).all()
+    assert (once.metrics[:, TOKENS] == again.metrics[:, TOKENS]).all()
 
 
 def test_distserve_sends_every_prompt_to_a_prefill_engine() -> None:

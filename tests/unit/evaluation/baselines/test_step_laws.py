@@ -57,7 +57,7 @@ def _request(chance: random.Random) -> FloatArray:
 
 
 def _blocks(rows: Rows, given: FloatArray | float = 0.0) -> float:
-    """That they hold after so many tokens more; a prefix in the cache is nobody's until it runs."""
+    """That they hold after so many tokens more; a cached prefix counts once its request runs."""
     decodes = rows[:, TOTAL] - rows[:, COMPUTED] <= ONE
     holds = (rows[:, RESIDENT] > 0) | decodes | (given > 0)
     return float(np.ceil((rows[:, COMPUTED] + given) / BLOCK_TOKENS)[holds].sum())
@@ -94,9 +94,7 @@ def test_a_step_never_gives_out_what_is_not_there(
 
 @NAMES
 @given(chance=CHANCES, number=st.integers(1, 30))
-def test_somebody_goes_on_whenever_anybody_can(
-    name: str, chance: random.Random, number: int
-) -> None:
+def test_a_request_goes_on_whenever_one_can(name: str, chance: random.Random, number: int) -> None:
     requests = _requests(chance, number)
     can_run = [row for row in requests if row[AVAILABLE] <= 0]
     holding = _blocks(np.array(can_run)) if can_run else 0.0
@@ -117,7 +115,7 @@ def test_somebody_goes_on_whenever_anybody_can(
 @NAMES
 @settings(max_examples=30)
 @given(chance=CHANCES, number=st.integers(1, 8), drafts=st.sampled_from((0, 3)))
-def test_everybody_gets_all_tokens_in_the_end_however_little_kv_there_is(
+def test_each_request_gets_all_tokens_in_the_end_however_little_kv_there_is(
     name: str, chance: random.Random, number: int, drafts: int
 ) -> None:
     rows = np.array([_short(chance) for _ in range(number)])

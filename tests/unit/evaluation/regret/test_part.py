@@ -1,8 +1,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from services.evaluation.known import Known
 from services.evaluation.parts import Evaluation
+from services.evaluation.points_in_memory import PointsInMemory
 from services.evaluation.regret.kept import KeptRegrets
 from services.evaluation.regret.loads import draw
 from services.evaluation.regret.part import drawn_loads
@@ -23,8 +23,8 @@ def test_loads_that_were_played_are_told_and_not_played_again(tmp_path: Path) ->
     evaluation = Evaluation(
         effort=replace(QUICK, regret_loads=LOADS),
         seed=7,
-        crew=Stub(),
-        points=Known(),
+        pool=Stub(),
+        points=PointsInMemory(),
         results=results,
         folder=tmp_path,
         hear=lambda _part: lambda _ended, _all, _task: None,

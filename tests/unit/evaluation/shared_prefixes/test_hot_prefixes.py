@@ -55,7 +55,7 @@ def test_a_prefix_that_one_engine_can_serve_is_computed_once(prefixes: int) -> N
 
     record, engines = played(load)
 
-    assert kept(record.lives, Rule.ASKED).all()
+    assert kept(record.metrics, Rule.ASKED).all()
     assert misses(load, engines) == prefixes
 
 
@@ -65,7 +65,7 @@ def test_where_one_engine_is_not_enough_the_prefix_spreads_and_all_are_in_time()
     record, engines = played(load)
 
     assert holders(engines) > 1
-    assert kept(record.lives, Rule.ASKED).all()
+    assert kept(record.metrics, Rule.ASKED).all()
 
 
 def test_prefixes_that_only_all_caches_together_can_hold_do_not_evict_each_other() -> None:
@@ -73,5 +73,5 @@ def test_prefixes_that_only_all_caches_together_can_hold_do_not_evict_each_other
 
     record, engines = played(load, kv_blocks=KV_BLOCKS)
 
-    assert kept(record.lives[6:], Rule.ASKED).all()
+    assert kept(record.metrics[6:], Rule.ASKED).all()
     assert misses(load, engines) == 6

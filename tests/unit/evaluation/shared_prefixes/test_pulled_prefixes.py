@@ -5,8 +5,8 @@ import pytest
 from services.evaluation.planned import Planned, Settings
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, kept
-from shared.simulation.lives import LAST, OUTPUT, TOKENS
 from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.request_metrics import LAST, OUTPUT, TOKENS
 from shared.simulation.run import Run
 from shared.workloads.calls import Load
 from tests.unit.shared.simulation.fleet import call, fleet, hardware, program
@@ -56,7 +56,7 @@ def test_where_its_engine_is_full_a_hot_prefix_is_pulled_and_more_requests_are_i
     computed, here = played(load, COMPUTED)
 
     assert any(route.source for route in pulled.routes.values())
-    assert kept(pulled.lives, Rule.ASKED).mean() > kept(computed.lives, Rule.ASKED).mean()
+    assert kept(pulled.metrics, Rule.ASKED).mean() > kept(computed.metrics, Rule.ASKED).mean()
     assert computed_tokens(there) < computed_tokens(here)
 
 
@@ -67,7 +67,7 @@ def test_a_slow_link_moves_no_prefix() -> None:
     never, _ = played(load, COMPUTED, link_bytes_per_s=1e5)
 
     assert not any(route.source for route in slow.routes.values())
-    assert (slow.lives[:, LAST] == never.lives[:, LAST]).all()
+    assert (slow.metrics[:, LAST] == never.metrics[:, LAST]).all()
 
 
 @pytest.mark.parametrize("lost", ["d0", "d1", "d2"])
@@ -77,5 +77,5 @@ def test_every_request_has_all_its_tokens_whichever_engine_dies(lost: str, from_
 
     record, engines = played(load, PULLED, Outage(engine=lost, from_s=from_s))
 
-    assert (record.lives[:, TOKENS] == record.lives[:, OUTPUT]).all()
+    assert (record.metrics[:, TOKENS] == record.metrics[:, OUTPUT]).all()
     assert [engine.leased_blocks for engine in engines] == [0, 0, 0]

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from services.planner.scaling.demanded import (
+from services.planner.scaling.fleet_size import FleetSize
+from services.planner.scaling.numbers import ScalingNumbers
+from services.planner.scaling.recent_demand import (
     ARRIVES,
-    ASK,
+    DEMAND_COLUMNS,
     DUE,
     GAIN,
     OUTPUT,
     PACE,
     PROMPT,
     TPOT,
-    Asks,
+    Demands,
 )
-from services.planner.scaling.fleet_size import FleetSize
-from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.replay import Site
 from services.planner.scaling.scaler import Question
 from shared.batch_time import BatchTimeModel, StepCost
@@ -46,27 +46,27 @@ def window(
     tpot_s: float = 0.05,
     seed: int = 1,
     seconds: float = 2 * WINDOW_S,
-) -> Asks:
+) -> Demands:
     """Requests at random times up to 0, with lengths around those given."""
     chance = np.random.default_rng(seed)
     count = max(1, round(rate * seconds))
-    asks = np.zeros((count, ASK))
-    asks[:, ARRIVES] = np.sort(chance.uniform(-seconds, 0.0, count))
-    asks[:, PROMPT] = np.maximum(1, np.round(prompt * chance.uniform(0.5, 1.5, count)))
-    asks[:, OUTPUT] = np.maximum(1, np.round(output * chance.uniform(0.5, 1.5, count)))
-    asks[:, DUE], asks[:, TPOT] = ttft_s, tpot_s
-    asks[:, PACE], asks[:, GAIN] = tpot_s, 1.0
-    return asks
+    demands = np.zeros((count, DEMAND_COLUMNS))
+    demands[:, ARRIVES] = np.sort(chance.uniform(-seconds, 0.0, count))
+    demands[:, PROMPT] = np.maximum(1, np.round(prompt * chance.uniform(0.5, 1.5, count)))
+    demands[:, OUTPUT] = np.maximum(1, np.round(output * chance.uniform(0.5, 1.5, count)))
+    demands[:, DUE], demands[:, TPOT] = ttft_s, tpot_s
+    demands[:, PACE], demands[:, GAIN] = tpot_s, 1.0
+    return demands
 
 
-def twice(asks: Asks) -> Asks:
-    """Each request has a twin at the same time."""
-    return np.repeat(asks, 2, axis=0)
+def twice(demands: Demands) -> Demands:
+    """Each request comes twice, at the same time."""
+    return np.repeat(demands, 2, axis=0)
 
 
-def question(asks: Asks, size: FleetSize, **numbers: float) -> Question:
+def question(demands: Demands, size: FleetSize, **numbers: float) -> Question:
     return Question(
-        asks=asks,
+        demands=demands,
         site=site(),
         size=size,
         numbers=ScalingNumbers(window_s=WINDOW_S, **numbers),  # type: ignore[arg-type] # all floats

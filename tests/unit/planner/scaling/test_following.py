@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.scaling.demanded import ARRIVES, DUE, OUTPUT, PROMPT, Asks, Demanded
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
+from services.planner.scaling.recent_demand import (
+    ARRIVES,
+    DUE,
+    OUTPUT,
+    PROMPT,
+    Demands,
+    RecentDemand,
+)
 from services.planner.scaling.replay import Replayed
 from services.planner.scaling.scaler import Answer, Scaler
 from services.planner.state.cluster import ClusterState
@@ -29,8 +36,8 @@ NONE = FleetSize(prefill=0, decode=0)
 LATE_S = 1000.0
 
 
-def demanded(state: ClusterState) -> Asks:
-    return state.demanded.since(-math.inf, state.lengths)
+def demands_of(state: ClusterState) -> Demands:
+    return state.recent_demand.since(-math.inf, state.lengths)
 
 
 @pytest.mark.parametrize("on_refuse", OnRefuse)
@@ -42,9 +49,9 @@ def test_refused_requests_are_demand_like_admitted_ones(on_refuse: OnRefuse) -> 
     turned_away = place(state, make_query("r1", targets=targets, prompt_tokens=101), now=LATE_S)
 
     assert turned_away.placement.admission is not Admission.ADMITTED
-    asks = demanded(state)
-    assert asks[:, PROMPT].tolist() == [100, 101]
-    assert asks[:, DUE].tolist() == pytest.approx([2.0, 0.12], abs=0.01)  # less their delivery
+    demands = demands_of(state)
+    assert demands[:, PROMPT].tolist() == [100, 101]
+    assert demands[:, DUE].tolist() == pytest.approx([2.0, 0.12], abs=0.01)  # less their delivery
 
 
 def test_what_no_engine_could_ever_hold_is_no_demand() -> None:
@@ -52,7 +59,7 @@ def test_what_no_engine_could_ever_hold_is_no_demand() -> None:
 
     place(state, make_query(prompt_tokens=5000))
 
-    assert len(demanded(state)) == 0
+    assert len(demands_of(state)) == 0
 
 
 def test_a_request_that_asks_again_is_counted_once() -> None:
@@ -61,7 +68,7 @@ def test_a_request_that_asks_again_is_counted_once() -> None:
     for now in (1.0, 2.0, 3.0):
         place(state, make_query("r1", waited_s=now - 1.0), now=now)
 
-    assert demanded(state)[:, ARRIVES].tolist() == [0.0 + 1.0]
+    assert demands_of(state)[:, ARRIVES].tolist() == [0.0 + 1.0]
 
 
 def test_answers_count_as_long_as_they_were_and_others_as_those_of_their_class() -> None:
@@ -73,7 +80,7 @@ def test_answers_count_as_long_as_they_were_and_others_as_those_of_their_class()
     for number in range(4, 44):
         place(state, make_query(f"r{number}"))
 
-    outputs = demanded(state)[:, OUTPUT]
+    outputs = demands_of(state)[:, OUTPUT]
 
     assert outputs[:4].tolist() == [10, 20, 30, 40]
     assert set(outputs[4:]) == {10, 20, 30, 40}
@@ -83,13 +90,13 @@ def test_answers_count_as_long_as_they_were_and_others_as_those_of_their_class()
 @given(count=st.integers(1, 60), kept=st.integers(1, 20))
 def test_only_the_latest_requests_are_kept(count: int, kept: int) -> None:
     state = make_cluster(make_engine())
-    state.demanded = Demanded(kept)
+    state.recent_demand = RecentDemand(kept)
     for number in range(count):
         place(state, make_query(f"r{number}", prompt_tokens=number + 1), now=float(number))
 
-    asks = demanded(state)
+    demands = demands_of(state)
 
-    assert asks[:, PROMPT].tolist() == list(range(max(1, count - kept + 1), count + 1))
+    assert demands[:, PROMPT].tolist() == list(range(max(1, count - kept + 1), count + 1))
 
 
 # ---- from one answer to the next

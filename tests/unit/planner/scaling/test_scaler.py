@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.scaling.demanded import ARRIVES, DUE, OUTPUT, PACE, TPOT
 from services.planner.scaling.fleet_size import FleetSize
+from services.planner.scaling.recent_demand import ARRIVES, DUE, OUTPUT, PACE, TPOT
 from services.planner.scaling.replay import replay
 from services.planner.scaling.scaler import answer
 from tests.unit.planner.scaling.loads import WINDOW_S, question, site, twice, window
@@ -26,9 +26,9 @@ few = settings(max_examples=15, deadline=None)
 def test_the_same_window_twice_has_the_same_answer(
     rate: float, seed: int, start: FleetSize
 ) -> None:
-    asks = window(rate, seed=seed)
+    demands = window(rate, seed=seed)
 
-    assert answer(question(asks, start)) == answer(question(asks.copy(), start))
+    assert answer(question(demands, start)) == answer(question(demands.copy(), start))
 
 
 @few
@@ -36,13 +36,13 @@ def test_the_same_window_twice_has_the_same_answer(
 def test_what_is_needed_attains_the_goal_and_needs_nothing_more(
     rate: float, seed: int, start: FleetSize
 ) -> None:
-    asks = window(rate, seed=seed)
-    needed = answer(question(asks, start)).needed
+    demands = window(rate, seed=seed)
+    needed = answer(question(demands, start)).needed
 
-    again = answer(question(asks, needed))
+    again = answer(question(demands, needed))
 
-    fates = replay(asks, site(), needed.prefill, needed.decode, until_s=0.0)
-    assert fates.since(-WINDOW_S).share >= 0.95
+    verdicts = replay(demands, site(), needed.prefill, needed.decode, until_s=0.0)
+    assert verdicts.since(-WINDOW_S).share >= 0.95
     assert again.needed == needed
 
 
@@ -51,9 +51,9 @@ def test_what_is_needed_attains_the_goal_and_needs_nothing_more(
 def test_twice_the_requests_never_need_fewer_engines(
     rate: float, seed: int, start: FleetSize
 ) -> None:
-    asks = window(rate, seed=seed)
+    demands = window(rate, seed=seed)
 
-    once, double = answer(question(asks, start)), answer(question(twice(asks), start))
+    once, double = answer(question(demands, start)), answer(question(twice(demands), start))
 
     assert double.needed.engines >= once.needed.engines
 
@@ -61,10 +61,10 @@ def test_twice_the_requests_never_need_fewer_engines(
 @few
 @given(rate=rates, seed=seeds)
 def test_what_would_be_enough_is_enough_with_slower_steps_as_well(rate: float, seed: int) -> None:
-    asks, start = window(rate, seed=seed), FleetSize(prefill=4, decode=5)
-    enough = answer(question(asks, start)).enough
+    demands, start = window(rate, seed=seed), FleetSize(prefill=4, decode=5)
+    enough = answer(question(demands, start)).enough
 
-    slower = replay(asks, site().slower(1.1), enough.prefill, enough.decode, until_s=0.0)
+    slower = replay(demands, site().slower(1.1), enough.prefill, enough.decode, until_s=0.0)
     assert slower.since(-WINDOW_S).share >= 0.95
     assert start.at_least(enough) == start
 
@@ -76,8 +76,8 @@ def test_a_load_that_has_just_grown_is_followed_before_it_fills_the_window() -> 
     grown_load = np.vstack([quiet, after])
 
     needed = {
-        name: answer(question(asks, ALONE)).needed.decode
-        for name, asks in (("before", before), ("grown", grown_load), ("full", window(16)))
+        name: answer(question(demands, ALONE)).needed.decode
+        for name, demands in (("before", before), ("grown", grown_load), ("full", window(16)))
     }
 
     assert needed["before"] < needed["grown"] <= needed["full"]
@@ -109,21 +109,21 @@ def test_an_idle_fleet_keeps_one_engine_that_decodes_and_one_prefill_engine_if_i
 
 
 def test_requests_without_targets_count_by_the_work_that_they_are() -> None:
-    asks = window(8, prompt=800, output=300)
-    asks[:, [DUE, TPOT, PACE]] = np.inf
+    demands = window(8, prompt=800, output=300)
+    demands[:, [DUE, TPOT, PACE]] = np.inf
 
-    found = answer(question(asks, ONE))
+    found = answer(question(demands, ONE))
 
     assert found.replayed.judged == 0
     assert found.needed.engines > 2
-    assert answer(question(asks[::20].copy(), ONE)).needed == ONE
+    assert answer(question(demands[::20].copy(), ONE)).needed == ONE
 
 
 def test_what_no_engine_could_keep_is_no_reason_for_more() -> None:
-    asks = window(2)
-    asks[:, DUE] = 1e-4
+    demands = window(2)
+    demands[:, DUE] = 1e-4
 
-    found = answer(question(asks, ONE))
+    found = answer(question(demands, ONE))
 
     assert found.replayed.never > 0
     assert found.needed == ONE
@@ -131,11 +131,11 @@ def test_what_no_engine_could_keep_is_no_reason_for_more() -> None:
 
 def test_a_large_fleet_is_replayed_in_parts() -> None:
     """A quarter of the requests on a quarter of the engines."""
-    asks = window(16)
+    demands = window(16)
     start = FleetSize(prefill=8, decode=8)
-    part = replace(question(asks[::4].copy(), start), unit=4)
+    part = replace(question(demands[::4].copy(), start), unit=4)
 
-    whole, parts = answer(question(asks, start)).enough, answer(part).enough
+    whole, parts = answer(question(demands, start)).enough, answer(part).enough
 
     assert (parts.prefill % 4, parts.decode % 4) == (0, 0)
     assert abs(parts.engines - whole.engines) <= 8
@@ -144,9 +144,9 @@ def test_a_large_fleet_is_replayed_in_parts() -> None:
 @few
 @given(rate=st.floats(0.5, 4.0), seed=seeds)
 def test_no_request_gets_more_tokens_than_it_has(rate: float, seed: int) -> None:
-    asks = window(rate, seed=seed, output=3)
+    demands = window(rate, seed=seed, output=3)
 
-    found = replay(asks, site(), 1, 1, until_s=1e9).since(-1e9)
+    found = replay(demands, site(), 1, 1, until_s=1e9).since(-1e9)
 
-    assert found.kept + found.short_of_prefill + found.short_of_decode + found.never == len(asks)
-    assert (asks[:, OUTPUT] >= 1).all()
+    assert found.kept + found.short_of_prefill + found.short_of_decode + found.never == len(demands)
+    assert (demands[:, OUTPUT] >= 1).all()

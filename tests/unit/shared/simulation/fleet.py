@@ -15,7 +15,7 @@ from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, TOTAL
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions
-from shared.simulation.system import Ended, Fetched, No, Route, Ticket
+from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 from shared.workloads.calls import Call, Load, Program, StageLoad
 
 AT_ONCE = Conditions(network_s=0.0, decision_s=0.0)
@@ -131,11 +131,11 @@ class InTurns:
     placed: int = 0
     names: list[str] = field(default_factory=list)
 
-    def hear(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
+    def observe(self, engines: Mapping[str, SimEngine], now: float) -> None:  # noqa: ARG002 - a System
         self.names = list(engines)
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
-        return [self._route(self.names) for ticket in waiting if ticket.arrives_s <= now]
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
+        return [self._route(self.names) for request in waiting if request.arrives_s <= now]
 
     def _route(self, names: list[str]) -> Route | None:
         decode = [name for name in names if name.startswith("d")]
@@ -155,7 +155,7 @@ class InTurns:
     def ended(self, ended: Ended) -> None:
         self.ends.append(ended)
 
-    def moved(self, engine: SimEngine, ticket: Ticket) -> None: ...
+    def moved(self, engine: SimEngine, request: SimRequest) -> None: ...
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None: ...
 

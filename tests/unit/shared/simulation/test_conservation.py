@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, REMAINING, TOTAL
 from shared.simulation.engine import SimEngine
-from shared.simulation.lives import ADMISSION, ADMITTED, OUTPUT, TOKENS
 from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.request_metrics import ADMISSION, ADMITTED, OUTPUT, TOKENS
 from shared.simulation.run import Run
 from shared.workloads.calls import requests
 from tests.unit.shared.simulation.fleet import (
@@ -48,7 +48,7 @@ def run(
 
     load = random_load(seed, 25)
     record = Run(load, system, engines, conditions, watch).record()
-    assert len(record.tickets) == requests(load)
+    assert len(record.requests) == requests(load)
     return record, system, faults
 
 
@@ -59,7 +59,7 @@ def _faults(engines: Sequence[SimEngine], now: float) -> list[str]:
         held = np.ceil(rows[:, COMPUTED] / block)
         used = held.sum() + engine.leased_blocks
         if engine.is_idle and used + engine.free_blocks != engine.hardware.kv_blocks:
-            found.append(f"{engine.name} has blocks of nobody at {now}")
+            found.append(f"{engine.name} has blocks of no request at {now}")
         if not 0 <= engine.cache.blocks <= engine.free_blocks:
             found.append(f"{engine.name} caches where nothing is free at {now}")
         more = np.ceil((rows[:, TOTAL] + rows[:, DRAFT]) / block) - held
@@ -76,12 +76,12 @@ def test_all_get_their_tokens_once_and_blocks_and_work_are_conserved(
 ) -> None:
     record, system, faults = run(seed, blocks, size, drafts=drafts)
 
-    lives = record.lives
+    metrics = record.metrics
     assert faults == []
-    assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
-    assert (lives[:, ADMISSION] == ADMITTED).all()
-    ended = [end.ticket.life for end in system.ends]
-    assert sorted(ended) == list(range(len(lives)))
+    assert (metrics[:, TOKENS] == metrics[:, OUTPUT]).all()
+    assert (metrics[:, ADMISSION] == ADMITTED).all()
+    ended = [end.request.index for end in system.ends]
+    assert sorted(ended) == list(range(len(metrics)))
     assert all(engine.leased_blocks == 0 and not len(engine.rows) for engine in record.engines)
 
 
@@ -93,7 +93,7 @@ def test_what_is_computed_is_prompts_and_outputs_and_what_was_dropped_less_what_
     record, _, _ = run(seed, blocks, size)
 
     needed = sum(
-        ticket.call.prompt_tokens + ticket.call.output_tokens - 1 for ticket in record.tickets
+        request.call.prompt_tokens + request.call.output_tokens - 1 for request in record.requests
     )
     computed, dropped, found = (
         sum(getattr(engine, name) for engine in record.engines)
@@ -109,13 +109,13 @@ def test_engines_that_die_lose_no_request_and_give_no_token_twice(
 ) -> None:
     record, system, faults = run(seed, blocks, size, lost=True)
 
-    lives = record.lives
+    metrics = record.metrics
     assert faults == []
-    assert (lives[:, TOKENS] == lives[:, OUTPUT]).all()
-    ended = [end.ticket.life for end in system.ends]
-    assert sorted(ended) == list(range(len(lives)))
+    assert (metrics[:, TOKENS] == metrics[:, OUTPUT]).all()
+    ended = [end.request.index for end in system.ends]
+    assert sorted(ended) == list(range(len(metrics)))
     assert [end.tokens for end in system.ends] == [
-        end.ticket.call.output_tokens for end in system.ends
+        end.request.call.output_tokens for end in system.ends
     ]
     assert all(engine.leased_blocks == 0 for engine in record.engines)
 
@@ -125,7 +125,7 @@ def test_engines_that_die_lose_no_request_and_give_no_token_twice(
 def test_the_same_seed_gives_the_same_record_bit_for_bit(seed: int, size: tuple[int, int]) -> None:
     first, again = (run(seed, 90, size, drafts=3, lost=True)[0] for _ in range(2))
 
-    assert first.lives.tobytes() == again.lives.tobytes()
+    assert first.metrics.tobytes() == again.metrics.tobytes()
     assert first.ended_s == again.ended_s
     assert first.routes == again.routes
 
@@ -136,7 +136,7 @@ def test_another_seed_of_the_engines_gives_other_times() -> None:
         Run(load, InTurns(), fleet(hardware(noise=NOISE), seed=seed)).record() for seed in (1, 2)
     ]
 
-    assert records[0].lives.tobytes() != records[1].lives.tobytes()
+    assert records[0].metrics.tobytes() != records[1].metrics.tobytes()
 
 
 def test_a_table_of_step_times_is_not_what_steps_last() -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from shared.scheduling.rows import BEST_EFFORT, PROMISED
 from shared.simulation.links import Links, transfer_s
-from shared.simulation.lives import EVICTED, FIRST, LAST, MOVED, OUTPUT, TOKENS
 from shared.simulation.record import Conditions, Outage, Record
+from shared.simulation.request_metrics import EVICTED, FIRST, LAST, MOVED, OUTPUT, TOKENS
 from shared.simulation.run import Run
 from shared.simulation.system import Route
 from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
@@ -34,12 +34,12 @@ def test_transfers_over_one_link_take_turns_and_others_do_not_wait() -> None:
 def test_the_second_token_waits_for_the_kv_and_the_lease_ends_with_its_coming() -> None:
     record, system = run_split()
 
-    (life,) = record.lives
+    (request,) = record.metrics
     assert record.routes[0].prefill == "p0"
     assert [end.moved_s for end in system.ends] == [pytest.approx(1.1 + 0.01)]
-    assert life[FIRST] == pytest.approx(0.01)
-    assert life[MOVED] == pytest.approx(1.1)
-    assert life[LAST] == pytest.approx(0.01 + 1.1 + 4 * 0.01)
+    assert request[FIRST] == pytest.approx(0.01)
+    assert request[MOVED] == pytest.approx(1.1)
+    assert request[LAST] == pytest.approx(0.01 + 1.1 + 4 * 0.01)
     assert [engine.leased_blocks for engine in record.engines] == [0, 0]
     assert [engine.computed_tokens for engine in record.engines] == [4, 100]
 
@@ -47,18 +47,18 @@ def test_the_second_token_waits_for_the_kv_and_the_lease_ends_with_its_coming() 
 def test_where_the_sender_dies_on_the_way_the_prompt_is_computed_again_by_the_receiver() -> None:
     record, system = run_split(Outage(engine="p0", from_s=0.5))
 
-    (life,) = record.lives
-    assert life[TOKENS] == life[OUTPUT]
+    (request,) = record.metrics
+    assert request[TOKENS] == request[OUTPUT]
     assert [engine.computed_tokens for engine in record.engines] == [101 + 3, 100]
-    assert life[LAST] == pytest.approx(0.5 + 4 * 0.01)
+    assert request[LAST] == pytest.approx(0.5 + 4 * 0.01)
     assert len(system.ends) == 1
 
 
 def test_where_the_receiver_dies_on_the_way_the_lease_ends_and_the_request_is_placed_anew() -> None:
     record, system = run_split(Outage(engine="d0", from_s=0.5, until_s=0.6))
 
-    (life,) = record.lives
-    assert life[TOKENS] == life[OUTPUT]
+    (request,) = record.metrics
+    assert request[TOKENS] == request[OUTPUT]
     assert system.placed >= 2
     assert [engine.leased_blocks for engine in record.engines] == [0, 0]
     assert [end.tokens for end in system.ends] == [5]
@@ -79,7 +79,7 @@ def test_an_engine_may_take_notice_of_kv_only_when_its_step_is_over(
 
     assert record.routes[0].prefill == "p0"
     assert record.routes[1].prefill is None
-    assert record.lives[0, LAST] == pytest.approx(0.11 + 0.05 * steps_later)
+    assert record.metrics[0, LAST] == pytest.approx(0.11 + 0.05 * steps_later)
 
 
 def test_kv_waits_on_its_engine_until_the_other_has_room() -> None:
@@ -88,7 +88,7 @@ def test_kv_waits_on_its_engine_until_the_other_has_room() -> None:
 
     record = Run(load, InTurns(), fleet(machine, 1, 1), AT_ONCE).record()
 
-    assert (record.lives[:, TOKENS] == 20).all()
+    assert (record.metrics[:, TOKENS] == 20).all()
     assert any(route.prefill for route in record.routes.values())
 
 
@@ -111,6 +111,6 @@ def test_best_effort_makes_room_for_promised_kv() -> None:
 
     record = Run(load, BestEffortFirst(), fleet(machine, 1, 1), AT_ONCE).record()
 
-    assert (record.lives[:, TOKENS] == record.lives[:, OUTPUT]).all()
-    assert record.lives[0, EVICTED] == 1
-    assert record.lives[1, LAST] < record.lives[0, LAST]
+    assert (record.metrics[:, TOKENS] == record.metrics[:, OUTPUT]).all()
+    assert record.metrics[0, EVICTED] == 1
+    assert record.metrics[1, LAST] < record.metrics[0, LAST]

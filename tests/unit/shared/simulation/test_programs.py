@@ -10,7 +10,8 @@ from shared.scheduling.rows import DEADLINE, GENERATED, TPOT
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Cause, causes
-from shared.simulation.lives import (
+from shared.simulation.record import Conditions
+from shared.simulation.request_metrics import (
     ADMISSION,
     ADMITTED,
     ARRIVES,
@@ -22,9 +23,8 @@ from shared.simulation.lives import (
     TOKENS,
     UNDECIDED,
 )
-from shared.simulation.record import Conditions
 from shared.simulation.run import Run
-from shared.simulation.system import No, Route, Ticket
+from shared.simulation.system import Refusal, Route, SimRequest
 from shared.workloads.calls import Call, Load, StageLoad
 from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
 
@@ -45,9 +45,9 @@ def chat(name: str, arrives_s: float, rounds: int = 3) -> Load:
 def test_a_call_comes_so_long_after_the_one_before_it_has_ended() -> None:
     _, simulation = run(chat("a", 0.0))
 
-    lives = simulation.record().lives
+    metrics = simulation.record().metrics
 
-    assert (lives[1:, ARRIVES] - lives[:-1, LAST]).tolist() == [1.0, 1.0]
+    assert (metrics[1:, ARRIVES] - metrics[:-1, LAST]).tolist() == [1.0, 1.0]
 
 
 def test_a_call_finds_whole_blocks_of_what_its_program_left_and_nothing_of_others() -> None:
@@ -59,7 +59,7 @@ def test_a_call_finds_whole_blocks_of_what_its_program_left_and_nothing_of_other
     assert engines[0].found_tokens == 2 * sum(16 * count for count in blocks)
 
 
-def test_nothing_is_found_before_anybody_has_left_something() -> None:
+def test_nothing_is_found_before_a_request_has_left_something() -> None:
     engines, simulation = run((program("a", 0.0, call(prompt=100, prefix_tokens=90)),))
 
     simulation.record()
@@ -95,11 +95,11 @@ def test_stages_have_times_of_their_own() -> None:
     two = Call(class_name="x", prompt_tokens=10, stages=stages, max_output_tokens=8, ttft_s=1.0)
     _, simulation = run((program("a", 0.0, two),))
 
-    (life,) = simulation.record().lives
+    (request,) = simulation.record().metrics
 
-    assert life[TOKENS] == 8
-    assert round(100 * (life[CHANGED] - life[FIRST])) == 3
-    assert round(100 * (life[LAST] - life[CHANGED])) == 4
+    assert request[TOKENS] == 8
+    assert round(100 * (request[CHANGED] - request[FIRST])) == 3
+    assert round(100 * (request[LAST] - request[CHANGED])) == 4
 
 
 class Watched(InTurns):
@@ -133,19 +133,19 @@ def test_a_stage_begins_anew_however_far_ahead_the_one_before_was() -> None:
 
 
 class RefusesSecondCalls(InTurns):
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         routes = super().place(waiting, now)
         return [
-            No() if ticket.call_number == 1 else route
-            for ticket, route in zip(waiting, routes, strict=True)
+            Refusal() if request.call_number == 1 else route
+            for request, route in zip(waiting, routes, strict=True)
         ]
 
 
 def test_what_would_have_followed_a_refused_call_is_missed_like_it() -> None:
     record = Run(chat("a", 0.0, rounds=4), RefusesSecondCalls(), fleet(hardware())).record()
 
-    assert record.lives[1:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
-    assert causes(record.lives) == {Cause.REFUSED: 1, Cause.NEVER_CAME: 2}
+    assert record.metrics[1:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
+    assert causes(record.metrics) == {Cause.REFUSED: 1, Cause.NEVER_CAME: 2}
 
 
 class RefusesUntil(InTurns):
@@ -155,9 +155,9 @@ class RefusesUntil(InTurns):
         super().__init__()
         self.until_s, self.named_s = until_s, named_s
 
-    def place(self, waiting: Sequence[Ticket], now: float) -> list[Route | No | None]:
+    def place(self, waiting: Sequence[SimRequest], now: float) -> list[Route | Refusal | None]:
         if now < self.until_s:
-            return [No(retry_after_s=self.named_s) for _ in waiting]
+            return [Refusal(retry_after_s=self.named_s) for _ in waiting]
         return list(super().place(waiting, now))
 
 
@@ -170,9 +170,9 @@ def test_a_refused_request_comes_again_after_the_time_named_or_a_fixed_one(
     record = Run(chat("a", 0.0), RefusesUntil(0.1), fleet(hardware()), conditions).record()
 
     (retry,) = record.retries
-    assert (retry.life, retry.refused_s, retry.again_s) == (0, 0.0, again_s)
-    assert record.lives[0, ARRIVES] == again_s
-    assert record.lives[:, ADMISSION].tolist() == [ADMITTED] * 3
+    assert (retry.index, retry.refused_s, retry.again_s) == (0, 0.0, again_s)
+    assert record.metrics[0, ARRIVES] == again_s
+    assert record.metrics[:, ADMISSION].tolist() == [ADMITTED] * 3
 
 
 def test_a_request_that_is_refused_again_does_not_come_a_third_time() -> None:
@@ -180,7 +180,7 @@ def test_a_request_that_is_refused_again_does_not_come_a_third_time() -> None:
 
     record = Run(chat("a", 0.0), RefusesUntil(99.0), fleet(hardware()), conditions).record()
 
-    assert record.lives[:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
+    assert record.metrics[:, ADMISSION].tolist() == [REFUSED, NEVER_CAME, NEVER_CAME]
     assert len(record.retries) == 1
 
 
@@ -193,7 +193,7 @@ def test_without_a_time_to_wait_or_clients_that_do_none_comes_again(
     record = Run(chat("a", 0.0), RefusesUntil(0.1, named_s), fleet(hardware()), conditions).record()
 
     assert record.retries == ()
-    assert record.lives[0, ADMISSION] == REFUSED
+    assert record.metrics[0, ADMISSION] == REFUSED
 
 
 class HoldsAll(InTurns):
@@ -201,13 +201,13 @@ class HoldsAll(InTurns):
         return None
 
 
-def test_who_waits_at_the_end_and_what_would_have_followed_is_missed() -> None:
+def test_a_request_that_waits_at_the_end_and_those_after_it_are_missed() -> None:
     conditions = Conditions(drain_s=1.0)
 
     record = Run(chat("a", 0.0, rounds=2), HoldsAll(), fleet(hardware()), conditions).record()
 
-    assert record.lives[:, ADMISSION].tolist() == [UNDECIDED, NEVER_CAME]
-    assert causes(record.lives) == {Cause.HELD: 1, Cause.NEVER_CAME: 1}
+    assert record.metrics[:, ADMISSION].tolist() == [UNDECIDED, NEVER_CAME]
+    assert causes(record.metrics) == {Cause.HELD: 1, Cause.NEVER_CAME: 1}
     assert record.ended_s <= 1.0
 
 
@@ -216,5 +216,5 @@ def test_a_request_may_end_exactly_at_its_most_tokens() -> None:
 
     record = simulation.record()
 
-    assert record.lives[0, TOKENS] == 7
+    assert record.metrics[0, TOKENS] == 7
     assert engines[0].free_blocks == engines[0].hardware.kv_blocks
