@@ -44,7 +44,7 @@ class Rule(StrEnum):
 
     MEAN: TTFT, and the mean TPOT of each stage. WINDOWS: TTFT, and every ten tokens within ten TPOT
     targets (SLOs-Serve, section 8). DEADLINES: token n by the arrival plus TTFT plus n - 1 TPOT
-    targets. ASKED: MEAN or DEADLINES, as the request asked.
+    targets; without a TTFT target as MEAN. ASKED: MEAN or DEADLINES, as the request asked.
     """
 
     MEAN = "mean"
@@ -130,8 +130,8 @@ def kept(metrics: RequestMetrics, rule: Rule) -> Mask:
     served = (metrics[:, ADMISSION] == ADMITTED) | (metrics[:, ADMISSION] == BEST_EFFORT)
     done = served & finished(metrics)
     if rule is Rule.DEADLINES:
-        result: Mask = done & (metrics[:, WORST_LATE] <= _ROUNDING_S)
-        return result
+        in_time: Mask = done & (metrics[:, WORST_LATE] <= _ROUNDING_S)
+        return np.where(np.isinf(metrics[:, TTFT]), kept(metrics, Rule.MEAN), in_time)
     started: Mask = done & (ttfts_s(metrics) <= metrics[:, TTFT] + _ROUNDING_S)
     if rule is Rule.WINDOWS:
         held: Mask = started & (metrics[:, SLOW_WINDOWS] == 0)

@@ -101,6 +101,16 @@ def test_kept_is_what_looking_at_each_says(many: list[tuple[RequestMetrics, list
     ]
 
 
+@given(stories())
+def test_without_a_ttft_target_deadlines_are_judged_by_the_mean(
+    story: tuple[RequestMetrics, list[float]],
+) -> None:
+    metrics = story[0][None].copy()
+    metrics[:, TTFT], metrics[:, BY_DEADLINES] = math.inf, 1.0
+
+    assert kept(metrics, Rule.ASKED) == kept(metrics, Rule.MEAN)
+
+
 @given(st.lists(stories(), min_size=1, max_size=10))
 def test_each_missed_request_has_one_cause(many: list[tuple[RequestMetrics, list[float]]]) -> None:
     metrics = np.array([request for request, _ in many])
