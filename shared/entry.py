@@ -1,10 +1,11 @@
-"""Ends a process with an exit status, and errors with one line on stderr."""
+"""Runs a process of ours: it ends with an exit status, and errors with one line on stderr."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from shared.errors import SlosError
+from shared.garbage import collect_seldom
 
 FAILED = 2
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
@@ -22,6 +23,7 @@ def error_in(said: str) -> str:
 
 def exit_status(main: Callable[[Sequence[str]], int], argv: Sequence[str], *, program: str) -> int:
     """Runs `main`. A SlosError becomes one line and status 2, Ctrl-C becomes status 130."""
+    collect_seldom()  # before `main` imports vLLM
     try:
         status = main(argv)
         sys.stdout.flush()

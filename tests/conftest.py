@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from shared.garbage import collect_seldom
 from tests.compiled import compile_all
 
 if TYPE_CHECKING:
@@ -19,11 +21,7 @@ settings.register_profile("patient", deadline=None, max_examples=50)
 settings.register_profile("all cases", deadline=None, max_examples=500)
 settings.load_profile("all cases" if os.environ.get("SLOS_TEST_ALL_CASES") else "patient")
 
-# Workers of pytest and all that they start inherit it.
-_STARTUP = str(Path(__file__).parent / "startup")
-_PLACES = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
-if _STARTUP not in _PLACES:
-    os.environ["PYTHONPATH"] = os.pathsep.join([_STARTUP, *_PLACES])
+collect_seldom()  # before test modules import vLLM
 
 _INTEGRATION = Path("tests/integration")
 _USE_COMPILED_CODE = (
@@ -51,6 +49,7 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Compiles before a test's own limit runs."""
+    gc.freeze()  # what is loaded now stays
     places = {part for item in session.items for part in item.path.parts}
     if not session.config.option.collectonly and places.intersection(_USE_COMPILED_CODE):
         compile_all()

@@ -13,6 +13,7 @@ from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind
 from services.gateway.workers import run_workers
 from shared.entry import exit_status
+from shared.garbage import frozen_heap
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
 
@@ -48,7 +49,7 @@ def _serve(options: GatewayOptions, listener: socket.socket, serving: Callable[[
     # vLLM takes seconds to import and reads its log level then; --help must not wait for it
     from services.gateway.app import run, start_grammar_server
 
-    with start_grammar_server(options, listener) as grammars:
+    with frozen_heap(), start_grammar_server(options, listener) as grammars:
         status: int = uvloop.run(run(options, listener, grammars, serving))
     return status
 

@@ -1,7 +1,6 @@
 """Builds the gateway: vLLM's app over the cluster, with our ASGI layers around it."""
 
 import asyncio
-import gc
 import logging
 import socket
 from argparse import Namespace
@@ -10,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from fastapi import FastAPI
@@ -57,9 +56,6 @@ from shared.rpc.identity import identity_from
 from shared.telemetry.task_count import count_tasks
 
 _LOG = logging.getLogger(__name__)
-# New container objects between two collections of the youngest generation; Python's own is 700.
-# A streamed request makes thousands, nearly all of which end without the collector.
-_YOUNG_OBJECTS: Final = 20_000
 
 
 def start_grammar_server(options: GatewayOptions, listener: socket.socket) -> GrammarServer:
@@ -90,7 +86,7 @@ async def run(
         app = await make_app(client, args, options, lifecycle, clock)
         quieten_answered_failures()
         set_ulimit()
-        _spare_overheads()
+        enable_envs_cache()  # vLLM reads a variable anew at each use otherwise
         server = make_server(
             layered(app, options, tenants, lifecycle, lambda: len(server.server_state.connections)),
             access_log=options.access_log,
@@ -113,12 +109,6 @@ async def run(
             drain_quiet_s=options.drain_quiet_s,
         )
     return 0
-
-
-def _spare_overheads() -> None:
-    """Call it once the environment is read and before the first request."""
-    enable_envs_cache()  # vLLM reads a variable anew at each use otherwise
-    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def _process_metrics(options: GatewayOptions, clock: Clock) -> AbstractAsyncContextManager[None]:

@@ -1,6 +1,5 @@
 """Serves one address by several processes that share it through SO_REUSEPORT."""
 
-import gc
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from services.gateway.supervisor import Supervisor
 from services.gateway.worker_rules import RestartBudget
 from shared.clock import MonotonicClock
 from shared.entry import exit_status
+from shared.garbage import frozen_heap
 from shared.telemetry.logging import set_up_logging
 
 _METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when imported
@@ -40,9 +40,6 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
 
         import services.gateway.app  # noqa: F401 - for its modules
 
-        gc.collect()
-        gc.freeze()
-
         def work(number: int, serving: Callable[[], None]) -> int:
             setproctitle.setproctitle(f"slos-serve gateway worker {number}")
             set_up_logging(f"gateway-{number}", os.environ)
@@ -61,7 +58,5 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
                 restarts=_RESTARTS_PER_WORKER * options.workers, window_s=_RESTART_WINDOW_S
             ),
         )
-        try:
+        with frozen_heap():
             return supervisor.run()
-        finally:
-            gc.unfreeze()  # so that extension modules find their objects at the end

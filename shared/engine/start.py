@@ -10,6 +10,7 @@ from shared.engine.environment import set_environment
 from shared.engine.speculation import check_draft_model
 from shared.engine.vllm_settings import check_settings
 from shared.engines import Role
+from shared.garbage import frozen_heap
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
 
@@ -31,7 +32,8 @@ def start(role: Role, argv: Sequence[str]) -> int:
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment
     from shared.engine.host import run
 
-    return run(role, options, cores)
+    with frozen_heap():
+        return run(role, options, cores)
 
 
 def check(options: EngineOptions, *, role: Role) -> None:
