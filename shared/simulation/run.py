@@ -56,6 +56,7 @@ class Run:
         self._on_way: dict[int, tuple[SimEngine, float]] = {}  # to where and until when, by life
         self._fetched: dict[int, Fetched] = {}  # what these will have been, by life
         self._pulled: dict[int, int] = {}  # tokens of exported prefixes, by life
+        self._export_since_s: dict[int, float] = {}  # by life
         self._recomputed: set[int] = set()  # lives whose KV did not arrive
         self._links = Links()
         self._retries = Retries(retry_s=self._conditions.retry_s)
@@ -361,16 +362,19 @@ class Run:
             self._system.moved(source, ticket)
             return False
         self._pulled[life] = min(route.pulled_tokens, self._prefixes.find(source, ticket))
+        self._export_since_s[life] = now
         source.lend(life)
         self._exports.begin(source, life, route.export_limit_s, now)
         return True
 
     def _exported(self, source: SimEngine, life: int, now: float) -> None:
+        self._tell_export(life, now, in_time=True)
         self._system.moved(source, self._tickets[life])
         self._move_on(life, now)
 
     def _compute_instead(self, source: SimEngine, life: int, now: float) -> None:
         """Has the engine compute a prefix that was not exported within its limit."""
+        self._tell_export(life, now, in_time=False)
         del self._pulled[life]
         ticket, route = self._tickets[life], self._routes[life]
         if source.alive:
@@ -381,6 +385,10 @@ class Run:
             self._ask_again(life)
         else:
             self._enter_engine(engine, ticket, route, now)
+
+    def _tell_export(self, life: int, now: float, *, in_time: bool) -> None:
+        seconds = now - self._export_since_s.pop(life)
+        self._system.exported(self._tickets[life], seconds, now, in_time=in_time)
 
     # ---- engines that die
 
