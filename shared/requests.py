@@ -160,13 +160,30 @@ class EngineRef:
 class PrefixSource:
     """An engine from whose prefix cache the decode engine pulls the beginning of a prompt.
 
-    `tokens` are cached there. Where the engine has not exported them within `limit_s`, the decode
-    engine computes them.
+    Attributes:
+        tokens: How many are cached there.
+        limit_s: Where the engine has not exported them by then, the decode engine computes them.
+        forecast_s: Until they are exported, by the engine's load alone.
     """
 
     engine: EngineRef
     tokens: int
     limit_s: float
+    forecast_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixExport:
+    """What became of the export of a cached prefix, from the gateway that asked for it.
+
+    Attributes:
+        seconds: From the call to the reply, or until the export failed or was given up.
+        exported: Whether the prefix could be pulled. Else it was computed.
+    """
+
+    decision_id: str
+    seconds: float
+    exported: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,8 +275,9 @@ class PlacementOption:
     """One placement option that the planner weighed; `rejected` says why it was not possible.
 
     `prefill` and `decode` are engine names; `source` is the engine whose cached prefix is pulled,
-    in `transfer_s`. Times are None if unknown; `ttft_s` and `finish_s`
-    count from the arrival at the gateway.
+    in `transfer_s`. `cached_tokens` of the prompt are cached on the engine that computes it, or
+    pulled. Times are None if unknown; `ttft_s` and `finish_s` count from the arrival at the
+    gateway.
     """
 
     way: PlacementMode
@@ -274,6 +292,7 @@ class PlacementOption:
     finish_s: float | None = None
     rejected: str = ""
     source: str | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

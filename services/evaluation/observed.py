@@ -47,6 +47,9 @@ class Observed:
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         self._system.fetched(engine, fetched)
 
+    def exported(self, request: SimRequest, seconds: float, now: float, *, in_time: bool) -> None:
+        self._system.exported(request, seconds, now, in_time=in_time)
+
     def ended(self, ended: Ended) -> None:
         self._system.ended(ended)
 

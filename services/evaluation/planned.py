@@ -19,7 +19,7 @@ from services.planner.state.cluster import ClusterState
 from shared.batch_time.table import FloatArray
 from shared.engine.step_times import StepTimes
 from shared.engines import Role
-from shared.requests import Placement, PlacementMode, PlacementQuery
+from shared.requests import Placement, PlacementMode, PlacementQuery, PrefixExport
 from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
 from shared.scheduling.shares import MAX_TOKENS, Tokens
@@ -155,6 +155,15 @@ class Planned:
             moves = self._moves[request.index] = self._moves.get(request.index, 0) + 1
             outcome = moved_outcome(request, placement.decision_id, moves - 1)
             self._core.settle([outcome], now)
+
+    def exported(self, request: SimRequest, seconds: float, now: float, *, in_time: bool) -> None:
+        """The gateway tells what became of an export."""
+        placement = self._placed.get(request.index)
+        if placement is not None:
+            export = PrefixExport(
+                decision_id=placement.decision_id, seconds=seconds, exported=in_time
+            )
+            self._core.exported([export], now)
 
     def ended(self, ended: Ended) -> None:
         """The gateway settles the request, and its engine reports it as finished."""

@@ -46,7 +46,14 @@ from shared.errors import (
     EngineUnreachable,
     SlosError,
 )
-from shared.requests import EngineRef, Phase, Placement, PlacementMode, PrefixSource
+from shared.requests import (
+    EngineRef,
+    Phase,
+    Placement,
+    PlacementMode,
+    PrefixExport,
+    PrefixSource,
+)
 from shared.rpc import slos_pb2 as pb
 
 
@@ -57,6 +64,7 @@ class Drive:
     Attributes:
         request: What is left to compute.
         deliver: Takes the outputs for the client.
+        on_export: Takes what became of the export of a prefix.
         delivered: All tokens that the client has, those of earlier legs included.
         replay: Drops tokens that the client has already, if the answer is computed again.
         held: KV that an earlier leg left on its prefill engine, or that this one leaves.
@@ -71,6 +79,7 @@ class Drive:
     engines: Engines
     health: EngineHealth
     deliver: Callable[[EngineCoreOutputs], None]
+    on_export: Callable[[PrefixExport], None]
     clock: Clock
     limits: WaitLimits
     max_model_len_tokens: int
@@ -120,7 +129,14 @@ class Drive:
         if terms.HasField("ttft_s"):
             terms.ttft_s = min(terms.ttft_s, terms.waited_s + source.limit_s)
         request = named(self.request, self.leg)
+        asked_at_s = self.clock.now()
         exported = await export_prefix(request, source, terms, self.engines, self.health)
+        export = PrefixExport(
+            decision_id=self.placement.decision_id,
+            seconds=self.clock.now() - asked_at_s,
+            exported=exported is not None,
+        )
+        self.on_export(export)
         if exported is None:
             await self._run_whole()
             return

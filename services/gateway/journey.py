@@ -100,6 +100,7 @@ class Journey:
             engines=self.means.engines,
             health=self.means.health,
             deliver=self.means.deliver,
+            on_export=self.means.planner.exported,
             clock=self.means.clock,
             limits=self.means.waits,
             max_model_len_tokens=self.means.max_model_len_tokens,

@@ -20,6 +20,7 @@ from shared.requests import (
     Phase,
     Placement,
     PlacementQuery,
+    PrefixExport,
     Reason,
 )
 
@@ -33,7 +34,9 @@ class Planner(Protocol):
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement: ...
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> None: ...
+    async def settle(
+        self, outcomes: Sequence[Outcome], exports: Sequence[PrefixExport]
+    ) -> None: ...
 
     def watch(self) -> AsyncIterator[list[EngineView]]: ...
 
@@ -73,6 +76,7 @@ class PlannerLink:
         self._in_flight = in_flight
         self._views: list[EngineView] | None = None
         self._unsettled: deque[Outcome] = deque(maxlen=limits.unsettled_outcomes)
+        self._exports: deque[PrefixExport] = deque(maxlen=limits.unsettled_outcomes)
         self._local_ids = itertools.count(1)
         self._away = False
 
@@ -117,14 +121,19 @@ class PlannerLink:
         """Queues an outcome for the planner; beyond `unsettled_outcomes`, some are dropped."""
         self._unsettled.append(outcome)
 
+    def exported(self, export: PrefixExport) -> None:
+        """Queues what became of an export; it is sent once, since it is of use while it is new."""
+        self._exports.append(export)
+
     async def settle_now(self) -> None:
-        """Sends all queued outcomes to the planner. Raises only CancelledError."""
-        batch = list(self._unsettled)
+        """Sends all that is queued to the planner. Raises only CancelledError."""
+        batch, exports = list(self._unsettled), list(self._exports)
         self._unsettled.clear()
-        if not batch:
+        self._exports.clear()
+        if not (batch or exports):
             return
         try:
-            await self._planner.settle(batch)
+            await self._planner.settle(batch, exports)
         except (PlannerUnavailable, asyncio.CancelledError) as error:
             self._unsettled.extendleft(reversed(batch))  # beyond its length, the newest are dropped
             if isinstance(error, asyncio.CancelledError):

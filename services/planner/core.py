@@ -11,7 +11,7 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.decision_records import DecisionRecords
 from services.planner.state.engine_state import EngineState
 from shared.engines import EngineDescription, Policy, StepReport
-from shared.requests import Explanation, Outcome, PlacementQuery
+from shared.requests import Explanation, Outcome, PlacementQuery, PrefixExport
 
 
 class PlannerCore:
@@ -58,6 +58,11 @@ class PlannerCore:
         for outcome in outcomes:
             self._decider.settle(outcome, now)
         self.waiting.freed(now)
+
+    def exported(self, exports: Sequence[PrefixExport], now: float) -> None:
+        """Learns from exports of cached prefixes that have ended; ignores unknown decisions."""
+        for export in exports:
+            self.state.exported(export, now)
 
     def look_again(self, now: float) -> list[Answer]:
         """Defers the calls that have waited their time; to be called when `waiting.next_look_s`

@@ -208,6 +208,7 @@ class Host:
 
     async def start(self, server: grpc.aio.Server) -> None:
         self.metrics.reads_attached(lambda: self.state.attached)
+        self.metrics.reads_cached(lambda: self.state.cached_tokens)
         count_tasks(REGISTRY)
         add_EngineServicer_to_server(self.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)

@@ -52,6 +52,7 @@ class Registration:
     refused_wait_s: float = 30.0
     _accepted_once: bool = False
     _said_lost: bool = False
+    _attachments: int = 0
     _back_off: BackOff = field(default_factory=BackOff)
 
     def set_draining(self, draining: bool) -> None:
@@ -80,6 +81,7 @@ class Registration:
                 await self.clock.sleep(self.refused_wait_s)
 
     async def _attach(self) -> None:
+        self._attachments += 1
         self.state.restate()
         try:
             async with aclosing(
@@ -104,9 +106,14 @@ class Registration:
         self._said_lost = True
 
     async def _news(self) -> AsyncIterator[EngineNews]:
+        """What there is to tell, until the next attachment begins.
+
+        gRPC may go on reading the news of a stream that has ended: it must take none of the next.
+        """
         told_draining = False
         beat_at_s = -math.inf
-        while True:
+        attachment = self._attachments
+        while attachment == self._attachments:
             if self.draining is not told_draining:
                 told_draining = self.draining
                 yield DrainingNotice(draining=told_draining)

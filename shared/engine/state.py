@@ -29,7 +29,7 @@ class EngineState:
 
     def take(self, report: StepReport) -> None:
         report.prefixes.bring_up_to_date(self.prefixes)
-        self._lost_some |= len(self.unsent) == _KEPT_REPORTS
+        self._lost_some |= len(self.unsent) == self.unsent.maxlen
         self.last = report
         self.unsent.append(report)
         self._news.set()
@@ -69,6 +69,11 @@ class EngineState:
                 )
             )
             self._news.set()
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of prompts in the prefix cache, in whole spans."""
+        return self.description.prefix_span_tokens * len(self.prefixes)
 
     @property
     def free_kv_blocks(self) -> int:

@@ -14,7 +14,7 @@ from shared.errors import (
     RegistrationRefused,
     UnknownDecision,
 )
-from shared.requests import Explanation, Outcome, Placement, PlacementQuery
+from shared.requests import Explanation, Outcome, Placement, PlacementQuery, PrefixExport
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.identity import Identity
@@ -148,9 +148,16 @@ class PlannerClient:
             raise self._unavailable(error) from error
         return codec.placement_from_wire(wire)
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Reports how placed requests ended; the planner frees their reservations."""
-        request = pb.SettleRequest(outcomes=[codec.outcome_to_wire(each) for each in outcomes])
+    async def settle(
+        self, outcomes: Sequence[Outcome], exports: Sequence[PrefixExport] = ()
+    ) -> None:
+        """Reports how placed requests ended, whose reservations the planner frees, and what became
+        of exports of prefixes.
+        """
+        request = pb.SettleRequest(
+            outcomes=[codec.outcome_to_wire(each) for each in outcomes],
+            exports=[codec.export_to_wire(each) for each in exports],
+        )
         try:
             await self._stub.Settle(request, timeout=self._limit_s)
         except grpc.aio.AioRpcError as error:

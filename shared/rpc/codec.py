@@ -20,6 +20,7 @@ from shared.requests import (
     Placement,
     PlacementMode,
     PlacementQuery,
+    PrefixExport,
     PrefixSource,
     PromptHashes,
     Reason,
@@ -230,7 +231,10 @@ def _source_to_wire(source: PrefixSource | None) -> pb.PrefixSource | None:
     if source is None:
         return None
     return pb.PrefixSource(
-        engine=_ref_to_wire(source.engine), tokens=source.tokens, limit_s=source.limit_s
+        engine=_ref_to_wire(source.engine),
+        tokens=source.tokens,
+        limit_s=source.limit_s,
+        forecast_s=source.forecast_s,
     )
 
 
@@ -239,7 +243,10 @@ def _source_from_wire(wire: pb.Placement) -> PrefixSource | None:
         return None
     source = wire.prefix_source
     return PrefixSource(
-        engine=_ref_from_wire(source.engine), tokens=source.tokens, limit_s=source.limit_s
+        engine=_ref_from_wire(source.engine),
+        tokens=source.tokens,
+        limit_s=source.limit_s,
+        forecast_s=source.forecast_s,
     )
 
 
@@ -423,3 +430,13 @@ def outcome_from_wire(wire: pb.Outcome) -> Outcome:
         stage_lateness=wire.stage_lateness if wire.HasField("stage_lateness") else None,
         moves=wire.moves,
     )
+
+
+def export_to_wire(export: PrefixExport) -> pb.PrefixExport:
+    return pb.PrefixExport(
+        decision_id=export.decision_id, seconds=export.seconds, exported=export.exported
+    )
+
+
+def export_from_wire(wire: pb.PrefixExport) -> PrefixExport:
+    return PrefixExport(decision_id=wire.decision_id, seconds=wire.seconds, exported=wire.exported)

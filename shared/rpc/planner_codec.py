@@ -42,6 +42,7 @@ def considered_to_wire(considered: PlacementOption) -> pb.Option:
         finish_s=considered.finish_s,
         rejected=considered.rejected,
         source=considered.source or "",
+        cached_tokens=considered.cached_tokens,
     )
 
 
@@ -59,6 +60,7 @@ def considered_from_wire(wire: pb.Option) -> PlacementOption:
         finish_s=wire.finish_s if wire.HasField("finish_s") else None,
         rejected=wire.rejected,
         source=wire.source or None,
+        cached_tokens=wire.cached_tokens,
     )
 
 

@@ -888,10 +888,13 @@ class PrefixSource(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     LIMIT_S_FIELD_NUMBER: _builtins.int
+    FORECAST_S_FIELD_NUMBER: _builtins.int
     tokens: _builtins.int
     """of the prompt that it has cached"""
     limit_s: _builtins.float
     """that it may take to export them; then they are computed"""
+    forecast_s: _builtins.float
+    """that it takes, by its load alone"""
     @_builtins.property
     def engine(self) -> Global___EngineRef: ...
     def __init__(
@@ -900,10 +903,11 @@ class PrefixSource(_message.Message):
         engine: Global___EngineRef | None = ...,
         tokens: _builtins.int = ...,
         limit_s: _builtins.float = ...,
+        forecast_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "limit_s", b"limit_s", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "forecast_s", b"forecast_s", "limit_s", b"limit_s", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1537,20 +1541,53 @@ class Outcome(_message.Message):
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class PrefixExport(_message.Message):
+    """An export of a cached prefix that has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    EXPORTED_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    seconds: _builtins.float
+    """from the call to the reply, or until it failed or was given up"""
+    exported: _builtins.bool
+    """false: the prefix was computed"""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        exported: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "exported", b"exported", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefixExport: _TypeAlias = PrefixExport  # noqa: Y015
+
+@_typing.final
 class SettleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTCOMES_FIELD_NUMBER: _builtins.int
+    EXPORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]: ...
+    @_builtins.property
+    def exports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrefixExport]: ...
     def __init__(
         self,
         *,
         outcomes: _abc.Iterable[Global___Outcome] | None = ...,
+        exports: _abc.Iterable[Global___PrefixExport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exports", b"exports", "outcomes", b"outcomes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1610,6 +1647,7 @@ class Option(_message.Message):
     FINISH_S_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     way: _builtins.str
     prefill: _builtins.str
     decode: _builtins.str
@@ -1623,6 +1661,8 @@ class Option(_message.Message):
     rejected: _builtins.str
     source: _builtins.str
     """the engine whose cached prefix is pulled; empty: none"""
+    cached_tokens: _builtins.int
+    """of the prompt, on the engine that computes it, or pulled"""
     def __init__(
         self,
         *,
@@ -1638,10 +1678,11 @@ class Option(_message.Message):
         finish_s: _builtins.float | None = ...,
         rejected: _builtins.str = ...,
         source: _builtins.str = ...,
+        cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "decode", b"decode", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill", b"prefill", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "rejected", b"rejected", "source", b"source", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s", "_finish_s", b"_finish_s", "_prefill_s", b"_prefill_s", "_queue_s", b"_queue_s", "_tpot_s", b"_tpot_s", "_transfer_s", b"_transfer_s", "_ttft_s", b"_ttft_s", "cached_tokens", b"cached_tokens", "decode", b"decode", "decode_s", b"decode_s", "finish_s", b"finish_s", "prefill", b"prefill", "prefill_s", b"prefill_s", "queue_s", b"queue_s", "rejected", b"rejected", "source", b"source", "tpot_s", b"tpot_s", "transfer_s", b"transfer_s", "ttft_s", b"ttft_s", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decode_s: _TypeAlias = _typing.Literal["decode_s"]  # noqa: Y015
     _WhichOneofArgType__decode_s: _TypeAlias = _typing.Literal["_decode_s", b"_decode_s"]  # noqa: Y015

@@ -148,6 +148,11 @@ class System(Protocol):
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         """KV that this engine was to fetch is there, or will not come."""
 
+    def exported(self, request: SimRequest, seconds: float, now: float, *, in_time: bool) -> None:
+        """The source of a request's prefix has exported it after `seconds`, or else failed or was
+        given up then.
+        """
+
     def ended(self, ended: Ended) -> None:
         """Called when a request has all its tokens."""
 

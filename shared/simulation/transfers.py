@@ -50,6 +50,7 @@ class Transfers:
         self._for_room: dict[str, deque[int]] = {name: deque() for name in state.serving}
         self._arriving: dict[int, _Arriving] = {}  # by index of the request
         self._pulled: dict[int, int] = {}  # tokens of exported prefixes, by index of the request
+        self._export_since_s: dict[int, float] = {}  # by index of the request
         self._links = Links()
         self._exports = Exports(state.timeline, ready=self._exported, given_up=self._compute)
 
@@ -164,6 +165,7 @@ class Transfers:
             self._state.system.moved(source, request)
             return False
         self._pulled[index] = min(route.pulled_tokens, prefixes.find(source, request))
+        self._export_since_s[index] = now
         source.lend(index)
         self._exports.begin(source, index, route.export_limit_s, now)
         return True
@@ -177,11 +179,13 @@ class Transfers:
         self._exports.idle(engine, now)
 
     def _exported(self, source: SimEngine, index: int, now: float) -> None:
+        self._tell_export(index, now, in_time=True)
         self._state.system.moved(source, self._state.requests[index])
         self.move_on(index, now)
 
     def _compute(self, source: SimEngine, index: int, now: float) -> None:
         """Has the engine compute a prefix that was not exported within its limit."""
+        self._tell_export(index, now, in_time=False)
         del self._pulled[index]
         if source.alive:
             self._state.system.moved(source, self._state.requests[index])
@@ -191,6 +195,11 @@ class Transfers:
             self._run.place_again(index)
         else:
             self._run.compute(engine, index, now)
+
+    def _tell_export(self, index: int, now: float, *, in_time: bool) -> None:
+        seconds = now - self._export_since_s.pop(index)
+        request = self._state.requests[index]
+        self._state.system.exported(request, seconds, now, in_time=in_time)
 
     # ---- engines that die
 

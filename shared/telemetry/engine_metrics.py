@@ -84,6 +84,9 @@ class EngineMetrics:
         self._attached = gauge(
             "slos_engine_planner_attached", "1 while the planner is reached"
         ).labels(**labels)
+        self._cached_tokens = gauge(
+            "slos_engine_cached_tokens", "Tokens of prompts in the prefix cache, in whole spans"
+        ).labels(**labels)
         self._free_blocks.set(engine.kv_blocks)
         gauge("slos_engine_kv_blocks", "KV blocks in all").labels(**labels).set(engine.kv_blocks)
 
@@ -108,3 +111,7 @@ class EngineMetrics:
     def reads_attached(self, attached: Callable[[], bool]) -> None:
         """Reads `attached` at every scrape, since an idle engine sends no reports."""
         self._attached.set_function(attached)
+
+    def reads_cached(self, tokens: Callable[[], int]) -> None:
+        """Reads the tokens in the prefix cache at every scrape."""
+        self._cached_tokens.set_function(tokens)

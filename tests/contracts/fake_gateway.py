@@ -26,7 +26,15 @@ from shared.clock import MonotonicClock
 from shared.engines import EngineDescription, EngineView, Role
 from shared.errors import EngineLost
 from shared.models.tiny import make_tiny_model
-from shared.requests import Admission, EngineRef, Outcome, Placement, PlacementQuery, Reason
+from shared.requests import (
+    Admission,
+    EngineRef,
+    Outcome,
+    Placement,
+    PlacementQuery,
+    PrefixExport,
+    Reason,
+)
 
 ENGINE = EngineRef(name="decode-0", engine_id="d", address="fake")
 PLACED = Placement(
@@ -81,7 +89,7 @@ class FakeFleet:
         self.queries.append(query)
         return self.placement
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> None:
+    async def settle(self, outcomes: Sequence[Outcome], exports: Sequence[PrefixExport]) -> None:
         """Forgets them."""
 
     async def watch(self) -> AsyncIterator[list[EngineView]]:

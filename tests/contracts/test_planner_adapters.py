@@ -23,7 +23,7 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.batch_time.table import FloatArray
 from shared.engines import EngineDescription, Policy, StepReport
-from shared.requests import Admission, OnRefuse, Outcome, Placement, PlacementQuery
+from shared.requests import Admission, OnRefuse, Outcome, Placement, PlacementQuery, PrefixExport
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 from shared.scheduling.shares import Tokens
@@ -85,6 +85,11 @@ class RecordingCore(PlannerCore):
         wire = pb.SettleRequest(outcomes=[codec.outcome_to_wire(one) for one in outcomes])
         self.events.append(Event(now, "settle", body=wire))
         super().settle(outcomes, now)
+
+    def exported(self, exports: Sequence[PrefixExport], now: float) -> None:
+        wire = pb.SettleRequest(exports=[codec.export_to_wire(one) for one in exports])
+        self.events.append(Event(now, "settle", body=wire))
+        super().exported(exports, now)
 
     def register(
         self, description: EngineDescription, now: float
@@ -158,6 +163,10 @@ class EventByEvent:
 
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         self.inner.fetched(engine, fetched)
+
+    def exported(self, request: SimRequest, seconds: float, now: float, *, in_time: bool) -> None:
+        self.inner.exported(request, seconds, now, in_time=in_time)
+        self._decide(now)
 
     def ended(self, ended: Ended) -> None:
         self.inner.ended(ended)

@@ -33,6 +33,7 @@ from shared.requests import (
     Placement,
     PlacementMode,
     PlacementQuery,
+    PrefixExport,
     Reason,
     SloTargets,
 )
@@ -206,7 +207,11 @@ class FixedPlanner:
             ttft_s=0.5,
         )
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> None:
+    async def settle(
+        self,
+        outcomes: Sequence[Outcome],
+        exports: Sequence[PrefixExport],  # noqa: ARG002 - none is asked for here
+    ) -> None:
         self.outcomes += outcomes
 
     async def watch(self) -> AsyncIterator[list[EngineView]]:

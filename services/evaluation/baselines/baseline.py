@@ -61,6 +61,9 @@ class Baseline:
     def fetched(self, engine: SimEngine, fetched: Fetched) -> None:
         """Nothing to do: the router does not count transfers."""
 
+    def exported(self, request: SimRequest, seconds: float, now: float, *, in_time: bool) -> None:
+        """Nothing to do: the router has no prefix pulled."""
+
     def ended(self, ended: Ended) -> None:
         """Lets the router forget the request."""
         self._router.ended(ended.request.index)

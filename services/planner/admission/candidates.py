@@ -95,6 +95,7 @@ class Candidate:
             finish_s=known(self.finish_s),
             rejected=rejected,
             source=None if self.pull is None else self.pull.source.name,
+            cached_tokens=self.prefill.cached_tokens,
         )
 
 
@@ -176,7 +177,7 @@ def rank(
 def _colocated(work: Work, start: PrefillForecast, end: DecodeForecast) -> Candidate:
     """The request waits for room on its engine once, before the prompt."""
     queue_s = _longest(start.queue_s, end.room_s)
-    whole = PrefillForecast(end.engine, end.room_s, queue_s, start.prefill_s)
+    whole = replace(start, room_s=end.room_s, queue_s=queue_s)
     ttft_s = work.waited_s + whole.ready_in_s
     return Candidate(whole, end, 0.0, ttft_s, ttft_s + end.decode_s, colocated=True)
 

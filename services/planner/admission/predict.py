@@ -14,12 +14,15 @@ from shared.scheduling.rows import GENERATED, KIND, PROMISED, TPOT
 
 @dataclass(slots=True)
 class PrefillForecast:
-    """A prompt on one engine. `room_s` is the part of `queue_s` that waits for KV or a slot."""
+    """A prompt on one engine. `room_s` is the part of `queue_s` that waits for KV or a slot;
+    `cached_tokens` of the prompt need not be computed.
+    """
 
     engine: EngineState
     room_s: float
     queue_s: float
     prefill_s: float
+    cached_tokens: int
 
     @property
     def ready_in_s(self) -> float:
@@ -92,15 +95,16 @@ class Loads:
 
 
 def forecast_prefill(
-    state: ClusterState, load: EngineLoad, tokens: int, kv_tokens: int, now: float
+    state: ClusterState, load: EngineLoad, tokens: int, prompt_tokens: int, now: float
 ) -> PrefillForecast:
-    """Predicts computing `tokens` of a prompt, which needs room for `kv_tokens` first."""
-    engine, ahead_s, room_s = load.engine, load.ahead_s, load.room_in_s(kv_tokens, now)
+    """Predicts computing `tokens` of a prompt, which needs room for all of it first."""
+    engine, ahead_s, room_s = load.engine, load.ahead_s, load.room_in_s(prompt_tokens, now)
     return PrefillForecast(
         engine=engine,
         room_s=room_s,
         queue_s=math.nan if math.isnan(room_s) or math.isnan(ahead_s) else max(room_s, ahead_s),
         prefill_s=_prefill_s(state, engine, tokens, beside=engine),
+        cached_tokens=prompt_tokens - tokens,
     )
 
 

@@ -24,14 +24,16 @@ class Pull:
 
     Attributes:
         own_tokens: How many of them the pulling engine has cached itself.
-        ready_s: Until the source has exported them.
-        moved_s: The transfer, or computing the tokens as often as the transfer fails.
+        forecast_s: Until the source has exported them, by its load alone.
+        ready_s: The same, with what its exports took beyond that of late.
+        moved_s: The transfer, or computing the tokens as often as the export or transfer fails.
         saved_s: What the pulling engine would take to compute them.
     """
 
     source: EngineState
     tokens: int
     own_tokens: int
+    forecast_s: float
     ready_s: float
     moved_s: float
     saved_s: float
@@ -52,7 +54,12 @@ class Pull:
 
     @property
     def wire(self) -> PrefixSource:
-        return PrefixSource(engine=self.source.ref, tokens=self.tokens, limit_s=self.limit_s)
+        return PrefixSource(
+            engine=self.source.ref,
+            tokens=self.tokens,
+            limit_s=self.limit_s,
+            forecast_s=self.forecast_s,
+        )
 
 
 def sources_of(
@@ -95,12 +102,15 @@ def best_pull(
             state, loads.of(engine), demand.prompt_tokens - tokens, demand.prompt_tokens, now
         )
         saved_s = start.prefill_s - forecast.prefill_s
+        forecast_s = export_s(state, source, tokens, now)
+        moved_s = moving_s(state, source, engine, tokens - own_tokens, saved_s, now)
         pull = Pull(
             source=source,
             tokens=tokens,
             own_tokens=own_tokens,
-            ready_s=export_s(state, source, tokens, now),
-            moved_s=moving_s(state, source, engine, tokens - own_tokens, saved_s, now),
+            forecast_s=forecast_s,
+            ready_s=state.exports.likely_s(source.name, forecast_s, now),
+            moved_s=moved_s + state.exports.failed_share(source.name, now) * saved_s,
             saved_s=saved_s,
         )
         if pull.gain_s > (0.0 if best is None else best.gain_s):

@@ -5,44 +5,19 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from services.planner.estimators.fading import KEPT, UNSEEN, Fading, learn
 from services.planner.estimators.kv_speed import Factors, Line, Speed
-from services.planner.tuning import LEAST_TRANSFER_SHARE, TRANSFER_HALF_LIFE_S, TRANSFER_WEIGHT
+from services.planner.tuning import LEAST_TRANSFER_SHARE
 from shared.bounded import remember
 from shared.engines import KvTransfer
 from shared.requests import Explanation, Outcome
 
-_KEPT_PAIRS = 65_536
 _KEPT_REPORTED = 8192  # transfers that were reported before the outcome of their request
 _Pair = tuple[str, str]
 _K = TypeVar("_K")
 _AS_TOLD = Factors()
 
 
-@dataclass(slots=True)
-class _Fading:
-    """A mean that decays toward 0 without new values. A pair that looks bad gets no transfers that
-    could correct it, and the first transfer of a pair has connections to make.
-    """
-
-    _mean: float = 0.0
-    _weight: float = 0.0
-    _at_s: float = 0.0
-
-    def value(self, now: float) -> float:
-        """Shrunk toward zero with a prior of weight 1."""
-        weight = self._weight_at(now)
-        return self._mean * weight / (weight + 1)
-
-    def learn(self, value: float, now: float) -> None:
-        weight = self._weight_at(now)
-        self._mean += (value - self._mean) / (weight + 1)
-        self._weight, self._at_s = min(TRANSFER_WEIGHT, weight + 1), now
-
-    def _weight_at(self, now: float) -> float:
-        return self._weight * math.exp2((self._at_s - now) / TRANSFER_HALF_LIFE_S)
-
-
-_UNSEEN = _Fading()
 _NO_SPEED = Speed()
 
 
@@ -77,8 +52,8 @@ class Transfers:
     """
 
     told: Line = field(default_factory=lambda: Line(fixed_s=0.0))
-    _recomputed: OrderedDict[_Pair, _Fading] = field(default_factory=OrderedDict)
-    _delays: OrderedDict[_Pair, _Fading] = field(default_factory=OrderedDict)
+    _recomputed: OrderedDict[_Pair, Fading] = field(default_factory=OrderedDict)
+    _delays: OrderedDict[_Pair, Fading] = field(default_factory=OrderedDict)
     _speeds: OrderedDict[tuple[str, str, str], Speed] = field(default_factory=OrderedDict)
     _of_transport: OrderedDict[str, Speed] = field(default_factory=OrderedDict)
     _last_used: OrderedDict[_Pair, str] = field(default_factory=OrderedDict)
@@ -96,25 +71,25 @@ class Transfers:
         if known is None:
             known = self._links[prefill, decode, transports] = Link(
                 line=self._line(prefill, decode, now, transports),
-                delay_s=self._delays.get((prefill, decode), _UNSEEN).value(now),
+                delay_s=self._delays.get((prefill, decode), UNSEEN).value(now),
                 recomputed_share=self.recomputed_share(prefill, decode, now),
             )
         return known
 
     def recomputed_share(self, prefill: str, decode: str, now: float) -> float:
         """The share of transfers, 0 to 1, after which the KV was computed again."""
-        return self._recomputed.get((prefill, decode), _UNSEEN).value(now)
+        return self._recomputed.get((prefill, decode), UNSEEN).value(now)
 
     def report(self, prefill: str, decode: str, transfer: KvTransfer, now: float) -> None:
         """Learns from a transfer that `decode` reports; `prefill` "": an unknown engine."""
         self._links.clear()
         remember(self._reported, transfer.request_id, transfer, _KEPT_REPORTED)
         if prefill:
-            _learn(self._recomputed, (prefill, decode), float(not transfer.used), now)
+            learn(self._recomputed, (prefill, decode), float(not transfer.used), now)
         if not transfer.used:
             return
         if prefill:
-            remember(self._last_used, (prefill, decode), transfer.transport, _KEPT_PAIRS)
+            remember(self._last_used, (prefill, decode), transfer.transport, KEPT)
             key = (prefill, decode, transfer.transport)
             _measure(self._speeds, key, self.told, transfer, now)
         _measure(self._of_transport, transfer.transport, self.told, transfer, now)
@@ -132,12 +107,12 @@ class Transfers:
         pair = (prefill.name, decode.name)
         reported = self._reported.pop(outcome.request_id, None)
         if reported is None:
-            _learn(self._recomputed, pair, float(outcome.recomputed), now)
+            learn(self._recomputed, pair, float(outcome.recomputed), now)
         if outcome.transfer_s is None or outcome.recomputed:
             return
         moving_s = reported.seconds if reported else self._line(*pair, now, ()).seconds(moved_bytes)
         beyond_s = outcome.transfer_s - _step_s(outcome.transfer_s, outcome) - moving_s
-        _learn(self._delays, pair, beyond_s, now)
+        learn(self._delays, pair, beyond_s, now)
 
     def _line(self, prefill: str, decode: str, now: float, transports: tuple[str, ...]) -> Line:
         """The time over the transport that the pair used last, else the first that both have."""
@@ -149,18 +124,12 @@ class Transfers:
         return self.told.scaled(own)
 
 
-def _learn(store: OrderedDict[_Pair, _Fading], pair: _Pair, value: float, now: float) -> None:
-    known = store.get(pair) or _Fading()
-    known.learn(value, now)
-    remember(store, pair, known, _KEPT_PAIRS)
-
-
 def _measure(
     store: OrderedDict[_K, Speed], key: _K, told: Line, transfer: KvTransfer, now: float
 ) -> None:
     known = store.get(key) or Speed()
     known.learn(told, transfer.bytes, transfer.seconds, now)
-    remember(store, key, known, _KEPT_PAIRS)
+    remember(store, key, known, KEPT)
 
 
 def _step_s(transfer_s: float, outcome: Outcome) -> float:

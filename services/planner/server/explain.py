@@ -1,7 +1,7 @@
 """Prints what a running planner decided and why, as text with a table or as JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -56,6 +56,8 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     yield f"Answered: {_answered(placement)}"
     if placement.message:
         yield f"          {placement.message}"
+    if cached := _cached(explanation.ways):
+        yield f"Cached:   {', '.join(cached)}"
     yield f"Outcome:  {_ended(explanation.outcome, placement)}"
     if explanation.outcome is not None:
         yield from _lived(explanation, explanation.outcome)
@@ -93,6 +95,16 @@ def _answered(placement: Placement) -> str:
     if source is None:
         return words
     return f"{words}, {source.tokens} prompt tokens pulled from {source.engine.name}"
+
+
+def _cached(ways: Iterable[PlacementOption]) -> list[str]:
+    """What engines have cached of the prompt, the engine of the best way first."""
+    told = {
+        way.prefill or way.decode: way.cached_tokens
+        for way in ways
+        if way.cached_tokens and not way.source
+    }
+    return [f"{tokens} prompt tokens on {engine}" for engine, tokens in told.items()]
 
 
 def _ended(outcome: Outcome | None, placement: Placement) -> str:

@@ -16,7 +16,7 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState, engines_by_role
 from shared.engines import Role, StepReport
 from shared.errors import ConfigError
-from shared.requests import Admission, Outcome, Placement
+from shared.requests import Admission, Outcome, Placement, PrefixExport
 
 _DECISION_SECONDS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 
@@ -43,6 +43,11 @@ class PlannerMetrics:
             "Prompt tokens of these placements that are pulled.",
             "source",
         )
+        self._exports = self._counter(
+            "slos_planner_prefix_exports_total",
+            "Prefixes that were to be pulled, by whether the source exported them in time.",
+            "exported",
+        )
         self._decision_seconds = Histogram(
             "slos_planner_decision_seconds",
             "Seconds that one round of decisions took.",
@@ -65,6 +70,11 @@ class PlannerMetrics:
         )
         self._in_flight = self._gauge(
             "slos_planner_held_requests", "Requests placed on an engine and not ended.", "engine"
+        )
+        self._cached_tokens = self._gauge(
+            "slos_planner_cached_tokens",
+            "Tokens of prompts in the prefix cache of an engine, as the planner knows.",
+            "engine",
         )
         self._desired = self._gauge(
             "slos_planner_desired_engines",
@@ -122,6 +132,10 @@ class PlannerMetrics:
             finished = outcome.finished if outcome.finished in _ENDINGS else "other"
             self._outcomes.labels(finished, str(outcome.recomputed).lower()).inc()
 
+    def exported(self, exports: Iterable[PrefixExport]) -> None:
+        for export in exports:
+            self._exports.labels(str(export.exported).lower()).inc()
+
     def shown(self, state: ClusterState) -> None:
         """Sets the gauges to the present state."""
         for role, count in engines_by_role(state.engines.values()).items():
@@ -130,9 +144,11 @@ class PlannerMetrics:
         self._stalled.set(sum(engine.stalled for engine in state.engines.values()))
         for name in self._named - state.engines.keys():
             self._in_flight.remove(name)
+            self._cached_tokens.remove(name)
         self._named = set(state.engines)
         for engine in state.engines.values():
             self._in_flight.labels(engine.name).set(len(engine.seen) + len(engine.unseen))
+            self._cached_tokens.labels(engine.name).set(state.prefixes.tokens(engine.name))
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)

@@ -96,9 +96,12 @@ class PlannerService(PlannerServicer):
     ) -> pb.SettleReply:
         del context
         outcomes = [codec.outcome_from_wire(outcome) for outcome in request.outcomes]
+        exports = [codec.export_from_wire(export) for export in request.exports]
+        self.core.exported(exports, self._clock.now())
         self.core.settle(outcomes, self._clock.now())
         self.waiting.ring()
         self._metrics.settled(outcomes)
+        self._metrics.exported(exports)
         return pb.SettleReply()
 
     async def Watch(  # type: ignore[override] # noqa: N802

@@ -25,6 +25,7 @@ from shared.requests import (
     Outcome,
     PlacementOption,
     PlacementQuery,
+    PrefixExport,
     Reason,
 )
 from shared.scheduling.rows import key_of
@@ -51,10 +52,11 @@ class ClusterState(FleetEstimates):
 
     def observe(self, engine: EngineState, reports: Sequence[StepReport], now: float) -> None:
         """Takes in steps of one engine, in order. Raises ValueError where one cannot be read."""
+        for report in reports:  # before one that cannot be read ends all: they are told once
+            self.prefixes.hear(engine.description, report.prefixes)
         for report in reports:
             self._transferred(engine, report, now)
             engine.observe(report, now, newest=report is reports[-1])
-            self.prefixes.hear(engine.description, report.prefixes)
             self.policies.drafted(report.drafts, now)
         self._give_up_lost(engine)
 
@@ -109,6 +111,13 @@ class ClusterState(FleetEstimates):
             if not outcome.moves:  # the times of a moved request are those of several engines
                 self.client_latency.learn(outcome)
                 self._learn_of_engines(explanation, outcome, now)
+
+    def exported(self, export: PrefixExport, now: float) -> None:
+        """Learns from an export of a cached prefix; ignores unknown decisions."""
+        explanation = self._explanations.get(export.decision_id)
+        source = explanation.placement.prefix_source if explanation else None
+        if source is not None:
+            self.exports.learn(source, export, now)
 
     def _note_demand(self, explanation: Explanation, now: float) -> Demand:
         """The request's demand, noted for tenants, scaling and the class mix. What no fleet could

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from services.planner.estimators.client_latency import ClientLatency
 from services.planner.estimators.drafting import Drafts
+from services.planner.estimators.exports import Exports
 from services.planner.estimators.kv_speed import Line
 from services.planner.estimators.lengths import OutputLengths
 from services.planner.estimators.survival import Survival
@@ -31,6 +32,7 @@ class FleetEstimates(AttachedEngines):
         self.transfers = Transfers(
             Line(fixed_s=numbers.kv_fixed_s, s_per_byte=1 / numbers.kv_bytes_per_second)
         )
+        self.exports = Exports()
         self.client_latency = ClientLatency()
         self.lengths = OutputLengths()
         self.survival = Survival()

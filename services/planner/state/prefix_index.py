@@ -35,6 +35,11 @@ class PrefixIndex:
         """Forgets the cache of an engine."""
         self._engines.pop(engine, None)
 
+    def tokens(self, engine: str) -> int:
+        """Tokens of all prompts that an engine has cached."""
+        cached = self._engines.get(engine)
+        return 0 if cached is None else cached.span_tokens * len(cached.hashes)
+
     def found(self, prompt: PromptHashes | None) -> Mapping[str, int]:
         """Tokens of the prompt's cached prefix by engine, where there are any."""
         if prompt is None or not prompt.hashes:

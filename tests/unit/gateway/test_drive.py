@@ -28,6 +28,7 @@ from shared.requests import (
     Phase,
     Placement,
     PlacementMode,
+    PrefixExport,
     Reason,
     SloTargets,
     Stage,
@@ -52,6 +53,7 @@ class Run:
     drive: Drive
     engines: FakeEngines
     delivered: list[EngineCoreOutputs]
+    exports: list[PrefixExport]
 
     @property
     def record(self) -> SequenceRecord:
@@ -74,6 +76,7 @@ def make(
     **params: Any,
 ) -> Run:
     delivered: list[EngineCoreOutputs] = []
+    exports: list[PrefixExport] = []
     drive = Drive(
         request=EngineCoreRequest(
             request_id="r1",
@@ -102,11 +105,12 @@ def make(
         engines=engines,
         health=EngineHealth(answering, VirtualClock()),
         deliver=delivered.append,
+        on_export=exports.append,
         clock=VirtualClock(at_s=100.0),
         limits=WaitLimits(first_reply_s=0.05, next_reply_s=0.05),
         max_model_len_tokens=512,
     )
-    return Run(drive, engines, delivered)
+    return Run(drive, engines, delivered, exports)
 
 
 async def test_colocated_is_one_call_whose_tokens_pass_through() -> None:

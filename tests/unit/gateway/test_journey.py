@@ -27,6 +27,7 @@ from shared.requests import (
     Placement,
     PlacementMode,
     PlacementQuery,
+    PrefixExport,
     Reason,
     SloTargets,
 )
@@ -55,12 +56,14 @@ class FakePlanner:
     placements: list[Placement]
     queries: list[PlacementQuery] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    exports: list[PrefixExport] = field(default_factory=list)
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement:  # noqa: ARG002
         self.queries.append(query)
         return self.placements.pop(0)
 
-    async def settle(self, outcomes: Any) -> None:
+    async def settle(self, outcomes: Any, exports: Any) -> None:
+        self.exports += exports
         self.outcomes += outcomes
 
     def watch(self) -> Any:

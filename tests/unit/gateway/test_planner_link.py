@@ -19,6 +19,7 @@ from shared.requests import (
     Phase,
     Placement,
     PlacementQuery,
+    PrefixExport,
     Reason,
     SloTargets,
 )
@@ -78,6 +79,7 @@ class FakePlanner:
     waits: list[float] = field(default_factory=list)
     limits_s: list[float] = field(default_factory=list)
     settled: list[Sequence[Outcome]] = field(default_factory=list)
+    exports: list[PrefixExport] = field(default_factory=list)
     watches: int = 0
     holds_s: float = 0.0
     clock: VirtualClock | None = None
@@ -91,10 +93,11 @@ class FakePlanner:
             self.clock.at_s += self.holds_s
         return self.answers.pop(0)
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> None:
+    async def settle(self, outcomes: Sequence[Outcome], exports: Sequence[PrefixExport]) -> None:
         if self.away:
             raise PlannerUnavailable("away")
         self.settled.append(outcomes)
+        self.exports += exports
 
     async def watch(self) -> AsyncIterator[list[EngineView]]:
         self.watches += 1
@@ -248,6 +251,24 @@ async def test_outcomes_reach_the_planner_once_also_after_it_was_away() -> None:
     await desk.run_for(5.0)
 
     assert [one for batch in desk.planner.settled for one in batch] == outcomes
+
+
+async def test_exports_reach_the_planner_at_once_and_are_not_sent_again() -> None:
+    desk = Desk(FakePlanner())
+    first, second = (
+        PrefixExport(decision_id=name, seconds=0.1, exported=True) for name in ("1", "2")
+    )
+
+    desk.link.exported(first)
+    await desk.run_for(0.5)
+    assert desk.planner.exports == [first]
+
+    desk.planner.away = True
+    desk.link.exported(second)
+    await desk.run_for(0.5)
+    desk.planner.away = False
+    await desk.run_for(0.5)
+    assert desk.planner.exports == [first]
 
 
 async def test_at_the_end_the_last_outcomes_are_told() -> None:

@@ -26,7 +26,7 @@ HELD = 1  # tokens of the prompt that E has cached
 
 def pulling(engines: FakeEngines, limit_s: float = 5.0) -> Run:
     run = make(engines, PlacementMode.COLOCATED)
-    source = PrefixSource(engine=E, tokens=HELD, limit_s=limit_s)
+    source = PrefixSource(engine=E, tokens=HELD, limit_s=limit_s, forecast_s=limit_s / 2)
     run.drive.placement = replace(run.drive.placement, prefix_source=source)
     return run
 
@@ -51,6 +51,8 @@ async def test_the_source_exports_its_tokens_and_the_engine_pulls_them_with_the_
     assert rest.prompt_token_ids == PROMPT
     assert rest.sampling_params.max_tokens == 8
     assert transfer_of(rest) == BLOCKS
+    (export,) = run.exports
+    assert (export.decision_id, export.exported) == ("d1", True)
 
 
 async def test_the_token_of_the_source_is_no_part_of_the_answer() -> None:
@@ -85,6 +87,7 @@ async def test_where_the_source_fails_the_engine_computes_the_prompt(answer: Ans
     assert run.tokens == [5, 11]
     assert run.engines.asked[-1][1] is run.drive.request
     assert run.record.moves == []
+    assert [export.exported for export in run.exports] == [False]
 
 
 async def test_beyond_its_limit_the_source_is_wound_up_and_the_engine_computes_the_prompt() -> None:
@@ -95,6 +98,7 @@ async def test_beyond_its_limit_the_source_is_wound_up_and_the_engine_computes_t
     assert run.engines.wound_up == ["r1"]
     assert run.engines.asked[-1] == ("d", run.drive.request)
     assert run.tokens == [11]
+    assert [export.exported for export in run.exports] == [False]
 
 
 async def test_a_client_that_leaves_while_the_source_exports_winds_it_up() -> None:
@@ -109,6 +113,7 @@ async def test_a_client_that_leaves_while_the_source_exports_winds_it_up() -> No
     with pytest.raises(asyncio.CancelledError):
         await running
     assert run.engines.wound_up == ["r1"]
+    assert run.exports == []  # the source was given no time to show how slow it is
 
 
 async def test_blocks_are_released_if_the_engine_never_replies() -> None:

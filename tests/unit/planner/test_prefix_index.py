@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.state.prefix_index import PrefixIndex
 from shared.engines import EngineDescription, PrefixNews
 from shared.requests import PromptHashes
-from tests.unit.planner.builders import make_engine
+from tests.unit.planner.builders import make_cluster, make_engine, make_report
 
 SPAN_TOKENS = 64
 
@@ -61,6 +62,16 @@ def test_news_anew_replace_all_that_was_told() -> None:
     index.hear(engine("d0"), PrefixNews(stored=(1,), anew=True))
 
     assert index.found(prompt([1, 2])) == {"d0": 64}
+
+
+def test_news_in_a_batch_of_reports_that_cannot_be_read_are_heard() -> None:
+    state = make_cluster(engine("d0"))
+    garbled = make_report(step_time=b"x", prefixes=stored(1))
+
+    with pytest.raises(ValueError, match="table of step times"):
+        state.observe(state.engines["d0"], [garbled, make_report(prefixes=stored(2))], 0.0)
+
+    assert state.prefixes.found(prompt([1, 2])) == {"d0": 2 * SPAN_TOKENS}
 
 
 def test_nothing_is_known_of_an_engine_that_tells_nothing_of_its_spans() -> None:

@@ -27,6 +27,7 @@ from shared.requests import (
     OnRefuse,
     PlacementMode,
     PlacementQuery,
+    PrefixExport,
     PromptHashes,
     SloTargets,
 )
@@ -116,6 +117,7 @@ def test_a_prefix_is_pulled_only_where_that_is_faster_than_to_compute_it(
         assert pull.ready_s + pull.moved_s < pull.saved_s
         assert way.ttft_s <= other.ttft_s
         assert 0 < pull.ready_s < pull.limit_s
+        assert pull.forecast_s == pull.ready_s  # nothing was learned yet
         assert pull.source is not way.decode.engine
         assert pull.own_tokens < pull.tokens <= prompt_tokens - 2
         assert pull.tokens % SPAN_TOKENS == 0
@@ -185,6 +187,7 @@ def test_explanation_and_metrics_tell_of_a_pull() -> None:
     print_explanation(explanation, Console(file=text, width=80))
 
     words = " ".join(text.getvalue().split())
+    assert "Cached: 320 prompt tokens on a Outcome" in words
     assert "colocated on b, 320 prompt tokens pulled from a" in words
     assert "b < a" in words
     pulled = {"source": "a"}
@@ -340,3 +343,83 @@ def test_measured_transfers_decide_whether_a_prefix_is_pulled() -> None:
         state.observe(state.engines["b"], [make_report(kv_transfers=(slow,))], LONG_AFTER_S)
 
     assert not any(way.pull for way in ranked(state, query()))
+
+
+def ended(
+    state: ClusterState, decision: Decision, seconds: float, now: float, *, exported: bool
+) -> None:
+    export = PrefixExport(
+        decision_id=decision.placement.decision_id, seconds=seconds, exported=exported
+    )
+    state.exported(export, now)
+
+
+def test_a_source_that_never_answers_costs_few_requests_their_limit() -> None:
+    """Ten requests a second for ten minutes; those that come while one waits are not counted."""
+    state, limits_s, free_at_s = with_a_queue(), [], 0.0
+    for number in range(6000):
+        now = LONG_AFTER_S + number / 10
+        if now < free_at_s:
+            continue
+        decision = place(state, query(request_id=f"r{number}"), now)
+        state.settle(make_outcome(decision), now)
+        source = decision.placement.prefix_source
+        if source is not None:
+            limits_s.append(source.limit_s)
+            free_at_s = now + source.limit_s
+            ended(state, decision, source.limit_s, free_at_s, exported=False)
+
+    assert 2 <= len(limits_s) <= 20  # it is tried again, twice a minute at most
+    assert max(limits_s) == limits_s[0]
+
+
+def test_of_two_sources_the_one_that_was_late_is_left() -> None:
+    state = cluster({"a": 20, "b": 20}, names="abc")
+    for engine in state.engines.values():
+        engine.description = replace(engine.description, max_step_tokens=128)
+    for name in "ab":
+        crowd(state, name, queued_prefill_tokens=4000)
+    first = place(state, query())
+    source = first.placement.prefix_source
+    assert source is not None
+    state.settle(make_outcome(first), LONG_AFTER_S)
+
+    ended(state, first, source.limit_s, LONG_AFTER_S, exported=False)
+
+    other = place(state, query(request_id="r2")).placement.prefix_source
+    assert other is not None
+    assert {source.engine.name, other.engine.name} == {"a", "b"}
+
+
+def test_an_export_of_an_unknown_decision_or_of_one_without_a_source_teaches_nothing() -> None:
+    state = with_a_queue()
+    unknown = PrefixExport(decision_id="d-of-another-planner", seconds=9.0, exported=False)
+    state.exported(unknown, LONG_AFTER_S)
+    plain = place(state, make_query())
+    ended(state, plain, 9.0, LONG_AFTER_S, exported=False)
+
+    assert place(state, query(request_id="r2")).placement.prefix_source is not None
+
+
+def test_metrics_count_exports_by_whether_they_came_in_time() -> None:
+    metrics = PlannerMetrics()
+    in_time = PrefixExport(decision_id="d", seconds=0.1, exported=True)
+
+    metrics.exported([in_time, replace(in_time, exported=False), in_time])
+
+    value = metrics.registry.get_sample_value
+    assert value("slos_planner_prefix_exports_total", {"exported": "true"}) == 2
+    assert value("slos_planner_prefix_exports_total", {"exported": "false"}) == 1
+
+
+def test_metrics_show_what_is_cached_on_each_engine_that_is_attached() -> None:
+    state, metrics = cluster({"a": 20}), PlannerMetrics()
+
+    metrics.shown(state)
+
+    value = metrics.registry.get_sample_value
+    assert value("slos_planner_cached_tokens", {"engine": "a"}) == 320
+    assert value("slos_planner_cached_tokens", {"engine": "b"}) == 0
+    state.leave(state.engines["a"], LONG_AFTER_S)
+    metrics.shown(state)
+    assert value("slos_planner_cached_tokens", {"engine": "a"}) is None

@@ -92,6 +92,22 @@ async def test_a_refusal_later_lets_the_engine_go_on() -> None:
     assert planner.attached >= 4
 
 
+async def test_a_stream_that_has_ended_takes_no_reports_from_the_next_one() -> None:
+    registration = make(FakePlanner(([], PlannerUnavailable("gone"))), [])
+    before = registration._news()
+    assert isinstance(await anext(before), Beat)
+    reading_on = asyncio.ensure_future(anext(before, None))
+    await asyncio.sleep(0)
+
+    registration.state.take(make_report(step=7))
+    with pytest.raises(PlannerUnavailable):
+        await registration._attach()
+
+    assert await asyncio.wait_for(reading_on, 1) is None
+    (told,) = registration.state.take_unsent()
+    assert told.step == 7
+
+
 async def test_a_lost_planner_leaves_the_engine_unattached() -> None:
     planner = FakePlanner(([Policy()], PlannerUnavailable("gone")))
     registration = make(planner, [])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from shared.engine.state import EngineState
 from shared.engines import EngineDescription, PrefixNews, Role, StepReport
 
@@ -85,6 +87,15 @@ def test_a_planner_that_is_away_for_ever_costs_bounded_memory() -> None:
     reports = state.take_unsent()
     assert len(reports) == 4096
     assert reports[-1].step == 9_999
+
+
+def test_cached_tokens_are_those_of_whole_spans() -> None:
+    state = make_state()
+    state.description = replace(state.description, prefix_span_tokens=64)
+
+    state.take(make_report(prefixes=PrefixNews(stored=(1, 2))))
+
+    assert state.cached_tokens == 128
 
 
 def test_a_planner_that_knows_nothing_is_told_all_that_is_in_the_prefix_cache() -> None:

@@ -55,6 +55,18 @@ def test_an_engine_without_work_says_whether_the_planner_is_reached() -> None:
     assert registry.get_sample_value("slos_engine_planner_attached", labels) == 0.0
 
 
+def test_tokens_in_the_prefix_cache_are_read_at_every_scrape() -> None:
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(registry, make_engine("d0"))
+    cached = [128]
+    metrics.reads_cached(lambda: cached[0])
+
+    labels = {"engine": "d0", "role": "decode"}
+    assert registry.get_sample_value("slos_engine_cached_tokens", labels) == 128
+    cached[0] = 64
+    assert registry.get_sample_value("slos_engine_cached_tokens", labels) == 64
+
+
 def test_preemptions_of_all_steps_are_counted() -> None:
     registry = CollectorRegistry()
     metrics = EngineMetrics(registry, make_engine("d0"))
