@@ -80,9 +80,8 @@ class EngineService(EngineServicer):
     ) -> AsyncIterator[pb.GenerateReply]:
         async with self._orders.stream() as replies:
             await self._orders.start("", request, replies)
-            last = None
-            while not is_last(last):
-                items = await replies.take()
+            last: Delivery | RequestEnded | None = None
+            while not is_last(last) and (items := await replies.take()):
                 last = items[-1]
                 for message in joined(items):
                     for reply in message.replies:
