@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -21,9 +21,10 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from shared.addresses import Address
 from shared.clock import Clock, MonotonicClock
 from shared.engine.registration import Registration
+from shared.engine.replies import Delivery, joined
 from shared.engine.state import EngineState
-from shared.engine.streams import Streams
-from shared.engine.wire import decode_request, encode_outputs
+from shared.engine.streams import RequestEnded
+from shared.engine.wire import decode_request
 from shared.engines import EngineDescription, Policy, Role, StepReport
 from shared.entry import exit_status
 from shared.options import load, option
@@ -31,6 +32,7 @@ from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import PlannerClient, listen
 from shared.rpc.identity import own_identity
+from shared.rpc.multiplex import Outbox, converse
 from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_server
 
 _REPORT_EVERY_S = 0.1
@@ -58,7 +60,24 @@ class StubEngine(EngineServicer):
         self._description = description
         self._clock = clock
         self._step_s = step_s
-        self._streams: Streams[EngineCoreOutput] = Streams()
+        self._giving: set[asyncio.Task[None]] = set()
+
+    async def Serve(  # type: ignore[override] # noqa: N802 - writes, so that it ends at once
+        self,
+        request_iterator: AsyncIterator[pb.EngineOrders],
+        context: "grpc.aio.ServicerContext[pb.EngineOrders, pb.EngineReplies]",
+    ) -> None:
+        outbox: Outbox[Delivery | RequestEnded] = Outbox()
+
+        async def take(message: pb.EngineOrders) -> None:
+            """Ignores aborts, since no request runs long, and releases, since there is no KV."""
+            for order in message.orders:
+                if order.HasField("start"):
+                    giving = asyncio.create_task(self._give(order.start, outbox.put))
+                    self._giving.add(giving)
+                    giving.add_done_callback(self._giving.discard)
+
+        await converse(outbox, joined, context.write, request_iterator, take)
 
     async def Generate(  # noqa: N802 - gRPC's name
         self,
@@ -66,39 +85,20 @@ class StubEngine(EngineServicer):
         context: "grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateReply]",
     ) -> AsyncIterator[pb.GenerateReply]:
         del context
+        given: list[Delivery] = []
+        await self._give(request, given.append)
+        for one in given:
+            for message in joined([one]):
+                yield message.replies[0]
+
+    async def _give(self, request: pb.GenerateRequest, give: Callable[[Delivery], None]) -> None:
+        """Gives one output at a time, as if each came from a step that all requests share."""
         asked = decode_request(request.request)
-        if asked.sampling_params is None:
-            return
-        tokens = asked.sampling_params.max_tokens or 1
-        outputs = [_output(asked, last=at == tokens - 1) for at in range(tokens)]
-        if request.reader:
-            await self._give(request.reader, outputs)
-            return
-        for output in outputs:
-            yield pb.GenerateReply(outputs=encode_outputs([output]), core_time_s=self._clock.now())
-
-    async def _give(self, reader: str, outputs: Sequence[EngineCoreOutput]) -> None:
-        """Sends one output at a time, as if each came from a step that all requests share."""
-        request_id = outputs[0].request_id
-        stream = self._streams.add(request_id, reader)
-        try:
-            for output in outputs:
-                stream.give(output)
-                await self._clock.sleep(self._step_s)
-        finally:
-            self._streams.remove(request_id)
-
-    async def Outputs(  # type: ignore[override] # noqa: N802 - writes, so that it ends at once
-        self,
-        request: pb.OutputsRequest,
-        context: "grpc.aio.ServicerContext[pb.OutputsRequest, pb.GenerateReply]",
-    ) -> None:
-        with self._streams.reader(request.reader) as reader:
-            await context.write(pb.GenerateReply())
-            while True:
-                outputs = encode_outputs(await reader.take())
-                now_s = self._clock.now()
-                await context.write(pb.GenerateReply(outputs=outputs, core_time_s=now_s))
+        tokens = (asked.sampling_params.max_tokens or 1) if asked.sampling_params else 0
+        for at in range(tokens):
+            output = _output(asked, last=at == tokens - 1)
+            give(Delivery(output, self._clock.now(), ""))
+            await self._clock.sleep(self._step_s)
 
     async def Describe(  # noqa: N802 - gRPC's name
         self,
@@ -139,24 +139,6 @@ class StubEngine(EngineServicer):
     ) -> pb.HealthReply:
         del request, context
         return pb.HealthReply(serving=True, kv_blocks=_KV_BLOCKS, free_kv_blocks=_KV_BLOCKS)
-
-    async def Abort(  # noqa: N802 - gRPC's name
-        self,
-        request: pb.AbortRequest,
-        context: "grpc.aio.ServicerContext[pb.AbortRequest, pb.AbortReply]",
-    ) -> pb.AbortReply:
-        """Ignores it: no request runs long enough to be aborted."""
-        del request, context
-        return pb.AbortReply()
-
-    async def Release(  # noqa: N802 - gRPC's name
-        self,
-        request: pb.ReleaseRequest,
-        context: "grpc.aio.ServicerContext[pb.ReleaseRequest, pb.ReleaseReply]",
-    ) -> pb.ReleaseReply:
-        """Ignores it: there is no KV."""
-        del request, context
-        return pb.ReleaseReply()
 
 
 def _output(asked: EngineCoreRequest, *, last: bool) -> EngineCoreOutput:

@@ -49,9 +49,9 @@ class Engines(Protocol):
         """
 
     def release(self, engine: EngineRef, request_id: str) -> None:
-        """Frees, in the background, KV blocks that `engine` holds and no engine will fetch."""
+        """Frees KV blocks that `engine` holds and no engine will fetch."""
 
     def wind_up(
         self, engine: EngineRef, request_id: str, prefill: asyncio.Task[Prefilled | None]
     ) -> None:
-        """Aborts a prefill on `engine` in the background and frees its blocks."""
+        """Aborts a prefill on `engine` and frees its blocks."""

@@ -291,7 +291,7 @@ class Host:
                 raise error
 
     async def stop(self, server: grpc.aio.Server) -> None:
-        self.service.streams.end_readers()
+        self.service.streams.end()
         await server.stop(_SERVER_GRACE_S)
         await self.client.close()
         self.releaser.close()

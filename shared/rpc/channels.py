@@ -17,6 +17,7 @@ from shared.errors import (
 from shared.requests import Explanation, Outcome, Placement, PlacementQuery, PrefixExport
 from shared.rpc import codec, planner_codec
 from shared.rpc import slos_pb2 as pb
+from shared.rpc.consultation import Consultation, unavailable
 from shared.rpc.identity import Identity
 from shared.rpc.refusals import Refusals
 from shared.rpc.slos_pb2_grpc import PlannerStub
@@ -135,18 +136,16 @@ class PlannerClient:
         self._limit_s = limit_s
         self._channel = open_channel(address, identity)
         self._stub = PlannerStub(self._channel)
+        self._consultation = Consultation(address, self._stub.Consult)
 
     async def close(self) -> None:
         """Ends every call that still runs."""
+        await self._consultation.close()
         await self._channel.close(None)
 
     async def place(self, query: PlacementQuery, limit_s: float) -> Placement:
         """The planner's decision, or PlannerUnavailable after at most `limit_s`."""
-        try:
-            wire = await self._stub.Place(codec.query_to_wire(query), timeout=limit_s)
-        except grpc.aio.AioRpcError as error:
-            raise self._unavailable(error) from error
-        return codec.placement_from_wire(wire)
+        return await self._consultation.place(query, limit_s)
 
     async def settle(
         self, outcomes: Sequence[Outcome], exports: Sequence[PrefixExport] = ()
@@ -154,14 +153,7 @@ class PlannerClient:
         """Reports how placed requests ended, whose reservations the planner frees, and what became
         of exports of prefixes.
         """
-        request = pb.SettleRequest(
-            outcomes=[codec.outcome_to_wire(each) for each in outcomes],
-            exports=[codec.export_to_wire(each) for each in exports],
-        )
-        try:
-            await self._stub.Settle(request, timeout=self._limit_s)
-        except grpc.aio.AioRpcError as error:
-            raise self._unavailable(error) from error
+        await self._consultation.settle(outcomes, exports, self._limit_s)
 
     async def explain(self, decision_id: str) -> Explanation:
         """The record of a decision. Raises UnknownDecision if the planner has none."""
@@ -243,8 +235,7 @@ class PlannerClient:
             raise RegistrationRefused(message.verdict.message)
 
     def _unavailable(self, error: grpc.aio.AioRpcError) -> PlannerUnavailable:
-        what = f"{error.code().name.lower().replace('_', ' ')}: {error.details()}"
-        return PlannerUnavailable(f"The planner at {self.address} could not answer ({what}).")
+        return unavailable(self.address, error.code(), error.details())
 
 
 async def _engine_messages(

@@ -93,9 +93,13 @@ class Refusals(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # in the s
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Notes the peers of unary calls: short-lived peers make only those."""
+        """Notes the peers of unary calls and two-way streams: short-lived peers make only those."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None:
+            return handler
+        if handler.stream_stream is not None:
+            return self._noting_stream(handler)
+        if handler.unary_unary is None:
             return handler
         behaviour = handler.unary_unary
 
@@ -104,6 +108,17 @@ class Refusals(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # in the s
             return await behaviour(request, context)
 
         return grpc.unary_unary_rpc_method_handler(
+            noted, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _noting_stream(self, handler: Any) -> Any:
+        behaviour = handler.stream_stream
+
+        async def noted(messages: Any, context: Any) -> None:
+            self._arrivals.accept(peer_of(context.peer()))
+            await behaviour(messages, context)
+
+        return grpc.stream_stream_rpc_method_handler(
             noted, handler.request_deserializer, handler.response_serializer
         )
 

@@ -41,25 +41,15 @@ class EngineStub:
                 request_serializer=shared_dot_rpc_dot_slos__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.EngineDescription.FromString,
                 _registered_method=True)
+        self.Serve = channel.stream_stream(
+                '/slos.v1.Engine/Serve',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.EngineOrders.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.EngineReplies.FromString,
+                _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/slos.v1.Engine/Generate',
                 request_serializer=shared_dot_rpc_dot_slos__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
-                _registered_method=True)
-        self.Outputs = channel.unary_stream(
-                '/slos.v1.Engine/Outputs',
-                request_serializer=shared_dot_rpc_dot_slos__pb2.OutputsRequest.SerializeToString,
-                response_deserializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
-                _registered_method=True)
-        self.Abort = channel.unary_unary(
-                '/slos.v1.Engine/Abort',
-                request_serializer=shared_dot_rpc_dot_slos__pb2.AbortRequest.SerializeToString,
-                response_deserializer=shared_dot_rpc_dot_slos__pb2.AbortReply.FromString,
-                _registered_method=True)
-        self.Release = channel.unary_unary(
-                '/slos.v1.Engine/Release',
-                request_serializer=shared_dot_rpc_dot_slos__pb2.ReleaseRequest.SerializeToString,
-                response_deserializer=shared_dot_rpc_dot_slos__pb2.ReleaseReply.FromString,
                 _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/slos.v1.Engine/Drain',
@@ -94,30 +84,17 @@ class EngineServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Serve(self, request_iterator, context):
+        """All requests of one gateway: orders go up, their outputs and ends come down, several of each in a message.
+        When the stream ends, its requests are aborted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Generate(self, request, context):
-        """One reply per engine step that concerns the request; the last one carries its finish reason.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Outputs(self, request, context):
-        """The replies of all requests that name this reader, one per engine step that concerns any of them.
-        The first one is empty: from then on requests may name the reader. The stream ends with the reader.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Abort(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Release(self, request, context):
-        """Frees KV blocks of prompts that were computed here for another engine and will not be fetched.
-        Unknown requests and those of an earlier start of the engine are ignored.
+        """One request by itself, for callers without a stream, as gateways of version 0.1 are. One reply per engine
+        step that concerns the request; the last one carries its finish reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,25 +135,15 @@ def add_EngineServicer_to_server(servicer, server):
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.DescribeRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.EngineDescription.SerializeToString,
             ),
+            'Serve': grpc.stream_stream_rpc_method_handler(
+                    servicer.Serve,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.EngineOrders.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.EngineReplies.SerializeToString,
+            ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.GenerateRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.SerializeToString,
-            ),
-            'Outputs': grpc.unary_stream_rpc_method_handler(
-                    servicer.Outputs,
-                    request_deserializer=shared_dot_rpc_dot_slos__pb2.OutputsRequest.FromString,
-                    response_serializer=shared_dot_rpc_dot_slos__pb2.GenerateReply.SerializeToString,
-            ),
-            'Abort': grpc.unary_unary_rpc_method_handler(
-                    servicer.Abort,
-                    request_deserializer=shared_dot_rpc_dot_slos__pb2.AbortRequest.FromString,
-                    response_serializer=shared_dot_rpc_dot_slos__pb2.AbortReply.SerializeToString,
-            ),
-            'Release': grpc.unary_unary_rpc_method_handler(
-                    servicer.Release,
-                    request_deserializer=shared_dot_rpc_dot_slos__pb2.ReleaseRequest.FromString,
-                    response_serializer=shared_dot_rpc_dot_slos__pb2.ReleaseReply.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -239,6 +206,33 @@ class Engine:
             _registered_method=True)
 
     @staticmethod
+    def Serve(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slos.v1.Engine/Serve',
+            shared_dot_rpc_dot_slos__pb2.EngineOrders.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.EngineReplies.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Generate(request,
             target,
             options=(),
@@ -255,87 +249,6 @@ class Engine:
             '/slos.v1.Engine/Generate',
             shared_dot_rpc_dot_slos__pb2.GenerateRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Outputs(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/slos.v1.Engine/Outputs',
-            shared_dot_rpc_dot_slos__pb2.OutputsRequest.SerializeToString,
-            shared_dot_rpc_dot_slos__pb2.GenerateReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Abort(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/slos.v1.Engine/Abort',
-            shared_dot_rpc_dot_slos__pb2.AbortRequest.SerializeToString,
-            shared_dot_rpc_dot_slos__pb2.AbortReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Release(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/slos.v1.Engine/Release',
-            shared_dot_rpc_dot_slos__pb2.ReleaseRequest.SerializeToString,
-            shared_dot_rpc_dot_slos__pb2.ReleaseReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -466,10 +379,20 @@ class PlannerStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Consult = channel.stream_stream(
+                '/slos.v1.Planner/Consult',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.PlannerCalls.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.PlannerReplies.FromString,
+                _registered_method=True)
         self.Place = channel.unary_unary(
                 '/slos.v1.Planner/Place',
                 request_serializer=shared_dot_rpc_dot_slos__pb2.PlacementQuery.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.Placement.FromString,
+                _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/slos.v1.Planner/Settle',
+                request_serializer=shared_dot_rpc_dot_slos__pb2.SettleRequest.SerializeToString,
+                response_deserializer=shared_dot_rpc_dot_slos__pb2.SettleReply.FromString,
                 _registered_method=True)
         self.Attach = channel.stream_stream(
                 '/slos.v1.Planner/Attach',
@@ -480,11 +403,6 @@ class PlannerStub:
                 '/slos.v1.Planner/Watch',
                 request_serializer=shared_dot_rpc_dot_slos__pb2.WatchRequest.SerializeToString,
                 response_deserializer=shared_dot_rpc_dot_slos__pb2.ClusterView.FromString,
-                _registered_method=True)
-        self.Settle = channel.unary_unary(
-                '/slos.v1.Planner/Settle',
-                request_serializer=shared_dot_rpc_dot_slos__pb2.SettleRequest.SerializeToString,
-                response_deserializer=shared_dot_rpc_dot_slos__pb2.SettleReply.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/slos.v1.Planner/Explain',
@@ -503,7 +421,22 @@ class PlannerServicer:
 
     """
 
+    def Consult(self, request_iterator, context):
+        """All calls of one gateway, several of them in a message. When the stream ends, requests that wait for their
+        placement are forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Place(self, request, context):
+        """The same calls by themselves, for callers without a stream, as gateways of version 0.1 are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -519,12 +452,6 @@ class PlannerServicer:
     def Watch(self, request, context):
         """The engines that serve, at once and then at every change.
         """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Settle(self, request, context):
-        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -545,10 +472,20 @@ class PlannerServicer:
 
 def add_PlannerServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Consult': grpc.stream_stream_rpc_method_handler(
+                    servicer.Consult,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.PlannerCalls.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.PlannerReplies.SerializeToString,
+            ),
             'Place': grpc.unary_unary_rpc_method_handler(
                     servicer.Place,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.PlacementQuery.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.Placement.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=shared_dot_rpc_dot_slos__pb2.SettleRequest.FromString,
+                    response_serializer=shared_dot_rpc_dot_slos__pb2.SettleReply.SerializeToString,
             ),
             'Attach': grpc.stream_stream_rpc_method_handler(
                     servicer.Attach,
@@ -559,11 +496,6 @@ def add_PlannerServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=shared_dot_rpc_dot_slos__pb2.WatchRequest.FromString,
                     response_serializer=shared_dot_rpc_dot_slos__pb2.ClusterView.SerializeToString,
-            ),
-            'Settle': grpc.unary_unary_rpc_method_handler(
-                    servicer.Settle,
-                    request_deserializer=shared_dot_rpc_dot_slos__pb2.SettleRequest.FromString,
-                    response_serializer=shared_dot_rpc_dot_slos__pb2.SettleReply.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -589,6 +521,33 @@ class Planner:
     """
 
     @staticmethod
+    def Consult(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slos.v1.Planner/Consult',
+            shared_dot_rpc_dot_slos__pb2.PlannerCalls.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.PlannerReplies.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Place(request,
             target,
             options=(),
@@ -605,6 +564,33 @@ class Planner:
             '/slos.v1.Planner/Place',
             shared_dot_rpc_dot_slos__pb2.PlacementQuery.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.Placement.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slos.v1.Planner/Settle',
+            shared_dot_rpc_dot_slos__pb2.SettleRequest.SerializeToString,
+            shared_dot_rpc_dot_slos__pb2.SettleReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -659,33 +645,6 @@ class Planner:
             '/slos.v1.Planner/Watch',
             shared_dot_rpc_dot_slos__pb2.WatchRequest.SerializeToString,
             shared_dot_rpc_dot_slos__pb2.ClusterView.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Settle(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/slos.v1.Planner/Settle',
-            shared_dot_rpc_dot_slos__pb2.SettleRequest.SerializeToString,
-            shared_dot_rpc_dot_slos__pb2.SettleReply.FromString,
             options,
             channel_credentials,
             insecure,

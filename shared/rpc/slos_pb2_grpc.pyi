@@ -34,16 +34,13 @@ class EngineStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EngineAsyncStub: ...
     Describe: _grpc.UnaryUnaryMultiCallable[_slos_pb2.DescribeRequest, _slos_pb2.EngineDescription]
-    Generate: _grpc.UnaryStreamMultiCallable[_slos_pb2.GenerateRequest, _slos_pb2.GenerateReply]
-    """One reply per engine step that concerns the request; the last one carries its finish reason."""
-    Outputs: _grpc.UnaryStreamMultiCallable[_slos_pb2.OutputsRequest, _slos_pb2.GenerateReply]
-    """The replies of all requests that name this reader, one per engine step that concerns any of them.
-    The first one is empty: from then on requests may name the reader. The stream ends with the reader.
+    Serve: _grpc.StreamStreamMultiCallable[_slos_pb2.EngineOrders, _slos_pb2.EngineReplies]
+    """All requests of one gateway: orders go up, their outputs and ends come down, several of each in a message.
+    When the stream ends, its requests are aborted.
     """
-    Abort: _grpc.UnaryUnaryMultiCallable[_slos_pb2.AbortRequest, _slos_pb2.AbortReply]
-    Release: _grpc.UnaryUnaryMultiCallable[_slos_pb2.ReleaseRequest, _slos_pb2.ReleaseReply]
-    """Frees KV blocks of prompts that were computed here for another engine and will not be fetched.
-    Unknown requests and those of an earlier start of the engine are ignored.
+    Generate: _grpc.UnaryStreamMultiCallable[_slos_pb2.GenerateRequest, _slos_pb2.GenerateReply]
+    """One request by itself, for callers without a stream, as gateways of version 0.1 are. One reply per engine
+    step that concerns the request; the last one carries its finish reason.
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]
     """Refuses new requests from now on; replies when the last request has left or the limit has passed."""
@@ -59,16 +56,13 @@ class EngineAsyncStub(EngineStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_slos_pb2.DescribeRequest, _slos_pb2.EngineDescription]  # type: ignore[assignment]
-    Generate: _aio.UnaryStreamMultiCallable[_slos_pb2.GenerateRequest, _slos_pb2.GenerateReply]  # type: ignore[assignment]
-    """One reply per engine step that concerns the request; the last one carries its finish reason."""
-    Outputs: _aio.UnaryStreamMultiCallable[_slos_pb2.OutputsRequest, _slos_pb2.GenerateReply]  # type: ignore[assignment]
-    """The replies of all requests that name this reader, one per engine step that concerns any of them.
-    The first one is empty: from then on requests may name the reader. The stream ends with the reader.
+    Serve: _aio.StreamStreamMultiCallable[_slos_pb2.EngineOrders, _slos_pb2.EngineReplies]  # type: ignore[assignment]
+    """All requests of one gateway: orders go up, their outputs and ends come down, several of each in a message.
+    When the stream ends, its requests are aborted.
     """
-    Abort: _aio.UnaryUnaryMultiCallable[_slos_pb2.AbortRequest, _slos_pb2.AbortReply]  # type: ignore[assignment]
-    Release: _aio.UnaryUnaryMultiCallable[_slos_pb2.ReleaseRequest, _slos_pb2.ReleaseReply]  # type: ignore[assignment]
-    """Frees KV blocks of prompts that were computed here for another engine and will not be fetched.
-    Unknown requests and those of an earlier start of the engine are ignored.
+    Generate: _aio.UnaryStreamMultiCallable[_slos_pb2.GenerateRequest, _slos_pb2.GenerateReply]  # type: ignore[assignment]
+    """One request by itself, for callers without a stream, as gateways of version 0.1 are. One reply per engine
+    step that concerns the request; the last one carries its finish reason.
     """
     Drain: _aio.UnaryUnaryMultiCallable[_slos_pb2.DrainRequest, _slos_pb2.DrainReply]  # type: ignore[assignment]
     """Refuses new requests from now on; replies when the last request has left or the limit has passed."""
@@ -89,38 +83,23 @@ class EngineServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_slos_pb2.EngineDescription, _abc.Awaitable[_slos_pb2.EngineDescription]]: ...
 
     @_abc_1.abstractmethod
+    def Serve(
+        self,
+        request_iterator: _MaybeAsyncIterator[_slos_pb2.EngineOrders],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_slos_pb2.EngineReplies], _abc.AsyncIterator[_slos_pb2.EngineReplies]]:
+        """All requests of one gateway: orders go up, their outputs and ends come down, several of each in a message.
+        When the stream ends, its requests are aborted.
+        """
+
+    @_abc_1.abstractmethod
     def Generate(
         self,
         request: _slos_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_slos_pb2.GenerateReply], _abc.AsyncIterator[_slos_pb2.GenerateReply]]:
-        """One reply per engine step that concerns the request; the last one carries its finish reason."""
-
-    @_abc_1.abstractmethod
-    def Outputs(
-        self,
-        request: _slos_pb2.OutputsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_slos_pb2.GenerateReply], _abc.AsyncIterator[_slos_pb2.GenerateReply]]:
-        """The replies of all requests that name this reader, one per engine step that concerns any of them.
-        The first one is empty: from then on requests may name the reader. The stream ends with the reader.
-        """
-
-    @_abc_1.abstractmethod
-    def Abort(
-        self,
-        request: _slos_pb2.AbortRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_slos_pb2.AbortReply, _abc.Awaitable[_slos_pb2.AbortReply]]: ...
-
-    @_abc_1.abstractmethod
-    def Release(
-        self,
-        request: _slos_pb2.ReleaseRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_slos_pb2.ReleaseReply, _abc.Awaitable[_slos_pb2.ReleaseReply]]:
-        """Frees KV blocks of prompts that were computed here for another engine and will not be fetched.
-        Unknown requests and those of an earlier start of the engine are ignored.
+        """One request by itself, for callers without a stream, as gateways of version 0.1 are. One reply per engine
+        step that concerns the request; the last one carries its finish reason.
         """
 
     @_abc_1.abstractmethod
@@ -163,12 +142,17 @@ class PlannerStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PlannerAsyncStub: ...
+    Consult: _grpc.StreamStreamMultiCallable[_slos_pb2.PlannerCalls, _slos_pb2.PlannerReplies]
+    """All calls of one gateway, several of them in a message. When the stream ends, requests that wait for their
+    placement are forgotten.
+    """
     Place: _grpc.UnaryUnaryMultiCallable[_slos_pb2.PlacementQuery, _slos_pb2.Placement]
+    """The same calls by themselves, for callers without a stream, as gateways of version 0.1 are."""
+    Settle: _grpc.UnaryUnaryMultiCallable[_slos_pb2.SettleRequest, _slos_pb2.SettleReply]
     Attach: _grpc.StreamStreamMultiCallable[_slos_pb2.EngineMessage, _slos_pb2.PlannerMessage]
     """An engine's life with the planner: registration first, then reports; back come the verdict and policies."""
     Watch: _grpc.UnaryStreamMultiCallable[_slos_pb2.WatchRequest, _slos_pb2.ClusterView]
     """The engines that serve, at once and then at every change."""
-    Settle: _grpc.UnaryUnaryMultiCallable[_slos_pb2.SettleRequest, _slos_pb2.SettleReply]
     Explain: _grpc.UnaryUnaryMultiCallable[_slos_pb2.ExplainRequest, _slos_pb2.ExplainReply]
     Scale: _grpc.UnaryUnaryMultiCallable[_slos_pb2.ScaleRequest, _slos_pb2.ScaleAdvice]
     """The number of engines of each role that the requests of the last window needed, for autoscalers."""
@@ -178,12 +162,17 @@ class PlannerAsyncStub(PlannerStub):
     """---- planner ------------------------------------------------------------------------------------"""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    Consult: _aio.StreamStreamMultiCallable[_slos_pb2.PlannerCalls, _slos_pb2.PlannerReplies]  # type: ignore[assignment]
+    """All calls of one gateway, several of them in a message. When the stream ends, requests that wait for their
+    placement are forgotten.
+    """
     Place: _aio.UnaryUnaryMultiCallable[_slos_pb2.PlacementQuery, _slos_pb2.Placement]  # type: ignore[assignment]
+    """The same calls by themselves, for callers without a stream, as gateways of version 0.1 are."""
+    Settle: _aio.UnaryUnaryMultiCallable[_slos_pb2.SettleRequest, _slos_pb2.SettleReply]  # type: ignore[assignment]
     Attach: _aio.StreamStreamMultiCallable[_slos_pb2.EngineMessage, _slos_pb2.PlannerMessage]  # type: ignore[assignment]
     """An engine's life with the planner: registration first, then reports; back come the verdict and policies."""
     Watch: _aio.UnaryStreamMultiCallable[_slos_pb2.WatchRequest, _slos_pb2.ClusterView]  # type: ignore[assignment]
     """The engines that serve, at once and then at every change."""
-    Settle: _aio.UnaryUnaryMultiCallable[_slos_pb2.SettleRequest, _slos_pb2.SettleReply]  # type: ignore[assignment]
     Explain: _aio.UnaryUnaryMultiCallable[_slos_pb2.ExplainRequest, _slos_pb2.ExplainReply]  # type: ignore[assignment]
     Scale: _aio.UnaryUnaryMultiCallable[_slos_pb2.ScaleRequest, _slos_pb2.ScaleAdvice]  # type: ignore[assignment]
     """The number of engines of each role that the requests of the last window needed, for autoscalers."""
@@ -192,11 +181,29 @@ class PlannerServicer(metaclass=_abc_1.ABCMeta):
     """---- planner ------------------------------------------------------------------------------------"""
 
     @_abc_1.abstractmethod
+    def Consult(
+        self,
+        request_iterator: _MaybeAsyncIterator[_slos_pb2.PlannerCalls],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_slos_pb2.PlannerReplies], _abc.AsyncIterator[_slos_pb2.PlannerReplies]]:
+        """All calls of one gateway, several of them in a message. When the stream ends, requests that wait for their
+        placement are forgotten.
+        """
+
+    @_abc_1.abstractmethod
     def Place(
         self,
         request: _slos_pb2.PlacementQuery,
         context: _ServicerContext,
-    ) -> _typing.Union[_slos_pb2.Placement, _abc.Awaitable[_slos_pb2.Placement]]: ...
+    ) -> _typing.Union[_slos_pb2.Placement, _abc.Awaitable[_slos_pb2.Placement]]:
+        """The same calls by themselves, for callers without a stream, as gateways of version 0.1 are."""
+
+    @_abc_1.abstractmethod
+    def Settle(
+        self,
+        request: _slos_pb2.SettleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_slos_pb2.SettleReply, _abc.Awaitable[_slos_pb2.SettleReply]]: ...
 
     @_abc_1.abstractmethod
     def Attach(
@@ -213,13 +220,6 @@ class PlannerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_slos_pb2.ClusterView], _abc.AsyncIterator[_slos_pb2.ClusterView]]:
         """The engines that serve, at once and then at every change."""
-
-    @_abc_1.abstractmethod
-    def Settle(
-        self,
-        request: _slos_pb2.SettleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_slos_pb2.SettleReply, _abc.Awaitable[_slos_pb2.SettleReply]]: ...
 
     @_abc_1.abstractmethod
     def Explain(

@@ -39,7 +39,8 @@ from shared.requests import (
 )
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import bind, make_server
-from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_server
+from shared.rpc.slos_pb2_grpc import add_EngineServicer_to_server
+from tests.integration.serve_by_generate import ServesByGenerate
 
 SOON_S = 5.0
 PROMPT = {"prompt_token_ids": [5, 6, 7, 8, 9]}
@@ -58,8 +59,8 @@ def answer(prompt: Sequence[int], tokens: int) -> list[int]:
 
 
 @dataclass
-class RuleEngine(EngineServicer):
-    """Serves `Generate` as an engine host does. `step_s` is its pace."""
+class RuleEngine(ServesByGenerate):
+    """Serves requests as an engine host does. `step_s` is its pace."""
 
     name: str
     step_s: float = 0.0
@@ -80,12 +81,6 @@ class RuleEngine(EngineServicer):
         add_EngineServicer_to_server(self, self.server)
         self.address = f"127.0.0.1:{bind(self.server, '127.0.0.1', 0)}"
         await self.server.start()
-
-    async def Outputs(self, request: Any, context: Any) -> AsyncIterator[pb.GenerateReply]:  # noqa: N802
-        """It has no shared stream: gateways then read each request's own."""
-        del request
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no shared stream")
-        yield pb.GenerateReply()
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[pb.GenerateReply]:  # noqa: N802
         asked = decode_request(request.request)
@@ -133,13 +128,6 @@ class RuleEngine(EngineServicer):
             "remote_request_id": asked.request_id,
             "remote_num_tokens": len(asked.prompt_token_ids),
         }
-
-    async def Abort(self, request: pb.AbortRequest, context: Any) -> pb.AbortReply:  # noqa: N802, ARG002
-        return pb.AbortReply()
-
-    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseReply:  # noqa: N802, ARG002
-        self.released += request.request_ids
-        return pb.ReleaseReply()
 
     async def Describe(self, request: Any, context: Any) -> Any: ...  # noqa: N802
     async def Drain(self, request: Any, context: Any) -> Any: ...  # noqa: N802

@@ -14,6 +14,7 @@ from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.scaler import Scaler
 from services.planner.server.attachments import Attachment, Bell
+from services.planner.server.gateway_calls import GatewayCalls, Unreadable, read_query
 from services.planner.server.metrics import PlannerMetrics
 from services.planner.server.waiting import WaitingCalls
 from services.planner.state.cluster import ClusterState
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 _WATCH_PAUSE_S = 0.1
 
 _AttachContext = grpc.aio.ServicerContext[pb.EngineMessage, pb.PlannerMessage]
+_ConsultContext = grpc.aio.ServicerContext[pb.PlannerCalls, pb.PlannerReplies]
 _PlaceContext = grpc.aio.ServicerContext[pb.PlacementQuery, pb.Placement]
 _SettleContext = grpc.aio.ServicerContext[pb.SettleRequest, pb.SettleReply]
 _WatchContext = grpc.aio.ServicerContext[pb.WatchRequest, pb.ClusterView]
@@ -55,6 +57,7 @@ class PlannerService(PlannerServicer):
         self.core = PlannerCore(state, epoch_s=wall_time_s)
         self.state = state
         self.attachments: dict[str, Attachment] = {}
+        self._gateways: set[GatewayCalls] = set()
         self._metrics = metrics
         self._clock = clock
         self._registration_limit_s = registration_limit_s
@@ -73,36 +76,54 @@ class PlannerService(PlannerServicer):
     def close(self) -> None:
         """Ends every stream and every call that waits, so that the server can stop."""
         self.waiting.close()
+        for gateway in self._gateways:
+            gateway.close()
         self._bell.silence()
         for attachment in self.attachments.values():
             attachment.end("the planner is being stopped")
 
     # ---- gateways
 
+    async def Consult(  # type: ignore[override] # noqa: N802
+        self, request_iterator: AsyncIterator[pb.PlannerCalls], context: _ConsultContext
+    ) -> None:
+        gateway = GatewayCalls(place=self._place, settle=self._settle)
+        self._gateways.add(gateway)
+        try:
+            await gateway.serve(request_iterator, context.write)
+        finally:
+            self._gateways.discard(gateway)
+
     async def Place(  # noqa: N802
         self, request: pb.PlacementQuery, context: _PlaceContext
     ) -> pb.Placement:
+        left_s = context.time_remaining()
         try:
-            query = codec.query_from_wire(request)
-            if not 0 < query.weight < math.inf:
-                raise ValueError(f"weight is {query.weight}, allowed is a number above 0")
-        except (ValueError, KeyError) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unreadable query: {error}")
-        placement = await self.waiting.place(query, _limit_s(context))
-        return codec.placement_to_wire(placement)
+            return await self._place(request, math.inf if left_s is None else left_s)
+        except Unreadable as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        raise AssertionError  # abort raises
 
     async def Settle(  # noqa: N802
         self, request: pb.SettleRequest, context: _SettleContext
     ) -> pb.SettleReply:
         del context
-        outcomes = [codec.outcome_from_wire(outcome) for outcome in request.outcomes]
-        exports = [codec.export_from_wire(export) for export in request.exports]
+        self._settle(request)
+        return pb.SettleReply()
+
+    async def _place(self, wire: pb.PlacementQuery, limit_s: float) -> pb.Placement:
+        """Waits here for half of the caller's limit at most. Raises Unreadable."""
+        placement = await self.waiting.place(read_query(wire), limit_s / 2)
+        return codec.placement_to_wire(placement)
+
+    def _settle(self, wire: pb.SettleRequest) -> None:
+        outcomes = [codec.outcome_from_wire(outcome) for outcome in wire.outcomes]
+        exports = [codec.export_from_wire(export) for export in wire.exports]
         self.core.exported(exports, self._clock.now())
         self.core.settle(outcomes, self._clock.now())
         self.waiting.ring()
         self._metrics.settled(outcomes)
         self._metrics.exported(exports)
-        return pb.SettleReply()
 
     async def Watch(  # type: ignore[override] # noqa: N802
         self, request: pb.WatchRequest, context: _WatchContext
@@ -264,12 +285,6 @@ class PlannerService(PlannerServicer):
     def _note_answer(self, answer: Answer) -> None:
         self._metrics.decided(answer.placement, answer.waited_s)
         _log_decision(answer.call.asked.query, answer.placement)
-
-
-def _limit_s(context: _PlaceContext) -> float:
-    """Seconds that a call may wait here: half of its remaining RPC deadline."""
-    left_s = context.time_remaining()
-    return math.inf if left_s is None else left_s / 2
 
 
 def _log_decision(query: PlacementQuery, placement: Placement) -> None:

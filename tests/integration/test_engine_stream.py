@@ -1,6 +1,4 @@
-"""One stream for the outputs of all requests of a gateway, over real gRPC to an engine of a few
-lines.
-"""
+"""One stream for all requests of a gateway, over real gRPC to an engine of a few lines."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,19 +6,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
 import pytest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 
 from services.gateway.engine_links import EngineLinks
 from shared.clock import MonotonicClock
-from shared.engine.streams import Streams
-from shared.engine.wire import decode_request, encode_outputs
-from shared.errors import EngineDraining, EngineLost
+from shared.engine.replies import Delivery, joined
+from shared.engine.streams import RequestEnded, Streams
+from shared.engine.wire import decode_request
+from shared.errors import EngineDraining, EngineLost, EngineUnreachable, InvalidRequest, SlosError
 from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import bind, make_server
+from shared.rpc.multiplex import converse
 from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_server
 
 TOKENS = 5
@@ -30,39 +29,43 @@ TOKENS = 5
 class Engine(EngineServicer):
     """Steps when told to; each step gives one token to each request."""
 
-    streams: Streams[EngineCoreOutput] = field(default_factory=Streams)
+    streams: Streams[Delivery] = field(default_factory=Streams)
     messages: int = 0
     aborted: list[str] = field(default_factory=list)
-    refuse: bool = False
+    released: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
 
-    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        asked = decode_request(request.request)
-        if self.refuse:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "being stopped")
-        stream = self.streams.add(asked.request_id, request.reader)
-        try:
-            await stream.until_ended()
-        except asyncio.CancelledError:
-            self.aborted.append(asked.request_id)
-            raise
-        finally:
-            self.streams.remove(asked.request_id)
-        for reply in tuple[Any, ...]():  # a stream without any
-            yield reply
+    async def Serve(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
+        with self.streams.stream() as replies:
 
-    async def Outputs(self, request: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
-        with self.streams.reader(request.reader) as reader:
-            await context.write(pb.GenerateReply())
-            while True:
-                given = await reader.take()
+            async def write(message: pb.EngineReplies) -> None:
                 self.messages += 1
-                await context.write(pb.GenerateReply(outputs=encode_outputs(given)))
+                await context.write(message)
+
+            async def take(message: pb.EngineOrders) -> None:
+                for order in message.orders:
+                    self.take(order, replies)
+
+            await converse(replies, joined, write, request_iterator, take)
+            for name in self.streams.of(replies):
+                self.streams.remove(name)
+
+    def take(self, order: pb.EngineOrder, replies: Any) -> None:
+        if order.HasField("abort"):
+            self.aborted.append(order.request_id)
+            self.streams.remove(order.request_id)
+        elif order.HasField("release"):
+            self.released.append(order.request_id)
+        else:
+            self.started.append(decode_request(order.start.request).request_id)
+            try:
+                self.streams.add(order.request_id, replies)
+            except SlosError as error:
+                replies.put(RequestEnded(order.request_id, error))
+
+    async def Generate(self, request: Any, context: Any) -> Any: ...  # type: ignore[override] # noqa: N802
 
     async def Describe(self, request: Any, context: Any) -> Any: ...  # noqa: N802
-
-    async def Abort(self, request: Any, context: Any) -> Any: ...  # noqa: N802
-
-    async def Release(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
     async def Drain(self, request: Any, context: Any) -> Any: ...  # noqa: N802
 
@@ -76,9 +79,10 @@ class Engine(EngineServicer):
         ends = FinishReason.LENGTH if number == TOKENS - 1 else None
         for name in [*self.streams.open]:
             token = 100 * int(name) + number
-            self.streams.give(name, EngineCoreOutput(name, [token], finish_reason=ends))
+            output = EngineCoreOutput(name, [token], finish_reason=ends)
+            self.streams.give(name, Delivery(output, 0.0, ""))
             if ends:
-                self.streams.end(name)
+                self.streams.remove(name)
 
 
 @asynccontextmanager
@@ -154,7 +158,7 @@ async def test_a_stream_that_breaks_fails_its_requests_and_the_next_opens_anothe
     async with served(engine) as (ref, links, _):
         asking = asyncio.create_task(tokens_of(links, ref, "0"))
         await until(lambda: len(engine.streams.open) == 1)
-        engine.streams.end_readers()
+        engine.streams.end()
         with pytest.raises(EngineLost):
             await asyncio.wait_for(asking, 10)
         await until(lambda: not engine.streams.open)
@@ -167,7 +171,58 @@ async def test_a_stream_that_breaks_fails_its_requests_and_the_next_opens_anothe
 
 
 async def test_a_refusal_reaches_the_request_that_was_refused() -> None:
-    engine = Engine(refuse=True)
+    engine = Engine()
     async with served(engine) as (ref, links, _):
+        asking = asyncio.create_task(tokens_of(links, ref, "0"))
+        await until(lambda: len(engine.streams.open) == 1)
+        engine.streams.draining = True
+
         with pytest.raises(EngineDraining, match="being stopped"):
+            await asyncio.wait_for(tokens_of(links, ref, "1"), 10)
+
+        for number in range(TOKENS):
+            engine.step(number)
+        assert len(await asyncio.wait_for(asking, 10)) == TOKENS
+
+
+async def test_an_answer_that_has_ended_is_not_aborted() -> None:
+    engine = Engine()
+    async with served(engine) as (ref, links, _):
+        for name in ("0", "1"):
+            asking = asyncio.create_task(tokens_of(links, ref, name))
+            await until(lambda: len(engine.streams.open) == 1)
+            for number in range(TOKENS):
+                engine.step(number)
+            await asyncio.wait_for(asking, 10)
+        links.release(ref, "9")  # comes after any abort of the others
+        await until(lambda: engine.released == ["9"])
+
+    assert engine.started == ["0", "1"]
+    assert engine.aborted == []
+
+
+async def test_a_prefill_that_is_wound_up_is_aborted_before_its_blocks_are_released() -> None:
+    engine = Engine()
+    async with served(engine) as (ref, links, _):
+        reading: Any = asyncio.create_task(tokens_of(links, ref, "0"))
+        await until(lambda: len(engine.streams.open) == 1)
+
+        links.wind_up(ref, "0", reading)
+
+        await until(lambda: engine.released == ["0"])
+        assert engine.aborted == ["0"]
+
+
+async def test_an_engine_of_a_version_without_the_stream_counts_as_unreachable() -> None:
+    async with served(EngineServicer()) as (ref, links, _):
+        with pytest.raises(EngineUnreachable):
+            await asyncio.wait_for(tokens_of(links, ref, "0"), 10)
+
+
+async def test_a_request_that_no_message_holds_is_refused_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.gateway.engine_stream.MESSAGE_LIMIT_BYTES", 100)
+    async with served(Engine()) as (ref, links, _):
+        with pytest.raises(InvalidRequest, match="larger than"):
             await asyncio.wait_for(tokens_of(links, ref, "0"), 10)
