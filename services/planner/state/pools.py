@@ -54,15 +54,19 @@ def kept_apart(
 ) -> tuple[int, int]:
     """The place in `shares` of the tightest TPOT outside the first pool, and that in `sizes` of the
     pool; the first is 0 where pools do not pay. Arguments are those of `without_tight`.
+
+    A tight TPOT counts as always there: to keep a class apart costs it little, to leave it out all.
     """
     tight = shares[0]
-    together = filled(classes, tight, tight, engines, 0)
+    together = filled(classes, tight, tight, engines * tight, 0.0)
     if together >= enough:
         return 0, 0
     found, best = (0, 0), worth_leaving_out * together
     for place in range(1, len(shares)):
         for k in range(len(sizes)):
-            value = filled(classes, tight, shares[place], sizes[k], engines - sizes[k])
+            loose = shares[place]
+            here, there = sizes[k] * tight, (engines - sizes[k]) * loose
+            value = filled(classes, tight, loose, here, there)
             if value > best:
                 found, best = (place, k), value
     return found
@@ -71,32 +75,32 @@ def kept_apart(
 @compiled
 def _most_value(classes: FloatArray, shares: FloatArray, sizes: Sizes, engines: int) -> float:
     """The greatest value per second with the classes that leave `shares[0]` or more."""
-    most = -np.inf
-    for loose in shares:
+    tight = shares[0]
+    all_s = engines * left_to_work(classes, tight, np.inf, engines)
+    most = filled(classes, tight, tight, all_s, 0.0)
+    for loose in shares[1:]:
         for size in sizes:
-            most = max(most, filled(classes, shares[0], loose, size, engines - size))
+            others = engines - size
+            here_s = size * left_to_work(classes, tight, loose if others > 0 else np.inf, size)
+            there_s = others * left_to_work(classes, loose, np.inf, others)
+            most = max(most, filled(classes, tight, loose, here_s, there_s))
     return most
 
 
 @compiled
-def filled(classes: FloatArray, tight: float, loose: float, first: int, second: int) -> float:
-    """The value per second of pools of `first` and `second` engines; the second fills first."""
+def filled(classes: FloatArray, tight: float, loose: float, here_s: float, there_s: float) -> float:
+    """The value per second of pools with so much time per second for all work; the second fills
+    first.
+    """
     value = 0.0
-    if tight == loose:
-        left = left_to_work(classes, tight, np.inf, first + second)
-        here, there = first * left, second * left
-    else:
-        apart = loose if second > 0 else np.inf
-        here = first * left_to_work(classes, tight, apart, first)
-        there = second * left_to_work(classes, loose, np.inf, second)
     for i in range(len(classes)):
         if classes[i, LEAVES] < tight:
             continue
         wanted = classes[i, PER_S] * classes[i, WORK_S]
-        given = min(there, wanted) if classes[i, LEAVES] >= loose else 0.0
-        there -= given
-        more = min(here, wanted - given)
-        here -= more
+        given = min(there_s, wanted) if classes[i, LEAVES] >= loose else 0.0
+        there_s -= given
+        more = min(here_s, wanted - given)
+        here_s -= more
         served = (given + more) / wanted if wanted > 0 else 1.0
         value += served * classes[i, PER_S] * classes[i, VALUE]
     return value

@@ -299,20 +299,31 @@ def pool_sizes(engines: int) -> list[int]:
     return [max(1, round(engines * step / steps)) for step in range(1, steps + 1)]
 
 
-def filled(classes: list[ClassWork], tight: float, loose: float, first: int, second: int) -> float:
-    ordered, value = sorted(classes, key=lambda one: one.work_s / one.value), 0.0
-    apart = loose if second > 0 and tight < loose else math.inf
-    together = first + second if tight == loose else first
-    here = first * left_by(ordered, together, tight, apart)
-    there = second * left_by(ordered, together if tight == loose else second, loose)
-    for one in ordered:
+def filled(
+    classes: list[ClassWork], tight: float, loose: float, here_s: float, there_s: float
+) -> float:
+    value = 0.0
+    for one in sorted(classes, key=lambda one: one.work_s / one.value):
         if one.leaves >= tight:
             wanted = one.per_s * one.work_s
-            given = min(there, wanted) if one.leaves >= loose else 0.0
-            more = min(here, wanted - given)
-            there, here = there - given, here - more
+            given = min(there_s, wanted) if one.leaves >= loose else 0.0
+            more = min(here_s, wanted - given)
+            there_s, here_s = there_s - given, here_s - more
             value += ((given + more) / wanted if wanted > 0 else 1.0) * one.per_s * one.value
     return value
+
+
+def filled_in_turns(
+    classes: list[ClassWork], tight: float, loose: float, first: int, second: int
+) -> float:
+    """`filled` where a tight pace counts for the time in which its class decodes."""
+    ordered = sorted(classes, key=lambda one: one.work_s / one.value)
+    if tight == loose:
+        engines = first + second
+        return filled(classes, tight, tight, engines * left_by(ordered, engines, tight), 0.0)
+    apart = loose if second > 0 else math.inf
+    here_s = first * left_by(ordered, first, tight, apart)
+    return filled(classes, tight, loose, here_s, second * left_by(ordered, second, loose))
 
 
 def is_short(classes: list[ClassWork], served: float, engines: int, tightest: float) -> bool:
@@ -327,7 +338,7 @@ def test_the_classes_left_out_are_exactly_those_of_the_plain_search(
 ) -> None:
     def value(shares: list[float]) -> float:
         return max(
-            filled(classes, shares[0], loose, size, engines - size)
+            filled_in_turns(classes, shares[0], loose, size, engines - size)
             for loose in shares
             for size in pool_sizes(engines)
         )
@@ -348,12 +359,13 @@ def test_the_tight_pool_is_exactly_that_of_the_plain_search(
     classes: list[ClassWork], engines: int
 ) -> None:
     shares, found = sorted({one.leaves for one in classes}), None
-    spread = filled(classes, shares[0], shares[0], engines, 0) if shares else 0.0
+    spread = filled(classes, shares[0], shares[0], engines * shares[0], 0.0) if shares else 0.0
     if len(shares) > 1 and is_short(classes, spread, engines, shares[0]):
         best = WORTH_LEAVING_OUT * spread
         for loose in shares[1:]:
             for size in pool_sizes(engines - 1):
-                value = filled(classes, shares[0], loose, size, engines - size)
+                times_s = size * shares[0], (engines - size) * loose
+                value = filled(classes, shares[0], loose, *times_s)
                 if value > best:
                     names = frozenset(one.name for one in classes if one.leaves < loose)
                     best, found = value, TightPool(classes=names, engines=size)
