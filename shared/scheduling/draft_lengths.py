@@ -145,16 +145,18 @@ def weigh(
     nothing has to be prefilled, it is the tokens produced per second.
 
     Whether paces are kept is computed from `sure`. Where steps of all requests are too long for
-    them, and in plain decoding, looser tiers may skip steps.
+    them, in plain decoding, and where prompts may not lengthen steps up to the paces, requests may
+    skip steps.
     """
     shares = np.ones(len(tiers))
     pace_s = _allowed_s(lengths, tiers, sure)
     all_s = sure_s(table, step_of(lengths, shares, tiers))
     found = _weighed(lengths, shares, tiers, produced, all_s / pace_s - 1.0, table, bounds)
-    if pace_s < np.inf and (all_s > pace_s or lengths.max() == 1):
-        _sit_out(shares, lengths, tiers, sure, pace_s)
+    most_s = min(pace_s, bounds[LONGEST_S])
+    if pace_s < np.inf and (all_s > most_s or most_s < pace_s or lengths.max() == 1):
+        _sit_out(shares, lengths, tiers, sure, most_s)
         some_s = sure_s(table, step_of(lengths, shares, tiers))
-        fewer = _weighed(lengths, shares, tiers, produced, some_s / pace_s - 1.0, table, bounds)
+        fewer = _weighed(lengths, shares, tiers, produced, some_s / most_s - 1.0, table, bounds)
         if is_better(fewer, found, 1.0):
             return fewer
     return found
