@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from shared.errors import ConfigError
-from shared.option_values import Given, allowed, convert, kind, nearest, parse_yaml
+from shared.option_values import Given, allowed, convert, kind, parse_yaml
+from shared.spelling import nearest
 
 T = TypeVar("T")
 SECTIONS = (

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from shared.entry import exit_status
 from shared.errors import ConfigError
-from shared.option_values import nearest
+from shared.spelling import nearest
 
 PROGRAM = "slos-serve bench"
 MODULES = {
