@@ -4,11 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 from shared.entry import exit_status
 from shared.errors import ConfigError
-from shared.option_values import nearest
+from shared.spelling import nearest
 
 PROGRAM = "slos-serve"
 
@@ -103,6 +102,9 @@ def usage() -> str:
 
 
 def _version() -> str:
+    # takes longer to import than all else here
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(PROGRAM)
     except PackageNotFoundError:

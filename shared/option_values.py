@@ -1,14 +1,12 @@
 """Converts what an operator wrote to a typed value, or raises an error of one line."""
 
-import difflib
 import json
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from itertools import takewhile
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -16,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from shared.errors import ConfigError
+from shared.spelling import nearest
 
 _LAWS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "value_error")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -61,16 +60,6 @@ def convert(annotation: Any, given: Given) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise ConfigError(f"{given.where}: read {value!r}, allowed is a finite number")
     return converted
-
-
-def nearest(word: str, candidates: Iterable[str]) -> str:
-    """`; did you mean ...?` with the candidate most like `word`, or nothing without candidates."""
-    names = sorted(candidates)
-    columns = zip(word, *names, strict=False)
-    shared = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
-    rests = {name[shared:]: name for name in names}  # a common `--` makes no flags alike
-    close = difflib.get_close_matches(word[shared:], rests, n=1, cutoff=0.0)
-    return f"; did you mean {rests[close[0]]}?" if close else ""
 
 
 def parse_yaml(text: str, where: str) -> Any:

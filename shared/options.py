@@ -16,7 +16,8 @@ from shared.option_table import (
     options_of,
     variable_prefix,
 )
-from shared.option_values import Given, convert, nearest, parse_yaml
+from shared.option_values import Given, convert, parse_yaml
+from shared.spelling import nearest
 
 __all__ = ["CHECK_FLAG", "SECTIONS", "load", "option"]
 

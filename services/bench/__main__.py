@@ -7,7 +7,7 @@ from importlib import import_module
 
 from shared.entry import exit_status
 from shared.errors import ConfigError
-from shared.option_values import nearest
+from shared.spelling import nearest
 
 PROGRAM = "slos-serve bench"
 RENAMED = {"day": "soak", "reality": "fidelity"}  # old names, which still work in this release

@@ -20,8 +20,8 @@ from services.evaluation.scenarios import FULL, QUICK, scenario_names
 from services.evaluation.stage import jobs_of, machine_line, progressing
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
-from shared.option_values import nearest
 from shared.options import load
+from shared.spelling import nearest
 
 _BARS = (0.9, 0.98)
 _REPLICAS = (1, 4)

@@ -10,9 +10,9 @@ from services.evaluation.mix import read_mix
 from shared.errors import ConfigError
 from shared.hardware import Hardware, load, read
 from shared.hardware.own import from_profile
-from shared.option_values import nearest
 from shared.requests import Pacing
 from shared.simulation.zero_load import ttft_s
+from shared.spelling import nearest
 from shared.workloads.agent_sessions import SessionPlan, read_sessions
 from shared.workloads.applications import APPLICATIONS, Application
 from shared.workloads.calls import Call, Load, Program, at_rate

@@ -13,10 +13,10 @@ from shared.batch_time.table import HEADER, WIDTH
 from shared.errors import ConfigError
 from shared.hardware import Hardware
 from shared.hardware.profile import paper_form, profiled
-from shared.option_values import nearest
 from shared.requests import PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
+from shared.spelling import nearest
 from shared.workloads.calls import Load
 
 _WITHOUT: Final = f"{OURS}: "  # the prefix of an ablation's name

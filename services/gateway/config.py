@@ -26,9 +26,9 @@ from services.gateway.worker_rules import MOST_WORKERS, portion, refuse_state_of
 from shared.addresses import Address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
 from shared.errors import ConfigError
-from shared.option_values import nearest
 from shared.options import option
 from shared.requests import OnRefuse, Pacing, SloTargets, Stage
+from shared.spelling import nearest
 
 Milliseconds = Annotated[float, Field(ge=SHORTEST_TARGET_MS, le=LONGEST_TARGET_MS)]
 Slowdown = Annotated[float, Field(ge=1, le=MOST_SLOWDOWN)]

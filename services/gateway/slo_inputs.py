@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from shared.errors import InvalidRequest
-from shared.option_values import nearest
 from shared.requests import OnRefuse, Pacing, PlacementMode, SloTargets, Stage
+from shared.spelling import nearest
 
 SHORTEST_TARGET_MS: Final = 0.001
 LONGEST_TARGET_MS: Final = 3_600_000

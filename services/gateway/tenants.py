@@ -11,8 +11,9 @@ from pydantic import Field
 
 from services.gateway.tenant_account import Account, Tenant
 from shared.errors import ConfigError
-from shared.option_values import Given, convert, nearest, parse_yaml
+from shared.option_values import Given, convert, parse_yaml
 from shared.requests import DEFAULT_TENANT
+from shared.spelling import nearest
 
 MOST_TENANTS: Final = 1000  # each is a label of several metrics
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

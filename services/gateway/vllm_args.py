@@ -10,7 +10,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from services.gateway.config import GatewayOptions
 from shared.errors import ConfigError
-from shared.option_values import nearest
+from shared.spelling import nearest
 
 # Options of vLLM that the gateway sets, with its own option for each.
 _OURS: Final = {

@@ -24,8 +24,8 @@ from services.bench.machine import Machine
 from services.node.machine import answered_device, ask_device
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError
-from shared.option_values import nearest
 from shared.options import load
+from shared.spelling import nearest
 
 SECTION = "bench_gpu"
 _WIDTH: Final = 160  # of the table where there is no terminal

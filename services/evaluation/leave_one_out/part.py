@@ -23,8 +23,8 @@ from services.evaluation.study import Cell
 from services.evaluation.systems import OURS
 from services.evaluation.workers import workers
 from shared.errors import ConfigError
-from shared.option_values import nearest
 from shared.simulation.judge import Rule
+from shared.spelling import nearest
 from shared.tuning import TunedNumber
 
 _REPLICAS: Final = 2  # the fewest among which a request is placed

@@ -13,8 +13,8 @@ from services.evaluation.shared_prefixes.report import tables
 from services.evaluation.stage import Told, progressing
 from shared.entry import exit_status
 from shared.errors import ConfigError
-from shared.option_values import nearest
 from shared.options import load as load_options
+from shared.spelling import nearest
 
 
 def main(argv: Sequence[str]) -> int:

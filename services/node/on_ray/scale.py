@@ -13,8 +13,8 @@ from services.node.on_ray.place import Service
 from services.node.on_ray.up import member_lines, missing, raise_if_failed, require_ray
 from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError, DeadlinePassed
-from shared.option_values import nearest
 from shared.options import load, option
+from shared.spelling import nearest
 
 _ASK_EVERY_S: Final = 0.5
 _AUTO: Final = "auto"
