@@ -29,8 +29,8 @@ MODULES = {
     ),
     "hardware": ("services.bench.hardware", "errors of simulated engines; makes their tables"),
     "kv": ("services.bench.kv", "how fast KV moves over NIXL, a memory copy and TCP"),
-    "prefixes": ("services.bench.prefixes", "memory and look-ups of the planner's prefix index"),
     "planner": ("services.bench.planner", "what decisions, forming steps and reports cost"),
+    "prefixes": ("services.bench.prefixes", "memory and look-ups of the planner's prefix index"),
     "soak": (
         "services.bench.soak.command",
         "a bursty load, recorded: predicted beside real times, misses by cause",
@@ -51,15 +51,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _present_name(name: str) -> str:
-    """The name of the measurement; an old name is told, and its variables are taken over."""
+    """The name of the measurement. For an old name, prints the new one and copies its variables."""
     present = RENAMED.get(name)
     if present is None:
         return name
-    print(f"{PROGRAM} {name} is now {PROGRAM} {present}; {name} goes away", file=sys.stderr)
+    print(
+        f"{PROGRAM} {name} is now {PROGRAM} {present}; the old name works in this release only",
+        file=sys.stderr,
+    )
+    old, new = (f"SLOS_BENCH_{one.upper()}_" for one in (name, present))
     for variable, text in list(os.environ.items()):
-        if variable.startswith(f"SLOS_BENCH_{name.upper()}_"):
-            suffix = variable.removeprefix(f"SLOS_BENCH_{name.upper()}_")
-            os.environ.setdefault(f"SLOS_BENCH_{present.upper()}_{suffix}", text)
+        if variable.startswith(old):
+            os.environ.setdefault(variable.replace(old, new, 1), text)
     return present
 
 

@@ -4,7 +4,7 @@ Engines form steps as real ones do, and steps take as long as the table of step 
 request that finds no room waits while it can still be in time, and is then missed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -46,40 +46,15 @@ from services.planner.scaling.routes import (
     route,
     route_plain,
 )
+from services.planner.scaling.site import Site
 from services.planner.tuning import PATIENCE_S
-from shared.batch_time import StepTable
-from shared.batch_time.table import COUNTS, FloatArray, expected_s
+from shared.batch_time.table import COUNTS, expected_s
 from shared.compiled import compiled
-from shared.scheduling.shares import LONGEST_S, MAX_RESIDENT
+from shared.scheduling.shares import MAX_RESIDENT
 
 _MOST_WAITING: Final = 512  # requests that wait for room; beyond that the oldest is missed
 _MOST_TRIED: Final = 8  # waiting requests that are tried when something is freed
 _MOST_PLACES: Final = 1024  # requests on one engine
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Site:
-    """The engines that a fleet consists of, and the link between them. `limits` are by role."""
-
-    limits: Floats
-    prefill_table: FloatArray
-    decode_table: FloatArray
-    link_fixed_s: float
-    link_token_s: float
-
-    def slower(self, factor: float) -> "Site":
-        """The same with steps that last `factor` times as long."""
-        return replace(
-            self,
-            prefill_table=StepTable(self.prefill_table).slower(factor).numbers,
-            decode_table=StepTable(self.decode_table).slower(factor).numbers,
-        )
-
-    def bounded(self, longest_s: float) -> "Site":
-        """The same with `longest_s` as the limit of a step's time; 0: no limit."""
-        limits = self.limits.copy()
-        limits[:, LONGEST_S] = longest_s
-        return replace(self, limits=limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from services.planner.scaling.fleet_size import FleetSize, grown, shrunk
 from services.planner.scaling.hysteresis import Hysteresis
 from services.planner.scaling.numbers import ScalingNumbers
 from services.planner.scaling.recent_demand import ARRIVES, DUE, Demands
-from services.planner.scaling.replay import Replayed, Site, replay
+from services.planner.scaling.replay import Replayed, replay
+from services.planner.scaling.site import Site
 from services.planner.scaling.work import least_for_work
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState, engines_by_role

@@ -9,8 +9,9 @@ import numpy as np
 
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
-from services.planner.scaling.replay import Site, run
+from services.planner.scaling.replay import run
 from services.planner.scaling.scaler import Question, answer
+from services.planner.scaling.site import Site
 from shared.batch_time import RICH, StepCurve, StepTable
 from shared.compiled import is_kept
 from shared.parent import end_with_parent

@@ -8,8 +8,8 @@ import numpy as np
 
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.recent_demand import ARRIVES, OUTPUT, PROMPT, Demands
-from services.planner.scaling.replay import Site
 from services.planner.scaling.routes import own_s
+from services.planner.scaling.site import Site
 from services.planner.tuning import MOST_BUSY
 from shared.batch_time import StepTable
 from shared.batch_time.table import FloatArray

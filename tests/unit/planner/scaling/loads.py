@@ -15,8 +15,8 @@ from services.planner.scaling.recent_demand import (
     TPOT,
     Demands,
 )
-from services.planner.scaling.replay import Site
 from services.planner.scaling.scaler import Question
+from services.planner.scaling.site import Site
 from shared.batch_time import BatchTimeModel, StepCost
 from shared.scheduling.former import engine_limits
 
