@@ -23,7 +23,7 @@ from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import MESSAGE_LIMIT_BYTES
 from shared.rpc.multiplex import DuplexCall, Multiplexer
 
-OpenStream: TypeAlias = Callable[[], DuplexCall[pb.EngineOrders, pb.EngineReplies]]
+OpenStream: TypeAlias = Callable[[None], DuplexCall[pb.EngineOrders, pb.EngineReplies]]
 
 _JOINED_BYTES: Final = 1 << 20  # orders are joined up to this size
 _FRAME_BYTES: Final = 1 << 10  # at least what a message adds to an order

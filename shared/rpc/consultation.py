@@ -14,7 +14,7 @@ from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.multiplex import DuplexCall, Multiplexer
 
-OpenStream: TypeAlias = Callable[[], DuplexCall[pb.PlannerCalls, pb.PlannerReplies]]
+OpenStream: TypeAlias = Callable[[None], DuplexCall[pb.PlannerCalls, pb.PlannerReplies]]
 
 _MOST_JOINED: Final = 64  # calls in a message
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -68,7 +68,7 @@ class Consultation:
     async def _ask(
         self, call: pb.PlannerCall, limit_s: float, request_id: str = ""
     ) -> pb.PlannerReply:
-        reply = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[pb.PlannerReply] = asyncio.get_running_loop().create_future()
         self._calls[call.id] = _Call(reply, request_id)
         self._stream.send(call)
         try:

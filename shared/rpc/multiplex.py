@@ -99,7 +99,7 @@ class Multiplexer(Generic[Item, Sent, Received]):
     """The calling end. It opens its stream when first needed, and again after one has ended.
 
     Attributes:
-        open_stream: Starts the gRPC call.
+        open_stream: Starts the gRPC call; its argument is for gRPC.
         join: Makes messages of items that wait together.
         take_in: Gets each message that comes.
         lost: Called when a stream has ended, with gRPC's code and words: no reply comes to what
@@ -108,7 +108,7 @@ class Multiplexer(Generic[Item, Sent, Received]):
 
     def __init__(
         self,
-        open_stream: Callable[[], DuplexCall[Sent, Received]],
+        open_stream: Callable[[None], DuplexCall[Sent, Received]],
         join: Callable[[list[Item]], Iterable[Sent]],
         take_in: Callable[[Received], None],
         lost: Callable[[grpc.StatusCode, str], None],
@@ -135,7 +135,7 @@ class Multiplexer(Generic[Item, Sent, Received]):
 
     async def _run(self, outbox: Outbox[Item]) -> None:
         code, words = grpc.StatusCode.CANCELLED, "The stream was closed."
-        stream = self._open_stream()
+        stream = self._open_stream(None)
         try:
             with suppress(asyncio.InvalidStateError):  # of a write after the end
                 await converse(outbox, self._join, stream.write, stream, self._hand_on)

@@ -54,7 +54,7 @@ class Planner(PlannerServicer):
 
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[Planner, PlannerClient]]:
-    planner, server = Planner(), make_server()
+    planner, server = Planner(), make_server()  # type: ignore[abstract] # it serves this alone
     add_PlannerServicer_to_server(planner, server)
     client = PlannerClient(f"127.0.0.1:{bind(server, '127.0.0.1', 0)}")
     await server.start()

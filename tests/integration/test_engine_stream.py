@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import pytest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
@@ -213,8 +214,16 @@ async def test_a_prefill_that_is_wound_up_is_aborted_before_its_blocks_are_relea
         assert engine.aborted == ["0"]
 
 
+class WithoutStream(Engine):
+    """An engine of a version without `Serve`."""
+
+    async def Serve(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
+        del request_iterator
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
 async def test_an_engine_of_a_version_without_the_stream_counts_as_unreachable() -> None:
-    async with served(EngineServicer()) as (ref, links, _):
+    async with served(WithoutStream()) as (ref, links, _):
         with pytest.raises(EngineUnreachable):
             await asyncio.wait_for(tokens_of(links, ref, "0"), 10)
 
