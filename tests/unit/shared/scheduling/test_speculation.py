@@ -260,6 +260,16 @@ def test_drafts_that_pay_only_in_longer_steps_are_not_planned() -> None:
     assert cut.prefill_per_s < short.prefill_per_s < long.prefill_per_s
 
 
+def test_requests_skip_steps_that_prompts_may_not_lengthen_to_their_pace() -> None:
+    tiers, here = [Tier(tpot_s=0.1, decoding=50, alpha=0.8)], engine(OPT_13B, longest_step_s=0.06)
+    plan = plan_of((4,), tiers, here)
+    everyone = Step(decodes=50, speculated_tokens=150, speculation_steps=3)
+    a_token_s = here.table.sure_s(Step().with_chunk(2)) - here.table.sure_s(Step().with_chunk(1))
+
+    assert here.table.sure_s(everyone) < plan.step_s <= 0.06
+    assert plan.prefill_tokens > 2 * (0.06 - here.table.sure_s(everyone)) / a_token_s
+
+
 def test_a_chunk_is_the_best_of_all_chunks() -> None:
     """Where attention makes long chunks slow, a step ends before its time."""
     coefficients = [0.0] * len(RICH.columns)
