@@ -1,6 +1,5 @@
 """What holds for all tests."""
 
-import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -49,7 +48,6 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Compiles before a test's own limit runs."""
-    gc.freeze()  # what is loaded now stays
     places = {part for item in session.items for part in item.path.parts}
     if not session.config.option.collectonly and places.intersection(_USE_COMPILED_CODE):
         compile_all()

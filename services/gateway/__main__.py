@@ -5,14 +5,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import uvloop
 
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind
 from services.gateway.workers import run_workers
-from shared.entry import exit_status
+from shared.entry import end_at_once, exit_status
 from shared.garbage import frozen_heap
 from shared.options import load
 from shared.telemetry.logging import set_up_logging
@@ -24,8 +24,8 @@ _GRPC_EXPERIMENTS: Final = (
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Serves until SIGTERM or SIGINT. Raises ConfigError."""
+def main(argv: Sequence[str]) -> NoReturn:
+    """Serves until SIGTERM or SIGINT, and ends the process. Raises ConfigError."""
     options = load(
         GatewayOptions,
         section="gateway",
@@ -39,9 +39,10 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     signal.signal(signal.SIGTERM, _end_start)
     if options.workers > 1:
-        return run_workers(options, _serve)
+        end_at_once(run_workers(options, _serve))
     with bind(options.host, options.port, options.unread_limit_s) as listener:
-        return _serve(options, listener, lambda: None)
+        status = _serve(options, listener, lambda: None)
+    end_at_once(status)
 
 
 def _serve(options: GatewayOptions, listener: socket.socket, serving: Callable[[], None]) -> int:

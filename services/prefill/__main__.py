@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from shared.engine.start import start
 from shared.engines import Role
 from shared.entry import exit_status
 
 
-def main(argv: Sequence[str]) -> int:
-    return start(Role.PREFILL, argv)
+def main(argv: Sequence[str]) -> NoReturn:
+    start(Role.PREFILL, argv)
 
 
 if __name__ == "__main__":

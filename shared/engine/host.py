@@ -4,14 +4,13 @@ order. The role is a word to it.
 
 import asyncio
 import logging
-import os
 import signal
 import tempfile
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import uvloop
@@ -31,6 +30,7 @@ from shared.engine.state import EngineState
 from shared.engine.vllm_core import EngineCore
 from shared.engine.vllm_stats import EngineStats
 from shared.engines import Role
+from shared.entry import end_at_once
 from shared.errors import ConfigError, EngineLost, EngineReplaced, EngineStalled
 from shared.kv_transfer.curve import keys_from
 from shared.kv_transfer.release import LeaseReleaser
@@ -51,8 +51,8 @@ _SERVICE_NAME = "slos.v1.Engine"
 _UNKNOWN_STEP_S = 8.0  # the longest step of an engine without a profile
 
 
-def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> int:
-    """Serves until SIGTERM or SIGINT (returns 0) or until the engine core dies (returns 1).
+def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> NoReturn:
+    """Serves until SIGTERM or SIGINT (status 0) or until the engine core dies (1), and ends.
 
     `cores` are those of the host itself; the engine core has its own.
     """
@@ -60,12 +60,7 @@ def run(role: Role, options: EngineOptions, cores: frozenset[int]) -> int:
     signal.signal(signal.SIGTERM, _end_start)
     with tempfile.TemporaryDirectory(prefix="slos-", dir=options.run_dir or None) as folder:
         status: int = uvloop.run(_serve(role, options, cores, Path(folder)))
-    if status:
-        # The interpreter's own end takes up to 15 s (libraries wait for their threads), and the
-        # engine is started again only after it. All that is ours has ended.
-        logging.shutdown()
-        os._exit(status)
-    return status
+    end_at_once(status)
 
 
 def _end_start(number: int, frame: object) -> None:

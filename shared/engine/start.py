@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import partial
+from typing import NoReturn
 
 from shared.engine.config import EngineOptions
 from shared.engine.core_list import core_numbers
@@ -15,8 +16,8 @@ from shared.options import load
 from shared.telemetry.logging import set_up_logging
 
 
-def start(role: Role, argv: Sequence[str]) -> int:
-    """Serves until it is told to stop; the exit status. Raises ConfigError."""
+def start(role: Role, argv: Sequence[str]) -> NoReturn:
+    """Serves until it is told to stop, and ends the process. Raises ConfigError."""
     name = role.value
     options = load(
         EngineOptions,
@@ -33,7 +34,7 @@ def start(role: Role, argv: Sequence[str]) -> int:
     from shared.engine.host import run
 
     with frozen_heap():
-        return run(role, options, cores)
+        run(role, options, cores)
 
 
 def check(options: EngineOptions, *, role: Role) -> None:

@@ -209,13 +209,19 @@ def _own_member(node: ast.ClassDef, member: str) -> str | None:
             return "property" if words & {"property", "cached_property"} else _parameters(one)
         if isinstance(one, ast.Assign | ast.AnnAssign) and member in _assigned(one):
             return "field"
-    stored = (one for one in ast.walk(node) if isinstance(one, ast.Attribute))
-    set_in_code = any(ast.unparse(one) == f"self.{member}" for one in stored if _is_store(one))
-    return "field" if set_in_code else None
+    return "field" if member in _set_in_code(node) else None
 
 
-def _is_store(node: ast.Attribute) -> bool:
-    return isinstance(node.ctx, ast.Store)
+@cache
+def _set_in_code(node: ast.ClassDef) -> frozenset[str]:
+    """Members that its methods assign to."""
+    attributes = (one for one in ast.walk(node) if isinstance(one, ast.Attribute))
+    stored = (one for one in attributes if isinstance(one.ctx, ast.Store))
+    return frozenset(one.attr for one in stored if _is_self(one.value))
+
+
+def _is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def _parameters(node: _Function) -> str:
@@ -243,15 +249,22 @@ def used_names(root: Path, vllm: Sources) -> list[str]:
     names = {f"{owner}.{one}" for owner, members in HANDED.items() for one in members.split()}
     for package in _PACKAGES:
         for file in sorted((root / package).rglob("*.py")):
-            names |= set(_imported(_parsed(file)))
-            names |= set(_inherited(_parsed(file), vllm))
+            text = file.read_text()
+            if "vllm" in text:  # our modules that stand on it have it in their names
+                names |= set(_imported(_parsed(file)))
+                names |= set(_inherited(_parsed(file), vllm))
     return sorted(names)
 
 
 def _imports(tree: ast.AST) -> Iterator[ast.ImportFrom]:
-    for node in ast.walk(tree):
+    for node in _classes_and_imports(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vllm":
             yield node
+
+
+@cache
+def _classes_and_imports(tree: ast.AST) -> list[ast.ClassDef | ast.ImportFrom]:
+    return [one for one in ast.walk(tree) if isinstance(one, ast.ClassDef | ast.ImportFrom)]
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
@@ -266,7 +279,7 @@ def _inherited(tree: ast.AST, vllm: Sources) -> Iterator[str]:
         for node in _imports(tree)
         for one in node.names
     }
-    for node in ast.walk(tree):
+    for node in _classes_and_imports(tree):
         bases = node.bases if isinstance(node, ast.ClassDef) else []
         for base in bases:
             if isinstance(base, ast.Name) and base.id in origins:

@@ -37,3 +37,17 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=30) == CUT_OFF
+
+
+def test_an_end_at_once_keeps_status_and_output_and_runs_nothing_else() -> None:
+    script = (
+        "import atexit; from shared.entry import end_at_once\n"
+        "atexit.register(print, 'the interpreter ends')\n"
+        "print('served', end='')\n"
+        "end_at_once(7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (7, "served")
