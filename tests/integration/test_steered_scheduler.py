@@ -410,23 +410,36 @@ def now() -> float:
     return time.monotonic()  # noqa: TID251 - the scheduler's clock
 
 
-@pytest.mark.parametrize("blocks", [40, 400])
-def test_what_is_told_of_the_prefix_cache_is_what_vllm_finds_there(model: str, blocks: int) -> None:
+@pytest.mark.parametrize(
+    ("blocks", "lost"), [(40, 0.0), (400, 0.0), (40, 0.5), (400, 0.5)], ids=str
+)
+def test_what_is_told_of_the_prefix_cache_is_what_vllm_finds_there(
+    model: str, blocks: int, lost: float
+) -> None:
+    """`lost`: the share of reports that find the pipe to the host full."""
     with load(model, requests=8, blocks=blocks, prefix_caching=True) as one:
         engine = make_engine(block_size_tokens=BLOCK_TOKENS, prefix_span_tokens=SPAN_TOKENS)
         index, send = PrefixIndex(), one.scheduler._slos_link.report
+        dropped = 0
 
         def hear(reports: list[StepReport]) -> bool:
+            nonlocal dropped
+            if loses and one.chance.random() < lost:
+                dropped += 1
+                return False
             for report in reports:
                 index.hear(engine, report.prefixes)
             return bool(send(reports))
 
-        one.scheduler._slos_link.report = hear
+        one.scheduler._slos_link.report, loses = hear, True
         prompts = [[1 + one.chance.randrange(2)] * one.chance.randrange(1, 230) for _ in range(30)]
         for prompt in prompts:
             one.ask(some_terms(one.chance, now_s=now()), 0, one.chance.randrange(1, 20), prompt)
             for _ in range(one.chance.randrange(6)):
                 one.step()
+        one.run_dry()
+        loses = False
+        one.ask(Terms(), 0, 1, [300])  # too short to be cached
         one.run_dry()
         one.step()
 
@@ -434,6 +447,7 @@ def test_what_is_told_of_the_prefix_cache_is_what_vllm_finds_there(model: str, b
         told = [index.found(hashes_of(one, prompt)).get(engine.name, 0) for prompt in prompts]
 
     assert told == [hit - hit % SPAN_TOKENS for hit in hits]
+    assert (dropped > 0) == (lost > 0)
     assert max(told) > 0
 
 
