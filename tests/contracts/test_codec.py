@@ -18,6 +18,7 @@ from shared.requests import (
     Placement,
     PlacementOption,
     PlacementQuery,
+    PrefixExport,
     SloTargets,
 )
 from shared.rpc import codec, planner_codec
@@ -40,6 +41,7 @@ CODECS: list[tuple[type[Any], Callable[[Any], Message], Callable[[Any], Any]]] =
     (StepReport, codec.report_to_wire, codec.report_from_wire),
     (Policy, codec.policy_to_wire, codec.policy_from_wire),
     (Outcome, codec.outcome_to_wire, codec.outcome_from_wire),
+    (PrefixExport, codec.export_to_wire, codec.export_from_wire),
     (EngineView, planner_codec.view_to_wire, planner_codec.view_from_wire),
     (PlacementOption, planner_codec.considered_to_wire, planner_codec.considered_from_wire),
     (ScaleAdvice, planner_codec.scale_to_wire, planner_codec.scale_from_wire),
