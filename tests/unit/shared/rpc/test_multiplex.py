@@ -211,7 +211,11 @@ async def test_a_message_that_cannot_be_read_ends_the_stream(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caller = Caller()
-    caller.multiplexer._take_in = {}.__getitem__  # raises KeyError
+
+    def refuse(message: int) -> None:
+        raise KeyError(message)
+
+    caller.multiplexer._take_in = refuse
     caller.multiplexer.send(1)
     await turns()
 
