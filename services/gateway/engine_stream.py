@@ -131,10 +131,7 @@ class EngineStream:
     def _lost(self, code: grpc.StatusCode, words: str) -> None:
         answers, self._answers = self._answers, {}
         for answer in answers.values():
-            if code is grpc.StatusCode.OK:
-                answer.end(EngineLost("It ended the stream without an end of the answer."))
-            else:
-                answer.end(in_our_words(answer.engine, code, words))
+            answer.end(in_our_words(answer.engine, code, words))
 
 
 def _error(engine: EngineRef, end: pb.RequestEnd) -> SlosError:

@@ -30,10 +30,14 @@ class Outbox(Generic[Item]):
 
     def __init__(self, limit: int = _MOST_WAITING) -> None:
         self.ended = False
-        self.overfull = False
         self._limit = limit
         self._waiting: list[Item] = []
         self._changed = asyncio.Event()
+        self._overfull = asyncio.Event()
+
+    @property
+    def overfull(self) -> bool:
+        return self._overfull.is_set()
 
     def put(self, item: Item) -> None:
         """Adds an item; drops it after the end."""
@@ -42,7 +46,7 @@ class Outbox(Generic[Item]):
         self._waiting.append(item)
         if len(self._waiting) > self._limit:
             self._waiting.clear()
-            self.overfull = True
+            self._overfull.set()
             self.end()
         self._changed.set()
 
@@ -59,6 +63,9 @@ class Outbox(Generic[Item]):
         taken, self._waiting = self._waiting, []
         return taken
 
+    async def until_overfull(self) -> None:
+        await self._overfull.wait()
+
 
 async def converse(
     outbox: Outbox[Item],
@@ -69,8 +76,8 @@ async def converse(
 ) -> None:
     """One end of a stream: writes what `outbox` gets, joined, and hands on what comes.
 
-    Ends when the peer has ended the stream or `outbox` has ended and is empty. Raises what any of
-    the callables raises.
+    Ends when the peer has ended the stream, when `outbox` has ended and is empty, or when it is
+    overfull, even during a write. Raises what any of the callables raises.
     """
 
     async def read() -> None:
@@ -80,18 +87,28 @@ async def converse(
         finally:
             outbox.end()
 
-    reading = asyncio.create_task(read())
-    try:
+    async def write_all() -> None:
         while items := await outbox.take():
             for message in join(items):
                 await write(message)
-        if reading.done():
-            reading.result()
+
+    reading, writing = asyncio.create_task(read()), asyncio.create_task(write_all())
+    overfull = asyncio.create_task(outbox.until_overfull())
+    try:
+        await asyncio.wait({writing, overfull}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (writing, reading):
+            if task.done():
+                task.result()
     finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        for task in (reading, writing, overfull):
+            task.cancel()
+        await asyncio.gather(reading, writing, overfull, return_exceptions=True)
 
 
+End: TypeAlias = tuple[grpc.StatusCode, str]
+_CLOSED: Final[End] = grpc.StatusCode.CANCELLED, "The stream was closed."
+_SLOW: Final[End] = grpc.StatusCode.RESOURCE_EXHAUSTED, "The other side reads too slowly."
+_UNREADABLE: Final[End] = grpc.StatusCode.INTERNAL, "A message could not be read."
 DuplexCall: TypeAlias = grpc.aio.StreamStreamCall[Sent, Received]
 
 
@@ -128,28 +145,42 @@ class Multiplexer(Generic[Item, Sent, Received]):
         self._outbox.put(item)
 
     async def close(self) -> None:
-        """Ends the stream. What was sent and not answered is lost."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        """Ends the stream for good. What was sent and not answered is lost."""
+        running = self._running
+        if running is None:
+            return
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        if self._running is running:  # it was cancelled before its first step
+            self._end(_CLOSED)
 
     async def _run(self, outbox: Outbox[Item]) -> None:
-        code, words = grpc.StatusCode.CANCELLED, "The stream was closed."
-        stream = self._open_stream(None)
+        end, stream = _CLOSED, self._open_stream(None)
         try:
             with suppress(asyncio.InvalidStateError):  # of a write after the end
                 await converse(outbox, self._join, stream.write, stream, self._hand_on)
-            code, words = await stream.code(), await stream.details() or "The stream was ended."
+            end = _SLOW if outbox.overfull else await _end_of(stream)
         except grpc.aio.AioRpcError as error:
-            code, words = error.code(), error.details() or ""
+            end = error.code(), error.details() or ""
         except Exception:  # noqa: BLE001 - whatever came, callers must not wait for more
-            code, words = grpc.StatusCode.INTERNAL, "A message could not be read."
+            end = _UNREADABLE
             _LOG.exception("A stream is closed: what came over it cannot be read.")
         finally:
             stream.cancel()
             outbox.end()
-            self._running = None
-            self._lost(code, words)
+            self._end(end)
+
+    def _end(self, end: End) -> None:
+        self._running = None
+        self._lost(*end)
 
     async def _hand_on(self, message: Received) -> None:
         self._take_in(message)
+
+
+async def _end_of(stream: DuplexCall[Sent, Received]) -> End:
+    """How a stream ended that the other side has ended."""
+    code = await stream.code()
+    if code is grpc.StatusCode.OK:
+        return grpc.StatusCode.UNAVAILABLE, "The other side has ended the stream."
+    return code, await stream.details() or ""
