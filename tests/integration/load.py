@@ -32,7 +32,9 @@ class Told:
 
 @dataclass(slots=True)
 class Load:
-    """Streams completions, `in_flight` at a time; client n leaves midway where `hang_up(n)`."""
+    """Streams completions, `in_flight` at a time; client n leaves after its first tokens where
+    `hang_up(n)`. How many events an answer has depends on how busy the machine is.
+    """
 
     url: str
     model: str
@@ -67,7 +69,6 @@ class Load:
         return told
 
     async def _read(self, answer: httpx.Response, told: Told) -> None:
-        seen = 0
         async for line in answer.aiter_lines():
             if not line.startswith("data: ") or line == "data: [DONE]":
                 continue
@@ -78,8 +79,7 @@ class Load:
             choice = event["choices"][0]
             told.text += choice["text"]
             told.finish = choice["finish_reason"]
-            seen += 1
-            if seen == self.max_tokens // 4 and self.hang_up(told.number):
+            if told.finish is None and self.hang_up(told.number):
                 told.hung_up = True
                 return
 
