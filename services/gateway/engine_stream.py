@@ -21,7 +21,7 @@ from shared.errors import (
 from shared.requests import EngineRef
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import MESSAGE_LIMIT_BYTES
-from shared.rpc.multiplex import DuplexCall, Multiplexer
+from shared.rpc.multiplex import DuplexCall, Multiplexer, code_of
 
 OpenStream: TypeAlias = Callable[[None], DuplexCall[pb.EngineOrders, pb.EngineReplies]]
 
@@ -32,7 +32,6 @@ _LOST: Final[dict[grpc.StatusCode, type[EngineLost]]] = {
     grpc.StatusCode.NOT_FOUND: EngineUnreachable,  # another engine serves at its address
     grpc.StatusCode.UNIMPLEMENTED: EngineUnreachable,  # it is of a version without `Serve`
 }
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +134,7 @@ class EngineStream:
 
 
 def _error(engine: EngineRef, end: pb.RequestEnd) -> SlosError:
-    return in_our_words(engine, _CODES.get(end.code, grpc.StatusCode.UNKNOWN), end.details)
+    return in_our_words(engine, code_of(end.code), end.details)
 
 
 def in_our_words(engine: EngineRef, code: grpc.StatusCode, details: str | None) -> SlosError:

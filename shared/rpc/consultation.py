@@ -12,12 +12,11 @@ from shared.errors import PlannerUnavailable
 from shared.requests import Admission, Outcome, Placement, PlacementQuery, PrefixExport
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
-from shared.rpc.multiplex import DuplexCall, Multiplexer
+from shared.rpc.multiplex import DuplexCall, Multiplexer, code_of
 
 OpenStream: TypeAlias = Callable[[None], DuplexCall[pb.PlannerCalls, pb.PlannerReplies]]
 
 _MOST_JOINED: Final = 64  # calls in a message
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +85,7 @@ class Consultation:
             if call.reply.done():
                 self._return(call, reply)
             elif reply.WhichOneof("kind") == "failure":
-                code = _CODES.get(reply.failure.code, grpc.StatusCode.UNKNOWN)
+                code = code_of(reply.failure.code)
                 error = unavailable(self._address, code, reply.failure.details)
                 call.reply.set_exception(error)
             else:

@@ -17,9 +17,15 @@ Sent = TypeVar("Sent")
 Received = TypeVar("Received")
 
 _LOG = logging.getLogger(__name__)
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # Some hundred megabytes of outputs: as much as a large engine gives in the time after which a
 # silent peer counts as lost.
 _MOST_WAITING: Final = 1 << 18
+
+
+def code_of(number: int) -> grpc.StatusCode:
+    """gRPC's code with this number, as messages carry it; UNKNOWN for any other number."""
+    return _CODES.get(number, grpc.StatusCode.UNKNOWN)
 
 
 class Outbox(Generic[Item]):

@@ -214,7 +214,7 @@ def _most_tokens(engine: EngineState) -> int:
 
 def why_unfit(engine: EngineState, query: PlacementQuery) -> str:
     """Why the request could never run on it; empty when it could."""
-    if query.adapter and not engine.description.adapter_slots:
+    if not _takes_adapter(engine, query):
         return f"{engine.name} runs without LoRA"
     needed = query.prompt_tokens + query.max_output_tokens
     limit = engine.description.max_model_len_tokens
@@ -228,8 +228,11 @@ def why_unfit(engine: EngineState, query: PlacementQuery) -> str:
 
 def takes_prompt(engine: EngineState, query: PlacementQuery) -> bool:
     """Whether the engine can compute the prompt and its first token."""
-    takes_adapter = not query.adapter or engine.description.adapter_slots > 0
-    return takes_adapter and query.prompt_tokens < _most_tokens(engine)
+    return _takes_adapter(engine, query) and query.prompt_tokens < _most_tokens(engine)
+
+
+def _takes_adapter(engine: EngineState, query: PlacementQuery) -> bool:
+    return not query.adapter or engine.description.adapter_slots > 0
 
 
 def _preferred(engines: list[EngineState], role: Role) -> list[EngineState]:
