@@ -40,7 +40,7 @@ class EngineDescription:
         kv_address: Its transport; an engine with several gives `kv_addresses`, best first.
         step_time: Its table of step times (`shared.batch_time.StepTable`); empty if it has none.
         prefix_span_tokens: Tokens of each hash in its `PrefixNews`; 0 if it sends none.
-        adapter_slots: LoRA adapters whose requests run at once; 0 without LoRA.
+        adapter_slots: LoRA adapters that may run at once; 0 without LoRA.
     """
 
     name: str

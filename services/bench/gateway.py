@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from services.bench.load import Load
 from services.bench.machine import Machine
 from services.bench.parts import Parts
 from services.bench.processes import pick_ports
+from services.bench.progress import say
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(options: GatewayBenchOptions) -> GatewayResult:
     """Starts one set of processes after another and ends each."""
-    machine, model = Machine.read(), resolve_model(options.model, say=_say)
+    machine, model = Machine.read(), resolve_model(options.model, say=say)
     with _folder(options.run_dir) as run_dir:
 
         def parts() -> Parts:
@@ -89,11 +89,6 @@ def _folder(named: str) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="slos-bench-") as folder:
         yield Path(folder)
-
-
-def _say(line: str) -> None:
-    """Prints to stderr; stdout has the result alone."""
-    print(line, file=sys.stderr)
 
 
 def _print(result: GatewayResult) -> None:

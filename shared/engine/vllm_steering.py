@@ -96,7 +96,7 @@ class SteeredScheduler(AsyncScheduler):
         return tuple(sorted({_adapter(one) for one in self.requests.values()} - {0}))
 
     def slos_without_adapter(self) -> list[str]:
-        """Waiting requests whose LoRA adapter has no room beside those of all that run."""
+        """Waiting requests with a LoRA adapter that has no room beside those of all that run."""
         if not self.lora_config:
             return []
         running = {_adapter(one) for one in self.running} - {0}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from services.bench.capacity.stage import stage
 from services.bench.capacity.systems import Systems
 from services.bench.capacity.workload import Load
 from services.bench.machine import Machine
+from services.bench.progress import say
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError, SlosError
 from shared.models import is_local, resolve_model
@@ -100,11 +100,6 @@ def folder(named: str) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="slos-bench-") as temporary:
         yield Path(temporary)
-
-
-def say(line: str) -> None:
-    """Prints to stderr; stdout has the result alone."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: CapacityResult) -> None:

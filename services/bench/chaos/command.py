@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from services.bench.chaos.report import tables
 from services.bench.chaos.run import ChaosRun, Found
 from services.bench.chaos.summary import summary_json
 from services.bench.machine import Machine
+from services.bench.progress import say
 from services.bench.soak.records import DECISIONS, read_decisions
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan, plan_node
@@ -91,7 +91,7 @@ async def _serve(
     clock: Clock = MonotonicClock()
 
     async def use(_plan: NodePlan) -> int:
-        run = ChaosRun(options=options, fleet=fleet, clock=clock, say=_say)
+        run = ChaosRun(options=options, fleet=fleet, clock=clock, say=say)
         await run.run(found)
         return 0
 
@@ -121,11 +121,6 @@ def _new_folder(options: ChaosOptions) -> Path:
         raise ConfigError(f"{folder} holds a run already: name another folder with --run-dir.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _say(line: str) -> None:
-    """Prints to stderr; stdout has the result alone."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from services.bench.capacity.command import folder, say
+from services.bench.capacity.command import folder
 from services.bench.capacity.options import CapacityOptions
 from services.bench.capacity.stage import stage
 from services.bench.capacity.systems import Systems
@@ -19,6 +19,7 @@ from services.bench.fidelity.plot import draw
 from services.bench.fidelity.report import as_json, table
 from services.bench.fidelity.run import FidelityRun
 from services.bench.machine import Machine
+from services.bench.progress import say
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model

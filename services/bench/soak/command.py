@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from services.bench.capacity.judge import Judged
 from services.bench.machine import Machine
+from services.bench.progress import say
 from services.bench.soak.options import SoakOptions
 from services.bench.soak.plot import draw
 from services.bench.soak.records import DECISIONS, keep_answers, read_soak, unreadable
@@ -66,7 +66,7 @@ def _serve(options: SoakOptions, folder: Path) -> None:
     judged: list[Judged] = []
 
     async def use(plan: NodePlan) -> int:
-        run = SoakRun(options=options, clock=MonotonicClock(), say=_say)
+        run = SoakRun(options=options, clock=MonotonicClock(), say=say)
         judged.extend(await run.send_all(plan.url, plan.model_name))
         return 0
 
@@ -111,11 +111,6 @@ def _run_dir(options: SoakOptions) -> Path:
 
 def _about(options: SoakOptions, machine: Machine, folder: Path) -> dict[str, Any]:
     return {"options": asdict(options), "machine": machine.as_json(), "run_dir": str(folder)}
-
-
-def _say(line: str) -> None:
-    """Prints to stderr; stdout has the result alone."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:

@@ -14,8 +14,10 @@ _K = TypeVar("_K")
 
 @dataclass(slots=True)
 class Fading:
-    """An EWMA whose weight halves within `TRANSFER_HALF_LIFE_S`. What looks bad is not used, so
-    that nothing could correct it, and a first use has connections to make.
+    """An EWMA with a weight that halves within `TRANSFER_HALF_LIFE_S`.
+
+    It fades because the planner avoids what looks bad, and then learns nothing new of it. A first
+    use also has connections to make.
     """
 
     _mean: float = 0.0
