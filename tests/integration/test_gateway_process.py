@@ -184,7 +184,9 @@ def test_a_grammar_whose_client_is_gone_is_not_compiled_further(gateway: Gateway
 def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
     gateway: GatewayProcess,
 ) -> None:
-    (grammars,) = grammar_processes(gateway)
+    # The process of the last grammar ends a moment after its answer.
+    wait_until(lambda: len(grammar_processes(gateway)) == 1, 20.0)
+    (server,) = grammar_processes(gateway)
     gateway.process.send_signal(signal.SIGTERM)
     ready = gateway.http.get("/ready")
     while ready.json()["error"]["code"] != "draining":
@@ -197,4 +199,4 @@ def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
     assert answer.headers["connection"] == ready.headers["connection"] == "close"
     assert gateway.process.returncode == 0
     assert "Traceback" not in log
-    wait_until(lambda: not grammars.is_running(), 10.0)
+    wait_until(lambda: not server.is_running(), 10.0)
