@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             "--no-engines, --no-stub and --no-cpu leave nothing to measure: drop one of them."
         )
+    if options.router and not (options.engines and options.stock):
+        raise ConfigError("--router is measured before the stock server: drop --no-stock.")
     result = measure(options)
     if options.json:
         print(json.dumps(result.as_json()))

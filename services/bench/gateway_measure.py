@@ -11,7 +11,7 @@ from services.bench.gateway_cpu import CpuPerRequest, Server, cpu_in_turns, pid_
 from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.http_client import HttpClient, http_session
 from services.bench.load import ClosedLoop, Load
-from services.bench.parts import SERVED_NAME, STOCK, Parts
+from services.bench.parts import ROUTER, SERVED_NAME, STOCK, Parts
 from services.bench.processes import running
 from services.bench.prompts import Prompt, texts
 from services.node.plan import Part
@@ -31,14 +31,18 @@ Loads = Mapping[str, list[Load]]  # by what was asked, in the order of the loads
 class _Clients:
     gateway: HttpClient
     stock: HttpClient
+    router: HttpClient
     direct: EngineClient
 
 
 async def compare_with_engine(parts: Parts) -> list[Comparison]:
-    """Compares the gateway, its engine asked directly and, if wanted, a stock vLLM server."""
+    """Compares the gateway and its engine asked directly; if wanted, also a stock vLLM server and
+    another gateway before it.
+    """
     options, clock = parts.options, MonotonicClock()
     started = [parts.planner(), parts.engine(), parts.gateway()]
     started += [parts.stock()] if options.stock else []
+    started += [parts.router()] if options.router else []
     async with _clients(parts, started, clock) as clients:
         servers = _servers(options, clients)
         results = []
@@ -116,6 +120,7 @@ async def _clients(parts: Parts, started: list[Part], clock: Clock) -> AsyncIter
         yield _Clients(
             gateway=http(parts.gateway_url),
             stock=http(parts.stock_url),
+            router=http(parts.router_url),
             direct=await stack.enter_async_context(direct),
         )
 
@@ -128,6 +133,8 @@ def _servers(options: GatewayBenchOptions, clients: _Clients) -> dict[str, Ask]:
     }
     if options.stock:
         servers[STOCK] = lambda prompt: clients.stock.stream(prompt.text, tokens)
+    if options.router:
+        servers[ROUTER] = lambda prompt: clients.router.stream(prompt.text, tokens)
     return servers
 
 

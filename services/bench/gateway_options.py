@@ -32,6 +32,11 @@ class GatewayBenchOptions:
     gpu_share: GpuShare = option(0.0, help=GPU_SHARE_HELP)
     engines: bool = option(True, help="measure beside real engines")
     stock: bool = option(True, help="start a stock vLLM server too and ask it the same")
+    router: str = option(
+        "",
+        help="command that starts another gateway before the stock server, which is asked the "
+        "same; {port} and {stock} in it are replaced by its own port and the stock server's URL",
+    )
     stub: bool = option(True, help="measure the gateway against a stub engine")
     requests: Count = option(100, help="requests of each kind in the comparison")
     prompt_words: Count = option(64, help="words in each prompt of the comparison")

@@ -11,7 +11,7 @@ from services.bench.gateway_cpu import CpuPerRequest
 from services.bench.gateway_measure import DIRECT, GATEWAY, Loads
 from services.bench.load import Load
 from services.bench.machine import Machine
-from services.bench.parts import STOCK
+from services.bench.parts import ROUTER, STOCK
 
 AIM_TTFT_MS, AIM_PER_TOKEN_MS, AIM_CPU_MS = 3.0, 0.3, 2.0
 
@@ -49,8 +49,10 @@ class GatewayResult:
             yield _loads_table(self.loads)
 
 
-def _bases(comparison: Comparison) -> list[str]:
-    return [server for server in (DIRECT, STOCK) if server in comparison.answers]
+def _pairs(comparison: Comparison) -> list[tuple[str, str]]:
+    """Each gateway with what it stands before, or is compared with."""
+    pairs = ((GATEWAY, DIRECT), (GATEWAY, STOCK), (ROUTER, STOCK))
+    return [pair for pair in pairs if all(server in comparison.answers for server in pair)]
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -63,8 +65,8 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         for server, answers in comparison.answers.items()
     }
     added = {
-        f"gateway_over_{base}": _rounded(asdict(comparison.added(GATEWAY, base)))
-        for base in _bases(comparison)
+        f"{server}_over_{base}": _rounded(asdict(comparison.added(server, base)))
+        for server, base in _pairs(comparison)
     }
     return {"in_flight": comparison.in_flight, "servers": servers, "added": added}
 
@@ -98,9 +100,9 @@ def _comparison_table(comparison: Comparison) -> Table:
         ttft, token = comparison.ttft(server), comparison.per_token(server)
         numbers = (ttft.p50_ms, ttft.p99_ms, None, token.p50_ms, token.p99_ms, None)
         table.add_row(server, *map(_ms, numbers))
-    for base in _bases(comparison):
-        added = comparison.added(GATEWAY, base)
-        table.add_row(f"gateway adds to {base}", *map(_ms, _numbers(added)), style="bold")
+    for server, base in _pairs(comparison):
+        added = comparison.added(server, base)
+        table.add_row(f"{server} adds to {base}", *map(_ms, _numbers(added)), style="bold")
     return table
 
 

@@ -1,6 +1,7 @@
 """The command lines of the processes that the gateway is measured with."""
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from services.bench.gateway_options import GatewayBenchOptions
 from services.node.plan import Part, Rank
+from shared.errors import ConfigError
 from shared.ports import LOOPBACK
 
 SERVED_NAME = "bench"
 STOCK = "stock"
+ROUTER = "router"  # the gateway of others, before the stock server
 _GIB = 1 << 30
 _STOP_LIMIT_S = 20.0
 _BLOCK_TOKENS, _MOST_RUNNING, _MOST_STEP_TOKENS = 32, 64, 2048  # as our engine host's defaults
@@ -27,6 +30,7 @@ class Ports:
     engine_kv: int
     gateway: int
     stock: int
+    router: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,10 @@ class Parts:
     @property
     def stock_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.stock}"
+
+    @property
+    def router_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.router}"
 
     def planner(self) -> Part:
         flags = {"port": self.ports.planner, "metrics-port": self.ports.planner_metrics}
@@ -115,6 +123,17 @@ class Parts:
         """The stock server with its engine core in another process, as it runs by default."""
         stock = self.stock()
         return replace(stock, environ={**stock.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
+
+    def router(self) -> Part:
+        """The gateway of others. Raises ConfigError where its command cannot be read."""
+        try:
+            filled = self.options.router.format(port=self.ports.router, stock=self.stock_url)
+            command = tuple(shlex.split(filled))
+        except (ValueError, LookupError) as error:
+            raise ConfigError(
+                f"--router cannot be read ({error}): give a command with {{port}} and {{stock}}"
+            ) from error
+        return replace(self._part(ROUTER, Rank.GATEWAY, "", {}, self.router_url), command=command)
 
     def _on_threads(self, engine: Part) -> Part:
         """Gives both engines the same threads, unbound, with the model within the engine core.

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
-from services.bench.parts import STOCK, Ports
+from services.bench.parts import ROUTER, STOCK, Ports
 from services.node.plan import Part, Rank
 from services.node.processes import Death, Keeper, Processes, tail
 from services.node.ready import http_ok, is_ready, wait_until_ready
@@ -16,6 +16,7 @@ from shared.rpc.channels import PlannerClient
 from shared.rpc.identity import own_identity
 
 _ASK_EVERY_S: Final = 0.25
+_READY_PAGES: Final = {STOCK: "/health", ROUTER: "/v1/models"}  # a router's own may precede engines
 
 
 class PartDied(SlosError):
@@ -32,6 +33,7 @@ def pick_ports() -> Ports:
             engine_kv=ports.pick(),
             gateway=ports.pick(),
             stock=ports.pick(),
+            router=ports.pick(),
         )
 
 
@@ -88,7 +90,8 @@ def _last_words(death: Death) -> str:
 
 
 async def _is_ready(part: Part) -> bool:
-    return await (http_ok(f"{part.address}/health") if part.name == STOCK else is_ready(part))
+    page = _READY_PAGES.get(part.name)
+    return await (http_ok(f"{part.address}{page}") if page else is_ready(part))
 
 
 async def _wait_until_attached(parts: Sequence[Part], clock: Clock) -> None:

@@ -41,7 +41,6 @@ class WaitingCalls:
         call = self.queue.enter(query, limit_s, self.clock.now())
         future: asyncio.Future[Placement] = asyncio.get_running_loop().create_future()
         self._futures[call] = future
-        self._somebody.set()
         self.ring()
         try:
             return await future
@@ -53,10 +52,14 @@ class WaitingCalls:
             del self._futures[call]
 
     def ring(self) -> None:
-        """Schedules a round for the loop's next turn where one is due."""
-        if self.queue.round_is_due and not self._rung:
+        """Schedules a round for the loop's next turn where one is due; else `run` looks again."""
+        if self._rung:
+            return
+        if self.queue.round_is_due:
             self._rung = True
             asyncio.get_running_loop().call_soon(self._decide)
+        elif self.queue:
+            self._somebody.set()
 
     async def run(self) -> None:
         """Ends calls that have waited their time and decides the others again, until cancelled."""
@@ -77,6 +80,7 @@ class WaitingCalls:
     def _decide(self) -> None:
         self._rung = False
         if not self.queue.round_is_due:
+            self.ring()
             return
         self._drop_cancelled()
         began_s, somebody_waits = self.clock.now(), len(self.queue) > 0

@@ -7,7 +7,7 @@ from services.bench.gateway_options import GatewayBenchOptions
 from services.bench.parts import Parts, Ports
 from shared.errors import ConfigError
 
-PORTS = Ports(planner=1, planner_metrics=2, engine=3, engine_kv=4, gateway=5, stock=6)
+PORTS = Ports(planner=1, planner_metrics=2, engine=3, engine_kv=4, gateway=5, stock=6, router=7)
 
 
 def parts(options: GatewayBenchOptions) -> Parts:
@@ -29,8 +29,8 @@ def test_our_engine_and_the_stock_server_get_the_same_model_and_threads() -> Non
 
 
 def test_no_port_is_used_twice_in_one_set() -> None:
-    made = parts(GatewayBenchOptions())
-    started = [made.planner(), made.engine(), made.gateway(), made.stock()]
+    made = parts(GatewayBenchOptions(router="other"))
+    started = [made.planner(), made.engine(), made.gateway(), made.stock(), made.router()]
 
     assert len({part.address for part in started}) == len(started)
 
@@ -79,3 +79,23 @@ def test_the_old_name_of_a_measurement_works_with_its_variables(
     with pytest.raises(ConfigError, match="SLOS_BENCH_FIDELITY_POINT_S"):
         main(["reality"])
     assert "slos-serve bench fidelity" in capsys.readouterr().err
+
+
+def test_the_command_of_another_gateway_gets_a_port_and_the_stock_server() -> None:
+    made = parts(GatewayBenchOptions(router="other --to {stock} --port {port} 'a b'"))
+
+    words = ("other", "--to", "http://127.0.0.1:6", "--port", "7", "a b")
+    assert made.router().command == words
+
+
+@pytest.mark.parametrize("command", ["other {host}", "other {", "other 'a", "other {0}"])
+def test_a_command_of_another_gateway_that_cannot_be_read_is_an_error_with_the_cure(
+    command: str,
+) -> None:
+    with pytest.raises(ConfigError, match="give a command with {port} and {stock}"):
+        parts(GatewayBenchOptions(router=command)).router()
+
+
+def test_another_gateway_without_the_stock_server_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="drop --no-stock"):
+        main(["gateway", "--router", "other", "--no-stock"])

@@ -29,11 +29,13 @@ class HandClock:
 
     at_s: float = 100.0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+    sleeps: int = 0
 
     def now(self) -> float:
         return self.at_s
 
     async def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
         until_s = self.at_s + seconds
         while self.at_s < until_s - 1e-9:
             await self.moved.wait()
@@ -124,6 +126,18 @@ async def test_calls_of_the_same_turn_are_decided_in_one_round() -> None:
 
     assert desk.decider.asked == [["a", "b", "c"]]
     assert all(one.runs for one in placed)
+
+
+async def test_only_calls_that_are_not_decided_at_once_are_looked_at_again() -> None:
+    async with opened(FakeDecider(room=1)) as desk:
+        await desk.ask("a")
+        await settle()
+        assert desk.clock.sleeps == 0
+
+        held = desk.ask("b")
+        await settle()
+        assert desk.clock.sleeps == 1
+        held.cancel()
 
 
 async def test_a_held_call_is_decided_when_room_is_freed() -> None:
