@@ -31,6 +31,7 @@ from shared.options import load, option
 from shared.rpc import codec
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import PlannerClient, listen
+from shared.rpc.event_engine import without_event_engine
 from shared.rpc.identity import own_identity
 from shared.rpc.multiplex import Outbox, converse
 from shared.rpc.slos_pb2_grpc import EngineServicer, add_EngineServicer_to_server
@@ -245,6 +246,7 @@ def main(argv: Sequence[str]) -> int:
     options = load(
         StubOptions, section="bench_stub", argv=argv, environ=os.environ, prog="bench stub engine"
     )
+    without_event_engine(os.environ)
     status: int = uvloop.run(run(options))
     return status
 

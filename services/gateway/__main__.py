@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import uvloop
 
@@ -15,13 +15,8 @@ from services.gateway.workers import run_workers
 from shared.entry import end_at_once, exit_status
 from shared.garbage import frozen_heap
 from shared.options import load
+from shared.rpc.event_engine import without_event_engine
 from shared.telemetry.logging import set_up_logging
-
-# gRPC's event engine passes each message through two more threads, which costs a gateway more than
-# anything else per token; a `-` switches one of its parts off. gRPC reads this when it starts.
-_GRPC_EXPERIMENTS: Final = (
-    "-event_engine_client,-event_engine_callback_cq,-event_engine_for_all_other_endpoints"
-)
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -36,7 +31,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     )
     set_up_logging("gateway", os.environ)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", options.vllm_log_level)
-    os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
+    without_event_engine(os.environ)
     signal.signal(signal.SIGTERM, _end_start)
     if options.workers > 1:
         end_at_once(run_workers(options, _serve))

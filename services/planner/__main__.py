@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from services.planner.config import PlannerOptions
 from shared.entry import exit_status
 from shared.options import load
+from shared.rpc.event_engine import without_event_engine
 from shared.rpc.identity import identity_from
 from shared.telemetry.logging import set_up_logging
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         work = explain(options.planner, options.explain, identity, as_json=options.json)
         return asyncio.run(work)
     set_up_logging("planner", os.environ)
+    without_event_engine(os.environ)
     # numba takes a second to import, which --help and --check must not
     from services.planner.app import run
 

@@ -13,6 +13,7 @@ from shared.engine.vllm_settings import check_settings
 from shared.engines import Role
 from shared.garbage import frozen_heap
 from shared.options import load
+from shared.rpc.event_engine import without_event_engine
 from shared.telemetry.logging import set_up_logging
 
 
@@ -28,6 +29,7 @@ def start(role: Role, argv: Sequence[str]) -> NoReturn:
         check=partial(check, role=role),
     )
     set_up_logging(name, os.environ)
+    without_event_engine(os.environ)
     options = options.settled()
     cores = set_environment(options, os.environ)
     # vLLM takes seconds to import, which --help must not, and reads the environment at that moment

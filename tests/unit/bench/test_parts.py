@@ -92,7 +92,7 @@ def test_the_command_of_another_gateway_gets_a_port_and_the_stock_server() -> No
 def test_a_command_of_another_gateway_that_cannot_be_read_is_an_error_with_the_cure(
     command: str,
 ) -> None:
-    with pytest.raises(ConfigError, match="give a command with {port} and {stock}"):
+    with pytest.raises(ConfigError, match=r"give a command with \{port\} and \{stock\}"):
         parts(GatewayBenchOptions(router=command)).router()
 
 
