@@ -11,12 +11,13 @@ from services.bench.fit_distserve import distserve
 from services.bench.fit_hybrid import hybrid
 from services.bench.fit_measure import measure
 from services.bench.fit_options import FitOptions
-from services.bench.fit_report import WIDTH, Compared, as_json, make_table
+from services.bench.fit_report import Compared, as_json, make_table
 from services.bench.fit_tables import Table, composed, sarathi, splitwise
 from services.bench.profile import measured_engine
 from shared.batch_time import PAPER, RICH
 from shared.engine.config import EngineOptions, ProfileWhen
 from shared.options import load
+from shared.tables import for_tables
 
 _NOWHERE = "no measured step times here: give their folder with --data, or a file with --steps"
 
@@ -72,5 +73,5 @@ def compare(table: Table) -> Compared:
 
 def _print(compared: Sequence[Compared]) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=WIDTH)
+    wide = for_tables(console)
     wide.print(make_table(compared))

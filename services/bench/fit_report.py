@@ -9,8 +9,6 @@ from rich.table import Table as Shown
 from services.bench.fit_measure import KINDS, Errors, Measured
 from services.bench.fit_tables import Table
 
-WIDTH = 130  # of a table where there is no terminal
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:

@@ -26,8 +26,7 @@ from services.bench.progress import say
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load
-
-_WIDTH = 110  # of the tables where there is no terminal
+from shared.tables import for_tables
 
 
 def main(argv: Sequence[str]) -> int:
@@ -95,7 +94,7 @@ def _folder(named: str) -> Iterator[Path]:
 
 def _print(result: GatewayResult) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for table in result.tables():
         wide.print(table)
     console.print(result.machine.line(), highlight=False, soft_wrap=True)

@@ -8,13 +8,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
-from services.bench.fit_report import WIDTH
 from services.bench.hardware_answers import Answers, simulated_s
 from services.bench.hardware_believed import Believed
 from services.bench.hardware_fit import true_times_s
 from services.bench.hardware_made import Made
 from shared.batch_time import Kind
 from shared.batch_time.table import counts_of
+from shared.tables import for_tables
 
 Known = Mapping[str, Mapping[str, Mapping[Kind, Believed]]]
 
@@ -94,7 +94,7 @@ def as_json(found: Sequence[Fitted], whole: Sequence[Answered], known: Known) ->
 
 def show(found: Sequence[Fitted], whole: Sequence[Answered], known: Known) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=WIDTH)
+    wide = for_tables(console)
     if found:
         wide.print(_fitted_table(found))
         wide.print(_answered_table(whole))

@@ -21,8 +21,7 @@ from services.bench.zmq_pair import ZmqReader
 from shared.clock import MonotonicClock
 from shared.kv_transfer.curve import CurveKeys, new_keys
 from shared.options import load
-
-_WIDTH = 200  # of the table where there is no terminal
+from shared.tables import for_tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,7 @@ def as_json(result: KvResult, options: KvOptions) -> dict[str, object]:
 
 def _print(result: KvResult, options: KvOptions) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     layout = result.layout
     title = (
         f"KV of {layout.layers} layers x {layout.kv_heads} heads x {layout.head_size}, "

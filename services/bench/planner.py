@@ -19,9 +19,9 @@ from services.bench.planner_options import PlannerBenchOptions
 from services.bench.planner_report import Measured, Row, as_json, make_tables, sentences
 from services.bench.planner_world import World
 from shared.options import load
+from shared.tables import for_tables
 
 _STEPS_PER_ROUND = 10
-_WIDTH = 130  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,7 +80,7 @@ def _formed(world: World, options: PlannerBenchOptions) -> Row:
 
 def _print(measured: Measured) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for table in make_tables(measured):
         wide.print(table)
     for sentence in sentences(measured):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from services.bench.fit_measure import Measured, measure
-from services.bench.fit_report import WIDTH, Compared, make_table
+from services.bench.fit_report import Compared, make_table
 from services.bench.fit_tables import Table, Timed
 from services.bench.profile_report import as_json, coefficients_table
 from shared.batch_time import PAPER, RICH, to_plain
@@ -22,6 +22,7 @@ from shared.engine.environment import set_environment
 from shared.entry import exit_status
 from shared.errors import ConfigError, DeadlinePassed
 from shared.options import load, option
+from shared.tables import for_tables
 
 if TYPE_CHECKING:  # it imports vLLM
     from shared.engine.profile import Profile
@@ -121,7 +122,7 @@ def _show(
         print(json.dumps(shown))
         return
     console = Console()
-    wide = console if console.is_terminal else Console(width=WIDTH)
+    wide = for_tables(console)
     wide.print(coefficients_table(measured[-1].fit))
     wide.print(make_table([compared]))
 

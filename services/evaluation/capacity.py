@@ -31,8 +31,7 @@ from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
 from shared.simulation.judge import Rule
-
-_WIDTH = 200  # columns of output without a terminal
+from shared.tables import for_tables
 
 
 def main(argv: Sequence[str]) -> int:
@@ -109,7 +108,7 @@ def count(results: Results, store: PointStore) -> None:
 def show(results: Results, folder: Path) -> None:
     """Prints tables and the paths of the report files."""
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for text in (capacity_tables(results), settings_table(results)):
         wide.print(text, markup=False, highlight=False, soft_wrap=True)
     for path in write_report(results, folder):

@@ -26,9 +26,8 @@ from shared.options import load as load_options
 from shared.simulation.judge import Rule, kept
 from shared.simulation.record import Conditions, Record
 from shared.simulation.request_metrics import ARRIVES
+from shared.tables import for_tables
 from shared.workloads.calls import Load
-
-_WIDTH = 120  # columns of tables without a terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +196,7 @@ def _changes(moments: Sequence[Moment]) -> tuple[int, int]:
 
 def _print(followed: Followed) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     table = Table(
         title=f"{followed.scenario} on {followed.hardware}, engines start in "
         f"{followed.start_s:g} s; desired engines went up {followed.ups} times, down "

@@ -30,12 +30,12 @@ from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
 from shared.simulation.judge import Rule
+from shared.tables import for_tables
 
 _LEAST_PROGRAMS = 200
 _LEAST_OF_CLASS = 40  # programs: each class is judged by itself, and one of forty is 2.5 %
 _MOST_PROGRAMS = 4000  # the most that a rare class may require
 _RULES: Final = (Rule.ASKED, Rule.WINDOWS, Rule.DEADLINES)
-_WIDTH = 150  # columns of tables without a terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,7 +108,7 @@ def _scenario(options: PlanOptions) -> str:
 
 def _print(sized: Sized, options: PlanOptions) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     wide.print(_table(sized.choices))
     for line in sentences(sized, options):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -37,11 +37,11 @@ from services.evaluation.workers import workers
 from shared.errors import ConfigError
 from shared.options import load
 from shared.simulation.judge import Rule
+from shared.tables import for_tables
 from shared.workloads.calls import rate as rate_of
 
 _SECONDS: Final = 120.0
 _ALL: Final = "all"
-_WIDTH: Final = 170  # columns of tables without a terminal
 
 
 class _WrongFleetError(ConfigError):
@@ -211,7 +211,7 @@ def _fits(own: Fleet, asked: Fleet, *, free: bool) -> bool:
 
 def _print(points: Iterable[Point]) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for point in points:
         wide.print(_table(point))
         wide.print(_sentence(point), markup=False, highlight=False)

@@ -17,9 +17,9 @@ from services.node.demo_table import lines_to_paste, print_answers, problems
 from services.node.plan import NodePlan
 from services.node.up import config_file, run_node
 from shared.options import load, option
+from shared.tables import for_tables
 
 _IN_FLIGHT: Final = 2
-_LEAST_WIDTH: Final = 120  # of the table where there is no terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ async def _show(plan: NodePlan, console: Console, *, once: bool) -> int | None:
     async with make_client(plan.url) as client:
         await _ask_all(client, first_requests(), plan.model_name)
         answers = await _ask_all(client, requests, plan.model_name)
-    wide = console if console.is_terminal else Console(width=_LEAST_WIDTH)
+    wide = for_tables(console)
     print_answers(answers, wide)
     found = problems(answers)
     for line in found:

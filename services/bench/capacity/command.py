@@ -25,8 +25,7 @@ from shared.clock import MonotonicClock
 from shared.errors import ConfigError, SlosError
 from shared.models import is_local, resolve_model
 from shared.options import load
-
-_WIDTH = 180  # of the tables where there is no terminal
+from shared.tables import for_tables
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,7 +103,7 @@ def folder(named: str) -> Iterator[Path]:
 
 def _print(result: CapacityResult) -> None:
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for table in tables(result):
         wide.print(table)
     for note in result.notes:

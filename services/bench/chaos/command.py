@@ -30,10 +30,10 @@ from services.node.up import serve
 from shared.clock import Clock, MonotonicClock, wall_time_s
 from shared.errors import ConfigError
 from shared.options import load
+from shared.tables import for_tables
 
 _MODEL_LEN: Final = 1024
 _RESULT: Final = "chaos.json"
-_WIDTH: Final = 200  # of the tables where there is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -128,7 +128,7 @@ def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:
         print(json.dumps(result), flush=True)
         return
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for table in tables(result):
         wide.print(table)
     problems = result["problems"]

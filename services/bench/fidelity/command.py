@@ -24,8 +24,7 @@ from shared.clock import MonotonicClock
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load
-
-_WIDTH = 200  # of the table where there is no terminal
+from shared.tables import for_tables
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(as_json(run, machine, asdict(options))), flush=True)
     else:
         console = Console()
-        wide = console if console.is_terminal else Console(width=_WIDTH)
+        wide = for_tables(console)
         wide.print(table(run.compared))
         console.print(machine.line(), highlight=False, soft_wrap=True)
     if options.plot:

@@ -26,9 +26,9 @@ from shared.clock import MonotonicClock
 from shared.errors import ConfigError
 from shared.options import load
 from shared.spelling import nearest
+from shared.tables import for_tables
 
 SECTION = "bench_gpu"
-_WIDTH: Final = 160  # of the table where there is no terminal
 _COLORS: Final = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.SKIPPED: "yellow"}
 
 Look = Callable[[GpuBenchOptions, Path, Notebook], None]
@@ -99,7 +99,7 @@ def _print(result: GpuResult, folder: Path, *, as_json: bool) -> None:
         print(json.dumps(result.as_json()), flush=True)
         return
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     table = Table(title=f"GPU check on {result.device}")
     for name in ("step", "finding", "verdict", "s", ""):
         table.add_column(name, justify="right" if name == "s" else "left")

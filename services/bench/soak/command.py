@@ -28,8 +28,8 @@ from services.node.up import run_node
 from shared.clock import MonotonicClock, wall_time_s
 from shared.errors import ConfigError
 from shared.options import load
+from shared.tables import for_tables
 
-_WIDTH: Final = 180  # of the tables where there is no terminal
 _MODEL_LEN: Final = 2048  # as in the demo
 _RESULT: Final = "soak.json"
 
@@ -118,7 +118,7 @@ def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:
         print(json.dumps(result), flush=True)
         return
     console = Console()
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    wide = for_tables(console)
     for table in tables(result):
         wide.print(table)
     kept = f"Decisions, answers and logs: {result['run_dir']}"
