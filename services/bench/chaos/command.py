@@ -5,10 +5,8 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 from rich.console import Console
@@ -19,18 +17,18 @@ from services.bench.chaos.processes import orphans, processes_with
 from services.bench.chaos.report import tables
 from services.bench.chaos.run import ChaosRun, Found
 from services.bench.chaos.summary import summary_json
+from services.bench.kept_run import DECISIONS, about, new_folder, show
 from services.bench.machine import Machine
 from services.bench.progress import say
-from services.bench.soak.records import DECISIONS, read_decisions
+from services.bench.soak.records import read_decisions
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan, plan_node
 from services.node.ports import assign_ports
 from services.node.survey import survey
 from services.node.up import serve
-from shared.clock import Clock, MonotonicClock, wall_time_s
+from shared.clock import Clock, MonotonicClock
 from shared.errors import ConfigError
 from shared.options import load
-from shared.tables import for_tables
 
 _MODEL_LEN: Final = 1024
 _RESULT: Final = "chaos.json"
@@ -48,19 +46,22 @@ def main(argv: Sequence[str]) -> int:
         environ=os.environ,
         prog="slos-serve bench chaos",
     )
-    machine, folder, orphans_before = Machine.read(), _new_folder(options), orphans()
+    machine, folder = Machine.read(), new_folder("chaos", options.run_dir)
+    orphans_before = orphans()
     found = _run(options, folder)
     left = [*processes_with(str(folder)), *sorted(orphans() - orphans_before)]
     summary = summary_json(found, read_decisions(folder), left, options.kv_cache_gib)
-    result = {
-        **summary,
-        "options": asdict(options),
-        "machine": machine.as_json(),
-        "run_dir": str(folder),
-    }
+    result = {**summary, **about(options, machine, folder)}
     (folder / _RESULT).write_text(json.dumps(result, indent=1))
-    _print(result, machine, as_json=options.json)
-    return 1 if summary["problems"] else 0
+    problems = summary["problems"]
+    lines = (
+        *([f"{len(problems)} problems:"] if problems else ["All is well."]),
+        *problems,
+        f"Decisions, report and logs: {folder}",
+        machine.line(),
+    )
+    show(result, tables, lines, as_json=options.json)
+    return 1 if problems else 0
 
 
 def _run(options: ChaosOptions, folder: Path) -> Found:
@@ -103,6 +104,7 @@ async def _serve(
 
 
 def _configuration(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "node.yaml"
     told = {
         "planner": {"decisions_log": str(folder / DECISIONS)},
@@ -110,32 +112,3 @@ def _configuration(folder: Path) -> Path:
     }
     path.write_text(yaml.safe_dump(told))
     return path
-
-
-def _new_folder(options: ChaosOptions) -> Path:
-    """The folder of this run. Raises ConfigError if it holds a run already."""
-    now = datetime.fromtimestamp(wall_time_s(), UTC)
-    named = Path(options.run_dir or f".slos/chaos/{now:%Y%m%d-%H%M%S}")
-    folder = named.expanduser().resolve()
-    if (folder / DECISIONS).exists():
-        raise ConfigError(f"{folder} holds a run already: name another folder with --run-dir.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result), flush=True)
-        return
-    console = Console()
-    wide = for_tables(console)
-    for table in tables(result):
-        wide.print(table)
-    problems = result["problems"]
-    for line in (
-        *([f"{len(problems)} problems:"] if problems else ["All is well."]),
-        *problems,
-        f"Decisions, report and logs: {result['run_dir']}",
-        machine.line(),
-    ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

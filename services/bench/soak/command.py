@@ -3,8 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -14,21 +12,21 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from services.bench.capacity.judge import Judged
+from services.bench.kept_run import DECISIONS, about, new_folder, show
 from services.bench.machine import Machine
 from services.bench.progress import say
 from services.bench.soak.options import SoakOptions
 from services.bench.soak.plot import draw
-from services.bench.soak.records import DECISIONS, keep_answers, read_soak, unreadable
+from services.bench.soak.records import keep_answers, read_soak, unreadable
 from services.bench.soak.report import tables
 from services.bench.soak.run import SoakRun, load_of
 from services.bench.soak.summary import summary_json
 from services.node.config import NodeOptions
 from services.node.plan import NodePlan
 from services.node.up import run_node
-from shared.clock import MonotonicClock, wall_time_s
+from shared.clock import MonotonicClock
 from shared.errors import ConfigError
 from shared.options import load
-from shared.tables import for_tables
 
 _MODEL_LEN: Final = 2048  # as in the demo
 _RESULT: Final = "soak.json"
@@ -44,17 +42,20 @@ def main(argv: Sequence[str]) -> int:
         prog="slos-serve bench soak",
     )
     machine = Machine.read()
-    folder = Path(options.records or _run_dir(options)).expanduser().resolve()
-    if not options.records:
+    if options.records:
+        folder = Path(options.records).expanduser().resolve()
+    else:
+        folder = new_folder("soak", options.run_dir)
         _serve(options, folder)
     try:
         soak = read_soak(folder)
     except ValidationError as error:
         raise unreadable(folder, error) from error
-    result = {**summary_json(soak), **_about(options, machine, folder)}
+    result = {**summary_json(soak), **about(options, machine, folder)}
     if not options.records:
         (folder / _RESULT).write_text(json.dumps(result, indent=1))
-    _print(result, machine, as_json=options.json)
+    kept = f"Decisions, answers and logs: {folder}"
+    show(result, tables, (kept, machine.line()), as_json=options.json)
     if options.plot:  # last: the numbers are printed even if it fails
         draw(soak, Path(options.plot).expanduser())
     return 0
@@ -96,31 +97,3 @@ def _configuration(folder: Path) -> Path:
     path = folder / "node.yaml"
     path.write_text(yaml.safe_dump(told))
     return path
-
-
-def _run_dir(options: SoakOptions) -> Path:
-    """A new folder. Raises ConfigError if it holds a run already."""
-    now = datetime.fromtimestamp(wall_time_s(), UTC)
-    folder = Path(options.run_dir or f".slos/soak/{now:%Y%m%d-%H%M%S}").expanduser()
-    if (folder / DECISIONS).exists():
-        raise ConfigError(
-            f"{folder} holds a soak test already: name another folder with --run-dir."
-        )
-    return folder
-
-
-def _about(options: SoakOptions, machine: Machine, folder: Path) -> dict[str, Any]:
-    return {"options": asdict(options), "machine": machine.as_json(), "run_dir": str(folder)}
-
-
-def _print(result: dict[str, Any], machine: Machine, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result), flush=True)
-        return
-    console = Console()
-    wide = for_tables(console)
-    for table in tables(result):
-        wide.print(table)
-    kept = f"Decisions, answers and logs: {result['run_dir']}"
-    for line in (kept, machine.line()):
-        console.print(line, highlight=False, soft_wrap=True)

@@ -13,10 +13,10 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from services.bench.capacity.judge import Judged
+from services.bench.kept_run import DECISIONS
 from shared.errors import ConfigError
 from shared.requests import Explanation
 
-DECISIONS: Final = "decisions.jsonl"
 ANSWERS: Final = "answers.jsonl"
 _NAME: Final = re.compile(r"(?:soak|day)-(\d+)")  # day: of earlier releases
 _EXPLANATION: Final = TypeAdapter(Explanation)

@@ -5,8 +5,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from services.bench.kept_run import DECISIONS
 from services.bench.soak.records import (
-    DECISIONS,
     SoakResult,
     keep_answers,
     matched,
