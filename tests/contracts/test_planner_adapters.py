@@ -33,7 +33,6 @@ from shared.simulation.run import Run
 from shared.simulation.system import Ended, Fetched, Refusal, Route, SimRequest
 from tests.unit.shared.simulation.fleet import NOISE, drafting, fleet, hardware, random_load
 
-pytestmark = pytest.mark.timeout(120)
 _TURNS = 40  # of the event loop, in which all that one event leads to has happened
 
 

@@ -28,11 +28,11 @@ from shared.rpc.slos_pb2_grpc import (
 )
 from tests.integration.node import (
     KV_CACHE_GIB,
-    START_LIMIT_S,
     free_ports,
     pids_with_text,
     wait_until,
 )
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 
 GREEDY = {"temperature": 0}
 _VERSIONS = itertools.count(2)  # of policies, the first of which an engine gets as it attaches
@@ -93,7 +93,7 @@ class Host:
         )
         tokens: list[int] = []
         first_at_s = 0.0
-        for reply in self.engine.Generate(request, timeout=60):
+        for reply in self.engine.Generate(request, timeout=ANSWER_LIMIT_S):
             first_at_s = first_at_s or time.monotonic()  # noqa: TID251 - real time
             for output in decode_outputs(reply.outputs):
                 tokens += output.new_token_ids
@@ -107,7 +107,9 @@ class Host:
 
     def reported(self, name: str) -> list[pb.StepReport]:
         """The reports up to the one that says the request has left."""
-        wait_until(lambda: any(name in each.finished for each in self.planner.reports), 60)
+        wait_until(
+            lambda: any(name in each.finished for each in self.planner.reports), ANSWER_LIMIT_S
+        )
         taken, self.planner.reports[:] = list(self.planner.reports), []
         return taken
 

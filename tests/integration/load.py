@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tests.limits import ANSWER_LIMIT_S
+
 WAYS = ("colocated", "disaggregated")
 
 
@@ -46,7 +48,9 @@ class Load:
     async def run(self, numbers: Iterable[int]) -> list[Told]:
         places = asyncio.Semaphore(self.in_flight)
         limits = httpx.Limits(max_connections=self.in_flight)
-        async with httpx.AsyncClient(base_url=self.url, timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=ANSWER_LIMIT_S, limits=limits
+        ) as client:
 
             async def one(number: int) -> None:
                 async with places:

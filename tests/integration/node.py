@@ -21,11 +21,11 @@ from services.node.ports import NodePorts, assign_ports
 from shared.errors import ConfigError
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import EngineStub
+from tests.limits import POLL_LIMIT_S, START_LIMIT_S
 from tests.processes import is_alive
 
 LOOPBACK = "127.0.0.1"
-START_LIMIT_S = 300.0
-STOP_LIMIT_S = 60.0
+STOP_LIMIT_S = 180.0
 KV_CACHE_GIB = 0.05  # 50 of the tiny model's longest prompts; each engine fills it with zeros
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loads no certificates, which takes long
 _PORTS, _WORKERS = 50, 16  # ports of one node; workers that have bases of their own
@@ -88,7 +88,7 @@ class Node:
         """Engines that the planner shows, of all roles; 0 while it does not answer."""
         url = f"http://{LOOPBACK}:{self.ports.planner_metrics}/metrics"
         try:
-            page = httpx.get(url, timeout=10, verify=NO_TLS).text
+            page = httpx.get(url, timeout=POLL_LIMIT_S, verify=NO_TLS).text
         except httpx.HTTPError:
             return 0
         lines = [line for line in page.splitlines() if line.startswith("slos_planner_engines{")]
@@ -102,7 +102,9 @@ class Node:
 
     def health(self, engine: str) -> pb.HealthReply:
         with grpc.insecure_channel(f"{LOOPBACK}:{self.part_ports[engine]}") as channel:
-            return EngineStub(channel).Health(pb.HealthRequest(), timeout=5, wait_for_ready=True)
+            return EngineStub(channel).Health(
+                pb.HealthRequest(), timeout=POLL_LIMIT_S, wait_for_ready=True
+            )
 
     def at_rest(self) -> bool:
         """Nothing runs and every KV block is free, on all engines."""
@@ -121,7 +123,7 @@ class Node:
         body = {"model": self.model, "prompt": "a b c", "max_tokens": 3, "slo": slo}
         try:
             url = f"{self.url}/v1/completions"
-            answer = httpx.post(url, json=body, timeout=30, verify=NO_TLS)
+            answer = httpx.post(url, json=body, timeout=POLL_LIMIT_S, verify=NO_TLS)
         except httpx.HTTPError:
             return False
         if answer.status_code != httpx.codes.OK:

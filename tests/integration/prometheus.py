@@ -8,9 +8,7 @@ from pathlib import Path
 
 from shared.ports import FreePorts
 from tests.integration.node import LOOPBACK, wait_until
-
-_START_LIMIT_S = 30.0
-_STOP_LIMIT_S = 20.0
+from tests.limits import ANSWER_LIMIT_S
 
 
 @contextmanager
@@ -34,9 +32,9 @@ def running_prometheus(folder: Path, targets: Mapping[str, list[int]]) -> Iterat
         )
     try:
         wait_until(
-            lambda: "ready to receive" in (folder / "prometheus.log").read_text(), _START_LIMIT_S
+            lambda: "ready to receive" in (folder / "prometheus.log").read_text(), ANSWER_LIMIT_S
         )
         yield f"http://{address}"
     finally:
         process.terminate()
-        process.wait(_STOP_LIMIT_S)
+        process.wait(ANSWER_LIMIT_S)

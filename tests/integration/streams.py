@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from tests.integration.load import WAYS
+from tests.limits import ANSWER_LIMIT_S
 
-LIMIT_S = 120.0
 _KINDS = 4
 _WORDS = "([a-f]{3} ){60,70}"
 
@@ -51,14 +51,16 @@ class Streams:
 
     async def run(self, numbers: Iterable[int]) -> list[Seen]:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=self.url, timeout=LIMIT_S, limits=limits) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=ANSWER_LIMIT_S, limits=limits
+        ) as client:
             return await asyncio.gather(*(self._one(client, number) for number in numbers))
 
     async def run_until(self, done: asyncio.Event, *, clients: int, numbers: int) -> list[Seen]:
         """So many clients ask for one answer after the other until they are told to stop."""
         seen: list[Seen] = []
         numbered = cycle(range(numbers))
-        async with httpx.AsyncClient(base_url=self.url, timeout=LIMIT_S) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=ANSWER_LIMIT_S) as client:
 
             async def ask_on() -> None:
                 while not done.is_set():
@@ -68,7 +70,7 @@ class Streams:
         return seen
 
     async def until_all_began(self, count: int) -> None:
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(ANSWER_LIMIT_S):
             while sum(bool(one.text) for one in self.seen.values()) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

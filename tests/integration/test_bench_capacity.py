@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 560
+from tests.limits import RUN_LIMIT_S, START_LIMIT_S
+
 COMMAND = (sys.executable, "-m", "services.bench", "capacity", "--real", "--json")
 SMALL = (
     *("--model=tiny", "--token-budgets=64", "--rounds=1", "--point-s=2", "--first-rate=5"),
     *("--speculation-tokens=0", "--overload=0", "--drain-s=60", "--kv-cache-gib=0.05"),
+    f"--start-limit-s={START_LIMIT_S}",
 )
 
 
 @pytest.mark.engines
-@pytest.mark.timeout(LIMIT_S + 20)
 def test_stock_and_ours_get_the_same_requests_and_only_json_is_printed(tmp_path: Path) -> None:
     plot = tmp_path / "capacity.svg"
     run = subprocess.run(
@@ -25,7 +26,7 @@ def test_stock_and_ours_get_the_same_requests_and_only_json_is_printed(tmp_path:
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=RUN_LIMIT_S,
         check=False,
     )
 

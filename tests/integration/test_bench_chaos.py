@@ -11,25 +11,26 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 560
+from tests.limits import RUN_LIMIT_S, START_LIMIT_S
+
 COMMAND = (sys.executable, "-m", "services.bench", "chaos", "--json")
 FAULTS = ("cut", "kill-core") if os.environ.get("SLOS_TEST_ALL_CASES") else ("cut",)
 SMALL = (
     *("--minutes=0.15", "--calm-s=1", "--seed=1", "--answers=10", "--clients=3"),
     *("--prefill=1", "--decode=1", "--gateways=1", "--kv-cache-gib=0.05"),
+    f"--start-limit-s={START_LIMIT_S}",
     *(f"--faults={kind}" for kind in FAULTS),
 )
 
 
 @pytest.mark.engines
-@pytest.mark.timeout(LIMIT_S + 20)
 def test_whatever_is_lost_every_answer_is_right_and_nothing_is_left(tmp_path: Path) -> None:
     ended = subprocess.run(
         [*COMMAND, *SMALL, f"--run-dir={tmp_path}"],
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=RUN_LIMIT_S,
         check=False,
     )
 

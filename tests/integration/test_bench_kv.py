@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
+from tests.limits import RUN_LIMIT_S
+
 pytest.importorskip("nixl")
-LIMIT_S = 400
 
 
-@pytest.mark.timeout(LIMIT_S + 20)
 def test_all_ways_bring_the_right_bytes_and_only_json_is_printed() -> None:
     small = ["--layers=2", "--kv-heads=1", "--head-size=32", "--rounds=2", "--prompt-tokens=1,70"]
     run = subprocess.run(
@@ -19,7 +19,7 @@ def test_all_ways_bring_the_right_bytes_and_only_json_is_printed() -> None:
         env=os.environ | {"UCX_TLS": "tcp,sm,self"},
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=RUN_LIMIT_S,
         check=False,
     )
 

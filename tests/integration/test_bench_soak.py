@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
-LIMIT_S = 560
+from tests.limits import RUN_LIMIT_S, START_LIMIT_S
+
 COMMAND = (sys.executable, "-m", "services.bench", "soak", "--json")
 # Engines fill their KV cache with zeros as they start.
 ENGINE = json.dumps({"num_gpu_blocks_override": 1024})
-SMALL = ("--model=tiny", "--minutes=0.1", "--rate=5", "--drain-s=60")
+SMALL = (
+    *("--model=tiny", "--minutes=0.1", "--rate=5", "--drain-s=60"),
+    f"--start-limit-s={START_LIMIT_S}",
+)
 
 
 @pytest.mark.engines
-@pytest.mark.timeout(LIMIT_S + 20)
 def test_a_short_soak_test_loses_no_request_and_can_be_summed_up_again(tmp_path: Path) -> None:
     def run(*words: str) -> dict[str, Any]:
         ended = subprocess.run(
@@ -25,7 +28,7 @@ def test_a_short_soak_test_loses_no_request_and_can_be_summed_up_again(tmp_path:
             env={**os.environ, "SLOS_PREFILL_VLLM": ENGINE, "SLOS_DECODE_VLLM": ENGINE},
             capture_output=True,
             text=True,
-            timeout=LIMIT_S,
+            timeout=RUN_LIMIT_S,
             check=False,
         )
         assert ended.returncode == 0, ended.stderr

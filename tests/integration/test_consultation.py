@@ -15,9 +15,8 @@ from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import PlannerClient, bind, make_server
 from shared.rpc.multiplex import Outbox, converse
 from shared.rpc.slos_pb2_grpc import PlannerServicer, add_PlannerServicer_to_server
+from tests.limits import ANSWER_LIMIT_S
 from tests.unit.planner.builders import make_query
-
-LIMIT_S = 10.0
 
 
 @dataclass
@@ -66,7 +65,7 @@ async def served() -> AsyncIterator[tuple[Planner, PlannerClient]]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(ANSWER_LIMIT_S):
         while not true():  # noqa: ASYNC110 - what is waited for is in the server's hands
             await asyncio.sleep(0.01)
 
@@ -74,12 +73,13 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_each_caller_gets_its_own_answer_in_whatever_order_they_come() -> None:
     async with served() as (planner, client):
         placing = [
-            asyncio.create_task(client.place(make_query(name), LIMIT_S)) for name in ("a", "b", "c")
+            asyncio.create_task(client.place(make_query(name), ANSWER_LIMIT_S))
+            for name in ("a", "b", "c")
         ]
         await until(lambda: len(planner.calls) == 3)
         for call in reversed(planner.calls):
             planner.answer(call)
-        placed = await asyncio.wait_for(asyncio.gather(*placing), LIMIT_S)
+        placed = await asyncio.wait_for(asyncio.gather(*placing), ANSWER_LIMIT_S)
 
     assert [one.decision_id for one in placed] == ["d-a", "d-b", "d-c"]
     assert len(planner.streams) == 1
@@ -87,7 +87,7 @@ async def test_each_caller_gets_its_own_answer_in_whatever_order_they_come() -> 
 
 async def test_the_planner_hears_of_a_caller_that_waits_no_longer() -> None:
     async with served() as (planner, client):
-        placing = asyncio.create_task(client.place(make_query("a"), LIMIT_S))
+        placing = asyncio.create_task(client.place(make_query("a"), ANSWER_LIMIT_S))
         await until(lambda: len(planner.calls) == 1)
         placing.cancel()
         await until(lambda: len(planner.calls) == 2)
@@ -121,21 +121,21 @@ async def test_a_stream_that_breaks_fails_what_waits_and_the_next_call_opens_ano
         await until(lambda: len(planner.calls) == 1)
         planner.streams[0].end()
         with pytest.raises(PlannerUnavailable):
-            await asyncio.wait_for(settling, LIMIT_S)
+            await asyncio.wait_for(settling, ANSWER_LIMIT_S)
 
         again = asyncio.create_task(client.settle([outcome]))
         await until(lambda: len(planner.calls) == 2)
         planner.streams[1].put(pb.PlannerReply(id=planner.calls[1].id, settled=pb.SettleReply()))
-        await asyncio.wait_for(again, LIMIT_S)
+        await asyncio.wait_for(again, ANSWER_LIMIT_S)
 
 
 async def test_the_planners_words_of_a_failed_call_reach_its_caller() -> None:
     code: int = grpc.StatusCode.INVALID_ARGUMENT.value[0]
     async with served() as (planner, client):
-        placing = asyncio.create_task(client.place(make_query("a"), LIMIT_S))
+        placing = asyncio.create_task(client.place(make_query("a"), ANSWER_LIMIT_S))
         await until(lambda: len(planner.calls) == 1)
         failure = pb.CallFailure(code=code, details="weight is 0")
         planner.streams[0].put(pb.PlannerReply(id=planner.calls[0].id, failure=failure))
 
         with pytest.raises(PlannerUnavailable, match=r"invalid argument: weight is 0"):
-            await asyncio.wait_for(placing, LIMIT_S)
+            await asyncio.wait_for(placing, ANSWER_LIMIT_S)

@@ -13,12 +13,12 @@ from shared.engine.wire import encode_request
 from shared.kv_transfer.settings import PORT_KEY, HolderPort
 from shared.rpc import slos_pb2 as pb
 from tests.integration.engine_host import PROMPT, Host, core_request, engine_host
-from tests.integration.node import START_LIMIT_S, free_ports, wait_until
+from tests.integration.node import free_ports, wait_until
+from tests.limits import ANSWER_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(START_LIMIT_S + 120)]
+pytestmark = pytest.mark.engines
 
 SPECULATION_TOKENS = 4
-LIMIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +168,10 @@ def test_a_client_that_leaves_frees_its_blocks(host: Host) -> None:
     call.cancel()  # type: ignore[no-untyped-call] # the stubs lack its types
 
     def all_free() -> bool:
-        health = host.engine.Health(pb.HealthRequest(), timeout=LIMIT_S)
+        health = host.engine.Health(pb.HealthRequest(), timeout=ANSWER_LIMIT_S)
         return health.running == 0 and health.free_kv_blocks == health.kv_blocks
 
-    wait_until(all_free, LIMIT_S)
+    wait_until(all_free, ANSWER_LIMIT_S)
 
 
 def test_an_id_that_runs_already_is_refused(host: Host) -> None:
@@ -181,7 +181,7 @@ def test_an_id_that_runs_already_is_refused(host: Host) -> None:
     next(iter(first))
 
     with pytest.raises(grpc.RpcError) as refused:
-        next(iter(host.engine.Generate(request, timeout=10)))
+        next(iter(host.engine.Generate(request, timeout=ANSWER_LIMIT_S)))
 
     first.cancel()  # type: ignore[no-untyped-call] # the same
     assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
@@ -194,25 +194,29 @@ def test_a_request_for_an_earlier_start_of_the_engine_is_refused(host: Host) -> 
     )
 
     with pytest.raises(grpc.RpcError) as refused:
-        next(iter(host.engine.Generate(request, timeout=10)))
+        next(iter(host.engine.Generate(request, timeout=ANSWER_LIMIT_S)))
 
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_bytes_that_are_no_request_are_refused_with_the_likely_cause(host: Host) -> None:
     with pytest.raises(grpc.RpcError) as refused:
-        next(iter(host.engine.Generate(pb.GenerateRequest(request=[b"\x01"]), timeout=10)))
+        next(
+            iter(
+                host.engine.Generate(pb.GenerateRequest(request=[b"\x01"]), timeout=ANSWER_LIMIT_S)
+            )
+        )
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "same version" in str(refused.value.details())
 
 
 def test_a_drained_engine_is_empty_and_takes_nothing_new(host: Host) -> None:
-    left = host.engine.Drain(pb.DrainRequest(limit_s=10), timeout=20).left_over
+    left = host.engine.Drain(pb.DrainRequest(limit_s=10), timeout=ANSWER_LIMIT_S).left_over
 
     with pytest.raises(grpc.RpcError) as refused:
         host.generate("late")
 
     assert left == 0
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert not host.engine.Health(pb.HealthRequest(), timeout=LIMIT_S).serving
+    assert not host.engine.Health(pb.HealthRequest(), timeout=ANSWER_LIMIT_S).serving

@@ -16,9 +16,9 @@ import pytest
 from shared.clock import MonotonicClock
 from shared.models.tiny import make_tiny_model
 from tests.integration.node import wait_until
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 from tests.processes import free_port
 
-START_LIMIT_S = 300
 QUIET_S = 60  # far longer than the tests take
 GRAMMAR_LIMIT_S = 1.0
 
@@ -71,7 +71,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
             yield running
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=ANSWER_LIMIT_S)
 
 
 def wait_for(gateway: GatewayProcess) -> None:
@@ -93,7 +93,9 @@ def test_without_a_planner_it_lives_but_is_not_ready(gateway: GatewayProcess) ->
 @pytest.mark.parametrize("stream", [True, False])
 def test_without_a_planner_a_request_is_a_503(gateway: GatewayProcess, *, stream: bool) -> None:
     answer = gateway.http.post(
-        "/v1/completions", json={"model": "tiny", "prompt": "hi", "stream": stream}, timeout=20
+        "/v1/completions",
+        json={"model": "tiny", "prompt": "hi", "stream": stream},
+        timeout=ANSWER_LIMIT_S,
     )
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "planner_unavailable")
@@ -111,7 +113,7 @@ def test_without_its_key_a_client_gets_a_401_and_a_request_id(
 
 def test_a_second_gateway_on_the_port_is_one_line_with_the_cure(gateway: GatewayProcess) -> None:
     done = subprocess.run(
-        command(gateway.port), capture_output=True, text=True, timeout=60, check=False
+        command(gateway.port), capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False
     )
 
     assert done.returncode != 0
@@ -119,7 +121,9 @@ def test_a_second_gateway_on_the_port_is_one_line_with_the_cure(gateway: Gateway
     assert "--port (SLOS_GATEWAY_PORT)" in done.stderr
 
 
-def ask(gateway: GatewayProcess, structured: object, timeout_s: float = 60.0) -> httpx.Response:
+def ask(
+    gateway: GatewayProcess, structured: object, timeout_s: float = ANSWER_LIMIT_S
+) -> httpx.Response:
     body = {"model": "tiny", "prompt": "hi", "structured_outputs": structured}
     return gateway.http.post("/v1/completions", json=body, timeout=timeout_s)
 
@@ -176,7 +180,7 @@ def test_a_grammar_whose_client_is_gone_is_not_compiled_further(gateway: Gateway
         with pytest.raises(httpx.ReadTimeout):
             ask(gateway, slow_grammar(name), timeout_s=0.2)
 
-    wait_until(lambda: len(grammar_processes(gateway)) == 1, 20.0)
+    wait_until(lambda: len(grammar_processes(gateway)) == 1, ANSWER_LIMIT_S)
 
     assert ask(gateway, {"choice": ["c", "d"]}).json()["error"]["code"] == "planner_unavailable"
 
@@ -185,7 +189,7 @@ def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
     gateway: GatewayProcess,
 ) -> None:
     # The process of the last grammar ends a moment after its answer.
-    wait_until(lambda: len(grammar_processes(gateway)) == 1, 20.0)
+    wait_until(lambda: len(grammar_processes(gateway)) == 1, ANSWER_LIMIT_S)
     (server,) = grammar_processes(gateway)
     gateway.process.send_signal(signal.SIGTERM)
     ready = gateway.http.get("/ready")
@@ -193,10 +197,10 @@ def test_when_told_to_stop_it_serves_those_that_learn_late_and_ends_well(
         ready = gateway.http.get("/ready")
     answer = gateway.http.post("/v1/completions", json={"model": "tiny", "prompt": "hi"})
     gateway.process.send_signal(signal.SIGTERM)  # it would wait for QUIET_S
-    _, log = gateway.process.communicate(timeout=30)
+    _, log = gateway.process.communicate(timeout=ANSWER_LIMIT_S)
 
     assert answer.json()["error"]["code"] == "planner_unavailable"
     assert answer.headers["connection"] == ready.headers["connection"] == "close"
     assert gateway.process.returncode == 0
     assert "Traceback" not in log
-    wait_until(lambda: not server.is_running(), 10.0)
+    wait_until(lambda: not server.is_running(), ANSWER_LIMIT_S)

@@ -15,9 +15,9 @@ import pytest
 from services.bench.http_client import metric_in
 from shared.models.tiny import make_tiny_model
 from tests.integration.node import wait_until
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 from tests.processes import free_port
 
-START_LIMIT_S = 240.0
 WORKERS = 2
 REQUESTS = 8
 
@@ -44,7 +44,9 @@ class Workers:
 
     def ask(self) -> int:
         body = {"model": "tiny", "prompt": "hi"}
-        return httpx.post(f"{self.url}/v1/completions", json=body, timeout=30).status_code
+        return httpx.post(
+            f"{self.url}/v1/completions", json=body, timeout=ANSWER_LIMIT_S
+        ).status_code
 
     def requests(self) -> set[float | None]:
         """The count of requests on many pages."""
@@ -70,10 +72,9 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
         yield running
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=ANSWER_LIMIT_S)
 
 
-@pytest.mark.timeout(300)
 def test_every_page_shows_the_sum_over_all_workers(workers: Workers) -> None:
     statuses = {workers.ask() for _ in range(REQUESTS)}
 
@@ -81,7 +82,6 @@ def test_every_page_shows_the_sum_over_all_workers(workers: Workers) -> None:
     assert workers.requests() == {REQUESTS}
 
 
-@pytest.mark.timeout(300)
 def test_a_killed_worker_is_replaced_while_connections_of_the_other_go_on(
     workers: Workers,
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_killed_worker_is_replaced_while_connections_of_the_other_go_on(
         serving = owner_of_a_connection(before)
         (killed,) = before - {serving}
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: killed not in workers.pids(), 10.0)
+        wait_until(lambda: killed not in workers.pids(), ANSWER_LIMIT_S)
 
         assert kept.get("/live").status_code == 200
         assert owner_of_a_connection({serving}) == serving  # the same connection as before
@@ -101,16 +101,15 @@ def test_a_killed_worker_is_replaced_while_connections_of_the_other_go_on(
     assert workers.requests() == counted  # what a worker counted outlives it
 
 
-@pytest.mark.timeout(300)
 def test_when_told_to_stop_all_workers_drain_and_end_well(workers: Workers) -> None:
     family = psutil.Process(workers.process.pid).children(recursive=True)
     workers.process.send_signal(signal.SIGTERM)
-    _, log = workers.process.communicate(timeout=60)
+    _, log = workers.process.communicate(timeout=ANSWER_LIMIT_S)
 
     assert workers.process.returncode == 0
     assert log.count("draining: 0 requests in flight") == WORKERS
     assert "Traceback" not in log
-    wait_until(lambda: not any(one.is_running() for one in family), 10.0)
+    wait_until(lambda: not any(one.is_running() for one in family), ANSWER_LIMIT_S)
 
 
 def owner_of_a_connection(pids: set[int]) -> int:

@@ -23,7 +23,8 @@ from shared.rpc.channels import PlannerClient, listen, open_channel
 from shared.rpc.health import main as health
 from shared.rpc.identity import Identity, identity_from
 from shared.rpc.slos_pb2_grpc import PlannerStub, add_EngineServicer_to_server
-from tests.integration.test_planner_service import LIMIT_S, attached, planner, until
+from tests.integration.test_planner_service import attached, planner, until
+from tests.limits import ANSWER_LIMIT_S
 from tests.unit.planner.builders import make_engine, make_query
 
 CALL_LIMIT_S = 2.0
@@ -69,7 +70,7 @@ strangers = pytest.mark.parametrize("stranger", [no_secret, another_secret, no_c
 
 @asynccontextmanager
 async def client_of(
-    port: int, identity: Identity | None, limit_s: float = LIMIT_S
+    port: int, identity: Identity | None, limit_s: float = ANSWER_LIMIT_S
 ) -> AsyncIterator[PlannerClient]:
     client = PlannerClient(f"127.0.0.1:{port}", identity, limit_s=limit_s)
     try:
@@ -98,7 +99,9 @@ async def test_parts_with_the_same_secret_work_together(tmp_path: Path) -> None:
         attached(one, make_engine()),
     ):
         await until(gateway, {"d0"})
-        assert (await gateway.place(make_query(), LIMIT_S)).admission is not Admission.DEFERRED
+        assert (
+            await gateway.place(make_query(), ANSWER_LIMIT_S)
+        ).admission is not Admission.DEFERRED
 
 
 def refused(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -114,7 +117,7 @@ async def test_a_refused_peer_is_told_of_once(
             async with client_of(port, stranger(tmp_path), CALL_LIMIT_S) as rogue:
                 with pytest.raises(PlannerUnavailable):
                     await rogue.scale()
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(ANSWER_LIMIT_S):
             while not refused(caplog):  # noqa: ASYNC110 - the log has no event
                 await asyncio.sleep(0.1)
         await asyncio.sleep(0.1)
@@ -268,10 +271,10 @@ async def test_probes_without_the_secret_learn_only_whether_a_part_serves(tmp_pa
         open_channel(f"127.0.0.1:{probe_port}") as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
+        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_LIMIT_S)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await PlannerStub(channel).Scale(pb.ScaleRequest(), timeout=LIMIT_S)
+            await PlannerStub(channel).Scale(pb.ScaleRequest(), timeout=ANSWER_LIMIT_S)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
         address = f"127.0.0.1:{port}"

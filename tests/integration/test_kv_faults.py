@@ -17,8 +17,9 @@ import zmq
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.node import LOOPBACK, Node, running_node, wait_until
+from tests.limits import ANSWER_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 LEASE_S = 3
 ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
@@ -27,7 +28,6 @@ TRIALS = 20 if ALL_CASES else 1
 TRANSPORTS = ("zmq", "nixl") if ALL_CASES else ("nixl",)
 KV_CACHE_GIB = 0.0021  # 134 blocks of the tiny model: two of its longest prompts
 SOON_S = 1.0
-LIMIT_S = 180.0
 _numbers = iter(range(1, 1 << 30))
 
 
@@ -61,7 +61,7 @@ def ask(node: Node, token_ids: list[int], *, way: str = "disaggregated", **more:
     body["ignore_eos"] = True  # an answer that ends at once needs no KV
     slo = {"way": way, "report": True}
     answer = httpx.post(
-        f"{node.url}/v1/completions", json={**body, "slo": slo, **more}, timeout=LIMIT_S
+        f"{node.url}/v1/completions", json={**body, "slo": slo, **more}, timeout=ANSWER_LIMIT_S
     )
     assert answer.status_code == httpx.codes.OK, answer.text
     return answer.json()
@@ -75,7 +75,7 @@ def text(answer: Any) -> str:
 def transfers(node: Node) -> dict[str, float]:
     """Transfers of the decode engine by outcome."""
     port = node.ports.engines[1].metrics
-    page = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=10).text
+    page = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=ANSWER_LIMIT_S).text
     return {
         sample.labels["outcome"]: sample.value
         for family in text_string_to_metric_families(page)
@@ -130,12 +130,12 @@ def test_blocks_that_were_given_away_are_computed_again_and_never_cached(
     with clients() as pool:
         with stopped(node.core_pid("decode-0")):
             asked = pool.submit(ask, node, victim)
-            wait_until(lambda: held_blocks(node) > 0, LIMIT_S)
-            wait_until(lambda: held_blocks(node) == 0, LIMIT_S)  # the lease has ended
+            wait_until(lambda: held_blocks(node) > 0, ANSWER_LIMIT_S)
+            wait_until(lambda: held_blocks(node) == 0, ANSWER_LIMIT_S)  # the lease has ended
             crowd = [pool.submit(ask, node, one) for one in others]
             time.sleep(1.5 * LEASE_S)
-        answer = asked.result(LIMIT_S)
-        rest = [one.result(LIMIT_S) for one in crowd]
+        answer = asked.result(ANSWER_LIMIT_S)
+        rest = [one.result(ANSWER_LIMIT_S) for one in crowd]
 
     assert text(answer) == expected
     assert answer["slo"]["recomputed"] is True
@@ -143,7 +143,7 @@ def test_blocks_that_were_given_away_are_computed_again_and_never_cached(
     assert text(ask(node, victim, way="colocated")) == expected, "the prefix cache holds wrong KV"
     for one, told in zip(others, rest, strict=True):
         assert text(told) == text(ask(node, one, way="colocated", cache_salt="reference"))
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
 
 
 def test_a_client_that_leaves_at_any_moment_leaves_no_block_held(node: Node) -> None:
@@ -152,7 +152,7 @@ def test_a_client_that_leaves_at_any_moment_leaves_no_block_held(node: Node) -> 
 
     # On a busy machine the abort may take longer than the lease: tried again.
     assert any(frees_before_its_lease_ends(node) for _ in range(5))
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
 
 
 def frees_before_its_lease_ends(node: Node) -> bool:
@@ -167,7 +167,7 @@ def frees_before_its_lease_ends(node: Node) -> bool:
 
 def leave_after(node: Node, token_ids: list[int], seconds: float) -> None:
     body = {"model": node.model, "prompt": token_ids, "max_tokens": 50, "stream": True}
-    timeout = httpx.Timeout(LIMIT_S, read=max(0.001, seconds))
+    timeout = httpx.Timeout(ANSWER_LIMIT_S, read=max(0.001, seconds))
     try:
         with httpx.stream(
             "POST",
@@ -186,8 +186,8 @@ def test_a_client_that_leaves_as_its_prompt_ends_leaves_no_block_held(node: Node
     with stopped(host):
         leaving = threading.Thread(target=leave_after, args=(node, prompt(1000), 0.5))
         leaving.start()
-        leaving.join(LIMIT_S)
-    wait_until(node.at_rest, LIMIT_S)
+        leaving.join(ANSWER_LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
     assert held_blocks(node) == 0
 
 
@@ -216,21 +216,21 @@ def test_a_holder_that_stands_still_costs_time_and_no_answer(node: Node) -> None
     with clients() as pool:
         with stopped(node.core_pid("decode-0")):
             asked = pool.submit(ask, node, victim)
-            wait_until(lambda: held_blocks(node) > 0, LIMIT_S)
+            wait_until(lambda: held_blocks(node) > 0, ANSWER_LIMIT_S)
             os.kill(node.core_pid("prefill-0"), signal.SIGSTOP)
         try:
-            answer = asked.result(LIMIT_S)
+            answer = asked.result(ANSWER_LIMIT_S)
             fresh = [text(ask(node, one, way="colocated")) for one in others]
         finally:
             os.kill(node.core_pid("prefill-0"), signal.SIGCONT)
 
     assert text(answer) == expected
     assert answer["slo"]["recomputed"] is True
-    wait_until(lambda: node.answers("disaggregated"), LIMIT_S)
+    wait_until(lambda: node.answers("disaggregated"), ANSWER_LIMIT_S)
     assert [text(ask(node, one, way="colocated")) for one in others] == fresh
     for one, told in zip(others, fresh, strict=True):
         assert told == text(ask(node, one, way="colocated", cache_salt="reference"))
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
 
 
 def test_a_prefill_engine_of_the_same_name_and_port_is_not_taken_for_its_earlier_life(
@@ -241,15 +241,15 @@ def test_a_prefill_engine_of_the_same_name_and_port_is_not_taken_for_its_earlier
     with clients() as pool:
         with stopped(node.core_pid("decode-0")):
             asked: Future[Any] = pool.submit(ask, node, victim)
-            wait_until(lambda: held_blocks(node) > 0, LIMIT_S)
+            wait_until(lambda: held_blocks(node) > 0, ANSWER_LIMIT_S)
             node.kill("prefill-0")
-            wait_until(lambda: answers(node, "prefill-0"), LIMIT_S)
-        answer = asked.result(2 * LIMIT_S)
+            wait_until(lambda: answers(node, "prefill-0"), ANSWER_LIMIT_S)
+        answer = asked.result(2 * ANSWER_LIMIT_S)
 
     assert text(answer) == expected
     assert answer["slo"]["recomputed"] is True
-    wait_until(lambda: node.answers("disaggregated"), LIMIT_S)
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(lambda: node.answers("disaggregated"), ANSWER_LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
 
 
 def answers(node: Node, engine: str) -> bool:

@@ -34,9 +34,9 @@ from shared.kv_transfer.tuning import (
     STALL_LIMIT_S,
 )
 from shared.ports import LOOPBACK, FreePorts
+from tests.limits import ANSWER_LIMIT_S
 
 LAYERS, BLOCKS, BLOCK_BYTES = 6, 64, 64 << 10
-LIMIT_S = 30.0
 
 
 class Clock:
@@ -120,11 +120,11 @@ class Rig:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(LIMIT_S / 0.01)):
+    for _ in range(int(ANSWER_LIMIT_S / 0.01)):
         if holds():
             return
         time.sleep(0.01)
-    raise AssertionError(f"still not after {LIMIT_S} s")
+    raise AssertionError(f"still not after {ANSWER_LIMIT_S} s")
 
 
 @contextmanager
@@ -320,7 +320,7 @@ def raw_peer(rig: Rig) -> Iterator["zmq.Socket[bytes]"]:
     context = zmq.Context()
     try:
         caller = context.socket(zmq.DEALER)
-        caller.setsockopt(zmq.RCVTIMEO, int(1000 * LIMIT_S))
+        caller.setsockopt(zmq.RCVTIMEO, int(1000 * ANSWER_LIMIT_S))
         caller.connect(f"tcp://{LOOPBACK}:{rig.holder.port}")
         yield caller
     finally:

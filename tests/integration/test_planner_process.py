@@ -18,12 +18,11 @@ from shared.errors import PlannerUnavailable
 from shared.requests import Admission
 from shared.rpc.channels import PlannerClient
 from shared.rpc.identity import identity_from
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 from tests.processes import free_port
 from tests.unit.planner.builders import make_query
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 30.0
-START_LIMIT_S = 300.0
 ENGINE = """
 import asyncio, sys
 from contextlib import aclosing
@@ -60,7 +59,7 @@ async def process(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
     finally:
         with suppress(ProcessLookupError):
             child.kill()
-        await asyncio.wait_for(child.communicate(), LIMIT_S)
+        await asyncio.wait_for(child.communicate(), ANSWER_LIMIT_S)
 
 
 @asynccontextmanager
@@ -88,11 +87,11 @@ async def test_told_to_stop_while_it_still_compiles_it_ends_at_once(
     metrics_port = free_port()
     words = ("--port", str(free_port()), "--metrics-port", str(metrics_port))
     async with process("-m", "services.planner", *words) as child:
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(ANSWER_LIMIT_S):
             while not await answers(metrics_port):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(0.05)
         child.terminate()
-        _, log = await asyncio.wait_for(child.communicate(), LIMIT_S)
+        _, log = await asyncio.wait_for(child.communicate(), ANSWER_LIMIT_S)
 
     assert child.returncode == 0
     assert b"listens on" not in log
@@ -113,7 +112,7 @@ async def test_it_explains_itself_shows_metrics_and_ends_cleanly() -> None:
     address = f"127.0.0.1:{port}"
     async with planner(port, metrics_port) as child:
         client = PlannerClient(address)
-        placement = await client.place(make_query(), LIMIT_S)
+        placement = await client.place(make_query(), ANSWER_LIMIT_S)
         await client.close()
         ask = ("-m", "services.planner", "--planner", address, "--json", "--explain")
 
@@ -121,7 +120,7 @@ async def test_it_explains_itself_shows_metrics_and_ends_cleanly() -> None:
         unknown = await _finished(*ask, "d-none-1")
         metrics = await asyncio.to_thread(_read, f"http://127.0.0.1:{metrics_port}/metrics")
         child.send_signal(signal.SIGTERM)
-        status = await asyncio.wait_for(child.wait(), LIMIT_S)
+        status = await asyncio.wait_for(child.wait(), ANSWER_LIMIT_S)
 
     assert json.loads(told[1])["placement"]["admission"] == placement.admission
     assert (told[0], status) == (0, 0)
@@ -140,7 +139,7 @@ async def test_the_secret_is_in_no_command_line_log_metric_or_explanation(
     option = ("--cluster-secret-file", str(file))
     async with planner(port, metrics_port, *option) as child:
         client = PlannerClient(f"{address}:{port}", identity_from(str(file)))
-        placement = await client.place(make_query(), LIMIT_S)
+        placement = await client.place(make_query(), ANSWER_LIMIT_S)
         await client.close()
         ask = ("-m", "services.planner", "--planner", f"{address}:{port}", *option, "--explain")
         told = await _finished(*ask, placement.decision_id)
@@ -148,7 +147,7 @@ async def test_the_secret_is_in_no_command_line_log_metric_or_explanation(
         process_files = [Path(f"/proc/{child.pid}/{name}") for name in ("cmdline", "environ")]
         seen = [one.read_text() for one in process_files]
         child.send_signal(signal.SIGTERM)
-        _, log = await asyncio.wait_for(child.communicate(), LIMIT_S)
+        _, log = await asyncio.wait_for(child.communicate(), ANSWER_LIMIT_S)
 
     assert told[0] == 0
     assert placement.decision_id in told[1]
@@ -167,14 +166,14 @@ async def test_a_planner_that_strangers_could_reach_does_not_start_and_says_what
 
 
 def _read(url: str) -> str:
-    with urlopen(url, timeout=LIMIT_S) as answer:
+    with urlopen(url, timeout=ANSWER_LIMIT_S) as answer:
         text: str = answer.read().decode()
         return text
 
 
 async def _finished(*words: str) -> tuple[int | None, str, str]:
     async with process(*words) as child:
-        out, err = await asyncio.wait_for(child.communicate(), LIMIT_S)
+        out, err = await asyncio.wait_for(child.communicate(), ANSWER_LIMIT_S)
         return child.returncode, out.decode(), err.decode()
 
 
@@ -209,7 +208,7 @@ async def test_an_engine_that_dies_or_freezes_is_gone_within_seconds(how: signal
         while await attached(client):
             await asyncio.sleep(0.1)
             assert asyncio.get_running_loop().time() - began_s < START_LIMIT_S
-        placement = await client.place(make_query(), LIMIT_S)
+        placement = await client.place(make_query(), ANSWER_LIMIT_S)
         await client.close()
 
     assert before == 1
@@ -220,11 +219,11 @@ async def test_a_killed_planner_is_reached_again_over_the_same_client() -> None:
     port, metrics_port = free_port(), free_port()
     client = PlannerClient(f"127.0.0.1:{port}")
     async with planner(port, metrics_port) as child:
-        await client.place(make_query(), LIMIT_S)
+        await client.place(make_query(), ANSWER_LIMIT_S)
         child.kill()
         await child.wait()
         with pytest.raises(PlannerUnavailable):
-            await client.place(make_query(), LIMIT_S)
+            await client.place(make_query(), ANSWER_LIMIT_S)
     async with planner(port, metrics_port):
         began_s = asyncio.get_running_loop().time()
         while not await _answers(client):

@@ -35,9 +35,9 @@ from shared.rpc.channels import (
 )
 from shared.rpc.slos_pb2_grpc import PlannerStub
 from shared.scheduling.rows import new_row, to_wire
+from tests.limits import ANSWER_LIMIT_S
 from tests.unit.planner.builders import COST, both_roles, make_engine, make_query, make_report
 
-LIMIT_S = 60.0
 TABLE = BatchTimeModel(COST).table
 STEP = make_report(
     duration_s=0.1,
@@ -58,14 +58,14 @@ async def planner(metrics: PlannerMetrics | None = None, **changed: Any) -> Asyn
         serve(options, metrics or PlannerMetrics(), stop, on_ready=port.set_result)
     )
     waited: set[asyncio.Future[Any]] = {serving, port}
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT_S)
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=ANSWER_LIMIT_S)
     try:
         if serving.done():
             await serving
         yield port.result()
     finally:
         stop.set()
-        await asyncio.wait_for(serving, LIMIT_S)
+        await asyncio.wait_for(serving, ANSWER_LIMIT_S)
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ async def attached(
     engine = Attached()
     running = asyncio.create_task(engine.run(client, description))
     accepted = asyncio.create_task(engine.accepted.wait())
-    await asyncio.wait({running, accepted}, return_when="FIRST_COMPLETED", timeout=LIMIT_S)
+    await asyncio.wait({running, accepted}, return_when="FIRST_COMPLETED", timeout=ANSWER_LIMIT_S)
     try:
         if running.done():
             await running
@@ -117,7 +117,7 @@ async def attached(
 
 async def until(client: PlannerClient, names: set[str]) -> list[EngineView]:
     """Watches until just these engines are attached."""
-    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+    async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
         async for view in views:
             if {engine.description.name for engine in view} == names:
                 return view
@@ -127,10 +127,12 @@ async def until(client: PlannerClient, names: set[str]) -> list[EngineView]:
 async def test_a_registered_engine_gets_a_policy_and_its_reports_shape_decisions() -> None:
     async with planner() as port, client_of(port) as client:
         async with attached(client, make_engine()) as engine:
-            before = await client.place(make_query(targets=SloTargets(ttft_s=60)), LIMIT_S)
+            before = await client.place(make_query(targets=SloTargets(ttft_s=60)), ANSWER_LIMIT_S)
             engine.outbox.put_nowait([STEP] * 3)
             await _reported(client)
-            after = await client.place(make_query("r2", targets=SloTargets(ttft_s=60)), LIMIT_S)
+            after = await client.place(
+                make_query("r2", targets=SloTargets(ttft_s=60)), ANSWER_LIMIT_S
+            )
 
         assert engine.policies[0] == Policy(version=1)
         assert before.admission is Admission.BEST_EFFORT
@@ -141,7 +143,7 @@ async def test_a_registered_engine_gets_a_policy_and_its_reports_shape_decisions
 
 
 async def _reported(client: PlannerClient) -> None:
-    async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+    async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
         async for view in views:
             if any(engine.running for engine in view):
                 return
@@ -178,7 +180,7 @@ async def test_a_stream_without_a_registration_is_told_so() -> None:
 
 
 async def _never() -> AsyncIterator[pb.EngineMessage]:
-    await asyncio.sleep(LIMIT_S)
+    await asyncio.sleep(ANSWER_LIMIT_S)
     yield pb.EngineMessage()
 
 
@@ -188,7 +190,7 @@ async def test_an_engine_whose_stream_ends_is_gone_at_once() -> None:
             await until(client, {"d0"})
         await until(client, set())
 
-        placement = await client.place(make_query(), LIMIT_S)
+        placement = await client.place(make_query(), ANSWER_LIMIT_S)
 
     assert placement.admission is Admission.DEFERRED
 
@@ -210,14 +212,14 @@ async def test_an_engine_that_is_not_heard_is_shown_so_and_loses_its_name_for_go
         with pytest.raises(RegistrationRefused, match="another engine of that name serves at"):
             async with attached(client, make_engine(engine_id="second")):
                 pass
-        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+        async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
             async for view in views:
                 if view[0].stalled:
                     break
 
         async with attached(client, make_engine(engine_id="second")):
             with pytest.raises(PlannerUnavailable, match="ended"):
-                await asyncio.wait_for(old, LIMIT_S)
+                await asyncio.wait_for(old, ANSWER_LIMIT_S)
             now = await until(client, {"d0"})
             with pytest.raises(EngineReplaced, match="taken over its name"):
                 async with attached(client, make_engine()):
@@ -232,14 +234,14 @@ async def test_an_engine_whose_core_is_overdue_gets_nothing_until_it_makes_progr
         first = await stack.enter_async_context(attached(client, make_engine("d0")))
         await stack.enter_async_context(attached(client, make_engine("d1")))
         first.outbox.put_nowait(Beat(overdue_s=2.0))
-        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+        async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
             async for view in views:
                 if any(engine.stalled for engine in view):
                     break
-        placed = [await client.place(make_query(f"r{i}"), LIMIT_S) for i in range(4)]
+        placed = [await client.place(make_query(f"r{i}"), ANSWER_LIMIT_S) for i in range(4)]
 
         first.outbox.put_nowait(Beat())
-        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+        async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
             async for view in views:
                 if not any(engine.stalled for engine in view):
                     break
@@ -252,12 +254,12 @@ async def test_a_draining_engine_is_shown_as_such_and_gets_nothing_more() -> Non
         first = await stack.enter_async_context(attached(client, make_engine("d0")))
         await stack.enter_async_context(attached(client, make_engine("d1")))
         first.outbox.put_nowait(DrainingNotice())
-        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+        async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
             async for view in views:
                 if any(engine.draining for engine in view):
                     break
 
-        placements = [await client.place(make_query(f"r{i}"), LIMIT_S) for i in range(4)]
+        placements = [await client.place(make_query(f"r{i}"), ANSWER_LIMIT_S) for i in range(4)]
 
     assert {one.decode.name for one in placements if one.decode} == {"d1"}
 
@@ -267,7 +269,7 @@ async def test_what_was_placed_and_settled_can_be_explained() -> None:
         for description in both_roles():
             await stack.enter_async_context(attached(client, description))
         query = make_query(forced_way=PlacementMode.DISAGGREGATED, session_id="s")
-        placement = await client.place(query, LIMIT_S)
+        placement = await client.place(query, ANSWER_LIMIT_S)
         outcome = Outcome(
             decision_id=placement.decision_id, request_id="r1", finished="stop", met=True
         )
@@ -295,9 +297,9 @@ async def test_the_log_holds_every_decision_once_whether_its_end_is_known_or_not
     ):
         engine.outbox.put_nowait([STEP] * 3)
         await _reported(client)
-        told = await client.place(make_query("told"), LIMIT_S)
-        await client.place(make_query("never told"), LIMIT_S)
-        await client.place(make_query("refused", targets=refused), LIMIT_S)
+        told = await client.place(make_query("told"), ANSWER_LIMIT_S)
+        await client.place(make_query("never told"), ANSWER_LIMIT_S)
+        await client.place(make_query("refused", targets=refused), ANSWER_LIMIT_S)
         outcome = Outcome(decision_id=told.decision_id, request_id="told", finished="stop")
         await client.settle([outcome])
 
@@ -310,12 +312,12 @@ async def test_the_log_holds_every_decision_once_whether_its_end_is_known_or_not
 
 
 async def test_a_request_that_waits_is_placed_as_soon_as_an_engine_attaches() -> None:
-    async with planner(hold_s=10 * LIMIT_S) as port, client_of(port) as client:
-        placing = asyncio.create_task(client.place(make_query(), LIMIT_S))
+    async with planner(hold_s=10 * ANSWER_LIMIT_S) as port, client_of(port) as client:
+        placing = asyncio.create_task(client.place(make_query(), ANSWER_LIMIT_S))
         await asyncio.sleep(0.1)
         assert not placing.done()
         async with attached(client, make_engine()):
-            placement = await asyncio.wait_for(placing, LIMIT_S)
+            placement = await asyncio.wait_for(placing, ANSWER_LIMIT_S)
 
     assert placement.runs
 
@@ -333,11 +335,11 @@ async def test_a_request_that_waits_is_promised_as_soon_as_the_engine_is_free() 
     ):
         engine.outbox.put_nowait([busy])
         await _reported(client)
-        placing = asyncio.create_task(client.place(query, LIMIT_S))
+        placing = asyncio.create_task(client.place(query, ANSWER_LIMIT_S))
         await asyncio.sleep(0.1)
         assert not placing.done()
         engine.outbox.put_nowait([idle])
-        placement = await asyncio.wait_for(placing, LIMIT_S)
+        placement = await asyncio.wait_for(placing, ANSWER_LIMIT_S)
 
     assert placement.admission is Admission.ADMITTED
 
@@ -346,14 +348,14 @@ async def test_a_request_that_waits_is_forgotten_when_its_gateway_goes() -> None
     metrics = PlannerMetrics()
     waiting = "slos_planner_waiting_requests"
     async with planner(metrics, hold_s=5.0) as port, client_of(port) as client:
-        placing = asyncio.create_task(client.place(make_query(), LIMIT_S))
+        placing = asyncio.create_task(client.place(make_query(), ANSWER_LIMIT_S))
         await _shows(metrics, waiting, 1)
         placing.cancel()
         await _shows(metrics, waiting, 0)
 
 
 async def _shows(metrics: PlannerMetrics, name: str, value: float) -> None:
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(ANSWER_LIMIT_S):
         while metrics.registry.get_sample_value(name) != value:  # noqa: ASYNC110 - no event for it
             await asyncio.sleep(0.01)
 
@@ -361,7 +363,7 @@ async def _shows(metrics: PlannerMetrics, name: str, value: float) -> None:
 async def test_a_query_that_cannot_be_read_is_an_error_not_a_crash() -> None:
     async with planner() as port, open_channel(f"127.0.0.1:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await PlannerStub(channel).Place(pb.PlacementQuery(), timeout=LIMIT_S)
+            await PlannerStub(channel).Place(pb.PlacementQuery(), timeout=ANSWER_LIMIT_S)
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -371,20 +373,20 @@ async def test_the_standard_health_service_answers() -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service="slos.v1.Planner")
 
-        reply = await stub.Check(request, timeout=LIMIT_S)
+        reply = await stub.Check(request, timeout=ANSWER_LIMIT_S)
 
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_a_planner_that_stops_does_not_wait_for_the_end_of_its_streams() -> None:
-    async with AsyncExitStack() as stack, asyncio.timeout(LIMIT_S):
-        async with planner(shutdown_limit_s=10 * LIMIT_S) as port:
+    async with AsyncExitStack() as stack, asyncio.timeout(ANSWER_LIMIT_S):
+        async with planner(shutdown_limit_s=10 * ANSWER_LIMIT_S) as port:
             client = await stack.enter_async_context(client_of(port))
             engine = asyncio.create_task(Attached().run(client, make_engine()))
             await until(client, {"d0"})
 
         with pytest.raises(PlannerUnavailable):
-            await asyncio.wait_for(engine, LIMIT_S)
+            await asyncio.wait_for(engine, ANSWER_LIMIT_S)
         with pytest.raises(PlannerUnavailable):
             await client.place(make_query(), 2.0)
 
@@ -395,12 +397,12 @@ async def test_after_a_restart_engines_that_attach_again_serve_again() -> None:
         async with planner() as port:
             client = await stack.enter_async_context(client_of(port))
             async with attached(client, make_engine()):
-                first = await client.place(query, LIMIT_S)
+                first = await client.place(query, ANSWER_LIMIT_S)
         async with planner(port=port):
             restarted = await stack.enter_async_context(client_of(port))
-            waiting = await restarted.place(query, LIMIT_S)
+            waiting = await restarted.place(query, ANSWER_LIMIT_S)
             async with attached(restarted, make_engine()):
-                again = await restarted.place(query, LIMIT_S)
+                again = await restarted.place(query, ANSWER_LIMIT_S)
 
     assert waiting.admission is Admission.DEFERRED
     assert replace(again, decision_id=first.decision_id) == first
@@ -417,7 +419,7 @@ async def test_metrics_count_decisions_engines_and_reports() -> None:
     ):
         engine.outbox.put_nowait([STEP, STEP])
         await _reported(client)
-        await client.place(make_query(), LIMIT_S)
+        await client.place(make_query(), ANSWER_LIMIT_S)
         value = metrics.registry.get_sample_value
 
         assert value("slos_planner_decisions_total", labels) == 1
@@ -432,7 +434,7 @@ async def test_what_scales_the_fleet_is_told_what_serves_and_what_is_needed() ->
         engine = await stack.enter_async_context(attached(client, make_engine("d0")))
         both = await client.scale()
         engine.outbox.put_nowait(DrainingNotice())
-        async with asyncio.timeout(LIMIT_S), aclosing(client.watch()) as views:
+        async with asyncio.timeout(ANSWER_LIMIT_S), aclosing(client.watch()) as views:
             async for view in views:
                 if any(one.draining for one in view):
                     break
@@ -454,7 +456,7 @@ async def test_the_number_of_desired_engines_is_a_metric_and_follows_what_was_as
         engine.outbox.put_nowait([STEP])
         for number in range(12):
             query = make_query(f"r{number}", targets=targets, prompt_tokens=300)
-            await client.place(query, LIMIT_S)
+            await client.place(query, ANSWER_LIMIT_S)
         async with asyncio.timeout(240):
             advice = await client.scale()
             # The planner tells of no event that one could wait for.

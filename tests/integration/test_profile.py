@@ -13,6 +13,7 @@ from shared.batch_time import Step
 from shared.batch_time.table import counts_of
 from shared.hardware import from_profile, true_s
 from shared.models.tiny import make_tiny_model
+from tests.limits import RUN_LIMIT_S
 
 pytestmark = pytest.mark.engines
 
@@ -87,7 +88,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=560,
+        timeout=RUN_LIMIT_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -20,6 +20,7 @@ from services.node.on_ray import scale
 from services.node.on_ray.members import Member
 from services.node.on_ray.place import Service
 from tests.integration.node import wait_until
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 from tests.processes import free_port, is_alive
 
 pytest.importorskip("ray", reason="Ray is not installed: make env-test")
@@ -28,12 +29,11 @@ ray_cluster: Any = pytest.importorskip("services.node.on_ray.ray_cluster")
 # Three Ray nodes, a gateway and five starts of engines, on a machine that may be busy.
 pytestmark = [
     pytest.mark.engines,
-    pytest.mark.timeout(1500),
     # What Ray leaves open and how it uses pydantic is its own.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
 ]
 ROOT = Path(__file__).parents[2]
-START_LIMIT_S, BACK_LIMIT_S, STOP_LIMIT_S = 600.0, 400.0, 180.0
+BACK_LIMIT_S, STOP_LIMIT_S = 600.0, 180.0
 NODES, CPUS_OF_A_NODE = 3, 3
 PAUSE_S = 0.5
 # With SLOS_TEST_ALL_CASES there are two engines of each role, and one is killed.
@@ -85,7 +85,7 @@ def three_nodes() -> Iterator[tuple[str, int]]:
     try:
         for _ in range(NODES - 1):
             cluster.add_node(**node)
-        cluster.wait_for_nodes(timeout=120)
+        cluster.wait_for_nodes(timeout=ANSWER_LIMIT_S)
         yield cluster.address, client_port
     finally:
         cluster.shutdown()
@@ -153,7 +153,7 @@ class Load:
 
     def _send(self) -> None:
         body = {"model": "tiny", "prompt": "once upon a time", "max_tokens": 24, "temperature": 0}
-        with httpx.Client(base_url=self.url, timeout=120, trust_env=False) as client:
+        with httpx.Client(base_url=self.url, timeout=ANSWER_LIMIT_S, trust_env=False) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post("/v1/completions", json={**body, "ignore_eos": True})

@@ -20,12 +20,11 @@ from shared.errors import DeadlinePassed, EngineLost
 from shared.rpc.channels import PlannerClient
 from shared.rpc.identity import identity_from
 from tests.integration.node import wait_until
+from tests.limits import ANSWER_LIMIT_S
 from tests.processes import is_alive
 
-LIMIT_S = 50.0
 
-
-def part(tmp_path: Path, code: str, *, stop_limit_s: float = LIMIT_S) -> Part:
+def part(tmp_path: Path, code: str, *, stop_limit_s: float = ANSWER_LIMIT_S) -> Part:
     return Part(
         name="it",
         rank=Rank.ENGINE,
@@ -40,7 +39,7 @@ async def test_a_process_that_ends_at_its_start_is_told_with_its_last_words(tmp_
     with Keeper() as keeper:
         made = Supervised.start(part(tmp_path, "print('no model'); raise SystemExit(3)"), keeper)
         with pytest.raises(EngineLost, match=r"status 3(.|\n)*no model"):
-            await made.until_ready(MonotonicClock(), LIMIT_S)
+            await made.until_ready(MonotonicClock(), ANSWER_LIMIT_S)
         made.stop()
 
 
@@ -66,15 +65,17 @@ def test_a_process_that_ignores_its_end_is_killed_with_all_that_it_started(tmp_p
     )
     with Keeper() as keeper:
         made = Supervised.start(part(tmp_path, code, stop_limit_s=0.1), keeper)
-        wait_until(child.exists, LIMIT_S)
+        wait_until(child.exists, ANSWER_LIMIT_S)
         made.stop()
-        wait_until(lambda: not is_alive(int(child.read_text())), LIMIT_S)
+        wait_until(lambda: not is_alive(int(child.read_text())), ANSWER_LIMIT_S)
 
 
 def test_a_process_does_not_outlive_an_actor_that_is_killed(tmp_path: Path) -> None:
     with Keeper() as keeper:
         made = Supervised.start(part(tmp_path, "import time; time.sleep(600)"), keeper)
-    wait_until(lambda: made.process.poll() is not None, LIMIT_S)  # the keeper's input has ended
+    wait_until(
+        lambda: made.process.poll() is not None, ANSWER_LIMIT_S
+    )  # the keeper's input has ended
 
 
 def test_a_child_finds_our_packages_and_not_rays_number_of_threads() -> None:
@@ -111,7 +112,7 @@ async def _held_to_its_laws(fleet: FleetOptions, supervised: Supervised) -> None
     plain = replace(fleet, up=replace(fleet.up, autoscale=False))
     manual = FleetPlanner(plain, supervised, clock)
     advised = FleetPlanner(fleet, supervised, clock)
-    await supervised.until_ready(clock, LIMIT_S)
+    await supervised.until_ready(clock, ANSWER_LIMIT_S)
 
     assert await manual.wanted(Service.DECODE, 3) == 3
     await manual.fix({Service.DECODE: 5})

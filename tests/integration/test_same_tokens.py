@@ -31,8 +31,9 @@ from tests.integration.node import (
     wait_until,
 )
 from tests.integration.same_tokens import Case, Json, cases, differences
+from tests.limits import ANSWER_LIMIT_S, POLL_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 VOCABULARY_TOKENS = 49_152
 MODEL = "embedded"
@@ -129,20 +130,22 @@ def more_decode_engines(node: Node, folder: Path, transports: Sequence[str]) -> 
             stack.callback(engine.terminate)
             found.append(ports["metrics-port"])
         for number in range(len(transports)):
-            wait_until(partial(attached, node, f"decode-more-{number}"), 180)
+            wait_until(partial(attached, node, f"decode-more-{number}"), ANSWER_LIMIT_S)
         yield found
 
 
 def attached(node: Node, engine: str) -> bool:
     page = httpx.get(
-        f"http://{LOOPBACK}:{node.ports.planner_metrics}/metrics", timeout=10, verify=NO_TLS
+        f"http://{LOOPBACK}:{node.ports.planner_metrics}/metrics",
+        timeout=ANSWER_LIMIT_S,
+        verify=NO_TLS,
     ).text
     return f'"{engine}"' in page
 
 
 def carriers(metrics_port: int) -> dict[str, float]:
     """Transfers of one decode engine that were used, by transport."""
-    page = httpx.get(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=10).text
+    page = httpx.get(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=ANSWER_LIMIT_S).text
     return {
         sample.labels["transport"]: sample.value
         for family in text_string_to_metric_families(page)
@@ -158,7 +161,7 @@ def by_way(case: Case, way: str) -> Case:
 def ask(url: str, case: Case, *, salt: str) -> Json:
     """The salt keeps one way from reading the prefixes that another has cached."""
     body = {"model": MODEL, "cache_salt": salt, **case.body}
-    answer = httpx.post(url + case.path, json=body, timeout=120)
+    answer = httpx.post(url + case.path, json=body, timeout=ANSWER_LIMIT_S)
     assert answer.status_code == httpx.codes.OK, answer.text
     found: Json = answer.json()
     return found
@@ -197,7 +200,7 @@ def plain_vllm(folder: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: healthy(f"http://{LOOPBACK}:{port}"), 180)
+        wait_until(lambda: healthy(f"http://{LOOPBACK}:{port}"), ANSWER_LIMIT_S)
         yield f"http://{LOOPBACK}:{port}"
     finally:
         process.terminate()
@@ -206,7 +209,10 @@ def plain_vllm(folder: Path) -> Iterator[str]:
 
 def healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=5, verify=NO_TLS).status_code == httpx.codes.OK
+        return (
+            httpx.get(f"{url}/health", timeout=POLL_LIMIT_S, verify=NO_TLS).status_code
+            == httpx.codes.OK
+        )
     except httpx.HTTPError:
         return False
 

@@ -17,11 +17,11 @@ from shared.engine.config import EngineOptions
 from shared.engine.environment import engine_environment
 from shared.models.tiny import make_tiny_model
 from tests.integration.node import LOOPBACK, STOP_LIMIT_S, wait_until
+from tests.limits import ANSWER_LIMIT_S, POLL_LIMIT_S, START_LIMIT_S
 from tests.processes import free_port
 
 pytestmark = [
     pytest.mark.engines,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(
         not os.environ.get("SLOS_TEST_ALL_CASES"),
         reason="starts two servers of vLLM for a minute and a half: SLOS_TEST_ALL_CASES=1",
@@ -29,7 +29,6 @@ pytestmark = [
 ]
 
 SCHEDULER = "shared.engine.vllm_standalone.StandaloneScheduler"
-START_LIMIT_S = 400
 FAR_MS, NEVER_MS = 1e6, 1e-3  # every answer meets the first, none the second
 ASKED: list[dict[str, Any]] = [
     {},
@@ -75,14 +74,14 @@ def answer(url: str, number: int, extra: dict[str, Any]) -> str:
         "ignore_eos": True,
         "vllm_xargs": extra,
     }
-    reply = httpx.post(f"{url}/v1/completions", json=body, timeout=120)
+    reply = httpx.post(f"{url}/v1/completions", json=body, timeout=ANSWER_LIMIT_S)
     assert reply.status_code == httpx.codes.OK, reply.text
     return str(reply.json()["choices"][0]["text"])
 
 
 def counts(metrics_port: int) -> dict[tuple[str, ...], float]:
     """Samples of our page by the values of their labels, in the order of the labels' names."""
-    page = httpx.get(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=10).text
+    page = httpx.get(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=ANSWER_LIMIT_S).text
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page)
@@ -118,6 +117,6 @@ def vllm_server(model: str, log_file: Path, *flags: str) -> Iterator[str]:
 def is_up(server: "subprocess.Popen[bytes]", url: str, log_file: Path) -> bool:
     assert server.poll() is None, log_file.read_text()[-2000:]
     try:
-        return httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK
+        return httpx.get(f"{url}/health", timeout=POLL_LIMIT_S).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False

@@ -9,9 +9,9 @@ import pytest
 from shared.models.tiny import make_tiny_model
 from shared.rpc import slos_pb2 as pb
 from tests.integration.engine_host import Host, engine_host
-from tests.integration.node import START_LIMIT_S
+from tests.limits import ANSWER_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(START_LIMIT_S + 120)]
+pytestmark = pytest.mark.engines
 
 DRAFTED = 3
 BLOCK_TOKENS = 32
@@ -60,7 +60,7 @@ def test_two_kv_groups_hold_what_a_promised_load_was_promised(tmp_path: Path) ->
     ) as host:
         (engine,) = host.planner.registered
         evicted = _evicted_by_a_full_load(host, engine)
-        free = host.engine.Health(pb.HealthRequest(), timeout=60).free_kv_blocks
+        free = host.engine.Health(pb.HealthRequest(), timeout=ANSWER_LIMIT_S).free_kv_blocks
 
     assert engine.block_size_tokens == BLOCK_TOKENS
     assert engine.kv_blocks == 160 // 2

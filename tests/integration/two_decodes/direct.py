@@ -30,9 +30,9 @@ from shared.requests import (
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.slos_pb2_grpc import EngineStub
 from tests.integration.node import LOOPBACK, Node
+from tests.limits import ANSWER_LIMIT_S
 
 ANSWER_TOKENS, BLOCK_TOKENS = 12, 32
-LIMIT_S = 60.0
 MOST_TOKENS = 2048  # prompt and answer
 Result = TypeVar("Result")
 _numbers = iter(range(1, 1 << 30))
@@ -57,7 +57,7 @@ def engine_of(node: Node, name: str) -> EngineRef:
     address = f"{LOOPBACK}:{node.part_ports[name]}"
     with grpc.insecure_channel(address) as channel:
         described = EngineStub(channel).Describe(
-            pb.DescribeRequest(), timeout=LIMIT_S, wait_for_ready=True
+            pb.DescribeRequest(), timeout=ANSWER_LIMIT_S, wait_for_ready=True
         )
     return EngineRef(name=name, engine_id=described.engine_id, address=address)
 
@@ -97,7 +97,7 @@ async def answered(
         deliver=delivered.append,
         on_export=exports.append,
         clock=clock,
-        limits=WaitLimits(first_reply_s=LIMIT_S, next_reply_s=LIMIT_S),
+        limits=WaitLimits(first_reply_s=ANSWER_LIMIT_S, next_reply_s=ANSWER_LIMIT_S),
         max_model_len_tokens=MOST_TOKENS,
     )
     try:
@@ -126,7 +126,7 @@ def request_of(token_ids: list[int], *, salt: str = "") -> EngineCoreRequest:
 
 def samples(port: int) -> Iterator[Sample]:
     """What a metrics page shows."""
-    page = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=10).text
+    page = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=ANSWER_LIMIT_S).text
     for family in text_string_to_metric_families(page):
         yield from family.samples
 

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.integration.node import Node
+from tests.limits import ANSWER_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.engines
 
 RANK, HIDDEN, LAYERS = 8, 64, 2
 ADAPTERS = ("poet", "judge")
@@ -41,7 +42,7 @@ def make_adapter(folder: Path, seed: int) -> Path:
 
 
 def post(node: Node, path: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{node.url}{path}", json=body, timeout=60)
+    return httpx.post(f"{node.url}{path}", json=body, timeout=ANSWER_LIMIT_S)
 
 
 async def ask(client: httpx.AsyncClient, model: str, way: str | None) -> tuple[str, str, str]:
@@ -54,7 +55,7 @@ async def ask(client: httpx.AsyncClient, model: str, way: str | None) -> tuple[s
 
 async def ask_all(node: Node, models: tuple[str, ...], each: int) -> list[tuple[str, str, str]]:
     ways = (None, "colocated", "disaggregated")
-    async with httpx.AsyncClient(base_url=node.url, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=node.url, timeout=ANSWER_LIMIT_S) as client:
         asked = [ask(client, one, ways[at % 3]) for at in range(each) for one in models]
         return list(await asyncio.gather(*asked))
 

@@ -17,8 +17,9 @@ from openai import AsyncOpenAI, OpenAI
 from deploy.compose_test.dashboard import MAY_BE_EMPTY, unanswered
 from examples import agent, client
 from tests.integration.load import WAYS, Load, seen, understandable
-from tests.integration.node import START_LIMIT_S, Node, wait_until
+from tests.integration.node import Node, wait_until
 from tests.integration.prometheus import running_prometheus
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 
 pytestmark = pytest.mark.engines
 
@@ -30,7 +31,7 @@ if os.environ.get("SLOS_TEST_ALL_CASES"):
 
 def chat(node: Node, **more: object) -> httpx.Response:
     body = {"model": node.model, "messages": [{"role": "user", "content": "Hello there"}], **more}
-    return httpx.post(f"{node.url}/v1/chat/completions", json=body, timeout=60)
+    return httpx.post(f"{node.url}/v1/chat/completions", json=body, timeout=ANSWER_LIMIT_S)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -191,7 +192,7 @@ def test_every_panel_of_the_dashboard_has_numbers_under_load(node: Node, tmp_pat
 
 
 def test_the_classes_of_the_example_are_those_of_the_gateway(node: Node) -> None:
-    listed = httpx.get(f"{node.url}/v1/slo/classes", timeout=10).json()["data"]
+    listed = httpx.get(f"{node.url}/v1/slo/classes", timeout=ANSWER_LIMIT_S).json()["data"]
 
     asked_for = {one["id"]: (one["ttft_ms"], one["tpot_ms"], one["on_refuse"]) for one in listed}
     assert asked_for["code"] == (4000, 300, "refuse")
@@ -218,7 +219,7 @@ def test_the_client_of_the_examples_does_not_repeat_what_is_never_possible(node:
 
 
 def test_the_agent_of_the_examples_ends_with_words_of_the_model(node: Node) -> None:
-    with httpx.Client(base_url=node.url, timeout=60) as http:
+    with httpx.Client(base_url=node.url, timeout=ANSWER_LIMIT_S) as http:
         messages = agent.run(http, node.model, "Warm in Rome?", {"look_up": agent.look_up})
 
     assert messages[0]["role"] == "user"

@@ -13,8 +13,9 @@ import pytest
 
 from tests.integration.node import Node, wait_until
 from tests.integration.streams import Seen, Streams
+from tests.limits import ANSWER_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 ALL_CASES = bool(os.environ.get("SLOS_TEST_ALL_CASES"))
 STREAMS = 12
@@ -126,13 +127,13 @@ def test_a_machine_that_stands_still_for_ten_seconds_loses_no_engine_and_moves_n
 
 
 def moves_counted(node: Node) -> float:
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = httpx.get(f"{node.url}/metrics", timeout=ANSWER_LIMIT_S).text
     lines = [line for line in page.splitlines() if line.startswith("slos_gateway_moves_total{")]
     return sum(float(line.split()[-1]) for line in lines)
 
 
 def test_moves_are_counted_by_cause(node: Node) -> None:
-    page = httpx.get(f"{node.url}/metrics", timeout=10).text
+    page = httpx.get(f"{node.url}/metrics", timeout=ANSWER_LIMIT_S).text
 
     assert 'slos_gateway_moves_total{cause="lost"}' in page
     assert 'slos_gateway_moves_total{cause="stalled"}' in page

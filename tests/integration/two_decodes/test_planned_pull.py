@@ -16,10 +16,9 @@ import pytest
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import PlannerClient
 from shared.rpc.slos_pb2_grpc import EngineStub
-from tests.integration.node import START_LIMIT_S, Node, wait_until
+from tests.integration.node import Node, wait_until
 from tests.integration.two_decodes.direct import (
     ANSWER_TOKENS,
-    LIMIT_S,
     ask,
     computed_since,
     counted,
@@ -28,8 +27,9 @@ from tests.integration.two_decodes.direct import (
     run,
     samples,
 )
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 PREFIX_TOKENS, REST_TOKENS, STREAM_TOKENS = 1900, 60, 40
 HELD_TOKENS = PREFIX_TOKENS - PREFIX_TOKENS % 64
@@ -61,7 +61,7 @@ async def asked(node: Node, token_ids: list[int], **more: Any) -> Asked:
         "return_token_ids": True,
         **more,
     }
-    async with httpx.AsyncClient(base_url=node.url, timeout=LIMIT_S) as client:
+    async with httpx.AsyncClient(base_url=node.url, timeout=ANSWER_LIMIT_S) as client:
         answer = (await client.post("/v1/completions", json=body)).json()
     return Asked(answer["choices"][0]["token_ids"], answer.get("slo", {}))
 
@@ -95,7 +95,7 @@ async def draining(node: Node, *engines: str) -> AsyncIterator[None]:
     already = drained(node)
     try:
         for stub in stubs:
-            await stub.Drain(pb.DrainRequest(limit_s=LIMIT_S))
+            await stub.Drain(pb.DrainRequest(limit_s=ANSWER_LIMIT_S))
         await until(lambda: drained(node) == already + len(engines))
         yield
     finally:
@@ -110,14 +110,14 @@ def drained(node: Node) -> float:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    await asyncio.to_thread(wait_until, holds, LIMIT_S)
+    await asyncio.to_thread(wait_until, holds, ANSWER_LIMIT_S)
 
 
 @asynccontextmanager
 async def promised_all(node: Node, slo: Mapping[str, Any]) -> AsyncIterator[None]:
     """Streams of this SLO, so many that the engines which serve have no place for another one."""
     streams: list[asyncio.Task[None]] = []
-    async with httpx.AsyncClient(base_url=node.url, timeout=LIMIT_S) as client:
+    async with httpx.AsyncClient(base_url=node.url, timeout=ANSWER_LIMIT_S) as client:
         try:
             refused = False
             while not refused:
@@ -181,13 +181,13 @@ def test_a_prefix_is_pulled_from_an_engine_on_which_a_promise_would_break(node: 
         expected = ask(token_ids, engine_of(node, PULLING), salt="reference").tokens
         ask(prefix, engine_of(node, SOURCE))
         slo = {"ttft_ms": TTFT_MS, "tpot_ms": 1000 * SLOWER * run(idle_tpot_s(node))}
-        wait_until(node.at_rest, LIMIT_S)
+        wait_until(node.at_rest, ANSWER_LIMIT_S)
         here, pulled = counted(node, PULLING), pulls_counted(node)
 
         answer = run(under_load(node, token_ids, slo))
 
         assert answer.tokens == expected
-        wait_until(node.at_rest, LIMIT_S)  # which takes longer than to tell the planner
+        wait_until(node.at_rest, ANSWER_LIMIT_S)  # which takes longer than to tell the planner
         if pulls_counted(node) == (pulled[0] + 1, pulled[1] + 1):
             break
     told = explained(node, answer.decision_id)

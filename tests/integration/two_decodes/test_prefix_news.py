@@ -11,10 +11,9 @@ import pytest
 from services.gateway.prompt_hashes import prompt_hashes
 from shared.requests import EngineRef, Outcome, PlacementQuery, SloTargets
 from shared.rpc.channels import PlannerClient
-from tests.integration.node import START_LIMIT_S, Node, wait_until
+from tests.integration.node import Node, wait_until
 from tests.integration.two_decodes.direct import (
     BLOCK_TOKENS,
-    LIMIT_S,
     MOST_TOKENS,
     answered,
     ask,
@@ -25,8 +24,9 @@ from tests.integration.two_decodes.direct import (
     run,
     samples,
 )
+from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 PREFIX_TOKENS, SPAN_TOKENS = 1000, 64
 HELD_TOKENS = PREFIX_TOKENS - PREFIX_TOKENS % SPAN_TOKENS
@@ -53,7 +53,7 @@ async def known(node: Node, token_ids: list[int]) -> Mapping[str, int]:
             waited_s=0.0,
             prompt_hashes=hashes,
         )
-        decision_id = (await client.place(query, LIMIT_S)).decision_id
+        decision_id = (await client.place(query, ANSWER_LIMIT_S)).decision_id
         ways = (await client.explain(decision_id)).ways
         none = Outcome(decision_id=decision_id, request_id=request.request_id, finished="abort")
         await client.settle([none])
@@ -123,7 +123,7 @@ def test_an_engine_that_was_started_again_has_nothing_cached(node: Node) -> None
 
     node.kill(ENGINE)
 
-    wait_until(lambda: node.engine_count() < len(node.engines), LIMIT_S)
+    wait_until(lambda: node.engine_count() < len(node.engines), ANSWER_LIMIT_S)
     assert not run(known(node, token_ids)).get(ENGINE)
     until_all_serve(node)
     assert engine_of(node, ENGINE).engine_id != before.engine_id

@@ -8,15 +8,15 @@ from shared.requests import EngineRef, PrefixSource
 from tests.integration.node import LOOPBACK, Node, wait_until
 from tests.integration.two_decodes.direct import (
     BLOCK_TOKENS,
-    LIMIT_S,
     ask,
     computed_since,
     counted,
     engine_of,
     prompt,
 )
+from tests.limits import ANSWER_LIMIT_S
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 PREFIX_TOKENS, REST_TOKENS = 1024, 100
 SOURCE, PULLING = "decode-0", "decode-1"
@@ -39,7 +39,7 @@ def warm(node: Node) -> Warm:
     token_ids = [*prefix, *((3 * at) % 200 + 20 for at in range(REST_TOKENS))]
     expected = ask(token_ids, pulling, salt="reference").tokens
     ask(prefix, source)
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
     cached = PREFIX_TOKENS - PREFIX_TOKENS % BLOCK_TOKENS
     return Warm(
         token_ids,
@@ -59,7 +59,7 @@ def test_a_pulled_prefix_gives_the_same_tokens_and_is_computed_on_neither_engine
     assert answer.tokens == warm.answer
     assert not answer.recomputed
     assert answer.exported == [True]
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
     assert computed_since(here, node, PULLING) == len(warm.token_ids) - warm.source.tokens - 1
     assert computed_since(there, node, SOURCE) == 0  # its one token counts as a decode
     assert counted(node, PULLING)["used"] == here.get("used", 0.0) + 1
@@ -67,13 +67,13 @@ def test_a_pulled_prefix_gives_the_same_tokens_and_is_computed_on_neither_engine
 
 def test_a_pulled_prefix_is_cached_and_need_not_be_pulled_again(node: Node, warm: Warm) -> None:
     ask(warm.token_ids, warm.pulling, warm.source)
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
     here = counted(node, PULLING)
 
     answer = ask(warm.token_ids, warm.pulling)
 
     assert answer.tokens == warm.answer
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
     assert computed_since(here, node, PULLING) <= BLOCK_TOKENS
 
 
@@ -87,7 +87,7 @@ def test_a_source_that_has_lost_the_prefix_computes_one_token_and_the_engine_the
     answer = ask(lost, warm.pulling, warm.source)
 
     assert answer.tokens == expected
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
     assert computed_since(there, node, SOURCE) <= 1
 
 
@@ -101,7 +101,7 @@ def test_where_the_source_is_gone_or_was_started_again_the_engine_computes_the_p
 
     assert answer.tokens == warm.answer
     assert answer.exported == [False]
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)
 
 
 def test_a_source_beyond_its_limit_holds_nothing_and_the_engine_computes_the_prompt(
@@ -111,4 +111,4 @@ def test_a_source_beyond_its_limit_holds_nothing_and_the_engine_computes_the_pro
 
     assert answer.tokens == warm.answer
     assert answer.exported == [False]
-    wait_until(node.at_rest, LIMIT_S)
+    wait_until(node.at_rest, ANSWER_LIMIT_S)

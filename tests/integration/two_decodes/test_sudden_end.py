@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.node import Node
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engines
 
 
 def test_a_node_that_is_killed_outright_leaves_nothing(node: Node) -> None:
