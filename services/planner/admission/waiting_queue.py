@@ -38,7 +38,8 @@ class WaitingLimits:
 
     Attributes:
         hold_s: From a call to its answer at most; an undecided request is deferred then.
-        pause_s: The least time between rounds that freed room asks for.
+        pause_s: The least time from one round to the next that freed room asks for, if rounds take
+            less than half of it.
         recheck_s: The most time between rounds while a request waits. A round comes sooner where
             a request can wait no longer.
     """
@@ -88,6 +89,7 @@ class WaitingQueue:
     _freed: bool = False  # since the last round
     _last_round_s: float = -math.inf
     _recheck_at_s: float = -math.inf
+    _pause_s: float = 0.0
 
     def __len__(self) -> int:
         """How many calls wait."""
@@ -120,19 +122,30 @@ class WaitingQueue:
         return calls
 
     def freed(self, now: float) -> None:
-        """Notes that an engine may have room; a round is due after `pause_s` since the last one."""
+        """Notes that an engine may have room; a round is due some time after the last one began."""
         if not self._calls:
             return
         self._freed = True
-        if now - self._last_round_s >= self.numbers.pause_s:
+        if now - self._last_round_s >= self.least_pause_s:
             self.round_is_due = True
 
     def next_look_s(self, now: float) -> float:
         """When to call `look_again`; infinite while no call waits."""
         if not self._calls:
             return math.inf
-        soonest_s = now + self.numbers.pause_s
+        soonest_s = now + self.least_pause_s
         return soonest_s if self._freed else max(soonest_s, self._recheck_at_s)
+
+    def took(self, round_s: float) -> None:
+        """Notes the time of the last round. Rounds that freed room asks for take at most half of
+        all time, so that reports and new calls do not wait behind them.
+        """
+        self._pause_s = 2 * round_s
+
+    @property
+    def least_pause_s(self) -> float:
+        """The least time from the beginning of a round to the next that freed room asks for."""
+        return max(self.numbers.pause_s, self._pause_s)
 
     def look_again(self, now: float) -> list[Answer]:
         """Defers the calls that have waited their time; makes a round due where room was freed

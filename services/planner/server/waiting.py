@@ -65,7 +65,7 @@ class WaitingCalls:
         """Ends calls that have waited their time and decides the others again, until cancelled."""
         while True:
             await self._somebody.wait()
-            await self.clock.sleep(self.queue.numbers.pause_s)
+            await self.clock.sleep(self.queue.least_pause_s)
             self._drop_cancelled()
             self._hand_out(self.queue.look_again(self.clock.now()))
             self._decide()
@@ -89,8 +89,10 @@ class WaitingCalls:
         except Exception as error:  # noqa: BLE001 - else these calls would never be answered
             self._fail(error)
             return
+        took_s = self.clock.now() - began_s
+        self.queue.took(took_s)
         if somebody_waits:
-            self.round_took(self.clock.now() - began_s)
+            self.round_took(took_s)
         self.ring()
 
     def _drop_cancelled(self) -> None:

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,15 @@ class FakeDecider:
     rounds: list[list[PendingRequest]] = field(default_factory=list)
     withdrawn: list[Placement] = field(default_factory=list)
     fails: bool = False
+    _works: Callable[[], None] = lambda: None
+
+    def takes(self, seconds: float, clock: HandClock) -> None:
+        """From now on a round takes so long."""
+
+        def work() -> None:
+            clock.at_s += seconds
+
+        self._works = work
 
     def decide_round(
         self,
@@ -63,6 +73,7 @@ class FakeDecider:
         now: float,  # noqa: ARG002
     ) -> list[Decision | Deferral | None]:
         self.rounds.append(list(asked))
+        self._works()
         if self.fails:
             raise ZeroDivisionError
         taken = min(self.room, len(asked))
@@ -179,6 +190,21 @@ async def test_freed_room_makes_a_round_at_most_every_pause() -> None:
 
         await desk.clock.move(NUMBERS.pause_s)
         assert len(desk.decider.rounds) == 2
+        call.cancel()
+
+
+async def test_rounds_that_freed_room_asks_for_take_half_of_the_time_at_most() -> None:
+    async with opened(FakeDecider()) as desk:
+        round_s, began_s = 20 * NUMBERS.pause_s, desk.clock.now()
+        desk.decider.takes(round_s, desk.clock)
+        call = desk.ask("a", limit_s=math.inf)
+        for _ in range(80):
+            await settle()
+            desk.free()
+            await desk.clock.move(NUMBERS.pause_s)
+        rounds, elapsed_s = len(desk.decider.rounds), desk.clock.now() - began_s
+        assert rounds >= 3
+        assert rounds * round_s <= elapsed_s / 2 + round_s
         call.cancel()
 
 
