@@ -123,6 +123,7 @@ class ClassMix:
 
     def __init__(self) -> None:
         self._classes: OrderedDict[str, _Asked] = OrderedDict()
+        self._crowding_since_s: dict[str, float] = {}
         self._began_s = math.inf
 
     def asked(self, name: str, work: Work, value: float, now: float) -> None:
@@ -139,10 +140,17 @@ class ClassMix:
         remember(self._classes, name, one, _KEPT_CLASSES)
 
     def crowding_classes(self, engines: int, now: float) -> frozenset[str]:
-        """Classes that a fleet of so many engines should promise nothing now."""
-        if len(self._classes) < 2:
-            return frozenset()
-        return crowding_classes(self._work(now), engines)
+        """Classes that a fleet of so many engines should promise nothing now: those that have
+        crowded others out for as long as their own first tokens may wait. A shorter overload may
+        end before they are due.
+        """
+        found = crowding_classes(self._work(now), engines) if len(self._classes) > 1 else ()
+        self._crowding_since_s = {one: self._crowding_since_s.get(one, now) for one in found}
+        return frozenset(
+            one
+            for one, since_s in self._crowding_since_s.items()
+            if now - since_s >= self._classes[one].waits_s
+        )
 
     def tight_pool(self, engines: int, now: float) -> TightPool | None:
         """Where a fleet of so many engines should serve its tightest TPOTs now; None: anywhere."""

@@ -60,7 +60,7 @@ class EngineState(Reservations):
     _transports: tuple[str, ...] = field(init=False, repr=False)
     _fitted: tuple[StepTable | None, bytes] = (None, b"")
     _counted: Rows | None = field(default=None, repr=False)
-    _promised: Promised = field(default_factory=lambda: Promised(requests=0, prompt_tokens=0.0))
+    _promised: Promised = field(default_factory=Promised)
 
     def __post_init__(self) -> None:
         self._transports = self.description.transports
@@ -173,11 +173,7 @@ class EngineState(Reservations):
             self._counted, self._promised = self.rows, promised_in(self.rows)
         if not self.unseen:
             return self._promised
-        coming = promised_in(np.array([hold.row for hold in self.unseen.values()]))
-        return Promised(
-            requests=self._promised.requests + coming.requests,
-            prompt_tokens=self._promised.prompt_tokens + coming.prompt_tokens,
-        )
+        return self._promised + promised_in(np.array([hold.row for hold in self.unseen.values()]))
 
     @property
     def decode_tokens(self) -> int:

@@ -114,9 +114,9 @@ class FleetEstimates(AttachedEngines):
 
     @property
     def ahead_s(self) -> float:
-        """Seconds of promised prompts that an engine has to compute, on average."""
+        """Seconds of promised prompts with a TTFT that an engine has to compute, on average."""
         engines = list(self.serving())
-        tokens = sum(engine.promised.prompt_tokens for engine in engines)
+        tokens = sum(engine.promised.due_prompt_tokens for engine in engines)
         return self.prompt_s(tokens) / max(1, len(engines))
 
     def kv_bytes(self, prefill: EngineState, prompt_tokens: int) -> int:

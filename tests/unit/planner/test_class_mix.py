@@ -167,12 +167,26 @@ def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
 def test_what_is_asked_for_is_learned_from_requests() -> None:
     mix = mix_of(30.0)
 
-    assert mix.crowding_classes(1, 30.0) == {"tight"}
-    assert mix.crowding_classes(3, 30.0) == frozenset()
+    mix.crowding_classes(1, 30.0)
+    assert mix.crowding_classes(1, 31.0) == {"tight"}
+    assert mix.crowding_classes(3, 31.0) == frozenset()
+
+
+def test_a_class_is_left_out_once_it_has_crowded_others_for_as_long_as_it_may_wait() -> None:
+    mix = mix_of(30.0)
+
+    assert mix.crowding_classes(1, 30.0) == frozenset()
+    assert mix.crowding_classes(1, 30.9) == frozenset()
+    assert mix.crowding_classes(1, 31.0) == {"tight"}
+    assert mix.crowding_classes(3, 31.1) == frozenset()  # it crowds nobody, so it counts anew
+    assert mix.crowding_classes(1, 31.2) == frozenset()
 
 
 def test_a_load_that_is_over_leaves_no_class_out() -> None:
-    assert mix_of(30.0).crowding_classes(1, 30.0 + 120.0) == frozenset()
+    mix = mix_of(30.0)
+
+    mix.crowding_classes(1, 30.0)
+    assert mix.crowding_classes(1, 30.0 + 120.0) == frozenset()
 
 
 def test_memory_of_classes_is_bounded() -> None:
@@ -252,6 +266,7 @@ def test_requests_of_a_class_that_is_left_out_are_answered_at_once() -> None:
         state.class_mix.asked(
             "tight", Work(work_s=0.01, leaves=0.05, decodes_s=9.0, waits_s=1.0), 1.0, now
         )
+    state.crowding_classes(LONG_AFTER_S - 1.0)  # since then it crowds the others
     for on_refuse in OnRefuse:
         targets = SloTargets(class_name="tight", ttft_s=20.0, tpot_s=0.5, on_refuse=on_refuse)
         asked = PendingRequest(
