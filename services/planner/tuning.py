@@ -35,8 +35,9 @@ LONGEST_STEP_AT_LEAST: Annotated[
         low=2,
         high=16,
         why="Shorter steps would consist mostly of their fixed time.",
+        page="decisions/0030-the-longest-step-is-at-least-six-empty-ones.md",
     ),
-] = 4.0
+] = 6.0
 
 AWAITED_BLOCKS: Annotated[
     float,
