@@ -86,7 +86,7 @@ def test_best_effort_leaves_twice_what_sessions_will_come_back_to(awaited: int, 
 
 
 @pytest.mark.parametrize(
-    ("ttft_s", "longest_s"), [(2.1, 0.7), (0.36, 0.12), (0.04, 4 * 0.0248), (math.inf, 0.0)]
+    ("ttft_s", "longest_s"), [(2.1, 0.7), (0.6, 0.2), (0.04, 6 * 0.0248), (math.inf, 0.0)]
 )
 def test_a_step_lasts_a_third_of_the_tightest_first_token_at_most(
     ttft_s: float, longest_s: float
