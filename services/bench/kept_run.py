@@ -1,4 +1,4 @@
-"""A run whose decisions, result and logs are kept in a folder of its own."""
+"""The folder of a run, with its decisions, result and logs."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence

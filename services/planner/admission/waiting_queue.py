@@ -89,7 +89,8 @@ class WaitingQueue:
     _freed: bool = False  # since the last round
     _last_round_s: float = -math.inf
     _recheck_at_s: float = -math.inf
-    _pause_s: float = 0.0
+    _took_s: float = 0.0
+    _pause_s: float = 0.0  # from the beginning of a round to the next
 
     def __len__(self) -> int:
         """How many calls wait."""
@@ -126,33 +127,31 @@ class WaitingQueue:
         if not self._calls:
             return
         self._freed = True
-        if now - self._last_round_s >= self.least_pause_s:
+        if now - self._last_round_s >= max(self.numbers.pause_s, self._pause_s):
             self.round_is_due = True
 
     def next_look_s(self, now: float) -> float:
         """When to call `look_again`; infinite while no call waits."""
         if not self._calls:
             return math.inf
-        soonest_s = now + self.least_pause_s
+        soonest_s = now + self.numbers.pause_s
         return soonest_s if self._freed else max(soonest_s, self._recheck_at_s)
 
     def took(self, round_s: float) -> None:
-        """Notes the time of the last round. Rounds that freed room asks for take at most half of
-        all time, so that reports and new calls do not wait behind them.
-        """
-        self._pause_s = 2 * round_s
+        """Notes the time of the last round. Rounds that freed room or a recheck asks for take at
+        most half of all time, so that reports and new calls do not wait behind them.
 
-    @property
-    def least_pause_s(self) -> float:
-        """The least time from the beginning of a round to the next that freed room asks for."""
-        return max(self.numbers.pause_s, self._pause_s)
+        The shorter of two rounds counts: a single slow one may be the machine's.
+        """
+        self._pause_s, self._took_s = 2 * min(round_s, self._took_s), round_s
 
     def look_again(self, now: float) -> list[Answer]:
         """Defers the calls that have waited their time; makes a round due where room was freed
         since the last one, or a recheck is due.
         """
         answers = self.defer(until_s=now, now=now)
-        if self._freed or now >= self._recheck_at_s:
+        may_follow = now - self._last_round_s >= self._pause_s
+        if (self._freed and may_follow) or now >= self._recheck_at_s:
             self.round_is_due = True
         return answers
 
@@ -179,7 +178,7 @@ class WaitingQueue:
         self._last_round_s = now
         asked = [call.as_of(now) for call in calls]
         decisions = self.decider.decide_round(asked, now)
-        pause_s = self.numbers.recheck_s
+        pause_s = max(self.numbers.recheck_s, self._pause_s)
         for call, one, decision in zip(calls, asked, decisions, strict=True):
             if isinstance(decision, Decision):
                 if decision.placement.admission is not Admission.DEFERRED:

@@ -27,7 +27,7 @@ class LongPromptDeferral:
 
     def defers(self, takes_s: float, left_s: float, ahead_s: float) -> bool:
         """Whether to defer a prompt that takes `takes_s` and is due in `left_s`. Engines have
-        `ahead_s` of promised prompts with a TTFT to compute on average; the others give way.
+        `ahead_s` of promised prompts with a TTFT to compute on average; others come after them.
         """
         if math.isnan(self.takes_s) or left_s <= SURELY_IN_TIME * takes_s + NEXT_LOOK_S:
             return False

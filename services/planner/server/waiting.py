@@ -65,7 +65,7 @@ class WaitingCalls:
         """Ends calls that have waited their time and decides the others again, until cancelled."""
         while True:
             await self._somebody.wait()
-            await self.clock.sleep(self.queue.least_pause_s)
+            await self.clock.sleep(self.queue.numbers.pause_s)
             self._drop_cancelled()
             self._hand_out(self.queue.look_again(self.clock.now()))
             self._decide()

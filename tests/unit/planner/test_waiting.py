@@ -208,6 +208,20 @@ async def test_rounds_that_freed_room_asks_for_take_half_of_the_time_at_most() -
         call.cancel()
 
 
+async def test_a_slow_round_holds_up_no_call_beyond_its_limit() -> None:
+    async with opened(FakeDecider()) as desk:
+        desk.decider.takes(20.0, desk.clock)
+        first = desk.ask("a")
+        await settle()
+        desk.decider.takes(0.0, desk.clock)
+        second = desk.ask("b")
+        await settle()
+        await desk.clock.move(NUMBERS.pause_s)
+        assert first.done()
+        await desk.clock.move(NUMBERS.hold_s)
+        assert second.done()
+
+
 async def test_without_waiting_calls_freed_room_makes_no_round() -> None:
     async with opened(FakeDecider()) as desk:
         desk.free()
