@@ -124,6 +124,13 @@ class Point:
         low, high = self.attained[rule]
         return Bounds(at_least=low, at_most=high)
 
+    @property
+    def played(self) -> float:
+        """How much of the load's time the run lasted, as a share: comparable between settings with
+        other numbers of engines and programs.
+        """
+        return self.ended_s * self.task.rate / self.task.programs
+
     def passes(self, rule: str, bar: float) -> bool | None:
         return self.bounds(rule).passes(bar)
 

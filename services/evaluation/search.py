@@ -44,7 +44,7 @@ def capacity(
     """Goes up or down from `first` until one rate passes and one fails, then bisects on the
     logarithm until the two are within `ratio`. `bound` counts as failed.
 
-    One setting that passes is enough at a rate. When all fail, a third of them goes on (those that
+    One setting that passes is enough at a rate. When all fail, half of them goes on (those that
     kept most or lasted longest), and the one that passed last. A setting that failed at a rate is
     not tried at a higher one. Raises ValueError without settings or with a ratio that is not above
     1.
@@ -102,9 +102,9 @@ class _Race:
             self._failed[setting] = min(rate, self._failed.get(setting, math.inf))
 
     def all_failed(self, failed: Mapping[str, Point]) -> None:
-        """Keeps the best third of the settings that failed."""
+        """Keeps the better half of the settings that failed."""
         tried = sorted(failed, key=lambda one: _merit(failed[one]), reverse=True)
-        stay = tried[: max(_LEAST_SETTINGS, len(tried) // 3)]
+        stay = tried[: max(_LEAST_SETTINGS, len(tried) // 2)]
         if self._passed in tried:  # it may have failed first at a rate far beyond its capacity
             stay = [self._passed, *(one for one in stay if one != self._passed)]
         rest = [one for one in self._order if one not in failed]
@@ -113,12 +113,13 @@ class _Race:
 
 def _merit(failed: Point) -> tuple[bool, float]:
     """Ranks failed settings. First come those that passed a lower bar, by the share that they may
-    have kept; then the others, by how long they ran: a run ends once its failure is certain.
+    have kept; then the others, by how much of the load they ran: a run ends once its failure is
+    certain.
     """
     rule, bars = failed.task.rule, failed.task.bars
     if bars and failed.passes(rule, min(bars)):
         return True, failed.bounds(rule).at_most
-    return False, failed.ended_s
+    return False, failed.played
 
 
 def _try(

@@ -5,14 +5,16 @@ from services.evaluation.version import version_of
 from shared.simulation.judge import Rule
 
 
-def make_task(*, setting: str = "a", rate: float = 1.0, system: str = "vllm") -> Task:
+def make_task(
+    *, setting: str = "a", rate: float = 1.0, system: str = "vllm", engines: int = 1
+) -> Task:
     return Task(
         scenario="ChatBot",
         hardware="opt-7b-a100-40gb",
         system=system,
         setting=setting,
         replicas=1,
-        engines=1,
+        engines=engines,
         rate=rate,
         programs=100,
         seed=1,

@@ -96,13 +96,32 @@ def test_the_setting_that_passed_last_stays_however_early_it_fails_far_beyond() 
     assert 4.0 < task.rate < 6.0
 
 
-def test_most_settings_are_tried_once_only() -> None:
+def test_a_larger_fleet_goes_on_that_played_more_of_its_load_in_less_time() -> None:
+    """Splits of a fleet have more engines, and fewer programs for each."""
+    names = ["small", "b", "c", "d", "e", "f", "large"]
+
+    def sized(setting: str, rate: float) -> Task:
+        engines = 3 if setting == "large" else 1
+        return make_task(setting=setting, rate=rate * engines, engines=engines)
+
+    asked = capacity(sized, names, bar=0.9, first=4.0, bound=100.0, ratio=1.05)
+
+    task = next(asked)
+    for _ in names[:-1]:
+        task = asked.send(make_point(task, 0.5, ended_s=50.0))
+    task = asked.send(make_point(task, 0.5, ended_s=40.0))
+
+    assert task.setting == "large"
+    assert task.rate < 12.0
+
+
+def test_half_of_the_settings_are_tried_once_only() -> None:
     capacities = {str(number): 5.0 + number / 100 for number in range(60)}
     meter = Meter(capacities)
 
     drive({"": search(list(capacities))}, meter, PointsInMemory())
 
-    assert len(meter.asked) < 60 + 20 + 12 + 10
+    assert len(meter.asked) < 60 + 30 + 15 + 8 + 10
 
 
 @pytest.mark.parametrize("bar", [0.9, 0.95, 0.99])
