@@ -11,16 +11,16 @@ from typing import TypeVar
 import numpy as np
 
 from services.planner.estimators.drafting import Drafting
+from services.planner.longest_step import RecentPrompts, longest_step_s
 from services.planner.state.turnover import decoding, prompt_tokens_each
 from services.planner.tuning import (
     ASKED_WINDOW_S,
     AWAITED_BLOCKS,
-    LONGEST_STEP_AT_LEAST,
     MOST_DRAFT_GROUPS,
     POLICY_CHANGE,
-    STEP_SHARE_OF_TTFT,
 )
-from shared.batch_time import Step, StepTable
+from shared.batch_time import StepTable
+from shared.batch_time.table import FloatArray
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
 from shared.scheduling.acceptance import Acceptance, Caution
@@ -44,32 +44,47 @@ _KEPT_ENGINES, _KEPT_CLASSES = 1024, 64
 _V = TypeVar("_V")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The tightest recent targets of a class on one engine, in seconds; infinite: none."""
-
-    ttft_s: float = math.inf
-    tpot_s: float = math.inf
-
-
 @dataclass(slots=True, kw_only=True)
-class _Lately:
-    """Targets of one class on one engine in this window of ASKED_WINDOW_S and the one before."""
+class _Pace:
+    """The tightest TPOT of one class on one engine in this window of ASKED_WINDOW_S and the one
+    before, in seconds; infinite: none.
+    """
 
     since_s: float
-    now: Asked = field(default_factory=Asked)
-    before: Asked = field(default_factory=Asked)
+    now_s: float = math.inf
+    before_s: float = math.inf
 
     def turn(self, now: float) -> None:
         """Begins a new window where the present one is over."""
         passed = (now - self.since_s) // ASKED_WINDOW_S
         if passed >= 1:
-            self.before = self.now if passed < 2 else Asked()
-            self.now, self.since_s = Asked(), now
+            self.before_s = self.now_s if passed < 2 else math.inf
+            self.now_s, self.since_s = math.inf, now
 
     @property
-    def tightest(self) -> Asked:
-        return _tighter(self.now, self.before)
+    def tightest_s(self) -> float:
+        return min(self.now_s, self.before_s)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Lately:
+    """What one engine was asked for lately."""
+
+    paces: OrderedDict[str, _Pace] = field(default_factory=OrderedDict)
+    prompts: RecentPrompts = field(default_factory=RecentPrompts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Recent targets on one engine.
+
+    Attributes:
+        paces_s: The tightest promised TPOT by class, in seconds; infinite: none.
+        prompts: Prompts with a TTFT target, in the columns of `longest_step`.
+    """
+
+    paces_s: Mapping[str, float]
+    prompts: FloatArray
 
 
 class PolicyBook:
@@ -81,36 +96,42 @@ class PolicyBook:
     def __init__(self) -> None:
         self.acceptance = Acceptance()
         self.drafting = Drafting()
-        self._engines: OrderedDict[str, OrderedDict[str, _Lately]] = OrderedDict()
+        self._engines: OrderedDict[str, _Lately] = OrderedDict()
 
-    def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
-        """Notes promised targets: the TTFT at the engine that computes the prompt, the TPOT at the
-        one that decodes.
+    def placed(
+        self, query: PlacementQuery, placement: Placement, prompt_tokens: int, now: float
+    ) -> None:
+        """Notes the targets of a request that runs: the TTFT at the engine that computes
+        `prompt_tokens` of its prompt, a promised TPOT at the one that decodes.
         """
-        if placement.admission is not Admission.ADMITTED or placement.decode is None:
+        if placement.decode is None:
             return
-        first = placement.prefill or placement.decode
-        name, pace_s = query.targets.class_name, query.targets.tightest_tpot_s
-        self._note(first.name, name, Asked(ttft_s=_or_inf(placement.ttft_s)), now)
-        self._note(placement.decode.name, name, Asked(tpot_s=_or_inf(pace_s)), now)
+        first, name = placement.prefill or placement.decode, query.targets.class_name
+        if placement.ttft_s is not None:
+            cached_tokens = query.prompt_tokens - prompt_tokens
+            prompts = self._of(first.name).prompts
+            prompts.note(name, placement.ttft_s, cached_tokens, prompt_tokens, now)
+        if placement.admission is Admission.ADMITTED:
+            paces = self._of(placement.decode.name).paces
+            pace = _newest(paces, name, _Pace(since_s=now), _KEPT_CLASSES)
+            pace.turn(now)
+            pace.now_s = min(pace.now_s, query.targets.tightest_tpot_s or math.inf)
 
     def drafted(self, drafts: Iterable[Drafts], now: float) -> None:
         self.acceptance.observe(drafts, now)
 
-    def asked(self, engine: str, now: float) -> dict[str, Asked]:
-        """The tightest targets by class, of this window and the one before."""
-        found = {}
-        for class_name, lately in self._engines.get(engine, {}).items():
-            if now - lately.since_s < 2 * ASKED_WINDOW_S:
-                lately.turn(now)
-                found[class_name] = lately.tightest
-        return found
+    def asked(self, engine: str, now: float) -> Asked:
+        """The targets of this window and the one before."""
+        lately = self._engines.get(engine) or _Lately()
+        paces_s: dict[str, float] = {}
+        for name, pace in lately.paces.items():
+            if now - pace.since_s < 2 * ASKED_WINDOW_S:
+                pace.turn(now)
+                paces_s[name] = pace.tightest_s
+        return Asked(paces_s=paces_s, prompts=lately.prompts.rows(now))
 
-    def _note(self, engine: str, class_name: str, asked: Asked, now: float) -> None:
-        classes = _newest(self._engines, engine, OrderedDict(), _KEPT_ENGINES)
-        lately = _newest(classes, class_name, _Lately(since_s=now), _KEPT_CLASSES)
-        lately.turn(now)
-        lately.now = _tighter(lately.now, asked)
+    def _of(self, engine: str) -> _Lately:
+        return _newest(self._engines, engine, _Lately(), _KEPT_ENGINES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +152,7 @@ class EngineNow:
 
 def policy_for(
     engine: EngineNow,
-    asked: Mapping[str, Asked],
+    asked: Asked,
     acceptance: Acceptance,
     before: Policy,
     now: float,
@@ -140,11 +161,10 @@ def policy_for(
     known = replace(before, kept_blocks=_kept_blocks(engine))
     if engine.table is None:
         return known
-    tightest_ttft_s = min((one.ttft_s for one in asked.values()), default=math.inf)
-    bounded = replace(known, longest_step_s=longest_step_s(engine.table, tightest_ttft_s))
+    bounded = replace(known, longest_step_s=longest_step_s(engine.table, asked.prompts))
     if engine.description.max_speculation_tokens < 1:
         return replace(bounded, speculation_tokens=0, speculation_by_class={})
-    return _with_speculation(engine, engine.table, asked, acceptance, bounded, now)
+    return _with_speculation(engine, engine.table, asked.paces_s, acceptance, bounded, now)
 
 
 def worth_sending(old: Policy, new: Policy) -> bool:
@@ -165,18 +185,10 @@ def _kept_blocks(engine: EngineNow) -> int:
     return min(parts * part, in_all // 2)
 
 
-def longest_step_s(table: StepTable, tightest_ttft_s: float) -> float:
-    """Bounds the wait of a request that comes while a step runs; 0 without any TTFT target."""
-    if math.isinf(tightest_ttft_s):
-        return 0.0
-    empty_s = table.sure_s(Step())
-    return max(STEP_SHARE_OF_TTFT * tightest_ttft_s, LONGEST_STEP_AT_LEAST * empty_s)
-
-
 def _with_speculation(
     engine: EngineNow,
     table: StepTable,
-    asked: Mapping[str, Asked],
+    asked_s: Mapping[str, float],
     acceptance: Acceptance,
     policy: Policy,
     now: float,
@@ -194,8 +206,8 @@ def _with_speculation(
     before = [one.drafts_of(policy) for one in groups] if promised else [None]
     kept = [one for one in before if one is not None] if None not in before else None
     drafts = _drafts(engine, table, tiers, kept, policy.longest_step_s or math.inf)
-    names = {*asked, *(name for one in groups for name in one.names)}
-    paces_s = {name: asked.get(name, Asked()).tpot_s for name in names}
+    names = {*asked_s, *(name for one in groups for name in one.names)}
+    paces_s = {name: asked_s.get(name, math.inf) for name in names}
     return replace(
         policy,
         speculation_tokens=min(drafts),
@@ -303,14 +315,6 @@ def _nearest(groups: Sequence[_Group], name: str, tpot_s: float) -> int:
         return max(places, key=lambda place: groups[place].tpot_s)
     paced = [place for place in places if groups[place].tpot_s < math.inf] or places
     return min(paced, key=lambda place: abs(math.log(groups[place].tpot_s / tpot_s)))
-
-
-def _tighter(one: Asked, other: Asked) -> Asked:
-    return Asked(ttft_s=min(one.ttft_s, other.ttft_s), tpot_s=min(one.tpot_s, other.tpot_s))
-
-
-def _or_inf(seconds: float | None) -> float:
-    return math.inf if seconds is None else seconds
 
 
 def _newest(store: OrderedDict[str, _V], key: str, new: _V, limit: int) -> _V:

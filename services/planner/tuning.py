@@ -17,28 +17,6 @@ ASKED_WINDOW_S: Annotated[
     ),
 ] = 30.0
 
-STEP_SHARE_OF_TTFT: Annotated[
-    float,
-    Tuned(
-        unit="share of the tightest TTFT",
-        low=0.1,
-        high=0.5,
-        why="A step that began before a request arrived delays its prompt by at most this share, "
-        "and the prompt needs a step of its own.",
-    ),
-] = 1 / 3
-
-LONGEST_STEP_AT_LEAST: Annotated[
-    float,
-    Tuned(
-        unit="empty steps",
-        low=2,
-        high=16,
-        why="Shorter steps would consist mostly of their fixed time.",
-        page="decisions/0030-the-longest-step-is-at-least-six-empty-ones.md",
-    ),
-] = 6.0
-
 AWAITED_BLOCKS: Annotated[
     float,
     Tuned(

@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from services.planner.policies import longest_step_s
+from services.planner.longest_step import longest_step_s
 from services.planner.scaling.fleet_rows import Floats
 from services.planner.scaling.fleet_size import FleetSize, grown, shrunk
 from services.planner.scaling.hysteresis import Hysteresis
 from services.planner.scaling.numbers import ScalingNumbers
-from services.planner.scaling.recent_demand import ARRIVES, DUE, Demands
+from services.planner.scaling.recent_demand import ARRIVES, CACHED, DUE, PROMPT, Demands
 from services.planner.scaling.replay import Replayed, replay
 from services.planner.scaling.site import Site
 from services.planner.scaling.work import least_for_work
@@ -232,7 +232,11 @@ def _question(
 
 def _longest_step_s(demands: Demands, site: Site) -> float:
     """The limit of a step's time, as engines are told it."""
-    return longest_step_s(StepTable(site.decode_table), float(demands[:, DUE].min(initial=np.inf)))
+    asked = demands[np.isfinite(demands[:, DUE])]
+    to_compute = asked[:, PROMPT] - asked[:, CACHED]
+    weights = np.ones(len(asked))
+    prompts = np.column_stack((weights, asked[:, DUE], asked[:, CACHED], to_compute))
+    return longest_step_s(StepTable(site.decode_table), prompts)
 
 
 def _limits(engine: EngineState) -> Floats:

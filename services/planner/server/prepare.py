@@ -5,6 +5,7 @@ import numpy as np
 from services.planner.admission.dynamic_program import Problem, best_set, holds
 from services.planner.admission.pending import PendingRequest
 from services.planner.admission.rounds import decide_round
+from services.planner.longest_step import longest_step_s
 from services.planner.planner_config import PlannerConfig
 from services.planner.state import class_mix
 from services.planner.state.cluster import ClusterState
@@ -38,6 +39,7 @@ def prepare() -> None:
     history = StepHistory()
     history.add([_report(table)], 1.0)
     history.sums(engine.name, table, 0.0, 2.0)
+    longest_step_s(table, np.ones((1, 4)))
     _solve(table)
     speculation.prepare(table)
     class_mix.prepare()

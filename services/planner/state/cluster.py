@@ -224,11 +224,13 @@ class ClusterState(FleetEstimates):
             ends_at_s=ends_at_s,
             adapter=query.adapter,
         )
+        to_compute = whole.prefill_tokens
         source = placement.prefix_source
         if source is not None and source.engine.name in self.engines:
             begins_at_s = now + (chosen.queue_s or 0.0)
             run, export = pulled(whole, demand, source, begins_at_s, best_effort=best_effort)
             end.hold(run)
+            to_compute = run.prefill_tokens
             self.engines[source.engine.name].hold(export)
         elif prefill is None:
             end.hold(colocated(whole, demand, end, best_effort=best_effort))
@@ -241,6 +243,6 @@ class ClusterState(FleetEstimates):
         self.sessions.placed(query, placement, now)
         usual_tokens = self.expected_output_tokens(query)
         self.tenants.placed(query, placement.decision_id, usual_tokens)
-        self.policies.placed(query, placement, now)
+        self.policies.placed(query, placement, to_compute, now)
         name = prefill.name if prefill else None
         self._groups.placed(query.group_id, name, decode.name, now)

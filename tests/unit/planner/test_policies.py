@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.planner.longest_step import longest_step_s
 from services.planner.policies import Asked, EngineNow, PolicyBook, policy_for, worth_sending
 from shared.batch_time import PAPER, Step, StepCurve, StepTable
 from shared.engines import Drafts, Policy
@@ -20,7 +21,10 @@ TABLE = StepTable.of(
 )
 TIGHT_S, LOOSE_S = 0.049, 0.099
 CLASS_OF = {TIGHT_S: "code", TIGHT_S / 2: "code", LOOSE_S: "chat"}
-ASKED = {"code": Asked(ttft_s=2.0, tpot_s=TIGHT_S), "chat": Asked(ttft_s=4.0, tpot_s=LOOSE_S)}
+ASKED = Asked(
+    paces_s={"code": TIGHT_S, "chat": LOOSE_S}, prompts=np.array([[1.0, 2.0, 0.0, 500.0]])
+)
+NOTHING = Asked(paces_s={}, prompts=np.empty((0, 4)))
 
 
 def ref(name: str) -> EngineRef:
@@ -64,7 +68,7 @@ def accepting(alpha: float) -> Acceptance:
     return Acceptance(prior=alpha)
 
 
-def policy(now: EngineNow, asked: dict[str, Asked] = ASKED, alpha: float = 0.7) -> Policy:
+def policy(now: EngineNow, asked: Asked = ASKED, alpha: float = 0.7) -> Policy:
     return policy_for(now, asked, accepting(alpha), Policy(), 0.0)
 
 
@@ -85,16 +89,12 @@ def test_best_effort_leaves_twice_what_sessions_will_come_back_to(awaited: int, 
 # ---- the longest step
 
 
-@pytest.mark.parametrize(
-    ("ttft_s", "longest_s"), [(2.1, 0.7), (0.6, 0.2), (0.04, 6 * 0.0248), (math.inf, 0.0)]
-)
-def test_a_step_lasts_a_third_of_the_tightest_first_token_at_most(
-    ttft_s: float, longest_s: float
-) -> None:
-    asked = {"code": Asked(ttft_s=ttft_s), "chat": Asked(ttft_s=max(ttft_s, 3.0))}
+def test_steps_are_as_long_as_suits_the_targets_of_recent_prompts() -> None:
+    assert policy(engine()).longest_step_s == longest_step_s(TABLE, ASKED.prompts) > 0
 
-    assert policy(engine(), asked).longest_step_s == pytest.approx(longest_s)
-    assert TABLE.sure_s(Step()) == pytest.approx(0.0248)
+
+def test_steps_have_no_limit_where_no_prompt_has_a_target() -> None:
+    assert policy(engine(), NOTHING).longest_step_s == 0
 
 
 def test_an_engine_without_step_times_keeps_its_policy() -> None:
@@ -165,7 +165,9 @@ def test_classes_of_one_pace_draft_by_what_each_accepts(tpot_s: float, kind: flo
     rows = decoding(10, tpot_s, kind)
     now = engine(rows, rows, classes=["good", "bad"])
 
-    told = policy_for(now, {}, drafting(good=0.9, bad=0.02), Policy(), 0.0).speculation_by_class
+    told = policy_for(
+        now, NOTHING, drafting(good=0.9, bad=0.02), Policy(), 0.0
+    ).speculation_by_class
 
     assert told["good"] > told["bad"] == 0
 
@@ -175,7 +177,7 @@ def test_a_class_that_does_not_decode_now_shortens_no_drafts() -> None:
 
     alone, beside = (
         policy_for(now, asked, acceptance, Policy(), 0.0).speculation_by_class["code"]
-        for asked in ({"code": ASKED["code"]}, ASKED)
+        for asked in (replace(ASKED, paces_s={"code": TIGHT_S}), ASKED)
     )
 
     assert alone == beside > 0
@@ -186,7 +188,7 @@ def test_many_classes_of_one_pace_draft_as_the_least_of_them_accepts() -> None:
     now = engine(*(decoding(1, LOOSE_S) for _ in names), classes=names)
     acceptance = drafting(**dict.fromkeys(names, 0.9) | {names[7]: 0.02})
 
-    told = policy_for(now, {}, acceptance, Policy(), 0.0).speculation_by_class
+    told = policy_for(now, NOTHING, acceptance, Policy(), 0.0).speculation_by_class
 
     assert set(told.values()) == {0}
 
@@ -196,7 +198,7 @@ def test_drafts_in_force_stay_for_promises_alone() -> None:
     best = {}
     for kind in (PROMISED, NO_SLO):
         now = engine(decoding(10, LOOSE_S, kind))
-        chat = {"chat": ASKED["chat"]}
+        chat = replace(ASKED, paces_s={"chat": LOOSE_S})
         best[kind] = policy(now, chat).speculation_tokens or 0
         before = Policy(
             speculation_tokens=best[kind] - 1, speculation_by_class={"chat": best[kind] - 1}
@@ -267,44 +269,49 @@ def test_a_first_bound_is_worth_sending() -> None:
 
 def test_the_first_token_is_asked_of_the_prefill_engine_and_the_pace_of_the_other() -> None:
     book = PolicyBook()
-    book.placed(code(), admitted(prefill=ref("p0")), 0.0)
+    book.placed(code(), admitted(prefill=ref("p0")), 60, 0.0)
 
-    assert book.asked("p0", 1.0) == {"code": Asked(ttft_s=1.0)}
-    assert book.asked("d0", 1.0) == {"code": Asked(tpot_s=TIGHT_S)}
+    prefill, decode = book.asked("p0", 1.0), book.asked("d0", 1.0)
+    assert (prefill.prompts.tolist(), prefill.paces_s) == ([[1.0, 1.0, 40.0, 60.0]], {})
+    assert (decode.prompts.tolist(), decode.paces_s) == ([], {"code": TIGHT_S})
 
 
 def test_a_colocated_request_asks_both_of_one_engine() -> None:
     book = PolicyBook()
-    book.placed(code(), admitted(), 0.0)
+    book.placed(code(), admitted(), 100, 0.0)
 
-    assert book.asked("d0", 1.0) == {"code": Asked(ttft_s=1.0, tpot_s=TIGHT_S)}
+    asked = book.asked("d0", 1.0)
+    assert (asked.prompts.tolist(), asked.paces_s) == ([[1.0, 1.0, 0.0, 100.0]], {"code": TIGHT_S})
 
 
-def test_what_was_not_promised_is_not_asked() -> None:
+def test_a_pace_that_was_not_promised_is_not_asked_but_its_first_token_is() -> None:
     book = PolicyBook()
-    book.placed(code(), admitted(), 0.0)
-    book.placed(code(name="later"), replace(admitted(), admission=Admission.BEST_EFFORT), 0.0)
+    book.placed(code(), admitted(), 100, 0.0)
+    book.placed(code(name="later"), replace(admitted(), admission=Admission.BEST_EFFORT), 100, 0.0)
 
-    assert set(book.asked("d0", 0.0)) == {"code"}
+    asked = book.asked("d0", 0.0)
+    assert set(asked.paces_s) == {"code"}
+    assert len(asked.prompts) == 2
 
 
-def test_the_tightest_of_the_last_minute_counts_and_is_then_forgotten() -> None:
+def test_the_tightest_pace_of_the_last_minute_counts_and_is_then_forgotten() -> None:
     book = PolicyBook()
-    book.placed(code(), admitted(ttft_s=0.2), 0.0)
+    book.placed(code(TIGHT_S / 2), admitted(), 100, 0.0)
     for second in range(1, 120):
-        book.placed(code(), admitted(ttft_s=1.0), float(second))
+        book.placed(code(), admitted(), 100, float(second))
         if second <= 30:
-            assert book.asked("d0", float(second))["code"].ttft_s == 0.2
+            assert book.asked("d0", float(second)).paces_s["code"] == TIGHT_S / 2
         if second > 60:
-            assert book.asked("d0", float(second))["code"].ttft_s == 1.0
-    assert book.asked("d0", 300.0) == {}
+            assert book.asked("d0", float(second)).paces_s["code"] == TIGHT_S
+    asked = book.asked("d0", 300.0)
+    assert (asked.paces_s, len(asked.prompts)) == ({}, 0)
 
 
-def test_only_so_many_engines_and_classes_are_kept() -> None:
+def test_only_so_many_classes_are_kept() -> None:
     book = PolicyBook()
     for number in range(100):
-        book.placed(code(name=f"class-{number}"), admitted(), 0.0)
+        book.placed(code(name=f"class-{number}"), admitted(), 100, 0.0)
 
-    kept = book.asked("d0", 0.0)
+    kept = book.asked("d0", 0.0).paces_s
     assert 50 < len(kept) < 100
     assert "class-99" in kept
