@@ -707,6 +707,17 @@ TRIED_WITHOUT_PROMISE: Annotated[
     ),
 ] = 4
 
+TRIED_AGAIN: Annotated[
+    float,
+    Tuned(
+        unit="share of the time left to a request",
+        low=0.02,
+        high=0.5,
+        why="A simulation up to its deadline takes milliseconds where many prompts wait, and shows "
+        "the same again shortly after.",
+    ),
+] = 0.1
+
 SLOWER: Annotated[
     float,
     Tuned(

@@ -41,6 +41,7 @@ from shared.scheduling.rows import (
 )
 from shared.scheduling.shares import ONE, Tokens, add_decode
 from shared.scheduling.steady import held_for_ever, likely_s
+from shared.scheduling.tried import may_be_in_time
 from shared.scheduling.tuning import PACES_AHEAD
 
 Times = npt.NDArray[np.float64]
@@ -81,9 +82,8 @@ def simulate(
     awaited: int = NOBODY,
     most_steps: int = _MOST_STEPS,
 ) -> Forecast:
-    """Runs the engine from `now` until some paces after all promised prompts are computed. The
-    prompt of the row `awaited` counts as well, until it is late. Ends early where a row of
-    `guarded` is late.
+    """Runs the engine from `now` until some paces after all promised prompts are computed, and the
+    prompt of the row `awaited`. Ends early where this prompt, or a row of `guarded`, is late.
 
     `rows` are not changed. A request runs until its REMAINING is used up.
     """
@@ -160,9 +160,11 @@ def run(
         taken_s = likely_s(lasts_s, table, counts)
         now += taken_s
         apply(rows, seen, tokens, now, lasts_s - taken_s)
-        if _guard_is_late(rows, seen, guarded, now):
+        is_awaited = _is_awaited(rows, awaited)
+        lost = is_awaited and not may_be_in_time(rows, awaited, table, now)
+        if lost or _guard_is_late(rows, seen, guarded, now):
             break
-        if goes_on_s == np.inf and not (_prompt_waits(rows) or _is_awaited(rows, awaited, now)):
+        if goes_on_s == np.inf and not (is_awaited or _prompt_waits(rows)):
             settled = held_for_ever(rows, table, now)
             goes_on_s = now if settled else now + PACES_AHEAD * loosest_s
         if now >= goes_on_s:
@@ -229,8 +231,8 @@ def _produce(rows: Rows, seen: Times, i: int, gain: float, now: float, unsure_s:
 
 
 @inlined
-def _is_awaited(rows: Rows, i: int, now: float) -> bool:
-    return bool(i >= 0 and rows[i, GENERATED] == 0 and now <= rows[i, DEADLINE])
+def _is_awaited(rows: Rows, i: int) -> bool:
+    return bool(i >= 0 and rows[i, GENERATED] == 0)
 
 
 @compiled

@@ -14,6 +14,7 @@ class Deferral:
         due_s: When its first token is due.
         latest_s: Placed later, it would be late even on an idle engine.
         looked_s: When a round last looked for a way.
+        tried_s: When a round last found that it would be late without a promise; None: never.
         unpromised: It is to run without a promise, when its tenant's turn comes.
     """
 
@@ -21,6 +22,7 @@ class Deferral:
     due_s: float
     latest_s: float
     looked_s: float
+    tried_s: float | None = None
     unpromised: bool = False
 
 

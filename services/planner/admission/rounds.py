@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.planner.admission import answers
 from services.planner.admission.adapter_room import AdapterRoom
@@ -23,7 +23,7 @@ from services.planner.admission.turns import in_turn
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.tenants import Turns
-from services.planner.tuning import MOST_AT_ONCE, PLACED_BEFORE_S
+from services.planner.tuning import MOST_AT_ONCE, PLACED_BEFORE_S, TRIED_AGAIN
 from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
 
 
@@ -76,7 +76,12 @@ def decide_round(
         query, targeted = queries[number], with_targets.get(number)
         if targeted is not None:
             decision: Decision | Deferral = _answer(
-                targeted, requests.get(number), round_, crowding_classes, now
+                targeted,
+                requests.get(number),
+                round_,
+                crowding_classes,
+                _tried_s(asked[number]),
+                now,
             )
         elif somebody_placed:
             continue
@@ -236,6 +241,7 @@ def _answer(
     request: AdmissionRequest | None,
     round_: Round,
     crowding_classes: frozenset[str],
+    tried_s: float | None,
     now: float,
 ) -> Decision | Deferral:
     if request is not None and request.chosen is not None:
@@ -247,13 +253,25 @@ def _answer(
         return decision_of(placement, _first(request), request.goal, targeted.ways)
     never = answers.exceeds(targeted.idle, targeted.goal)
     crowds = not never and targeted.query.targets.class_name in crowding_classes
-    way = None
-    if request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
-        way = round_.way_without_promise(request)
-    if not (never or crowds or way or now >= targeted.deferral.latest_s):
-        return targeted.deferral
+    way, latest_s = None, targeted.deferral.latest_s
+    tries = _tries_again(tried_s, latest_s, now)
+    if tries and request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
+        way, tried_s = round_.way_without_promise(request), now
+    if not (never or crowds or way or now >= latest_s):
+        return replace(targeted.deferral, tried_s=tried_s)
     request = request or _admission_request(targeted, targeted.ways, round_, now)
     return _without_promise(targeted, request, round_, way, never=never, crowds=crowds)
+
+
+def _tried_s(asked: PendingRequest) -> float | None:
+    return None if asked.deferral is None else asked.deferral.tried_s
+
+
+def _tries_again(tried_s: float | None, latest_s: float, now: float) -> bool:
+    """Whether a request is tried without a promise: after it was late once, only after a share of
+    the time that was left to it then.
+    """
+    return tried_s is None or now >= min(latest_s, tried_s + TRIED_AGAIN * (latest_s - tried_s))
 
 
 def _only_waits_its_turn(asked: PendingRequest) -> bool:

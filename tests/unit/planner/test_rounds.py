@@ -34,10 +34,10 @@ def at(asked: list[PendingRequest], now: float) -> list[PendingRequest]:
     return [replace(one, query=query) for one, query in zip(asked, waited, strict=True)]
 
 
-def full(**changed: Any) -> ClusterState:
+def full(first: PendingRequest | None = None) -> ClusterState:
     """One engine with one place, which is taken."""
-    state = make_cluster(make_engine(max_running_requests=1, **changed))
-    first = ask("first")
+    state = make_cluster(make_engine(max_running_requests=1))
+    first = first or ask("first")
     (decision,) = decide_round([first], state, LONG_AFTER_S)
     assert isinstance(decision, Decision)
     assert decision.placement.admission is Admission.ADMITTED
@@ -84,6 +84,30 @@ def test_a_request_without_time_left_is_answered_however_many_wait() -> None:
 
     admissions = [one.placement.admission for one in found if isinstance(one, Decision)]
     assert admissions == [Admission.REFUSED] * 40
+
+
+def tries_of(asked: PendingRequest, state: ClusterState, every_s: float, until_s: float) -> int:
+    """In how many rounds the request was tried without a promise until `until_s` before its end."""
+    tried: set[float] = set()
+    asked, now = held_after([asked], state, LONG_AFTER_S)[0], LONG_AFTER_S
+    assert asked.deferral is not None
+    while now < asked.deferral.latest_s - until_s:
+        now += every_s
+        asked = held_after([asked], state, now)[0]
+        assert asked.deferral is not None
+        assert asked.deferral.tried_s is not None
+        tried.add(asked.deferral.tried_s)
+    return len(tried)
+
+
+def test_a_request_is_tried_without_a_promise_by_the_time_left_to_it_not_in_every_round() -> None:
+    """Each try leaves nine tenths of the time that was left at the one before."""
+    targets = replace(TARGETS, on_refuse=OnRefuse.BEST_EFFORT)
+
+    state = full(ask("first", max_output_tokens=1900))
+    tries = tries_of(ask("r", targets=targets), state, every_s=0.25, until_s=2.0)
+
+    assert 12 <= tries <= 22  # ln(20 / 2) / ln(10 / 9) = 22, of 70 rounds
 
 
 def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:

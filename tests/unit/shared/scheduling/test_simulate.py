@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import GRACE, RESIDENT, TPOT, Rows, new_row
+from shared.scheduling.rows import BEST_EFFORT, GRACE, KIND, RESIDENT, TPOT, Rows, new_row
 from shared.scheduling.simulate import simulate
 from tests.unit.shared.scheduling.loads import TABLES
 
@@ -65,3 +65,25 @@ def test_by_deadlines_an_answer_that_begins_early_may_slow_down() -> None:
 
     assert late[0] < -1.0
     assert late[1] > late[0] + 1.0
+
+
+def test_a_simulation_ends_once_the_prompt_that_it_waits_for_is_late() -> None:
+    """It runs after promised prompts, which need far longer."""
+    rows = np.vstack([*(prompt(4000, 600.0) for _ in range(20)), prompt(4000, 2.0)])
+    rows[-1, KIND] = BEST_EFFORT
+
+    whole = simulate(rows, TABLES[0], LIMITS, 0.0)
+    until_late = simulate(rows, TABLES[0], LIMITS, 0.0, awaited=20)
+
+    assert not whole.first_s[20] <= 2.0
+    assert until_late.first_s[20] == math.inf
+    assert until_late.ended_s <= 2.0 < whole.ended_s
+
+
+def test_a_simulation_goes_on_until_the_prompt_that_it_waits_for_has_its_first_token() -> None:
+    rows = np.vstack([prompt(100, 60.0), prompt(4000, 60.0)])
+    rows[-1, KIND] = BEST_EFFORT
+
+    forecast = simulate(rows, TABLES[0], LIMITS, 0.0, awaited=1)
+
+    assert forecast.first_s[0] < forecast.first_s[1] <= forecast.ended_s
