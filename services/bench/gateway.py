@@ -3,10 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -23,6 +20,7 @@ from services.bench.machine import Machine
 from services.bench.parts import Parts
 from services.bench.processes import pick_ports
 from services.bench.progress import say
+from services.bench.run_folder import run_folder
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
 from shared.options import load
@@ -55,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 def measure(options: GatewayBenchOptions) -> GatewayResult:
     """Starts one set of processes after another and ends each."""
     machine, model = Machine.read(), resolve_model(options.model, say=say)
-    with _folder(options.run_dir) as run_dir:
+    with run_folder(options.run_dir) as run_dir:
 
         def parts() -> Parts:
             """A set with new ports: those of the last set may not be free at once."""
@@ -80,16 +78,6 @@ def _loads(parts: Callable[[], Parts], workers: Sequence[int]) -> Loads:
     for count in workers:
         loads |= asyncio.run(load_with_stub(parts(), count))
     return loads
-
-
-@contextmanager
-def _folder(named: str) -> Iterator[Path]:
-    """The operator's folder, or a temporary one."""
-    if named:
-        yield Path(named).expanduser().resolve()
-        return
-    with TemporaryDirectory(prefix="slos-bench-") as folder:
-        yield Path(folder)
 
 
 def _print(result: GatewayResult) -> None:

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -21,6 +19,7 @@ from services.bench.capacity.systems import Systems
 from services.bench.capacity.workload import Load
 from services.bench.machine import Machine
 from services.bench.progress import say
+from services.bench.run_folder import run_folder
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError, SlosError
 from shared.models import is_local, resolve_model
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 def measure(options: CapacityOptions, loads: Sequence[Load]) -> CapacityResult:
     """Starts, measures and ends all systems. An error after the first point becomes a note."""
     machine, model = Machine.read(), resolve_model(options.model, say=say)
-    with folder(options.run_dir) as run_dir:
+    with run_folder(options.run_dir) as run_dir:
         systems = Systems(
             options=options,
             model=model,
@@ -87,18 +86,6 @@ async def _run(
             result=result,
             configuration=systems.run_dir / "classes.yaml",
         ).all()
-
-
-@contextmanager
-def folder(named: str) -> Iterator[Path]:
-    """The operator's folder, or a temporary one."""
-    if named:
-        folder = Path(named).expanduser().resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        return
-    with TemporaryDirectory(prefix="slos-bench-") as temporary:
-        yield Path(temporary)
 
 
 def _print(result: CapacityResult) -> None:

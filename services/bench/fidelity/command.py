@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from services.bench.capacity.command import folder
 from services.bench.capacity.options import CapacityOptions
 from services.bench.capacity.stage import stage
 from services.bench.capacity.systems import Systems
@@ -20,6 +19,7 @@ from services.bench.fidelity.report import as_json, table
 from services.bench.fidelity.run import FidelityRun
 from services.bench.machine import Machine
 from services.bench.progress import say
+from services.bench.run_folder import run_folder
 from shared.clock import MonotonicClock
 from shared.errors import ConfigError
 from shared.models import is_local, resolve_model
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if not options.real:
         raise ConfigError("say --real: the simulator is compared with engines on this machine.")
     machine = Machine.read()
-    with folder(options.run_dir) as run_dir:
+    with run_folder(options.run_dir) as run_dir:
         run = asyncio.run(_run(options, run_dir))
     if options.json:
         print(json.dumps(as_json(run, machine, asdict(options))), flush=True)
