@@ -4,6 +4,7 @@ A request that arrives while a step runs waits for its end, so that long steps m
 Every step has a fixed time beside its prompt tokens, so that short steps compute fewer prompts.
 """
 
+import math
 from collections import OrderedDict, deque
 
 import numpy as np
@@ -35,6 +36,8 @@ class RecentPrompts:
 
     def __init__(self) -> None:
         self._classes: OrderedDict[str, deque[tuple[float, float, float, float]]] = OrderedDict()
+        self._rows: FloatArray | None = None  # until another prompt comes, or the oldest is too old
+        self._good_until_s = math.inf
 
     def note(
         self, class_name: str, ttft_s: float, cached_tokens: int, tokens: int, now: float
@@ -42,6 +45,7 @@ class RecentPrompts:
         """Notes a prompt of `tokens` to compute after `cached_tokens`."""
         latest = self._classes.setdefault(class_name, deque(maxlen=_KEPT_PROMPTS))
         latest.append((now, ttft_s, float(cached_tokens), float(tokens)))
+        self._rows = None
         self._classes.move_to_end(class_name)
         if len(self._classes) > _KEPT_CLASSES:
             self._classes.popitem(last=False)
@@ -50,11 +54,17 @@ class RecentPrompts:
         """Those of the last two windows of ASKED_WINDOW_S, as `longest_step_s` takes them. All
         classes weigh the same: a class that asks seldom keeps its targets beside bursts of others.
         """
-        rows: list[tuple[float, float, float, float]] = []
-        for latest in self._classes.values():
-            recent = [one for one in latest if now - one[0] < 2 * ASKED_WINDOW_S]
-            rows += [(1 / len(recent), *one[1:]) for one in recent]
-        return np.array(rows).reshape(-1, 4)
+        if self._rows is None or now >= self._good_until_s:
+            rows: list[tuple[float, float, float, float]] = []
+            self._good_until_s = math.inf
+            for latest in self._classes.values():
+                recent = [one for one in latest if now - one[0] < 2 * ASKED_WINDOW_S]
+                rows += [(1 / len(recent), *one[1:]) for one in recent]
+                if recent:
+                    ends_s = recent[0][0] + 2 * ASKED_WINDOW_S
+                    self._good_until_s = min(self._good_until_s, ends_s)
+            self._rows = np.array(rows).reshape(-1, 4)
+        return self._rows
 
 
 def longest_step_s(table: StepTable, prompts: FloatArray) -> float:
