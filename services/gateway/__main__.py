@@ -11,6 +11,7 @@ import uvloop
 
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind
+from services.gateway.usage import UsageBook
 from services.gateway.workers import run_workers
 from shared.entry import end_at_once, exit_status
 from shared.garbage import frozen_heap
@@ -40,13 +41,20 @@ def main(argv: Sequence[str]) -> NoReturn:
     end_at_once(status)
 
 
-def _serve(options: GatewayOptions, listener: socket.socket, serving: Callable[[], None]) -> int:
-    """Serves in this process; calls `serving` when it begins to. Raises ConfigError."""
+def _serve(
+    options: GatewayOptions,
+    listener: socket.socket,
+    serving: Callable[[], None],
+    usage: UsageBook | None = None,
+) -> int:
+    """Serves in this process; calls `serving` when it begins to. `usage` is that of all workers;
+    None: there are no others. Raises ConfigError.
+    """
     # vLLM takes seconds to import and reads its log level then; --help must not wait for it
     from services.gateway.app import run, start_grammar_server
 
     with frozen_heap(), start_grammar_server(options, listener) as grammars:
-        status: int = uvloop.run(run(options, listener, grammars, serving))
+        status: int = uvloop.run(run(options, listener, grammars, serving, usage))
     return status
 
 

@@ -43,6 +43,7 @@ from services.gateway.server import make_server, serve_until_told
 from services.gateway.tenants import Tenants
 from services.gateway.tenants_file import followed
 from services.gateway.unrouted import drop_pages_we_cannot_serve, take_over_http_errors
+from services.gateway.usage import UsageBook
 from services.gateway.vllm_args import frontend_namespace
 from services.gateway.vllm_frontend import ClusterClient, frontend_config
 from services.gateway.wait_limits import WaitLimits
@@ -72,10 +73,13 @@ async def run(
     listener: socket.socket,
     grammars: GrammarServer,
     serving: Callable[[], None],
+    usage: UsageBook | None = None,
 ) -> int:
-    """Serves until SIGTERM or SIGINT, then drains; calls `serving` first. Raises ConfigError."""
+    """Serves until SIGTERM or SIGINT, then drains; calls `serving` first. `usage` is that of all
+    workers; None: there are no others. Raises ConfigError.
+    """
     clock, lifecycle = MonotonicClock(), Lifecycle()
-    tenants, file = options.tenants()
+    tenants, file = options.tenants(usage)
     args = await asyncio.to_thread(_read_args, options)
     grammars.prepare(args.model)
     async with (

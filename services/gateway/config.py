@@ -22,6 +22,7 @@ from services.gateway.slo_inputs import (
 )
 from services.gateway.tenants import Known, Tenants
 from services.gateway.tenants_file import TenantsFile
+from services.gateway.usage import UsageBook
 from services.gateway.worker_rules import MOST_WORKERS, portion, refuse_state_of_one_process
 from shared.addresses import Address
 from shared.cluster_secret import IDENTITY_HELP, IDENTITY_VARIABLE
@@ -211,16 +212,18 @@ class GatewayOptions:
             time_s=self.grammar_limit_s, memory_bytes=self.grammar_limit_mib * 1024 * 1024
         )
 
-    def tenants(self) -> tuple[Tenants, TenantsFile | None]:
-        """The tenants, and the file that they were read from, if any. Raises ConfigError."""
-        tenants = Tenants(own_keys=all_keys(self.api_key, self.api_key_file))
+    def tenants(self, usage: UsageBook | None = None) -> tuple[Tenants, TenantsFile | None]:
+        """The tenants, and the file that they were read from, if any. `usage` is that of all
+        workers; None: this process counts alone. Raises ConfigError.
+        """
+        own_keys = all_keys(self.api_key, self.api_key_file)
+        tenants = Tenants(own_keys) if usage is None else Tenants(own_keys, usage)
         if not self.tenants_file:
             return tenants, None
         catalogue = self.catalogue()
         known = Known(
             classes={catalogue.default.class_name, *catalogue.classes},
             models=self.api_model_names,
-            one_process=self.workers == 1,
         )
         file = TenantsFile(path=Path(self.tenants_file), known=known, tenants=tenants)
         file.read()

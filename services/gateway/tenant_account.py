@@ -6,11 +6,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from services.gateway.usage import (
+    AT_S,
+    LEFT,
+    PER_MINUTE,
+    REQUESTS,
+    TOKENS,
+    Row,
+    UsageBook,
+    in_flight,
+)
 from shared.errors import NotAllowed, OverLimit
 from shared.requests import DEFAULT_TENANT
 
 _MINUTE_S: Final = 60.0
 _RETRY_IN_FLIGHT_S: Final = 1.0  # it is unknown when one of them ends
+_BELOW_ONE: Final = math.nextafter(1.0, 0.0)
+_LIMITS: Final = {REQUESTS: "requests_per_minute", TOKENS: "tokens_per_minute"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,72 +67,72 @@ class Tenant:
 
 
 @dataclass(slots=True)
-class _Allowance:
-    """A token bucket of one minute's size.
+class Account:
+    """One tenant's use of its limits at one gateway.
 
-    `left` falls below 0 by use that is known only afterwards; nothing passes until it is refilled.
+    `requests` and `tokens` are token buckets of one minute's size. What is left of tokens falls
+    below 0 by use that is known only afterwards; nothing passes until it is refilled.
     """
 
-    per_minute: int
-    left: float
-    at_s: float
-
-    def refill(self, now: float) -> None:
-        gained = (now - self.at_s) * self.per_minute / _MINUTE_S
-        self.left, self.at_s = min(float(self.per_minute), self.left + gained), now
-
-    def ready_in_s(self, least: float) -> float:
-        """Seconds until `least` is left."""
-        return max(0.0, least - self.left) * _MINUTE_S / self.per_minute
-
-
-@dataclass(slots=True)
-class Account:
-    """One tenant's use of its limits at one gateway."""
-
     tenant: Tenant = field(default_factory=Tenant)
-    in_flight: int = 0
-    _requests: _Allowance | None = None
-    _tokens: _Allowance | None = None
+    usage: UsageBook = field(default_factory=UsageBook.of_one_process)
+
+    @property
+    def in_flight(self) -> int:
+        with self.usage.row(self.tenant.name) as row:
+            return in_flight(row)
 
     def change(self, tenant: Tenant) -> None:
         """Sets other limits. What was used of a limit that stays remains used."""
         self.tenant = tenant
-        self._requests = _changed(self._requests, tenant.requests_per_minute)
-        self._tokens = _changed(self._tokens, tenant.tokens_per_minute)
+        with self.usage.row(tenant.name) as row:
+            _change(row, REQUESTS, tenant.requests_per_minute)
+            _change(row, TOKENS, tenant.tokens_per_minute)
 
     @contextmanager
     def request(self, now: float) -> Iterator[None]:
         """Counts a request for as long as it is served. Raises OverLimit at a limit."""
-        limit = self.tenant.requests_in_flight
-        if limit is not None and self.in_flight >= limit:
-            raise self._over("requests_in_flight", limit, _RETRY_IN_FLIGHT_S)
-        self.check_tokens(now)
-        if self._requests is not None:
-            self._requests.refill(now)
-            wait_s = self._requests.ready_in_s(1.0)
-            if wait_s > 0:
-                raise self._over("requests_per_minute", self._requests.per_minute, wait_s)
-            self._requests.left -= 1
-        self.in_flight += 1
+        name, limit = self.tenant.name, self.tenant.requests_in_flight
+        with self.usage.row(name) as row:
+            if limit is not None and in_flight(row) >= limit:
+                raise self._over("requests_in_flight", limit, _RETRY_IN_FLIGHT_S)
+            self._check(row, TOKENS, self.tenant.tokens_per_minute, now, above=0.0)
+            per_minute = self.tenant.requests_per_minute
+            if per_minute is not None:
+                self._check(row, REQUESTS, per_minute, now, above=_BELOW_ONE)
+                row[REQUESTS + LEFT] -= 1
+            self.usage.count_in_flight(row, 1)
         try:
             yield
         finally:
-            self.in_flight -= 1
+            with self.usage.row(name) as row:
+                self.usage.count_in_flight(row, -1)
 
     def check_tokens(self, now: float) -> None:
         """Raises OverLimit while none are left."""
-        if self._tokens is not None:
-            self._tokens.refill(now)
-            if self._tokens.left <= 0:
-                wait_s = self._tokens.ready_in_s(1.0)
-                raise self._over("tokens_per_minute", self._tokens.per_minute, wait_s)
+        per_minute = self.tenant.tokens_per_minute
+        if per_minute is not None:
+            with self.usage.row(self.tenant.name) as row:
+                self._check(row, TOKENS, per_minute, now, above=0.0)
 
     def take_tokens(self, tokens: int, now: float) -> None:
         """Charges tokens, whatever is left; a negative number refunds them."""
-        if self._tokens is not None:
-            self._tokens.refill(now)
-            self._tokens.left -= tokens
+        if self.tenant.tokens_per_minute is not None:
+            with self.usage.row(self.tenant.name) as row:
+                _refill(row, TOKENS, now)
+                row[TOKENS + LEFT] -= tokens
+
+    def _check(self, row: Row, bucket: int, limit: int | None, now: float, *, above: float) -> None:
+        """Raises OverLimit where no more than `above` is left."""
+        if limit is None:
+            return
+        if not row[bucket + PER_MINUTE]:  # another worker has a file without this limit
+            _change(row, bucket, limit)
+        _refill(row, bucket, now)
+        left, per_minute = row[bucket + LEFT], row[bucket + PER_MINUTE]
+        if left <= above:
+            wait_s = max(0.0, 1.0 - left) * _MINUTE_S / per_minute
+            raise self._over(_LIMITS[bucket], round(per_minute), wait_s)
 
     def _over(self, limit: str, number: int, wait_s: float) -> OverLimit:
         return OverLimit(
@@ -131,9 +143,17 @@ class Account:
         )
 
 
-def _changed(before: _Allowance | None, per_minute: int | None) -> _Allowance | None:
-    if per_minute is None:
-        return None
-    if before is None:
-        return _Allowance(per_minute, float(per_minute), -math.inf)
-    return _Allowance(per_minute, before.left + per_minute - before.per_minute, before.at_s)
+def _refill(row: Row, bucket: int, now: float) -> None:
+    per_minute = row[bucket + PER_MINUTE]
+    gained = max(0.0, now - row[bucket + AT_S]) * per_minute / _MINUTE_S
+    row[bucket + LEFT] = min(per_minute, row[bucket + LEFT] + gained)
+    row[bucket + AT_S] = now
+
+
+def _change(row: Row, bucket: int, per_minute: int | None) -> None:
+    before = row[bucket + PER_MINUTE]
+    if not per_minute or not before:
+        row[bucket + LEFT], row[bucket + AT_S] = float(per_minute or 0), -math.inf
+    else:
+        row[bucket + LEFT] += per_minute - before
+    row[bucket + PER_MINUTE] = float(per_minute or 0)

@@ -10,12 +10,14 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from services.gateway.tenant_account import Account, Tenant
+from services.gateway.usage import UsageBook
 from shared.errors import ConfigError
 from shared.option_values import Given, convert, parse_yaml
 from shared.requests import DEFAULT_TENANT
 from shared.spelling import nearest
 
 MOST_TENANTS: Final = 1000  # each is a label of several metrics
+MOST_ROWS: Final = 4 * (MOST_TENANTS + 1)  # of usage: those of a former file stay while they serve
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KeyHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PerMinute = Annotated[int, Field(gt=0, le=10**12)]
@@ -42,11 +44,10 @@ def hash_of(key: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The names that a tenants file may use, and whether one process counts all requests."""
+    """The names that a tenants file may use."""
 
     classes: Collection[str]
     models: Collection[str]
-    one_process: bool = True
 
 
 def read_tenants(path: Path, known: Known) -> dict[str, TenantOptions]:
@@ -77,20 +78,9 @@ def _check(tenants: Mapping[str, TenantOptions], known: Known, where: str) -> No
             raise ConfigError(f"{here}: has no keys; `slos-serve key-hash` makes the hash of one")
         _check_names(tenant.classes, known.classes, f"{here}, classes")
         _check_names(tenant.models, known.models, f"{here}, models")
-        if not known.one_process:
-            _refuse_limits(tenant, here)
         for key in tenant.keys:
             if owners.setdefault(key, name) != name:
                 raise ConfigError(f"{here}: has a key of {owners[key]}; a key is of one tenant")
-
-
-def _refuse_limits(tenant: TenantOptions, where: str) -> None:
-    for name in ("requests_per_minute", "tokens_per_minute", "requests_in_flight"):
-        if getattr(tenant, name) is not None:
-            raise ConfigError(
-                f"{where}, {name}: needs workers: 1, since each worker would count by itself; "
-                "leave one of the two out"
-            )
 
 
 def _check_names(names: Sequence[str] | None, known: Collection[str], where: str) -> None:
@@ -109,6 +99,7 @@ class Tenants:
     """
 
     own_keys: Sequence[str] = ()
+    usage: UsageBook = field(default_factory=lambda: UsageBook.of_one_process(MOST_ROWS))
     _accounts: dict[str, Account] = field(default_factory=dict)
     _by_hash: dict[str, Account] = field(default_factory=dict)
     _named: bool = False
@@ -137,13 +128,14 @@ class Tenants:
         """Replaces all tenants; running requests of removed ones continue."""
         self._named = True
         self._fill(tenants)
+        self.usage.keep_only(self._accounts)
 
     def _fill(self, tenants: Mapping[str, TenantOptions]) -> None:
         options = {DEFAULT_TENANT: TenantOptions(), **tenants}
         own = tuple(hash_of(key.encode()) for key in self.own_keys)
         before, self._accounts, self._by_hash = self._accounts, {}, {}
         for name, one in options.items():
-            account = before.get(name) or Account()
+            account = before.get(name) or Account(usage=self.usage)
             account.change(self._tenant(name, one))
             self._accounts[name] = account
             for key in (*one.keys, *(own if name == DEFAULT_TENANT else ())):

@@ -11,6 +11,8 @@ import setproctitle
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind, bind_shared
 from services.gateway.supervisor import Supervisor
+from services.gateway.tenants import MOST_ROWS
+from services.gateway.usage import UsageBook
 from services.gateway.worker_rules import RestartBudget
 from shared.clock import MonotonicClock
 from shared.entry import exit_status
@@ -25,7 +27,8 @@ _RESTARTS_PER_WORKER, _RESTART_WINDOW_S = 3, 60.0
 def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
     """Serves until SIGTERM or SIGINT, then drains all workers. Raises ConfigError.
 
-    `serve` takes the options, a socket to listen on and what to call once it serves.
+    `serve` takes the options, a socket to listen on, what to call once it serves, and the tenants'
+    usage that all workers share.
     """
     with bind(options.host, options.port, options.unread_limit_s) as alone:
         port = alone.getsockname()[1]  # no other server has it, not even one that would share it
@@ -33,6 +36,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
     with (
         bind_shared(options.host, port, options.unread_limit_s),  # keeps the port; never listens
         TemporaryDirectory(prefix="slos-gateway-metrics-") as folder,
+        UsageBook.of_workers(MOST_ROWS, options.workers) as usage,
     ):
         os.environ[_METRICS_FOLDER] = folder
         # Imported once, before the first fork: workers share its memory and start in a moment.
@@ -43,9 +47,12 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
         def work(number: int, serving: Callable[[], None]) -> int:
             setproctitle.setproctitle(f"slos-serve gateway worker {number}")
             set_up_logging(f"gateway-{number}", os.environ)
+            usage.begin(number)
             with bind_shared(options.host, port, options.unread_limit_s) as listener:
                 return exit_status(
-                    lambda _: serve(options, listener, serving), (), program="slos-serve gateway"
+                    lambda _: serve(options, listener, serving, usage),
+                    (),
+                    program="slos-serve gateway",
                 )
 
         supervisor = Supervisor(

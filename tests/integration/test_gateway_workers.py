@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from services.bench.http_client import metric_in
+from shared.clock import MonotonicClock
 from shared.models.tiny import make_tiny_model
 from tests.integration.node import wait_until
 from tests.limits import ANSWER_LIMIT_S, START_LIMIT_S
@@ -20,6 +20,7 @@ from tests.processes import free_port
 
 WORKERS = 2
 REQUESTS = 8
+PER_MINUTE = 30
 
 
 @dataclass
@@ -56,10 +57,14 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    model = make_tiny_model(Path(tmp_path_factory.mktemp("tiny")))
+    folder = tmp_path_factory.mktemp("workers")
+    model = make_tiny_model(folder)
+    tenants = folder / "tenants.yaml"
+    tenants.write_text(f"default: {{requests_per_minute: {PER_MINUTE}}}")
     port = free_port()
     where = ["--port", str(port), "--planner", f"127.0.0.1:{free_port()}"]
     what = ["--model", str(model), "--served-model-name", "tiny", "--workers", str(WORKERS)]
+    what += ["--tenants-file", str(tenants)]
     process = subprocess.Popen(
         [sys.executable, "-m", "services.gateway", *where, *what],
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
@@ -99,6 +104,17 @@ def test_a_killed_worker_is_replaced_while_connections_of_the_other_go_on(
     wait_until(lambda: workers.metric("slos_gateway_workers") == WORKERS, START_LIMIT_S)
     assert serving in workers.pids()
     assert workers.requests() == counted  # what a worker counted outlives it
+
+
+def test_a_tenants_limit_holds_for_all_workers_together(workers: Workers) -> None:
+    """Each of them would let in as many by itself."""
+    clock = MonotonicClock()
+    began_s = clock.now()
+    statuses = [workers.ask() for _ in range(3 * PER_MINUTE)]
+    minutes = (clock.now() - began_s) / 60
+
+    assert set(statuses) == {503, 429}
+    assert statuses.count(503) <= PER_MINUTE * (1 + minutes) + 1
 
 
 def test_when_told_to_stop_all_workers_drain_and_end_well(workers: Workers) -> None:

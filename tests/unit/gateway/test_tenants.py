@@ -116,17 +116,3 @@ def test_the_hash_of_a_key_comes_from_standard_input(
     for argv in ([], ["acme-key"]):
         with pytest.raises(ConfigError, match="standard input"):
             key_hash.main(argv)
-
-
-@pytest.mark.parametrize(
-    "limit", ["requests_per_minute", "tokens_per_minute", "requests_in_flight"]
-)
-def test_limits_that_each_worker_would_count_by_itself_are_one_line(
-    tmp_path: Path, limit: str
-) -> None:
-    file = written(tmp_path, f"acme: {{keys: [{ACME}], {limit}: 5}}")
-    several = Known(classes=KNOWN.classes, models=KNOWN.models, one_process=False)
-
-    assert read_tenants(file, KNOWN)
-    with pytest.raises(ConfigError, match=f"acme, {limit}: needs workers: 1, [^\n]*$"):
-        read_tenants(file, several)
