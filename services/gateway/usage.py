@@ -1,12 +1,8 @@
 """Counts what tenants have used of their limits, in memory that the workers of a gateway share."""
 
-import fcntl
-import mmap
-import tempfile
-import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from typing import IO, Final, TypeAlias
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final, TypeAlias
 
 # One tenant's float64 numbers: a token bucket of one minute's size for requests and one for tokens
 # (PER_MINUTE 0: no limit), then the requests that each worker serves.
@@ -15,16 +11,20 @@ REQUESTS, TOKENS, IN_FLIGHT = 0, 3, 6  # where each begins
 PER_MINUTE, LEFT, AT_S = range(3)  # of a bucket
 _NAME_BYTES, _NUMBER_BYTES = 64, 8
 _FREE: Final = bytes(_NAME_BYTES)
-_LOCK_TRIES, _LOCK_PAUSE_S = 500, 1e-4
 
 
 class UsageBook:
     """The use of all tenants of one gateway. A row belongs to a tenant until `keep_only`."""
 
-    def __init__(self, memory: memoryview, workers: int, file: IO[bytes] | None = None) -> None:
-        """`memory` has the bytes of `_size`; `file` is locked while a row is used."""
-        self._width, self._worker, self._file = IN_FLIGHT + workers, 0, file
-        self._rows = len(memory) // _size(1, workers)
+    def __init__(
+        self,
+        memory: memoryview,
+        workers: int,
+        locked: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`memory` has the bytes of `size_bytes`; `locked` keeps other workers out of it."""
+        self._width, self._worker, self._locked = IN_FLIGHT + workers, 0, locked
+        self._rows = len(memory) // size_bytes(1, workers)
         names = self._rows * _NAME_BYTES
         self._names, self._numbers = memory[:names], memory[names:].cast("d")
         self._places: dict[str, int] = {}
@@ -32,15 +32,7 @@ class UsageBook:
     @classmethod
     def of_one_process(cls, tenants: int = 1) -> "UsageBook":
         """A book with room for so many tenants."""
-        return cls(memoryview(bytearray(_size(tenants, 1))), 1)
-
-    @classmethod
-    @contextmanager
-    def of_workers(cls, tenants: int, workers: int) -> Iterator["UsageBook"]:
-        """A book that processes forked from this one use together."""
-        with tempfile.TemporaryFile(prefix="slos-gateway-usage-") as file:
-            file.truncate(_size(tenants, workers))
-            yield cls(memoryview(mmap.mmap(file.fileno(), 0)), workers, file)
+        return cls(memoryview(bytearray(size_bytes(tenants, 1))), 1)
 
     def begin(self, worker: int) -> None:
         """Counts as this worker from now on. What its predecessor served has ended with it."""
@@ -99,29 +91,6 @@ class UsageBook:
             at = names.find(padded, at + _NAME_BYTES - at % _NAME_BYTES)
         return None if at < 0 else at // _NAME_BYTES
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keeps other workers out. A worker that stands still with the lock stops nobody for longer
-        than 50 ms: then a count may be lost. The lock of one that dies is free at once.
-        """
-        if self._file is None:
-            yield
-            return
-        took = any(self._try_lock(self._file) for _ in range(_LOCK_TRIES))
-        try:
-            yield
-        finally:
-            if took:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
-
-    @staticmethod
-    def _try_lock(file: IO[bytes]) -> bool:
-        with suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(_LOCK_PAUSE_S)
-        return False
-
 
 def in_flight(row: Row) -> int:
     """The requests that all workers serve."""
@@ -132,5 +101,6 @@ def _padded(name: str) -> bytes:
     return name.encode().ljust(_NAME_BYTES, b"\0")
 
 
-def _size(tenants: int, workers: int) -> int:
+def size_bytes(tenants: int, workers: int) -> int:
+    """Of a book with room for so many tenants."""
     return tenants * (_NAME_BYTES + (IN_FLIGHT + workers) * _NUMBER_BYTES)

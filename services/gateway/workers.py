@@ -10,9 +10,9 @@ import setproctitle
 
 from services.gateway.config import GatewayOptions
 from services.gateway.listener import bind, bind_shared
+from services.gateway.shared_usage import shared_usage
 from services.gateway.supervisor import Supervisor
 from services.gateway.tenants import MOST_ROWS
-from services.gateway.usage import UsageBook
 from services.gateway.worker_rules import RestartBudget
 from shared.clock import MonotonicClock
 from shared.entry import exit_status
@@ -36,7 +36,7 @@ def run_workers(options: GatewayOptions, serve: Callable[..., int]) -> int:
     with (
         bind_shared(options.host, port, options.unread_limit_s),  # keeps the port; never listens
         TemporaryDirectory(prefix="slos-gateway-metrics-") as folder,
-        UsageBook.of_workers(MOST_ROWS, options.workers) as usage,
+        shared_usage(MOST_ROWS, options.workers) as usage,
     ):
         os.environ[_METRICS_FOLDER] = folder
         # Imported once, before the first fork: workers share its memory and start in a moment.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.gateway.shared_usage import shared_usage
 from services.gateway.tenant_account import Account, Tenant
 from services.gateway.usage import UsageBook
 from shared.errors import OverLimit
@@ -52,7 +53,7 @@ def heard(pipe: Connection) -> Any:
 
 
 def test_all_workers_together_let_in_what_the_limit_allows() -> None:
-    with UsageBook.of_workers(ROWS, WORKERS) as usage:
+    with shared_usage(ROWS, WORKERS) as usage:
 
         def work(number: int) -> Callable[[Connection], None]:
             def try_often(pipe: Connection) -> None:
@@ -69,7 +70,7 @@ def test_all_workers_together_let_in_what_the_limit_allows() -> None:
 
 
 def test_requests_in_flight_of_all_workers_count_until_their_worker_is_replaced() -> None:
-    with UsageBook.of_workers(ROWS, WORKERS) as usage:
+    with shared_usage(ROWS, WORKERS) as usage:
         usage.begin(0)
         one = account(usage, requests_in_flight=1)
 
@@ -92,7 +93,7 @@ def test_requests_in_flight_of_all_workers_count_until_their_worker_is_replaced(
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_stands_still_with_the_lock_stops_no_other(fault: int) -> None:
-    with UsageBook.of_workers(ROWS, WORKERS) as usage:
+    with shared_usage(ROWS, WORKERS) as usage:
 
         def hold(pipe: Connection) -> None:
             with usage.row("acme"):
