@@ -13,6 +13,7 @@ from services.planner.tuning import ASKED_WINDOW_S
 from shared.batch_time.table import (
     CHUNKS,
     COUNTS,
+    DECODES,
     EARLIER,
     LONGEST_PROMPT,
     PAIRS,
@@ -26,8 +27,8 @@ from shared.compiled import compiled
 # Columns of a recent prompt. Only ratios of weights matter; the TTFT counts from the arrival.
 _WEIGHT, _TTFT_S, _CACHED, _TOKENS = range(4)
 _KEPT_CLASSES, _KEPT_PROMPTS = 64, 32  # of an engine, of a class
-# Lengths that are tried, in empty steps. Below two, as much would be lost by the fixed time as
-# tight prompts could gain; beyond 64 the fixed time is less than 2 % of a step.
+# Lengths that are tried, in steps of one decode. Below two, as much would be lost by the fixed time
+# as tight prompts could gain; beyond 64 the fixed time is less than 2 % of a step.
 _SHORTEST, _LONGEST, _RATIO = 2.0, 64.0, 1.09
 
 
@@ -71,10 +72,10 @@ def longest_step_s(table: StepTable, prompts: FloatArray) -> float:
     """The length of full steps, in seconds, with which the most prompts meet their TTFT targets; 0
     (no limit) where no length lets any of them do so.
 
-    Full steps of S seconds, F of them fixed, compute prompts for a share 1 - F/S of the time. A
-    prompt that arrives during such a step waits between 0 and S seconds, all equally likely. So the
-    best length maximizes (1 - F/S) times the mean chance that the wait and the prompt's own steps
-    take no longer than its target.
+    Full steps of S seconds, F of them fixed (the time of one decode), compute prompts for a share
+    1 - F/S of the time. A prompt that arrives during such a step waits between 0 and S seconds, all
+    equally likely. So the best length maximizes (1 - F/S) times the mean chance that the wait and
+    the prompt's own steps take no longer than its target.
 
     `prompts` has shape (n, 4): weight, TTFT in seconds, cached tokens, and tokens to compute.
     """
@@ -84,14 +85,18 @@ def longest_step_s(table: StepTable, prompts: FloatArray) -> float:
 @compiled
 def _best_s(table: FloatArray, prompts: FloatArray) -> float:
     counts = np.zeros(COUNTS)
+    counts[DECODES] = 1.0
     fixed_s = sure_s(table, counts)
+    if not fixed_s > 0:  # nothing is known of this engine's steps
+        return 0.0
+    counts[DECODES] = 0.0
     work_s = np.zeros(len(prompts))
     for i in range(len(prompts)):
         cached, tokens = prompts[i, _CACHED], prompts[i, _TOKENS]
         counts[CHUNKS], counts[PREFILL], counts[EARLIER] = 1.0, tokens, cached
         counts[PAIRS] = tokens * (cached + tokens / 2)
         counts[LONGEST_PROMPT] = cached + tokens
-        work_s[i] = sure_s(table, counts) - fixed_s
+        work_s[i] = max(0.0, sure_s(table, counts) - fixed_s)
     best, best_s, step_s = 0.0, 0.0, _SHORTEST * fixed_s
     while step_s <= _LONGEST * fixed_s:
         met = 0.0

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from services.planner.app import serve
 from services.planner.config import PlannerOptions
+from services.planner.core import PlannerCore
 from services.planner.server.metrics import PlannerMetrics
 from shared.batch_time import BatchTimeModel
 from shared.engines import EngineDescription, EngineView, Policy, Role
@@ -182,6 +183,31 @@ async def test_a_stream_without_a_registration_is_told_so() -> None:
 async def _never() -> AsyncIterator[pb.EngineMessage]:
     await asyncio.sleep(ANSWER_LIMIT_S)
     yield pb.EngineMessage()
+
+
+async def test_a_report_that_cannot_be_taken_in_is_logged_and_detaches_no_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the engine would attach again and send the same, without end."""
+    observe = PlannerCore.observe
+
+    def fail_once(*_: Any) -> Policy | None:
+        monkeypatch.setattr(PlannerCore, "observe", observe)
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(PlannerCore, "observe", fail_once)
+    async with (
+        planner() as port,
+        client_of(port) as client,
+        attached(client, make_engine()) as engine,
+    ):
+        engine.outbox.put_nowait([STEP])
+        engine.outbox.put_nowait([STEP])
+        await _reported(client)
+
+    assert caplog.text.count("detached d0") == 1  # at the end
+    assert "ZeroDivisionError" in caplog.text
+    assert "d0 could not be taken in" in caplog.text
 
 
 async def test_an_engine_whose_stream_ends_is_gone_at_once() -> None:

@@ -256,6 +256,9 @@ class PlannerService(PlannerServicer):
         except ValueError as error:
             _LOG.warning("a report of %s cannot be read: %s", engine.name, error)
             return
+        except Exception:  # noqa: BLE001 - a fault of ours must not detach an engine again and again
+            _LOG.exception("reports of %s could not be taken in; it stays attached", engine.name)
+            return
         self.waiting.ring()
         if policy is not None:
             attachment.send(policy)

@@ -7,18 +7,20 @@ from services.planner.longest_step import RecentPrompts, longest_step_s
 from shared.batch_time import PAPER, Step, StepCurve, StepTable
 from shared.batch_time.table import FloatArray
 
-FIXED_S, TOKEN_S = 0.02, 1e-4
-TABLE = StepTable.of(StepCurve(form=PAPER, coefficients=(FIXED_S, TOKEN_S, 0.0) * 2))
+TOKEN_S = 1e-4
+TABLE = StepTable.of(StepCurve(form=PAPER, coefficients=(0.02, TOKEN_S, 0.0) * 2))
+FIXED_S = TABLE.sure_s(Step(decodes=1))
 FINE = 1.1  # the lengths that are tried lie closer than this
 
 
+def own_s(tokens: int) -> float:
+    return max(FIXED_S, TABLE.sure_s(Step(chunks=1, prefill_tokens=tokens)))
+
+
 def prompts(*rows: tuple[float, float, int]) -> FloatArray:
-    """Of weight, TTFT in empty steps beyond the prompt's own time alone, and tokens."""
+    """Of weight, TTFT in steps of one decode beyond the prompt's own time alone, and tokens."""
     return np.array(
-        [
-            (weight, FIXED_S * (slack + 1) + TOKEN_S * tokens, 0.0, tokens)
-            for weight, slack, tokens in rows
-        ]
+        [(weight, FIXED_S * slack + own_s(tokens), 0.0, tokens) for weight, slack, tokens in rows]
     )
 
 
@@ -27,11 +29,10 @@ def kept(step_s: float, asked: FloatArray) -> float:
     waits = (np.arange(1000) + 0.5) / 1000 * step_s
     met = 0.0
     for weight, ttft_s, _, tokens in asked:
-        work_s = TOKEN_S * tokens
-        own_s = work_s + FIXED_S
-        if own_s > step_s:
-            own_s = work_s / (1 - FIXED_S / step_s)
-        met += weight * float(np.mean(waits + own_s <= ttft_s))
+        takes_s = own_s(tokens)
+        if takes_s > step_s:
+            takes_s = (takes_s - FIXED_S) / (1 - FIXED_S / step_s)
+        met += weight * float(np.mean(waits + takes_s <= ttft_s))
     return met * (1 - FIXED_S / step_s)
 
 
@@ -59,7 +60,7 @@ def test_a_step_is_as_long_as_prompts_that_are_alike_can_wait(slack: float, numb
 
 
 @given(slack=st.floats(0.01, 2))
-def test_a_step_is_never_shorter_than_two_empty_ones(slack: float) -> None:
+def test_a_step_is_never_shorter_than_two_of_one_decode(slack: float) -> None:
     assert longest_step_s(TABLE, prompts((1.0, slack, 1))) == pytest.approx(2 * FIXED_S)
 
 
@@ -77,6 +78,13 @@ def test_steps_have_no_limit_where_none_helps(rows: list[tuple[float, float, int
         asked[:, 1] = TABLE.sure_s(Step(prefill_tokens=1))
 
     assert longest_step_s(TABLE, asked) == 0
+
+
+def test_steps_have_no_limit_where_their_times_are_unknown() -> None:
+    """As on an engine that has just started and has no profile."""
+    unknown = StepTable.of(StepCurve(form=PAPER, coefficients=(0.0,) * 6))
+
+    assert longest_step_s(unknown, prompts((1.0, 5.0, 100))) == 0
 
 
 def test_cached_tokens_leave_more_time_to_wait() -> None:
