@@ -83,11 +83,13 @@ class Account:
             return in_flight(row)
 
     def change(self, tenant: Tenant) -> None:
-        """Sets other limits. What was used of a limit that stays remains used."""
+        """Sets other limits. What was used remains used, also where a limit goes and comes back."""
         self.tenant = tenant
         with self.usage.row(tenant.name) as row:
-            _change(row, REQUESTS, tenant.requests_per_minute)
-            _change(row, TOKENS, tenant.tokens_per_minute)
+            if tenant.requests_per_minute is not None:
+                _change(row, REQUESTS, tenant.requests_per_minute)
+            if tenant.tokens_per_minute is not None:
+                _change(row, TOKENS, tenant.tokens_per_minute)
 
     @contextmanager
     def request(self, now: float) -> Iterator[None]:
@@ -126,7 +128,7 @@ class Account:
         """Raises OverLimit where no more than `above` is left."""
         if limit is None:
             return
-        if not row[bucket + PER_MINUTE]:  # another worker has a file without this limit
+        if not row[bucket + PER_MINUTE]:  # another worker has freed the row
             _change(row, bucket, limit)
         _refill(row, bucket, now)
         left, per_minute = row[bucket + LEFT], row[bucket + PER_MINUTE]
@@ -150,10 +152,10 @@ def _refill(row: Row, bucket: int, now: float) -> None:
     row[bucket + AT_S] = now
 
 
-def _change(row: Row, bucket: int, per_minute: int | None) -> None:
+def _change(row: Row, bucket: int, per_minute: int) -> None:
     before = row[bucket + PER_MINUTE]
-    if not per_minute or not before:
-        row[bucket + LEFT], row[bucket + AT_S] = float(per_minute or 0), -math.inf
-    else:
+    if before:
         row[bucket + LEFT] += per_minute - before
-    row[bucket + PER_MINUTE] = float(per_minute or 0)
+    else:
+        row[bucket + LEFT], row[bucket + AT_S] = float(per_minute), -math.inf
+    row[bucket + PER_MINUTE] = float(per_minute)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, TypeAlias
 
 # One tenant's float64 numbers: a token bucket of one minute's size for requests and one for tokens
-# (PER_MINUTE 0: no limit), then the requests that each worker serves.
+# (PER_MINUTE 0: never limited), then the requests that each worker serves.
 Row: TypeAlias = "memoryview[float]"
 REQUESTS, TOKENS, IN_FLIGHT = 0, 3, 6  # where each begins
 PER_MINUTE, LEFT, AT_S = range(3)  # of a bucket

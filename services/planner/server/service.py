@@ -230,7 +230,11 @@ class PlannerService(PlannerServicer):
     ) -> None:
         try:
             async for message in messages:
-                self._hear(message, attachment)
+                try:
+                    self._hear(message, attachment)
+                except Exception:  # noqa: BLE001 - a fault of ours must not detach engines for ever
+                    name, kind = attachment.engine.name, message.WhichOneof("kind")
+                    _LOG.exception("%s of %s could not be taken in; it stays attached", kind, name)
         finally:
             attachment.end("its stream ended")
 
@@ -255,9 +259,6 @@ class PlannerService(PlannerServicer):
             policy = self.core.observe(engine, reports, self._clock.now())
         except ValueError as error:
             _LOG.warning("a report of %s cannot be read: %s", engine.name, error)
-            return
-        except Exception:  # noqa: BLE001 - a fault of ours must not detach an engine again and again
-            _LOG.exception("reports of %s could not be taken in; it stays attached", engine.name)
             return
         self.waiting.ring()
         if policy is not None:

@@ -12,8 +12,10 @@ import pytest
 
 from services.gateway.shared_usage import shared_usage
 from services.gateway.tenant_account import Account, Tenant
+from services.gateway.tenants import TenantOptions, Tenants
 from services.gateway.usage import UsageBook
 from shared.errors import OverLimit
+from shared.requests import DEFAULT_TENANT
 from tests.limits import ANSWER_LIMIT_S
 
 ROWS, WORKERS = 4, 3
@@ -118,6 +120,19 @@ def test_a_limit_that_several_workers_change_changes_once() -> None:
     assert all(comes_in(one) for one in workers)
     workers[2].take_tokens(1, 0.0)
     assert not any(comes_in(one) for one in workers)
+
+
+def test_a_worker_that_starts_gives_no_tenant_back_what_was_used() -> None:
+    usage = UsageBook.of_one_process(ROWS)
+    limited = {DEFAULT_TENANT: TenantOptions(requests_per_minute=2)}
+    workers = [Tenants(usage=usage)]
+    workers[0].take(limited)
+    assert [comes_in(workers[0].default) for _ in range(3)] == [True, True, False]
+
+    workers.append(Tenants(usage=usage))  # without limits until it has read the file
+    workers[1].take(limited)
+
+    assert [comes_in(one.default) for one in workers] == [False, False]
 
 
 def test_a_limit_holds_where_another_worker_has_freed_the_row() -> None:

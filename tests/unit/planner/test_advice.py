@@ -1,4 +1,5 @@
 from services.planner.advice import ADVICE_PAUSE_S, advise
+from services.planner.longest_step import longest_step_s
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
 from shared.requests import SloTargets
@@ -17,6 +18,14 @@ def promise(state: ClusterState, ttft_s: float) -> None:
     assert decision.placement.runs
 
 
+def bound_s(state: ClusterState, engine: EngineState) -> float:
+    """What the one prompt that was promised allows."""
+    prompts = state.policies.asked(engine.name, NOW_S).prompts
+    assert engine.table is not None
+    assert len(prompts) == 1
+    return longest_step_s(engine.table, prompts)
+
+
 def test_an_engine_that_made_a_promise_is_told_how_long_its_steps_may_last() -> None:
     state, engine = attached()
     promise(state, ttft_s=2.0)
@@ -24,7 +33,7 @@ def test_an_engine_that_made_a_promise_is_told_how_long_its_steps_may_last() -> 
     policy = advise(engine, state, NOW_S)
 
     assert policy is not None
-    assert 0 < policy.longest_step_s < 2
+    assert policy.longest_step_s == bound_s(state, engine)
     assert engine.policy == policy
 
 
@@ -47,4 +56,4 @@ def test_an_engine_is_looked_at_only_so_often() -> None:
     assert engine.policy == before
 
     advise(engine, state, NOW_S + ADVICE_PAUSE_S)
-    assert 0 < engine.policy.longest_step_s < 2
+    assert engine.policy.longest_step_s == bound_s(state, engine)
