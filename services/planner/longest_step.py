@@ -22,6 +22,7 @@ from shared.batch_time.table import (
     StepTable,
     sure_s,
 )
+from shared.bounded import remember
 from shared.compiled import compiled
 
 # Columns of a recent prompt. Only ratios of weights matter; the TTFT counts from the arrival.
@@ -44,12 +45,10 @@ class RecentPrompts:
         self, class_name: str, ttft_s: float, cached_tokens: int, tokens: int, now: float
     ) -> None:
         """Notes a prompt of `tokens` to compute after `cached_tokens`."""
-        latest = self._classes.setdefault(class_name, deque(maxlen=_KEPT_PROMPTS))
+        latest = self._classes.get(class_name) or deque(maxlen=_KEPT_PROMPTS)
         latest.append((now, ttft_s, float(cached_tokens), float(tokens)))
+        remember(self._classes, class_name, latest, _KEPT_CLASSES)
         self._rows = None
-        self._classes.move_to_end(class_name)
-        if len(self._classes) > _KEPT_CLASSES:
-            self._classes.popitem(last=False)
 
     def rows(self, now: float) -> FloatArray:
         """Those of the last two windows of ASKED_WINDOW_S, as `longest_step_s` takes them. All

@@ -21,6 +21,7 @@ from services.planner.tuning import (
 )
 from shared.batch_time import StepTable
 from shared.batch_time.table import FloatArray
+from shared.bounded import remember
 from shared.engines import Drafts, EngineDescription, Policy
 from shared.requests import Admission, Placement, PlacementQuery
 from shared.scheduling.acceptance import Acceptance, Caution
@@ -319,8 +320,6 @@ def _nearest(groups: Sequence[_Group], name: str, tpot_s: float) -> int:
 
 def _newest(store: OrderedDict[str, _V], key: str, new: _V, limit: int) -> _V:
     """The key's value, `new` where it is missing; drops the least recently used beyond `limit`."""
-    kept = store.setdefault(key, new)
-    store.move_to_end(key)
-    if len(store) > limit:
-        store.popitem(last=False)
+    kept = store.get(key, new)
+    remember(store, key, kept, limit)
     return kept
