@@ -157,13 +157,28 @@ class EngineWhatIf:
         not count against newcomers. Nor does one that is short of the safety margin without them,
         unless they delay it, or make a prompt late that would be on time.
         """
-        n = len(newcomers)
+        no = self.early_no(newcomers, class_names)
+        return self._with_all(newcomers) if no is None else [no] * len(newcomers)
+
+    def early_no(self, newcomers: Rows, class_names: Sequence[str]) -> Feasibility | None:
+        """Why not all of these requests can be added, where memory or the steady state alone tells;
+        None where a simulation has to. It takes a fiftieth of the time of one.
+        """
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
-            return [Feasibility(reason=Reason.MEMORY)] * n
+            return Feasibility(reason=Reason.MEMORY)
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
         allowed = max(max_utilization(self.rows, self.now), self.utilization)
         if steady_state_utilization(rows, self.table) > allowed:
-            return [Feasibility(reason=Reason.COMPUTE)] * n
+            return Feasibility(reason=Reason.COMPUTE)
+        return None
+
+    def simulate_one(self, row: FloatArray) -> Feasibility:
+        """`try_one` after `early_no` found nothing."""
+        return self._with_all(row[None])[0]
+
+    def _with_all(self, newcomers: Rows) -> list[Feasibility]:
+        n = len(newcomers)
+        rows = np.vstack([self.tighter, self._with_margin(newcomers)])
         forecast, late = self._late_with(rows, self.at_stake)
         if late[:-n].any() and (late[:-n] <= self.late_in_baseline).all():
             forecast, late = self._late_with(rows, self.at_stake & ~self.late_in_baseline)

@@ -136,12 +136,12 @@ class Round(RoundWhatIfs):
                 way.rejected = full[start]
                 continue
             parts = self._parts(request, way)
-            trials = _until_one_fails(parts)
-            if trials[-1].kept:
+            trials, obstructed = _tried(parts)
+            if obstructed is None:
                 self._give(request, way, parts, trials)
                 return True
             request.trials.append(trials[-1])
-            failed = parts[len(trials) - 1].what_if.engine.name
+            failed = obstructed.what_if.engine.name
             way.rejected = trials[-1].obstacle(failed)
             if start == failed:
                 full[start] = way.rejected
@@ -274,13 +274,21 @@ def _moving_kv(requests: Sequence[AdmissionRequest]) -> set[str]:
     return {engine.name for pair in moving for engine in pair}
 
 
-def _until_one_fails(parts: Sequence[_Part]) -> list[Feasibility]:
+def _tried(parts: Sequence[_Part]) -> tuple[list[Feasibility], _Part | None]:
+    """Tests the parts until one fails; returns the results and the part that failed. No part is
+    simulated before all have passed the quick tests: with the answer's engine full, each prefill
+    engine would be simulated for nothing.
+    """
+    for part in parts:
+        no = part.what_if.early_no(part.row[None], [part.class_name])
+        if no is not None:
+            return [no], part
     trials: list[Feasibility] = []
     for part in parts:
-        trials.append(part.what_if.try_one(part.row, part.class_name))
+        trials.append(part.what_if.simulate_one(part.row))
         if not trials[-1].kept:
-            break
-    return trials
+            return trials, part
+    return trials, None
 
 
 def _foretell(

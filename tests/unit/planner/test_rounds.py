@@ -4,12 +4,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.planner.admission import feasibility
 from services.planner.admission.pending import Deferral, PendingRequest
 from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
 from services.planner.state.turnover import usual_step_s
-from shared.requests import Admission, OnRefuse, SloTargets
+from shared.engines import EngineDescription, Role
+from shared.requests import Admission, OnRefuse, PlacementMode, SloTargets
 from shared.scheduling.rows import new_row
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
@@ -34,9 +36,9 @@ def at(asked: list[PendingRequest], now: float) -> list[PendingRequest]:
     return [replace(one, query=query) for one, query in zip(asked, waited, strict=True)]
 
 
-def full(first: PendingRequest | None = None) -> ClusterState:
-    """One engine with one place, which is taken."""
-    state = make_cluster(make_engine(max_running_requests=1))
+def full(first: PendingRequest | None = None, *others: EngineDescription) -> ClusterState:
+    """One engine with one place, which is taken, and others."""
+    state = make_cluster(make_engine(max_running_requests=1), *others)
     first = first or ask("first")
     (decision,) = decide_round([first], state, LONG_AFTER_S)
     assert isinstance(decision, Decision)
@@ -108,6 +110,19 @@ def test_a_request_is_tried_without_a_promise_by_the_time_left_to_it_not_in_ever
     tries = tries_of(ask("r", targets=targets), state, every_s=0.25, until_s=2.0)
 
     assert 12 <= tries <= 22  # ln(20 / 2) / ln(10 / 9) = 22, of 70 rounds
+
+
+def test_no_prefill_engine_is_simulated_for_an_answer_that_has_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prefill = make_engine("p0", Role.PREFILL)
+    state = full(ask("first", forced_way=PlacementMode.COLOCATED), prefill)
+    monkeypatch.setattr(feasibility, "simulate", lambda *_, **__: pytest.fail("simulated"))
+
+    apart = ask("next", forced_way=PlacementMode.DISAGGREGATED)
+    (found,) = decide_round([apart], state, LONG_AFTER_S)
+
+    assert isinstance(found, Deferral)
 
 
 def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:
