@@ -226,9 +226,11 @@ def _drafts(
     longest_step_s: float,
 ) -> tuple[int, ...]:
     """The best draft length of each tier. All are 0 where the KV cache lacks one more block for
-    each decode; blocks of best effort count as free.
+    each promised decode; blocks of best effort count as free.
     """
-    if engine.free_kv_blocks + _evictable(engine) < sum(tier.decoding for tier in tiers):
+    promised = engine.rows[:, KIND] == PROMISED
+    in_want = int((promised & decoding(engine.rows)).sum())
+    if engine.free_kv_blocks + _evictable(engine) < in_want:
         return (0,) * len(tiers)
     bounds = Engine(
         table=table,

@@ -123,10 +123,16 @@ def test_an_engine_that_cannot_speculate_is_told_so_and_nothing_of_classes() -> 
     assert told.longest_step_s > 0
 
 
-def test_no_drafts_where_the_cache_lacks_a_block_for_each_decode() -> None:
+def test_no_drafts_where_the_cache_lacks_a_block_for_each_promised_decode() -> None:
     full = policy(engine(decoding(10, TIGHT_S), free_kv_blocks=9))
 
     assert full.speculation_by_class == {"code": 0, "chat": 0}
+
+
+def test_a_full_cache_stops_no_drafts_of_requests_without_an_slo() -> None:
+    told = policy(engine(decoding(10, math.inf, NO_SLO), free_kv_blocks=0), NOTHING)
+
+    assert told.speculation_tokens > 0
 
 
 def test_drafts_keep_a_pace_that_plain_steps_of_so_many_would_not() -> None:
