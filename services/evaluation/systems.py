@@ -18,6 +18,7 @@ from services.evaluation.baselines import (
 )
 from services.evaluation.planned import Planned, Settings
 from services.evaluation.settings import Setting, TuningCase
+from shared.hardware import saved_profile
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
 from shared.workloads.calls import Load
@@ -54,7 +55,8 @@ def _our_settings(case: TuningCase) -> Iterator[Setting]:
 
 
 def _build_ours(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Planned:  # noqa: ARG001 - as all builders
-    return Planned(Settings(speculation=setting.drafts > 0), engines)
+    profile = saved_profile(engines[0].hardware)
+    return Planned(Settings(speculation=setting.drafts > 0), engines, profile=profile)
 
 
 SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(

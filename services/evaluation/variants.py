@@ -12,7 +12,7 @@ from shared.batch_time import StepTable
 from shared.batch_time.table import HEADER, WIDTH
 from shared.errors import ConfigError
 from shared.hardware import Hardware
-from shared.hardware.profile import paper_form, profiled
+from shared.hardware.profile import paper_form, profiled, saved_profile
 from shared.requests import PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
@@ -25,12 +25,14 @@ _WITHOUT: Final = f"{OURS}: "  # the prefix of an ablation's name
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
     """Ours with a part removed or misconfigured. `model_factor`: its step times are so many times
-    the fitted ones. `paper_model`: they are fitted by the paper's form.
+    the fitted ones. `paper_model`: they are fitted by the paper's form. `learns`: engines learn
+    them from their steps.
     """
 
     settings: Settings = field(default_factory=Settings)
     paper_model: bool = False
     model_factor: float = 1.0
+    learns: bool = True
 
 
 ABLATIONS: Final[Mapping[str, Ablation]] = MappingProxyType(
@@ -43,13 +45,14 @@ ABLATIONS: Final[Mapping[str, Ablation]] = MappingProxyType(
         "always co-located": Ablation(settings=Settings(way=PlacementMode.COLOCATED)),
         "always disaggregated": Ablation(settings=Settings(way=PlacementMode.DISAGGREGATED)),
         "no class affinity": Ablation(settings=Settings(same_pace_first=False)),
-        "the paper's model": Ablation(paper_model=True),
+        "the paper's model": Ablation(paper_model=True, learns=False),
+        "step times are not learned": Ablation(learns=False),
         "answers taken for half": Ablation(settings=Settings(length_factor=0.5)),
         "answers taken for double": Ablation(settings=Settings(length_factor=2.0)),
-        "step times x 0.7": Ablation(model_factor=0.7),
-        "step times x 0.85": Ablation(model_factor=0.85),
-        "step times x 1.2": Ablation(model_factor=1.2),
-        "step times x 1.4": Ablation(model_factor=1.4),
+        "step times x 0.7": Ablation(model_factor=0.7, learns=False),
+        "step times x 0.85": Ablation(model_factor=0.85, learns=False),
+        "step times x 1.2": Ablation(model_factor=1.2, learns=False),
+        "step times x 1.4": Ablation(model_factor=1.4, learns=False),
     }
 )
 
@@ -98,9 +101,11 @@ def closest(wanted: Setting, settings: Iterable[Setting]) -> Setting:
 def build(system: str, setting: Setting, engines: Sequence[SimEngine], load: Load) -> System:
     """One system over one fleet, for one run. Raises ConfigError for an unknown name."""
     if system.startswith(_WITHOUT):
-        settings = _ablation(system).settings
+        ablation = _ablation(system)
+        settings, hardware = ablation.settings, engines[0].hardware
         drafts = settings.speculation and setting.drafts > 0
-        return Planned(replace(settings, speculation=drafts), engines)
+        profile = saved_profile(hardware) if ablation.learns else None
+        return Planned(replace(settings, speculation=drafts), engines, profile=profile)
     return spec_of(system).build(setting, engines, load)
 
 

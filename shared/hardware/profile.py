@@ -3,8 +3,9 @@
 The engine profiles itself as a real one does: the same plan, noisy steps, the same fit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from shared.batch_time.profile_plan import (
     Trial,
     steps_of,
 )
+from shared.batch_time.saved import to_plain
 from shared.batch_time.table import counts_of
 from shared.batch_time.tuning import ENOUGH_STEPS, TRIAL_SHARE
 from shared.hardware.hardware import Hardware
@@ -36,6 +38,15 @@ def profiled(hardware: Hardware, seed: int = 0) -> StepTable:
     Raises ValueError if the engine is too small to be measured.
     """
     return _table(_fitted(hardware, seed))
+
+
+@cache
+def saved_profile(hardware: Hardware, seed: int = 0) -> Mapping[str, Any]:
+    """The fit behind `profiled` as plain data, from which an engine keeps learning.
+
+    Raises ValueError if the engine is too small to be measured.
+    """
+    return to_plain(_fitted(hardware, seed))
 
 
 @cache

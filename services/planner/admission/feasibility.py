@@ -225,10 +225,14 @@ class EngineWhatIf:
         reason = Reason.NONE if in_time else Reason.COMPUTE
         return Feasibility(reason=reason, first_s=first_s, pace_s=pace_s)
 
-    def outlasts_preemption(self, row: FloatArray) -> bool:
-        """Whether the TPOT of the request leaves time to recompute its KV after a preemption."""
+    def may_be_preempted(self, row: FloatArray, class_name: str) -> bool:
+        """Whether KV is short by what answers of the class are known to take, and the TPOT of the
+        request leaves no time to recompute its KV after a preemption.
+        """
+        if int(self.classes.indices([class_name])[0]) < 0:
+            return False
         usual_s = usual_step_s(self.engine.rows, self.table)
-        return bool(step_pace_s(row[None], 0) >= STEPS_TO_RECOMPUTE * usual_s)
+        return bool(step_pace_s(row[None], 0) < STEPS_TO_RECOMPUTE * usual_s)
 
     def leftover(self, row: FloatArray) -> Feasibility:
         """Forecasts the request without deadlines, with the time that promises leave."""

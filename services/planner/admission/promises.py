@@ -68,7 +68,8 @@ class Round(RoundWhatIfs):
             if what_if is None:
                 continue
             row = self._whole(request, way, best_effort=True)
-            if request.reason is Reason.MEMORY and not what_if.outlasts_preemption(row):
+            no_kv = request.reason is Reason.MEMORY
+            if no_kv and what_if.may_be_preempted(row, request.class_name):
                 continue
             trial = what_if.tried(row)
             if trial.kept:

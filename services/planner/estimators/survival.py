@@ -2,7 +2,8 @@
 
 Short answers end first, so ended answers alone would make all look short until the long ones end.
 The Kaplan-Meier estimator (1958) counts how many answers reached each bin of tokens, and how many
-of these ended in it.
+of these ended in it. Beyond the longest answer so far, answers end as often as they did on average
+(an exponential tail).
 """
 
 from collections import OrderedDict
@@ -32,7 +33,9 @@ class _Counts:
         if self.ended.sum() < TELLING_SURVIVALS:
             return None
         if self.longer is None:
-            goes_on = 1.0 - self.ended / np.maximum(self.came, self.ended + (self.came == 0))
+            hazard = self.ended / np.maximum(self.came, self.ended + (self.came == 0))
+            hazard[self.came == 0] = min(1.0, self.ended.sum() / max(1.0, self.came.sum()))
+            goes_on = 1.0 - hazard
             self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
         return self.longer
 

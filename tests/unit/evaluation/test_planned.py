@@ -6,9 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.evaluation.fleets import make_engines
 from services.evaluation.planned import Planned, Settings
+from services.evaluation.settings import Setting
+from services.evaluation.systems import OURS
+from services.evaluation.variants import ablated, build, table_of
 from shared.batch_time import Step, to_plain
 from shared.batch_time.profile_fit import fit_of
+from shared.engines import Role
 from shared.hardware import profiled
 from shared.hardware.profile import measured
 from shared.requests import Pacing, PlacementMode
@@ -100,6 +105,28 @@ def test_engines_that_have_a_profile_learn_how_slow_they_have_become(learns: boo
     known = system.state.engines[engines[0].name].table
     assert known is not None
     assert known.expected_s(step) / told.expected_s(step) == pytest.approx(slower, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("system", "learns"),
+    [
+        (OURS, True),
+        (ablated("no best effort"), True),
+        (ablated("step times are not learned"), False),
+        (ablated("step times x 0.7"), False),
+    ],
+)
+def test_evaluated_engines_learn_unless_wrong_step_times_are_tried(
+    system: str, learns: bool
+) -> None:
+    machine = hardware(noise=NOISE)
+    table = table_of(system, machine)
+    engines = make_engines((Role.DECODE,), machine, table, seed=1)
+    load = random_load(1, 20)
+
+    Run(load, build(system, Setting(), engines, load), engines, Conditions()).record()
+
+    assert (engines[0].table.numbers != table.numbers).any() == learns
 
 
 @pytest.mark.parametrize("size", _FLEETS[1:3])

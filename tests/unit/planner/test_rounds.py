@@ -10,6 +10,7 @@ from services.planner.admission.placement import Decision
 from services.planner.admission.rounds import decide_round
 from services.planner.state.cluster import ClusterState
 from services.planner.state.turnover import usual_step_s
+from services.planner.tuning import TELLING_SURVIVALS
 from shared.engines import EngineDescription, Role
 from shared.requests import Admission, OnRefuse, PlacementMode, SloTargets
 from shared.scheduling.rows import new_row
@@ -191,11 +192,14 @@ def test_what_would_be_in_time_without_a_promise_is_not_held_for_one(on_refuse: 
     assert isinstance(found, Decision) == (on_refuse is OnRefuse.BEST_EFFORT)
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("steps_in_a_pace", [1.2, 3.0])
-def test_without_room_only_a_pace_that_outlasts_a_preemption_runs_without_a_promise(
-    steps_in_a_pace: float,
+def test_without_room_by_known_lengths_only_a_pace_that_outlasts_a_preemption_runs_unpromised(
+    steps_in_a_pace: float, known: bool
 ) -> None:
     state = make_cluster(make_engine(max_running_requests=1))
+    for key in range(TELLING_SURVIVALS if known else 0):
+        state.survival.ends(SloTargets().class_name, float(key), 400)
     engine = state.engines["d0"]
     running = new_row(
         tokens=50, computed=49, produced=45, left=400, due_s=LONG_AFTER_S + 1.0, tpot_s=1.0
@@ -208,7 +212,7 @@ def test_without_room_only_a_pace_that_outlasts_a_preemption_runs_without_a_prom
 
     (found,) = decide_round([ask("r", targets=targets)], state, LONG_AFTER_S)
 
-    assert isinstance(found, Decision) == (steps_in_a_pace > 2)
+    assert isinstance(found, Decision) == (steps_in_a_pace > 2 or not known)
 
 
 @pytest.mark.parametrize("seed", [10, 25, 31, 38])

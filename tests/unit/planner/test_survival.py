@@ -39,7 +39,21 @@ def test_the_first_to_end_do_not_make_all_answers_short() -> None:
     longer = answers.longer("chat")
     assert longer is not None
     assert longer[lengths[10] // BIN_TOKENS] == pytest.approx(0.9, abs=0.02)
-    assert longer[-1] == pytest.approx(0.9, abs=0.02)
+
+
+def test_beyond_the_longest_answer_so_far_answers_end_as_often_as_before() -> None:
+    """Else a few answers that still run would be taken to go on for ever."""
+    answers = Survival()
+    for key in range(30):
+        answers.ends("chat", float(key), 10 * BIN_TOKENS)
+    for key in range(30, 40):
+        answers.goes_on("chat", float(key), 20 * BIN_TOKENS)
+    longer = answers.longer("chat")
+    assert longer is not None
+
+    per_bin = 30 / (30 * 10 + 10 * 20)
+    for place in range(20, 100):
+        assert longer[place + 1] / longer[place] == pytest.approx(1 - per_bin)
 
 
 def test_an_answer_counts_once_however_often_it_is_looked_at() -> None:
