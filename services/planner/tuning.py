@@ -609,50 +609,6 @@ SHARED_DECODES: Annotated[
 
 # ---- Admission
 
-LEAD_KEPT: Annotated[
-    float,
-    Tuned(
-        unit="paces",
-        low=0,
-        high=128,
-        why="This much of the lead is not spent, since prompts need some.",
-        page="decisions/0015-utilization-beyond-steady-state.md",
-    ),
-] = 16.0
-
-LEAD_SPENT_WITHIN: Annotated[
-    float,
-    Tuned(
-        unit="steps",
-        low=128,
-        high=8192,
-        why="The mean lead beyond LEAD_KEPT has to last for so many steps.",
-        page="decisions/0015-utilization-beyond-steady-state.md",
-    ),
-] = 1024.0
-
-LEAD_OF_ONE: Annotated[
-    float,
-    Tuned(
-        unit="paces",
-        low=16,
-        high=2048,
-        why="At most this much of one request's lead counts, since it may end at any time.",
-        page="decisions/0015-utilization-beyond-steady-state.md",
-    ),
-] = 256.0
-
-MOST_UTILIZATION: Annotated[
-    float,
-    Tuned(
-        unit="of an engine's time",
-        low=1,
-        high=2,
-        why="An engine promises no more of its time, however far its requests are ahead.",
-        page="decisions/0015-utilization-beyond-steady-state.md",
-    ),
-] = 1.25
-
 NO_LATER_S: Annotated[
     float,
     Tuned(

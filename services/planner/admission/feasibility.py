@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.planner.admission.max_utilization import max_utilization
 from services.planner.estimators.kv_forecast import Classes, ClassIndices, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
@@ -167,8 +166,7 @@ class EngineWhatIf:
         if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
             return Feasibility(reason=Reason.MEMORY)
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
-        allowed = max(max_utilization(self.rows, self.now), self.utilization)
-        if steady_state_utilization(rows, self.table) > allowed:
+        if steady_state_utilization(rows, self.table) > max(1.0, self.utilization):
             return Feasibility(reason=Reason.COMPUTE)
         return None
 

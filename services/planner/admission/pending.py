@@ -1,6 +1,6 @@
 """A request that waits for its decision, and what earlier rounds found for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.requests import PlacementQuery
 
@@ -30,7 +30,7 @@ class Deferral:
 class PendingRequest:
     """A request that waits for its decision. Times are on the planner's clock.
 
-    `query.waited_s` is as of the round. `arrived_at_s` is when the request came to its gateway,
+    `query.waited_s` is as of its last call. `arrived_at_s` is when the request came to its gateway,
     `first_asked_at_s` when it first came to the planner. `deferral` is from the last round that
     looked at it. `decision_id` is that of its record; a deferred request that asks again keeps its
     record.
@@ -41,3 +41,7 @@ class PendingRequest:
     first_asked_at_s: float
     deferral: Deferral | None = None
     decision_id: str = ""
+
+    def as_of(self, now: float) -> "PendingRequest":
+        """The request with `query.waited_s` as of `now`."""
+        return replace(self, query=replace(self.query, waited_s=now - self.arrived_at_s))

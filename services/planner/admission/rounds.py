@@ -56,7 +56,7 @@ def decide_round(
     decisions: list[Decision | Deferral | None] = [one.deferral for one in asked]
     next_ = _next_in_turn(asked, turns)
     looked_at = _looked_at(asked, round_, turns, now, next_)
-    queries = {number: state.sessions.enrich(asked[number].query, now) for number in looked_at}
+    queries = {n: state.sessions.enrich(asked[n].as_of(now).query, now) for n in looked_at}
     with_targets = _with_targets(queries, round_, now)
     ready = [number for number in with_targets if not _only_waits_its_turn(asked[number])]
     crowding_classes = frozenset() if turns.several else state.crowding_classes(now)

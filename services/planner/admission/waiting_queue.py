@@ -57,11 +57,6 @@ class Call:
     ends_at_s: float
     so_far: Decision | None = None
 
-    def as_of(self, now: float) -> PendingRequest:
-        """The request with `waited_s` as of `now`."""
-        asked = self.asked
-        return replace(asked, query=replace(asked.query, waited_s=now - asked.arrived_at_s))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
@@ -160,7 +155,7 @@ class WaitingQueue:
         answers = []
         for call in self._in_order():
             if call.ends_at_s <= until_s:
-                asked = call.as_of(now)
+                asked = call.asked.as_of(now)
                 placement = self.decider.defer(asked, call.so_far, now)
                 kept = replace(asked, decision_id=placement.decision_id)
                 remember(self._deferred, asked.query.request_id, kept, _MOST_DEFERRED)
@@ -176,18 +171,19 @@ class WaitingQueue:
         if not calls:
             return
         self._last_round_s = now
-        asked = [call.as_of(now) for call in calls]
-        decisions = self.decider.decide_round(asked, now)
+        decisions = self.decider.decide_round([call.asked for call in calls], now)
         pause_s = max(self.numbers.recheck_s, self._pause_s)
-        for call, one, decision in zip(calls, asked, decisions, strict=True):
+        for call, decision in zip(calls, decisions, strict=True):
             if isinstance(decision, Decision):
                 if decision.placement.admission is not Admission.DEFERRED:
-                    yield self._answer(call, self.decider.commit(one, decision, now), now)
+                    placement = self.decider.commit(call.asked.as_of(now), decision, now)
+                    yield self._answer(call, placement, now)
                     continue
                 call.so_far = decision
                 pause_s = min(pause_s, _hold_s(decision))
             elif decision is not None:
-                call.asked = replace(call.asked, deferral=decision)
+                if decision is not call.asked.deferral:
+                    call.asked = replace(call.asked, deferral=decision)
                 pause_s = min(pause_s, max(0.0, decision.latest_s - now))
         self._recheck_at_s = now + pause_s
         self.round_is_due = 0 < len(self._calls) < len(calls)

@@ -32,11 +32,6 @@ def ask(name: str, **changed: Any) -> PendingRequest:
     return PendingRequest(query=query, arrived_at_s=LONG_AFTER_S, first_asked_at_s=LONG_AFTER_S)
 
 
-def at(asked: list[PendingRequest], now: float) -> list[PendingRequest]:
-    waited = [replace(one.query, waited_s=now - one.arrived_at_s) for one in asked]
-    return [replace(one, query=query) for one, query in zip(asked, waited, strict=True)]
-
-
 def full(first: PendingRequest | None = None, *others: EngineDescription) -> ClusterState:
     """One engine with one place, which is taken, and others."""
     state = make_cluster(make_engine(max_running_requests=1), *others)
@@ -51,7 +46,7 @@ def full(first: PendingRequest | None = None, *others: EngineDescription) -> Clu
 def held_after(
     asked: list[PendingRequest], state: ClusterState, now: float
 ) -> list[PendingRequest]:
-    found = decide_round(at(asked, now), state, now)
+    found = decide_round(asked, state, now)
     assert all(isinstance(one, Deferral) for one in found)
     return [
         replace(one, deferral=held)
@@ -83,7 +78,7 @@ def test_a_request_without_time_left_is_answered_however_many_wait() -> None:
     asked = held_after([ask(f"r{i}") for i in range(40)], state, LONG_AFTER_S)
     assert all(one.deferral and one.deferral.latest_s < LONG_AFTER_S + 20 for one in asked)
 
-    found = decide_round(at(asked, LONG_AFTER_S + 20), state, LONG_AFTER_S + 20)
+    found = decide_round(asked, state, LONG_AFTER_S + 20)
 
     admissions = [one.placement.admission for one in found if isinstance(one, Decision)]
     assert admissions == [Admission.REFUSED] * 40
@@ -142,7 +137,7 @@ def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:
     last_moment = held.due_s - 1.3 * held.takes_s - 0.1
     waiting = replace(dear, deferral=held)
     for now, is_looked_at in ((last_moment - 1.0, False), (last_moment + 0.01, True)):
-        (answer,) = decide_round(at([waiting], now), state, now)
+        (answer,) = decide_round([waiting], state, now)
         assert isinstance(answer, Deferral)
         assert (answer.looked_s == now) == is_looked_at
 
