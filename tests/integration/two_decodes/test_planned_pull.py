@@ -165,6 +165,18 @@ async def idle_tpot_s(node: Node) -> float:
     return max(way.tpot_s for way in ways if way.tpot_s and way.decode in node.decodes)
 
 
+async def moves_slower_than_it_computes(node: Node, decision_id: str) -> bool:
+    """Whether KV of the prompt takes longer to `PULLING` than the prompt there, as foretold."""
+    client = PlannerClient(node.planner)
+    try:
+        ways = (await client.explain(decision_id)).ways
+    finally:
+        await client.close()
+    here = next(way for way in ways if way.decode == PULLING and way.prefill is None)
+    moved = next(way for way in ways if way.decode == PULLING and way.prefill == SOURCE)
+    return (moved.transfer_s or 0.0) > (here.prefill_s or 0.0)
+
+
 async def under_load(node: Node, token_ids: list[int], slo: Mapping[str, Any]) -> Asked:
     """The answer while all that `SOURCE` can promise of this SLO is promised to others."""
     async with draining(node, OTHER), AsyncExitStack() as load:
@@ -190,6 +202,9 @@ def test_a_prefix_is_pulled_from_an_engine_on_which_a_promise_would_break(node: 
         wait_until(node.at_rest, ANSWER_LIMIT_S)  # which takes longer than to tell the planner
         if pulls_counted(node) == (pulled[0] + 1, pulled[1] + 1):
             break
+    else:
+        if run(moves_slower_than_it_computes(node, answer.decision_id)):
+            pytest.skip("the machine is so busy that KV takes longer to move than to compute")
     told = explained(node, answer.decision_id)
     words = " ".join(told.split())
     assert f"prompt tokens pulled from {SOURCE}" in words, told
