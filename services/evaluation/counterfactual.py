@@ -22,7 +22,7 @@ from services.planner.scaling.replay import replay
 from services.planner.scaling.scaler import Question, Scaler
 from shared.clock import cpu_time_s
 from shared.entry import exit_status
-from shared.hardware.profile import profiled, saved_profile
+from shared.hardware.profile import profiled
 from shared.options import load as load_options
 from shared.simulation.judge import Rule, kept
 from shared.simulation.record import Conditions
@@ -98,8 +98,7 @@ def _simulated(fleet: Fleet, options: CounterfactualOptions) -> tuple[float, Que
         options.scenario, hardware, rate=options.rate, programs=programs, seed=options.seed
     )
     engines = make_engines(fleet.roles, hardware, profiled(hardware), seed=options.seed)
-    settings = Settings(speculation=options.speculation)
-    system = Planned(settings, engines, profile=saved_profile(hardware))
+    system = Planned.learning(Settings(speculation=options.speculation), engines)
     began_s = cpu_time_s()
     record = Run(load, system, engines, Conditions(drain_s=drain_s(load, hardware))).record()
     took_s = cpu_time_s() - began_s

@@ -21,7 +21,7 @@ from services.evaluation.scenarios import drain_s, hardware_for, hardware_of, lo
 from services.planner.scaling.fleet_size import FleetSize
 from services.planner.scaling.numbers import ScalingNumbers
 from shared.entry import exit_status
-from shared.hardware.profile import profiled, saved_profile
+from shared.hardware.profile import profiled
 from shared.options import load as load_options
 from shared.simulation.judge import Rule, kept
 from shared.simulation.record import Conditions, Record
@@ -139,7 +139,7 @@ def _run(
         ScalingNumbers(hold_s=options.hold_s, window_s=options.window_s),
         Orchestrator(start_s=options.start_s, follows=follows),
         Conditions(drain_s=drain_s(load, hardware)),
-        Planned(Settings(speculation=options.speculation), first, profile=saved_profile(hardware)),
+        Planned.learning(Settings(speculation=options.speculation), first),
     )
     return run.record(), run.moments
 

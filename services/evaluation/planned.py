@@ -19,6 +19,7 @@ from services.planner.state.cluster import ClusterState
 from shared.batch_time.table import FloatArray
 from shared.engine.step_times import StepTimes
 from shared.engines import Role
+from shared.hardware import saved_profile
 from shared.requests import Placement, PlacementMode, PlacementQuery, PrefixExport
 from shared.scheduling.expired import settle_expired
 from shared.scheduling.kernel import form
@@ -99,6 +100,11 @@ class Planned:
         self._tidied_s = 0.0
         for engine in engines:
             self.joined(engine)
+
+    @classmethod
+    def learning(cls, settings: Settings, engines: Sequence[SimEngine]) -> "Planned":
+        """Over engines that start from the profile of their hardware, which is the same for all."""
+        return cls(settings, engines, profile=saved_profile(engines[0].hardware))
 
     # ---- gateways
 

@@ -18,7 +18,6 @@ from services.evaluation.baselines import (
 )
 from services.evaluation.planned import Planned, Settings
 from services.evaluation.settings import Setting, TuningCase
-from shared.hardware import saved_profile
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
 from shared.workloads.calls import Load
@@ -55,8 +54,7 @@ def _our_settings(case: TuningCase) -> Iterator[Setting]:
 
 
 def _build_ours(setting: Setting, engines: Sequence[SimEngine], load: Load) -> Planned:  # noqa: ARG001 - as all builders
-    profile = saved_profile(engines[0].hardware)
-    return Planned(Settings(speculation=setting.drafts > 0), engines, profile=profile)
+    return Planned.learning(Settings(speculation=setting.drafts > 0), engines)
 
 
 SYSTEMS: Final[Mapping[str, SystemSpec]] = MappingProxyType(

@@ -12,7 +12,7 @@ from shared.batch_time import StepTable
 from shared.batch_time.table import HEADER, WIDTH
 from shared.errors import ConfigError
 from shared.hardware import Hardware
-from shared.hardware.profile import paper_form, profiled, saved_profile
+from shared.hardware.profile import paper_form, profiled
 from shared.requests import PlacementMode
 from shared.simulation.engine import SimEngine
 from shared.simulation.system import System
@@ -102,10 +102,9 @@ def build(system: str, setting: Setting, engines: Sequence[SimEngine], load: Loa
     """One system over one fleet, for one run. Raises ConfigError for an unknown name."""
     if system.startswith(_WITHOUT):
         ablation = _ablation(system)
-        settings, hardware = ablation.settings, engines[0].hardware
-        drafts = settings.speculation and setting.drafts > 0
-        profile = saved_profile(hardware) if ablation.learns else None
-        return Planned(replace(settings, speculation=drafts), engines, profile=profile)
+        drafts = ablation.settings.speculation and setting.drafts > 0
+        make = Planned.learning if ablation.learns else Planned
+        return make(replace(ablation.settings, speculation=drafts), engines)
     return spec_of(system).build(setting, engines, load)
 
 

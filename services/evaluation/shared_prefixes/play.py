@@ -21,7 +21,7 @@ from services.evaluation.systems import (
     VLLM_BY_REQUESTS,
     VLLM_IN_TURN,
 )
-from shared.hardware.profile import profiled, saved_profile
+from shared.hardware.profile import profiled
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Rule, ttfts_s
 from shared.simulation.record import Conditions
@@ -122,5 +122,5 @@ def play_one(
 def _system(name: str, setting: Setting, engines: Sequence[SimEngine], load: Load) -> System:
     if name in (OURS, WITHOUT):
         settings = Settings(speculation=False, names_sessions=False, knows_prefixes=name == OURS)
-        return Planned(settings, engines, profile=saved_profile(engines[0].hardware))
+        return Planned.learning(settings, engines)
     return SYSTEMS[name].build(setting, engines, load)

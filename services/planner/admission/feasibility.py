@@ -156,10 +156,10 @@ class EngineWhatIf:
         not count against newcomers. Nor does one that is short of the safety margin without them,
         unless they delay it, or make a prompt late that would be on time.
         """
-        no = self.early_no(newcomers, class_names)
+        no = self.quick_no(newcomers, class_names)
         return self._with_all(newcomers) if no is None else [no] * len(newcomers)
 
-    def early_no(self, newcomers: Rows, class_names: Sequence[str]) -> Feasibility | None:
+    def quick_no(self, newcomers: Rows, class_names: Sequence[str]) -> Feasibility | None:
         """Why not all of these requests can be added, where memory or the steady state alone tells;
         None where a simulation has to. It takes a fiftieth of the time of one.
         """
@@ -171,7 +171,7 @@ class EngineWhatIf:
         return None
 
     def simulate_one(self, row: FloatArray) -> Feasibility:
-        """`try_one` after `early_no` found nothing."""
+        """`try_one` after `quick_no` found nothing."""
         return self._with_all(row[None])[0]
 
     def _with_all(self, newcomers: Rows) -> list[Feasibility]:

@@ -137,7 +137,7 @@ class Round(RoundWhatIfs):
                 way.rejected = full[start]
                 continue
             parts = self._parts(request, way)
-            trials, obstructed = _tried(parts)
+            trials, obstructed = _tested(parts)
             if obstructed is None:
                 self._give(request, way, parts, trials)
                 return True
@@ -275,13 +275,13 @@ def _moving_kv(requests: Sequence[AdmissionRequest]) -> set[str]:
     return {engine.name for pair in moving for engine in pair}
 
 
-def _tried(parts: Sequence[_Part]) -> tuple[list[Feasibility], _Part | None]:
+def _tested(parts: Sequence[_Part]) -> tuple[list[Feasibility], _Part | None]:
     """Tests the parts until one fails; returns the results and the part that failed. No part is
     simulated before all have passed the quick tests: with the answer's engine full, each prefill
     engine would be simulated for nothing.
     """
     for part in parts:
-        no = part.what_if.early_no(part.row[None], [part.class_name])
+        no = part.what_if.quick_no(part.row[None], [part.class_name])
         if no is not None:
             return [no], part
     trials: list[Feasibility] = []

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import grpc
 import httpx
 import pytest
 
+from shared.requests import PlacementOption
 from shared.rpc import slos_pb2 as pb
 from shared.rpc.channels import PlannerClient
 from shared.rpc.slos_pb2_grpc import EngineStub
@@ -154,24 +155,24 @@ async def stream(
                     began.set()
 
 
+async def ways_of(node: Node, decision_id: str) -> Sequence[PlacementOption]:
+    client = PlannerClient(node.planner)
+    try:
+        return (await client.explain(decision_id)).ways
+    finally:
+        await client.close()
+
+
 async def idle_tpot_s(node: Node) -> float:
     """The TPOT of the slowest decode engine, as the planner foretells it."""
     decision_id = (await asked(node, prompt(STREAM_TOKENS), slo={"report": True})).decision_id
-    client = PlannerClient(node.planner)
-    try:
-        ways = (await client.explain(decision_id)).ways
-    finally:
-        await client.close()
+    ways = await ways_of(node, decision_id)
     return max(way.tpot_s for way in ways if way.tpot_s and way.decode in node.decodes)
 
 
 async def moves_slower_than_it_computes(node: Node, decision_id: str) -> bool:
     """Whether KV of the prompt takes longer to `PULLING` than the prompt there, as foretold."""
-    client = PlannerClient(node.planner)
-    try:
-        ways = (await client.explain(decision_id)).ways
-    finally:
-        await client.close()
+    ways = await ways_of(node, decision_id)
     here = next(way for way in ways if way.decode == PULLING and way.prefill is None)
     moved = next(way for way in ways if way.decode == PULLING and way.prefill == SOURCE)
     return (moved.transfer_s or 0.0) > (here.prefill_s or 0.0)
