@@ -19,6 +19,7 @@ from shared.scheduling.shares import EVICT, FREE_BLOCKS, Tokens
 from shared.simulation.chance import Chance
 from shared.simulation.prefix_cache import PrefixCache
 from shared.simulation.request_metrics import EVICTED, RequestMetrics
+from shared.simulation.shared_prefixes import SharedPrefixes
 from shared.simulation.steps import (
     SUMS,
     Drafted,
@@ -43,6 +44,7 @@ class SimEngine:
         rows: One row per request, in the order of arrival.
         indexes: For each row, the index of its request in the run's `RequestMetrics`.
         after: The rows as they will be when the running step has ended.
+        shared_prefixes: Its requests that begin like others.
         table: The step times that the system knows, which are not the true ones.
         computed_tokens: Tokens computed in all steps.
         dropped_tokens: Tokens of KV dropped for lack of room.
@@ -54,6 +56,7 @@ class SimEngine:
     ) -> None:
         self.name, self.role, self.hardware, self.table = name, role, hardware, table
         self.cache = PrefixCache(hardware.block_size_tokens)
+        self.shared_prefixes = SharedPrefixes(cache=self.cache)
         self.leased_blocks = 0.0
         self.ends_s = math.inf
         self.alive = True
@@ -71,6 +74,7 @@ class SimEngine:
         self._prefill_only: Flags = np.zeros(_FIRST_PLACES, dtype=np.bool_)
         self._tokens: Tokens = np.zeros(_FIRST_PLACES, dtype=np.int64)
         self._ended: Indexes = np.zeros(_FIRST_PLACES, dtype=np.int64)
+        self._started: Indexes = np.zeros(_FIRST_PLACES, dtype=np.int64)
         self._sent: Sent = np.zeros((_FIRST_PLACES, 2), dtype=np.int64)
         self._seen = np.zeros((_FIRST_PLACES, 4))
         self._sums = np.zeros(SUMS)
@@ -125,6 +129,7 @@ class SimEngine:
         self.ends_s = math.inf
         if not self._count:
             return False
+        self.found_tokens += self.shared_prefixes.find_again(self.rows, self.indexes)
         if not self._form(form, now) and not self._form_in_more_room(form, now):
             self._drop_evicted(metrics)
             return False
@@ -143,7 +148,7 @@ class SimEngine:
         """
         self._rows, self._after = self._after, self._rows
         self.ends_s = math.inf
-        ended, moved = finish(
+        ended, moved, started = finish(
             self._rows[: self._count],
             self._indexes,
             metrics,
@@ -152,14 +157,19 @@ class SimEngine:
             self._prefill_only,
             self._after,
             self._ended,
+            self._started,
             self._sent,
             given_s,
         )
         self._count -= ended + moved
+        if started:
+            self.shared_prefixes.computed(self._started[:started].tolist())
+        all_given = self._ended[:ended].tolist() if ended else []
+        self.shared_prefixes.ended(all_given)
         sent = self._sent[:moved].tolist() if moved else []
         for index, tokens in sent:
             self._lease(index, tokens)
-        return self._ended[:ended].tolist() if ended else [], [index for index, _ in sent]
+        return all_given, [index for index, _ in sent]
 
     def find(self, name: str, tokens: int, *, stays: bool) -> int:
         """Cached tokens of a prefix, in whole blocks, at most `tokens`.
@@ -187,6 +197,7 @@ class SimEngine:
     def release(self, index: int) -> None:
         """Frees the KV of a request that has moved on."""
         self.leased_blocks -= self._leases.pop(index, 0.0)
+        self.shared_prefixes.ended((index,))
 
     def has_lease(self, index: int) -> bool:
         return index in self._leases
@@ -202,6 +213,7 @@ class SimEngine:
         had: list[int] = self.indexes.tolist()
         self._count = 0
         self.cache = PrefixCache(self.hardware.block_size_tokens)
+        self.shared_prefixes = SharedPrefixes(cache=self.cache)
         self._leases.clear()
         self.leased_blocks, self.ends_s, self.alive = 0.0, math.inf, False
         self.drafted, self.limits = None, self._own_limits()
@@ -233,6 +245,7 @@ class SimEngine:
     def _drop_evicted(self, metrics: RequestMetrics) -> None:
         """Applies the evictions of a former that has formed no step."""
         evicted = self._tokens[: self._count] == EVICT
+        self.shared_prefixes.evicted(self.indexes[evicted].tolist())
         metrics[self.indexes[evicted], EVICTED] += 1
         self.dropped_tokens += float(self.rows[evicted, COMPUTED].sum())
         for column in (COMPUTED, RESIDENT):
@@ -249,6 +262,8 @@ class SimEngine:
         given, dropped, residents, drafting, used = sums.tolist()
         self.computed_tokens += given
         self.dropped_tokens += dropped
+        if dropped:
+            self.shared_prefixes.evicted(indexes[tokens == EVICT].tolist())
         self.drafted = self._note_drafts() if drafting else None
         free = self._own_blocks - self.leased_blocks - used
         self._check(free, given, residents)
@@ -291,5 +306,6 @@ class SimEngine:
         self._prefill_only = np.concatenate([self._prefill_only, np.zeros(more, dtype=np.bool_)])
         self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
         self._ended = np.concatenate([self._ended, np.zeros_like(self._ended)])
+        self._started = np.concatenate([self._started, np.zeros_like(self._started)])
         self._sent = np.concatenate([self._sent, np.zeros_like(self._sent)])
         self._seen = np.concatenate([self._seen, np.zeros_like(self._seen)])

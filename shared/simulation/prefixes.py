@@ -24,6 +24,12 @@ class Prefixes:
         most = min(call.prefix_tokens, request.prompt_tokens - 1)
         return engine.find(name, most, stays=name in self._shared)
 
+    def share(self, engine: SimEngine, request: SimRequest) -> None:
+        """Lets others find the request's prefix on this engine once its prompt is computed."""
+        call = request.call
+        if call.prefix_group is not None:
+            engine.shared_prefixes.add(request.index, call.prefix_group, call.prefix_tokens)
+
     def cached(self, engine: SimEngine, request: SimRequest) -> int:
         """What `find` would return, which this does not count as a use."""
         call = request.call

@@ -187,6 +187,7 @@ class Run:
         """Adds a request to the engine that computes its prompt."""
         request, route = self._state.requests[index], self._state.routes[index]
         computed = self._state.prefixes.find(engine, request)
+        self._state.prefixes.share(engine, request)
         row = first_row(request, route, self._state.metrics, computed=computed, now=now)
         engine.add(row, request.index, prefill_only=route.prefill is not None)
         self.wake(engine, now)

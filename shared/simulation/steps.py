@@ -138,19 +138,24 @@ def finish(
     prefill_only: Flags,
     before: Rows,
     ended_indexes: Indexes,
+    started_indexes: Indexes,
     sent: Sent,
     now: float,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Records the tokens of a step in the metrics; the rows that stay move up, in order.
 
-    Fills `ended_indexes` with the requests that have all their tokens, and `sent` with index and
-    tokens of each request that moves on after its prefill. Returns the number of both.
+    Fills `ended_indexes` with the requests that have all their tokens, `started_indexes` with those
+    that have their first token, and `sent` with index and tokens of each request that moves on
+    after its prefill. Returns the numbers of ended, moved and started ones.
     """
-    ended, moved = 0, 0
+    ended, moved, started = 0, 0, 0
     for i in range(len(rows)):
         tokens[i] = 0
         state = STAYS
         if seen[i, 2] > 0:
+            if metrics[indexes[i], TOKENS] == 0:
+                started_indexes[started] = indexes[i]
+                started += 1
             state = _settle(rows[i], metrics[indexes[i]], seen[i, 2], prefill_only[i], now)
         if state == ENDED:
             ended_indexes[ended] = indexes[i]
@@ -162,7 +167,7 @@ def finish(
             place = i - ended - moved
             rows[place] = rows[i]
             indexes[place], prefill_only[place] = indexes[i], prefill_only[i]
-    return ended, moved
+    return ended, moved, started
 
 
 @compiled

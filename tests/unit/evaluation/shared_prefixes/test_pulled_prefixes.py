@@ -50,7 +50,7 @@ def computed_tokens(engines: list[SimEngine]) -> float:
 
 
 def test_where_its_engine_is_full_a_hot_prefix_is_pulled_and_more_requests_are_in_time() -> None:
-    load = hot(rate=200.0, seconds=1.0)
+    load = hot(rate=200.0, seconds=2.0)
 
     pulled, there = played(load, PULLED)
     computed, here = played(load, COMPUTED)

@@ -89,8 +89,10 @@ def program(name: str, arrives_s: float, *calls: Call) -> Program:
     return Program(program_id=name, application="test", arrives_s=arrives_s, calls=calls)
 
 
-def random_load(seed: int, programs: int) -> Load:
-    """Of up to three calls, each with what went before in its prompt; two stages at times."""
+def random_load(seed: int, programs: int, *, sharing: float = 0.0) -> Load:
+    """Of up to three calls, each with what went before in its prompt; two stages at times. A part
+    of `sharing` begins with one of two texts that others begin with as well.
+    """
     chance = random.Random(seed)
     now, load = 0.0, []
     for number in range(programs):
@@ -101,8 +103,20 @@ def random_load(seed: int, programs: int) -> Load:
             one = _random_call(chance, before)
             before = one.prompt_tokens + one.output_tokens
             calls.append(one)
+        if chance.random() < sharing:
+            calls = [_shared(chance, calls[0])]
         load.append(program(f"p{number}", now, *calls))
     return tuple(load)
+
+
+def _shared(chance: random.Random, one: Call) -> Call:
+    group, tokens = chance.choice((("short", 40), ("long", 150)))
+    return replace(
+        one,
+        prompt_tokens=tokens + one.prompt_tokens,
+        prefix_tokens=tokens,
+        prefix_group=group,
+    )
 
 
 def _random_call(chance: random.Random, before: int) -> Call:

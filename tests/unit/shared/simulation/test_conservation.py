@@ -46,7 +46,7 @@ def run(
         faults.extend(_faults(engines, now))
         return False
 
-    load = random_load(seed, 25)
+    load = random_load(seed, 25, sharing=0.4)
     record = Run(load, system, engines, conditions, watch).record()
     assert len(record.requests) == requests(load)
     return record, system, faults
@@ -62,6 +62,10 @@ def _faults(engines: Sequence[SimEngine], now: float) -> list[str]:
             found.append(f"{engine.name} has blocks of no request at {now}")
         if not 0 <= engine.cache.blocks <= engine.free_blocks:
             found.append(f"{engine.name} caches where nothing is free at {now}")
+        most = max(rows[:, COMPUTED].max(initial=0), block * engine.cache.blocks)
+        cached = max(engine.cache.tokens(name) for name in ("short", "long"))
+        if not engine.leased_blocks and cached > most:
+            found.append(f"{engine.name} finds a prefix that nobody has at {now}")
         more = np.ceil((rows[:, TOTAL] + rows[:, DRAFT]) / block) - held
         runnable = (rows[:, REMAINING] > 0) & (rows[:, AVAILABLE] <= now)
         if engine.is_idle and engine.alive and (more[runnable] <= engine.free_blocks).any():

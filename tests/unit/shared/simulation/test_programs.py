@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shared.batch_time.table import FloatArray
-from shared.scheduling.rows import DEADLINE, GENERATED, TPOT
+from shared.scheduling.rows import COMPUTED, DEADLINE, GENERATED, TPOT
 from shared.scheduling.shares import Tokens
 from shared.simulation.engine import SimEngine
 from shared.simulation.judge import Cause, causes
@@ -16,16 +16,18 @@ from shared.simulation.request_metrics import (
     ADMITTED,
     ARRIVES,
     CHANGED,
+    EVICTED,
     FIRST,
     LAST,
     NEVER_CAME,
     REFUSED,
     TOKENS,
     UNDECIDED,
+    RequestMetrics,
 )
 from shared.simulation.run import Run
 from shared.simulation.system import Refusal, Route, SimRequest
-from shared.workloads.calls import Call, Load, StageLoad
+from shared.workloads.calls import Call, Load, Program, StageLoad
 from tests.unit.shared.simulation.fleet import AT_ONCE, InTurns, call, fleet, hardware, program
 
 
@@ -88,6 +90,46 @@ def test_programs_find_what_the_one_that_they_begin_like_has_left() -> None:
     simulation.record()
 
     assert engines[0].found_tokens == 3 * 64
+
+
+def alike(name: str, arrives_s: float, output: int = 10) -> Program:
+    begins = {"prefix_tokens": 64, "prefix_group": "system"}
+    return program(name, arrives_s, call(prompt=100, output=output, **begins))
+
+
+def test_a_prefix_is_found_as_soon_as_it_is_computed_while_its_request_still_runs() -> None:
+    engines, simulation = run((alike("a", 0.0, output=400), alike("b", 0.5)))
+
+    metrics = simulation.record().metrics
+
+    assert metrics[0, LAST] > metrics[1, LAST]
+    assert engines[0].found_tokens == 64
+
+
+def test_a_waiting_prompt_finds_what_was_computed_after_it_had_come() -> None:
+    load = (alike("a", 0.0), alike("b", 0.0))
+    engines, simulation = run(load, max_step_tokens=100)
+
+    simulation.record()
+
+    assert engines[0].found_tokens == 64
+
+
+def test_a_prefix_is_not_found_once_its_request_is_evicted() -> None:
+    """Two requests fill 16 blocks as they decode, so the later one is evicted."""
+    engines = fleet(hardware(kv_blocks=16))
+    found: list[tuple[bool, int]] = []
+
+    def watch(_: object, metrics: RequestMetrics, __: float) -> bool:
+        lost = bool(metrics[-1, EVICTED]) and engines[0].rows[-1, COMPUTED] == 0
+        found.append((lost, engines[0].cache.tokens("system")))
+        return lost
+
+    load = (program("a", 0.0, call(prompt=100, output=150)), alike("b", 0.001, output=60))
+    Run(load, InTurns(), engines, AT_ONCE, watch).record()
+
+    assert (False, 64) in found
+    assert found[-1] == (True, 0)
 
 
 def test_stages_have_times_of_their_own() -> None:
