@@ -7,8 +7,6 @@ cannot all be on time the longest go last (`prompt_order`). Before these, while 
 decodes share the step, because their tokens cost least.
 """
 
-from typing import Final
-
 import numpy as np
 
 from shared.batch_time.table import (
@@ -23,7 +21,7 @@ from shared.batch_time.table import (
     sure_s,
 )
 from shared.compiled import compiled, inlined
-from shared.scheduling.prompt_order import due_order, order_prompts
+from shared.scheduling.prompt_order import due_order, lost_after, order_prompts
 from shared.scheduling.prompt_times import prompt_s, saving_s
 from shared.scheduling.rows import DEADLINE, DRAFT, GRACE, TPOT, Rows
 from shared.scheduling.shares import (
@@ -48,7 +46,7 @@ from shared.scheduling.tuning import (
     MODERATE_LOAD,
 )
 
-PROMISED_RANK: Final = 0  # the first of the ranks of `kernel`
+PROMISED_RANK, TRIED_RANK = range(2)  # the first of the ranks of `kernel`
 
 
 @compiled
@@ -66,12 +64,25 @@ def serve(
     """Fills `tokens` and `counts` for the requests of a rank that have deadlines.
 
     The step lasts for `bound_s` seconds at most, longer only for promised decodes that cannot wait
-    and to save a promised prompt. Returns how many seconds it may last for the ranks below.
+    and to save a promised prompt. Where no promised prompt waits, prompts that may be in time
+    without a promise, but not after a step of the promised decodes, are served together with these,
+    as far as these stay ahead of their paces. Returns how many seconds the step may last for the
+    ranks below.
     """
     decodes = waiting(work, tokens, 2 * rank)
     prompts = waiting(work, tokens, 2 * rank + 1)
-    least_s = _least_s(table)
-    free_s = min(bound_s, _envelope_s(rows, decodes, table, least_s, now))
+    least_s, free_s = _least_s(table), bound_s
+    ahead_s = _getting_ahead_s(rows, decodes, least_s, now)
+    promised = rank == PROMISED_RANK and len(prompts) > 0
+    if rank == PROMISED_RANK and not promised:
+        beside_s = _with_decodes_s(rows, decodes, counts, table)
+        prompts = waiting(work, tokens, 2 * TRIED_RANK + 1)
+        prompts = lost_after(rows, prompts, table, now + beside_s)
+        if len(prompts) > 0:
+            # Its decodes count as well: its prompts must not starve them.
+            decodes = np.concatenate((decodes, waiting(work, tokens, 2 * TRIED_RANK)))
+            free_s = max(least_s, ahead_s)
+    free_s = min(free_s, _envelope_s(rows, decodes, table, least_s, now))
     step_s = within_longest(free_s, left)
     all_s = _with_decodes_s(rows, decodes, counts, table)
     cannot_wait = decodes
@@ -79,15 +90,14 @@ def serve(
         cannot_wait = decodes[rows[decodes, DEADLINE] - now < step_s + all_s]
     give_decodes(rows, work, tokens, counts, table, left, cannot_wait, bound_s)
     prompts, prompt_load, spare_s = order_prompts(rows, prompts, table, now)
-    ahead_s = _getting_ahead_s(rows, decodes, least_s, now)
     if prompt_load < LOW_LOAD:
         step_s = min(step_s, max(sure_s(table, counts), ahead_s))
     if prompt_load < MODERATE_LOAD:
-        can_wait, share_s = waiting(work, tokens, 2 * rank), min(step_s, spare_s)
+        can_wait, share_s = decodes[tokens[decodes] == 0], min(step_s, spare_s)
         give_decodes(rows, work, tokens, counts, table, left, can_wait, share_s)
-    if rank == PROMISED_RANK and len(prompts) > 0:
+    if promised:
         step_s = max(step_s, saving_s(rows, decodes, prompts[0], counts, table, now, step_s))
-    can_wait = waiting(work, tokens, 2 * rank)
+    can_wait = decodes[tokens[decodes] == 0]
     step_s = _give_by_due(
         rows, work, tokens, counts, table, left, now, can_wait, prompts, step_s, free_s
     )
@@ -116,6 +126,8 @@ def _give_by_due(
     prompt that ends in it is due.
     """
     for j in prompts:
+        if tokens[j] != 0:  # evicted
+            continue
         due_before = decodes[
             (rows[decodes, DEADLINE] <= rows[j, DEADLINE]) & (tokens[decodes] == 0)
         ]
@@ -173,7 +185,8 @@ def give_decodes(
         decodes = due_order(rows, decodes)
         decodes = decodes[: fitting(rows, decodes, counts, table, until_s)]
     for i in decodes:
-        give_decode(rows, work, tokens, counts, left, i)
+        if tokens[i] == 0:  # one before it may have evicted it
+            give_decode(rows, work, tokens, counts, left, i)
 
 
 @compiled

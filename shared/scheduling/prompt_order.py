@@ -60,6 +60,15 @@ def _shed(left_s: FloatArray, takes_s: FloatArray, shared_s: float) -> npt.NDArr
 
 
 @compiled
+def lost_after(rows: Rows, prompts: Order, table: FloatArray, now: float) -> Order:
+    """The prompts that would be late if they began at `now`."""
+    lost = np.zeros(len(prompts), dtype=np.bool_)
+    for k in range(len(prompts)):
+        lost[k] = now + prompt_s(rows, prompts[k], table) > rows[prompts[k], DEADLINE]
+    return prompts[lost]
+
+
+@compiled
 def due_order(rows: Rows, those: Order) -> Order:
     """The rows by deadline, earliest first."""
     return those[np.argsort(rows[those, DEADLINE], kind="mergesort")]

@@ -69,6 +69,39 @@ def test_a_decode_is_tried_until_it_is_four_paces_late() -> None:
     assert late[1] == 0
 
 
+def test_promised_decodes_with_slack_wait_for_a_prompt_that_would_be_late_after_them() -> None:
+    promised = [decode(20 * PACE_S, kind=PROMISED) for _ in range(20)]
+    due_s = alone_s(400) + 0.001
+    beside, _ = step(*promised, prompt(due_s))
+    later, _ = step(*promised, prompt(9.0))
+
+    assert beside.tolist() == [0] * 20 + [400]
+    assert later.tolist() == [1] * 20 + [400]
+
+
+def test_promised_decodes_that_are_not_ahead_do_not_wait_for_a_prompt_without_a_promise() -> None:
+    promised = [decode(2 * PACE_S, kind=PROMISED) for _ in range(20)]
+    tokens, _ = step(*promised, prompt(alone_s(3000) + 0.001, tokens=3000))
+
+    assert tokens[:20].tolist() == [1] * 20
+
+
+def test_a_prompt_without_a_promise_waits_for_a_promised_one() -> None:
+    limit_s = alone_s(400) + 1e-4
+    first = prompt(alone_s(400) + 0.001)
+    tokens, _ = step(first, prompt(limit_s + 0.001, kind=PROMISED), longest_s=limit_s)
+
+    assert tokens.tolist() == [0, 400]
+
+
+def test_decodes_that_may_be_in_time_are_not_starved_by_prompts_that_may() -> None:
+    promised = decode(20 * PACE_S, kind=PROMISED)
+    tokens, lasts_s = step(promised, decode(0.03), prompt(9.0, tokens=8000))
+
+    assert tokens[1] == 1
+    assert lasts_s <= 0.8 * PACE_S + 1e-9
+
+
 @given(
     st.lists(st.floats(0.06, 2.0), min_size=1, max_size=6),
     st.lists(st.floats(0.06, 2.0), min_size=1, max_size=6),
