@@ -357,3 +357,16 @@ def test_those_without_a_pace_leave_speculation_to_those_with_one() -> None:
     tiers = [*two_tiers(0.6, 10, 20), Tier(tpot_s=math.inf, decoding=8, alpha=0.9)]
 
     assert best_speculation(tiers, engine()).drafts == (3, 1, 0)
+
+
+def test_drafts_of_poor_luck_are_better_than_steps_that_leave_no_time_for_prompts() -> None:
+    """A pace just above a plain step: few drafts are accepted, but on average they make room."""
+    here = engine(OPT_13B, most_drafts=4)
+    plain_s = here.table.sure_s(Step(decodes=2))
+    low = Tier(tpot_s=1.002 * plain_s, decoding=2, alpha=0.36)
+
+    plan = best_speculation([low], here, guard=Caution.LOW)
+
+    assert plan_of((1,), [low], here).prefill_tokens == 0
+    assert produced_tokens(low.alpha, plan.drafts[0] + 1, Caution.LOW) == 1
+    assert plan.prefill_tokens > 0
