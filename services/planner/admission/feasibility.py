@@ -9,8 +9,8 @@ import numpy as np
 from services.planner.estimators.kv_forecast import Classes, ClassIndices, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
-from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, STEPS_TO_RECOMPUTE
-from shared.batch_time import StepTable
+from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, SLOWER, STEPS_TO_RECOMPUTE
+from shared.batch_time import Step, StepTable
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.requests import Reason
@@ -23,6 +23,7 @@ from shared.scheduling.rows import (
     NO_SLO,
     PROMISED,
     TOKENS_PER_STEP,
+    TOTAL,
     TPOT,
     Rows,
 )
@@ -145,6 +146,16 @@ class EngineWhatIf:
             self._tightest_s = float(paces_s.min()) if len(paces_s) else math.inf
         return self._tightest_s
 
+    def would_slow_down(self, pace_s: float) -> bool:
+        """Whether steps as short as this pace leave notably less of their time to prompts than
+        those of the tightest pace promised here. Each step has a fixed time, that of one decode.
+        """
+        if self.tightest_s == math.inf:
+            return False
+        fixed_s = self.table.sure_s(Step(decodes=1))
+        free, at_most = 1 - fixed_s / pace_s, 1 - fixed_s / self.tightest_s
+        return SLOWER * max(0.0, free) < at_most
+
     def try_one(self, row: FloatArray, class_name: str) -> Feasibility:
         """Tests whether all promises hold with this request added."""
         return self.try_all(row[None], [class_name])[0]
@@ -222,6 +233,11 @@ class EngineWhatIf:
         in_time = first_s < math.inf and first_s <= row[DEADLINE] and holds_pace
         reason = Reason.NONE if in_time else Reason.COMPUTE
         return Feasibility(reason=reason, first_s=first_s, pace_s=pace_s)
+
+    def has_kv_at_once(self, row: FloatArray) -> bool:
+        """Whether the KV of this prompt has room now beside what is kept for sessions."""
+        free = self.engine.free_kv_blocks - self.engine.policy.kept_blocks
+        return bool(self.blocks(row[TOTAL]) <= free)
 
     def may_be_preempted(self, row: FloatArray, class_name: str) -> bool:
         """Whether KV is short by what answers of the class are known to take, and the TPOT of the

@@ -69,6 +69,8 @@ class Round(RoundWhatIfs):
                 continue
             row = self._whole(request, way, best_effort=True)
             no_kv = request.reason is Reason.MEMORY
+            if no_kv and not what_if.has_kv_at_once(row):
+                continue
             if no_kv and what_if.may_be_preempted(row, request.class_name):
                 continue
             trial = what_if.tried(row)
@@ -166,7 +168,7 @@ class Round(RoundWhatIfs):
         every engine to short steps (PolyServe, arXiv 2507.17769). Then come prefix hits, and then
         the engine with the most time to spare, so that later requests find room on all.
         """
-        slow_s = SLOWER * request.demand.grace.pace_s if self.state.numbers.same_pace_first else 0.0
+        pace_s = request.demand.grace.pace_s if self.state.numbers.same_pace_first else math.inf
         quickest: dict[EngineState, float] = {}
         for way in request.ways:
             engine = way.decode.engine
@@ -174,7 +176,7 @@ class Round(RoundWhatIfs):
         able = {
             engine: what_if for engine in quickest if (what_if := self.what_if(engine)) is not None
         }
-        pinned = {one: 0 < slow_s < what_if.tightest_s < math.inf for one, what_if in able.items()}
+        pinned = {one: what_if.would_slow_down(pace_s) for one, what_if in able.items()}
 
         def rank(way: Candidate) -> tuple[bool, int, bool, bool, float, float]:
             engine = way.decode.engine

@@ -7,6 +7,7 @@ from services.planner.admission.feasibility import EngineWhatIf
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
 from shared.batch_time.table import FloatArray
+from shared.engines import Policy
 from shared.requests import Reason
 from shared.scheduling.rows import DEADLINE, KIND, PROMISED, TPOT, new_row
 from shared.scheduling.simulate import simulate
@@ -134,3 +135,33 @@ def test_what_is_left_unused_of_a_start_shrinks_with_the_time_that_is_left_to_it
 
 def test_an_engine_takes_no_more_than_it_can_hold_for_ever_however_far_ahead_all_are() -> None:
     assert 1 < taken(4.0) == taken(272.0) == taken(5000.0)
+
+
+def test_a_pace_slows_an_engine_down_where_its_steps_leave_a_tenth_less_time_to_prompts() -> None:
+    fixed_s = TABLE.decodes_s(1, 0)
+    loose = what_if_with(new_row(tokens=20, left=30, due_s=9.0, tpot_s=50 * fixed_s))
+
+    # Nothing but the fixed time of a step, 0.98 of the loose steps, is left of each.
+    assert loose.would_slow_down(fixed_s)
+    assert loose.would_slow_down(9 * fixed_s)
+    assert not loose.would_slow_down(10 * fixed_s)
+    assert not loose.would_slow_down(100 * fixed_s)
+
+
+def test_an_engine_without_a_promised_pace_is_slowed_down_by_none() -> None:
+    unpaced = what_if_with(new_row(tokens=20, left=30, due_s=9.0, tpot_s=np.inf))
+
+    assert not unpaced.would_slow_down(1e-3)
+
+
+def test_a_prompt_has_room_at_once_only_beside_the_blocks_that_are_kept_for_sessions() -> None:
+    what_if = what_if_with()
+    blocks, tokens = what_if.engine.free_kv_blocks, what_if.engine.description.block_size_tokens
+    newcomer = prompt(10 * tokens, 1.0)
+
+    what_if.engine.told(Policy(kept_blocks=blocks - 10))
+    beside = what_if.has_kv_at_once(newcomer)
+    what_if.engine.told(Policy(kept_blocks=blocks - 9))
+
+    assert beside
+    assert not what_if.has_kv_at_once(newcomer)
