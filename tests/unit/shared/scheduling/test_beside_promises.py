@@ -182,6 +182,20 @@ def test_a_prompt_that_would_be_lost_makes_decodes_half_a_pace_late_at_most(
     assert bool(lasts_s > due_s) is saved
 
 
+def test_no_decode_with_a_deadline_for_each_token_is_late_for_a_prompt_that_would_be_lost() -> None:
+    prompt = new_row(tokens=2000, left=50, due_s=9.0, tpot_s=PACE_S)
+    takes_s = step(np.array([decode(5.0), prompt]))[2]
+    prompt[DEADLINE] = 1.02 * takes_s
+    due_s = takes_s - 0.1 * PACE_S
+
+    by_mean, _, _ = step(np.array([decode(due_s), prompt]))
+    by_deadlines, _, lasts_s = step(np.array([decode(due_s, grace_s=np.inf), prompt]))
+
+    assert by_mean.tolist() == [1, 2000]
+    assert by_deadlines[0] == 1
+    assert lasts_s <= due_s
+
+
 def test_no_decode_is_late_for_a_prompt_that_can_be_on_time_after_it() -> None:
     prompt = new_row(tokens=2000, left=50, due_s=0.5, tpot_s=PACE_S)
 
