@@ -24,7 +24,7 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.tenants import Turns
 from services.planner.tuning import MOST_AT_ONCE, PLACED_BEFORE_S, TRIED_AGAIN
-from shared.requests import Admission, OnRefuse, PlacementQuery, Reason
+from shared.requests import Admission, OnRefuse, Pacing, PlacementQuery, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +251,7 @@ def _answer(
             request.query, "", request.chosen, request.goal, grace, delivery_s
         )
         return decision_of(placement, _first(request), request.goal, targeted.ways)
-    never = answers.exceeds(targeted.idle, targeted.goal)
+    never = answers.exceeds(targeted.idle, _with_slack(targeted, round_.state))
     crowds = not never and targeted.query.targets.class_name in crowding_classes
     way, latest_s = None, targeted.deferral.latest_s
     tries = _tries_again(tried_s, latest_s, now)
@@ -261,6 +261,19 @@ def _answer(
         return replace(targeted.deferral, tried_s=tried_s)
     request = request or _admission_request(targeted, targeted.ways, round_, now)
     return _without_promise(targeted, request, round_, way, never=never, crowds=crowds)
+
+
+def _with_slack(targeted: _TargetedRequest, state: ClusterState) -> Goal:
+    """The goal, with the mean pace that keeps each deadline of an answer of the usual length where
+    these count: a first token that comes early leaves its slack to the others.
+    """
+    goal, query, ttft_s = targeted.goal, targeted.query, targeted.idle.ttft_s
+    later_tokens = state.expected_output_tokens(query) - 1
+    by_deadlines = query.targets.pacing is Pacing.DEADLINES and later_tokens > 0
+    if not by_deadlines or goal.ttft_s is None or goal.tpot_s is None or ttft_s is None:
+        return goal
+    early_s = max(0.0, goal.ttft_s - ttft_s)
+    return replace(goal, tpot_s=goal.tpot_s + early_s / later_tokens)
 
 
 def _tried_s(asked: PendingRequest) -> float | None:

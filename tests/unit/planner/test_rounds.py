@@ -12,7 +12,7 @@ from services.planner.state.cluster import ClusterState
 from services.planner.state.turnover import usual_step_s
 from services.planner.tuning import TELLING_SURVIVALS
 from shared.engines import EngineDescription, Role
-from shared.requests import Admission, OnRefuse, PlacementMode, SloTargets
+from shared.requests import Admission, OnRefuse, Pacing, PlacementMode, Reason, SloTargets
 from shared.scheduling.rows import new_row
 from tests.unit.planner.builders import (
     LONG_AFTER_S,
@@ -119,6 +119,25 @@ def test_no_prefill_engine_is_simulated_for_an_answer_that_has_no_room(
     (found,) = decide_round([apart], state, LONG_AFTER_S)
 
     assert isinstance(found, Deferral)
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "pacing", "never"),
+    [
+        (2.0, Pacing.MEAN, True),
+        (0.3, Pacing.DEADLINES, True),
+        (2.0, Pacing.DEADLINES, False),  # 50 tokens in 2.2 s; an idle engine takes 0.6
+    ],
+)
+def test_a_first_token_before_its_deadline_leaves_time_to_a_pace_that_no_engine_reaches(
+    ttft_s: float, pacing: Pacing, never: bool
+) -> None:
+    targets = SloTargets(ttft_s=ttft_s, tpot_s=0.005, pacing=pacing, on_refuse=OnRefuse.REFUSE)
+
+    (found,) = decide_round([ask("r", targets=targets)], make_cluster(make_engine()), LONG_AFTER_S)
+
+    refused = isinstance(found, Decision) and found.placement.reason is Reason.NEVER
+    assert refused is never
 
 
 def test_a_long_prompt_is_deferred_until_its_last_moment() -> None:
