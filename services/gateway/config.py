@@ -131,7 +131,9 @@ class GatewayOptions:
         {}, help="further options of vLLM's frontend, by their vLLM names"
     )
     hold_limit_s: Seconds = option(
-        30.0, help="how long a deferred request may wait for its placement"
+        90.0,
+        help="how long a deferred request may wait for its placement beyond its TTFT target; set "
+        "it above the planner's patience_s",
     )
     place_limit_s: Seconds = option(
         2.0,

@@ -43,13 +43,14 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerLimits:
-    """`hold_limit_s` limits how long a deferred request waits in all, from its arrival.
+    """`hold_limit_s` limits how long a deferred request waits in all, from its arrival, beyond its
+    TTFT target if it has one; it must exceed the planner's `patience_s`.
 
     `place_s` must exceed the time for which the planner keeps a request in its call (its `hold_s`).
     """
 
     place_s: float = 2.0
-    hold_limit_s: float = 30.0
+    hold_limit_s: float = 90.0
     least_hold_s: float = 0.01
     settle_every_s: float = 0.2
     unsettled_outcomes: int = 10_000
@@ -99,8 +100,8 @@ class PlannerLink:
     ) -> Placement:
         """A placement that runs, also stored in `record`; `query` takes the seconds waited so far.
 
-        A deferred request waits and asks again, for `hold_limit_s` from its arrival or from
-        `held_from_s`. Raises Refused, NoEngine or PlannerUnavailable.
+        A deferred request waits and asks again, for its TTFT target and `hold_limit_s` from its
+        arrival or from `held_from_s`. Raises Refused, NoEngine or PlannerUnavailable.
         """
         held_from_s = arrived_at_s if held_from_s is None else held_from_s
         while True:
@@ -173,10 +174,11 @@ class PlannerLink:
         if placement.admission is not Admission.DEFERRED:
             raise refusal(placement)
         hold_s = max(placement.hold_s or 0.0, self._limits.least_hold_s - asked_for_s)
-        if waited_s + hold_s > self._limits.hold_limit_s:
+        limit_s = (placement.ttft_s or 0.0) + self._limits.hold_limit_s
+        if waited_s + hold_s > limit_s:
             raise Refused(
                 f"The request was held for {waited_s:.3g} s and did not find its place within "
-                f"the {self._limits.hold_limit_s:g} s that the gateway holds one; send it again "
+                f"the {limit_s:.3g} s that the gateway holds one; send it again "
                 f"later. {placement.message}".rstrip(),
                 reason=placement.reason.value,
                 decision_id=placement.decision_id,

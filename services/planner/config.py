@@ -58,7 +58,7 @@ class PlannerOptions:
         help="pull a cached prefix from another engine where that is faster than to compute it",
     )
     patience_s: Seconds = option(
-        5.0, help="seconds that a request with a pace but no TTFT target waits for an engine"
+        60.0, help="seconds that a request with a pace but no TTFT target waits for a promise"
     )
     kept_decisions: Annotated[int, Field(ge=1, le=1_000_000)] = option(
         4096, help="how many of the latest decisions --explain can tell of"

@@ -29,7 +29,7 @@ class PlannerConfig:
     grace_s: float = 10.0
     hold_s: float = 0.5
     retry_after_s: float = 1.0
-    patience_s: float = 5.0
+    patience_s: float = 60.0
     kept_decisions: int = 4096
     admission_dp: bool = True
     same_pace_first: bool = True

@@ -254,7 +254,9 @@ def _answer(
     never = answers.exceeds(targeted.idle, _with_slack(targeted, round_.state))
     crowds = not never and targeted.query.targets.class_name in crowding_classes
     way, latest_s = None, targeted.deferral.latest_s
-    tries = _tries_again(tried_s, latest_s, now)
+    # Without a TTFT target a start gains nothing, and a pace cannot be kept without a promise.
+    may_start = targeted.goal.ttft_s is not None or now >= latest_s
+    tries = may_start and _tries_again(tried_s, latest_s, now)
     if tries and request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         way, tried_s = round_.way_without_promise(request), now
     if not (never or crowds or way or now >= latest_s):

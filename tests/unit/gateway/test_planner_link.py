@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.gateway.planner_link import PlannerLimits, PlannerLink, place_alone
 from services.gateway.scope import SequenceRecord
+from services.planner.planner_config import PlannerConfig
 from shared.clock import VirtualClock
 from shared.engines import EngineDescription, EngineView, Role
 from shared.errors import NoEngine, PlannerUnavailable, Refused
@@ -182,6 +183,20 @@ def test_holding_ends_within_its_limit(hold_s: float | None) -> None:
     assert desk.clock.now() - 99.0 <= LIMITS.hold_limit_s
     assert refused.value.retry_after_s is not None
     assert refused.value.reason == "memory"
+
+
+def test_by_default_the_planner_answers_before_the_gateway_gives_up() -> None:
+    assert PlannerConfig().patience_s < PlannerLimits().hold_limit_s
+
+
+async def test_a_request_is_held_for_its_ttft_target_and_the_limit() -> None:
+    held = placement(Admission.DEFERRED, hold_s=1.0, ttft_s=40.0)
+    soon = Desk(FakePlanner([held] * 49 + [placement(Admission.ADMITTED)]))
+    late = Desk(FakePlanner([held] * 51 + [placement(Admission.ADMITTED)]))
+
+    await soon.place()
+    with pytest.raises(Refused, match="within the 50 s"):
+        await late.place()
 
 
 async def test_a_refusal_carries_its_numbers() -> None:

@@ -121,6 +121,20 @@ def test_no_prefill_engine_is_simulated_for_an_answer_that_has_no_room(
     assert isinstance(found, Deferral)
 
 
+def test_without_a_ttft_target_a_request_waits_for_its_pace_as_long_as_patience_lasts() -> None:
+    state = full()
+    best_effort = SloTargets(tpot_s=0.5, on_refuse=OnRefuse.BEST_EFFORT)
+    asked = [ask("r", targets=best_effort)]
+    ends_s = LONG_AFTER_S + state.numbers.patience_s
+
+    for now in (LONG_AFTER_S, LONG_AFTER_S + 1, ends_s - 0.1):
+        asked = held_after(asked, state, now)
+    (found,) = decide_round(asked, state, ends_s)
+
+    assert isinstance(found, Decision)
+    assert found.placement.admission is Admission.BEST_EFFORT
+
+
 @pytest.mark.parametrize(
     ("ttft_s", "pacing", "never"),
     [
