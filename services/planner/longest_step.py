@@ -1,4 +1,5 @@
-"""How long a step may last where no deadline is near, by the TTFT targets of recent prompts.
+"""How long a step may last where no deadline is near, and how long recent prompts may wait for its
+end, by their TTFT targets.
 
 A request that arrives while a step runs waits for its end, so that long steps miss tight targets.
 Every step has a fixed time beside its prompt tokens, so that short steps compute fewer prompts.
@@ -81,6 +82,14 @@ def longest_step_s(table: StepTable, prompts: FloatArray) -> float:
     return float(_best_s(table.numbers, prompts))
 
 
+def prompt_waits(table: StepTable, prompts: FloatArray) -> FloatArray:
+    """The weight of each of these prompts, and the seconds that it may wait for a step to end if it
+    is then computed in one step of its own. Of shape (n, 2).
+    """
+    waits_s = prompts[:, _TTFT_S] - _alone_s(table.numbers, prompts)
+    return np.column_stack((prompts[:, _WEIGHT], waits_s))
+
+
 @compiled
 def _best_s(table: FloatArray, prompts: FloatArray) -> float:
     counts = np.zeros(COUNTS)
@@ -88,14 +97,7 @@ def _best_s(table: FloatArray, prompts: FloatArray) -> float:
     fixed_s = sure_s(table, counts)
     if not fixed_s > 0:  # nothing is known of this engine's steps
         return 0.0
-    counts[DECODES] = 0.0
-    work_s = np.zeros(len(prompts))
-    for i in range(len(prompts)):
-        cached, tokens = prompts[i, _CACHED], prompts[i, _TOKENS]
-        counts[CHUNKS], counts[PREFILL], counts[EARLIER] = 1.0, tokens, cached
-        counts[PAIRS] = tokens * (cached + tokens / 2)
-        counts[LONGEST_PROMPT] = cached + tokens
-        work_s[i] = max(0.0, sure_s(table, counts) - fixed_s)
+    work_s = np.maximum(0.0, _alone_s(table, prompts) - fixed_s)
     best, best_s, step_s = 0.0, 0.0, _SHORTEST * fixed_s
     while step_s <= _LONGEST * fixed_s:
         met = 0.0
@@ -110,3 +112,16 @@ def _best_s(table: FloatArray, prompts: FloatArray) -> float:
             best, best_s = value, step_s
         step_s *= _RATIO
     return best_s
+
+
+@compiled
+def _alone_s(table: FloatArray, prompts: FloatArray) -> FloatArray:
+    """Seconds of a step of each prompt alone."""
+    counts, takes_s = np.zeros(COUNTS), np.zeros(len(prompts))
+    for i in range(len(prompts)):
+        cached, tokens = prompts[i, _CACHED], prompts[i, _TOKENS]
+        counts[CHUNKS], counts[PREFILL], counts[EARLIER] = 1.0, tokens, cached
+        counts[PAIRS] = tokens * (cached + tokens / 2)
+        counts[LONGEST_PROMPT] = cached + tokens
+        takes_s[i] = sure_s(table, counts)
+    return takes_s

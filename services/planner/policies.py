@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from services.planner.estimators.drafting import Drafting
-from services.planner.longest_step import RecentPrompts, longest_step_s
+from services.planner.longest_step import RecentPrompts, longest_step_s, prompt_waits
 from services.planner.state.turnover import decoding, prompt_tokens_each
 from services.planner.tuning import (
     ASKED_WINDOW_S,
@@ -165,7 +165,7 @@ def policy_for(
     bounded = replace(known, longest_step_s=longest_step_s(engine.table, asked.prompts))
     if engine.description.max_speculation_tokens < 1:
         return replace(bounded, speculation_tokens=0, speculation_by_class={})
-    return _with_speculation(engine, engine.table, asked.paces_s, acceptance, bounded, now)
+    return _with_speculation(engine, engine.table, asked, acceptance, bounded, now)
 
 
 def worth_sending(old: Policy, new: Policy) -> bool:
@@ -189,7 +189,7 @@ def _kept_blocks(engine: EngineNow) -> int:
 def _with_speculation(
     engine: EngineNow,
     table: StepTable,
-    asked_s: Mapping[str, float],
+    asked: Asked,
     acceptance: Acceptance,
     policy: Policy,
     now: float,
@@ -206,9 +206,17 @@ def _with_speculation(
     promised = bool((engine.rows[:, KIND] == PROMISED).any())  # by what the drafts in force give
     before = [one.drafts_of(policy) for one in groups] if promised else [None]
     kept = [one for one in before if one is not None] if None not in before else None
-    drafts = _drafts(engine, table, tiers, kept, policy.longest_step_s or math.inf)
-    names = {*asked_s, *(name for one in groups for name in one.names)}
-    paces_s = {name: asked_s.get(name, math.inf) for name in names}
+    bounds = Engine(
+        table=table,
+        most_drafts=engine.description.max_speculation_tokens,
+        most_tokens=engine.description.max_step_tokens,
+        prompt_tokens_each=_prompt_tokens_to_come(engine.rows),
+        longest_step_s=policy.longest_step_s or math.inf,
+        prompt_waits=prompt_waits(table, asked.prompts),
+    )
+    drafts = _drafts(engine, bounds, tiers, kept)
+    names = {*asked.paces_s, *(name for one in groups for name in one.names)}
+    paces_s = {name: asked.paces_s.get(name, math.inf) for name in names}
     return replace(
         policy,
         speculation_tokens=min(drafts),
@@ -219,11 +227,7 @@ def _with_speculation(
 
 
 def _drafts(
-    engine: EngineNow,
-    table: StepTable,
-    tiers: Sequence[Tier],
-    before: Sequence[int] | None,
-    longest_step_s: float,
+    engine: EngineNow, bounds: Engine, tiers: Sequence[Tier], before: Sequence[int] | None
 ) -> tuple[int, ...]:
     """The best draft length of each tier. All are 0 where the KV cache lacks one more block for
     each promised decode; blocks of best effort count as free.
@@ -232,13 +236,6 @@ def _drafts(
     in_want = int((promised & decoding(engine.rows)).sum())
     if engine.free_kv_blocks + _evictable(engine) < in_want:
         return (0,) * len(tiers)
-    bounds = Engine(
-        table=table,
-        most_drafts=engine.description.max_speculation_tokens,
-        most_tokens=engine.description.max_step_tokens,
-        prompt_tokens_each=_prompt_tokens_to_come(engine.rows),
-        longest_step_s=longest_step_s,
-    )
     return best_speculation(tiers, bounds, guard=Caution.LOW, before=before).drafts
 
 

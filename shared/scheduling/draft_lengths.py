@@ -30,7 +30,8 @@ Integers = npt.NDArray[np.int64]
 Produced = npt.NDArray[np.float64]
 TPOT_S, DECODING, CONTEXT = range(3)
 # Bounds of a step, in one array: its most tokens, the prompt tokens to compute for each token that
-# is produced (inf: as many as fit), and the seconds that prompts may lengthen it to.
+# is produced (inf: as many as fit), and the seconds that prompts may lengthen it to. Then for each
+# recent prompt with a TTFT target its weight, and the seconds that it may wait for a step to end.
 MOST_TOKENS, PROMPT_TOKENS_EACH, LONGEST_S = range(3)
 BOUNDS: Final = 3
 # Results of a choice of lengths: the excess of its steps without prefills over the tightest pace,
@@ -142,8 +143,9 @@ def weigh(
 ) -> FloatArray:
     """Evaluates these lengths; the result holds VIOLATION to PREFILL_TOKENS.
 
-    Worth is the work completed per second, in produced tokens: those that the steps yield, but no
-    more than their prefill tokens keep up with. Where paces leave room for only a part of the
+    Worth is the work completed per second, in produced tokens, times the share of recent prompts
+    that are in time beside such steps. Work is what the steps yield, but no more than their prefill
+    tokens keep up with. Where paces leave room for only a part of the
     prefills, it is in proportion to prefill tokens per second (SLOs-Serve, section 4.3). Where
     nothing has to be prefilled, it is the tokens produced per second.
 
@@ -193,8 +195,20 @@ def _weighed(
     if step_s > 0:
         kept_up_with = tokens / each if 0 < each < np.inf else given
         done = tokens if each == np.inf else min(given, kept_up_with)
-        found[WORTH] = done / step_s
+        found[WORTH] = done / step_s * _in_time(bounds, step_s)
     return found
+
+
+@compiled
+def _in_time(bounds: FloatArray, step_s: float) -> float:
+    """The share of recent prompts that would be in time where steps last so long: one that comes
+    during a step waits between 0 and `step_s`, all equally likely. 1 where none ever is.
+    """
+    of_all, in_time = 0.0, 0.0
+    for k in range(BOUNDS, len(bounds), 2):
+        of_all += bounds[k]
+        in_time += bounds[k] * min(1.0, max(0.0, bounds[k + 1] / step_s))
+    return in_time / of_all if in_time > 0 else 1.0
 
 
 @compiled

@@ -41,6 +41,7 @@ from shared.scheduling.draft_lengths import (
 from shared.scheduling.tuning import DRAFT_CHANGE, HYSTERESIS
 
 _Weighed = tuple[FloatArray, Produced, Produced, FloatArray, FloatArray]
+_NO_WAITS: FloatArray = np.zeros((0, 2))
 Lengths = tuple[int, ...]  # tokens that each tier verifies per request and step; 1: no drafts
 
 
@@ -60,7 +61,8 @@ class Tier:
 class Engine:
     """What bounds a plan: step times, the longest draft, the most tokens of a step; how many prompt
     tokens have to be computed for each token that the requests produce (infinite: prompts never
-    end); and how long a step with prompts may last.
+    end); how long a step with prompts may last; and for each recent prompt with a TTFT target its
+    weight and the seconds that it may wait for a step to end, of shape (n, 2).
     """
 
     table: StepTable
@@ -68,11 +70,13 @@ class Engine:
     most_tokens: int
     prompt_tokens_each: float = math.inf
     longest_step_s: float = math.inf
+    prompt_waits: FloatArray | None = None
 
     @property
     def bounds(self) -> FloatArray:
         """The bounds as an array for compiled code."""
-        bounds = np.zeros(BOUNDS)
+        waits = _NO_WAITS if self.prompt_waits is None else self.prompt_waits
+        bounds = np.concatenate((np.zeros(BOUNDS), waits.ravel()))
         bounds[MOST_TOKENS] = self.most_tokens
         bounds[PROMPT_TOKENS_EACH] = self.prompt_tokens_each
         bounds[LONGEST_S] = self.longest_step_s

@@ -259,7 +259,8 @@ def _answer(
     tries = may_start and _tries_again(tried_s, latest_s, now)
     if tries and request is not None and request.query.targets.on_refuse is OnRefuse.BEST_EFFORT:
         way, tried_s = round_.way_without_promise(request), now
-    if not (never or crowds or way or now >= latest_s):
+    left_out = crowds and targeted.goal.ttft_s is not None  # without one it waits for its turn
+    if not (never or left_out or way or now >= latest_s):
         return replace(targeted.deferral, tried_s=tried_s)
     request = request or _admission_request(targeted, targeted.ways, round_, now)
     return _without_promise(targeted, request, round_, way, never=never, crowds=crowds)

@@ -41,13 +41,14 @@ _POOL_SIZES: Final = 8
 class Work:
     """What one request costs: `work_s` seconds of an engine in a full batch. While it decodes, for
     `decodes_s`, its TPOT `leaves` this share of the engine's time to all work. Its own first token
-    may wait for `waits_s`.
+    may wait for `waits_s`; without a TTFT target (`has_ttft`) it may come at any time.
     """
 
     work_s: float
     leaves: float
     decodes_s: float
     waits_s: float
+    has_ttft: bool = True
 
 
 def work_of(
@@ -77,6 +78,7 @@ def work_of(
         leaves=1.0 - alone.tpot_s * alone.gain / longest_s,
         decodes_s=output_tokens * pace_s if math.isfinite(pace_s) else 0.0,
         waits_s=min(MIX_MEMORY_S, demand.due_s - demand.arrived_at_s),
+        has_ttft=math.isfinite(demand.due_s),
     )
 
 
@@ -113,6 +115,7 @@ class _Asked:
     leaves: float = 0.0
     decodes_s: float = 0.0
     waits_s: float = 0.0
+    has_ttft: bool = True
 
     def faded(self, now: float) -> float:
         return self.requests * math.exp((self.at_s - now) / MIX_MEMORY_S)
@@ -137,19 +140,20 @@ class ClassMix:
         one.leaves += fresh * (max(LEAST_LEFT, work.leaves) - one.leaves)
         one.decodes_s += fresh * (work.decodes_s - one.decodes_s)
         one.waits_s += fresh * (work.waits_s - one.waits_s)
+        one.has_ttft = work.has_ttft
         remember(self._classes, name, one, _KEPT_CLASSES)
 
     def crowding_classes(self, engines: int, now: float) -> frozenset[str]:
         """Classes that a fleet of so many engines should promise nothing now: those that have
-        crowded others out for as long as their own first tokens may wait. A shorter overload may
-        end before they are due.
+        crowded others out for as long as their own first tokens may wait, since a shorter overload
+        may end before they are due; those without a TTFT target at once, since they can wait.
         """
         found = crowding_classes(self._work(now), engines) if len(self._classes) > 1 else ()
         self._crowding_since_s = {one: self._crowding_since_s.get(one, now) for one in found}
         return frozenset(
             one
             for one, since_s in self._crowding_since_s.items()
-            if now - since_s >= self._classes[one].waits_s
+            if now - since_s >= self._classes[one].waits_s or not self._classes[one].has_ttft
         )
 
     def tight_pool(self, engines: int, now: float) -> TightPool | None:

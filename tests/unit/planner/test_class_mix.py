@@ -154,13 +154,14 @@ def test_no_class_has_a_pool_while_all_can_be_served_anywhere(classes: list[Clas
     assert tight_pool(classes, engines=math.ceil(asked / tightest) + 1) is None
 
 
-def mix_of(seconds: float, *, tight_per_s: float = 0.2) -> ClassMix:
+def mix_of(seconds: float, *, tight_per_s: float = 0.2, has_ttft: bool = True) -> ClassMix:
     mix = ClassMix()
+    tight = Work(work_s=0.1, leaves=0.05, decodes_s=9.0, waits_s=1.0, has_ttft=has_ttft)
     for number in range(round(seconds * 10)):
         now = number / 10
         mix.asked("loose", Work(work_s=0.1, leaves=0.9, decodes_s=9.0, waits_s=1.0), 1.0, now)
         if number % round(10 / tight_per_s) == 0:
-            mix.asked("tight", Work(work_s=0.1, leaves=0.05, decodes_s=9.0, waits_s=1.0), 1.0, now)
+            mix.asked("tight", tight, 1.0, now)
     return mix
 
 
@@ -180,6 +181,13 @@ def test_a_class_is_left_out_once_it_has_crowded_others_for_as_long_as_it_may_wa
     assert mix.crowding_classes(1, 31.0) == {"tight"}
     assert mix.crowding_classes(3, 31.1) == frozenset()  # it crowds nobody, so it counts anew
     assert mix.crowding_classes(1, 31.2) == frozenset()
+
+
+def test_a_class_that_may_start_at_any_time_makes_room_as_soon_as_it_crowds_others() -> None:
+    mix = mix_of(30.0, has_ttft=False)
+
+    assert mix.crowding_classes(1, 30.0) == {"tight"}
+    assert mix.crowding_classes(3, 31.0) == frozenset()
 
 
 def test_a_load_that_is_over_leaves_no_class_out() -> None:
@@ -223,6 +231,13 @@ def test_an_answer_binds_steps_for_as_long_as_its_pace_allows_it_to_take() -> No
 
     assert work(SloTargets(tpot_s=0.1), state).decodes_s == pytest.approx(5.0)
     assert work(SloTargets(ttft_s=1.0), state).decodes_s == 0.0
+
+
+def test_only_without_a_ttft_target_may_a_first_token_come_at_any_time() -> None:
+    state = make_cluster(make_engine())
+
+    assert not work(SloTargets(tpot_s=0.1), state).has_ttft
+    assert work(SloTargets(ttft_s=1.0, tpot_s=0.1), state).has_ttft
 
 
 def test_a_pace_leaves_what_an_idle_step_does_not_take() -> None:

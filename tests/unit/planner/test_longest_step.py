@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.longest_step import RecentPrompts, longest_step_s
+from services.planner.longest_step import RecentPrompts, longest_step_s, prompt_waits
 from shared.batch_time import PAPER, Step, StepCurve, StepTable
 from shared.batch_time.table import FloatArray
 
@@ -50,6 +50,21 @@ def test_no_other_length_keeps_more_promises_per_second(
     others = FIXED_S * np.geomspace(2, 60, 60)
     most = max(kept(step_s, asked) for step_s in others)
     assert kept(best_s, asked) >= 0.9 * most - 0.01  # lengths are tried in steps of 9 %
+
+
+@given(rows=st.lists(ROWS, max_size=6))
+def test_a_prompt_waits_for_what_its_own_step_leaves_of_its_target(
+    rows: list[tuple[float, float, int]],
+) -> None:
+    found = prompt_waits(TABLE, prompts(*rows).reshape(-1, 4))
+
+    alone_s = [TABLE.sure_s(Step(chunks=1, prefill_tokens=tokens)) for _, _, tokens in rows]
+    waits_s = [FIXED_S * slack + own_s(tokens) for _, slack, tokens in rows]
+    assert found == pytest.approx(
+        np.array(
+            [(row[0], w - a) for row, w, a in zip(rows, waits_s, alone_s, strict=True)]
+        ).reshape(-1, 2)
+    )
 
 
 @given(slack=st.floats(2, 60), number=st.integers(1, 20))

@@ -135,6 +135,25 @@ def test_without_a_ttft_target_a_request_waits_for_its_pace_as_long_as_patience_
     assert found.placement.admission is Admission.BEST_EFFORT
 
 
+@pytest.mark.parametrize(("ttft_s", "waits"), [(None, True), (20.0, False)])
+def test_of_a_class_that_crowds_others_only_what_may_start_at_any_time_waits(
+    monkeypatch: pytest.MonkeyPatch, ttft_s: float | None, waits: bool
+) -> None:
+    def crowding(_: ClusterState, now: float) -> frozenset[str]:
+        return frozenset({"tight"} if now < LONG_AFTER_S + 5 else ())
+
+    monkeypatch.setattr(ClusterState, "crowding_classes", crowding)
+    targets = replace(TARGETS, class_name="tight", ttft_s=ttft_s, on_refuse=OnRefuse.BEST_EFFORT)
+    asked, state = ask("r", targets=targets), make_cluster(make_engine())
+
+    (first,) = decide_round([asked], state, LONG_AFTER_S)
+    (later,) = decide_round([asked], state, LONG_AFTER_S + 5)
+
+    assert isinstance(first, Deferral) is waits
+    assert isinstance(later, Decision)
+    assert later.placement.admission is Admission.ADMITTED
+
+
 @pytest.mark.parametrize(
     ("ttft_s", "pacing", "never"),
     [

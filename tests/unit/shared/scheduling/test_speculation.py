@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from shared.scheduling.speculation import (
 Pieces = tuple[tuple[float, float, float], ...]
 OPT_6_7B: Pieces = (6.878e-5, 1.249e-6, 2.480e-2), (7.523e-5, 3.465e-3, 3.033e-3)
 OPT_13B: Pieces = (7.213e-5, 3.341e-3, 3.173e-2), (0.0, 3.014e-3, 1.2e-5)
+COSTLY_DRAFTS: Pieces = (7.213e-5, 1e-2, 3.173e-2), (0.0, 0.0, 0.0)
 TIGHT_S, LOOSE_S = 0.049, 0.099
 
 
@@ -370,3 +372,27 @@ def test_drafts_of_poor_luck_are_better_than_steps_that_leave_no_time_for_prompt
     assert plan_of((1,), [low], here).prefill_tokens == 0
     assert produced_tokens(low.alpha, plan.drafts[0] + 1, Caution.LOW) == 1
     assert plan.prefill_tokens > 0
+
+
+@pytest.mark.parametrize(("most_waits", "drafts"), [(0.5, 0), (1.0, 0), (100.0, 2)])
+def test_drafts_are_as_long_as_suits_prompts_that_wait_for_the_step(
+    most_waits: float, drafts: int
+) -> None:
+    """Two drafts yield 0.96 of a token and lengthen the step by more than half; `most_waits` is in
+    plain steps.
+    """
+    here = engine(COSTLY_DRAFTS, most_drafts=3, prompt_tokens_each=0.0)
+    unpaced = Tier(tpot_s=math.inf, decoding=5, alpha=0.6)
+    waits_s = most_waits * here.table.sure_s(Step(decodes=5))
+
+    plan = best_speculation([unpaced], replace(here, prompt_waits=np.array([[1.0, waits_s]])))
+
+    assert plan.drafts == (drafts,)
+
+
+def test_prompts_that_are_late_in_any_case_shorten_no_drafts() -> None:
+    here = engine(OPT_13B, most_drafts=3)
+    tiers = two_tiers(0.8, 5, 5)
+    late = replace(here, prompt_waits=np.array([[1.0, -0.1], [2.0, 0.0]]))
+
+    assert best_speculation(tiers, late) == best_speculation(tiers, here)
