@@ -122,8 +122,8 @@ def _improve(
 @inlined
 def is_better(one: FloatArray, other: FloatArray, factor: float) -> bool:
     """Whether `one` violates the paces less than `other`, or equally and is worth more than
-    `factor` times as much. Lengths that leave no time for prompts are worth nothing; any others,
-    whose steps keep the paces on average, are better.
+    `factor` times as much. Lengths that leave no time for prompts are worth nothing; any others
+    are better, since their steps keep the paces on average.
     """
     if (one[WORTH] > 0) != (other[WORTH] > 0):
         return bool(one[WORTH] > 0)

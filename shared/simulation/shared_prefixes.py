@@ -16,15 +16,15 @@ class SharedPrefixes:
 
     cache: PrefixCache
     _begins_with: dict[int, tuple[str, int]] = field(default_factory=dict)  # name and tokens
-    _holding: set[int] = field(default_factory=set)  # those whose prefix is in their KV
+    _holding: set[int] = field(default_factory=set)  # those with the prefix in their KV
     _version: int = 0  # of the cache when prompts last looked
 
     def add(self, index: int, name: str, tokens: int) -> None:
-        """Adds a request whose prompt begins with a prefix of `tokens`."""
+        """Adds a request with a prompt that begins with a prefix of `tokens`."""
         self._begins_with[index] = name, tokens
 
     def computed(self, indexes: Iterable[int]) -> None:
-        """Caches the prefixes of requests whose prompt has been computed."""
+        """Caches the prefixes of requests with a computed prompt."""
         for index in indexes:
             if index in self._begins_with:
                 self.cache.hold(*self._begins_with[index])

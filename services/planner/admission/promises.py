@@ -60,7 +60,8 @@ class Round(RoundWhatIfs):
         without a promise; None without such a way.
 
         Where a promise failed for want of KV, promised requests will soon preempt others. A request
-        that would be late after a preemption is deferred for a promise instead.
+        that has no room now, or would be late after a preemption, is deferred for a promise
+        instead.
         """
         on_one = (way for way in request.ways if way.on_one)
         for way in islice(on_one, TRIED_WITHOUT_PROMISE):
@@ -69,9 +70,9 @@ class Round(RoundWhatIfs):
                 continue
             row = self._whole(request, way, best_effort=True)
             no_kv = request.reason is Reason.MEMORY
-            if no_kv and not what_if.has_kv_at_once(row):
-                continue
-            if no_kv and what_if.may_be_preempted(row, request.class_name):
+            if no_kv and (
+                not what_if.has_kv_at_once(row) or what_if.may_be_preempted(row, request.class_name)
+            ):
                 continue
             trial = what_if.tried(row)
             if trial.kept:

@@ -154,7 +154,7 @@ def test_an_engine_without_a_promised_pace_is_slowed_down_by_none() -> None:
     assert not unpaced.would_slow_down(1e-3)
 
 
-def test_a_prompt_has_room_at_once_only_beside_the_blocks_that_are_kept_for_sessions() -> None:
+def test_a_prompt_has_kv_at_once_only_beside_the_blocks_that_are_kept_for_sessions() -> None:
     what_if = what_if_with()
     blocks, tokens = what_if.engine.free_kv_blocks, what_if.engine.description.block_size_tokens
     newcomer = prompt(10 * tokens, 1.0)
