@@ -71,7 +71,7 @@ def serve(
     """
     decodes = waiting(work, tokens, 2 * rank)
     prompts = waiting(work, tokens, 2 * rank + 1)
-    least_s, free_s = _least_s(table), bound_s
+    least_s, free_s, lead = _least_s(table), bound_s, 0.0
     ahead_s = _getting_ahead_s(rows, decodes, least_s, now)
     promised = rank == PROMISED_RANK and len(prompts) > 0
     if rank == PROMISED_RANK and not promised:
@@ -81,13 +81,15 @@ def serve(
         if len(prompts) > 0:
             # Its decodes count as well: its prompts must not starve them.
             decodes = np.concatenate((decodes, waiting(work, tokens, 2 * TRIED_RANK)))
-            free_s = max(least_s, ahead_s)
+            free_s = min(max(least_s, ahead_s), rows[prompts, DEADLINE].max() - now)
+            lead = AHEAD  # for these prompts no promised decode gives up its lead
     free_s = min(free_s, _envelope_s(rows, decodes, table, least_s, now))
     step_s = within_longest(free_s, left)
     all_s = _with_decodes_s(rows, decodes, counts, table)
     cannot_wait = decodes
     if len(prompts) > 0 or all_s > step_s:
-        cannot_wait = decodes[rows[decodes, DEADLINE] - now < step_s + all_s]
+        wait_s = rows[decodes, DEADLINE] - now - lead * rows[decodes, TPOT]
+        cannot_wait = decodes[wait_s < step_s + all_s]
     give_decodes(rows, work, tokens, counts, table, left, cannot_wait, bound_s)
     prompts, prompt_load, spare_s = order_prompts(rows, prompts, table, now)
     if prompt_load < LOW_LOAD:

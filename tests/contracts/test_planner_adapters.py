@@ -318,7 +318,7 @@ def recorded(
     monkeypatch.setattr(planned, "PlannerCore", RecordingCore)
     machine = drafting(hardware(noise=NOISE, kv_blocks=120, max_running_requests=4))
     engines = fleet(machine, decode, prefill, seed=3)
-    load = tuple(replace(one, arrives_s=one.arrives_s / 8) for one in random_load(3, 80))
+    load = tuple(replace(one, arrives_s=one.arrives_s / 8) for one in random_load(6, 80))
     system = EventByEvent(EverySecondRunsAnyway(Settings(), engines))
     outages = (Outage(engine="d0", from_s=0.3, until_s=1.4),)
     run = Run(load, system, engines, Conditions(network_s=0.0, outages=outages))

@@ -103,7 +103,7 @@ def random_load(seed: int, programs: int, *, sharing: float = 0.0) -> Load:
             one = _random_call(chance, before)
             before = one.prompt_tokens + one.output_tokens
             calls.append(one)
-        if chance.random() < sharing:
+        if sharing and chance.random() < sharing:
             calls = [_shared(chance, calls[0])]
         load.append(program(f"p{number}", now, *calls))
     return tuple(load)
