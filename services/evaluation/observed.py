@@ -56,8 +56,8 @@ class Observed:
     def lost(self, engine: SimEngine, now: float) -> None:
         self._system.lost(engine, now)
 
-    def joined(self, engine: SimEngine) -> None:
-        self._system.joined(engine)
+    def joined(self, engine: SimEngine, now: float) -> None:
+        self._system.joined(engine, now)
 
     @property
     def batches(self) -> tuple[int, ...]:

@@ -99,7 +99,7 @@ class Planned:
         self._look_at_s = math.inf
         self._tidied_s = 0.0
         for engine in engines:
-            self.joined(engine)
+            self.joined(engine, self._now)
 
     @classmethod
     def learning(cls, settings: Settings, engines: Sequence[SimEngine]) -> "Planned":
@@ -222,11 +222,11 @@ class Planned:
         """Lets the engine take no more requests."""
         self._core.drain(self._attached[name].state, now, draining=True)
 
-    def joined(self, engine: SimEngine) -> None:
+    def joined(self, engine: SimEngine, now: float) -> None:
         """Registers an engine, with the step times of its profile."""
         speculates = self._settings.speculation
         description = description_of(engine, speculates=speculates)
-        state, refusal = self._core.register(description, self._now)
+        state, refusal = self._core.register(description, now)
         assert state is not None, refusal
         attached = self._attached[engine.name] = Attached(state)
         most_tokens = self._settings.max_step_tokens or engine.hardware.max_step_tokens

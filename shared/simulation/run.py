@@ -272,9 +272,9 @@ class Run:
             self.place_again(index)
         self._transfers.lose_source(engine, now)
 
-    def _join(self, name: str, _: float) -> None:
+    def _join(self, name: str, now: float) -> None:
         """Returns an engine to the fleet, empty."""
         engine = self._state.serving[name] = self._engines[name]
         engine.alive = True
-        self._state.system.joined(engine)
+        self._state.system.joined(engine, now)
         self._to_decide = True

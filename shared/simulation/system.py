@@ -159,5 +159,5 @@ class System(Protocol):
     def lost(self, engine: SimEngine, now: float) -> None:
         """Called when the engine died with all its requests."""
 
-    def joined(self, engine: SimEngine) -> None:
+    def joined(self, engine: SimEngine, now: float) -> None:
         """Called when the engine joins the fleet, for the first time or again."""

@@ -175,8 +175,8 @@ class EventByEvent:
         self.inner.lost(engine, now)
         self._decide(now)
 
-    def joined(self, engine: SimEngine) -> None:
-        self.inner.joined(engine)
+    def joined(self, engine: SimEngine, now: float) -> None:
+        self.inner.joined(engine, now)
 
     def drain(self, name: str, now: float) -> None:
         self.inner.drain(name, now)
@@ -309,7 +309,7 @@ class Served:
 
 
 def recorded(
-    monkeypatch: pytest.MonkeyPatch, decode: int, prefill: int
+    monkeypatch: pytest.MonkeyPatch, decode: int, prefill: int, seed: int
 ) -> tuple[list[Event], Played, ClusterState]:
     """The events of a run with more requests than its engines can serve in time, what came of them
     in the simulator, and a planner that knows nothing yet.
@@ -318,7 +318,7 @@ def recorded(
     monkeypatch.setattr(planned, "PlannerCore", RecordingCore)
     machine = drafting(hardware(noise=NOISE, kv_blocks=120, max_running_requests=4))
     engines = fleet(machine, decode, prefill, seed=3)
-    load = tuple(replace(one, arrives_s=one.arrives_s / 8) for one in random_load(6, 80))
+    load = tuple(replace(one, arrives_s=one.arrives_s / 8) for one in random_load(seed, 80))
     system = EventByEvent(EverySecondRunsAnyway(Settings(), engines))
     outages = (Outage(engine="d0", from_s=0.3, until_s=1.4),)
     run = Run(load, system, engines, Conditions(network_s=0.0, outages=outages))
@@ -328,11 +328,11 @@ def recorded(
     return RecordingCore.events, RecordingCore.played, ClusterState(numbers, epoch="s", now=0.0)
 
 
-@pytest.mark.parametrize(("decode", "prefill"), [(2, 0), (1, 1)])
+@pytest.mark.parametrize(("decode", "prefill", "seed"), [(2, 0, 3), (1, 1, 3), (2, 0, 5)])
 async def test_both_adapters_decide_alike_and_tell_engines_alike(
-    monkeypatch: pytest.MonkeyPatch, decode: int, prefill: int
+    monkeypatch: pytest.MonkeyPatch, decode: int, prefill: int, seed: int
 ) -> None:
-    events, simulated, state = recorded(monkeypatch, decode, prefill)
+    events, simulated, state = recorded(monkeypatch, decode, prefill, seed)
 
     served = await Served(state).play(events)
 

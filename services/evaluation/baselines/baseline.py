@@ -71,5 +71,5 @@ class Baseline:
     def lost(self, engine: SimEngine, now: float) -> None:
         """Nothing to do: its requests are placed anew, which the router notices by itself."""
 
-    def joined(self, engine: SimEngine) -> None:
+    def joined(self, engine: SimEngine, now: float) -> None:
         """Nothing to do: the router uses it from the next request on."""
