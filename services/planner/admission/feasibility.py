@@ -150,7 +150,7 @@ class EngineWhatIf:
         """Whether steps as short as this pace leave notably less of their time to prompts than
         those of the tightest pace promised here. Each step has a fixed time, that of one decode.
         """
-        if self.tightest_s == math.inf:
+        if self.tightest_s == math.inf or pace_s >= self.tightest_s:
             return False
         fixed_s = self.table.sure_s(Step(decodes=1))
         free, at_most = 1 - fixed_s / pace_s, 1 - fixed_s / self.tightest_s
