@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from shared.batch_time.table import DECODES, PREFILL, FloatArray, sure_s
 from shared.compiled import compiled, inlined
-from shared.scheduling.greedy import fitting, serve, waiting, within_longest
+from shared.scheduling.greedy import (
+    PROMISED_RANK,
+    TRIED_RANK,
+    fitting,
+    serve,
+    waiting,
+    within_longest,
+)
 from shared.scheduling.recovery import at_least_one, give_in_turn, make_room
 from shared.scheduling.rows import (
     AVAILABLE,
@@ -43,8 +50,8 @@ from shared.scheduling.tuning import BESIDE, BESIDE_IN_ROOM
 
 # Ranks, in the order of service: the kinds, and between the first two of them best effort that may
 # still be in time. A row's class of work is twice its rank, plus one for a prompt.
-_PROMISED, _MAYBE_IN_TIME, _NO_SLO, _EXPIRED, _BEST_EFFORT = range(5)
 _RANKS = 5
+_NO_SLO, _EXPIRED, _BEST_EFFORT = range(TRIED_RANK + 1, _RANKS)
 
 
 @compiled
@@ -65,7 +72,7 @@ def form(
     left = limits.copy()
     work = np.empty(len(rows), dtype=np.int8)
     of_rank = _classify(rows, work, left, table, now)
-    _set_aside(rows, work, tokens, left, of_rank[_PROMISED] > 0)
+    _set_aside(rows, work, tokens, left, of_rank[PROMISED_RANK] > 0)
     bound_s = np.inf
     for rank in range(_NO_SLO):
         if of_rank[rank] > 0:
@@ -117,9 +124,9 @@ def _work_class_of(rows: Rows, i: int, table: FloatArray, now: float) -> int:
     """The class of work of a row; -1 where it cannot run."""
     if rows[i, REMAINING] <= 0 or rows[i, AVAILABLE] > now:
         return -1
-    rank = _PROMISED if rows[i, KIND] == PROMISED else int(rows[i, KIND]) + 1
+    rank = PROMISED_RANK if rows[i, KIND] == PROMISED else int(rows[i, KIND]) + 1
     if rank == _BEST_EFFORT and may_be_in_time(rows, i, table, now):
-        rank = _MAYBE_IN_TIME
+        rank = TRIED_RANK
     return 2 * rank + int(rows[i, TOTAL] - rows[i, COMPUTED] > ONE)
 
 
