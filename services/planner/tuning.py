@@ -160,16 +160,6 @@ TIGHTER_TIERS: Annotated[
     ),
 ] = 3
 
-KV_DEVIATIONS: Annotated[
-    float,
-    Tuned(
-        unit="standard deviations",
-        low=0,
-        high=4,
-        why="One engine in forty then needs more KV at a given point ahead.",
-    ),
-] = 2.0
-
 LONGER_THAN_ALL: Annotated[
     float,
     Tuned(

@@ -2,8 +2,8 @@
 classes.
 
 The chance that a request goes on beyond n tokens is the share of its class's answers that were
-longer. At several points ahead, each a number of further tokens of all requests, the blocks are a
-sum of independent random numbers. Its mean plus KV_DEVIATIONS standard deviations is the need.
+longer. At several points ahead, each a number of further tokens of all requests, the mean of the
+blocks in use is known. The largest of these means is the need.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.planner.estimators.survival import BIN_TOKENS, Survival
-from services.planner.tuning import KV_DEVIATIONS, LONGER_THAN_ALL
+from services.planner.tuning import LONGER_THAN_ALL
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import GENERATED, REMAINING, TOTAL, Rows
@@ -59,14 +59,14 @@ class Classes:
 def blocks_needed(
     rows: Rows, class_indices: ClassIndices, survivals: FloatArray, block_tokens: int
 ) -> float:
-    """A bound of the KV blocks that the rows need at once. `class_indices` are their rows in
-    `survivals`; a request with -1 is taken to use up REMAINING.
+    """The most KV blocks that the rows will need at once, on average. `class_indices` are their
+    rows in `survivals`; a request with -1 is taken to use up REMAINING.
     """
     if not len(rows):
         return 0.0
-    means, variances = np.zeros(len(_AHEAD)), np.zeros(len(_AHEAD))
-    _add_up(rows, class_indices, survivals, float(block_tokens), means, variances)
-    return math.ceil(float((means + KV_DEVIATIONS * np.sqrt(variances)).max()) - 1e-9)
+    means = np.zeros(len(_AHEAD))
+    _add_up(rows, class_indices, survivals, float(block_tokens), means)
+    return math.ceil(float(means.max()) - 1e-9)
 
 
 @compiled
@@ -76,7 +76,6 @@ def _add_up(
     survivals: FloatArray,
     block_tokens: float,
     means: FloatArray,
-    variances: FloatArray,
 ) -> None:
     for i in range(len(rows)):
         for point in range(len(_AHEAD)):
@@ -91,7 +90,6 @@ def _add_up(
             )  # a block each before any ends
             blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY
             means[point] += goes_on * blocks
-            variances[point] += goes_on * (1.0 - goes_on) * blocks * blocks
 
 
 @compiled

@@ -2,8 +2,8 @@
 
 Short answers end first, so ended answers alone would make all look short until the long ones end.
 The Kaplan-Meier estimator (1958) counts how many answers reached each bin of tokens, and how many
-of these ended in it. Beyond the longest answer so far, answers end as often as they did on average
-(an exponential tail).
+of these ended in it. Beyond the longest answer so far, answers end as often as in the later half of
+its length (an exponential tail).
 """
 
 from collections import OrderedDict
@@ -34,10 +34,16 @@ class _Counts:
             return None
         if self.longer is None:
             hazard = self.ended / np.maximum(self.came, self.ended + (self.came == 0))
-            hazard[self.came == 0] = min(1.0, self.ended.sum() / max(1.0, self.came.sum()))
+            hazard[self.came == 0] = self._tail_hazard()
             goes_on = 1.0 - hazard
             self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
         return self.longer
+
+    def _tail_hazard(self) -> float:
+        """The mean hazard of the later half of the bins that answers have reached."""
+        reached = int(np.flatnonzero(self.came).max(initial=-1)) + 1
+        later = slice(reached // 2, reached)
+        return min(1.0, float(self.ended[later].sum()) / max(1.0, float(self.came[later].sum())))
 
     def fade(self) -> None:
         if self.ended.sum() > SURVIVAL_FADES:

@@ -1,5 +1,6 @@
 """How long answers go on, learned while they do."""
 
+import math
 import random
 
 import numpy as np
@@ -41,19 +42,50 @@ def test_the_first_to_end_do_not_make_all_answers_short() -> None:
     assert longer[lengths[10] // BIN_TOKENS] == pytest.approx(0.9, abs=0.02)
 
 
-def test_beyond_the_longest_answer_so_far_answers_end_as_often_as_before() -> None:
+def test_beyond_the_longest_answer_so_far_answers_end_as_often_as_in_the_later_half() -> None:
     """Else a few answers that still run would be taken to go on for ever."""
     answers = Survival()
     for key in range(30):
-        answers.ends("chat", float(key), 10 * BIN_TOKENS)
+        answers.ends("chat", float(key), 14 * BIN_TOKENS)
     for key in range(30, 40):
         answers.goes_on("chat", float(key), 20 * BIN_TOKENS)
     longer = answers.longer("chat")
     assert longer is not None
 
-    per_bin = 30 / (30 * 10 + 10 * 20)
+    per_bin = 30 / (30 * 4 + 10 * 10)
     for place in range(20, 100):
         assert longer[place + 1] / longer[place] == pytest.approx(1 - per_bin)
+
+
+@pytest.mark.parametrize("begun", [0.2, 0.5, 1.0])
+def test_once_a_fifth_of_the_usual_answers_has_ended_the_others_are_not_taken_for_much_longer(
+    begun: float,
+) -> None:
+    """Log-normal answers that began together over the time of `begun` median answers: the mean of
+    what is left by the estimate, for those that still run, is at most 1.6 times the true one.
+    """
+    chance, answers = random.Random(3), Survival()
+    lengths = [round(600 * math.exp(0.6 * chance.gauss(0, 1))) for _ in range(400)]
+    reached = [round(400 + 600 * begun * chance.random()) for _ in lengths]
+    running = []
+    for key, (tokens, until) in enumerate(zip(lengths, reached, strict=True)):
+        if tokens <= until:
+            answers.ends("chat", float(key), tokens)
+        else:
+            answers.goes_on("chat", float(key), until)
+            running.append((tokens, until))
+    longer = answers.longer("chat")
+    assert longer is not None
+
+    most = 2000  # what a request allows
+    left = [
+        BIN_TOKENS
+        * longer[(until // BIN_TOKENS) : most // BIN_TOKENS].sum()
+        / longer[until // BIN_TOKENS]
+        for _, until in running
+    ]
+    true = [min(most, tokens) - until for tokens, until in running]
+    assert np.mean(true) / 1.6 < np.mean(left) < 1.6 * np.mean(true)
 
 
 def test_an_answer_counts_once_however_often_it_is_looked_at() -> None:
