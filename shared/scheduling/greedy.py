@@ -23,6 +23,7 @@ from shared.batch_time.table import (
 from shared.compiled import compiled, inlined
 from shared.scheduling.prompt_order import due_order, lost_after, order_prompts
 from shared.scheduling.prompt_times import prompt_s, saving_s
+from shared.scheduling.recovery import give_in_turn
 from shared.scheduling.rows import DEADLINE, DRAFT, GRACE, TPOT, Rows
 from shared.scheduling.shares import (
     LONGEST_S,
@@ -33,7 +34,6 @@ from shared.scheduling.shares import (
     add_decode,
     add_decodes,
     give_chunk,
-    give_decode,
     missing,
     step_pace_s,
 )
@@ -188,7 +188,7 @@ def give_decodes(
         decodes = decodes[: fitting(rows, decodes, counts, table, until_s)]
     for i in decodes:
         if tokens[i] == 0:  # one before it may have evicted it
-            give_decode(rows, work, tokens, counts, left, i)
+            give_in_turn(rows, work, tokens, counts, left, i)
 
 
 @compiled
