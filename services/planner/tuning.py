@@ -176,7 +176,7 @@ TELLING_SURVIVALS: Annotated[
         unit="answers that ended",
         low=2,
         high=50,
-        why="Fewer say nothing of how long the answers of a class go on.",
+        why="Fewer do not tell whether KV is short, for which tight paces would wait.",
     ),
 ] = 5
 

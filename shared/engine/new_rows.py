@@ -16,11 +16,12 @@ def row_of(
     tokens: int,
     left: int,
     computed: int = 0,
+    shared: int = 0,
     came_s: float = 0.0,
     priority: int = 0,
 ) -> FloatArray:
-    """The row of a request with `tokens` to compute, `computed` of them found cached, that may
-    give `left`.
+    """The row of a request with `tokens` to compute, `computed` of them found cached, of which
+    `shared` are in blocks of running requests, that may give `left`.
 
     Infinite `came_s`: it cannot run yet. Those that asked for nothing go by `priority`, lower
     first, then by when they came.
@@ -40,6 +41,7 @@ def row_of(
         grace_s=terms.grace_s,
         kind=kind,
         available_s=place_s,
+        shared=shared,
     )
 
 

@@ -179,9 +179,9 @@ class RequestRows(Generic[Request]):
         changed: FloatArray = self.former.rows[self._slots[request_id]]
         return changed
 
-    def of_slots(self, slots: Slots) -> list[Request]:
+    def of_slots(self, slots: Iterable[int]) -> list[Request]:
         """The requests in these slots, in this order."""
-        found = [self._requests[slot] for slot in slots.tolist()]
+        found = [self._requests[slot] for slot in slots]
         return [one for one in found if one is not None]
 
     def is_promised(self, request_id: str) -> bool:

@@ -33,6 +33,7 @@ from shared.engine.vllm_grammar import end_compilation
 from shared.engine.vllm_kv import kv_layout
 from shared.engine.vllm_prefixes import PrefixEvents
 from shared.engine.vllm_room import Room, blocks_to_come, promised_first, with_room
+from shared.engine.vllm_shared_blocks import SharedBlocks
 from shared.engine.vllm_steering import SteeredScheduler
 from shared.engine.vllm_steps import after, begun
 from shared.engines import Policy
@@ -71,6 +72,7 @@ class SlosScheduler(SteeredScheduler):
         self._slos_rows: RequestRows[Request] = RequestRows(former)
         self._slos_books: dict[int, StepBook] = {}
         self._slos_prefixes = PrefixSpans(self.block_size)
+        self._slos_shared = SharedBlocks(self.kv_cache_manager, self.block_size)
         self.kv_event_publisher: Any = PrefixEvents(self._slos_prefixes, self.kv_event_publisher)
         self._slos_bounded = False  # whether the policy bounds steps
         self._slos_full_graphs = has_full_decode_graphs(self.vllm_config.compilation_config)
@@ -97,7 +99,7 @@ class SlosScheduler(SteeredScheduler):
         self._slos_rows.age(now_s)
         starts_s = self._slos_ledger.starts_at_s(now_s)
         plan = self._slos_form(starts_s)
-        chosen = self._slos_rows.of_slots(plan.order)
+        chosen = self._slos_rows.of_slots(plan.order.tolist())
         caps = self._slos_caps_of(plan, chosen)
         if len(plan.evicted):
             chosen = with_room(chosen, caps, self._slos_rows, self._slos_room())
@@ -141,12 +143,13 @@ class SlosScheduler(SteeredScheduler):
             self._slos_cut_drafts()
         former = self._slos_rows.former
         former.table = self._slos_ledger.times.table or UNKNOWN_SPEED
+        self._slos_shared.look(self._slos_rows, starts_s)
         former.limits[FREE_BLOCKS] = self._slos_free_blocks()
         former.limits[SET_ASIDE] = blocks_to_come(
             self.slos_blocked, self._slos_rows, self.block_size
         )
         plan = former.form(starts_s)
-        for request in self._slos_rows.of_slots(plan.evicted):
+        for request in self._slos_rows.of_slots(plan.evicted.tolist()):
             self._slos_evict(request)
         return plan
 
@@ -303,12 +306,14 @@ class SlosScheduler(SteeredScheduler):
         params = request.sampling_params
         terms = terms_in(params.extra_args if params else None)
         blocked = self.slos_must_wait(request)
+        computed, shared = (0, 0) if blocked else self._slos_shared.found(request)
         if blocked:
             self.slos_blocked[request.request_id] = request
         row = row_of(
             terms,
             tokens=request.num_tokens,
-            computed=0 if blocked else self.kv_cache_manager.get_computed_blocks(request)[1],
+            computed=computed,
+            shared=shared,
             left=min(request.max_tokens, max(1, self.max_model_len - request.num_tokens)),
             came_s=math.inf if blocked else self.slos_now_s(),
             priority=request.priority,

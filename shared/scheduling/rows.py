@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.float64]
 
-COLUMNS: Final = 13
+COLUMNS: Final = 14
 (
     KEY,  # the number of the decision that placed the request; 0: none
     TOTAL,  # tokens to compute before it produces its next one: prompt and all produced
@@ -28,6 +28,7 @@ COLUMNS: Final = 13
     TOKENS_PER_STEP,  # tokens that such a step yields on average, 1 without drafts
     GRACE,  # slack in seconds of each token after the first, beyond its pace from when the first
     # came; inf: due by its pace from when the first was due
+    SHARED,  # of COMPUTED, tokens in whole KV blocks that other running requests hold as well
 ) = range(COLUMNS)
 
 PROMISED: Final = 0.0
@@ -61,6 +62,7 @@ def new_row(
     available_s: float = 0.0,
     draft: float = 0.0,
     gain: float = 1.0,
+    shared: float = 0.0,
 ) -> npt.NDArray[np.float64]:
     """The row of a request that needs `tokens` computed before it produces its next one."""
     row: npt.NDArray[np.float64] = empty(1)[0]
@@ -68,6 +70,7 @@ def new_row(
     row[TOTAL], row[COMPUTED], row[GENERATED], row[REMAINING] = tokens, computed, produced, left
     row[DEADLINE], row[TPOT] = due_s, tpot_s
     row[DRAFT], row[TOKENS_PER_STEP], row[GRACE] = draft, gain, grace_s
+    row[SHARED] = shared
     return row
 
 

@@ -26,6 +26,7 @@ from shared.scheduling.rows import (
     KIND,
     NO_SLO,
     RESIDENT,
+    SHARED,
     TOKENS_PER_STEP,
     TOTAL,
     TPOT,
@@ -160,7 +161,7 @@ def take(
         until = rows[i, COMPUTED] + size
         if place > 0:  # drafts may reach beyond the end of KV that came from elsewhere
             until = max(until, rows[i, TOTAL])
-        need = blocks_of(until, left) - held_blocks(rows, i, left)
+        need = own_blocks(rows, i, until, left) - held_blocks(rows, i, left)
     promised = rows[i, KIND] <= NO_SLO
     others = 0.0 if promised or need == 0 else left[SET_ASIDE]
     while left[FREE_BLOCKS] < need + others or left[MAX_RESIDENT] < place:
@@ -196,8 +197,19 @@ def blocks_of(tokens: float, left: FloatArray) -> float:
 
 @inlined
 def held_blocks(rows: Rows, i: int, left: FloatArray) -> float:
-    """KV blocks that a row holds."""
-    return blocks_of(rows[i, COMPUTED], left) if holds_kv(rows, i) else 0.0
+    """KV blocks that a row alone holds."""
+    return own_blocks(rows, i, rows[i, COMPUTED], left) if holds_kv(rows, i) else 0.0
+
+
+@inlined
+def own_blocks(rows: Rows, i: int, tokens: float, left: FloatArray) -> float:
+    """KV blocks of a row's first `tokens`, without those that other running requests hold."""
+    return blocks_of(tokens, left) - shared_blocks(rows, i, left[BLOCK_TOKENS])
+
+
+@inlined
+def shared_blocks(rows: Rows, i: int, block_tokens: float) -> float:
+    return float(min(rows[i, SHARED], rows[i, COMPUTED]) // block_tokens)
 
 
 @inlined
@@ -217,7 +229,7 @@ def _victim(rows: Rows, work: WorkClasses, tokens: Tokens, left: FloatArray) -> 
     for i in range(len(rows)):
         if rows[i, KIND] <= NO_SLO or rows[i, RESIDENT] == 0 or tokens[i] != 0 or work[i] < 0:
             continue
-        frees = blocks_of(rows[i, COMPUTED], left) / max(1.0, rows[i, COMPUTED])
+        frees = held_blocks(rows, i, left) / max(1.0, rows[i, COMPUTED] - rows[i, SHARED])
         worth = (rows[i, KIND], frees)
         if worth >= best_worth:
             best, best_worth = i, worth

@@ -14,7 +14,7 @@ from shared.engines import Role
 from shared.hardware import Hardware
 from shared.hardware.truth import noisy_s
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, RESIDENT, Rows, empty
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, RESIDENT, SHARED, Rows, empty
 from shared.scheduling.shares import EVICT, FREE_BLOCKS, Tokens
 from shared.simulation.chance import Chance
 from shared.simulation.prefix_cache import PrefixCache
@@ -107,7 +107,12 @@ class SimEngine:
         """Blocks unused until the end of the running step; cached prefixes count as free."""
         count = self._count
         used = used_blocks(self._rows[:count], self._tokens[:count], self._block)
-        return float(self._own_blocks - self.leased_blocks - used)
+        return float(self._unleased_blocks - used)
+
+    @property
+    def _unleased_blocks(self) -> float:
+        """Blocks that each request may have alone."""
+        return self._own_blocks - self.leased_blocks - self.shared_prefixes.blocks
 
     def blocks_for(self, tokens: int) -> float:
         return float(math.ceil(tokens / self.hardware.block_size_tokens))
@@ -129,7 +134,7 @@ class SimEngine:
         self.ends_s = math.inf
         if not self._count:
             return False
-        self.found_tokens += self.shared_prefixes.find_again(self.rows, self.indexes)
+        self.found_tokens += self.shared_prefixes.look_up(self.rows, self.indexes)
         if not self._form(form, now) and not self._form_in_more_room(form, now):
             self._drop_evicted(metrics)
             return False
@@ -240,6 +245,7 @@ class SimEngine:
         """Forms a step after waiting requests have released the blocks of found prefixes."""
         dropped = let_go(self.rows, now)
         self.dropped_tokens += dropped
+        self.shared_prefixes.dropped(self.indexes[self.rows[:, RESIDENT] == 0].tolist())
         return dropped > 0 and self._form(form, now)
 
     def _drop_evicted(self, metrics: RequestMetrics) -> None:
@@ -262,10 +268,12 @@ class SimEngine:
         given, dropped, residents, drafting, used = sums.tolist()
         self.computed_tokens += given
         self.dropped_tokens += dropped
+        begun = (tokens > 0) & (rows[:, SHARED] > 0) & (rows[:, RESIDENT] == 0)
+        self.shared_prefixes.begun(indexes[begun].tolist())
         if dropped:
             self.shared_prefixes.evicted(indexes[tokens == EVICT].tolist())
         self.drafted = self._note_drafts() if drafting else None
-        free = self._own_blocks - self.leased_blocks - used
+        free = self._unleased_blocks - used
         self._check(free, given, residents)
         if self.cache.blocks > free:
             self.cache.shrink(free)

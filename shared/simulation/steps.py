@@ -18,7 +18,7 @@ from shared.scheduling.rows import (
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import EVICT, Tokens, holds_kv
+from shared.scheduling.shares import EVICT, Tokens, holds_kv, shared_blocks
 from shared.scheduling.simulate import Times, apply
 from shared.simulation.request_metrics import (
     ACCEPTANCE,
@@ -55,12 +55,14 @@ class Drafted:
 def used_blocks(rows: Rows, tokens: Tokens, block_tokens: float) -> float:
     """Blocks that these rows hold, those included that the running step fills.
 
-    Prompts that have not begun hold none, whatever they found in the prefix cache.
+    Prompts that have not begun hold none, whatever they found in the prefix cache. Blocks that
+    several share are not counted.
     """
     used = 0.0
     for i in range(len(rows)):
         if tokens[i] != EVICT and (tokens[i] > 0 or holds_kv(rows, i)):
             used += np.ceil((rows[i, COMPUTED] + tokens[i]) / block_tokens)
+            used -= shared_blocks(rows, i, block_tokens)
     return used
 
 

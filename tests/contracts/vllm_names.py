@@ -24,7 +24,10 @@ HANDED: Final[Mapping[str, str]] = {
     "vllm.v1.core.sched.output:CachedRequestData": "resumed_req_ids req_ids num_computed_tokens",
     "vllm.v1.core.sched.output:NewRequestData": "req_id num_computed_tokens",
     "vllm.v1.outputs:ModelRunnerOutput": "sampled_token_ids req_id_to_index req_ids",
-    "vllm.v1.core.kv_cache_manager:KVCacheManager": "block_pool get_computed_blocks",
+    "vllm.v1.core.kv_cache_manager:KVCacheManager": "block_pool get_computed_blocks get_blocks "
+    "enable_caching num_kv_cache_groups",
+    "vllm.v1.core.kv_cache_manager:KVCacheBlocks": "blocks",
+    "vllm.v1.core.kv_cache_utils:KVCacheBlock": "ref_cnt",
     "vllm.v1.core.block_pool:BlockPool": "get_num_free_blocks",
     "vllm.v1.core.sched.request_queue:FCFSRequestQueue": "add_request",
     "vllm.v1.kv_cache_interface:KVCacheConfig": "num_blocks kv_cache_groups kv_tp_replicas",

@@ -33,7 +33,7 @@ from shared.engine.vllm_scheduler import SlosScheduler
 from shared.engines import Policy, StepReport, prefix_span_tokens
 from shared.models.tiny import make_tiny_model
 from shared.requests import PromptHashes
-from shared.scheduling.rows import COMPUTED, DEADLINE, RESIDENT, TOTAL, TPOT
+from shared.scheduling.rows import COMPUTED, DEADLINE, RESIDENT, SHARED, TOTAL, TPOT
 from shared.scheduling.terms import StageTerms, Terms, terms_as_plain
 from tests.unit.planner.builders import make_engine
 
@@ -127,11 +127,12 @@ class Load:
             return
         rows = self.scheduler._slos_rows
         for name, request in self.scheduler.requests.items():
-            waits = request.status == RequestStatus.WAITING and self.hasher
-            if request.is_finished() or waits:  # it may count on what is cached
+            if request.is_finished():
                 continue
             row = rows.row(name)
-            assert row[COMPUTED] == request.num_computed_tokens, name
+            waits = request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+            if not (waits and self.hasher):  # it may count on what is cached
+                assert row[COMPUTED] == request.num_computed_tokens, name
             assert row[RESIDENT] == (request.status == RequestStatus.RUNNING), name
             if not request.num_stale_output_tokens:
                 assert row[TOTAL] == request.num_tokens + request.num_output_placeholders, name
@@ -455,6 +456,52 @@ def test_what_is_told_of_the_prefix_cache_is_what_vllm_finds_there(
     assert told == [hit - hit % SPAN_TOKENS for hit in hits]
     assert (dropped > 0) == (lost > 0)
     assert max(told) > 0
+
+
+def test_requests_with_a_common_prefix_run_at_once_where_vllm_has_room_for_them(model: str) -> None:
+    """Eight prompts with eight blocks in common and one of their own, and twenty blocks in all."""
+    terms = Terms(first_token_due_s=now() + 1000.0, tpot_s=1000.0)
+    prefix = [7] * (8 * BLOCK_TOKENS)
+    most_running = {}
+    for kind in (AsyncScheduler, SlosScheduler):
+        with load(model, requests=8, blocks=20, prefix_caching=True, kind=kind) as one:
+            one.ask(terms, 0, 12, [*prefix, *[1] * 3])
+            for _ in range(3):
+                one.step()
+            for own in range(2, 9):
+                one.ask(terms, 0, 12, [*prefix, *[own] * 3])
+            running = []
+            while one.step() or one.flying:
+                running.append(len(one.scheduler.running))
+            most_running[kind] = max(running)
+            assert one.given == one.wanted
+
+    assert most_running == {AsyncScheduler: 8, SlosScheduler: 8}
+
+
+def test_rows_tell_which_of_their_tokens_are_in_blocks_that_others_hold_as_well(
+    model: str,
+) -> None:
+    terms = Terms(first_token_due_s=now() + 1000.0, tpot_s=1000.0)
+    with load(model, requests=8, blocks=100, prefix_caching=True) as one:
+        first = one.ask(terms, 0, 200, [7] * (4 * BLOCK_TOKENS + 1))
+        for _ in range(3):
+            one.step()
+        second = one.ask(terms, 0, 4, [7] * (2 * BLOCK_TOKENS) + [8] * BLOCK_TOKENS)
+        rows = one.scheduler._slos_rows
+        waiting = rows.row(second)[SHARED]
+        for _ in range(3):
+            one.step()
+        running = rows.row(first)[SHARED], rows.row(second)[SHARED]
+        while second in one.scheduler.requests:
+            one.step()
+        for _ in range(3):
+            one.step()
+        alone = rows.row(first)[SHARED]
+
+    assert waiting == 2 * BLOCK_TOKENS
+    assert running == (2 * BLOCK_TOKENS, 2 * BLOCK_TOKENS)
+    assert alone == 0
 
 
 def hit_tokens(one: Load, prompt: list[int]) -> int:

@@ -25,8 +25,8 @@ from shared.scheduling.shares import (
     Tokens,
     add_chunk,
     add_decode,
-    blocks_of,
     held_blocks,
+    own_blocks,
 )
 
 
@@ -68,7 +68,8 @@ def size_of(rows: Rows, i: int) -> float:
 @compiled
 def blocks_for(rows: Rows, i: int, size: float, left: FloatArray) -> float:
     """Blocks for `size` more tokens, beyond those that the row has."""
-    return float(blocks_of(rows[i, COMPUTED] + size, left) - held_blocks(rows, i, left))
+    whole = own_blocks(rows, i, rows[i, COMPUTED] + size, left)
+    return float(whole - held_blocks(rows, i, left))
 
 
 @compiled

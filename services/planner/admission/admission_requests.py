@@ -93,7 +93,7 @@ def _accepted(what_if: EngineWhatIf, requests: Sequence[AdmissionRequest]) -> li
         items[place, [0, 1, 3, 4]] = (
             due_s,
             prompt_tokens,
-            what_if.blocks(request.kv_tokens),
+            what_if.blocks(request.kv_tokens - demand.shared_on(what_if.engine.description)),
             request.value,
         )
     items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)

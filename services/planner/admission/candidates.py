@@ -150,7 +150,12 @@ def rank(
     )
     ends = {
         engine: forecast_decode(
-            state, loads.of(engine), work.prompt_tokens, work.output_tokens, now
+            state,
+            loads.of(engine),
+            work.prompt_tokens,
+            work.output_tokens,
+            now,
+            shared_tokens=demand.shared_on(engine.description),
         )
         for engine in {*ways.on_one, *ways.decodes}
     }
@@ -161,6 +166,7 @@ def rank(
             work.prompt_tokens - demand.computed_on(engine.description),
             work.prompt_tokens,
             now,
+            shared_tokens=demand.shared_on(engine.description),
         )
         for engine in {*ways.on_one, *ways.prefills}
     }

@@ -22,6 +22,7 @@ from shared.scheduling.rows import (
     KIND,
     NO_SLO,
     PROMISED,
+    SHARED,
     TOKENS_PER_STEP,
     TOTAL,
     TPOT,
@@ -237,13 +238,13 @@ class EngineWhatIf:
     def has_kv_at_once(self, row: FloatArray) -> bool:
         """Whether the KV of this prompt has room now beside what is kept for sessions."""
         free = self.engine.free_kv_blocks - self.engine.policy.kept_blocks
-        return bool(self.blocks(row[TOTAL]) <= free)
+        return bool(self.blocks(row[TOTAL] - row[SHARED]) <= free)
 
     def may_be_preempted(self, row: FloatArray, class_name: str) -> bool:
         """Whether KV is short by what answers of the class are known to take, and the TPOT of the
         request leaves no time to recompute its KV after a preemption.
         """
-        if int(self.classes.indices([class_name])[0]) < 0:
+        if not self.classes.knows(class_name):
             return False
         usual_s = usual_step_s(self.engine.rows, self.table)
         return bool(step_pace_s(row[None], 0) < STEPS_TO_RECOMPUTE * usual_s)
@@ -277,7 +278,8 @@ class EngineWhatIf:
 
     def _blocks_needed(self, rows: Rows, class_indices: ClassIndices) -> float:
         block_tokens = self.engine.description.block_size_tokens
-        return blocks_needed(rows, class_indices, self.classes.survivals, block_tokens)
+        own = blocks_needed(rows, class_indices, self.classes.survivals, block_tokens)
+        return self.engine.shared_kv.blocks + own
 
     def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
         """The forecast of all rows, and the guarded ones that are late; newcomers are guarded."""

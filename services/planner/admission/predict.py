@@ -95,10 +95,19 @@ class Loads:
 
 
 def forecast_prefill(
-    state: ClusterState, load: EngineLoad, tokens: int, prompt_tokens: int, now: float
+    state: ClusterState,
+    load: EngineLoad,
+    tokens: int,
+    prompt_tokens: int,
+    now: float,
+    *,
+    shared_tokens: int = 0,
 ) -> PrefillForecast:
-    """Predicts computing `tokens` of a prompt, which needs room for all of it first."""
-    engine, ahead_s, room_s = load.engine, load.ahead_s, load.room_in_s(prompt_tokens, now)
+    """Predicts computing `tokens` of a prompt, which first needs room for all of it but for
+    `shared_tokens`.
+    """
+    engine, ahead_s = load.engine, load.ahead_s
+    room_s = load.room_in_s(prompt_tokens - shared_tokens, now)
     return PrefillForecast(
         engine=engine,
         room_s=room_s,
@@ -130,15 +139,23 @@ def _tightest_pace_s(engine: EngineState) -> float:
 
 
 def forecast_decode(
-    state: ClusterState, load: EngineLoad, prompt_tokens: int, output_tokens: int, now: float
+    state: ClusterState,
+    load: EngineLoad,
+    prompt_tokens: int,
+    output_tokens: int,
+    now: float,
+    *,
+    shared_tokens: int = 0,
 ) -> DecodeForecast:
-    """Predicts the TPOT at the middle of the output, as if all requests there were decoding."""
+    """Predicts the TPOT at the middle of the output, as if all requests there were decoding. It
+    needs room for all of its KV but for `shared_tokens`.
+    """
     own_context = prompt_tokens + output_tokens / 2
     context = load.context_tokens + own_context
     tpot_s = step_s(state, load.engine, decode_tokens=load.requests + 1, context_tokens=context)
     return DecodeForecast(
         engine=load.engine,
-        room_s=load.room_in_s(prompt_tokens + output_tokens, now),
+        room_s=load.room_in_s(prompt_tokens + output_tokens - shared_tokens, now),
         tpot_s=tpot_s,
         decode_s=max(0, output_tokens - 1) * tpot_s,
     )

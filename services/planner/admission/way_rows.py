@@ -18,10 +18,13 @@ def whole(
     request: AdmissionRequest, way: Candidate, reached_at_s: float, *, best_effort: bool = False
 ) -> FloatArray:
     """The row of a request that reaches its only decode engine at `reached_at_s`."""
-    arrives_in_s = 0.0 if way.pull is None else way.pull.arrives_in_s
-    return request.demand.whole(
-        hit(request, way), reached_at_s + arrives_in_s, best_effort=best_effort
-    )
+    demand, arrives_in_s, shared = request.demand, 0.0, 0
+    if way.pull is None:
+        shared = demand.shared_on(way.decode.engine.description)
+    else:
+        arrives_in_s = way.pull.arrives_in_s
+    available_s = reached_at_s + arrives_in_s
+    return demand.whole(hit(request, way), available_s, shared=shared, best_effort=best_effort)
 
 
 def rows_of(

@@ -18,6 +18,7 @@ from services.planner.tuning import LONGER_THAN_ALL
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import GENERATED, REMAINING, TOTAL, Rows
+from shared.scheduling.shares import shared_blocks
 
 ClassIndices = npt.NDArray[np.int64]
 _AHEAD: Final = np.array([0.0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
@@ -34,10 +35,14 @@ class Classes:
         self._stacked: FloatArray | None = None
 
     def indices(self, names: Iterable[str | None]) -> ClassIndices:
-        """The row of each class in `survivals`; -1 where too little is known."""
+        """The row of each class in `survivals`; -1 for None."""
         known = self._indices
         class_indices = [known[name] if name in known else self._index(name) for name in names]
         return np.array(class_indices, dtype=np.int64)
+
+    def knows(self, name: str) -> bool:
+        """Whether enough answers of the class have ended."""
+        return self._answers.knows(name)
 
     @property
     def survivals(self) -> FloatArray:
@@ -47,10 +52,10 @@ class Classes:
         return self._stacked
 
     def _index(self, name: str | None) -> int:
-        survival, index = None if name is None else self._answers.longer(name), -1
-        if survival is not None:
+        index = -1
+        if name is not None:
             index = len(self._survivals)
-            self._survivals.append(survival)
+            self._survivals.append(self._answers.longer(name))
             self._stacked = None
         self._indices[name] = index
         return index
@@ -59,8 +64,9 @@ class Classes:
 def blocks_needed(
     rows: Rows, class_indices: ClassIndices, survivals: FloatArray, block_tokens: int
 ) -> float:
-    """The most KV blocks that the rows will need at once, on average. `class_indices` are their
-    rows in `survivals`; a request with -1 is taken to use up REMAINING.
+    """The most KV blocks that the rows will need at once, on average, without those that they
+    share. `class_indices` are their rows in `survivals`; a request with -1 is taken to use up
+    REMAINING.
     """
     if not len(rows):
         return 0.0
@@ -78,6 +84,7 @@ def _add_up(
     means: FloatArray,
 ) -> None:
     for i in range(len(rows)):
+        shared = shared_blocks(rows, i, block_tokens)
         for point in range(len(_AHEAD)):
             ahead = _AHEAD[point]
             if rows[i, REMAINING] <= 0 or ahead >= max(rows[i, REMAINING], 1.0):
@@ -88,7 +95,7 @@ def _add_up(
             grown = max(
                 ahead, min(block_tokens, rows[i, REMAINING])
             )  # a block each before any ends
-            blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY
+            blocks = (rows[i, TOTAL] + grown) / block_tokens + _PARTLY - shared
             means[point] += goes_on * blocks
 
 

@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.tuning import SURVIVAL_FADES, TELLING_SURVIVALS
+from services.planner.tuning import SURVIVAL_FADES, TELLING_SURVIVALS, UNKNOWN_TOKENS
 
 BIN_TOKENS: Final = 16
 _BINS = 2048
+_PRIOR_BINS = UNKNOWN_TOKENS // BIN_TOKENS
 _KEPT_CLASSES, _KEPT_REQUESTS = 256, 65_536
 Shares = npt.NDArray[np.float64]
 
@@ -29,21 +30,27 @@ class _Counts:
     ended: Shares = field(default_factory=lambda: np.zeros(_BINS))
     longer: Shares | None = None
 
-    def share(self) -> Shares | None:
-        if self.ended.sum() < TELLING_SURVIVALS:
-            return None
-        if self.longer is None:
-            hazard = self.ended / np.maximum(self.came, self.ended + (self.came == 0))
-            hazard[self.came == 0] = self._tail_hazard()
-            goes_on = 1.0 - hazard
-            self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
-        return self.longer
+    @property
+    def known(self) -> bool:
+        return bool(self.ended.sum() >= TELLING_SURVIVALS)
 
-    def _tail_hazard(self) -> float:
-        """The mean hazard of the later half of the bins that answers have reached."""
+    def share(self) -> Shares:
+        longer = self.longer
+        if longer is None:
+            goes_on = 1.0 - self._hazard()
+            longer = self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
+        return longer
+
+    def _hazard(self) -> Shares:
+        """The chance to end in each bin. Beyond the longest answer so far it is the mean of the
+        later half of its length, and at least such that answers go on for as long again.
+        """
+        hazard: Shares = self.ended / np.maximum(self.came, self.ended + (self.came == 0))
         reached = int(np.flatnonzero(self.came).max(initial=-1)) + 1
         later = slice(reached // 2, reached)
-        return min(1.0, float(self.ended[later].sum()) / max(1.0, float(self.came[later].sum())))
+        often = float(self.ended[later].sum()) / max(1.0, float(self.came[later].sum()))
+        hazard[self.came == 0] = min(1.0, max(often, 1.0 / max(reached, _PRIOR_BINS)))
+        return hazard
 
     def fade(self) -> None:
         if self.ended.sum() > SURVIVAL_FADES:
@@ -72,10 +79,14 @@ class Survival:
         counts.fade()
         self._reached.pop(key, None)
 
-    def longer(self, class_name: str) -> Shares | None:
-        """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS; None: not yet known."""
+    def knows(self, class_name: str) -> bool:
+        """Whether enough of its answers have ended."""
         counts = self._classes.get(class_name)
-        return None if counts is None else counts.share()
+        return counts is not None and counts.known
+
+    def longer(self, class_name: str) -> Shares:
+        """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS."""
+        return (self._classes.get(class_name) or _Counts()).share()
 
     def _count(self, class_name: str, key: float, reached: int) -> _Counts:
         counts = self._classes.get(class_name)

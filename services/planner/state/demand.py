@@ -21,6 +21,7 @@ class Demand:
         tpot_s: The TPOT target; infinite without one.
         delivery_s: An engine has to produce the first token this much before it is due.
         cached_tokens: Tokens of the prompt in prefix caches, by the engine's name.
+        shared_tokens: Of these, tokens in KV blocks that running requests hold anyway.
         few_tokens: The answer most likely has at least this many tokens; None: unknown.
         grace: The TPOT and slack that engines get in place of a mean, where no KV moves.
         drafts: The drafts that planning counts on.
@@ -33,6 +34,7 @@ class Demand:
     tpot_s: float
     delivery_s: float = 0.0
     cached_tokens: Mapping[str, int] = field(default_factory=dict)
+    shared_tokens: Mapping[str, int] = field(default_factory=dict)
     key: int = 0
     few_tokens: int | None = None
     grace: Grace
@@ -54,13 +56,19 @@ class Demand:
         hit = min(self.cached_tokens.get(engine.name, 0), self.prompt_tokens - 1)
         return hit - hit % engine.block_size_tokens
 
+    def shared_on(self, engine: EngineDescription) -> int:
+        """The cached tokens for which it takes no KV blocks of the engine."""
+        return min(self.shared_tokens.get(engine.name, 0), self.computed_on(engine))
+
     @property
     def least_to_compute(self) -> int:
         """Prompt tokens that the engine with the longest cached prefix has to compute."""
         most = max(self.cached_tokens.values(), default=0)
         return self.prompt_tokens - max(0, min(most, self.prompt_tokens - 1))
 
-    def whole(self, computed: int, available_s: float, *, best_effort: bool = False) -> FloatArray:
+    def whole(
+        self, computed: int, available_s: float, *, shared: int = 0, best_effort: bool = False
+    ) -> FloatArray:
         """The row on an engine that computes the prompt and the answer."""
         return new_row(
             key=self.key,
@@ -74,6 +82,7 @@ class Demand:
             available_s=available_s,
             draft=self.drafts.tokens,
             gain=self.drafts.gain,
+            shared=shared,
         )
 
     def prompt_only(

@@ -8,6 +8,7 @@ import numpy as np
 
 from services.planner.estimators.safety_margin import SafetyMargin
 from services.planner.state.engine_reservations import Reservation, Reservations
+from services.planner.state.shared_kv import SharedKv, shared_in
 from services.planner.state.standing import Promised, promised_in, still_coming
 from services.planner.tuning import (
     ARRIVAL_S,
@@ -24,6 +25,7 @@ from shared.scheduling.former import engine_limits
 from shared.scheduling.rows import (
     KIND,
     NO_SLO,
+    SHARED,
     Rows,
     from_wire,
 )
@@ -61,6 +63,7 @@ class EngineState(Reservations):
     _fitted: tuple[StepTable | None, bytes] = (None, b"")
     _counted: Rows | None = field(default=None, repr=False)
     _promised: Promised = field(default_factory=Promised)
+    _shared: SharedKv = field(default_factory=SharedKv, repr=False)
 
     def __post_init__(self) -> None:
         self._transports = self.description.transports
@@ -147,6 +150,16 @@ class EngineState(Reservations):
     def free_kv_tokens(self) -> int:
         """KV tokens left for another request; negative when reservations exceed what is free."""
         return self.free_kv_blocks * self.description.block_size_tokens - self.unseen_kv_tokens
+
+    @property
+    def shared_kv(self) -> SharedKv:
+        """The KV blocks that several of its requests share."""
+        if self._shared.rows is not self.rows:
+            engine = self.description
+            used = engine.kv_blocks - self.free_kv_blocks
+            names = self.classes(self.rows) if self.rows[:, SHARED].any() else []
+            self._shared = shared_in(self.rows, names, used, engine.block_size_tokens)
+        return self._shared
 
     @property
     def prefill_tokens_ahead(self) -> int:

@@ -46,6 +46,7 @@ class FleetEstimates(AttachedEngines):
         """The demand of an enriched query; `ttft_s` is the target in force, or infinite."""
         tpot_s = query.targets.tightest_tpot_s or math.inf
         arrived_at_s = now - query.waited_s
+        cached_tokens = self.cached_tokens(query, now)
         few_tokens = self._few_tokens(query)
         drafting = self.policies.drafting
         prior = self.prior_drafts(query.targets.class_name, now)
@@ -62,7 +63,12 @@ class FleetEstimates(AttachedEngines):
             due_s=arrived_at_s + ttft_s,
             tpot_s=tpot_s,
             delivery_s=self.client_latency.before(ttft_s),
-            cached_tokens=self.cached_tokens(query, now),
+            cached_tokens=cached_tokens,
+            shared_tokens={
+                name: self.engines[name].shared_kv.tokens.get(query.targets.class_name, 0)
+                for name in cached_tokens
+                if name in self.engines
+            },
             few_tokens=few_tokens,
             grace=grace,
             drafts=drafting.of(grace.pace_s, prior, promised_s=tpot_s),

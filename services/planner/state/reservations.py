@@ -12,8 +12,9 @@ def colocated(
     whole: Reservation, demand: Demand, engine: EngineState, *, best_effort: bool
 ) -> Reservation:
     """The hold of a request that runs on one engine, from `whole.due_at_s` on."""
-    computed = demand.computed_on(engine.description)
-    return replace(whole, row=demand.whole(computed, whole.due_at_s, best_effort=best_effort))
+    computed, shared = demand.computed_on(engine.description), demand.shared_on(engine.description)
+    row = demand.whole(computed, whole.due_at_s, shared=shared, best_effort=best_effort)
+    return replace(whole, kv_tokens=whole.kv_tokens - shared, row=row)
 
 
 def pulled(

@@ -7,13 +7,29 @@ import numpy as np
 import pytest
 
 from services.planner.estimators.survival import BIN_TOKENS, Survival
+from services.planner.tuning import TELLING_SURVIVALS, UNKNOWN_TOKENS
 
 
-def test_nothing_is_known_before_some_have_ended() -> None:
+def test_a_class_is_known_once_some_answers_have_ended() -> None:
     answers = Survival()
-    answers.goes_on("chat", 1.0, 500)
-    assert answers.longer("chat") is None
-    assert answers.longer("code") is None
+    for key in range(TELLING_SURVIVALS - 1):
+        answers.ends("chat", float(key), 500)
+    assert not answers.knows("chat")
+    assert not answers.knows("code")
+
+    answers.ends("chat", 99.0, 500)
+    assert answers.knows("chat")
+
+
+@pytest.mark.parametrize("tokens", [0, 100, 1000, 10_000])
+def test_before_any_answer_has_ended_the_running_ones_go_on_for_as_long_again(tokens: int) -> None:
+    answers = Survival()
+    for key in range(30):
+        answers.goes_on("chat", float(key), tokens)
+    longer = answers.longer("chat")
+
+    mean_left = BIN_TOKENS * longer[tokens // BIN_TOKENS :].sum() / longer[tokens // BIN_TOKENS]
+    assert mean_left == pytest.approx(max(tokens, UNKNOWN_TOKENS), rel=0.2)
 
 
 def test_answers_that_all_ended_are_shared_out_as_they_were() -> None:
@@ -22,7 +38,6 @@ def test_answers_that_all_ended_are_shared_out_as_they_were() -> None:
     for key, tokens in enumerate(lengths):
         answers.ends("chat", float(key), tokens)
     longer = answers.longer("chat")
-    assert longer is not None
     for place in range(25):
         share = np.mean([tokens > place * BIN_TOKENS for tokens in lengths])
         assert longer[place] == pytest.approx(share)
@@ -38,7 +53,6 @@ def test_the_first_to_end_do_not_make_all_answers_short() -> None:
         else:
             answers.goes_on("chat", float(key), lengths[10])
     longer = answers.longer("chat")
-    assert longer is not None
     assert longer[lengths[10] // BIN_TOKENS] == pytest.approx(0.9, abs=0.02)
 
 
@@ -50,7 +64,6 @@ def test_beyond_the_longest_answer_so_far_answers_end_as_often_as_in_the_later_h
     for key in range(30, 40):
         answers.goes_on("chat", float(key), 20 * BIN_TOKENS)
     longer = answers.longer("chat")
-    assert longer is not None
 
     per_bin = 30 / (30 * 4 + 10 * 10)
     for place in range(20, 100):
@@ -75,7 +88,6 @@ def test_once_a_fifth_of_the_usual_answers_has_ended_the_others_are_not_taken_fo
             answers.goes_on("chat", float(key), until)
             running.append((tokens, until))
     longer = answers.longer("chat")
-    assert longer is not None
 
     most = 2000  # what a request allows
     left = [
@@ -95,4 +107,4 @@ def test_an_answer_counts_once_however_often_it_is_looked_at() -> None:
             often.goes_on("chat", float(key), produced)
         for answers in (often, once):
             answers.ends("chat", float(key), 10 * key + 1)
-    assert np.array_equal(often.longer("chat"), once.longer("chat"))  # type: ignore[arg-type] # known
+    assert np.array_equal(often.longer("chat"), once.longer("chat"))

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 from shared.batch_time.table import COUNTS, sure_s
 from shared.scheduling.former import engine_limits
-from shared.scheduling.rows import COLUMNS, new_row
-from shared.scheduling.shares import MAX_TOKENS, add_chunk, add_decode, add_decodes, give_chunk
+from shared.scheduling.rows import COLUMNS, COMPUTED, RESIDENT, new_row
+from shared.scheduling.shares import (
+    FREE_BLOCKS,
+    MAX_TOKENS,
+    add_chunk,
+    add_decode,
+    add_decodes,
+    evict,
+    give_chunk,
+    take,
+)
 from tests.unit.shared.scheduling.loads import TABLES
 
 
@@ -39,3 +48,24 @@ def test_decodes_added_together_count_exactly_as_one_after_the_other(
         add_decode(one_by_one, rows, i)
 
     assert together.tolist() == one_by_one.tolist()
+
+
+@given(st.integers(2, 400), st.integers(0, 20), st.integers(0, 8))
+def test_a_row_takes_and_frees_only_the_blocks_that_it_does_not_share(
+    own_tokens: int, shared_blocks: int, more_blocks: int
+) -> None:
+    shared, own_blocks = 16 * shared_blocks, -(-own_tokens // 16)
+    prompt_tokens = shared + own_tokens
+    row = new_row(tokens=prompt_tokens, computed=shared, shared=shared, left=5, due_s=60.0)
+    rows, tokens, work = row[None], np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int8)
+    left = engine_limits(max_tokens=512, block_tokens=16, max_resident=8)
+
+    left[FREE_BLOCKS] = own_blocks - 1
+    assert not take(rows, work, tokens, left, 0, own_tokens)
+    left[FREE_BLOCKS] = own_blocks + more_blocks
+    assert take(rows, work, tokens, left, 0, own_tokens)
+    assert left[FREE_BLOCKS] == more_blocks
+
+    rows[0, RESIDENT], rows[0, COMPUTED] = 1.0, prompt_tokens
+    evict(rows, tokens, left, 0)
+    assert left[FREE_BLOCKS] == more_blocks + own_blocks

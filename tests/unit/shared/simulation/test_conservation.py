@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, REMAINING, TOTAL
+from shared.scheduling.rows import AVAILABLE, COMPUTED, DRAFT, REMAINING, SHARED, TOTAL
 from shared.simulation.engine import SimEngine
 from shared.simulation.record import Conditions, Outage, Record
 from shared.simulation.request_metrics import ADMISSION, ADMITTED, OUTPUT, TOKENS
@@ -57,7 +57,8 @@ def _faults(engines: Sequence[SimEngine], now: float) -> list[str]:
     for engine in engines:
         rows, block = engine.rows, engine.hardware.block_size_tokens
         held = np.ceil(rows[:, COMPUTED] / block)
-        used = held.sum() + engine.leased_blocks
+        own = held - np.minimum(rows[:, SHARED], rows[:, COMPUTED]) // block
+        used = own.sum() + engine.shared_prefixes.blocks + engine.leased_blocks
         if engine.is_idle and used + engine.free_blocks != engine.hardware.kv_blocks:
             found.append(f"{engine.name} has blocks of no request at {now}")
         if not 0 <= engine.cache.blocks <= engine.free_blocks:

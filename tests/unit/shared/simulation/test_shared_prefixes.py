@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.scheduling.rows import COMPUTED, RESIDENT, TOTAL, empty
+from shared.scheduling.rows import COMPUTED, RESIDENT, SHARED, TOTAL, empty
 from shared.simulation.prefix_cache import PrefixCache
 from shared.simulation.shared_prefixes import SharedPrefixes
 
@@ -55,8 +55,8 @@ def test_waiting_prompts_find_what_is_cached_and_running_ones_keep_what_they_com
     rows[0, RESIDENT], rows[0, COMPUTED] = 1, 120
     shared.computed([4])
 
-    first = shared.find_again(rows, indexes)
-    again = shared.find_again(rows, indexes)
+    first = shared.look_up(rows, indexes)
+    again = shared.look_up(rows, indexes)
 
     assert rows[:, COMPUTED].tolist() == [120, 96, 32]
     assert (first, again) == (96 + 32, 0)
@@ -68,9 +68,49 @@ def test_waiting_prompts_no_longer_find_what_has_been_evicted() -> None:
     rows[:, TOTAL] = 120
     rows[0, RESIDENT], rows[0, COMPUTED] = 1, 120
     shared.computed([4])
-    shared.find_again(rows, indexes)
+    shared.look_up(rows, indexes)
 
     shared.evicted([4])
 
-    assert shared.find_again(rows, indexes) == -96
+    assert shared.look_up(rows, indexes) == -96
     assert rows[1, COMPUTED] == 0
+
+
+def test_blocks_are_shared_by_all_that_found_a_prefix_and_by_one_that_computed_it() -> None:
+    """Two computed it at the same time: each has a copy. Two others wait for it, one of them runs
+    then.
+    """
+    shared = of_requests(1, 2, 3, 4)
+    rows, indexes = empty(4), np.array([1, 2, 3, 4])
+    rows[:, TOTAL] = 120
+    rows[:2, RESIDENT], rows[:2, COMPUTED] = 1, 120
+    shared.computed([1, 2])
+
+    shared.look_up(rows, indexes)
+    assert rows[:, SHARED].tolist() == [96, 0, 96, 96]
+    assert shared.blocks == 6
+
+    shared.begun([3])
+    rows[2, RESIDENT], rows[2, COMPUTED] = 1, 120
+    shared.look_up(rows, indexes)
+    assert rows[:, SHARED].tolist() == [96, 0, 96, 96]
+    assert shared.blocks == 6
+
+
+def test_the_last_that_holds_a_shared_prefix_holds_it_alone_and_frees_it() -> None:
+    shared = of_requests(1, 2)
+    rows, indexes = empty(2), np.array([1, 2])
+    rows[:, TOTAL] = 120
+    rows[0, RESIDENT], rows[0, COMPUTED] = 1, 120
+    shared.computed([1])
+    shared.look_up(rows, indexes)
+    shared.begun([2])
+    rows[1, RESIDENT], rows[1, COMPUTED] = 1, 120
+
+    shared.ended([1])
+    still = shared.blocks
+    shared.look_up(rows[1:], indexes[1:])
+    alone = shared.blocks, rows[1, SHARED]
+    shared.ended([2])
+
+    assert (still, alone, shared.blocks) == (6, (0, 0.0), 0)
