@@ -143,6 +143,7 @@ class StepReport:
         worst_late_s: The greatest delay among them.
         evicted: Requests that lost their KV to make room.
         requests: A row for each request in the engine (`shared.scheduling.rows`); may be empty.
+        shared_tokens: SHARED of each of these rows; empty where it is 0 for all.
         step_time: Its table of step times; may be empty.
         kv_transfers_failed: Transfers that failed, so that the prompt was computed again here.
         kv_transfers: Transfers that ended since the last report.
@@ -176,6 +177,7 @@ class StepReport:
     evicted: int = 0
     drafts: tuple[Drafts, ...] = ()
     requests: bytes = b""
+    shared_tokens: bytes = b""
     step_time: bytes = b""
     kv_transfers: tuple[KvTransfer, ...] = ()
     prefixes: PrefixNews = field(default_factory=PrefixNews)

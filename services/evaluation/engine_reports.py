@@ -11,7 +11,14 @@ from shared.engines import (
     PrefixNews,
     StepReport,
 )
-from shared.scheduling.rows import AVAILABLE, COMPUTED, RESIDENT, TOTAL, to_wire
+from shared.scheduling.rows import (
+    AVAILABLE,
+    COMPUTED,
+    RESIDENT,
+    TOTAL,
+    shared_to_wire,
+    to_wire,
+)
 from shared.scheduling.shares import ONE
 from shared.simulation.engine import SimEngine
 
@@ -64,6 +71,7 @@ def report_of(
         kv_transfers_failed=sum(not one.used for one in transfers),
         finished=finished,
         requests=to_wire(rows, now),
+        shared_tokens=shared_to_wire(rows),
         step_time=step_time,
         prefixes=prefixes,
     )

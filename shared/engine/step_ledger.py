@@ -28,7 +28,7 @@ from shared.batch_time.table import (
 from shared.engine.request_rows import Flight, Late
 from shared.engine.step_times import StepTimes
 from shared.engines import Drafts, KvTransfer, PrefixNews, StepReport
-from shared.scheduling.rows import Rows, to_wire
+from shared.scheduling.rows import Rows, shared_to_wire, to_wire
 
 _TELL_EVERY_S = 0.02  # while steps go on: a report costs as much as forming a step
 _GAIN_KEPT = 0.95  # of what is known of a class's accepted drafts, with each verification
@@ -199,6 +199,7 @@ class StepLedger:
             "evicted": self.evicted,
             "drafts": drafts,
             "requests": to_wire(rows, now),
+            "shared_tokens": shared_to_wire(rows),
             "step_time": self.times.news(now),
             "prefixes": prefixes,
             "adapters": standing.adapters,

@@ -1000,6 +1000,7 @@ class StepReport(_message.Message):
     KV_TRANSFERS_FIELD_NUMBER: _builtins.int
     PREFIXES_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
+    SHARED_TOKENS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     ended_at_s: _builtins.float
     duration_s: _builtins.float
@@ -1027,6 +1028,8 @@ class StepReport(_message.Message):
     """rows, see shared/scheduling/rows.py"""
     step_time: _builtins.bytes
     """as in EngineDescription; empty when it has hardly changed"""
+    shared_tokens: _builtins.bytes
+    """of each row; empty: 0 for all"""
     @_builtins.property
     def finished(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1074,10 +1077,11 @@ class StepReport(_message.Message):
         kv_transfers: _abc.Iterable[Global___KvTransfer] | None = ...,
         prefixes: Global___PrefixNews | None = ...,
         adapters: _abc.Iterable[_builtins.int] | None = ...,
+        shared_tokens: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prefixes", b"prefixes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "adapters", b"adapters", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers", b"kv_transfers", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "prefixes", b"prefixes", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "adapters", b"adapters", "attention_pairs", b"attention_pairs", "busy_s", b"busy_s", "chunks", b"chunks", "decode_context_tokens", b"decode_context_tokens", "decode_tokens", b"decode_tokens", "drafts", b"drafts", "duration_s", b"duration_s", "earlier_tokens", b"earlier_tokens", "ended_at_s", b"ended_at_s", "evicted", b"evicted", "finished", b"finished", "free_kv_blocks", b"free_kv_blocks", "kv_transfers", b"kv_transfers", "kv_transfers_failed", b"kv_transfers_failed", "late", b"late", "longest_context_tokens", b"longest_context_tokens", "longest_prompt_tokens", b"longest_prompt_tokens", "predicted_s", b"predicted_s", "prefill_tokens", b"prefill_tokens", "prefixes", b"prefixes", "queued_prefill_tokens", b"queued_prefill_tokens", "requests", b"requests", "running", b"running", "shared_tokens", b"shared_tokens", "speculated_tokens", b"speculated_tokens", "step", b"step", "step_time", b"step_time", "waiting", b"waiting", "worst_late_s", b"worst_late_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

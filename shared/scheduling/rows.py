@@ -81,18 +81,32 @@ def key_of(decision_id: str) -> int:
 
 
 def to_wire(rows: Rows, now: float) -> bytes:
-    """The rows as float32, times relative to `now`: clocks differ between machines."""
-    sent = rows.astype(np.float32)
+    """The columns before SHARED as float32, times relative to `now`: clocks differ between
+    machines.
+    """
+    sent = rows[:, :SHARED].astype(np.float32)
     for column in _RELATIVE:
         sent[:, column] = rows[:, column] - now
     return sent.tobytes()
 
 
-def from_wire(data: bytes, now: float) -> Rows:
-    """The inverse of `to_wire`, on this clock. Raises ValueError where the bytes are no rows."""
-    if len(data) % (4 * COLUMNS):
-        raise ValueError(f"{len(data)} bytes are no rows of {COLUMNS} numbers")
-    rows = np.frombuffer(data, dtype=np.float32).reshape(-1, COLUMNS).astype(np.float64)
+def shared_to_wire(rows: Rows) -> bytes:
+    """SHARED of the rows as float32, which version 0.1 lacks; empty where it is 0 for all."""
+    return rows[:, SHARED].astype(np.float32).tobytes() if rows[:, SHARED].any() else b""
+
+
+def from_wire(data: bytes, now: float, shared: bytes = b"") -> Rows:
+    """The inverse of `to_wire` and `shared_to_wire`, on this clock. Raises ValueError where the
+    bytes are no rows.
+    """
+    if len(data) % (4 * SHARED):
+        raise ValueError(f"{len(data)} bytes are no rows of {SHARED} numbers")
+    rows = empty(len(data) // (4 * SHARED))
+    rows[:, :SHARED] = np.frombuffer(data, dtype=np.float32).reshape(-1, SHARED)
     for column in _RELATIVE:
         rows[:, column] += now
+    if shared:
+        if len(shared) != 4 * len(rows):
+            raise ValueError(f"{len(shared)} bytes are not one number for each of {len(rows)} rows")
+        rows[:, SHARED] = np.frombuffer(shared, dtype=np.float32)
     return rows

@@ -227,7 +227,7 @@ class EngineState(Reservations):
         if report.step_time:
             self.table = StepTable.from_bytes(report.step_time)
         if newest and (report.requests or not report.running + report.waiting):
-            self.rows = from_wire(report.requests, now)
+            self.rows = from_wire(report.requests, now, report.shared_tokens)
             self._see_rows()
         if newest and not report.requests:
             self._see(before_s=now - report.duration_s - ARRIVAL_S)
