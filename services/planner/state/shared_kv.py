@@ -14,7 +14,7 @@ class SharedKv:
 
     Attributes:
         blocks: Blocks that at least two requests hold, each counted once.
-        tokens: By class, the most tokens that one of its requests shares with others.
+        tokens: By class, what half of its running requests share with others, or more.
     """
 
     rows: Rows = field(default_factory=lambda: empty(0))
@@ -34,10 +34,10 @@ def shared_in(
     shared = np.minimum(holding[:, SHARED], holding[:, COMPUTED]) // block_tokens
     own = np.ceil(holding[:, COMPUTED] / block_tokens) - shared
     blocks = min(used_blocks - own.sum(), shared.sum() // 2)
-    tokens: dict[str, int] = {}
-    for name, is_resident, row_shared in zip(
-        class_names, rows[:, RESIDENT].tolist(), rows[:, SHARED].tolist(), strict=True
-    ):
-        if name is not None and is_resident and row_shared:
-            tokens[name] = max(tokens.get(name, 0), int(row_shared))
+    by_class: dict[str, list[int]] = {}
+    for name, row in zip(class_names, rows, strict=True):
+        if name is not None and row[RESIDENT]:
+            by_class.setdefault(name, []).append(int(row[SHARED]))
+    # The middle one: two requests with one long prompt say nothing of the others.
+    tokens = {name: sorted(of_class)[len(of_class) // 2] for name, of_class in by_class.items()}
     return SharedKv(rows=rows, blocks=max(0, int(blocks)), tokens=tokens)

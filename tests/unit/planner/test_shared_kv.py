@@ -45,6 +45,14 @@ def test_shared_blocks_are_each_held_at_least_twice_whatever_else_is_in_use() ->
     assert found.blocks == 10
 
 
+def test_two_requests_with_one_long_prompt_say_nothing_of_others_of_their_class() -> None:
+    rows = np.array([running(50, 30), running(50, 30), *(running(2, 300) for _ in range(3))])
+
+    found = shared_in(rows, ["chat"] * 5, 500, BLOCK)
+
+    assert found.tokens == {"chat": 2 * BLOCK}
+
+
 def test_nothing_is_shared_where_no_class_is_given() -> None:
     found = shared_in(np.array([running(10, 30, shares=False)]), [], 500, BLOCK)
 
