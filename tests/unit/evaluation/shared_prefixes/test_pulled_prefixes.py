@@ -15,7 +15,7 @@ PREFIX_TOKENS = 3072  # seven steps of an engine; a request that finds them take
 TTFT_S = 0.12  # less than computing them takes
 PULLED = Settings(pulls_prefixes=True)
 COMPUTED = Settings(pulls_prefixes=False)
-FEW_BLOCKS = 480  # room for the prefix and forty answers
+FEW_BLOCKS = 420  # room for the prefix and thirty answers
 
 
 def hot(rate: float, seconds: float) -> Load:
@@ -62,7 +62,7 @@ def test_where_its_engine_is_full_a_hot_prefix_is_pulled_and_more_requests_are_i
 
     assert any(route.source for route in pulled.routes.values())
     assert kept(pulled.metrics, Rule.ASKED).mean() > kept(computed.metrics, Rule.ASKED).mean()
-    assert computed_tokens(there) < 1.1 * computed_tokens(here)
+    assert computed_tokens(there) < computed_tokens(here)
 
 
 def test_a_slow_link_moves_no_prefix() -> None:
