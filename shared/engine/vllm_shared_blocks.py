@@ -56,8 +56,8 @@ class SharedBlocks:
                 row[COMPUTED], row[SHARED] = self.found(request)
 
     def _held(self, blocks: Sequence[KVCacheBlock], least: int) -> int:
-        """Tokens in the blocks that at least so many running requests hold. Who holds a block holds
-        those before it as well.
+        """Tokens in the blocks that at least so many running requests hold. A request that holds a
+        block holds those before it as well.
         """
         number = bisect_left(blocks, True, key=lambda block: block.ref_cnt < least)
         return number * self.block_tokens

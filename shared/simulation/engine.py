@@ -188,7 +188,7 @@ class SimEngine:
 
     def whole_blocks(self, tokens: int) -> int:
         """The tokens that fill whole blocks."""
-        return tokens - tokens % self.hardware.block_size_tokens
+        return self.cache.whole_blocks(tokens)
 
     def lend(self, index: int) -> None:
         """Leases a cached prefix to a request of another engine. Its blocks stay in the cache."""
@@ -245,8 +245,10 @@ class SimEngine:
         """Forms a step after waiting requests have released the blocks of found prefixes."""
         dropped = let_go(self.rows, now)
         self.dropped_tokens += dropped
+        if not dropped:
+            return False
         self.shared_prefixes.dropped(self.indexes[self.rows[:, RESIDENT] == 0].tolist())
-        return dropped > 0 and self._form(form, now)
+        return self._form(form, now)
 
     def _drop_evicted(self, metrics: RequestMetrics) -> None:
         """Applies the evictions of a former that has formed no step."""
@@ -268,8 +270,9 @@ class SimEngine:
         given, dropped, residents, drafting, used = sums.tolist()
         self.computed_tokens += given
         self.dropped_tokens += dropped
-        begun = (tokens > 0) & (rows[:, SHARED] > 0) & (rows[:, RESIDENT] == 0)
-        self.shared_prefixes.begun(indexes[begun].tolist())
+        if self.shared_prefixes.blocks:
+            begun = (tokens > 0) & (rows[:, SHARED] > 0) & (rows[:, RESIDENT] == 0)
+            self.shared_prefixes.begun(indexes[begun].tolist())
         if dropped:
             self.shared_prefixes.evicted(indexes[tokens == EVICT].tolist())
         self.drafted = self._note_drafts() if drafting else None

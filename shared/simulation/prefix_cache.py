@@ -26,6 +26,10 @@ class PrefixCache:
         """Free blocks that hold prefixes."""
         return self._blocks
 
+    def whole_blocks(self, tokens: int) -> int:
+        """The tokens that fill whole blocks."""
+        return tokens - tokens % self.block_tokens
+
     def keep(self, name: str, tokens: int) -> None:
         """Caches the whole blocks of a prefix, the longest known of its name, as the newest."""
         blocks = max(tokens, self.take(name)) // self.block_tokens
@@ -54,13 +58,13 @@ class PrefixCache:
 
     def hold(self, name: str, tokens: int) -> None:
         """Caches the whole blocks of a prefix that a running request has computed."""
-        self._held.setdefault(name, []).append(tokens - tokens % self.block_tokens)
+        self._held.setdefault(name, []).append(self.whole_blocks(tokens))
         self._change(name)
 
     def let_go(self, name: str, tokens: int) -> None:
         """Ends a `hold` with the same arguments."""
         held = self._held[name]
-        held.remove(tokens - tokens % self.block_tokens)
+        held.remove(self.whole_blocks(tokens))
         if not held:
             del self._held[name]
         self._change(name)

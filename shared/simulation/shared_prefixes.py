@@ -27,7 +27,7 @@ class SharedPrefixes:
     _begins_with: dict[int, tuple[str, int]] = field(default_factory=dict)  # name and tokens
     _holding: set[int] = field(default_factory=set)  # those with the prefix in their KV
     _sharers: dict[str, set[int]] = field(default_factory=dict)  # by name
-    _found: dict[int, int] = field(default_factory=dict)  # tokens that a request found, not 0
+    _found: dict[int, int] = field(default_factory=dict)  # tokens that a request found, perhaps 0
     _version: int = 0  # of the cache when prompts last looked
 
     def add(self, index: int, name: str, tokens: int) -> None:
@@ -89,7 +89,7 @@ class SharedPrefixes:
             if not tokens:
                 continue
             found = min(tokens, int(rows[place, TOTAL]) - 1, self.cache.tokens(name))
-            found = self._in_whole_blocks(found)
+            found = self.cache.whole_blocks(found)
             more += found - rows[place, COMPUTED]
             rows[place, COMPUTED] = found
         return more
@@ -106,7 +106,7 @@ class SharedPrefixes:
             name, tokens = self._begins_with.get(index, ("", 0))
             if not tokens:
                 continue
-            whole = self._in_whole_blocks(tokens)
+            whole = self.cache.whole_blocks(tokens)
             if not is_resident[place]:
                 self._found[index] = int(computed[place])
                 if computed[place] >= whole > 0:
@@ -124,7 +124,7 @@ class SharedPrefixes:
                 holders.append(computed_by[name])
             sharing = holders + waiting.get(name, [])
             if len(sharing) > 1:
-                whole = self._in_whole_blocks(self._begins_with[of_rows[holders[0]]][1])
+                whole = self.cache.whole_blocks(self._begins_with[of_rows[holders[0]]][1])
                 rows[sharing, SHARED] = whole
                 self._sharers[name] = {of_rows[place] for place in holders}
                 self.blocks += whole // self.cache.block_tokens
@@ -137,6 +137,3 @@ class SharedPrefixes:
             if not sharers:
                 del self._sharers[name]
                 self.blocks -= tokens // self.cache.block_tokens
-
-    def _in_whole_blocks(self, tokens: int) -> int:
-        return tokens - tokens % self.cache.block_tokens

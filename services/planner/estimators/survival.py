@@ -3,7 +3,7 @@
 Short answers end first, so ended answers alone would make all look short until the long ones end.
 The Kaplan-Meier estimator (1958) counts how many answers reached each bin of tokens, and how many
 of these ended in it. Beyond the longest answer so far, answers end as often as in the later half of
-its length (an exponential tail).
+its length (an exponential tail), and go on for as long again at most.
 """
 
 from collections import OrderedDict

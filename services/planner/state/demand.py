@@ -58,7 +58,8 @@ class Demand:
 
     def shared_on(self, engine: EngineDescription) -> int:
         """The cached tokens for which it takes no KV blocks of the engine."""
-        return min(self.shared_tokens.get(engine.name, 0), self.computed_on(engine))
+        shared = self.shared_tokens.get(engine.name, 0)
+        return min(shared, self.computed_on(engine)) if shared else 0
 
     @property
     def least_to_compute(self) -> int:

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.scheduling.rows import COMPUTED, RESIDENT, SHARED, TOTAL, empty
+from shared.scheduling.rows import COMPUTED, RESIDENT, SHARED, TOTAL, Rows, empty
 from shared.simulation.prefix_cache import PrefixCache
-from shared.simulation.shared_prefixes import SharedPrefixes
+from shared.simulation.shared_prefixes import Indexes, SharedPrefixes
 
 BLOCK = 16
 
@@ -16,6 +16,17 @@ def of_requests(*indexes: int, tokens: int = 100) -> SharedPrefixes:
     for index in indexes:
         shared.add(index, "system", tokens)
     return shared
+
+
+def computed_and_found() -> tuple[SharedPrefixes, Rows, Indexes]:
+    """Request 4 runs and has computed the prefix; 5 waits and has found it."""
+    shared = of_requests(4, 5)
+    rows, indexes = empty(2), np.array([4, 5])
+    rows[:, TOTAL] = 120
+    rows[0, RESIDENT], rows[0, COMPUTED] = 1, 120
+    shared.computed([4])
+    shared.look_up(rows, indexes)
+    return shared, rows, indexes
 
 
 def test_a_prefix_is_cached_in_whole_blocks_from_its_computation_to_the_end_of_its_request() -> (
@@ -63,12 +74,7 @@ def test_waiting_prompts_find_what_is_cached_and_running_ones_keep_what_they_com
 
 
 def test_waiting_prompts_no_longer_find_what_has_been_evicted() -> None:
-    shared = of_requests(4, 5)
-    rows, indexes = empty(2), np.array([4, 5])
-    rows[:, TOTAL] = 120
-    rows[0, RESIDENT], rows[0, COMPUTED] = 1, 120
-    shared.computed([4])
-    shared.look_up(rows, indexes)
+    shared, rows, indexes = computed_and_found()
 
     shared.evicted([4])
 
@@ -98,19 +104,14 @@ def test_blocks_are_shared_by_all_that_found_a_prefix_and_by_one_that_computed_i
 
 
 def test_the_last_that_holds_a_shared_prefix_holds_it_alone_and_frees_it() -> None:
-    shared = of_requests(1, 2)
-    rows, indexes = empty(2), np.array([1, 2])
-    rows[:, TOTAL] = 120
-    rows[0, RESIDENT], rows[0, COMPUTED] = 1, 120
-    shared.computed([1])
-    shared.look_up(rows, indexes)
-    shared.begun([2])
+    shared, rows, indexes = computed_and_found()
+    shared.begun([5])
     rows[1, RESIDENT], rows[1, COMPUTED] = 1, 120
 
-    shared.ended([1])
+    shared.ended([4])
     still = shared.blocks
     shared.look_up(rows[1:], indexes[1:])
     alone = shared.blocks, rows[1, SHARED]
-    shared.ended([2])
+    shared.ended([5])
 
     assert (still, alone, shared.blocks) == (6, (0, 0.0), 0)
