@@ -5,6 +5,7 @@ from functools import cached_property
 from services.planner.admission.feasibility import EngineWhatIf
 from services.planner.admission.placement_options import Fleet
 from services.planner.admission.predict import Loads
+from services.planner.estimators.kv_demand import KvRanks
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.state.cluster import ClusterState
 from services.planner.state.engine_state import EngineState
@@ -16,7 +17,7 @@ from shared.engines import Role
 class RoundWhatIfs:
     """One what-if for each engine that a round looks at, made when it is first needed."""
 
-    def __init__(self, state: ClusterState, now: float) -> None:
+    def __init__(self, state: ClusterState, kv_ranks: KvRanks, now: float) -> None:
         self.state = state
         self.fleet = Fleet(state)
         self.loads = Loads(state)
@@ -25,7 +26,7 @@ class RoundWhatIfs:
         self._what_ifs: dict[str, EngineWhatIf] = {}
         self._given: dict[str, EngineWhatIf] = {}  # as earlier calls of `promise` left them
         self._aside: list[ExpectedRequest] = []
-        self._classes = Classes(state.survival)
+        self._classes = Classes(state.survival, kv_ranks)
 
     def set_aside(self, expected: ExpectedRequest) -> None:
         """Later calls of `promise` leave room on each engine for one more request like this."""

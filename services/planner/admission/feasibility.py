@@ -13,6 +13,7 @@ from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, SLOWER, 
 from shared.batch_time import Step, StepTable
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
+from shared.engines import Role
 from shared.requests import Reason
 from shared.scheduling.rows import (
     DEADLINE,
@@ -44,6 +45,7 @@ class Feasibility:
         late: Whether the simulation found this request late.
         others_late: How many requests promised before it found late. The simulation ends at the
             first late request, so that more may be.
+        leaves_kv: Whether there is room, which it leaves to requests that take less KV.
     """
 
     reason: Reason
@@ -51,6 +53,7 @@ class Feasibility:
     pace_s: float = math.nan
     late: bool = False
     others_late: int = 0
+    leaves_kv: bool = False
 
     @property
     def kept(self) -> bool:
@@ -58,6 +61,8 @@ class Feasibility:
 
     def obstacle(self, engine: str) -> str:
         """Why the engine of this name cannot promise the request, in words."""
+        if self.leaves_kv:
+            return f"{engine} leaves its room to requests that take less KV, as more is asked for"
         if self.reason is Reason.MEMORY:
             return f"{engine} has no room for it beside what it has promised"
         if self.others_late:
@@ -175,8 +180,13 @@ class EngineWhatIf:
         """Why not all of these requests can be added, where memory or the steady state alone tells;
         None where a simulation has to. It takes a fiftieth of the time of one.
         """
-        if not self._has_room(np.vstack([self.rows, newcomers]), class_names):
+        stacked = np.vstack([self.rows, newcomers])
+        class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
+        free = self._free_blocks(stacked, class_indices)
+        if free < 0:
             return Feasibility(reason=Reason.MEMORY)
+        if free < self._left_blocks(stacked, class_indices, len(newcomers)):
+            return Feasibility(reason=Reason.MEMORY, leaves_kv=True)
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
         if steady_state_utilization(rows, self.table) > max(1.0, self.utilization):
             return Feasibility(reason=Reason.COMPUTE)
@@ -269,12 +279,20 @@ class EngineWhatIf:
     def blocks(self, tokens: float) -> float:
         return math.ceil(tokens / self.engine.description.block_size_tokens)
 
-    def _has_room(self, rows: Rows, class_names: Sequence[str]) -> bool:
+    def _free_blocks(self, rows: Rows, class_indices: ClassIndices) -> float:
+        """The KV blocks that these requests leave free; negative where they do not fit."""
         engine = self.engine.description
         if len(rows) > engine.max_running_requests:
-            return False
-        class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
-        return self._blocks_needed(rows, class_indices) <= engine.kv_blocks
+            return -1.0
+        return engine.kv_blocks - self._blocks_needed(rows, class_indices)
+
+    def _left_blocks(self, rows: Rows, class_indices: ClassIndices, newcomers: int) -> float:
+        """The blocks that the last rows leave to requests that cost less KV."""
+        engine = self.engine.description
+        if engine.role is Role.PREFILL:  # its requests hold KV for a moment
+            return 0.0
+        kv_blocks, block_tokens = engine.kv_blocks, engine.block_size_tokens
+        return self.classes.left_blocks(rows, class_indices, newcomers, kv_blocks, block_tokens)
 
     def _blocks_needed(self, rows: Rows, class_indices: ClassIndices) -> float:
         block_tokens = self.engine.description.block_size_tokens

@@ -20,6 +20,7 @@ from services.planner.admission.placement import Decision, decide, decision_of, 
 from services.planner.admission.placement_options import Ways
 from services.planner.admission.promises import Round
 from services.planner.admission.turns import in_turn
+from services.planner.estimators.kv_demand import KvRanks
 from services.planner.state.cluster import ClusterState
 from services.planner.state.demand import Demand
 from services.planner.state.tenants import Turns
@@ -50,9 +51,9 @@ def decide_round(
     round: the others are deferred until the first one is recorded. Where several tenants share the
     fleet, this holds for best effort as well.
     """
-    round_ = Round(state, now)
-    adapter_room = AdapterRoom(state.serving())
     turns = state.tenants.turns(((one.query.tenant, one.first_asked_at_s) for one in asked), now)
+    round_ = Round(state, KvRanks() if turns.several else state.kv_ranks(now), now)
+    adapter_room = AdapterRoom(state.serving())
     decisions: list[Decision | Deferral | None] = [one.deferral for one in asked]
     next_ = _next_in_turn(asked, turns)
     looked_at = _looked_at(asked, round_, turns, now, next_)

@@ -13,11 +13,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from services.planner.estimators.kv_demand import ClassCost, KvRanks
 from services.planner.estimators.survival import BIN_TOKENS, Survival
 from services.planner.tuning import LONGER_THAN_ALL
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
-from shared.scheduling.rows import GENERATED, REMAINING, TOTAL, Rows
+from shared.scheduling.rows import GENERATED, REMAINING, SHARED, TOKENS_PER_STEP, TOTAL, Rows
 from shared.scheduling.shares import shared_blocks
 
 ClassIndices = npt.NDArray[np.int64]
@@ -28,11 +29,12 @@ _PARTLY = 0.5  # blocks: the unused part of a last block, on average
 class Classes:
     """Numbers the classes, for one round of decisions."""
 
-    def __init__(self, answers: Survival) -> None:
-        self._answers = answers
+    def __init__(self, answers: Survival, ranks: KvRanks) -> None:
+        self._answers, self._ranks = answers, ranks
         self._indices: dict[str | None, int] = {None: -1}
         self._survivals: list[FloatArray] = []
         self._stacked: FloatArray | None = None
+        self._costs: list[ClassCost | None] = []
 
     def indices(self, names: Iterable[str | None]) -> ClassIndices:
         """The row of each class in `survivals`; -1 for None."""
@@ -43,6 +45,40 @@ class Classes:
     def knows(self, name: str) -> bool:
         """Whether enough answers of the class have ended."""
         return self._answers.knows(name)
+
+    def left_blocks(
+        self,
+        rows: Rows,
+        class_indices: ClassIndices,
+        newcomers: int,
+        kv_blocks: int,
+        block_tokens: int,
+    ) -> float:
+        """The blocks of an engine that the last rows, the newcomers, leave to requests that cost
+        less and will come: the share of these, less what they hold.
+        """
+        ranks = self._ranks
+        if not len(ranks.costs):
+            return 0.0
+        costs = self._costs_of(rows, class_indices)
+        cost = max(
+            ranks.expected_cost(costs[i], class_cost.sums.tokens, rows[i, TOKENS_PER_STEP])
+            if (class_cost := self._costs[class_indices[i]]) is not None
+            else 0.0
+            for i in range(len(rows) - newcomers, len(rows))
+        )
+        held = np.ceil((rows[:, TOTAL] - rows[:, SHARED]) / block_tokens)[costs < cost].sum()
+        return max(0.0, ranks.share_before(cost) * kv_blocks - float(held))
+
+    def _costs_of(self, rows: Rows, class_indices: ClassIndices) -> FloatArray:
+        """What each request costs; infinite where that is unknown."""
+        costs = np.full(len(rows), np.inf)
+        for index in np.unique(class_indices[class_indices >= 0]):
+            if (class_cost := self._costs[index]) is not None:
+                own = class_indices == index
+                prompt_tokens = (rows[:, TOTAL] - rows[:, GENERATED] - rows[:, SHARED])[own]
+                costs[own] = class_cost.of(prompt_tokens, rows[own, TOKENS_PER_STEP])
+        return costs
 
     @property
     def survivals(self) -> FloatArray:
@@ -55,6 +91,7 @@ class Classes:
         index = -1
         if name is not None:
             index = len(self._survivals)
+            self._costs.append(self._ranks.classes.get(name))
             self._survivals.append(self._answers.longer(name))
             self._stacked = None
         self._indices[name] = index

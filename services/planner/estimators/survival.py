@@ -14,12 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from services.planner.tuning import SURVIVAL_FADES, TELLING_SURVIVALS, UNKNOWN_TOKENS
+from shared.batch_time.table import FloatArray
 
 BIN_TOKENS: Final = 16
 _BINS = 2048
 _PRIOR_BINS = UNKNOWN_TOKENS // BIN_TOKENS
 _KEPT_CLASSES, _KEPT_REQUESTS = 256, 65_536
+_MIDDLES_TOKENS: Final = BIN_TOKENS * (np.arange(_BINS) + 0.5)
 Shares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSums:
+    """Means of the answers of a class: their `tokens`, and the sum over these of the tokens of the
+    answer before each (`tokens_before`).
+    """
+
+    tokens: float
+    tokens_before: float
+
+    def token_steps(self, prompt_tokens: FloatArray) -> FloatArray:
+        """The tokens of KV that a request holds, summed over its steps of one token each."""
+        held: FloatArray = self.tokens * prompt_tokens + self.tokens_before
+        return held
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +46,7 @@ class _Counts:
     came: Shares = field(default_factory=lambda: np.zeros(_BINS))
     ended: Shares = field(default_factory=lambda: np.zeros(_BINS))
     longer: Shares | None = None
+    sums: AnswerSums | None = None
 
     @property
     def known(self) -> bool:
@@ -39,7 +57,17 @@ class _Counts:
         if longer is None:
             goes_on = 1.0 - self._hazard()
             longer = self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
+            self.sums = None
         return longer
+
+    def means(self) -> AnswerSums:
+        longer = self.share()
+        if self.sums is None:
+            means = BIN_TOKENS * (longer + np.append(longer[1:], 0.0)) / 2  # of tokens in each bin
+            self.sums = AnswerSums(
+                tokens=float(means.sum()), tokens_before=float(means @ _MIDDLES_TOKENS)
+            )
+        return self.sums
 
     def _hazard(self) -> Shares:
         """The chance to end in each bin. Beyond the longest answer so far it is the mean of the
@@ -87,6 +115,10 @@ class Survival:
     def longer(self, class_name: str) -> Shares:
         """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS."""
         return (self._classes.get(class_name) or _Counts()).share()
+
+    def sums(self, class_name: str) -> AnswerSums:
+        """The mean answer of a class."""
+        return (self._classes.get(class_name) or _Counts()).means()
 
     def _count(self, class_name: str, key: float, reached: int) -> _Counts:
         counts = self._classes.get(class_name)

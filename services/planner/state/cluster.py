@@ -4,7 +4,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
+from typing import Final
 
+from services.planner.estimators.kv_demand import KvDemand, KvFleet, KvRanks
 from services.planner.estimators.long_prompt_deferral import LongPromptDeferral
 from services.planner.estimators.refusals import Refusals
 from services.planner.planner_config import PlannerConfig
@@ -16,6 +19,7 @@ from services.planner.state.engine_state import EngineState
 from services.planner.state.fleet_estimates import FleetEstimates
 from services.planner.state.reservations import colocated, pulled, split
 from services.planner.state.tenants import TenantShares
+from services.planner.state.turnover import usual_step_s
 from shared.batch_time import StepTable
 from shared.bounded import remember
 from shared.engines import Role, StepReport
@@ -29,6 +33,8 @@ from shared.requests import (
     Reason,
 )
 from shared.scheduling.rows import key_of
+
+_RANKED_EVERY_S: Final = 0.1  # the ranks of a large fleet take a millisecond
 
 
 class ClusterState(FleetEstimates):
@@ -45,6 +51,8 @@ class ClusterState(FleetEstimates):
         self.tenants = TenantShares()
         self.long_prompt_deferral = LongPromptDeferral()
         self.class_mix = ClassMix()
+        self.kv_demand = KvDemand()
+        self._kv_ranks, self._ranked_at_s = KvRanks(), -math.inf
         self.refusals = Refusals()
         self.recent_demand = RecentDemand()
 
@@ -132,7 +140,10 @@ class ClusterState(FleetEstimates):
         table = self.any_table
         if table is not None and demand.asks and placement.admission is not Admission.DEFERRED:
             work, name = self._work_of(query, demand, table, now), query.targets.class_name
-            self.class_mix.asked(name, work, query.targets.value, now)
+            value, gain = query.targets.value, demand.drafts.gain
+            self.class_mix.asked(name, work, value, now)
+            own_tokens = query.prompt_tokens - max(demand.shared_tokens.values(), default=0)
+            self.kv_demand.asked(name, own_tokens, value, gain, now)
         return demand
 
     def _learn_of_refusal(self, explanation: Explanation, now: float) -> None:
@@ -154,6 +165,27 @@ class ClusterState(FleetEstimates):
         """Classes that are promised nothing now, since they would crowd out others."""
         decodes = sum(one.description.role is Role.DECODE for one in self.serving())
         return self.class_mix.crowding_classes(decodes, now)
+
+    def kv_ranks(self, now: float) -> KvRanks:
+        """Which requests others leave KV to now."""
+        if not 0.0 <= now - self._ranked_at_s < _RANKED_EVERY_S:
+            self._kv_ranks, self._ranked_at_s = self._new_kv_ranks(now), now
+        return self._kv_ranks
+
+    def _new_kv_ranks(self, now: float) -> KvRanks:
+        engines = [one for one in self.serving() if one.description.role is Role.DECODE]
+        steps_s = [
+            usual_step_s(one.rows, table)
+            for one in engines
+            if (table := one.table or self.any_table)
+        ]
+        if not steps_s:
+            return KvRanks()
+        kv_tokens = [
+            one.description.kv_blocks * one.description.block_size_tokens for one in engines
+        ]
+        fleet = KvFleet(engines=len(engines), kv_tokens=fmean(kv_tokens), step_s=fmean(steps_s))
+        return self.kv_demand.ranks(fleet, self.survival, now)
 
     def beyond_tight_pool(self, now: float) -> Mapping[str, frozenset[str]]:
         """By class, the decode engines on which it is promised nothing now.

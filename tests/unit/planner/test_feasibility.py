@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from services.planner.admission.feasibility import EngineWhatIf
+from services.planner.estimators.kv_demand import KvRanks
 from services.planner.estimators.kv_forecast import Classes
 from services.planner.estimators.survival import Survival
 from shared.batch_time.table import FloatArray
@@ -23,7 +24,7 @@ def prompt(tokens: int, due_s: float) -> FloatArray:
 
 
 def what_if_with(*rows: FloatArray, now: float = 0.0) -> EngineWhatIf:
-    engine, classes = World.of(1).engines[0].state, Classes(Survival())
+    engine, classes = World.of(1).engines[0].state, Classes(Survival(), KvRanks())
     standing = np.array(rows)
     class_indices = classes.indices([None] * len(rows))
     return EngineWhatIf(engine, TABLE, now, classes, standing, class_indices, delivery_s=0.0)
