@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.planner.admission.mean_paces import with_mean_paces
 from services.planner.estimators.kv_forecast import Classes, ClassIndices, blocks_needed
 from services.planner.state.engine_state import EngineState
 from services.planner.state.turnover import usual_step_s
@@ -116,7 +117,7 @@ class EngineWhatIf:
     def utilization(self) -> float:
         """The share of its time that promised TPOTs take; above 1 is too much."""
         if self._utilization is None:
-            self._utilization = steady_state_utilization(self.tighter, self.table)
+            self._utilization = self._steady(self.tighter, self.class_indices)
         return self._utilization
 
     @property
@@ -188,9 +189,14 @@ class EngineWhatIf:
         if free < self._left_blocks(stacked, class_indices, len(newcomers)):
             return Feasibility(reason=Reason.MEMORY, leaves_kv=True)
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
-        if steady_state_utilization(rows, self.table) > max(1.0, self.utilization):
+        if self._steady(rows, class_indices) > max(1.0, self.utilization):
             return Feasibility(reason=Reason.COMPUTE)
         return None
+
+    def _steady(self, rows: Rows, class_indices: ClassIndices) -> float:
+        """The share of its time that promised paces take."""
+        paced = with_mean_paces(rows, class_indices, self.classes.later_tokens, self.now)
+        return steady_state_utilization(paced, self.table)
 
     def simulate_one(self, row: FloatArray) -> Feasibility:
         """`try_one` after `quick_no` found nothing."""

@@ -33,7 +33,9 @@ class Classes:
         self._answers, self._ranks = answers, ranks
         self._indices: dict[str | None, int] = {None: -1}
         self._survivals: list[FloatArray] = []
+        self._later_tokens: list[FloatArray] = []
         self._stacked: FloatArray | None = None
+        self._stacked_later_tokens: FloatArray | None = None
         self._costs: list[ClassCost | None] = []
 
     def indices(self, names: Iterable[str | None]) -> ClassIndices:
@@ -84,8 +86,15 @@ class Classes:
     def survivals(self) -> FloatArray:
         """(classes, bins): the share of a class's answers longer than so many BIN_TOKENS."""
         if self._stacked is None:
-            self._stacked = np.array(self._survivals) if self._survivals else np.zeros((1, 1))
+            self._stacked = _stack(self._survivals)
         return self._stacked
+
+    @property
+    def later_tokens(self) -> FloatArray:
+        """(classes, bins): the mean number of tokens after an answer has so many BIN_TOKENS."""
+        if self._stacked_later_tokens is None:
+            self._stacked_later_tokens = _stack(self._later_tokens)
+        return self._stacked_later_tokens
 
     def _index(self, name: str | None) -> int:
         index = -1
@@ -93,9 +102,14 @@ class Classes:
             index = len(self._survivals)
             self._costs.append(self._ranks.classes.get(name))
             self._survivals.append(self._answers.longer(name))
-            self._stacked = None
+            self._later_tokens.append(self._answers.later_tokens(name))
+            self._stacked = self._stacked_later_tokens = None
         self._indices[name] = index
         return index
+
+
+def _stack(of_classes: list[FloatArray]) -> FloatArray:
+    return np.array(of_classes) if of_classes else np.zeros((1, 1))
 
 
 def blocks_needed(

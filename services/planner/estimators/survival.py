@@ -20,6 +20,7 @@ BIN_TOKENS: Final = 16
 _BINS = 2048
 _PRIOR_BINS = UNKNOWN_TOKENS // BIN_TOKENS
 _KEPT_CLASSES, _KEPT_REQUESTS = 256, 65_536
+_NEVER: Final = 1e-12  # a chance
 _MIDDLES_TOKENS: Final = BIN_TOKENS * (np.arange(_BINS) + 0.5)
 Shares = npt.NDArray[np.float64]
 
@@ -47,6 +48,7 @@ class _Counts:
     ended: Shares = field(default_factory=lambda: np.zeros(_BINS))
     longer: Shares | None = None
     sums: AnswerSums | None = None
+    later_tokens: Shares | None = None
 
     @property
     def known(self) -> bool:
@@ -57,7 +59,7 @@ class _Counts:
         if longer is None:
             goes_on = 1.0 - self._hazard()
             longer = self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
-            self.sums = None
+            self.sums = self.later_tokens = None
         return longer
 
     def means(self) -> AnswerSums:
@@ -68,6 +70,14 @@ class _Counts:
                 tokens=float(means.sum()), tokens_before=float(means @ _MIDDLES_TOKENS)
             )
         return self.sums
+
+    def mean_later_tokens(self) -> Shares:
+        longer = self.share()
+        if self.later_tokens is None:
+            means = BIN_TOKENS * (longer + np.append(longer[1:], 0.0)) / 2
+            still = np.cumsum(means[::-1])[::-1]
+            self.later_tokens = np.maximum(1.0, still / np.maximum(longer, _NEVER))
+        return self.later_tokens
 
     def _hazard(self) -> Shares:
         """The chance to end in each bin. Beyond the longest answer so far it is the mean of the
@@ -115,6 +125,10 @@ class Survival:
     def longer(self, class_name: str) -> Shares:
         """The share of answers longer than 0, 1, 2, ... times BIN_TOKENS."""
         return (self._classes.get(class_name) or _Counts()).share()
+
+    def later_tokens(self, class_name: str) -> Shares:
+        """The mean number of tokens that answers get after 0, 1, 2, ... BIN_TOKENS; at least 1."""
+        return (self._classes.get(class_name) or _Counts()).mean_later_tokens()
 
     def sums(self, class_name: str) -> AnswerSums:
         """The mean answer of a class."""
