@@ -200,6 +200,28 @@ TELLING_ANSWERS: Annotated[
     ),
 ] = 5
 
+SHORTEST_ANSWERS: Annotated[
+    float,
+    Tuned(
+        unit="share of a class's answers",
+        low=0.01,
+        high=0.5,
+        why="So many may be too short to make up for the slack of their start.",
+        page="decisions/0002-slack-for-the-start-of-an-answer.md",
+    ),
+] = 0.1
+
+KV_SURE_ENOUGH: Annotated[
+    float,
+    Tuned(
+        unit="share of a class's answers",
+        low=0.5,
+        high=0.99,
+        why="A placed request has KV reserved for an answer longer than so many, until its engine "
+        "reports it.",
+    ),
+] = 0.9
+
 UNKNOWN_TOKENS: Annotated[
     int,
     Tuned(

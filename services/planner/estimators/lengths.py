@@ -4,7 +4,12 @@ import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from services.planner.tuning import TELLING_ANSWERS, UNKNOWN_TOKENS
+from services.planner.tuning import (
+    KV_SURE_ENOUGH,
+    SHORTEST_ANSWERS,
+    TELLING_ANSWERS,
+    UNKNOWN_TOKENS,
+)
 
 _KEPT_CLASSES, _KEPT_ANSWERS = 256, 512
 
@@ -44,19 +49,21 @@ class OutputLengths:
         known = self._quantile(answers, share) if answers else UNKNOWN_TOKENS
         return max(1, min(most_tokens, known))
 
-    def cautious(self, class_name: str, most_tokens: int, share: float = 0.9) -> int:
-        """The quantile `share` of its answers; `most_tokens` while little is known."""
+    def cautious(self, class_name: str, most_tokens: int) -> int:
+        """A length that KV_SURE_ENOUGH of its answers do not exceed; `most_tokens` while little is
+        known.
+        """
         answers = self._classes.get(class_name)
         if answers is None or len(answers.lately) < TELLING_ANSWERS:
             return most_tokens
-        return max(1, min(most_tokens, self._quantile(answers, share)))
+        return max(1, min(most_tokens, self._quantile(answers, KV_SURE_ENOUGH)))
 
     def few(self, class_name: str, most_tokens: int) -> int | None:
-        """The 0.1 quantile of its answers; None while little is known."""
+        """A length that all but SHORTEST_ANSWERS of its answers reach; None: little is known."""
         answers = self._classes.get(class_name)
         if answers is None or len(answers.lately) < TELLING_ANSWERS:
             return None
-        return max(1, min(most_tokens, self._quantile(answers, 0.1)))
+        return max(1, min(most_tokens, self._quantile(answers, SHORTEST_ANSWERS)))
 
     def _quantile(self, answers: _Answers, share: float) -> int:
         ordered = answers.sorted()
