@@ -90,10 +90,11 @@ def _accepted(what_if: EngineWhatIf, requests: Sequence[AdmissionRequest]) -> li
         demand = request.demand
         hit = demand.computed_on(what_if.engine.description)
         due_s, prompt_tokens = demand.due_s - what_if.now, demand.prompt_tokens - hit
+        own_tokens = request.kv_tokens - demand.shared_on(what_if.engine.description)
         items[place, [0, 1, 3, 4]] = (
             due_s,
             prompt_tokens,
-            what_if.blocks(request.kv_tokens - demand.shared_on(what_if.engine.description)),
+            what_if.kv_room.blocks_of(own_tokens),
             request.value,
         )
     items[:, 0] = np.clip(items[:, 0], 0.0, _FAR_S)

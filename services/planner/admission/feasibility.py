@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.planner.admission.kv_room import KvRoom
 from services.planner.admission.mean_paces import with_mean_paces
-from services.planner.estimators.kv_forecast import Classes, ClassIndices, blocks_needed
+from services.planner.estimators.kv_forecast import Classes, ClassIndices
 from services.planner.state.engine_state import EngineState
-from services.planner.state.turnover import usual_step_s
-from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, SLOWER, STEPS_TO_RECOMPUTE
+from services.planner.tuning import GAIN_MARGIN, NO_LATER_S, POOR_LUCK, SLOWER
 from shared.batch_time import Step, StepTable
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
-from shared.engines import Role
 from shared.requests import Reason
 from shared.scheduling.rows import (
     DEADLINE,
@@ -24,13 +23,10 @@ from shared.scheduling.rows import (
     KIND,
     NO_SLO,
     PROMISED,
-    SHARED,
     TOKENS_PER_STEP,
-    TOTAL,
     TPOT,
     Rows,
 )
-from shared.scheduling.shares import step_pace_s
 from shared.scheduling.simulate import NOBODY, Flags, Forecast, at_stake, simulate
 from shared.scheduling.steady import steady_state_utilization
 
@@ -107,10 +103,14 @@ class EngineWhatIf:
         return cls(engine, table, now, classes, rows, class_indices, delivery_s)
 
     @property
+    def kv_room(self) -> KvRoom:
+        return KvRoom(self.engine, self.classes)
+
+    @property
     def kv_blocks(self) -> float:
         """KV blocks that all its requests will need at once."""
         if self._kv_blocks is None:
-            self._kv_blocks = self._blocks_needed(self.rows, self.class_indices)
+            self._kv_blocks = self.kv_room.needed_blocks(self.rows, self.class_indices)
         return self._kv_blocks
 
     @property
@@ -183,10 +183,10 @@ class EngineWhatIf:
         """
         stacked = np.vstack([self.rows, newcomers])
         class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
-        free = self._free_blocks(stacked, class_indices)
+        free = self.kv_room.free_blocks(stacked, class_indices)
         if free < 0:
             return Feasibility(reason=Reason.MEMORY)
-        if free < self._left_blocks(stacked, class_indices, len(newcomers)):
+        if free < self.kv_room.left_blocks(stacked, class_indices, len(newcomers)):
             return Feasibility(reason=Reason.MEMORY, leaves_kv=True)
         rows = np.vstack([self.tighter, self._with_margin(newcomers)])
         if self._steady(rows, class_indices) > max(1.0, self.utilization):
@@ -251,20 +251,6 @@ class EngineWhatIf:
         reason = Reason.NONE if in_time else Reason.COMPUTE
         return Feasibility(reason=reason, first_s=first_s, pace_s=pace_s)
 
-    def has_kv_at_once(self, row: FloatArray) -> bool:
-        """Whether the KV of this prompt has room now beside what is kept for sessions."""
-        free = self.engine.free_kv_blocks - self.engine.policy.kept_blocks
-        return bool(self.blocks(row[TOTAL] - row[SHARED]) <= free)
-
-    def may_be_preempted(self, row: FloatArray, class_name: str) -> bool:
-        """Whether KV is short by what answers of the class are known to take, and the TPOT of the
-        request leaves no time to recompute its KV after a preemption.
-        """
-        if not self.classes.knows(class_name):
-            return False
-        usual_s = usual_step_s(self.engine.rows, self.table)
-        return bool(step_pace_s(row[None], 0) < STEPS_TO_RECOMPUTE * usual_s)
-
     def leftover(self, row: FloatArray) -> Feasibility:
         """Forecasts the request without deadlines, with the time that promises leave."""
         unhurried = row.copy()
@@ -281,29 +267,6 @@ class EngineWhatIf:
         self.class_indices = np.concatenate([self.class_indices, self.classes.indices(class_names)])
         self._utilization = self._tightest_s = self._kv_blocks = None
         self._tighter = self._at_stake = self._baseline_forecast = None
-
-    def blocks(self, tokens: float) -> float:
-        return math.ceil(tokens / self.engine.description.block_size_tokens)
-
-    def _free_blocks(self, rows: Rows, class_indices: ClassIndices) -> float:
-        """The KV blocks that these requests leave free; negative where they do not fit."""
-        engine = self.engine.description
-        if len(rows) > engine.max_running_requests:
-            return -1.0
-        return engine.kv_blocks - self._blocks_needed(rows, class_indices)
-
-    def _left_blocks(self, rows: Rows, class_indices: ClassIndices, newcomers: int) -> float:
-        """The blocks that the last rows leave to requests that cost less KV."""
-        engine = self.engine.description
-        if engine.role is Role.PREFILL:  # its requests hold KV for a moment
-            return 0.0
-        kv_blocks, block_tokens = engine.kv_blocks, engine.block_size_tokens
-        return self.classes.left_blocks(rows, class_indices, newcomers, kv_blocks, block_tokens)
-
-    def _blocks_needed(self, rows: Rows, class_indices: ClassIndices) -> float:
-        block_tokens = self.engine.description.block_size_tokens
-        own = blocks_needed(rows, class_indices, self.classes.survivals, block_tokens)
-        return self.engine.shared_kv.blocks + own
 
     def _late_with(self, rows: Rows, guarded: Flags) -> tuple[Forecast, Flags]:
         """The forecast of all rows, and the guarded ones that are late; newcomers are guarded."""

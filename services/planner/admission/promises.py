@@ -70,8 +70,10 @@ class Round(RoundWhatIfs):
                 continue
             row = self._whole(request, way, best_effort=True)
             no_kv = request.reason is Reason.MEMORY
+            kv_room = what_if.kv_room
             if no_kv and (
-                not what_if.has_kv_at_once(row) or what_if.may_be_preempted(row, request.class_name)
+                not kv_room.has_at_once(row)
+                or kv_room.may_run_out(row, request.class_name, what_if.table)
             ):
                 continue
             trial = what_if.tried(row)

@@ -161,8 +161,8 @@ def test_a_prompt_has_kv_at_once_only_beside_the_blocks_that_are_kept_for_sessio
     newcomer = prompt(10 * tokens, 1.0)
 
     what_if.engine.told(Policy(kept_blocks=blocks - 10))
-    beside = what_if.has_kv_at_once(newcomer)
+    beside = what_if.kv_room.has_at_once(newcomer)
     what_if.engine.told(Policy(kept_blocks=blocks - 9))
 
     assert beside
-    assert not what_if.has_kv_at_once(newcomer)
+    assert not what_if.kv_room.has_at_once(newcomer)
