@@ -63,21 +63,25 @@ class _Counts:
         return longer
 
     def means(self) -> AnswerSums:
-        longer = self.share()
+        by_bin = self._tokens_by_bin()
         if self.sums is None:
-            means = BIN_TOKENS * (longer + np.append(longer[1:], 0.0)) / 2  # of tokens in each bin
             self.sums = AnswerSums(
-                tokens=float(means.sum()), tokens_before=float(means @ _MIDDLES_TOKENS)
+                tokens=float(by_bin.sum()), tokens_before=float(by_bin @ _MIDDLES_TOKENS)
             )
         return self.sums
 
     def mean_later_tokens(self) -> Shares:
-        longer = self.share()
+        by_bin = self._tokens_by_bin()
         if self.later_tokens is None:
-            means = BIN_TOKENS * (longer + np.append(longer[1:], 0.0)) / 2
-            still = np.cumsum(means[::-1])[::-1]
-            self.later_tokens = np.maximum(1.0, still / np.maximum(longer, _NEVER))
+            later = np.cumsum(by_bin[::-1])[::-1]
+            self.later_tokens = np.maximum(1.0, later / np.maximum(self.share(), _NEVER))
         return self.later_tokens
+
+    def _tokens_by_bin(self) -> Shares:
+        """The mean tokens of an answer in each bin."""
+        longer = self.share()
+        by_bin: Shares = BIN_TOKENS * (longer + np.append(longer[1:], 0.0)) / 2
+        return by_bin
 
     def _hazard(self) -> Shares:
         """The chance to end in each bin. Beyond the longest answer so far it is the mean of the
