@@ -14,9 +14,10 @@ class Feature(IntEnum):
     """What a coefficient is multiplied with.
 
     The last three are for a mixed step, in which chunks and decodes share an attention call that is
-    not laid out for decodes: it reads their KV once per head rather than once per group of heads
-    (SHARED_CONTEXT), gives each of them as many blocks of work as the chunk has (SHARED_BLOCKS),
-    and splits no context over processors, so that the longest one bounds it (LONGEST).
+    not laid out for decodes. It reads their KV once per head rather than once per group of heads
+    (SHARED_CONTEXT), and gives each of them as many blocks of work as the chunk has
+    (SHARED_BLOCKS). It splits no context over processors, so that the longest one bounds it
+    (LONGEST).
     """
 
     FIXED = 0

@@ -64,10 +64,10 @@ def serve(
     """Fills `tokens` and `counts` for the requests of a rank that have deadlines.
 
     The step lasts for `bound_s` seconds at most, longer only for promised decodes that cannot wait
-    and to save a promised prompt. Where no promised prompt waits, prompts that may be in time
-    without a promise, but not after a step of the promised decodes, are served together with these,
-    as far as these stay ahead of their paces. Returns how many seconds the step may last for the
-    ranks below.
+    and to save a promised prompt. Some prompts without a promise may be in time now, but
+    not after a step of the promised decodes. Where no promised prompt waits, they are served
+    together with these decodes, as far as these stay ahead of their paces. Returns how many seconds
+    the step may last for the ranks below.
     """
     decodes = waiting(work, tokens, 2 * rank)
     prompts = waiting(work, tokens, 2 * rank + 1)

@@ -23,8 +23,8 @@ def order_prompts(
     Hodgson, Management Science 15(1), 1968), O(n log n). Lengths are those of the work left, so
     that a started prompt is not shed for a fresh one.
 
-    Returns the order and, of the prompts that are not shed, the greatest share of the time up to a
-    deadline that they need of the engine, and the seconds that a step may take beside them all.
+    Returns the order, and two numbers of the prompts that are not shed: the greatest share of the
+    time up to a deadline that they need, and the seconds that a step may take beside them all.
     """
     if len(prompts) == 0:
         return prompts, 0.0, np.inf

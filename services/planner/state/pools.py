@@ -12,10 +12,14 @@ from shared.batch_time.table import FloatArray
 from shared.compiled import compiled, inlined
 
 Sizes = npt.NDArray[np.int64]
-# The columns: requests per second; of each its seconds of an engine, its value, the share of the
-# engine's time that its TPOT leaves to all work while it decodes, for how many seconds it does, and
-# how long its first token may wait.
-PER_S, WORK_S, VALUE, LEAVES, DECODES_S, WAITS_S = range(6)
+(
+    PER_S,  # requests per second
+    WORK_S,  # seconds of an engine that each takes
+    VALUE,
+    LEAVES,  # the share of the engine's time that its TPOT leaves to all work while it decodes
+    DECODES_S,  # for how long it decodes
+    WAITS_S,  # how long its first token may wait
+) = range(6)
 
 
 @compiled
