@@ -160,16 +160,6 @@ TIGHTER_TIERS: Annotated[
     ),
 ] = 3
 
-LONGER_THAN_ALL: Annotated[
-    float,
-    Tuned(
-        unit="share of what an answer has given",
-        low=0.1,
-        high=2,
-        why="An answer longer than all of its class is taken to grow by that much more.",
-    ),
-] = 0.5
-
 TELLING_SURVIVALS: Annotated[
     int,
     Tuned(

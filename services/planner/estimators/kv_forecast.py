@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from services.planner.estimators.kv_demand import ClassCost, KvRanks
 from services.planner.estimators.survival import BIN_TOKENS, Survival
-from services.planner.tuning import LONGER_THAN_ALL
 from shared.batch_time.table import FloatArray
 from shared.compiled import compiled
 from shared.scheduling.rows import GENERATED, REMAINING, SHARED, TOKENS_PER_STEP, TOTAL, Rows
@@ -140,9 +139,7 @@ def _add_up(
             ahead = _AHEAD[point]
             if rows[i, REMAINING] <= 0 or ahead >= max(rows[i, REMAINING], 1.0):
                 break
-            goes_on = _goes_on(
-                survivals, class_indices[i], rows[i, GENERATED], ahead, rows[i, TOTAL]
-            )
+            goes_on = _goes_on(survivals, class_indices[i], rows[i, GENERATED], ahead)
             grown = max(
                 ahead, min(block_tokens, rows[i, REMAINING])
             )  # a block each before any ends
@@ -151,14 +148,10 @@ def _add_up(
 
 
 @compiled
-def _goes_on(
-    survivals: FloatArray, place: int, produced: float, ahead: float, total: float
-) -> float:
+def _goes_on(survivals: FloatArray, place: int, produced: float, ahead: float) -> float:
     """The chance that the answer goes on for `ahead` tokens more."""
     if place < 0:
         return 1.0
     last = survivals.shape[1] - 1
     now = survivals[place, min(last, int(produced // BIN_TOKENS))]
-    if now <= 0.0:
-        return 1.0 if ahead <= LONGER_THAN_ALL * total else 0.0
     return float(survivals[place, min(last, int((produced + ahead) // BIN_TOKENS))] / now)

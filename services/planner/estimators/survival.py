@@ -20,7 +20,7 @@ BIN_TOKENS: Final = 16
 _BINS = 2048
 _PRIOR_BINS = UNKNOWN_TOKENS // BIN_TOKENS
 _KEPT_CLASSES, _KEPT_REQUESTS = 256, 65_536
-_NEVER: Final = 1e-12  # a chance
+_NEVER: Final = 1e-300  # a chance above 0, so that what is beyond can be compared with it
 _MIDDLES_TOKENS: Final = BIN_TOKENS * (np.arange(_BINS) + 0.5)
 Shares = npt.NDArray[np.float64]
 
@@ -58,7 +58,8 @@ class _Counts:
         longer = self.longer
         if longer is None:
             goes_on = 1.0 - self._hazard()
-            longer = self.longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
+            longer = np.concatenate([[1.0], np.cumprod(goes_on)[:-1]])
+            longer = self.longer = np.maximum(longer, _NEVER)
             self.sums = self.later_tokens = None
         return longer
 
@@ -74,7 +75,7 @@ class _Counts:
         by_bin = self._tokens_by_bin()
         if self.later_tokens is None:
             later = np.cumsum(by_bin[::-1])[::-1]
-            self.later_tokens = np.maximum(1.0, later / np.maximum(self.share(), _NEVER))
+            self.later_tokens = np.maximum(1.0, later / self.share())
         return self.later_tokens
 
     def _tokens_by_bin(self) -> Shares:
@@ -85,13 +86,15 @@ class _Counts:
 
     def _hazard(self) -> Shares:
         """The chance to end in each bin. Beyond the longest answer so far it is the mean of the
-        later half of its length, and at least such that answers go on for as long again.
+        later half of its length, and at least such that answers go on for as long again. Where all
+        ended, one more is taken to go on (rule of succession): no answer is the longest for sure.
         """
-        hazard: Shares = self.ended / np.maximum(self.came, self.ended + (self.came == 0))
+        hazard: Shares = self.ended / np.maximum(self.came, self.ended + 1.0)
         reached = int(np.flatnonzero(self.came).max(initial=-1)) + 1
         later = slice(reached // 2, reached)
-        often = float(self.ended[later].sum()) / max(1.0, float(self.came[later].sum()))
-        hazard[self.came == 0] = min(1.0, max(often, 1.0 / max(reached, _PRIOR_BINS)))
+        ended = float(self.ended[later].sum())
+        often = ended / max(float(self.came[later].sum()), ended + 1.0)
+        hazard[self.came == 0] = max(often, 1.0 / max(reached, _PRIOR_BINS))
         return hazard
 
     def fade(self) -> None:

@@ -38,9 +38,22 @@ def test_answers_that_all_ended_are_shared_out_as_they_were() -> None:
     for key, tokens in enumerate(lengths):
         answers.ends("chat", float(key), tokens)
     longer = answers.longer("chat")
-    for place in range(25):
+    for place in range(300 // BIN_TOKENS + 1):
         share = np.mean([tokens > place * BIN_TOKENS for tokens in lengths])
         assert longer[place] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("tokens", [1, 100, 4000])
+def test_an_answer_beyond_all_that_ended_goes_on_and_others_hardly_get_there(tokens: int) -> None:
+    answers = Survival()
+    for key in range(500):
+        answers.ends("chat", float(key), tokens)
+    longer = answers.longer("chat")
+    beyond = (tokens - 1) // BIN_TOKENS + 1
+
+    assert 0.0 < longer[beyond] <= 0.01
+    assert BIN_TOKENS * longer[beyond:].sum() / longer[beyond] >= tokens / 4
+    assert longer.min() > 0.0
 
 
 def test_the_first_to_end_do_not_make_all_answers_short() -> None:
