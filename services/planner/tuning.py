@@ -476,27 +476,6 @@ QUIET_S: Annotated[
 
 # ---- Sessions
 
-WORTH_PER_CALL: Annotated[
-    float,
-    Tuned(
-        unit="of the value of a request",
-        low=0,
-        high=1,
-        why="A tool loop counts when all of its calls are in time: the work invested in it grows "
-        "with each call.",
-    ),
-] = 0.25
-
-MOST_WORTH: Annotated[
-    float,
-    Tuned(
-        unit="times the value of a request",
-        low=1,
-        high=10,
-        why="Bounds what a late round may displace.",
-    ),
-] = 3.0
-
 FRESH_GAP: Annotated[
     float,
     Tuned(

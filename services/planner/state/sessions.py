@@ -1,12 +1,9 @@
-"""Sessions (a chat, a tool loop): passes targets on from call to call, and raises the value of
-later calls.
-"""
+"""Sessions (a chat, a tool loop): passes targets on from call to call."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from services.planner.state.idle_sessions import IdleSessions
-from services.planner.tuning import MOST_WORTH, WORTH_PER_CALL
 from shared.bounded import remember
 from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 
@@ -15,8 +12,6 @@ from shared.requests import Outcome, Placement, PlacementQuery, SloTargets
 class _Session:
     used_at_s: float
     targets: SloTargets | None = None
-    calls: int = 0
-    last_group_id: str = ""
     home: str = ""  # the engine with the KV of the last call, which rests there
 
 
@@ -25,7 +20,6 @@ class _RunningCall:
     """One placed request of a session, until it ends."""
 
     session_key: str
-    group_id: str
     engine: str
     class_name: str
     prompt_tokens: int
@@ -43,7 +37,7 @@ class Sessions:
 
     def enrich(self, query: PlacementQuery, now: float) -> PlacementQuery:
         """Returns the query with the targets of the session's last call that had any, where it has
-        none, and with a value that grows with each call. Unchanged without a session.
+        none. Unchanged without a session.
 
         Takes the gateway's query, not one that was enriched before.
         """
@@ -55,8 +49,7 @@ class Sessions:
         if not own.asks_for_nothing:
             session.targets = own
         said = session.targets or own
-        value = own.value * min(MOST_WORTH, 1 + WORTH_PER_CALL * session.calls)
-        return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=value))
+        return replace(query, targets=replace(said, on_refuse=own.on_refuse, value=own.value))
 
     def placed(self, query: PlacementQuery, placement: Placement, now: float) -> None:
         """Begins a call with an enriched query, if its request runs."""
@@ -67,7 +60,6 @@ class Sessions:
         self.idle.end(query.session_key, session.home, now)
         begun = _RunningCall(
             session_key=query.session_key,
-            group_id=query.group_id,
             engine=placement.decode.name,
             class_name=query.targets.class_name,
             prompt_tokens=query.prompt_tokens,
@@ -85,9 +77,6 @@ class Sessions:
             return
         if outcome.finished in ("error", "moved"):
             return
-        if over.group_id != session.last_group_id:
-            session.calls += 1
-            session.last_group_id = over.group_id
         session.home = over.engine
         self.idle.begin(
             over.session_key,
